@@ -1,0 +1,54 @@
+# make demo   the whole flow on embedded models: no GPU, no key, no cluster (about 5 minutes after the set-up)
+# make test   every test (under 15 minutes on 2 cores)
+# make soak   the long tests; make bench the measurements of the README; make mutants: each promise broken once, its test must fail
+# Each sets up .venv by itself; a second call skips what is done. Another Python: make demo PYTHON=python3.12
+
+PYTHON ?= python3
+BIN := .venv/bin
+# two torch threads on two busy cores are several times slower than one; nothing here may ask a hub
+export OMP_NUM_THREADS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+demo: .venv/base .venv/demo
+	@$(BIN)/python examples/run_demo.py
+
+test: .venv/base .venv/demo .venv/tests
+	@$(BIN)/python -m pytest -n 3 --dist loadgroup --durations=15
+
+soak: .venv/base .venv/demo .venv/tests
+	@$(BIN)/python -m pytest -m soak -n 2 --dist loadgroup --timeout=7200
+
+bench: .venv/base .venv/demo .venv/tests
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+mutants: .venv/base .venv/tests
+	@$(BIN)/python tests/mutants/run.py
+
+# --- set-up: each file under .venv is the mark of a step that has ended well ---
+
+.venv/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "make: Python 3.11 or newer is needed, and $(PYTHON) is $$($(PYTHON) --version 2>&1 | tail -n 1); try make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "make: $(PYTHON) has no venv module; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear .venv && touch $@
+
+PIP = log=.venv/$(notdir $@).log; echo "installing $(1) into .venv (once)"; \
+  $(BIN)/pip install --retries 2 $(2) >$$log 2>&1 || \
+  { echo "make: could not install $(1): $$(grep -E '^ERROR|error:' $$log | tail -n 1); is there a network? the whole story is in $$log" >&2; exit 1; }
+
+.venv/base: requirements.txt .venv/made
+	@$(call PIP,$<,-r $<) && touch $@
+
+.venv/demo: requirements-demo.txt .venv/base
+	@$(call PIP,$<,--no-deps -r $<) && touch $@
+
+.venv/tests: tests/requirements.txt .venv/base tests/node_modules/axe-core/axe.min.js
+	@$(call PIP,$<,-r $<) && touch $@
+
+# axe-core checks the status page's accessibility; without npm that one test says what to install
+tests/node_modules/axe-core/axe.min.js:
+	@if command -v npm >/dev/null; then npm install --prefix tests --no-save --no-package-lock --no-audit --no-fund --silent axe-core@4.14.1 || \
+	  { echo "make: npm could not install axe-core; is there a network?" >&2; exit 1; }; fi
+
+.PHONY: demo test soak bench mutants
