@@ -43,7 +43,7 @@ PIP = log=.venv/$(notdir $@).log; echo "installing $(1) into .venv (once)"; \
 .venv/demo: requirements-demo.txt .venv/base
 	@$(call PIP,$<,--no-deps -r $<) && touch $@
 
-.venv/tests: tests/requirements.txt .venv/base tests/node_modules/axe-core/axe.min.js
+.venv/tests: tests/requirements.txt .venv/base | tests/node_modules/axe-core/axe.min.js
 	@$(call PIP,$<,-r $<) && touch $@
 
 # axe-core checks the status page's accessibility; without npm that one test says what to install

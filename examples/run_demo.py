@@ -1,0 +1,224 @@
+"""The whole flow on one machine, on embedded models: `make demo`, or
+
+    .venv/bin/python examples/run_demo.py            everything, into demo/ (what an earlier demo left there is removed)
+    .venv/bin/python examples/run_demo.py --table    only the last table: counts again what lies in demo/
+
+Prompts are cleaned and combined, a job server leases them, two clients ask a small LLM for variations and draw them with a tiny
+Stable Diffusion 3, one client is killed on the way, then parquet, then WebDataset tars. Every figure of the last table is counted by a
+reader of its own; where two that must be equal are not, the demo fails.
+"""
+
+import argparse
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = ROOT / "demo"
+PROMPTS, OUTPUTS, TARS, TABLE = DEMO / "prompts", DEMO / "outputs", DEMO / "tars", DEMO / "shapes.parquet"
+DATASET = OUTPUTS / "generated_images" / "shapes"
+SOURCES = ("image_reward", "sac", "pickscore", "HPDv2", "gecko")
+NUM_PROMPTS, IMAGES_PER_PROMPT = 10, 10
+GRAMMAR = re.compile(r"^(an? |two |three |four ).*\b(circle|square|triangle)s?\b.* on an? \w+ background$")  # what the tiny model was trained on
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", action="store_true", help="only count again what lies in demo/")
+    if not parser.parse_args().table:
+        shutil.rmtree(DEMO, ignore_errors=True)
+        make_prompts()
+        generate()
+        convert()
+    sys.exit(0 if print_table() else "run_demo: the figures above do not agree: something was lost or is there twice")
+
+
+def run(*command, **kwargs):
+    """Show a command as the user would type it, and run it."""
+    say(" ".join(["python", *map(str, command)]).replace(f"{ROOT}/", ""))
+    subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, check=True, **kwargs)
+
+
+def say(text):
+    print(f"\n$ {text}", flush=True)
+
+
+# ----------------------------------------------------------------------------- prompts
+
+
+def make_prompts():
+    for source in SOURCES:
+        run(f"combine_prompts/process_{source.lower()}.py", "--input", f"examples/{source.lower()}", "--output", PROMPTS / f"{source}.json")
+    run("combine_prompts/combine.py", *[PROMPTS / f"{source}.json" for source in SOURCES[:4]],
+        "--exclude", PROMPTS / "gecko.json", "--output", PROMPTS / "combined.json")
+    combined = json.loads((PROMPTS / "combined.json").read_text())
+    shapes = [item for item in combined if GRAMMAR.match(item["prompt"])][:NUM_PROMPTS]
+    (PROMPTS / "shapes.json").write_text(json.dumps(shapes, indent=1))
+    print(f"\nThe tiny model draws circles, squares and triangles; anything else becomes a blob. {len(shapes)} of the {len(combined)} prompts are of its grammar:")
+    print("\n".join(f"  {item['prompt']}" for item in shapes))
+
+
+# ----------------------------------------------------------------------------- images
+
+
+def generate():
+    """One server, two clients; the first client is killed (SIGKILL) as soon as it has published an image."""
+    (OUTPUTS).mkdir(parents=True)
+    # short leases, so that a demo need not wait two minutes for those of the dead
+    server = ["generate/image_server.py", "--output_root", OUTPUTS, "--host", "127.0.0.1", "--ttl_s", 20, "--beat_s", 4]
+    say(" ".join(["python", *map(str, server), "&"]).replace(f"{ROOT}/", ""))
+    with open(OUTPUTS / "image_server.out", "w") as log:
+        server = subprocess.Popen([sys.executable, *map(str, server)], cwd=ROOT, stdout=log, stderr=log)
+    try:
+        client = ["generate/generate_images.py", PROMPTS / "shapes.json", "--model", "tiny", "--llm", "embedded", "--num_workers=2",
+                  f"--expected_samples_per_index={IMAGES_PER_PROMPT}", "--max_chunk_size=4", "--output_root", OUTPUTS]
+        say(" ".join(["python", *map(str, client)]).replace(f"{ROOT}/", ""))
+        clients = subprocess.Popen([sys.executable, *map(str, client)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        victim = None
+        for line in clients.stdout:
+            print(line, end="", flush=True)
+            if victim is None and (found := re.match(r"client \d+: process (\d+)", line)):
+                victim = int(found[1])
+                kill_after_first_image(victim)
+        if clients.wait():
+            sys.exit(f"run_demo: generate_images.py ended with exit status {clients.returncode}")
+        status = subprocess.run([sys.executable, "generate/image_server.py", "--status", "--json", "--output_root", OUTPUTS],
+                                cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        (DEMO / "status.json").write_text(status)
+        run("generate/image_server.py", "--status", "--output_root", OUTPUTS)
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
+
+
+def kill_after_first_image(pid):
+    """In the background: SIGKILL the client once it has published an image while its lease is still open."""
+    import threading
+
+    def watch():
+        while not list(DATASET.glob("*/*.json")):
+            time.sleep(0.05)
+        os.kill(pid, signal.SIGKILL)
+        print(f"\n*** demo: killed client process {pid} (SIGKILL) in the middle of its lease ***\n", flush=True)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+# ----------------------------------------------------------------------------- parquet, tars
+
+
+def convert():
+    run("postprocess_dataset/convert_json_to_parquet.py", DATASET, TABLE)
+    run("postprocess_dataset/convert_parquet_to_wds.py", "--parquet_file", TABLE, "--base_dir", DATASET, "--output_dir", TARS,
+        "--num_workers=2", "--shard_size_mb", "1")
+
+
+# ----------------------------------------------------------------------------- the proof
+
+
+def print_table():
+    """Print what lies in demo/, each figure counted by its own reader. Returns whether those that must be equal are."""
+    rows = [(f"prompts read / kept: {source}", f"{rows_of(source):,} / {len(json.loads((PROMPTS / f'{source}.json').read_text())):,}") for source in SOURCES]
+
+    asked = {path.stem: json.loads(path.read_text()) for path in DATASET.glob("*/*.prompts")}
+    expected = sum(len(record["texts"]) for record in asked.values())
+    short = [record for record in asked.values() if record["short"]]
+    found = {
+        "JSON files": int(subprocess.run(f"find '{DATASET}' -type f -name '*.json' | wc -l", shell=True, capture_output=True, text=True).stdout),
+        "JPEGs that open": sum(map(opens, DATASET.glob("*/*.jpg"))),
+        "parquet rows": parquet_rows(),
+        "tar samples, by webdataset": len(webdataset_samples := read_webdataset()),
+        "tar samples, by datasets": len(datasets_samples := read_datasets()),
+    }
+    samples = [json.loads(path.read_text()) for path in DATASET.glob("*/*.json")]
+    times = sorted(sample["generation_timestamp"] for sample in samples)
+    seconds = (parse_time(times[-1]) - parse_time(times[0])).total_seconds() if samples else 0
+    status = json.loads((DEMO / "status.json").read_text())
+    given_back = sum(status["datasets"][0]["given_back"].values())
+    llm = status["llm"]["totals"]
+
+    rows += [("prompts to draw", f"{len(json.loads((PROMPTS / 'shapes.json').read_text())):,}"), ("images expected", f"{expected:,}"),
+             ("  of these short indices (the LLM gave fewer)", f"{len(short)}, {sum(r['short']['missing'] for r in short)} images fewer than asked")]
+    rows += [(name, f"{number:,}" + ("" if number == expected else "   <-- differs")) for name, number in found.items()]
+    rows += [("indices given back by the killed client", f"{given_back:,}"), ("LLM calls / tokens", f"{llm['calls']:,} / {llm['tokens']:,}"),
+             ("images a second, LLM included", f"{len(samples) / seconds if seconds else 0:.2f}")]
+    print("\n" + "\n".join(f"{name:46} {value}" for name, value in rows))
+    print(f"""
+One sample as webdataset reads it: {webdataset_samples[0] if webdataset_samples else '-'}
+One sample as datasets reads it:   {datasets_samples[0] if datasets_samples else '-'}
+Look at the images in {DATASET.relative_to(ROOT)}, the table in {TABLE.relative_to(ROOT)}, the tars in {TARS.relative_to(ROOT)}.
+The tiny model knows circles, squares and triangles; variations that leave its grammar give blobs.""")
+    return bool(samples) and len(asked) == len(json.loads((PROMPTS / "shapes.json").read_text())) and all(n == expected for n in found.values()) and given_back > 0
+
+
+def rows_of(source):
+    """Prompts in the source's own files, read with no code of combine_prompts."""
+    folder = ROOT / "examples" / source.lower()
+    if source in ("image_reward", "pickscore"):
+        import pyarrow.parquet
+
+        return sum(pyarrow.parquet.ParquetFile(path).metadata.num_rows for path in folder.glob("**/*.parquet"))
+    if source == "sac":
+        return sqlite3.connect(next(folder.glob("*.sqlite"))).execute("SELECT count(*) FROM generations").fetchone()[0]
+    if source == "HPDv2":
+        return sum(len(json.loads(path.read_text())) for path in folder.glob("**/*.json") if path.stem != "drawbench")
+    return len(list(csv.DictReader(open(folder / "prompts.csv", newline="", encoding="utf-8"))))
+
+
+def opens(path):
+    from PIL import Image
+
+    try:
+        Image.open(path).load()
+        return True
+    except OSError as error:
+        print(f"{path}: {error}")
+        return False
+
+
+def parquet_rows():
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(TABLE, columns=["__key__"]).num_rows
+
+
+def read_webdataset():
+    import webdataset
+
+    shards = sorted(str(path) for path in TARS.glob("*.tar"))
+    return [f"{sample['__key__']}: {sample['txt'].decode()}, {len(sample['jpg']):,} bytes of JPEG"
+            for sample in webdataset.WebDataset(shards, shardshuffle=False, empty_check=False)]
+
+
+def read_datasets():
+    import datasets
+
+    datasets.disable_progress_bars()
+    tars = datasets.load_dataset("webdataset", data_files=sorted(map(str, TARS.glob("*.tar"))), split="train", streaming=True)
+    tars = tars.cast_column("jpg", datasets.Image(decode=False))
+    return [f"{sample['__key__']}: {sample['txt']}, image {image_size(sample['jpg']['bytes'])}" for sample in tars]
+
+
+def image_size(data):
+    from PIL import Image
+
+    return "{}x{}".format(*Image.open(io.BytesIO(data)).size)
+
+
+def parse_time(text):
+    from datetime import datetime
+
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+if __name__ == "__main__":
+    main()

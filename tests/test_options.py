@@ -1,0 +1,61 @@
+"""The command lines: one way to take options in all three folders, --help that imports nothing heavy."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from options import Options
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = [path for folder in ("combine_prompts", "generate", "postprocess_dataset") for path in sorted((ROOT / folder).glob("*.py"))
+           if '__name__ == "__main__"' in path.read_text()]
+HEAVY = {"torch", "diffusers", "transformers", "langchain", "langchain_core", "pandas", "pyarrow", "datasets", "numpy", "PIL", "flask",
+         "huggingface_hub", "ollama", "openai", "sklearn", "ftfy"}
+
+
+def parser():
+    parser = Options("doc", prog="prog")
+    parser.add_argument("data_path")
+    parser.add_argument("--num_workers", type=int, default=1)
+    parser.flag("--use_slurm", "submit")
+    return parser
+
+
+@pytest.mark.parametrize("args, used", [(["--use_slurm", "a.json"], True), (["a.json", "--use_slurm"], True), (["a.json", "--use_slurm=True"], True),
+                                        (["a.json", "--use_slurm", "False"], False), (["--use_slurm", "false", "a.json"], False), (["a.json"], False)])
+def test_a_flag_takes_only_a_true_or_false_word(args, used):
+    parsed = parser().parse_args(args)
+    assert (parsed.data_path, parsed.use_slurm) == ("a.json", used)
+
+
+@pytest.mark.parametrize("args, says", [(["a.json", "--use_slrm"], "did you mean --use_slurm?"), (["a.json", "--num_worker=3"], "did you mean --num_workers?"),
+                                        (["a.json", "--use_slurm=maybe"], "neither True nor False"), (["a.json", "--num_workers=x"], "invalid int value")])
+def test_a_wrong_option_is_one_line(args, says, capsys):
+    with pytest.raises(SystemExit) as end:
+        parser().parse_args(args)
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and says in error and error.count("\n") == 1
+
+
+def test_the_three_copies_are_the_same():
+    copies = {(ROOT / folder / "options.py").read_bytes() for folder in ("combine_prompts", "generate", "postprocess_dataset")}
+    assert len(copies) == 1
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_help_imports_nothing_heavy(script, tmp_path):
+    """Runs `script --help` in an interpreter that tells at its end which modules it has loaded."""
+    code = ("import atexit, json, runpy, sys; script, out = sys.argv[1:]; sys.argv = [script, '--help']; sys.path[0] = script.rpartition('/')[0]\n"
+            "atexit.register(lambda: open(out, 'w').write(json.dumps(sorted({name.partition('.')[0] for name in sys.modules}))))\n"
+            "runpy.run_path(script, run_name='__main__')")
+    shown = subprocess.run([sys.executable, "-c", code, str(script), str(tmp_path / "modules.json")], cwd=tmp_path, capture_output=True, text=True)
+    assert shown.returncode == 0 and script.name in shown.stdout, shown.stderr
+    assert not HEAVY & set(json.loads((tmp_path / "modules.json").read_text()))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_an_unknown_option_is_named(script):
+    shown = subprocess.run([sys.executable, str(script), "--no_such_option_at_all"], capture_output=True, text=True)
+    assert shown.returncode == 2 and shown.stderr.count("\n") == 1 and "Traceback" not in shown.stderr
