@@ -19,22 +19,28 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DEMO = ROOT / "demo"
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--table", action="store_true", help="only count again what lies in the demo's folder")
+parser.add_argument("--folder", type=Path, default=ROOT / "demo", help="the demo's folder (default: %(default)s)")
+parser.add_argument("--prompts", type=int, default=10, help="prompts to draw (default: %(default)s)")
+parser.add_argument("--images", type=int, default=10, help="images of each prompt, the original's included (default: %(default)s)")
+args = parser.parse_args()
+
+DEMO = args.folder.resolve()
 PROMPTS, OUTPUTS, TARS, TABLE = DEMO / "prompts", DEMO / "outputs", DEMO / "tars", DEMO / "shapes.parquet"
 DATASET = OUTPUTS / "generated_images" / "shapes"
 SOURCES = ("image_reward", "sac", "pickscore", "HPDv2", "gecko")
-NUM_PROMPTS, IMAGES_PER_PROMPT = 10, 10
 GRAMMAR = re.compile(r"^(an? |two |three |four ).*\b(circle|square|triangle)s?\b.* on an? \w+ background$")  # what the tiny model was trained on
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", action="store_true", help="only count again what lies in demo/")
-    if not parser.parse_args().table:
+    if not args.table:
         shutil.rmtree(DEMO, ignore_errors=True)
         make_prompts()
         generate()
@@ -44,12 +50,16 @@ def main():
 
 def run(*command, **kwargs):
     """Show a command as the user would type it, and run it."""
-    say(" ".join(["python", *map(str, command)]).replace(f"{ROOT}/", ""))
+    say(*command)
     subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, check=True, **kwargs)
 
 
-def say(text):
-    print(f"\n$ {text}", flush=True)
+def say(*command):
+    print("\n$ python", *map(shown, command), flush=True)
+
+
+def shown(path):
+    return str(path).replace(f"{ROOT}/", "")
 
 
 # ----------------------------------------------------------------------------- prompts
@@ -61,7 +71,7 @@ def make_prompts():
     run("combine_prompts/combine.py", *[PROMPTS / f"{source}.json" for source in SOURCES[:4]],
         "--exclude", PROMPTS / "gecko.json", "--output", PROMPTS / "combined.json")
     combined = json.loads((PROMPTS / "combined.json").read_text())
-    shapes = [item for item in combined if GRAMMAR.match(item["prompt"])][:NUM_PROMPTS]
+    shapes = [item for item in combined if GRAMMAR.match(item["prompt"])][:args.prompts]
     (PROMPTS / "shapes.json").write_text(json.dumps(shapes, indent=1))
     print(f"\nThe tiny model draws circles, squares and triangles; anything else becomes a blob. {len(shapes)} of the {len(combined)} prompts are of its grammar:")
     print("\n".join(f"  {item['prompt']}" for item in shapes))
@@ -75,13 +85,13 @@ def generate():
     (OUTPUTS).mkdir(parents=True)
     # short leases, so that a demo need not wait two minutes for those of the dead
     server = ["generate/image_server.py", "--output_root", OUTPUTS, "--host", "127.0.0.1", "--ttl_s", 20, "--beat_s", 4]
-    say(" ".join(["python", *map(str, server), "&"]).replace(f"{ROOT}/", ""))
+    say(*server, "&")
     with open(OUTPUTS / "image_server.out", "w") as log:
         server = subprocess.Popen([sys.executable, *map(str, server)], cwd=ROOT, stdout=log, stderr=log)
     try:
         client = ["generate/generate_images.py", PROMPTS / "shapes.json", "--model", "tiny", "--llm", "embedded", "--num_workers=2",
-                  f"--expected_samples_per_index={IMAGES_PER_PROMPT}", "--max_chunk_size=4", "--output_root", OUTPUTS]
-        say(" ".join(["python", *map(str, client)]).replace(f"{ROOT}/", ""))
+                  f"--expected_samples_per_index={args.images}", "--max_chunk_size=4", "--output_root", OUTPUTS]
+        say(*client)
         clients = subprocess.Popen([sys.executable, *map(str, client)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         victim = None
         for line in clients.stdout:
@@ -102,8 +112,6 @@ def generate():
 
 def kill_after_first_image(pid):
     """In the background: SIGKILL the client once it has published an image while its lease is still open."""
-    import threading
-
     def watch():
         while not list(DATASET.glob("*/*.json")):
             time.sleep(0.05)
@@ -155,7 +163,7 @@ def print_table():
     print(f"""
 One sample as webdataset reads it: {webdataset_samples[0] if webdataset_samples else '-'}
 One sample as datasets reads it:   {datasets_samples[0] if datasets_samples else '-'}
-Look at the images in {DATASET.relative_to(ROOT)}, the table in {TABLE.relative_to(ROOT)}, the tars in {TARS.relative_to(ROOT)}.
+Look at the images in {shown(DATASET)}, the table in {shown(TABLE)}, the tars in {shown(TARS)}.
 The tiny model knows circles, squares and triangles; variations that leave its grammar give blobs.""")
     return bool(samples) and len(asked) == len(json.loads((PROMPTS / "shapes.json").read_text())) and all(n == expected for n in found.values()) and given_back > 0
 
