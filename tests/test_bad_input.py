@@ -1,0 +1,63 @@
+"""What a user gets wrong on the command line of the server and the client: one line that says what, where and what to do; no traceback;
+exit status not 0; nothing left behind."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("UNIDISC_DIR", "OLLAMA_HOST", "OLLAMA_HOSTS")}
+
+
+def fails_with(says, *command, **environment):
+    ended = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=120)
+    lines = [line for line in ended.stderr.splitlines() if line.strip()]
+    assert ended.returncode not in (0, -9, -15), ended.stdout
+    assert "Traceback" not in ended.stderr and len(lines) == 1, ended.stderr
+    for words in says if isinstance(says, tuple) else (says,):
+        assert words in lines[0], lines[0]
+
+
+@pytest.mark.parametrize("content, says", [
+    (None, ("prompts.json", "no such file")), ("", "prompts.json"), ("[]", ("prompts.json", "no prompt")), ("{oops", ("prompts.json", "not JSON")),
+    ('{"prompt": "a"}', ("prompts.json", "list")), ('["a bird", 7]', ("prompts.json", "item 1")), ('["a bird", {"text": "x"}]', ("prompts.json", "item 1")),
+    ('["a bird", "  "]', ("prompts.json", "item 1")),
+])
+def test_prompts_file(tmp_path, content, says):
+    if content is not None:
+        (tmp_path / "prompts.json").write_text(content)
+    fails_with(says, "generate/generate_images.py", tmp_path / "prompts.json", "--model", "tiny", "--output_root", tmp_path / "out")
+    assert not list(tmp_path.glob("out/generated_images/*"))
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    (tmp_path / "prompts.json").write_text('["a bird"]')
+    return tmp_path / "prompts.json"
+
+
+def test_a_model_that_cannot_be_had(tmp_path, prompts):
+    fails_with("nobody/no-such-model", "generate/generate_images.py", prompts, "--model", "nobody/no-such-model", "--augment_prompts=False",
+               "--output_root", tmp_path / "out", HF_HUB_OFFLINE="1")
+
+
+def test_an_output_root_that_cannot_be_written(tmp_path, prompts):
+    (tmp_path / "file").write_text("")
+    for script in (["generate/image_server.py"], ["generate/generate_images.py", prompts, "--model", "tiny"]):
+        fails_with(str(tmp_path / "file"), *script, "--output_root", tmp_path / "file" / "out")
+
+
+def test_a_task_without_a_server(tmp_path, prompts):
+    fails_with("image_server.py", "generate/generate_images.py", prompts, "--model", "tiny", "--is_slurm_task", "--augment_prompts=False",
+               "--server_timeout_s", 1, "--output_root", tmp_path / "out")
+
+
+def test_a_port_in_use(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        fails_with((port, "in use"), "generate/image_server.py", "--host", "127.0.0.1", "--port", port, "--output_root", tmp_path)
+    assert not (tmp_path / ".server" / "server.json").exists()
