@@ -3,64 +3,375 @@
     python generate/generate_images.py HPDv2.json --expected_samples_per_index=200 --num_workers=128 --num_chunks=1000 --use_slurm --dry_run
 """
 
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import run_status
+from options import WORDS
+
+HERE = Path(__file__).resolve().parent
+PASSED_ON = "UNIDISC_DIR HF_HOME HF_HUB_CACHE HF_HUB_OFFLINE http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY".split()
+FLAGS = {"--use_slurm", "--is_slurm_task", "--start_server", "--dry_run", "--status", "--cancel", "--tail_log"}
+SUBMISSION_ONLY = FLAGS | {f"--{name}" for name in "partition account qos constraint exclude time gres mem cpus_per_task sbatch_args setup".split()}
+SERVER_MINUTES = 4320  # three days: as published
+
 
 def add_options(parser):
-    """Add the options of this module to an `options.Options`, with the published names and defaults:
+    """Add the options of this module, with their published names and defaults, to an options.Options."""
+    parser.flag("--use_slurm", "submit a SLURM array instead of running here")
+    parser.flag("--is_slurm_task", "this process is a task of the array (its script says so)")
+    parser.add_argument("--num_workers", type=int, help="clients at a time: tasks of the array that run together, or processes here (default: 1)", default=1)
+    parser.add_argument("--num_chunks", type=int, help="tasks of the array (default: num_workers)")
+    parser.add_argument("--partition", default="all", help="SLURM partition (default: all)")
+    parser.add_argument("--account", help="SLURM account")
+    parser.add_argument("--qos", help="SLURM quality of service")
+    parser.add_argument("--constraint", help='SLURM constraint, e.g. "a100|h100"')
+    parser.add_argument("--exclude", help="nodes not to be used, e.g. gpu03,gpu[07-09]")
+    parser.add_argument("--time", default="6:00:00", help="time limit of a task (default: 6:00:00)")
+    parser.add_argument("--gres", default="gpu:1", help="what a task needs (default: gpu:1); '' for sites that say it otherwise")
+    parser.add_argument("--mem", default="24g", help="memory of a task (default: 24g)")
+    parser.add_argument("--cpus_per_task", type=int, default=8, help="CPUs of a task (default: 8)")
+    parser.add_argument("--sbatch_args", default="", help='further sbatch options, with "=": --sbatch_args="--reservation=r1 --comment=images"')
+    parser.add_argument("--setup", default="", help='shell lines before each task starts, e.g. "module load cuda; ulimit -n 4096"')
+    parser.flag("--start_server", "submit the job server too; the array waits until it runs")
+    parser.flag("--dry_run", "show the sbatch script and the estimate, submit nothing")
+    parser.flag("--status", "say how the run is doing, and which logs to read")
+    parser.flag("--cancel", "cancel the arrays of this data set")
+    parser.flag("--tail_log", "follow the newest logs (after a submission: those of its tasks)")
 
-    --use_slurm --is_slurm_task --num_workers (default 1) --num_chunks (default: num_workers) --partition all --account --qos --constraint
-    --exclude --time 6:00:00 --gres gpu:1 --mem 24g --cpus_per_task 8 --sbatch_args --setup --start_server --dry_run --status --cancel --tail_log.
-    All but --num_workers are for the submission alone and are left out of the task's own command line.
-    """
+
+# ---------------------------------------------------------------- submission
 
 
 def submit(args, definition, output_root, items, argv=None):
     """Submit the array that draws `definition` (the dataset of /get_indices), after the preflight and the estimate; return the exit status.
 
-    args: the options as parsed (`args.data_path`, `args.llm_backends`, … are read too). items: the prompts (prompts_file.read_prompts).
-    argv: the words of the command line, default sys.argv[1:]; each task runs `generate_images.py` with them, less the options of this
-    module, plus `--is_slurm_task`, in the same folder. With args.dry_run nothing is submitted: script and estimate are printed.
-    While an array of this data set is queued or runs, no second one is submitted: its throttle becomes args.num_workers.
-    SystemExit (one line) for what would otherwise fail in every task: no sbatch, unwritable root, changed prompts file, gated model,
-    unknown partition, no server.
+    args: the options as parsed. items: the prompts (prompts_file.read_prompts). argv: the words of the command line, default sys.argv[1:];
+    each task runs generate_images.py with them, less the options of this module, plus --is_slurm_task, in the same folder.
+    With args.dry_run nothing is submitted: script and estimate are printed. While an array of this data set is queued or runs, no second
+    one is submitted: its throttle becomes args.num_workers. SystemExit (one line) for what would otherwise fail in every task.
     """
+    output_root, dataset = Path(output_root).resolve(), definition["name"]
+    if args.num_workers < 1 or (args.num_chunks or 1) < 1:
+        raise SystemExit("generate_images: --num_workers and --num_chunks are at least 1")
+    if not shutil.which("sbatch") and not args.dry_run:
+        raise SystemExit("generate_images: sbatch was not found: submit from a machine of the cluster, or leave out --use_slurm to draw here")
+    parts = split(args.num_chunks or args.num_workers, args.num_workers, max_array_size())
+    script = render(args, dataset, output_root, parts, sys.argv[1:] if argv is None else argv)
+    document = run_status.fetch(output_root).document
+    if args.dry_run:
+        print(script)
+        for more in parts[1:]:
+            print(f"# and, as MaxArraySize is {max_array_size()}, once more with --array={more}")
+    print("\n".join(run_status.estimate(args, definition, items, output_root, document)), flush=True)
+    if args.dry_run:
+        return 0
+    running = live_arrays(output_root, dataset)
+    if running:
+        return set_throttle(running, args.num_workers)
+    preflight(args, definition, output_root, script)
+    folder = make_server_folder(output_root)
+    dependency, server = ensure_server(args, output_root, folder)
+    path = folder / f"generate_parallel_{dataset}-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}.sbatch"
+    path.write_text(script)
+    arrays = {}
+    for part in parts:
+        arrays[sbatch([f"--array={part}", *dependency, path])] = part
+        with open(folder / "arrays.jsonl", "a") as record:  # after each part, so that --cancel knows a half-submitted run
+            record.write(json.dumps({"dataset": dataset, "array": list(arrays)[-1], "tasks": part, "server": server, "script": path.name}) + "\n")
+    print("\n".join(f"array {array} submitted: tasks {part}, logs {output_root}/{array}_*.out" for array, part in arrays.items()))
+    print(f"watch:  python {sys.argv[0]} {shlex.quote(args.data_path)} --output_root {shlex.quote(str(output_root))} --status   (or --tail_log, --cancel)")
+    print(f"then:   sbatch --dependency=afterany:{':'.join(arrays)} --wrap '…'   converts when all tasks have ended")
+    if args.tail_log:
+        tail_log(output_root, dataset)
+    return 0
+
+
+def split(tasks, throttle, max_size):
+    """--array's values for `tasks` tasks, `throttle` of them at a time: one, or as many as an array of at most max_size tasks makes necessary,
+    of equal size, with the throttle shared out. split(1000, 128, 600) == ["0-499%64", "0-499%64"]"""
+    count = -(-tasks // max_size)
+    sizes = [tasks * (i + 1) // count - tasks * i // count for i in range(count)]
+    return [f"0-{size - 1}%{share}" for size, share in zip(sizes, shares(throttle, count))]
+
+
+def shares(throttle, count):
+    """`throttle` shared out among `count` arrays, at least 1 each (0 would mean: no limit)."""
+    return [max(1, throttle * (i + 1) // count - throttle * i // count) for i in range(count)]
+
+
+def render(args, dataset, output_root, parts, argv):
+    """The sbatch script of the array, as text."""
+    # The signal goes to python itself (it takes the shell's place by exec); two minutes, or a quarter of a short limit, to finish and publish.
+    limit = seconds(args.time)
+    lead = int(min(120, limit / 4)) if limit else 120
+    log = str(output_root).replace("%", "%%") + "/%A_%a.out"
+    options = {
+        "job-name": f"generate_parallel_{dataset}", "array": parts[0], "partition": args.partition, "account": args.account, "qos": args.qos,
+        "constraint": args.constraint, "exclude": args.exclude, "time": args.time, "gres": args.gres, "mem": args.mem,
+        "cpus-per-task": args.cpus_per_task, "output": log, "error": log, "open-mode": "append", "signal": f"B:USR1@{lead}",
+        "export": "ALL", "chdir": str(Path.cwd()),
+    }  # fmt: skip
+    lines = ["#!/bin/bash", *(f"#SBATCH --{name}={shlex.quote(str(value))}" for name, value in options.items() if value), "#SBATCH --requeue"]
+    lines += [f"#SBATCH {args.sbatch_args}"] if args.sbatch_args else []
+    lines += ["", *([args.setup] if args.setup else []), *exports()]
+    words = task_words(argv)
+    if not any(word.split("=")[0] == "--output_root" for word in words):
+        words.append(f"--output_root={output_root}")
+    command = shlex.join([sys.executable, "-u", str(HERE / "generate_images.py"), *words, "--is_slurm_task"])
+    return "\n".join([*lines, f"exec {command}", ""])
+
+
+def exports():
+    """Shell lines for the settings that a task needs. A proxy with a password stays out of the file; it travels with --export=ALL."""
+    return [f"export {name}={shlex.quote(os.environ[name])}" for name in PASSED_ON if os.environ.get(name) and "@" not in os.environ[name]]
+
+
+def task_words(argv):
+    """The words of the command line without the options that concern the submission alone."""
+    words, skip = [], False
+    for word, following in zip(argv, [*argv[1:], ""]):
+        name = word.split("=")[0]
+        if skip:
+            skip = False
+        elif name in SUBMISSION_ONLY:
+            skip = "=" not in word and (name not in FLAGS or following.lower() in WORDS)
+        else:
+            words.append(word)
+    return words
+
+
+def preflight(args, definition, output_root, script):
+    """SystemExit, with one line, for what would otherwise fail in each task."""
+    try:
+        output_root.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output_root).close()
+    except OSError as error:
+        raise SystemExit(f"generate_images: cannot write to the output root {output_root}: {error.strerror}; choose another with --output_root") from None
+    check_definition(output_root, definition)
+    if not getattr(args, "pipeline", None):
+        import diffusion
+
+        diffusion.check_model(args.model, getattr(args, "revision", None))
+    sbatch(["--test-only"], stdin=script)
+
+
+def check_definition(output_root, definition):
+    """SystemExit if this data set was begun with another definition (a changed prompts file, another model): the server would refuse each task."""
+    import yaml
+
+    begun = sorted((output_root / "generated_images" / definition["name"]).glob("dataset*.yaml"), key=lambda path: path.stat().st_mtime)
+    stored = yaml.safe_load(begun[-1].read_text()) if begun and not definition.get("extend") else {}
+    differs = [key for key in definition if key in stored and key != "prompts_file" and stored[key] != definition[key]]
+    if differs:
+        what = "the prompts file has changed" if "prompts_sha256" in differs else f"{differs[0]} is {definition[differs[0]]!r}, not {stored[differs[0]]!r}"
+        raise SystemExit(f"generate_images: {what} since {begun[-1]} was written; --extend takes appended prompts and more images, anything else is a new data set")
+
+
+def ensure_server(args, output_root, folder):
+    """sbatch's words that make the array wait for a server that does not run yet, and that server's job (or None); SystemExit if there is none."""
+    answer = run_status.fetch(output_root)
+    if answer.document:
+        return [], None
+    log = f"{output_root}/image_server.out"
+    jobs = run("squeue", "--noheader", "--me", "--name=image_server", "--states=PENDING,CONFIGURING,RUNNING", "--Format=JobID:32,STDOUT:1024").stdout
+    jobs = [line.split(maxsplit=1) for line in jobs.splitlines() if line.strip()]
+    # Its log tells whose server a job is; where it lies elsewhere, it may still be ours, unless we are to start one.
+    jobs = [job for job, out in jobs if out.strip() == log or not args.start_server]
+    if jobs:
+        print(f"the job server was submitted as job {jobs[0]} and does not answer yet: the array waits until it runs")
+        return [f"--dependency=after:{jobs[0]}"], jobs[0]
+    if not args.start_server:
+        raise SystemExit(f"generate_images: no job server for {output_root} ({answer.why}); add --start_server, or start one first: sbatch generate/image_server.py")
+    longest = seconds(run("sinfo", "--noheader", f"--partition={args.partition}", "--format=%l").stdout.split("\n")[0]) or SERVER_MINUTES * 60
+    log = log.replace("%", "%%")
+    options = {
+        "job-name": "image_server", "partition": args.partition, "account": args.account, "qos": args.qos, "exclude": args.exclude,
+        "time": int(min(SERVER_MINUTES, longest // 60)), "mem": "16G", "cpus-per-task": 4, "output": log, "error": log, "open-mode": "append",
+        "signal": "B:USR1@120", "export": "ALL", "chdir": str(Path.cwd()),
+    }  # fmt: skip
+    lines = ["#!/bin/bash", *(f"#SBATCH --{name}={shlex.quote(str(value))}" for name, value in options.items() if value), "#SBATCH --requeue", ""]
+    lines += [*([args.setup] if args.setup else []), *exports()]
+    lines += ["exec " + shlex.join([sys.executable, "-u", str(HERE / "image_server.py"), f"--output_root={output_root}"]), ""]
+    path = folder / "image_server.sbatch"
+    path.write_text("\n".join(lines))
+    job = sbatch([path])
+    print(f"job server submitted: job {job}, log {output_root}/image_server.out; the array waits until it runs")
+    return [f"--dependency=after:{job}"], job
+
+
+def make_server_folder(output_root):
+    folder = Path(output_root) / ".server"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def sbatch(words, stdin=None):
+    """Run sbatch; return the job's number. SystemExit with sbatch's own words when it refuses."""
+    # An interactive job's SLURM_* settings (memory, CPUs) would contradict the script's; a GPU chosen here says nothing there.
+    keep = {"SLURM_CONF", "SLURM_CLUSTERS"}
+    env = {k: v for k, v in os.environ.items() if (k in keep or not k.startswith("SLURM_")) and k not in ("CUDA_VISIBLE_DEVICES", "SBATCH_EXPORT")}
+    done = subprocess.run(["sbatch", "--parsable", *map(str, words)], input=stdin, env=env, capture_output=True, text=True)
+    if done.returncode:
+        said = [re.sub(r"^(sbatch: )?(error|fatal): |^allocation failure: ", "", line) for line in done.stderr.strip().split("\n")]
+        raise SystemExit(f"generate_images: SLURM refuses the job: {'; '.join(dict.fromkeys(said))}. See --partition, --account, --qos, --gres, --mem, --time")
+    return done.stdout.strip().split(";")[0]
+
+
+def max_array_size():
+    """The number of tasks an array may have at most (its largest index is one less); without an answer, SLURM's default of 1001."""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", run("scontrol", "show", "config").stdout, re.M)
+    return max(1, int(found[1])) if found else 1001
+
+
+# ---------------------------------------------------------------- a submitted array
+
+
+def live_arrays(output_root, dataset):
+    """The arrays of this data set that are queued or run: their numbers, as text, oldest first."""
+    record = Path(output_root) / ".server" / "arrays.jsonl"
+    submitted = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+    known = run("squeue", "--noheader", "--me", f"--name=generate_parallel_{dataset}", "--format=%F").stdout.split()
+    return [entry["array"] for entry in submitted if entry["dataset"] == dataset and entry["array"] in known]
+
+
+def set_throttle(arrays, num_workers):
+    for array, share in zip(arrays, shares(num_workers, len(arrays))):
+        done = run("scontrol", "update", f"JobId={array}", f"ArrayTaskThrottle={share}")
+        if done.returncode:
+            raise SystemExit(f"generate_images: array {array} keeps its throttle: {done.stderr.strip()}")
+    print(f"already submitted as array {', '.join(arrays)}: at most {num_workers} tasks run at a time from now on, nothing else was changed (--cancel first for a new array)")
+    return 0
 
 
 def cancel(output_root, dataset):
-    """Cancel all tasks of the arrays of this data set (its name); return the exit status."""
+    """Cancel all tasks of the arrays of this data set; return the exit status. What they hold goes back to the server at once."""
+    arrays = live_arrays(output_root, dataset)
+    if not arrays:
+        print(f"no array of {dataset} is queued or runs for {output_root}")
+        return 0
+    done = run("scancel", *(f"{array}_[0-{max_array_size() - 1}]" for array in arrays))
+    if done.returncode:
+        raise SystemExit(f"generate_images: scancel failed: {done.stderr.strip()}")
+    print(f"array {', '.join(arrays)} cancelled; the tasks publish what they have drawn and give the rest back. The job server goes on")
+    return 0
 
 
-def tail_log(output_root, dataset=None):
+def tail_log(output_root, dataset):
     """Follow the newest logs of the data set's tasks (`tail -F`); does not return."""
+    record = Path(output_root) / ".server" / "arrays.jsonl"
+    entries = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+    arrays = [entry["array"] for entry in entries if entry["dataset"] == dataset]
+    if not arrays:
+        raise SystemExit(f"generate_images: no array of {dataset} was submitted for {output_root}; the logs are {output_root}/*.out")
+    newest = entries[-1]["script"]
+    arrays = [entry["array"] for entry in entries if entry["script"] == newest]
+    while not (logs := [log for array in arrays for log in Path(output_root).glob(f"{array}_*.out")]):
+        print(f"array {', '.join(arrays)}: no task has started yet", flush=True)
+        time.sleep(10)
+    logs = sorted(logs, key=lambda log: log.stat().st_mtime)[-5:]
+    os.execvp("tail", ["tail", "-n", "20", "-F", *map(str, logs)])
+
+
+# ---------------------------------------------------------------- inside a job
 
 
 def identity(environ=None):
     """Who this process is: {"host", "array_job", "task", "restart", "slurm_job_id"}; all but host are None outside of SLURM.
 
     host: SLURMD_NODENAME, else the host's name. slurm_job_id: "4711"; restart: int, 0 in the first run. A task keeps its id when it is
-    requeued, so a worker is (slurm_job_id, restart). The GPU's UUID is added by the client.
+    requeued, so a worker is (slurm_job_id, restart).
     """
+    environ = os.environ if environ is None else environ
+    job = environ.get("SLURM_JOB_ID")
+    return {
+        "host": environ.get("SLURMD_NODENAME") or os.uname().nodename,
+        "array_job": environ.get("SLURM_ARRAY_JOB_ID") if job else None,
+        "task": environ.get("SLURM_ARRAY_TASK_ID") if job else None,
+        "restart": int(environ.get("SLURM_RESTART_COUNT") or 0) if job else None,
+        "slurm_job_id": job,
+    }
 
 
 def task_name(environ=None):
     """`<array>_<task>` (or the id of a job without array), to act on; None outside of SLURM. The last task of an array to start has the
     array's own id as SLURM_JOB_ID: whoever acts on that hits the whole array."""
+    who = identity(environ)
+    return f"{who['array_job']}_{who['task']}" if who["array_job"] else who["slurm_job_id"]
 
 
 def time_left_s():
-    """Seconds this job may still run, by `squeue -o %L`; None if unlimited, unknown or outside of SLURM. Costs a call: count down from it."""
+    """Seconds this job may still run; None if unlimited, unknown or outside of SLURM. Costs a call of squeue: count down from it."""
+    name = task_name()
+    return seconds(run("squeue", "--noheader", f"--jobs={name}", "--format=%L").stdout.strip()) if name else None
 
 
 def requeue_self(reason):
-    """Have this very task requeued (`scontrol requeue <array>_<task>`): the same task starts again, restart + 1, in about two minutes.
-    Returns whether SLURM took it; SIGTERM follows at once, so this is the last thing a client does."""
+    """Have this very task requeued: it starts again, restart + 1, in about two minutes. Returns whether SLURM took it; SIGTERM follows at
+    once, so this is the last thing a client does."""
+    name = task_name()
+    if not name:
+        return False
+    print(f"{reason}: asking SLURM to requeue {name}", flush=True)
+    done = run("scontrol", "requeue", name)
+    if done.returncode:
+        print(f"SLURM did not requeue {name}: {done.stderr.strip()}", flush=True)
+    return done.returncode == 0
 
 
-def queue(timeout_s=15):
+def queue():
     """My jobs as SLURM sees them now: {(slurm_job_id, restart): state}, state "RUNNING", "PENDING", …; None = unknown (squeue failed).
 
     One call of squeue for all. A job that is requeued and waits has the restart count of its next run. An empty dict is an answer.
     """
+    done = run("squeue", "--noheader", "--me", "--Format=JobID:32,RestartCnt:12,State:32")
+    if done.returncode:
+        return None
+    rows = [line.split() for line in done.stdout.splitlines() if line.strip()]
+    return {(job, int(restart)): state for job, restart, state in rows}
 
 
 def exclude_node(array_job, node, exclude=True):
-    """Keep the pending tasks of an own array off a node (or let them use it again); returns whether SLURM took it."""
+    """Keep the pending tasks of an own array off a node, or let them use it again; returns whether SLURM took it for those that wait."""
+    shown = run("scontrol", "show", "job", array_job)
+    pending = [record for record in shown.stdout.split("\n\n") if "JobState=PENDING" in record]
+    if not pending:
+        return False
+    found = re.search(r"ExcNodeList=(\S+)", pending[0])
+    nodes = set(run("scontrol", "show", "hostnames", found[1]).stdout.split()) if found and found[1] != "(null)" else set()
+    wanted = nodes | {node} if exclude else nodes - {node}
+    if wanted == nodes:
+        return True
+    # Status 1 only says that running tasks of the array cannot be changed; each record that was has its line "…: No error".
+    done = run("scontrol", "update", f"JobId={array_job}", f"ExcNodeList={','.join(sorted(wanted))}")
+    return done.returncode == 0 or "No error" in done.stdout + done.stderr
+
+
+def seconds(text):
+    """A time as SLURM writes it ("90" minutes, "5:59:30", "1-02:03:04", "1-2") in seconds; None for UNLIMITED, INVALID and the like."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
+    if not found:
+        return None
+    days, a, b, c = (int(part) if part else None for part in found.groups())
+    if days is not None:
+        return days * 86400 + a * 3600 + (b or 0) * 60 + (c or 0)
+    if c is not None:
+        return a * 3600 + b * 60 + c
+    return a * 60 + (b or 0)
+
+
+def run(*words, timeout_s=15):
+    """Run one of SLURM's commands; a missing command and no answer in time look like a failure. With slurmctld down it takes 9 s to fail."""
+    try:
+        return subprocess.run(words, capture_output=True, text=True, timeout=timeout_s)
+    except (FileNotFoundError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(words, 1, "", str(error))
