@@ -67,18 +67,19 @@ def submit(args, definition, output_root, items, argv=None):
         raise SystemExit("generate_images: sbatch was not found: submit from a machine of the cluster, or leave out --use_slurm to draw here")
     parts = split(args.num_chunks or args.num_workers, args.num_workers, max_array_size())
     script = render(args, dataset, output_root, parts, sys.argv[1:] if argv is None else argv)
-    document = run_status.fetch(output_root).document
+    running = [] if args.dry_run else live_arrays(output_root, dataset)
+    if running:
+        return set_throttle(running, args.num_workers)
     if args.dry_run:
         print(script)
         for more in parts[1:]:
             print(f"# and, as MaxArraySize is {max_array_size()}, once more with --array={more}")
+    else:
+        preflight(args, definition, output_root, script)
+    document = run_status.fetch(output_root).document
     print("\n".join(run_status.estimate(args, definition, items, output_root, document)), flush=True)
     if args.dry_run:
         return 0
-    running = live_arrays(output_root, dataset)
-    if running:
-        return set_throttle(running, args.num_workers)
-    preflight(args, definition, output_root, script)
     folder = make_server_folder(output_root)
     dependency, server = ensure_server(args, output_root, folder)
     path = folder / f"generate_parallel_{dataset}-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}.sbatch"
@@ -152,17 +153,17 @@ def task_words(argv):
 
 def preflight(args, definition, output_root, script):
     """SystemExit, with one line, for what would otherwise fail in each task."""
+    sbatch(["--test-only"], stdin=script)
+    check_definition(output_root, definition)
+    if not args.pipeline:
+        import diffusion
+
+        diffusion.check_model(args.model, args.revision)
     try:
         output_root.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=output_root).close()
     except OSError as error:
         raise SystemExit(f"generate_images: cannot write to the output root {output_root}: {error.strerror}; choose another with --output_root") from None
-    check_definition(output_root, definition)
-    if not getattr(args, "pipeline", None):
-        import diffusion
-
-        diffusion.check_model(args.model, getattr(args, "revision", None))
-    sbatch(["--test-only"], stdin=script)
 
 
 def check_definition(output_root, definition):

@@ -1,0 +1,145 @@
+"""What slurm.py asks of a real SLURM, with a payload that only says what it sees."""
+
+import os
+import time
+
+import pytest
+import slurm
+from options import Options
+
+pytestmark = pytest.mark.xdist_group("slurm")
+
+PAYLOAD = """
+import os, signal, sys, time
+sys.path.insert(0, {generate!r})
+import slurm
+if sys.argv[0].endswith("image_server.py"):
+    print("serving", flush=True); time.sleep(600)
+signal.signal(signal.SIGUSR1, lambda *_: print("USR1", flush=True))
+left = slurm.time_left_s()
+print("run", slurm.task_name(), slurm.identity()["restart"], "left", left, "CUDA", os.environ.get("CUDA_VISIBLE_DEVICES"), " ".join(sys.argv[1:]), flush=True)
+if "--requeue_me" in sys.argv and not slurm.identity()["restart"]:
+    slurm.requeue_self("the test wants it")
+while not os.path.exists(sys.argv[0] + ".go"):
+    time.sleep(0.1)
+"""
+
+
+@pytest.fixture
+def site(cluster, tmp_path, monkeypatch):
+    """slurm.py with a payload in the place of generate_images.py and image_server.py, and the cluster's environment."""
+    for name in ("generate_images.py", "image_server.py"):
+        (tmp_path / name).write_text(PAYLOAD.format(generate=os.path.dirname(slurm.__file__)))
+    monkeypatch.setattr(slurm, "HERE", tmp_path)
+    monkeypatch.setattr("sys.argv", ["generate_images.py", "p.json"])
+    monkeypatch.chdir(tmp_path)
+    for name, value in cluster.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")  # of the submitting shell: means nothing on a node
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "1")  # of an interactive job: would contradict --mem
+    return tmp_path
+
+
+def options(*words):
+    parser = Options("generate_images")
+    parser.add_argument("data_path")
+    parser.add_argument("--pipeline", default="fake")
+    parser.add_argument("--expected_samples_per_index", type=int, default=1)
+    slurm.add_options(parser)
+    return parser.parse_args(["p.json", *words])
+
+
+def submit(root, *words, payload_words=()):
+    definition = {"name": "p", "total": 10, "images_per_prompt": 1, "height": 64, "width": 64, "augment_prompts": False, "model": "tiny"}
+    return slurm.submit(options("--use_slurm", *words), definition, root, ["a cat"] * 10, ["p.json", *words, *payload_words])
+
+
+def test_submission_waits_for_the_server_and_is_split(site, cluster, capsys):
+    root = site / "o%ut"
+    assert submit(root, "--num_workers=5", "--num_chunks=1000", "--start_server") == 0
+    first, second = slurm.live_arrays(root, "p")
+    assert (root / ".server").stat().st_mode & 0o777 == 0o700
+    cluster.wait(lambda: len([j for j in cluster.jobs(array=first).values() if j["state"] == "RUNNING"]) == 2, what="first array's share of 5")
+    tasks = cluster.jobs(array=first), cluster.jobs(array=second)
+    assert [len(t) for t in tasks] == [500, 500]
+    # four GPUs: the shares are 2 and 3, and the second array takes what the first leaves
+    cluster.wait(lambda: len([j for j in cluster.jobs(array=second).values() if j["state"] == "RUNNING"]) == 2, what="second array")
+    text = cluster.wait(lambda: (root / f"{first}_0.out").read_text(), what="the log")
+    assert f"run {first}_0 0 left" in text and "CUDA 0" in text and "--is_slurm_task" in text and "--start_server" not in text
+    assert 21000 < float(text.split("left ")[1].split()[0]) <= 21600
+    assert "serving" in cluster.wait(lambda: (root / "image_server.out").read_text(), what="the server's log")
+    # the same command again changes the throttle, and submits nothing
+    capsys.readouterr()
+    assert submit(root, "--num_workers=3", "--num_chunks=1000", "--start_server") == 0
+    assert f"already submitted as array {first}, {second}: at most 3 tasks" in capsys.readouterr().out
+    shown = cluster.run("scontrol", "show", "job", first) + cluster.run("scontrol", "show", "job", second)
+    assert "ArrayTaskThrottle=1 " in shown and "ArrayTaskThrottle=2 " in shown and "ArrayTaskThrottle=3 " not in shown
+    assert slurm.cancel(root, "p") == 0
+    cluster.wait(lambda: len(cluster.jobs()) == 1, what="only the server's job")
+    assert slurm.live_arrays(root, "p") == []
+    assert slurm.cancel(root, "p") == 0
+
+
+def test_a_pending_server_is_waited_for(site, cluster, capsys):
+    root = site / "out"
+    server = cluster.run("sbatch", "--parsable", "--hold", "--partition=general", "--job-name=image_server", f"--output={root}/image_server.out", "--wrap=sleep 600")
+    assert submit(root, "--num_workers=2") == 0
+    [array] = slurm.live_arrays(root, "p")
+    time.sleep(1)
+    assert {j["state"] for j in cluster.jobs(array=array).values()} == {"PENDING"}
+    assert f"Dependency=after:{server}" in cluster.run("scontrol", "show", "job", array)
+    cluster.run("scontrol", "release", server)
+    cluster.wait(lambda: {j["state"] for j in cluster.jobs(array=array).values()} == {"RUNNING"}, what="the array")
+
+
+def test_what_would_fail_in_every_task_fails_here(site, cluster, tmp_path):
+    (site / "a_file").write_text("")
+    for words, root, message in [
+        (["--partition=nope"], "out", "SLURM refuses the job: invalid partition specified: nope"),
+        (["--gres=gpu:9"], "out", "SLURM refuses the job: Requested node configuration is not available"),
+        (["--exclude=n77"], "out", "SLURM refuses the job: Invalid node name"),
+        (["--sbatch_args=--nonsense"], "out", "SLURM refuses the job: .*nonsense"),
+        ([], "a_file/out", "cannot write to the output root .*a_file/out"),
+        ([], "out", "no job server for .*out .none was ever started.*--start_server"),
+    ]:
+        with pytest.raises(SystemExit, match=message) as said:
+            submit(site / root, *words)
+        assert "\n" not in str(said.value)
+    assert cluster.jobs() == {}
+
+
+def test_dry_run_submits_and_writes_nothing(site, cluster, capsys):
+    assert submit(site / "out", "--num_workers=4", "--num_chunks=1000", "--dry_run") == 0
+    said = capsys.readouterr().out
+    assert "#SBATCH --array=0-499%2" in said and "once more with --array=0-499%2" in said and "--dry_run" not in said
+    assert cluster.jobs() == {} and not (site / "out").exists()
+
+
+def test_a_task_requeues_itself_alone_and_appends_to_its_log(site, cluster):
+    root = site / "out"
+    cluster.run("sbatch", "--partition=general", "--job-name=image_server", "--output=/dev/null", "--wrap=sleep 600")
+    submit(root, "--num_workers=2", "--num_chunks=2", "--sbatch_args=--comment=x", payload_words=["--requeue_me"])
+    [array] = slurm.live_arrays(root, "p")
+    for task in (0, 1):  # one of the two has the array's own number as its job id
+        log = root / f"{array}_{task}.out"
+        text = cluster.wait(lambda log=log: log.exists() and log.read_text().count("run ") == 2 and log.read_text(), what=f"the second run of {task}")
+        assert f"run {array}_{task} 0 " in text and f"run {array}_{task} 1 " in text  # exactly once each
+    states = {key: state for key, state in slurm.queue().items() if key[1] == 1}
+    assert set(states.values()) == {"RUNNING"} and len(states) == 2
+
+
+def test_pending_tasks_keep_off_a_node(site, cluster):
+    root = site / "out"
+    cluster.run("sbatch", "--partition=general", "--job-name=image_server", "--output=/dev/null", "--wrap=sleep 600")
+    submit(root, "--num_workers=2", "--num_chunks=6", "--exclude=n3")
+    [array] = slurm.live_arrays(root, "p")
+    running = lambda: {j["node"] for j in cluster.jobs(array=array).values() if j["state"] == "RUNNING"}  # noqa: E731
+    cluster.wait(lambda: len(running()) == 2, what="two tasks")
+    assert slurm.exclude_node(array, "n1") and slurm.exclude_node(array, "n0")
+    assert "ExcNodeList=n0,n1,n3" in cluster.run("scontrol", "show", "job", array)
+    assert slurm.exclude_node(array, "n0", exclude=False) and slurm.exclude_node(array, "n0", exclude=False)
+    assert "ExcNodeList=n1,n3" in cluster.run("scontrol", "show", "job", array)  # the user's own n3 stays
+    (site / "generate_images.py.go").write_text("")
+    cluster.wait(lambda: not cluster.jobs(array=array), what="the end")
+    assert not slurm.exclude_node(array, "n1")  # nothing waits any more
+
