@@ -1,0 +1,316 @@
+"""Make one parquet table of the samples (NAME.json beside NAME.jpg) of one or more dataset folders.
+
+    python postprocess_dataset/convert_json_to_parquet.py outputs/generate_images/generated_images/HPDv2 HPDv2.parquet
+    python postprocess_dataset/convert_json_to_parquet.py DIR HPDv2.parquet --update            # later: append what is new, at the cost of what is new
+
+On a cluster, 64 tasks and a last one that puts their parts together (HPDv2.parquet is then a directory of part files):
+
+    sbatch --array=0-63 --wrap 'python postprocess_dataset/convert_json_to_parquet.py DIR HPDv2.parquet --part $SLURM_ARRAY_TASK_ID/64'
+    python postprocess_dataset/convert_json_to_parquet.py DIR HPDv2.parquet --part 0/64 --finish
+
+Rows come by (input_file, prompt_index, augmentation_idx). A sample that does not pass the checks is left out, listed with its reason in
+HPDv2.parquet.rejects.jsonl and counted; the exit status is then 3. It may run while images are still being generated.
+"""
+
+import json
+import os
+import shutil
+import sys
+
+from options import Options
+from progress import Progress
+from publish import Draft
+
+
+def main():
+    parser = Options(__doc__)
+    parser.add_argument("paths", nargs="+", metavar="DIR", help="dataset folders; the last argument is OUTPUT.parquet unless --output_path is given")
+    parser.add_argument("--output_path", "--output-path", metavar="OUTPUT.parquet")
+    parser.add_argument("--verify", choices=("exists", "size", "sha256", "decode"), default="exists",
+                        help="what an image must pass: be there (default, costs nothing), not be empty, have its JSON's sha256, decode")
+    parser.flag("--strict", "publish nothing when any sample is rejected")
+    parser.flag("--relative", "image_path relative to the base folder (the common parent of the DIRs), for data that will move")
+    parser.flag("--update", "keep the table's rows and their order, append new samples; rows whose sample is gone are named in OUTPUT.gone.jsonl")
+    parser.flag("--rebuild", "sort a table anew that has been updated")
+    parser.add_argument("--part", metavar="I/N", type=part, help="do piece I of N (0/64 … 63/64), independently of the others")
+    parser.flag("--finish", "with --part I/N: check that all N pieces are there and put them together")
+    args = parser.parse_args()
+    output = args.output_path or (args.paths.pop() if args.paths[-1].endswith(".parquet") else None)
+    if output is None or not args.paths or not output.endswith(".parquet"):
+        parser.error("give DIR [DIR …] OUTPUT.parquet, the last one ending in .parquet")
+    if args.update and (args.rebuild or args.part):
+        parser.error("--update goes neither with --rebuild nor with --part")
+    if args.finish and not args.part:
+        parser.error("--finish needs the number of pieces: --part 0/N")
+    try:
+        folders = folders_of(args.paths)
+        os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
+        return finish(folders, output, args) if args.finish else convert(folders, output, args)
+    except OSError as error:  # a full disk, a folder without permission: the old table stands
+        raise SystemExit(f"convert_json_to_parquet.py: {error}; nothing was published")
+
+
+def part(text):
+    """(I, N) of I/N."""
+    i, n = map(int, text.split("/"))
+    if not 0 <= i < n:
+        raise ValueError
+    return i, n
+
+
+def folders_of(paths):
+    """Absolute paths of the DIRs. SystemExit for one that is none, or that lies in another."""
+    folders = [os.path.abspath(path) for path in paths]
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise SystemExit(f"convert_json_to_parquet.py: {folder} is not a directory")
+    for first in folders:
+        for second in folders:
+            if first is not second and f"{second}/".startswith(f"{first}/"):
+                raise SystemExit(f"convert_json_to_parquet.py: {second} is given twice or lies in {first}: its samples would count twice")
+    return folders
+
+
+class Conversion:
+    """One pass over the folders: rows to a table, the rest to the list of rejects."""
+
+    def __init__(self, base, args, rows, rejects):
+        from dataset_folder import Reader
+
+        self.base, self.args, self.rows, self.rejects = base, args, rows, rejects
+        self.reader, self.progress = Reader(), Progress("samples")
+        self.new = self.rejected = self.orphans = self.skipped = 0
+        self.mtimes = {}  # subdirectory: ns
+
+    def samples(self, subdirectory, names, has_image):
+        """Read, check and add the samples `names` of a folder."""
+        from dataset_folder import read_samples
+
+        for rows, rejects in read_samples(self.reader, self.base, subdirectory, names, has_image, self.args.verify, self.args.relative):
+            if rows is not None:
+                self.rows.add(rows)
+                self.new += rows.num_rows
+            for stem, reason in rejects:
+                self.reject(f"{subdirectory}/{stem}.json", reason)
+            self.progress.add((rows.num_rows if rows is not None else 0) + len(rejects))
+
+    def reject(self, name, reason):
+        self.rejected += 1
+        self.note({"json": name, "reason": reason})
+
+    def orphan(self, name):
+        """An image whose JSON is still missing on a second look: a run may be about to write it."""
+        if not os.path.lexists(os.path.join(self.base, name)[:-4] + ".json"):
+            self.orphans += 1
+            self.note({"image": name, "reason": "image without JSON"})
+
+    def note(self, line):
+        if not (self.rejected + self.orphans) > 5:
+            self.progress.say(f"{line.get('json') or line['image']}: {line['reason']}")
+        self.rejects.write((json.dumps(line) + "\n").encode())
+
+    def folder(self, subdirectory, listing, known=None):
+        """Add what is new in a listed folder; `known`: (codes, other stems) of its rows in the table. Returns the stems of rows whose sample is gone."""
+        import numpy as np
+        from dataset_folder import part_of, stems
+
+        codes, known_odd = known or (np.empty(0, np.int64), set())
+        jsons, odd = np.setdiff1d(listing.jsons, codes, assume_unique=True), [stem for stem in listing.odd_jsons if stem not in known_odd]
+        images, odd_images = np.setdiff1d(listing.images, listing.jsons, assume_unique=True), sorted(listing.odd_images - set(listing.odd_jsons))
+        if self.args.part:
+            def ours(names):
+                return [part_of(os.path.basename(subdirectory), name, self.args.part[1]) == self.args.part[0] for name in names]
+
+            jsons, images = jsons[ours(jsons.tolist())], images[ours(images.tolist())]
+            odd, odd_images = ([stem for stem, mine in zip(some, ours(some)) if mine] for some in (odd, odd_images))
+        self.samples(subdirectory, stems(jsons) + odd, np.isin(jsons, listing.images).tolist() + [stem in listing.odd_images for stem in odd])
+        for stem in stems(images) + odd_images:
+            self.orphan(f"{subdirectory}/{stem}.jpg")
+        self.mtimes[subdirectory] = listing.mtime_ns
+        there = np.intersect1d(listing.jsons, listing.images, assume_unique=True)
+        missing = stems(np.setdiff1d(codes, there, assume_unique=True)) + sorted(known_odd - (set(listing.odd_jsons) & listing.odd_images))
+        return [stem for stem in missing if not self.still_there(subdirectory, stem)]
+
+    def still_there(self, subdirectory, stem):
+        """A second look by name at a sample that the listing did not show whole."""
+        from dataset_folder import image_elsewhere
+
+        place = os.path.join(self.base, subdirectory, stem)
+        try:
+            with open(place + ".json", "rb") as f:
+                return os.path.exists(place + ".jpg") or image_elsewhere(os.path.dirname(place), json.load(f).get("image_path")) is not None
+        except (OSError, ValueError, AttributeError):
+            return False
+
+    def again(self, subdirectory, lines):
+        """In a folder that has not changed: the rejects and orphans of the last run, some of which may have been mended in place."""
+        names = sorted({os.path.splitext(os.path.basename(line.get("json") or line["image"]))[0] for line in lines})
+        whole = [name for name in names if os.path.lexists(os.path.join(self.base, subdirectory, name + ".json"))]
+        self.samples(subdirectory, whole, [False] * len(whole))
+        for name in sorted(set(names) - set(whole)):
+            if os.path.lexists(os.path.join(self.base, subdirectory, name + ".jpg")):
+                self.orphan(f"{subdirectory}/{name}.jpg")
+
+
+def convert(folders, output, args):
+    """The table, or one part of it, or what is new in it. Returns the exit status."""
+    import increment
+    import table
+    from dataset_folder import stems, walk
+
+    facts = table.facts(output) if os.path.exists(output) else None
+    update = args.update and os.path.exists(output)
+    if update and facts is None:
+        raise SystemExit(f"{output}: not a table of this script, so it cannot be updated; choose another name or --rebuild")
+    if facts and len(facts["generations"]) > 1 and not (update or args.rebuild or args.part):
+        raise SystemExit(f"{output} has grown by --update {len(facts['generations']) - 1} times; say --update again, or --rebuild to sort it anew "
+                         "(its tars must then be made anew, too)")
+    if os.path.isdir(output) and not update and not args.part:
+        raise SystemExit(f"{output} is a directory of part files: --update it, or make it anew with --part and --finish")
+    base = os.path.dirname(folders[0]) if len(folders) == 1 else os.path.commonpath(folders)
+    if update and not args.relative:
+        base = facts["base"]
+    for folder in folders:
+        if not folder.startswith(os.path.join(base, "")):
+            raise SystemExit(f"{folder} lies outside {base}, the base folder of {output}'s keys; --rebuild makes it anew")
+    if update and facts["relative"] != args.relative:
+        raise SystemExit(f"{output} was made {'with' if facts['relative'] else 'without'} --relative; update it the same way, or --rebuild")
+
+    target = output
+    if args.part:
+        os.makedirs(f"{output}.parts", exist_ok=True)
+        target = os.path.join(f"{output}.parts", "part-%05d-of-%05d.parquet" % args.part)
+    scanned_ns = increment.server_time_ns(folders[0], target)
+    state = increment.load_state(output) if update else {"scanned_ns": 0, "folders": {}}
+    known = increment.Known(output) if update else None
+    before = set(state["folders"]) or (known.subdirectories() if update else set())
+    old_rejects, old_gone = {}, {}
+    for lines, path, name in ((old_rejects, "rejects", "json"), (old_gone, "gone", "__key__")):
+        for line in increment.load_lines(f"{output}.{path}.jsonl") if update else ():
+            lines.setdefault(os.path.dirname(line.get(name) or line.get("image") or ""), []).append(line)
+
+    as_part_file = update and os.path.isdir(output)
+    if as_part_file:
+        target = os.path.join(output, f"part-{len(table.files(output)):05d}.parquet")
+    with table.SortedRows(target, {"base": base, "relative": args.relative}, old=output if update and not as_part_file else None,
+                          first_idx=known.rows if update else 0) as rows, Draft(f"{output if update else target}.rejects.jsonl") as rejects:
+        work = Conversion(base, args, rows, rejects.file)
+        gone, seen = [], set()
+        for subdirectory, listing in walk(folders, base, state, work.progress.say, args.part):
+            seen.add(subdirectory)
+            if isinstance(listing, OSError):
+                work.reject(subdirectory, f"folder cannot be read: {listing.strerror}")
+                seen.update(s for s in before if s.startswith(f"{subdirectory}/"))  # unread is not gone
+            elif listing is None:
+                work.skipped += 1
+                work.mtimes[subdirectory] = state["folders"][subdirectory]
+                work.again(subdirectory, old_rejects.get(subdirectory, ()))
+                gone += old_gone.get(subdirectory, ())
+            else:
+                missing = work.folder(subdirectory, listing, known.keys(subdirectory) if update else None)
+                gone += [{"__key__": table.key_of(subdirectory, stem)} for stem in missing]
+        for subdirectory in sorted(before - seen):
+            if any(f"{base}/{subdirectory}/".startswith(f"{folder}/") for folder in folders):
+                codes, odd = known.keys(subdirectory)
+                gone += [{"__key__": table.key_of(subdirectory, stem)} for stem in stems(codes) + sorted(odd)]
+            else:  # of a DIR that was not named this time: as it was
+                work.mtimes.update({s: mtime for s, mtime in state["folders"].items() if s == subdirectory})
+                gone += old_gone.get(subdirectory, ())
+                for line in old_rejects.get(subdirectory, ()):
+                    rejects.file.write((json.dumps(line) + "\n").encode())
+        work.progress.close()
+        return publish(work, rows, rejects, gone, scanned_ns, output if update else target, known, facts, args)
+
+
+def publish(work, rows, rejects, gone, scanned_ns, output, known, facts, args):
+    """Table first, state last; see increment.py. Returns the exit status."""
+    import increment
+
+    found = work.new + work.rejected
+    status = 3 if work.rejected else 0
+    listed = f"{work.rejected:,} rejected" + (f" (see {output}.rejects.jsonl)" if work.rejected else "")
+    if work.rejected and args.strict or not work.new and not known and not args.part:
+        if found:
+            rejects.publish()
+            print(f"{output} was not published: {work.new:,} good samples, {listed}", file=sys.stderr)
+            return status
+        raise SystemExit(f"convert_json_to_parquet.py: no sample (NAME.json beside NAME.jpg) in {', '.join(args.paths)}; "
+                         f"{work.orphans:,} images without JSON; nothing was published")
+    if work.new or not known:
+        rows.publish((facts["generations"] if known and not os.path.isdir(output) else []) + [work.new])
+    for path, lines in ((f"{output}.gone.jsonl", gone), (f"{output}.rejects.jsonl", work.rejected + work.orphans)):
+        if not lines and os.path.exists(path):
+            os.unlink(path)
+    if gone:
+        increment.save_lines(f"{output}.gone.jsonl", gone)
+    if work.rejected or work.orphans:
+        rejects.publish()
+    increment.save_state(output, scanned_ns, work.mtimes)
+    print(f"{output}: {work.new + (known.rows if known else 0):,} rows" + (f", {work.new:,} of them new; {work.skipped:,} folders unchanged" if known else "")
+          + f"; {listed}, {work.orphans:,} images without JSON" + (f", {len(gone):,} gone" if gone else ""))
+    return status
+
+
+def finish(folders, output, args):
+    """Put the parts of all tasks together in a directory of part files, sorted and numbered as one run would. Returns the exit status."""
+    import increment
+    import table
+
+    n = args.part[1]
+    parts = [os.path.join(f"{output}.parts", f"part-{i:05d}-of-{n:05d}.parquet") for i in range(n)]
+    missing = [str(i) for i, path in enumerate(parts) if not os.path.exists(f"{path}.state.json")]
+    if missing:
+        raise SystemExit(f"{output}: {len(missing)} of {n} parts are missing: {', '.join(missing[:20])}; run --part {missing[0]}/{n} … and --finish again")
+    if os.path.isfile(output):
+        raise SystemExit(f"{output} is a file; a table of parts is a directory: remove it or give another name")
+    facts = [table.facts(path) for path in parts]
+    if any(f["base"] != facts[0]["base"] or f["relative"] != facts[0]["relative"] for f in facts):
+        raise SystemExit(f"{output}: the parts were made of different folders or with different options; make them anew")
+    total = sum(sum(f["generations"]) for f in facts)
+    size = -(-total // n) or 1
+    fresh, old = (os.path.join(os.path.dirname(output), f".{os.path.basename(output)}.{word}") for word in ("fresh", "old"))
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    os.mkdir(fresh)
+    progress = Progress("samples", total)
+    pending, first = [], 0
+    pieces = table.merge([table.read_rows([path]) for path in parts])
+    for first in range(0, max(total, 1), size):
+        with Draft(os.path.join(fresh, f"part-{first // size:05d}.parquet")) as draft:
+            writer = table.RowWriter(draft, {k: facts[0][k] for k in ("base", "relative")}, first)
+            wanted = min(size, total - first)
+            while wanted:
+                piece = pending.pop() if pending else next(pieces)
+                taken = piece.slice(0, wanted)
+                writer.write(taken)
+                wanted -= taken.num_rows
+                progress.add(taken.num_rows)
+                if taken.num_rows < piece.num_rows:
+                    pending.append(piece.slice(taken.num_rows))
+            writer.close([] if first else [total])
+            draft.publish()
+    if os.path.exists(output):
+        os.rename(output, old)
+    os.rename(fresh, output)
+    shutil.rmtree(old, ignore_errors=True)
+    lines = sorted((line for path in parts for line in increment.load_lines(f"{path}.rejects.jsonl")), key=json.dumps)
+    rejected = sum("json" in line for line in lines)
+    for path, content in ((f"{output}.rejects.jsonl", lines), (f"{output}.gone.jsonl", [])):
+        if content:
+            increment.save_lines(path, content)
+        elif os.path.exists(path):
+            os.unlink(path)
+    states = [increment.load_state(path) for path in parts]
+    mtimes = {}
+    for state in states:
+        for subdirectory, mtime in state["folders"].items():
+            mtimes[subdirectory] = min(mtime, mtimes.get(subdirectory, mtime))
+    increment.save_state(output, min(state["scanned_ns"] for state in states), mtimes)
+    shutil.rmtree(f"{output}.parts")
+    progress.close()
+    print(f"{output}: {total:,} rows of {n} parts; {rejected:,} rejected, {len(lines) - rejected:,} images without JSON")
+    return 3 if rejected else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""What an earlier conversion knew, kept beside its table, so that `--update` costs what has changed.
+
+    OUTPUT.rejects.jsonl    the samples left out, each with its reason; images without JSON too
+    OUTPUT.gone.jsonl       rows whose sample is no longer there; they keep their place until --rebuild, and no tar takes them
+    OUTPUT.state.json       the table's identity, and each folder's mtime when it was listed
+
+The table is renamed first, the state last. A state that tells of another table (a run was killed between the two) is not believed, and
+then every folder is listed once more; what is known is read from the table itself.
+"""
+
+import json
+import os
+
+import dataset_folder
+import table
+from publish import publish_text
+
+def load_state(output):
+    """{"scanned_ns", "folders": {subdirectory: mtime_ns}} of the table as it stands, else an empty one."""
+    try:
+        with open(f"{output}.state.json") as f:
+            state = json.load(f)
+        if state["table"] == table.identity(output):
+            return state
+    except (OSError, ValueError, KeyError):
+        pass  # none, or torn by other hands: list every folder
+    return {"scanned_ns": 0, "folders": {}}
+
+
+def save_state(output, scanned_ns, folders):
+    publish_text(f"{output}.state.json", json.dumps({"table": table.identity(output), "scanned_ns": scanned_ns, "folders": folders}))
+
+
+def load_lines(path):
+    """The objects of a .jsonl file, none when there is no such file."""
+    try:
+        with open(path) as f:
+            return [json.loads(line) for line in f]
+    except FileNotFoundError:
+        return []
+
+
+def save_lines(path, lines):
+    publish_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def server_time_ns(folder, output):
+    """The clock that stamps the mtimes of `folder`: a file's mtime that is made now on the same file system, where that does not touch `folder`
+    itself if it can be helped. A read-only file system gives this machine's clock, later by nothing that MARGIN_NS does not cover."""
+    import tempfile
+    import time
+
+    device = os.stat(folder).st_dev
+    for place in (os.path.dirname(os.path.abspath(output)), os.path.dirname(folder), folder):
+        try:
+            if os.stat(place).st_dev == device:
+                with tempfile.NamedTemporaryFile(prefix=".clock.", suffix=".tmp", dir=place) as probe:
+                    return os.fstat(probe.fileno()).st_mtime_ns
+        except OSError:
+            continue
+    return time.time_ns()
+
+
+class Known:
+    """The keys a table holds, folder by folder; row groups that hold no row of a folder are not read."""
+
+    def __init__(self, output):
+        import pyarrow.parquet as pq
+
+        self.groups = []  # (file, row group, first and last subdirectory in it)
+        self.rows = 0
+        for path in table.files(output):
+            metadata = pq.read_metadata(path)
+            for group in range(metadata.num_row_groups):
+                bounds = metadata.row_group(group).column(table.schema().names.index("subdirectory")).statistics
+                self.groups.append((path, group, bounds.min, bounds.max))
+            self.rows += metadata.num_rows
+
+    def subdirectories(self):
+        return {name for path, group, *_ in self.groups for name in self._read(path, group, ["subdirectory"])["subdirectory"].unique().to_pylist()}
+
+    def _read(self, path, group, columns):
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(path) as file:
+            return file.read_row_group(group, columns=columns, use_threads=False)
+
+    def keys(self, subdirectory):
+        """(sorted codes, set of other stems) of a folder's rows."""
+        import numpy as np
+        import pyarrow.compute as pc
+
+        codes, odd = [np.empty(0, np.int64)], set()
+        for path, group, first, last in self.groups:
+            if not first <= subdirectory <= last:
+                continue
+            found = self._read(path, group, ["subdirectory", "__key__"])
+            keys = found["__key__"].filter(pc.equal(found["subdirectory"], subdirectory)).combine_chunks()
+            keys = pc.utf8_slice_codeunits(keys, len(subdirectory) + 1)
+            numbers = pc.extract_regex(keys, r"^(?P<p>0|[1-9][0-9]{0,11})_(?P<a>0|[1-9][0-9]{0,5})$")
+            plain = numbers.is_valid()
+            odd.update(table.stem_of("/" + key)[1] for key in keys.filter(pc.invert(plain)).to_pylist())
+            numbers = numbers.filter(plain)
+            prompts, augmentations = (pc.cast(numbers.field(n), "int64").to_numpy(zero_copy_only=False) for n in (0, 1))
+            codes.append(prompts * dataset_folder.CODE + augmentations)
+        return np.sort(np.concatenate(codes)), odd
