@@ -1,0 +1,425 @@
+// The status page: asks /status every two seconds and changes only what has changed, so that nothing flickers and a selection stays.
+// Whatever comes from a run (prompts, host names, errors) is set as text, never as markup.
+"use strict";
+
+const EVERY_MS = 2000, AWAY_MS = 5000, HIDDEN_MS = 30000, PATIENCE_MS = 20000;
+const el = id => document.getElementById(id);
+const pages = { workers: 0, set_aside: 0 };
+let last = null, lastAt = null, timer = null, asking = false, again = false, polls = 0;
+
+// ---------------------------------------------------------------- small tools
+
+const number = n => n == null ? "–" : n.toLocaleString("en-US", { maximumFractionDigits: n < 10 && n % 1 ? 1 : 0 });
+const usd = n => n == null ? "–" : "$" + n.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: n < 0.1 && n > 0 ? 4 : 2 });
+const seconds = s => s == null ? "–" : s < 10 ? s.toFixed(1) : s.toFixed(0);
+const percent = (part, whole) => whole ? (100 * part / whole).toFixed(part && part < whole ? 1 : 0) + " %" : "–";
+const logName = log => log ? `log ${log}` : "";
+
+function duration(s) {
+  if (s == null) return "–";
+  const units = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+  const at = Math.max(0, units.findIndex(([size]) => s >= size));
+  if (s < 1) return "0 s";
+  const first = Math.floor(s / units[at][0]), rest = units[at + 1] && units[at + 1][0] >= 60 ? Math.floor(s % units[at][0] / units[at + 1][0]) : 0;
+  return `${first} ${units[at][1]}` + (rest ? ` ${rest} ${units[at + 1][1]}` : "");
+}
+
+function when(time) {  // ISO or unix seconds, as local time; with the day unless it is today
+  if (time == null) return "";
+  const date = new Date(typeof time === "number" ? time * 1000 : time), now = new Date();
+  const clock = date.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+  return date.toDateString() === now.toDateString() ? clock : date.toLocaleDateString("en-GB", { weekday: "short", day: "numeric", month: "short" }) + " " + clock;
+}
+
+function put(node, text) {
+  text = text == null ? "" : String(text);
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function mark(node, name, value) {
+  if (value == null) { if (node.hasAttribute(name)) node.removeAttribute(name); }
+  else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
+}
+
+function make(tag, classes, parent, text) {
+  const node = document.createElement(tag);
+  if (classes) node.className = classes;
+  if (text != null) node.textContent = text;
+  if (parent) parent.append(node);
+  return node;
+}
+
+/** Make the children of `parent` those of `items`: one that stays keeps its element (and focus); `build(item)` makes a new one, `update(node, item)` fills it. */
+function sync(parent, items, key, build, update) {
+  const old = new Map([...parent.children].map(node => [node.dataset.key, node]));
+  let place = parent.firstElementChild;
+  for (const item of items) {
+    const name = String(key(item));
+    let node = old.get(name);
+    old.delete(name);
+    if (!node) { node = build(item); node.dataset.key = name; }
+    if (node === place) place = place.nextElementSibling;
+    else parent.insertBefore(node, place);
+    update(node, item);
+  }
+  for (const node of old.values()) node.remove();
+}
+
+const row = classes => () => {
+  const tr = document.createElement("tr");
+  for (const name of classes) make("td", name, tr);
+  return tr;
+};
+
+/** A cell of several lines: each [text, class]; empty ones are left out. */
+function lines(cell, list) {
+  sync(cell, list.filter(([text]) => text != null && text !== ""), ([, kind]) => kind, ([, kind]) => make(kind.split(" ")[0], kind.split(" ").slice(1).join(" ")),
+    (node, [text]) => put(node, text));
+}
+
+// ---------------------------------------------------------------- parts of the page
+
+const STATES = [["done", "done", "done"], ["leased", "leased", "leased"], ["waiting", "waiting", "waiting"], ["set_aside", "aside", "set aside"]];
+
+function buildDataset() {
+  const card = make("article", "dataset");
+  const left = make("div", "", card);
+  card.title_ = make("h2", "", left);
+  const figures = make("dl", "figures", left);
+  card.figures = ["images", "images/h", "left"].map(name => {
+    const pair = make("div", "", figures);
+    const label = make("dt", "", pair, name);
+    return { label, value: make("dd", "", pair) };
+  });
+  card.bar = make("div", "bar", left);
+  card.bar.setAttribute("role", "img");
+  card.legend = make("ul", "legend", left);
+  card.notes = make("p", "notes muted", left);
+  card.segments = STATES.map(([, style, label]) => {
+    const item = make("li", "", card.legend);
+    make("i", style, item).setAttribute("aria-hidden", "true");
+    return { span: make("span", style, card.bar), count: make("span", "", item), label };
+  });
+  const plot = card.plot = make("figure", "plot", card);
+  card.plotText = make("figcaption", "", plot);
+  card.plotTop = make("span", "top", plot);
+  make("span", "zero", plot, "0");
+  const svg = card.svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", "0 0 600 100");
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("role", "img");
+  card.paths = ["area", "line"].map(name => {
+    const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    path.setAttribute("class", name);
+    svg.append(path);
+    return path;
+  });
+  plot.append(svg);
+  const times = make("div", "times", plot);
+  card.from = make("span", "", times);
+  card.to = make("span", "", times);
+  return card;
+}
+
+function showDataset(card, set) {
+  put(card.title_, set.name);
+  const [images, speed, left] = card.figures, open = set.waiting + set.leased;
+  put(images.value, number(set.images));
+  put(images.label, `of ${number(set.images_expected)} images`);
+  put(speed.value, number(set.images_per_hour));
+  put(speed.label, "images an hour");
+  put(left.value, open ? duration(set.eta_s) : "finished");
+  put(left.label, open && set.eta_s != null ? `left, until ${when(Date.now() / 1000 + set.eta_s)}` : open ? "left: not known yet" : "no prompt waits");
+  for (const [k, [name]] of STATES.entries()) {
+    const { span, count, label } = card.segments[k];
+    span.style.flexGrow = set.total ? set[name] / set.total : 0;
+    span.classList.toggle("some", set[name] > 0);
+    put(count, `${number(set[name])} ${label}` + (name === "done" && set.short ? ` (${number(set.short)} short)` : ""));
+  }
+  mark(card.bar, "aria-label", `${number(set.total)} prompts: ` + STATES.map(([name, , label]) => `${number(set[name])} ${label} (${percent(set[name], set.total)})`).join(", "));
+  const back = Object.entries(set.given_back).filter(([, n]) => n).map(([reason, n]) => `${number(n)} ${reason}`).join(", ");
+  put(card.notes, [
+    set.sum_ok ? `Together ${number(set.total)} prompts, ${percent(set.done, set.total)} done.` : `These do not add up to ${number(set.total)} prompts: please report it, with the ledger.`,
+    set.short ? `${number(set.short_images)} images fewer in short prompts.` : "",
+    back ? `Prompts given back: ${back}.` : "",
+    set.model ? `Model ${set.model}.` : "",
+  ].filter(Boolean).join(" "));
+  showPlot(card, set);
+}
+
+/** Images an hour over the life of the run, from the counts [[unix seconds, images], …], in at most 60 steps. */
+function speeds(history) {
+  const first = history[0], end = history[history.length - 1], span = end[0] - first[0];
+  const steps = Math.min(60, history.length - 1), result = [];
+  let k = 0, before = first[1];
+  for (let i = 1; i <= steps; i++) {
+    const t = first[0] + span * i / steps;
+    while (k < history.length - 2 && history[k + 1][0] < t) k++;
+    const [t0, n0] = history[k], [t1, n1] = history[k + 1];
+    const n = t1 > t0 ? n0 + (n1 - n0) * (t - t0) / (t1 - t0) : n1;
+    result.push(Math.max(0, (n - before) / (span / steps) * 3600));
+    before = n;
+  }
+  return result;
+}
+
+function showPlot(card, set) {
+  const history = set.history, enough = history.length >= 3 && history[history.length - 1][0] - history[0][0] >= 20;
+  card.svg.style.visibility = enough ? "visible" : "hidden";
+  if (!enough) {
+    put(card.plotText, "Images an hour over the life of the run: the first minute is still running.");
+    for (const node of [card.plotTop, card.from, card.to]) put(node, "");
+    return;
+  }
+  const rates = speeds(history), top = Math.max(...rates) || 1, width = 600 / rates.length;
+  const start = history[0], end = history[history.length - 1];
+  const mean = (end[1] - start[1]) / (end[0] - start[0]) * 3600;
+  const steps = rates.map((rate, i) => `H${(i * width).toFixed(1)}V${(100 - 96 * rate / top).toFixed(1)}H${((i + 1) * width).toFixed(1)}`).join("");
+  mark(card.paths[0], "d", `M0 100${steps}V100Z`);
+  mark(card.paths[1], "d", "M0 " + (100 - 96 * rates[0] / top).toFixed(1) + steps);
+  const text = `Images an hour over the life of the run: mean ${number(mean)}, highest ${number(top)}`;
+  put(card.plotText, text);
+  mark(card.svg, "aria-label", `${text}, last ${number(rates[rates.length - 1])}, from ${when(start[0])} to ${when(end[0])}`);
+  put(card.plotTop, number(top));
+  put(card.from, when(start[0]));
+  put(card.to, when(end[0]));
+}
+
+const WEATHER = { storm: "bad", draining: "warn", rebuilding: "warn", idle: "warn", finished: "good", fair: "calm" };
+
+function showWeather(weather) {
+  const box = el("weather");
+  mark(box, "class", "banner " + (WEATHER[weather.state] || "warn"));
+  put(el("weather-heading"), weather.headline);
+  put(el("weather-when"), [weather.reason ? `Reason: ${weather.reason}.` : "", weather.since ? `Since ${when(weather.since)}.` : "",
+    weather.probe_in_s != null ? `Next probe in ${duration(weather.probe_in_s)}.` : ""].filter(Boolean).join(" "));
+  list(el("weather-todo"), weather.what_to_do);
+  list(el("weather-errors"), weather.errors.map(error => [when(error.time), error.reason, error.error, error.host, logName(error.log)].filter(Boolean).join(" · ")));
+  for (const id of ["weather-when", "weather-todo", "weather-errors"]) el(id).hidden = !el(id).textContent;
+  box.hidden = weather.state === "fair";
+}
+
+function list(parent, texts) {
+  sync(parent, texts.map((text, k) => [k, text]), ([k]) => k, () => document.createElement("li"), (node, [, text]) => put(node, text));
+}
+
+const GOOD = new Set(["drawing", "healthy"]), BAD = new Set(["off", "lost", "failed"]);
+const pill = state => "span pill " + (GOOD.has(state) ? "good" : BAD.has(state) ? "bad" : "warn");
+
+function showWorkers(workers) {
+  const states = Object.entries(workers.by_state).map(([state, n]) => `${number(n)} ${state}`).join(", ");
+  put(el("workers-summary"), workers.total ? `${number(workers.total)} ${workers.total === 1 ? "client beats" : "clients beat"}: ${states}` + (workers.slow ? `; ${number(workers.slow)} slow` : "") + "." : "No client beats.");
+  sync(el("workers"), workers.rows, w => w.client_id, row(["", "", "number", "number wide", "wide", "number", "wide"]), (tr, w) => {
+    mark(tr, "class", w.slow ? "slow" : null);
+    const [who, state, speed, images, draws, beat, log] = tr.children;
+    lines(who, [[w.host || "unknown host", "span"], [[w.gpu, w.restart ? `restart ${w.restart}` : ""].filter(Boolean).join(" · "), "small"]]);
+    lines(state, [[w.state, pill(w.state)], [w.slow ? "slow" : "", "b"]]);
+    put(speed, number(w.images_per_hour));
+    put(images, number(w.images));
+    put(draws, [w.drawing.join(", "), w.drawing_more ? `and ${w.drawing_more} more` : ""].filter(Boolean).join(" ") + (w.dataset && w.drawing.length && last.datasets.length > 1 ? ` of ${w.dataset}` : ""));
+    put(beat, `${duration(Math.floor(w.beat_age_s))} ago`);
+    put(log, w.log);
+  });
+  pager("workers", workers);
+}
+
+function showLlm(llm) {
+  el("llm-section").hidden = !llm.backends.length;
+  put(el("llm-summary"), `${number(llm.calls)} calls, ${number(llm.failures)} failed, ${usd(llm.usd)} spent` + (llm.budget_usd != null ? ` of ${usd(llm.budget_usd)}` : "") +
+    (llm.reserved_usd ? `, ${usd(llm.reserved_usd)} reserved` : "") + ".");
+  sync(el("llm"), llm.backends, b => b.name, row(["", "number", "number", "number", "number wide", "number"]), (tr, b) => {
+    const [name, calls, failed, latency, tokens, cost] = tr.children;
+    const until = b.until_s ? ` for ${duration(b.until_s)}` : "";
+    lines(name, [[b.name, "span"], [b.model !== b.name ? b.model : "", "small"], [b.state + until, pill(b.state)], [b.because, "small because"]]);
+    put(calls, number(b.calls));
+    const kinds = Object.entries(b.failures).filter(([, n]) => n);
+    lines(failed, [[number(kinds.reduce((sum, [, n]) => sum + n, 0)), "span"], ...kinds.map(([kind, n]) => [`${number(n)} ${kind}`, `small ${kind}`])]);
+    put(latency, b.p50_s == null ? "–" : `${seconds(b.p50_s)} / ${seconds(b.p95_s)} s`);
+    put(tokens, `${number(b.prompt_tokens)} / ${number(b.completion_tokens)}`);
+    lines(cost, [[usd(b.usd), "span"], [b.budget_usd != null ? `of ${usd(b.budget_usd)}` : "", "small"]]);
+  });
+}
+
+const errorText = e => [when(e.time), `${e.reason}: ${e.error}`, [e.host, e.gpu].filter(Boolean).join(" "), logName(e.log)].filter(Boolean).join(" · ");
+
+function showTroubles(status) {
+  const { quarantined, set_aside, errors } = status;
+  el("quarantine-section").hidden = !quarantined.length;
+  put(el("quarantine-command"), quarantined.length ? quarantined[0].command : "");
+  sync(el("quarantine"), quarantined, q => `${q.host} ${q.gpu}`, () => document.createElement("li"), (node, q) => {
+    lines(node, [[[q.host, q.gpu].filter(Boolean).join(" "), "b"], [[q.since ? `since ${when(q.since)}` : "", q.probe_in_s != null ? `probe in ${duration(q.probe_in_s)}` : "",
+      q.failures ? `${number(q.failures)} failures` : "", logName(q.log)].filter(Boolean).join(", "), "div muted"], ...q.last_errors.map((e, k) => [errorText(e), `div error e${k}`])]);
+  });
+
+  el("set-aside-section").hidden = !set_aside.total;
+  put(el("set-aside-heading"), `Prompts set aside: ${number(set_aside.total)}`);
+  put(el("set-aside-command"), set_aside.command);
+  sync(el("set-aside"), set_aside.rows, r => `${r.dataset} ${r.index}`, row(["", ""]), (tr, r) => {
+    lines(tr.children[0], [[r.prompt || "(text not published yet)", "span prompt"], [`${r.dataset} ${r.index}`, "small"]]);
+    lines(tr.children[1], r.errors.map((e, k) => [errorText(e), `div error e${k}`]));
+  });
+  pager("set_aside", set_aside);
+
+  el("errors-section").hidden = !errors.length;
+  sync(el("errors"), errors, e => e.reason, () => document.createElement("li"), (node, e) => {
+    lines(node, [[`${e.reason}${e.count != null ? `, ${number(e.count)} times` : ""}`, "b"], [errorText(e), "div error"]]);
+  });
+}
+
+function pager(name, table) {
+  const nav = el(name.replace("_", "-") + "-pager");
+  if (!nav.children.length) {
+    for (const [label, step] of [["Previous", -1], ["Next", 1]]) {
+      make("button", "", nav, label).addEventListener("click", () => { pages[name] = Math.max(0, pages[name] + step); ask(); });
+    }
+    nav.insertBefore(make("span"), nav.children[1]);
+  }
+  const [previous, text, next] = nav.children;
+  nav.hidden = table.pages < 2;
+  put(text, `Page ${number(table.page + 1)} of ${number(table.pages)}`);
+  previous.disabled = table.page === 0;
+  next.disabled = table.page >= table.pages - 1;
+}
+
+// ---------------------------------------------------------------- newest images, and one of them large
+
+function showNewest(newest) {
+  el("newest-none").hidden = newest.length > 0;
+  sync(el("newest"), newest, entry => `${entry.dataset} ${entry.index}`, () => {
+    const item = document.createElement("li");
+    item.original = picture(item, "of");
+    item.image = picture(item, "");
+    item.foot = make("p", "muted", item);
+    return item;
+  }, (item, entry) => {
+    item.entry = entry;
+    const alone = !entry.original;
+    item.original.frame.hidden = alone;
+    mark(item.image.frame, "class", alone ? "alone" : null);
+    mark(item.image.button, "class", alone ? "alone-image" : null);
+    if (!alone) fill(item.original, entry.original, `Original prompt: ${entry.original_prompt}`, "original");
+    fill(item.image, entry.image, entry.prompt, entry.aug ? "variation" : "original");
+    put(item.foot, `${entry.dataset} ${entry.index}_${entry.aug}, ${when(entry.time)}`);
+  });
+}
+
+function picture(item, kind) {
+  const frame = make("div", "", item), button = make("button", "", frame), image = make("img", "", button);
+  button.type = "button";
+  image.alt = "";
+  image.decoding = "async";
+  button.addEventListener("click", () => view(item, kind === "of"));
+  return { frame, button, image, text: make("p", kind, frame) };
+}
+
+function fill(place, address, prompt, what) {
+  mark(place.image, "src", address + "&small");
+  mark(place.button, "aria-label", `Enlarge the ${what}: ${prompt}`);
+  put(place.text, prompt);
+}
+
+let shown = null;  // {dataset, index, aug, …} in the viewer
+
+function view(item, original) {
+  show(original ? { ...item.entry, image: item.entry.original, aug: 0, prompt: item.entry.original_prompt, original: null } : item.entry);
+  el("viewer").showModal();
+}
+
+async function show(entry) {
+  shown = entry;
+  const stem = `${entry.index}_${entry.aug}`;
+  put(el("viewer-heading"), `${entry.dataset} ${stem}`);
+  mark(el("viewer-image"), "src", entry.image);
+  mark(el("viewer-image"), "alt", entry.prompt);
+  put(el("viewer-prompt"), entry.prompt);
+  el("viewer-original-figure").hidden = !entry.original;
+  mark(el("viewer-original"), "src", entry.original);
+  mark(el("viewer-original"), "alt", entry.original_prompt);
+  put(el("viewer-original-prompt"), entry.original_prompt);
+  const facts = el("viewer-facts");
+  facts.replaceChildren();
+  let sample;
+  try {
+    const answer = await fetch(`/sample/${encodeURIComponent(entry.dataset)}/${stem}`);
+    sample = answer.ok ? await answer.json() : { metadata: "not written yet" };
+  } catch {
+    sample = { metadata: "the server does not answer" };
+  }
+  if (shown !== entry) return;
+  for (const [name, value] of Object.entries(sample)) {
+    make("dt", "", facts, name);
+    make("dd", "", facts, value !== null && typeof value === "object" ? JSON.stringify(value) : value === null ? "–" : value);
+  }
+}
+
+function step(by) {
+  const entries = [...el("newest").children].map(item => item.entry);
+  const at = entries.findIndex(entry => entry.dataset === shown.dataset && entry.index === shown.index);
+  if (entries.length) show(entries[(Math.max(at, 0) + by + entries.length) % entries.length]);
+}
+
+el("viewer-close").addEventListener("click", () => el("viewer").close());
+el("viewer-previous").addEventListener("click", () => step(-1));
+el("viewer-next").addEventListener("click", () => step(1));
+el("viewer").addEventListener("click", event => { if (event.target === el("viewer")) el("viewer").close(); });
+el("viewer").addEventListener("close", () => {  // a large image is not kept in memory for a week
+  shown = null;
+  for (const id of ["viewer-image", "viewer-original"]) el(id).removeAttribute("src");
+});
+el("viewer").addEventListener("keydown", event => {
+  if (event.key === "ArrowLeft" || event.key === "ArrowRight") { event.preventDefault(); step(event.key === "ArrowLeft" ? -1 : 1); }
+});
+
+// ---------------------------------------------------------------- asking
+
+function render(status) {
+  last = status;
+  const server = status.server;
+  put(el("server"), `${server.hostname}:${server.port} · start ${number(server.epoch)}, up ${duration(server.uptime_s)} · version ${server.version} · ${server.output_root}`);
+  showWeather(status.weather);
+  sync(el("datasets"), status.datasets, set => set.name, buildDataset, showDataset);
+  showNewest(status.newest);
+  showWorkers(status.workers);
+  showLlm(status.llm);
+  showTroubles(status);
+  const total = status.datasets.reduce((sum, set) => sum + set.total, 0), done = status.datasets.reduce((sum, set) => sum + set.done, 0);
+  title((status.weather.state === "storm" ? "⚠ " : "") + (total ? `${percent(done, total)} · ` : "") + (status.datasets.length === 1 ? status.datasets[0].name : "Image generation"));
+}
+
+function title(text) { if (document.title !== text) document.title = text; }
+
+function away(text) {
+  put(el("away-text"), text);
+  el("away").hidden = !text;
+  if (text) title("⚠ no answer · Image generation");
+}
+
+async function ask() {
+  if (asking) { again = true; return; }
+  asking = true;
+  again = false;
+  clearTimeout(timer);
+  const asked = { ...pages };
+  let status = null, why = "";
+  try {
+    const answer = await fetch(`/status?workers_page=${asked.workers}&set_aside_page=${asked.set_aside}`, { signal: AbortSignal.timeout(PATIENCE_MS) });
+    if (answer.ok) status = await answer.json();
+    else why = answer.status === 401 ? "It wants the token again: open the link that --status shows on a terminal." : `It answers with error ${answer.status}.`;
+  } catch {
+    // no answer, or half of one: said below
+  }
+  asking = false;
+  timer = setTimeout(ask, again ? 0 : document.hidden ? HIDDEN_MS : status ? EVERY_MS : AWAY_MS);
+  if (!status) {
+    away(`${why} ${lastAt ? `What stands below is as of ${lastAt.toLocaleTimeString("en-GB")}.` : ""} Trying again every ${AWAY_MS / 1000} s.`.trim());
+    return;
+  }
+  away("");
+  lastAt = new Date();
+  for (const name of Object.keys(pages)) if (pages[name] === asked[name]) pages[name] = status[name].page;
+  render(status);
+  document.documentElement.dataset.polls = ++polls;
+}
+
+document.addEventListener("visibilitychange", () => { if (!document.hidden) ask(); });
+ask();
