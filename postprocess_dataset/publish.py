@@ -10,22 +10,29 @@ import os
 
 
 class Draft:
-    """The draft of `path`. A killed writer leaves its draft, which the next one takes over; a living one holds its lock."""
+    """The draft of `path`. A killed writer leaves its draft, which the next one takes over; a living one holds its lock
+    (`wait`: until it is done, else SystemExit)."""
 
-    def __init__(self, path):
+    def __init__(self, path, wait=False):
         self.path, (folder, name) = str(path), os.path.split(str(path))
         self.temporary = os.path.join(folder, f".{name}.tmp")
-        fd = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            same = os.fstat(fd).st_ino == os.stat(self.temporary).st_ino  # else the other writer has just published this very inode
-        except (BlockingIOError, FileNotFoundError):
-            same = False
-        if not same:
-            os.close(fd)
-            raise SystemExit(f"{self.path}: another process is writing it at this moment; wait for it or end it")
+        while (fd := self._lock(wait)) is None:
+            if not wait:
+                raise SystemExit(f"{self.path}: another process is writing it at this moment; wait for it or end it")
         os.truncate(fd, 0)
         self.file = os.fdopen(fd, "r+b", buffering=1 << 20)
+
+    def _lock(self, wait):
+        """The draft's descriptor once we hold its lock, or None when another holds it or has just published this very inode."""
+        fd = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if os.fstat(fd).st_ino == os.stat(self.temporary).st_ino:
+                return fd
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        os.close(fd)
+        return None
 
     def publish(self):
         self.file.flush()

@@ -192,16 +192,12 @@ class SortedRows:
 
     def __init__(self, path, table_facts, old=None, first_idx=0):
         self.path, self.how = path, (table_facts, first_idx, old)
-        self.draft = Draft(path)
-        self.first = RowWriter(self.draft, *self.how)
+        self.draft, self.first = Draft(path), None
         self.lasts, self.runs = [], []  # of run 0, 1, …: its last key; runs holds 1, 2, …
-
-    @property
-    def rows(self):
-        return self.first.rows + self.first.pending_rows + sum(run.rows for run in self.runs)
 
     def add(self, table):
         """`table`: rows in ORDER, all columns but idx."""
+        self.first = self.first or RowWriter(self.draft, *self.how)
         low, high = order_key(table, 0), order_key(table, -1)
         fitting = [n for n, last in enumerate(self.lasts) if last < low]
         number = max(fitting, key=self.lasts.__getitem__, default=len(self.lasts))
@@ -219,6 +215,7 @@ class SortedRows:
 
     def publish(self, generations):
         """Replace the file at `path`; nothing of it is seen before."""
+        self.first = self.first or RowWriter(self.draft, *self.how)
         if not self.runs:
             self.first.close(generations)
             return self.draft.publish()
