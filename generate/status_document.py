@@ -12,7 +12,7 @@ import time
 from datetime import datetime, timezone
 
 WORKERS_PAGE = 50
-SET_ASIDE_PAGE = 25
+SET_ASIDE_PAGE = 10
 LATENCY_BOUNDS_S = [0.05 * 2**k for k in range(14)]  # upper bounds of an LLM call's latency classes, one more class above
 SLOW = 0.5  # of the median speed of the workers that draw the same data set …
 SLOW_AFTER_S = 120  # … once watched for this long
@@ -51,7 +51,7 @@ def status_document(ledger, server, now, history, workers_page=0, set_aside_page
         "workers": _page(sorted(workers, key=lambda w: (not w["slow"], w["host"] or "", str(w["gpu"]), w["client_id"])), workers_page, WORKERS_PAGE),
         "quarantined": [_quarantined(row, clock, server) for row in ledger.quarantined()][:100],
         "set_aside": set_aside(ledger, server, clock, datasets, set_aside_page),
-        "errors": [_error(row, clock) for row in ledger.errors()][:20],
+        "errors": [{"count": row["count"], **_error(row, clock, "last_error")} for row in ledger.errors()[:20]],
         "llm": _llm(server, clock),
         "newest": [],
     }
@@ -105,7 +105,7 @@ def _dataset(name, ledger, workers, history, clock):
         "given_back": counts["given_back"],
         "prompts_file": definition.get("prompts_file"),
         "model": definition.get("model"),
-        "history": history.points(name) + [[round(clock.unix_s), counts["images"]]],
+        "history": history.points(name) + ([[round(clock.unix_s), counts["images"]]] if left else []),
     }
 
 
@@ -155,13 +155,12 @@ def _command(server, option):
     return f"python generate/image_server.py --output_root {shlex.quote(str(server.output_root))} {option}"
 
 
-def _error(row, clock):
+def _error(row, clock, name="error"):
     worker = row.get("worker") or {}
     return {
-        **{key: row[key] for key in ("count",) if key in row},
         "time": clock.iso(row.get("time")),
         "reason": row.get("reason"),
-        "error": (row.get("error") or "")[:TEXT],
+        name: (row.get("error") or "")[:TEXT],
         "host": worker.get("host"),
         "gpu": worker.get("gpu"),
         "log": log_of(worker),
@@ -253,7 +252,7 @@ def _weather(weather, document, clock, server):
         "reason": weather.get("reason"),
         "since": clock.iso(weather.get("since")),
         "probe_in_s": clock.seconds_to(weather.get("probe_at")),
-        "errors": [_error(error, clock) for error in weather.get("errors") or ()][-5:],
+        "errors": [_error(error, clock, "last_error") for error in weather.get("errors") or ()][-5:],
         "what_to_do": [],
     }
     extra = getattr(server, "weather_extra", lambda: None)()

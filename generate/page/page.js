@@ -10,6 +10,7 @@ let last = null, lastAt = null, timer = null, asking = false, again = false, pol
 // ---------------------------------------------------------------- small tools
 
 const number = n => n == null ? "–" : n.toLocaleString("en-US", { maximumFractionDigits: n < 10 && n % 1 ? 1 : 0 });
+const compact = n => n == null ? "–" : n < 10000 ? number(n) : n.toLocaleString("en-US", { notation: "compact", maximumSignificantDigits: 3 });
 const usd = n => n == null ? "–" : "$" + n.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: n < 0.1 && n > 0 ? 4 : 2 });
 const seconds = s => s == null ? "–" : s < 10 ? s.toFixed(1) : s.toFixed(0);
 const percent = (part, whole) => whole ? (100 * part / whole).toFixed(part && part < whole ? 1 : 0) + " %" : "–";
@@ -103,7 +104,7 @@ function buildDataset() {
   const plot = card.plot = make("figure", "plot", card);
   card.plotText = make("figcaption", "", plot);
   card.plotTop = make("span", "top", plot);
-  make("span", "zero", plot, "0");
+  card.zero = make("span", "zero", plot, "0");
   const svg = card.svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("viewBox", "0 0 600 100");
   svg.setAttribute("preserveAspectRatio", "none");
@@ -165,12 +166,8 @@ function speeds(history) {
 
 function showPlot(card, set) {
   const history = set.history, enough = history.length >= 3 && history[history.length - 1][0] - history[0][0] >= 20;
-  card.svg.style.visibility = enough ? "visible" : "hidden";
-  if (!enough) {
-    put(card.plotText, "Images an hour over the life of the run: the first minute is still running.");
-    for (const node of [card.plotTop, card.from, card.to]) put(node, "");
-    return;
-  }
+  card.plot.hidden = !enough;
+  if (!enough) return;
   const rates = speeds(history), top = Math.max(...rates) || 1, width = 600 / rates.length;
   const start = history[0], end = history[history.length - 1];
   const mean = (end[1] - start[1]) / (end[0] - start[0]) * 3600;
@@ -194,7 +191,7 @@ function showWeather(weather) {
   put(el("weather-when"), [weather.reason ? `Reason: ${weather.reason}.` : "", weather.since ? `Since ${when(weather.since)}.` : "",
     weather.probe_in_s != null ? `Next probe in ${duration(weather.probe_in_s)}.` : ""].filter(Boolean).join(" "));
   list(el("weather-todo"), weather.what_to_do);
-  list(el("weather-errors"), weather.errors.map(error => [when(error.time), error.reason, error.error, error.host, logName(error.log)].filter(Boolean).join(" · ")));
+  list(el("weather-errors"), weather.errors.map(error => [when(error.time), error.reason, error.last_error, error.host, logName(error.log)].filter(Boolean).join(" · ")));
   for (const id of ["weather-when", "weather-todo", "weather-errors"]) el(id).hidden = !el(id).textContent;
   box.hidden = weather.state === "fair";
 }
@@ -227,20 +224,29 @@ function showLlm(llm) {
   el("llm-section").hidden = !llm.backends.length;
   put(el("llm-summary"), `${number(llm.calls)} calls, ${number(llm.failures)} failed, ${usd(llm.usd)} spent` + (llm.budget_usd != null ? ` of ${usd(llm.budget_usd)}` : "") +
     (llm.reserved_usd ? `, ${usd(llm.reserved_usd)} reserved` : "") + ".");
-  sync(el("llm"), llm.backends, b => b.name, row(["", "number", "number", "number", "number wide", "number"]), (tr, b) => {
-    const [name, calls, failed, latency, tokens, cost] = tr.children;
+  sync(el("llm"), llm.backends, b => b.name, row(["", "number", "number", "number wide", "number"]), (tr, b) => {
+    const [name, calls, latency, tokens, cost] = tr.children;
     const until = b.until_s ? ` for ${duration(b.until_s)}` : "";
     lines(name, [[b.name, "span"], [b.model !== b.name ? b.model : "", "small"], [b.state + until, pill(b.state)], [b.because, "small because"]]);
-    put(calls, number(b.calls));
     const kinds = Object.entries(b.failures).filter(([, n]) => n);
-    lines(failed, [[number(kinds.reduce((sum, [, n]) => sum + n, 0)), "span"], ...kinds.map(([kind, n]) => [`${number(n)} ${kind}`, `small ${kind}`])]);
+    lines(calls, [[number(b.calls), "span"], ...kinds.map(([kind, n]) => [`${number(n)} ${kind}`, `small failed ${kind}`])]);
     put(latency, b.p50_s == null ? "–" : `${seconds(b.p50_s)} / ${seconds(b.p95_s)} s`);
-    put(tokens, `${number(b.prompt_tokens)} / ${number(b.completion_tokens)}`);
+    put(tokens, `${compact(b.prompt_tokens)} / ${compact(b.completion_tokens)}`);
     lines(cost, [[usd(b.usd), "span"], [b.budget_usd != null ? `of ${usd(b.budget_usd)}` : "", "small"]]);
   });
 }
 
-const errorText = e => [when(e.time), `${e.reason}: ${e.error}`, [e.host, e.gpu].filter(Boolean).join(" "), logName(e.log)].filter(Boolean).join(" · ");
+/** Errors that say the same become one, the newest, with how often it came and where. */
+function merged(errors) {
+  const groups = new Map();
+  for (const error of errors) {
+    const key = `${error.reason} ${error.error}`, group = groups.get(key) || { ...error, times: 0, hosts: [] };
+    groups.set(key, { ...error, times: group.times + 1, host: null, gpu: null, hosts: [...new Set([...group.hosts, error.host])] });
+  }
+  return [...groups.values()].map(group => ({ ...group, host: group.hosts.filter(Boolean).join(", ") }));
+}
+
+const errorText = e => [when(e.time), `${e.times > 1 ? `${e.times} × ` : ""}${e.reason}: ${e.error}`, [e.host, e.gpu].filter(Boolean).join(" "), logName(e.log)].filter(Boolean).join(" · ");
 
 function showTroubles(status) {
   const { quarantined, set_aside, errors } = status;
@@ -248,7 +254,7 @@ function showTroubles(status) {
   put(el("quarantine-command"), quarantined.length ? quarantined[0].command : "");
   sync(el("quarantine"), quarantined, q => `${q.host} ${q.gpu}`, () => document.createElement("li"), (node, q) => {
     lines(node, [[[q.host, q.gpu].filter(Boolean).join(" "), "b"], [[q.since ? `since ${when(q.since)}` : "", q.probe_in_s != null ? `probe in ${duration(q.probe_in_s)}` : "",
-      q.failures ? `${number(q.failures)} failures` : "", logName(q.log)].filter(Boolean).join(", "), "div muted"], ...q.last_errors.map((e, k) => [errorText(e), `div error e${k}`])]);
+      q.failures ? `${number(q.failures)} failures` : "", logName(q.log)].filter(Boolean).join(", "), "div muted"], ...merged(q.last_errors).map((e, k) => [errorText(e), `div error e${k}`])]);
   });
 
   el("set-aside-section").hidden = !set_aside.total;
@@ -256,13 +262,13 @@ function showTroubles(status) {
   put(el("set-aside-command"), set_aside.command);
   sync(el("set-aside"), set_aside.rows, r => `${r.dataset} ${r.index}`, row(["", ""]), (tr, r) => {
     lines(tr.children[0], [[r.prompt || "(text not published yet)", "span prompt"], [`${r.dataset} ${r.index}`, "small"]]);
-    lines(tr.children[1], r.errors.map((e, k) => [errorText(e), `div error e${k}`]));
+    lines(tr.children[1], merged(r.errors).map((e, k) => [errorText(e), `div error e${k}`]));
   });
   pager("set_aside", set_aside);
 
   el("errors-section").hidden = !errors.length;
   sync(el("errors"), errors, e => e.reason, () => document.createElement("li"), (node, e) => {
-    lines(node, [[`${e.reason}${e.count != null ? `, ${number(e.count)} times` : ""}`, "b"], [errorText(e), "div error"]]);
+    lines(node, [[`${e.reason}${e.count != null ? `, ${number(e.count)} times` : ""}`, "b"], [errorText({ ...e, error: e.last_error }), "div error"]]);
   });
 }
 

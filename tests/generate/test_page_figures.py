@@ -1,0 +1,91 @@
+"""The figures behind the status page: speeds and the line of the run's life, latency quantiles, Prometheus' text."""
+
+import json
+
+import pytest
+import status_document
+from hypothesis import given
+from hypothesis import strategies as st
+from run_history import POINTS, RunHistory
+
+
+def observe(history, now, images, clients=()):
+    history.observe(now, 1_700_000_000 + now, {"set": images}, [{"client_id": name, "images": n} for name, n in clients], active={"set"})
+
+
+def test_speed_is_that_of_the_last_quarter_of_an_hour(tmp_path):
+    history = RunHistory(tmp_path / "history.json")
+    for now in range(0, 4000, 2):  # 1 image a second for 2,000 s, then 3 a second
+        observe(history, now, now if now <= 2000 else 2000 + 3 * (now - 2000))
+    assert history.per_hour("set") == pytest.approx(3 * 3600, rel=0.01)
+    assert history.per_hour("other") is None
+
+
+def test_a_worker_speed_starts_anew_with_its_count(tmp_path):
+    history = RunHistory(tmp_path / "history.json")
+    for now in range(0, 60, 2):
+        observe(history, now, 0, [("fast", now * 2), ("again", now if now < 30 else now - 30)])
+    assert history.worker_per_hour("fast") == pytest.approx(7200, rel=0.01)
+    assert history.worker_per_hour("again") == pytest.approx(3600, rel=0.01)  # never negative
+    observe(history, 60, 0, [("fast", 120)])
+    assert history.worker_per_hour("again") is None  # gone: not kept
+    assert set(history.workers) == {"fast"}
+
+
+@given(st.lists(st.tuples(st.integers(1, 10_000), st.integers(0, 50)), min_size=2, max_size=900))
+def test_the_line_keeps_the_whole_life_in_few_points(steps):
+    history = RunHistory("/nonexistent/history.json")
+    now = images = 0
+    for pause, drawn in steps:
+        observe(history, now, images)
+        now, images = now + pause, images + drawn
+    points = history.points("set")
+    assert 1 <= len(points) <= POINTS
+    assert points[0] == [1_700_000_000, 0]  # the start is never thinned out
+    assert points == sorted(points)
+    assert now - (points[-1][0] - 1_700_000_000) <= 2 * history.lines["set"]["spacing"] + steps[-1][0] + 10_000
+
+
+def test_the_line_survives_a_restart_and_a_torn_file(tmp_path):
+    path = tmp_path / "history.json"
+    history = RunHistory(path)
+    for now in range(0, 300, 2):
+        observe(history, now, now)
+    history.save()
+    again = RunHistory(path)
+    assert again.points("set") == history.points("set") and len(again.points("set")) > 20
+    for torn in (path.read_text()[:50], "[1, 2]", '{"set": {"points": 3}}', ""):
+        path.write_text(torn)
+        fresh = RunHistory(path)
+        assert fresh.points("set") == [] and "history.json" in fresh.problem
+        observe(fresh, 0, 5)
+        assert json.loads(path.read_text())["set"]["points"] == [[1_700_000_000, 5]]
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_full_disk_stops_nothing(tmp_path):
+    history = RunHistory(tmp_path / "missing folder" / "history.json")
+    observe(history, 0, 1)
+    assert "not saved" in history.problem
+    observe(history, 40, 50)
+    assert len(history.points("set")) == 2
+
+
+@given(st.lists(st.integers(0, 50), min_size=15, max_size=15), st.floats(0.01, 1))
+def test_a_quantile_is_the_bound_of_the_class_that_holds_it(counts, share):
+    bound = status_document.quantile_s(counts, share)
+    if sum(counts) == 0:
+        assert bound is None
+        return
+    classes = [*status_document.LATENCY_BOUNDS_S, status_document.LATENCY_BOUNDS_S[-1]]
+    calls = sorted(b for b, count in zip(classes, counts) for _ in range(count))
+    at = min(len(calls) - 1, max(0, int(-(-share * len(calls) // 1)) - 1))
+    assert bound in (calls[at], calls[max(0, at - 1)])  # rounding of share x count may fall on the neighbour
+
+
+def test_durations_of_a_quantile_are_those_of_its_calls():
+    counts = [0] * 15
+    counts[5], counts[8] = 95, 5  # 95 calls of 0.8-1.6 s, 5 of 6.4-12.8 s
+    assert status_document.quantile_s(counts, 0.5) == 1.6
+    assert status_document.quantile_s(counts, 0.95) == 1.6
+    assert status_document.quantile_s(counts, 0.99) == 12.8
