@@ -1,0 +1,177 @@
+"""The run's accounts of rate limits and money: who may call which LLM how often, and who may spend what. Used by the job server.
+
+Money (promise 16): a client spends only out of what it was granted, and a grant is on disk before the client hears of it. A grant is
+a running total that only grows, a few worst-case calls ahead of what the client has reported as spent. What counts against the cap is
+always the grant, never the report: a client killed between a call and its report can have spent at most its grant, so that the cap
+holds whoever dies. A client that closes in order gives back what it did not spend. Reports are running totals too: each may be lost,
+repeated or come late.
+
+Rates: every limit a minute is divided evenly among the clients heard of in the last `client_ttl_s` seconds.
+
+    accounts = Accounts(sqlite3.connect("ledger.sqlite"))
+    accounts.register({"budget_usd": 5.0, "backends": {"openai": {"model": "gpt-4o-mini", "requests_per_minute": 500}}})
+    accounts.report(now, "client-1", prompter.use()); accounts.share(now, "client-1")
+"""
+
+import json
+
+TABLES = """
+create table if not exists llm_clients (client_id text primary key, granted_usd real not null, spent_usd real not null, closed integer not null, use text not null);
+create table if not exists llm_facts (name text primary key, value text not null);
+"""
+COUNTERS = ("calls", "prompt_tokens", "completion_tokens", "usd")
+SAVE_EVERY_S = 60.0  # a report without money is written at most this often: 1,000 clients beating every 15 s would be 66 fsyncs a second
+KILLED = "(killed clients)"
+
+
+class Accounts:
+    """All methods are to be called under one lock; `now` is the server's monotonic clock in seconds.
+
+    After a call `connection.in_transaction` says whether something is to be committed before the answer leaves.
+    """
+
+    def __init__(self, connection, client_ttl_s=180.0):
+        self.connection, self.client_ttl_s = connection, client_ttl_s
+        for statement in TABLES.strip().split(";\n"):
+            connection.execute(statement)
+        self.clients = {}  # client_id -> {"granted_usd", "spent_usd", "closed", "use", "heard", "saved"}
+        for client_id, granted, spent, closed, use in connection.execute("select client_id, granted_usd, spent_usd, closed, use from llm_clients"):
+            self.clients[client_id] = dict(granted_usd=granted, spent_usd=spent, closed=bool(closed), use=json.loads(use), heard=None, saved=0.0)
+        self.facts = {name: json.loads(value) for name, value in connection.execute("select name, value from llm_facts")}
+
+    @property
+    def budget_usd(self):
+        return self.facts.get("budget_usd", 0.0)
+
+    @property
+    def paid_off(self):
+        """Why nothing paid may be called at this moment, or None."""
+        if self.facts.get("rebuilt"):
+            return "the job server's ledger was lost and rebuilt, so that nobody knows what was spent: name it with --llm_spent_usd"
+        if self.budget_usd <= 0:
+            return "--llm_budget_usd is 0"
+        return None
+
+    def register(self, llm):
+        """llm: Prompter.limits(). The first word stands, for the budget and for each backend; set_budget() changes the budget."""
+        if "budget_usd" not in self.facts:
+            self._fact("budget_usd", float(llm.get("budget_usd") or 0.0))
+        backends = self.facts.get("backends", {})
+        new = {name: limits for name, limits in (llm.get("backends") or {}).items() if name not in backends}
+        if new:
+            self._fact("backends", {**backends, **new})
+
+    def set_budget(self, budget_usd=None, spent_usd=None):
+        """The user's word. spent_usd: what the providers' bills say was spent before this moment, which ends the pause after a rebuild."""
+        if budget_usd is not None:
+            self._fact("budget_usd", float(budget_usd))
+        if spent_usd is not None:
+            self._fact("spent_before_usd", max(0.0, float(spent_usd) - self.granted()))
+            self._fact("rebuilt", False)
+
+    def rebuilt(self):
+        """The ledger was rebuilt from the folder: what was spent is unknown, and paid backends stay off until set_budget(spent_usd=…)."""
+        self._fact("rebuilt", True)
+
+    def granted(self):
+        """USD that may have been spent by any client, dead or alive; never less than what the providers billed."""
+        return sum(client["granted_usd"] for client in self.clients.values())
+
+    def spent(self):
+        """USD counted as spent: what live clients report, all that the dead were granted, and what the user named."""
+        counted = (c["granted_usd"] if self._dead(c) else c["spent_usd"] for c in self.clients.values())
+        return self.facts.get("spent_before_usd", 0.0) + sum(counted)
+
+    def report(self, now, client_id, llm_use):
+        """llm_use: Prompter.use(), running totals; an older report than the last one changes nothing."""
+        client = self._client(now, client_id)
+        known = client["use"]
+        if llm_use.get("reported", 0) < known.get("reported", 0):
+            return
+        spent = max(client["spent_usd"], float(llm_use.get("usd", 0.0)))
+        granted = max(client["granted_usd"], float(llm_use.get("granted_usd", 0.0)), spent)  # an older ledger came back: the client knows better
+        closed = bool(llm_use.get("closed"))
+        changed = (spent, granted, closed) != (client["spent_usd"], client["granted_usd"], client["closed"])
+        client.update(spent_usd=spent, granted_usd=spent if closed else granted, closed=closed, use=llm_use)
+        if changed or now - client["saved"] >= SAVE_EVERY_S:
+            self._save(now, client_id)
+
+    def share(self, now, client_id):
+        """What this client may do: {"clients", "backends": {name: {"requests_per_minute", "tokens_per_minute"}}, "granted_usd", "paid_off"}.
+
+        granted_usd is a running total; paid_off says why the paid backends pause, or is None. Limits are floats, null = no limit.
+        """
+        client = self._client(now, client_id)
+        live = sum(1 for c in self.clients.values() if not self._dead(c, now) and not c["closed"]) or 1
+        paid_off = self.paid_off
+        wanted, call = float(client["use"].get("wanted_usd", 0.0)), float(client["use"].get("call_usd", 0.0))
+        if not paid_off and wanted > 0 and not client["closed"]:
+            left = self.budget_usd - self.facts.get("spent_before_usd", 0.0) - self.granted()
+            more = min(wanted - (client["granted_usd"] - client["spent_usd"]), left)
+            if more > 0 and client["granted_usd"] - client["spent_usd"] + more >= call:  # less than a call's worth would only lie about
+                client["granted_usd"] += more
+                self._save(now, client_id)
+            elif left < call and client["granted_usd"] - client["spent_usd"] < call:
+                paid_off = f"the cap of {self.budget_usd:.2f} USD is reached; raise --llm_budget_usd at the job server to go on"
+        backends = {name: {key: limits[key] / live if limits.get(key) else None for key in ("requests_per_minute", "tokens_per_minute")}
+                    for name, limits in self.facts.get("backends", {}).items()}
+        return {"clients": live, "backends": backends, "granted_usd": client["granted_usd"], "paid_off": paid_off}
+
+    def forget(self, now, client_id):
+        """The client is gone: its grant counts as spent for ever. (One that is not heard of for client_ttl_s is forgotten without this call.)"""
+        if client_id in self.clients:
+            self._save(now, client_id)
+            self.clients[client_id]["heard"] = float("-inf")
+
+    def totals(self):
+        """{backend: {"model", "clients": {state: live clients}, "until_s", "because", "calls", "failures": {kind: n}, "prompt_tokens",
+        "completion_tokens", "usd", "reserved_usd", "seconds": calls per latency class}}, summed over all clients that ever were."""
+        totals = {name: _empty(limits.get("model")) for name, limits in self.facts.get("backends", {}).items()}
+        for client in self.clients.values():
+            dead, uses = self._dead(client) or client["closed"], client["use"].get("backends") or {}
+            paid = [name for name, use in uses.items() if use.get("paid")]
+            for name, use in uses.items():
+                total = totals.setdefault(name, _empty(use.get("model")))
+                for key in COUNTERS:
+                    total[key] += use.get(key, 0)
+                for kind, n in (use.get("failures") or {}).items():
+                    total["failures"][kind] = total["failures"].get(kind, 0) + n
+                seconds = use.get("seconds") or []
+                total["seconds"] = [a + b for a, b in zip(total["seconds"] + [0] * len(seconds), seconds)] or total["seconds"]
+                if not dead:
+                    total["clients"][use.get("state")] = total["clients"].get(use.get("state"), 0) + 1
+                    total["because"], total["until_s"] = use.get("because") or total["because"], use.get("until_s") or total["until_s"]
+            unspent = client["granted_usd"] - client["spent_usd"]
+            if self._dead(client) and unspent > 0:
+                totals.setdefault(KILLED, _empty(None))["usd"] += unspent
+            elif paid and not client["closed"]:
+                for name in paid:
+                    totals[name]["reserved_usd"] += unspent / len(paid)
+        return totals
+
+    def _client(self, now, client_id):
+        for client in self.clients.values():
+            client["heard"] = now if client["heard"] is None else client["heard"]  # after a restart: everyone has client_ttl_s to speak up
+        client = self.clients.setdefault(client_id, dict(granted_usd=0.0, spent_usd=0.0, closed=False, use={}, heard=now, saved=float("-inf")))
+        client["heard"] = self.now = now
+        return client
+
+    def _dead(self, client, now=None):
+        heard = client["heard"]
+        now = getattr(self, "now", None) if now is None else now
+        return not client["closed"] and heard is not None and now is not None and now - heard > self.client_ttl_s
+
+    def _save(self, now, client_id):
+        client = self.clients[client_id]
+        client["saved"] = now
+        row = (client_id, client["granted_usd"], client["spent_usd"], int(client["closed"]), json.dumps(client["use"]))
+        self.connection.execute("insert or replace into llm_clients values (?, ?, ?, ?, ?)", row)
+
+    def _fact(self, name, value):
+        self.facts[name] = value
+        self.connection.execute("insert or replace into llm_facts values (?, ?)", (name, json.dumps(value)))
+
+
+def _empty(model):
+    counts = {key: 0 for key in COUNTERS}
+    return {"model": model, "clients": {}, "until_s": None, "because": None, "failures": {}, "seconds": [], "reserved_usd": 0.0, **counts}
