@@ -5,36 +5,36 @@
 """
 
 import getpass
+import http.client
 import json
 import os
 import shutil
 import subprocess
 import sys
-import urllib.request
 from collections import namedtuple
 from itertools import islice
 from pathlib import Path
+
+from job_client import Connection, ServerAway
 
 Answer = namedtuple("Answer", "document why url")  # the server's status document, or None and why there is none; the page's address with its token
 
 
 def fetch(output_root):
     """Ask the server of this output root for its status document: an Answer."""
-    path = Path(output_root) / ".server" / "server.json"
     try:
-        server = json.loads(path.read_text())
-    except FileNotFoundError:
-        return Answer(None, "none was ever started here", None)
-    except (OSError, ValueError) as error:
-        return Answer(None, f"{path} cannot be read: {error}", None)
-    url = server["url"].rstrip("/")
-    request = urllib.request.Request(f"{url}/status", headers={"Authorization": f"Bearer {server['token']}"})
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a cluster's proxy leads outside, the server is inside
+        connection = Connection(output_root)
+    except ServerAway as error:
+        return Answer(None, str(error), None)
     try:
-        with direct.open(request, timeout=10) as answer:
-            return Answer(json.load(answer), None, f"{url}/?token={server['token']}")
-    except (OSError, ValueError) as error:
-        return Answer(None, f"the last one, {url} on {server.get('hostname', '?')}, does not answer: {getattr(error, 'reason', error)}", None)
+        status, document = connection.get("/status")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return Answer(None, f"the job server at {connection.url} broke off: {error or type(error).__name__}", None)
+    finally:
+        connection.close()
+    if status != 200:
+        return Answer(None, f"the job server at {connection.url} answered {status}: {document.get('error')}", None)
+    return Answer(document, None, f"{connection.url.rstrip('/')}/?token={connection.token}")
 
 
 def show(output_root, dataset=None):
@@ -42,7 +42,7 @@ def show(output_root, dataset=None):
     output_root = Path(output_root).resolve()
     answer = fetch(output_root)
     if not answer.document:
-        raise SystemExit(f"no job server for {output_root}: {answer.why}; its log is {output_root}/image_server.out, nothing that was drawn is lost")
+        raise SystemExit(f"{Path(sys.argv[0]).stem}: {answer.why}")
     print(render(answer.document, dataset, output_root))
     print(f"page       {answer.url if sys.stdout.isatty() else '(its link, which holds the token, is shown on a terminal only)'}")
     return 0

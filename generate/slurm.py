@@ -192,7 +192,7 @@ def ensure_server(args, output_root, folder):
         print(f"the job server was submitted as job {jobs[0]} and does not answer yet: the array waits until it runs")
         return [f"--dependency=after:{jobs[0]}"], jobs[0]
     if not args.start_server:
-        raise SystemExit(f"generate_images: no job server for {output_root} ({answer.why}); add --start_server, or start one first: sbatch generate/image_server.py")
+        raise SystemExit(f"generate_images: {answer.why}; or add --start_server")
     longest = seconds(run("sinfo", "--noheader", f"--partition={args.partition}", "--format=%l").stdout.split("\n")[0]) or SERVER_MINUTES * 60
     log = log.replace("%", "%%")
     options = {
@@ -237,12 +237,17 @@ def max_array_size():
 # ---------------------------------------------------------------- a submitted array
 
 
+def submitted(output_root, dataset):
+    """What was submitted for this data set, oldest first: [{"array": number, "tasks", "server", "script"}]."""
+    record = Path(output_root) / ".server" / "arrays.jsonl"
+    entries = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+    return [entry for entry in entries if entry["dataset"] == dataset]
+
+
 def live_arrays(output_root, dataset):
     """The arrays of this data set that are queued or run: their numbers, as text, oldest first."""
-    record = Path(output_root) / ".server" / "arrays.jsonl"
-    submitted = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
     known = run("squeue", "--noheader", "--me", f"--name=generate_parallel_{dataset}", "--format=%F").stdout.split()
-    return [entry["array"] for entry in submitted if entry["dataset"] == dataset and entry["array"] in known]
+    return [entry["array"] for entry in submitted(output_root, dataset) if entry["array"] in known]
 
 
 def set_throttle(arrays, num_workers):
@@ -269,13 +274,10 @@ def cancel(output_root, dataset):
 
 def tail_log(output_root, dataset):
     """Follow the newest logs of the data set's tasks (`tail -F`); does not return."""
-    record = Path(output_root) / ".server" / "arrays.jsonl"
-    entries = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
-    arrays = [entry["array"] for entry in entries if entry["dataset"] == dataset]
-    if not arrays:
+    entries = submitted(output_root, dataset)
+    if not entries:
         raise SystemExit(f"generate_images: no array of {dataset} was submitted for {output_root}; the logs are {output_root}/*.out")
-    newest = entries[-1]["script"]
-    arrays = [entry["array"] for entry in entries if entry["script"] == newest]
+    arrays = [entry["array"] for entry in entries if entry["script"] == entries[-1]["script"]]
     while not (logs := [log for array in arrays for log in Path(output_root).glob(f"{array}_*.out")]):
         print(f"array {', '.join(arrays)}: no task has started yet", flush=True)
         time.sleep(10)

@@ -100,7 +100,7 @@ def test_what_would_fail_in_every_task_fails_here(site, cluster, tmp_path):
         (["--exclude=n77"], "out", "SLURM refuses the job: Invalid node name"),
         (["--sbatch_args=--nonsense"], "out", "SLURM refuses the job: .*nonsense"),
         ([], "a_file/out", "cannot write to the output root .*a_file/out"),
-        ([], "out", "no job server for .*out .none was ever started.*--start_server"),
+        ([], "out", "no job server was started for .*out: .*--start_server"),
     ]:
         with pytest.raises(SystemExit, match=message) as said:
             submit(site / root, *words)

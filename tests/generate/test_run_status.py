@@ -5,6 +5,7 @@ import http.server
 import json
 import threading
 
+import job_client
 import pytest
 import run_status
 
@@ -46,10 +47,17 @@ def server(tmp_path):
     """A server that answers with DOCUMENT to who shows the token."""
 
     class FakeServer(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def do_GET(self):
-            self.send_response(200 if self.headers["Authorization"] == "Bearer t0ken" and self.path == "/status" else 401)
+            if self.path.startswith("/healthz?nonce="):
+                body = {"epoch": 2, "proof": job_client.proof_of("t0ken", self.path.split("=")[1], "run", 2)}
+            else:
+                body = DOCUMENT if self.headers["Authorization"] == "Bearer t0ken" and self.path == "/status" else {}
+            self.send_response(200 if body else 401)
+            self.send_header("Content-Length", str(len(json.dumps(body))))
             self.end_headers()
-            self.wfile.write(json.dumps(DOCUMENT).encode())
+            self.wfile.write(json.dumps(body).encode())
 
         def log_message(self, *_):
             pass
@@ -57,7 +65,8 @@ def server(tmp_path):
     listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeServer)
     threading.Thread(target=listener.serve_forever, daemon=True).start()
     (tmp_path / ".server").mkdir()
-    (tmp_path / ".server" / "server.json").write_text(json.dumps({"url": f"http://127.0.0.1:{listener.server_port}", "token": "t0ken", "hostname": "node7"}))
+    server = {"url": f"http://127.0.0.1:{listener.server_port}", "token": "t0ken", "run_id": "run", "epoch": 2, "hostname": "node7"}
+    (tmp_path / ".server" / "server.json").write_text(json.dumps(server))
     yield tmp_path
     listener.shutdown()
 
@@ -72,7 +81,14 @@ def test_show_prints_no_token_into_a_file_or_pipe(server, capsys, monkeypatch):
     assert "/?token=t0ken" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content, message", [(None, "none was ever started here"), ("{", "cannot be read"), ('{"url": "http://127.0.0.1:9", "token": "t", "hostname": "n1"}', "http://127.0.0.1:9 on n1, does not answer: ")])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "no job server was started for .*python generate/image_server.py"),
+        ("{", "server.json cannot be read"),
+        ('{"url": "http://127.0.0.1:9", "token": "t", "run_id": "r", "epoch": 1, "hostname": "n1"}', "the job server at http://127.0.0.1:9 on n1 does not answer: "),
+    ],
+)
 def test_without_a_server_one_line_says_why(tmp_path, content, message):
     if content is not None:
         (tmp_path / ".server").mkdir()
