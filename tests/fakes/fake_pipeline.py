@@ -1,0 +1,94 @@
+"""FakePipeline: stands in for a diffusers pipeline without torch, so that tests of clients start in a fraction of a second.
+
+    python generate/generate_images.py prompts.json --pipeline tests/fakes/fake_pipeline.py:FakePipeline --resolution 64
+
+The image is a function of text, seed and size alone, and says which text it was drawn for (`text_code`), so that a test can tell an image with
+another's text. It misbehaves as the environment says:
+    FAKE_BATCH_S=0.2           seconds a batch takes (plus FAKE_PYTHON_SHARE of it, default 0, spent in Python instead of asleep)
+    FAKE_LOAD_S=1              seconds from_pretrained takes
+    FAKE_NAN=PATTERN           NaN images for texts in which the regular expression is found; "." = all
+    FAKE_BLACK=PATTERN         black images, likewise
+    FAKE_CUDA_ERROR=PATTERN    RuntimeError "CUDA error: …", likewise
+    FAKE_SEGFAULT=PATTERN      the process dies of SIGSEGV, likewise
+    FAKE_BROKEN_HOSTS=a,b      the three image faults only happen on these hosts (SLURMD_NODENAME or host name)
+    FAKE_BROKEN_FILE=PATH      … and only while this file exists, so that a test can heal the device
+    FAKE_MAX_BATCH=4           a bigger batch raises an out-of-memory error
+    FAKE_LOG=PATH              appends a line `host<tab>seed<tab>text` for each image drawn
+"""
+
+import hashlib
+import os
+import re
+import signal
+import time
+
+import numpy
+
+
+class FakeGenerator:
+    """What torch.Generator is to a pipeline: a seed."""
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def initial_seed(self):
+        return self.seed
+
+
+class FakeOutput:
+    def __init__(self, images):
+        self.images = images
+
+
+def text_code(text):
+    """The mean colour (3 numbers, 64 … 191) that an image of this text has."""
+    return 64 + numpy.frombuffer(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:3], numpy.uint8) % 128
+
+
+def draw(text, seed, height, width):
+    """float32 array 3×H×W in [0, 1]: noise of the seed around the colour of the text, with exactly that mean."""
+    noise = numpy.random.default_rng(seed).normal(0, 20, (3, height // 8, width // 8))
+    noise -= noise.mean((1, 2), keepdims=True)
+    image = numpy.kron(text_code(text)[:, None, None] + noise.clip(-60, 60), numpy.ones((8, 8)))
+    return (image / 255).clip(0, 1).astype(numpy.float32)
+
+
+class FakePipeline:
+    make_generator = FakeGenerator
+
+    @classmethod
+    def from_pretrained(cls, model, **kwargs):
+        time.sleep(float(os.environ.get("FAKE_LOAD_S", 0)))
+        return cls()
+
+    def __call__(self, prompt, generator, height, width, num_inference_steps=1, guidance_scale=1.0, output_type="pt", **kwargs):
+        if len(prompt) > int(os.environ.get("FAKE_MAX_BATCH", 1 << 30)):
+            raise MemoryError(f"CUDA out of memory (fake): a batch of {len(prompt)} does not fit")
+        seconds, python = float(os.environ.get("FAKE_BATCH_S", 0)), float(os.environ.get("FAKE_PYTHON_SHARE", 0))
+        end = time.monotonic() + seconds
+        while time.monotonic() < end - seconds * (1 - python):
+            sum(range(1000))  # holds the interpreter, as a real pipeline's Python loop does
+        if any(misbehaves("FAKE_SEGFAULT", text, always=True) for text in prompt):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if any(misbehaves("FAKE_CUDA_ERROR", text) for text in prompt):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered (fake)")
+        images = [draw(text, gen.seed, height, width) for text, gen in zip(prompt, generator, strict=True)]
+        for text, image in zip(prompt, images):
+            image[:] = numpy.nan if misbehaves("FAKE_NAN", text) else 0 if misbehaves("FAKE_BLACK", text) else image
+        if log := os.environ.get("FAKE_LOG"):
+            with open(log, "a") as file:
+                file.write("".join(f"{host()}\t{gen.seed}\t{text}\n" for text, gen in zip(prompt, generator)))
+        time.sleep(max(0, end - time.monotonic()))
+        return FakeOutput(numpy.stack(images))
+
+
+def misbehaves(name, text, always=False):
+    pattern = os.environ.get(name)
+    if not pattern or not re.search(pattern, text):
+        return False
+    hosts, file = os.environ.get("FAKE_BROKEN_HOSTS"), os.environ.get("FAKE_BROKEN_FILE")
+    return always or ((not hosts or host() in hosts.split(",")) and (not file or os.path.exists(file)))
+
+
+def host():
+    return os.environ.get("SLURMD_NODENAME") or os.uname().nodename
