@@ -1,0 +1,27 @@
+"""ImageRewardDB's prompts -> prompts/image_reward.json
+
+    python combine_prompts/process_image_reward.py [--input FOLDER_OR_PARQUETS] [--output FILE.json]
+
+Reads the column `prompt` of metadata-train.parquet, metadata-validation.parquet and metadata-test.parquet (one row an image, so each prompt
+stands there 4-9 times; the images are not fetched) from zai-org/ImageRewardDB.
+
+Expected of the real source (by its card): 55.2K rows (49.9K + 2.6K + 2.7K), 8,878 prompt ids (8,000 + 412 + 466). Counted, on the test split
+as the ImageReward repository has it: 2,720 rows, 466 ids, 463 distinct texts.
+"""
+
+import sys
+
+from prompts import local_files, parser, process
+from sources import hub_files, parquet_column
+
+FILES = ["metadata-train.parquet", "metadata-validation.parquet", "metadata-test.parquet"]
+
+
+def main():
+    args = parser(__doc__, "image_reward.json").parse_args()
+    files, problems = local_files(args.input, FILES) if args.input else (hub_files("zai-org/ImageRewardDB", FILES, args.revision), [])
+    return process(args, files, problems, lambda path: parquet_column(path, "prompt"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Strip what steers an image generator and describes nothing: Midjourney's flags and weights, WebUI's weights, networks and settings,
+chat commands, image URLs. Emphasis without a number, `((dark forest))`, stays: it is readable, and its depth may be meant.
+The reference for the brackets is the grammar of AUTOMATIC1111's WebUI.
+"""
+
+import re
+
+NUMBER = r"-?(?:\d+(?:\.\d+)?|\.\d+)"
+FLAGS = ("ar aspect v version q quality s stylize stylise seed sameseed chaos c iw niji tile test testp creative uplight upbeta uplight hd w h stop style "
+         "repeat r weird video fast relax turbo sref cref cw sw sv profile p draft raw beta upanime wallpaper vibe mp fp").split()
+FLAG = "(?:" + "|".join(sorted(FLAGS, key=len, reverse=True)) + ")"
+VALUE = rf"(?:[ =]*{NUMBER}(?:[:x/]{NUMBER})?(?![\w:])|[ =]+(?:raw|cute|expressive|scenic|original|random|4[abc])\b)"
+
+RULES = [  # (name in the table, does it occur at all?, pattern, replacement)
+    ("image URL", "http", re.compile(r"<?\bhttps?://[^\s<>]+>?", re.I), " "),
+    ("settings", "Steps:", re.compile(r"[\s,]*\bSteps: *\d+, *(?:Sampler|Size|Seed|CFG scale|Schedule type)\b.*", re.S), " "),
+    ("negative prompt", "egative prompt", re.compile(r"[\s,]*\bnegative prompts?:.*", re.I | re.S), " "),
+    ("command", "/imagine", re.compile(r"/imagine(?: +prompt)? *:?", re.I), " "),
+    ("network", "<", re.compile(r"<\w+:[^<>\n]+>"), " "),
+    ("flag", "--no", re.compile(r"(?<!\S)(?:--|[\u2014\u2013])no\b(?:(?!\s(?:--|[\u2014\u2013]))[\s\S])*"), " "),
+    ("flag", "--", re.compile(rf"(?<![\w-])--{FLAG}\b{VALUE}?(?: *,)?"), " "),
+    ("flag", "\u2014", re.compile(rf"(?<!\S)\u2014{FLAG}{VALUE}(?: *,)?"), " "),  # autocorrected --; without a value it may be a dash
+    ("flag", "\u2013", re.compile(rf"(?<!\S)\u2013{FLAG}{VALUE}(?: *,)?"), " "),
+    ("weight", "::", re.compile(rf" *::(?:{NUMBER}(?![\w.:])|(?=[\s,]|$))\s*,?"), ", "),
+    ("weight", ":", re.compile(rf"\(([^():]*[^():\d\s]) *: *(?:\d(?:\.\d+)?|\.\d+) *\)"), r"\1"),
+    ("weight", ":", re.compile(r"(?<=[A-Za-z\])]):[0-2]?\.\d{1,2}(?![\w.:])"), ""),
+    ("BREAK", "BREAK", re.compile(r"(?:(?<=,)|(?<=\n)) *BREAK *(?=,|\n|$)"), " "),
+]
+COMMAS = re.compile(r"\s*,(?:\s*,)+")
+
+
+def strip(text):
+    """Return `text` without generator syntax, and the names of the rules that struck."""
+    struck = []
+    for name, sign, pattern, replacement in RULES:
+        if sign in text or (name == "command" and "/Imagine" in text):
+            shorter = pattern.sub(replacement, text)
+            if shorter != text:
+                struck.append(name)
+                text = shorter
+    if struck:  # what stood around the stripped part
+        text = COMMAS.sub(",", text).strip().strip(",").strip()
+    return text, struck
