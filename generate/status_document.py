@@ -237,7 +237,8 @@ def _llm(server, clock):
         )
     sums = {key: sum(backend[key] for backend in backends) for key in ("calls", "prompt_tokens", "completion_tokens", "usd", "reserved_usd")}
     failures = sum(sum(backend["failures"].values()) for backend in backends)
-    return {**sums, "failures": failures, "budget_usd": accounts.budget_usd if accounts else None, "backends": backends}
+    money = {"budget_usd": (accounts.budget_usd or None) if accounts else None, "paid_off": accounts.paid_off if accounts else None}
+    return {**sums, "failures": failures, **money, "backends": backends}
 
 
 # ---------------------------------------------------------------- weather

@@ -223,7 +223,7 @@ function showWorkers(workers) {
 function showLlm(llm) {
   el("llm-section").hidden = !llm.backends.length;
   put(el("llm-summary"), `${number(llm.calls)} calls, ${number(llm.failures)} failed, ${usd(llm.usd)} spent` + (llm.budget_usd != null ? ` of ${usd(llm.budget_usd)}` : "") +
-    (llm.reserved_usd ? `, ${usd(llm.reserved_usd)} reserved` : "") + ".");
+    (llm.reserved_usd ? `, ${usd(llm.reserved_usd)} reserved` : "") + "." + (llm.budget_usd != null && llm.paid_off ? ` Paid backends pause: ${llm.paid_off}.` : ""));
   sync(el("llm"), llm.backends, b => b.name, row(["", "number", "number", "number wide", "number"]), (tr, b) => {
     const [name, calls, latency, tokens, cost] = tr.children;
     const until = b.until_s ? ` for ${duration(b.until_s)}` : "";
