@@ -9,9 +9,8 @@ another's text. It misbehaves as the environment says:
     FAKE_NAN=PATTERN           NaN images for texts in which the regular expression is found; "." = all
     FAKE_BLACK=PATTERN         black images, likewise
     FAKE_CUDA_ERROR=PATTERN    RuntimeError "CUDA error: …", likewise
-    FAKE_SEGFAULT=PATTERN      the process dies of SIGSEGV, likewise
-    FAKE_BROKEN_HOSTS=a,b      the three image faults only happen on these hosts (SLURMD_NODENAME or host name)
-    FAKE_BROKEN_FILE=PATH      … and only while this file exists, so that a test can heal the device
+    FAKE_BAD_HOSTS=PATH        these three only happen on the hosts (SLURMD_NODENAME or host name) that this file names, read at every call
+    FAKE_SEGFAULT=PATTERN      the process dies of SIGSEGV, on every host
     FAKE_MAX_BATCH=4           a bigger batch raises an out-of-memory error
     FAKE_LOG=PATH              appends a line `host<tab>seed<tab>text` for each image drawn
 """
@@ -45,6 +44,12 @@ def text_code(text):
     return 64 + numpy.frombuffer(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:3], numpy.uint8) % 128
 
 
+def shows(image, text):
+    """Whether an image (PIL, after JPEG) was drawn for this text."""
+    mean = numpy.asarray(image, float).mean((0, 1))
+    return bool(numpy.abs(mean - text_code(text)).max() < 3)
+
+
 def draw(text, seed, height, width):
     """float32 array 3×H×W in [0, 1]: noise of the seed around the colour of the text, with exactly that mean."""
     noise = numpy.random.default_rng(seed).normal(0, 20, (3, height // 8, width // 8))
@@ -68,7 +73,7 @@ class FakePipeline:
         end = time.monotonic() + seconds
         while time.monotonic() < end - seconds * (1 - python):
             sum(range(1000))  # holds the interpreter, as a real pipeline's Python loop does
-        if any(misbehaves("FAKE_SEGFAULT", text, always=True) for text in prompt):
+        if any(misbehaves("FAKE_SEGFAULT", text) for text in prompt):
             os.kill(os.getpid(), signal.SIGSEGV)
         if any(misbehaves("FAKE_CUDA_ERROR", text) for text in prompt):
             raise RuntimeError("CUDA error: an illegal memory access was encountered (fake)")
@@ -82,12 +87,11 @@ class FakePipeline:
         return FakeOutput(numpy.stack(images))
 
 
-def misbehaves(name, text, always=False):
-    pattern = os.environ.get(name)
+def misbehaves(name, text):
+    pattern, hosts = os.environ.get(name), os.environ.get("FAKE_BAD_HOSTS")
     if not pattern or not re.search(pattern, text):
         return False
-    hosts, file = os.environ.get("FAKE_BROKEN_HOSTS"), os.environ.get("FAKE_BROKEN_FILE")
-    return always or ((not hosts or host() in hosts.split(",")) and (not file or os.path.exists(file)))
+    return not hosts or name == "FAKE_SEGFAULT" or host() in open(hosts).read().split()
 
 
 def host():
