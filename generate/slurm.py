@@ -344,19 +344,20 @@ def queue():
 
 
 def exclude_node(array_job, node, exclude=True):
-    """Keep the pending tasks of an own array off a node, or let them use it again; returns whether SLURM took it for those that wait."""
+    """Keep the pending tasks of an own array off a node, or let them use it again: "done", "there" (it was so already), or "" (SLURM refused,
+    or no task waits). The user's own --exclude stays as long as exclude=False is called for nodes that were "done" only."""
     shown = run("scontrol", "show", "job", array_job)
     pending = [record for record in shown.stdout.split("\n\n") if "JobState=PENDING" in record]
     if not pending:
-        return False
+        return ""
     found = re.search(r"ExcNodeList=(\S+)", pending[0])
     nodes = set(run("scontrol", "show", "hostnames", found[1]).stdout.split()) if found and found[1] != "(null)" else set()
+    if (node in nodes) == exclude:
+        return "there"
     wanted = nodes | {node} if exclude else nodes - {node}
-    if wanted == nodes:
-        return True
     # Status 1 only says that running tasks of the array cannot be changed; each record that was has its line "…: No error".
     done = run("scontrol", "update", f"JobId={array_job}", f"ExcNodeList={','.join(sorted(wanted))}")
-    return done.returncode == 0 or "No error" in done.stdout + done.stderr
+    return "done" if done.returncode == 0 or "No error" in done.stdout + done.stderr else ""
 
 
 def seconds(text):

@@ -1,0 +1,221 @@
+"""Whatever happens to a run on SLURM, everything is drawn, once, as it should be: each test ends with Run.check of conftest.py."""
+
+import os
+import signal
+import time
+
+import pytest
+
+pytestmark = [pytest.mark.xdist_group("slurm"), pytest.mark.timeout(400)]
+
+SERVERS = {
+    "file": "mkdir -p $UNIDISC_DIR/outputs/generate_images; sbatch --partition=general generate/image_server.py",
+    "wrap": 'sbatch --job-name=image_server --mem=16G --cpus-per-task=4 --nodelist=main-node --time=4320 --partition=general --wrap "python $PWD/generate/image_server.py" '
+    "--output=$UNIDISC_DIR/outputs/generate_images/image_server.out --error=$UNIDISC_DIR/outputs/generate_images/image_server.out",
+}
+PUBLISHED = "--num_workers=128 --num_chunks=1000 --compile=True"
+
+
+def job_process(run, array, task):
+    """The client's process of a running task (this machine is every node)."""
+    job = run.cluster.jobs(array=array)[f"{array}_{task}"]["id"]
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/environ") as environ, open(f"/proc/{entry}/cmdline") as words:
+                    if f"SLURM_JOB_ID={job}\0" in environ.read() and "generate_images.py" in words.read():
+                        return int(entry)
+            except OSError:
+                pass
+    raise AssertionError(f"no process of task {task}")
+
+
+def running(run, array):
+    """The running tasks: {"4_1": {"state", "node", "id"}}."""
+    return {name: job for name, job in run.cluster.jobs(array=array).items() if job["state"] == "RUNNING"}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_the_published_commands(make_run, server):
+    """Both ways to sbatch the server, and the published array of 1,000 tasks, 128 at a time, which this cluster's MaxArraySize splits in two."""
+    run = make_run(prompts=3, images=200)
+    run.shell(SERVERS[server])
+    run.submit(PUBLISHED, images="--max_chunk_size=512")
+    run.wait_done()
+    assert len(run.arrays()) == 2
+    assert "cancelled" in run.shell("python generate/generate_images.py scenes.json --cancel")  # or 990 tasks would each start, find nothing to do and end
+    run.wait_ended()
+    run.check()
+
+
+def test_one_command_with_start_server(run):
+    run.submit("--num_workers=3 --num_chunks=5 --start_server")
+    run.wait_done()
+    run.wait_ended()  # tasks that find nothing left end by themselves
+    run.check()
+    assert "24 of 24 prompts done" in run.shell("python generate/generate_images.py scenes.json --status")
+
+
+@pytest.mark.parametrize("grace_s", [0, pytest.param(4, marks=pytest.mark.soak)])
+def test_preemption(run, grace_s):
+    """A job of a higher partition takes two nodes in the middle of the run. With a grace time a client hears nothing until it ends."""
+    run.cluster.run("scontrol", "update", "PartitionName=all", f"GraceTime={grace_s}")
+    run.start_server()
+    array = run.submit(FAKE_BATCH_S="0.5")
+    run.wait_images(8)
+    run.cluster.run("sbatch", "--partition=high", "--nodes=2", "--gres=gpu:1", "--exclusive", "--output=/dev/null", "--wrap=sleep 8")
+    run.wait_done()
+    run.wait_ended()
+    restarted = [name for name, text in run.logs().items() if name.startswith(f"{array}_") and "PREEMPTION" in text]
+    assert len(restarted) >= 2
+    run.check()
+
+
+def test_requeue_scancel_and_sigkill(run):
+    """scontrol requeue of one task, scancel of another, scancel of the task whose job id is the array's, SIGKILL of a client, in one run."""
+    run.start_server()
+    array = run.submit("--num_workers=4 --num_chunks=4", FAKE_BATCH_S="1")
+    run.wait_images(8)
+    tasks = running(run, array)
+    last = next(name for name, job in tasks.items() if job["id"] == array)
+    first, second, third = (name for name in tasks if name != last)
+    run.cluster.run("scontrol", "requeue", first)
+    run.cluster.run("scancel", last)
+    os.kill(job_process(run, array, third.split("_")[1]), signal.SIGKILL)
+    time.sleep(1)
+    assert second in running(run, array)  # nobody acted on the whole array
+    run.wait_done()
+    run.wait_ended()
+    given_back = run.status()["given_back"]
+    assert given_back.get("expired") or given_back.get("gone"), given_back  # the killed client's
+    run.check()
+
+
+def test_a_node_crashes_and_returns(run):
+    """The machine's jobs die with it; SLURM says RUNNING for half a minute more. The leases go back by their own clock."""
+    run.start_server()
+    array = run.submit("--num_workers=4 --num_chunks=4", FAKE_BATCH_S="0.5")
+    run.wait_images(8)
+    name, node = next((name, job["node"]) for name, job in running(run, array).items())
+    run.cluster.control("kill-node", node)
+    run.wait_done()  # by the other three
+    run.cluster.control("start-node", node)
+    run.wait_ended(90)  # the crashed task was requeued by SLURM, finds nothing left and ends
+    assert run.status()["given_back"].get("expired")
+    run.check()
+
+
+def test_a_node_with_a_broken_gpu_does_not_eat_the_array(make_run, tmp_path):
+    """n0 draws black images: it is given at most 2 of 40 tasks, its indices are drawn elsewhere, it is probed, and used again once healed."""
+    run = make_run(prompts=40)
+    broken = tmp_path / "broken"
+    broken.touch()
+    run.start_server("--ttl_s 6 --beat_s 1 --probe_s 4")
+    array = run.submit("--num_workers=4 --num_chunks=40", FAKE_BLACK=".", FAKE_BROKEN_HOSTS="n0", FAKE_BROKEN_FILE=str(broken), FAKE_BATCH_S="0.3")
+    run.cluster.wait(lambda: (document := run.document()) and [q["host"] for q in document["quarantined"]] == ["n0"], 60, "n0's quarantine")
+    run.cluster.wait(lambda: run.images_drawn() >= 80, 90, "half of the images, drawn elsewhere")
+    assert "n0" in run.cluster.run("scontrol", "show", "job", array, check=False).split("ExcNodeList=")[1].split()[0]
+    on_bad = {name for name, text in run.logs().items() if name.startswith(array) and "n0" in text}
+    broken.unlink()
+    run.cluster.wait(lambda: (document := run.document()) and not document["quarantined"], 60, "the probe that finds n0 healed")
+    run.wait_done()
+    run.wait_ended()
+    assert len(on_bad) <= 2, on_bad
+    assert any(sample["hostname"] == "n0" for sample in run.samples())  # used again
+    run.check()
+
+
+def test_the_server_moves_to_another_node(run):
+    """The server's node goes away; SLURM starts it again elsewhere, at another address, with its ledger. Clients find it."""
+    job = run.start_server(nodes="main-node,spare-node --nodes=1")
+    run.submit(FAKE_BATCH_S="0.5")
+    run.wait_images(8)
+    before = run.document()["server"]
+    run.cluster.run("scontrol", "update", f"NodeName={run.cluster.jobs()[job]['node']}", "State=DOWN", "Reason=test")
+    run.wait_done()
+    run.wait_ended()
+    after = run.document()["server"]
+    assert after["epoch"] > before["epoch"] and after["run_id"] == before["run_id"] and after["pid"] != before["pid"]
+    run.check()
+
+
+# ---------------------------------------------------------------- slower ones, by `make soak`
+
+
+@pytest.mark.soak
+def test_slurmd_dies_alone(run):
+    """The old process lives on while SLURM starts the same job, restart + 1, elsewhere: two clients with one job id."""
+    run.start_server()
+    array = run.submit("--num_workers=4 --num_chunks=4", images="--max_chunk_size=1", FAKE_BATCH_S="4")
+    run.wait_images(4)
+    name, node = next((name, job["node"]) for name, job in running(run, array).items())
+    run.cluster.control("kill-node", "--keep-jobs", node)
+    run.wait_done(200)
+    run.cluster.control("start-node", node)
+    run.wait_ended(90)
+    run.check()
+
+
+@pytest.mark.soak
+def test_slurmctld_is_down_for_a_while(run):
+    """squeue fails: nothing is known, so nothing is taken from anybody."""
+    run.start_server()
+    run.submit("--num_workers=4 --num_chunks=4", FAKE_BATCH_S="2")
+    run.wait_images(4)
+    time.sleep(6)  # slurmctld saves its state lazily: jobs submitted in the last seconds before its death are lost with it
+    run.cluster.control("kill-node", "slurmctld")
+    time.sleep(20)
+    run.cluster.control("start-node", "slurmctld")
+    run.wait_done()
+    run.wait_ended()
+    assert not any(run.status()["given_back"].values())
+    run.check()
+
+
+def test_squeue_answers_an_empty_list(run, tmp_path):
+    """The server's squeue says that nobody runs any more (as after a purge of slurmctld's state): clients that beat keep their leases."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "squeue").write_text(f"#!/bin/sh\n[ -e {tmp_path}/empty ] || exec {run.cluster.run('which', 'squeue')} \"$@\"\n")
+    (tmp_path / "bin" / "squeue").chmod(0o755)
+    run.start_server(PATH=f"{tmp_path}/bin:{run.env['PATH']}")
+    run.submit("--num_workers=4 --num_chunks=4", FAKE_BATCH_S="0.5")
+    run.wait_images(8)
+    (tmp_path / "empty").touch()
+    run.wait_done()
+    run.wait_ended()
+    assert not any(run.status()["given_back"].values())
+    run.check()
+
+
+@pytest.mark.soak
+def test_the_time_limit(run):
+    """Each task has one minute: it gives back what it cannot finish and has itself requeued, so that four tasks are enough for all."""
+    run.start_server()
+    array = run.submit("--num_workers=4 --num_chunks=4 --time=1", FAKE_BATCH_S="10")
+    run.wait_done(400)
+    run.wait_ended()
+    assert all("TIME LIMIT" not in text for text in run.logs().values())
+    assert any("asking SLURM to requeue" in text for name, text in run.logs().items() if name.startswith(array))
+    run.check()
+
+
+@pytest.mark.soak
+def test_a_thousand_tasks_to_the_end(run):
+    """The published array with nobody to cancel it: 990 tasks find nothing to do and say so."""
+    run.start_server()
+    run.submit("--num_workers=128 --num_chunks=1000")
+    run.wait_done()
+    run.wait_ended(1500)
+    run.check()
+
+
+@pytest.mark.soak
+def test_the_tiny_model(make_run):
+    """The real pipeline code on the nodes: the trained tiny model, in place of the FakePipeline."""
+    run = make_run(prompts=3)
+    run.start_server("--ttl_s 60 --beat_s 5")
+    run.pipeline = "--model=tiny"
+    run.submit("--num_workers=2 --num_chunks=2")
+    run.wait_done(300)
+    run.wait_ended()
+    run.check()
