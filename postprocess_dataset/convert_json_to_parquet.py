@@ -17,12 +17,13 @@ import os
 import shutil
 import sys
 
+import table
 from options import Options
 from progress import Progress
 from publish import Draft
 
 
-def main():
+def main(as_script=False):
     parser = Options(__doc__)
     parser.add_argument("paths", nargs="+", metavar="DIR", help="dataset folders; the last argument is OUTPUT.parquet unless --output_path is given")
     parser.add_argument("--output_path", "--output-path", metavar="OUTPUT.parquet")
@@ -42,6 +43,8 @@ def main():
         parser.error("--update goes neither with --rebuild nor with --part")
     if args.finish and not args.part:
         parser.error("--finish needs the number of pieces: --part 0/N")
+    if as_script:
+        table.leave_pandas_out()
     try:
         folders = folders_of(args.paths)
         os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
@@ -155,7 +158,6 @@ class Conversion:
 def convert(folders, output, args):
     """The table, or one part of it, or what is new in it. Returns the exit status."""
     import increment
-    import table
     from dataset_folder import stems, walk
 
     facts = table.facts(output) if os.path.exists(output) else None
@@ -254,8 +256,6 @@ def publish(work, rows, rejects, gone, scanned_ns, output, known, facts, args):
 def finish(folders, output, args):
     """Put the parts of all tasks together in a directory of part files, sorted and numbered as one run would. Returns the exit status."""
     import increment
-    import table
-
     n = args.part[1]
     parts = [os.path.join(f"{output}.parts", f"part-{i:05d}-of-{n:05d}.parquet") for i in range(n)]
     missing = [str(i) for i, path in enumerate(parts) if not os.path.exists(f"{path}.state.json")]
@@ -313,4 +313,4 @@ def finish(folders, output, args):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(as_script=True))

@@ -14,11 +14,12 @@ import os
 import shutil
 import sys
 
+import table
 from options import Options
 from progress import Progress
 
 
-def main():
+def main(as_script=False):
     parser = Options(__doc__)
     parser.add_argument("--parquet_file", required=True, help="the table: a parquet file or a directory of part files")
     parser.add_argument("--base_dir", default=".", help="where a relative image_path, or KEY.jpg, begins (default: here)")
@@ -39,6 +40,8 @@ def main():
             parse_split(args.split)
     except ValueError:
         parser.error(f"--split {args.split}: give names and shares that make 1, as in train=0.98,val=0.02")
+    if as_script:
+        table.leave_pandas_out()
     try:
         return convert(args)
     except OSError as error:
@@ -63,8 +66,6 @@ def convert(args):
     """All shards, or one part of them, or the check that all are there. Returns the exit status."""
     import increment
     import shards
-    import table
-
     files = table.files(args.parquet_file)
     os.makedirs(args.output_dir, exist_ok=True)
     gone = {line["__key__"] for line in increment.load_lines(f"{args.parquet_file.rstrip('/')}.gone.jsonl")}
@@ -95,7 +96,6 @@ def plan_of(args, files, gone):
 
     import pyarrow.parquet as pq
     import shards
-    import table
     from publish import Draft
 
     identity, options = table.identity(args.parquet_file), {"shard_size_mb": args.shard_size_mb, "split": args.split, "shuffle_seed": args.shuffle_seed}
@@ -135,8 +135,6 @@ def plan_of(args, files, gone):
 
 def generations_of(path, rows, old):
     """Rows of the first conversion and of each update: what is shuffled together. What `old`, an earlier plan, says of its rows stands."""
-    import table
-
     facts, before = table.facts(path), old["generations"] if old else []
     said = facts["generations"] if facts and sum(facts["generations"]) == rows else [rows]
     return said if said[:len(before)] == before else before + [rows - sum(before)] * (rows > sum(before))
@@ -164,7 +162,6 @@ def write(args, plan, todo, gone):
     from concurrent.futures.process import BrokenProcessPool
 
     import shards
-    import table
     from publish import Draft
 
     files = table.files(args.parquet_file)
@@ -206,13 +203,13 @@ def begin_worker(images, size):
 
     COUNTED[:] = images, size
     if parent := multiprocessing.parent_process():  # a killed parent takes its workers along
+        table.leave_pandas_out()
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def one_shard(output, shard, files, base_dir, gone, parquet_file, identity):
     """Write a shard, then its done mark."""
     import shards
-    import table
 
     def counted(images, size):
         for counter, more in zip(COUNTED, (images, size)):
@@ -227,4 +224,4 @@ def one_shard(output, shard, files, base_dir, gone, parquet_file, identity):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(as_script=True))
