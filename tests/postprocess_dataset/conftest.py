@@ -1,0 +1,142 @@
+"""Data sets as a run leaves them and as the published scripts left them, and both converters, in this process or as real ones."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "postprocess_dataset"
+
+
+class Folder:
+    """Makes samples. `published` ones lie flat, with an absolute image_path and without the newer fields."""
+
+    def __init__(self, path, published=False, input_file="HPDv2.json"):
+        self.path, self.published, self.input_file = Path(path), published, input_file
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not published:
+            (self.path / "dataset.yaml").write_text("name: HPDv2\n")
+
+    def place(self, prompt, augmentation):
+        """The sample's path without extension."""
+        folder = self.path if self.published else self.path / f"{prompt // 1000:06d}"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{prompt}_{augmentation}"
+
+    def image(self, prompt, augmentation, tag=""):
+        """A small JPEG that is nobody else's."""
+        from PIL import Image
+
+        data = io.BytesIO()
+        Image.new("RGB", (8, 8), (prompt % 256, augmentation % 256, 77)).save(data, "JPEG", comment=f"{self.path.name} {prompt} {augmentation} {tag}".encode())
+        return data.getvalue()
+
+    def record(self, prompt, augmentation, image):
+        place = self.place(prompt, augmentation)
+        record = {
+            "prompt_index": prompt, "augmentation_idx": augmentation, "original_prompt": f"a café, no. {prompt}", "augmented_prompt": f"a café, no. {prompt}, take “{augmentation}”",
+            "is_augmented": augmentation > 0, "model_name": "stabilityai/stable-diffusion-3-medium-diffusers", "llm_model_name": "gemma2" if augmentation else None,
+            "height": 8, "width": 8, "input_file": self.input_file, "hostname": "node1", "image_path": f"{place}.jpg", "gpu_name": "L40S",
+            "generation_timestamp": "2026-01-02T03:04:05+00:00"}
+        if not self.published:
+            record |= {"image_path": f"{place.parent.name}/{place.name}.jpg", "source": ["hpd", "sac"], "seed": 2**62 + prompt, "num_inference_steps": 28,
+                       "guidance_scale": 7, "dtype": "bfloat16", "batch_size": 4, "library_versions": "torch 2.13.0", "image_sha256": hashlib.sha256(image).hexdigest(),
+                       "slurm_job_id": "77", "lease": "3-12"}
+        return record
+
+    def add(self, prompt, augmentation=0, **changes):
+        image = self.image(prompt, augmentation)
+        record = self.record(prompt, augmentation, image) | changes
+        place = self.place(prompt, augmentation)
+        place.with_suffix(".jpg").write_bytes(image)
+        place.with_suffix(".json").write_text(json.dumps(record))
+        return place
+
+    def fill(self, prompts, images=2):
+        """Samples in an order that is nobody's, as many workers leave them."""
+        for prompt in sorted(prompts, key=lambda p: hashlib.md5(str(p).encode()).digest()):
+            for augmentation in range(images):
+                self.add(prompt, augmentation)
+        return self
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return lambda name="HPDv2", published=False, input_file="HPDv2.json": Folder(tmp_path / name, published, input_file)
+
+
+class Ended:
+    def __init__(self, status, out, err):
+        self.status, self.out, self.err = status, out, err
+
+
+def called(module, args):
+    """A script's main() in this process: its exit status and what it printed."""
+    import importlib
+
+    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = [f"{module}.py", *map(str, args)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = importlib.import_module(module).main()
+    except SystemExit as end:
+        status = end.code
+        if isinstance(status, str):
+            err.write(status + "\n")
+            status = 1
+    finally:
+        sys.argv = before
+    return Ended(status, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def to_parquet():
+    return lambda *args: called("convert_json_to_parquet", args)
+
+
+@pytest.fixture
+def to_tars():
+    """One worker, in this process, unless --num_workers says otherwise."""
+    return lambda table, base, output, *args: called("convert_parquet_to_wds", (
+        "--parquet_file", table, "--base_dir", base, "--output_dir", output, *(() if "--num_workers" in args else ("--num_workers", 1)), *args))
+
+
+@pytest.fixture
+def process():
+    """A script as a real process: process("convert_json_to_parquet", args…, env={…}, cwd=…)."""
+    def run(script, *args, env=None, **kwargs):
+        return subprocess.run([sys.executable, str(SCRIPTS / f"{script}.py"), *map(str, args)], capture_output=True, text=True, timeout=120,
+                              env={**os.environ, **(env or {})}, **kwargs)
+    return run
+
+
+@pytest.fixture
+def rows_of():
+    """The table's rows as dictionaries."""
+    def read(path):
+        import table
+
+        return [row for batch in table.read_rows(table.files(path)) for row in batch.to_pylist()]
+    return read
+
+
+@pytest.fixture
+def tar_members():
+    """{name: bytes} of all the shards of a folder, in their order; a name that stands twice fails."""
+    import tarfile
+
+    def read(output, stem="output_dataset"):
+        members = {}
+        for path in sorted(Path(output).glob(f"{stem}_*.tar")):
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    assert member.name not in members
+                    members[member.name] = tar.extractfile(member).read()
+        return members
+    return read
