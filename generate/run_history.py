@@ -2,6 +2,7 @@
 
     history = RunHistory(output_root / ".server" / "history.json")
     history.observe(now, unix_s, images={"HPDv2": 1200}, workers=[{"client_id": "c1", "dataset": "HPDv2", "images": 40}])
+    history.save(now)
     history.per_hour("HPDv2"), history.worker_per_hour("c1"), history.points("HPDv2")
 
 Only the line is kept on disk (at most 300 points a data set, whatever the run's length); the rates are learnt again in a minute.
@@ -53,9 +54,6 @@ class RunHistory:
         self.workers = {client: samples for client, samples in self.workers.items() if client in seen}
         for worker in workers:
             _sample(self.workers.setdefault(worker["client_id"], deque()), now, worker["images"] or 0, WORKER_SPACING_S)
-        if self.saved_at is None or now - self.saved_at >= SAVE_EVERY_S:
-            self.saved_at = now
-            self.save()
 
     def points(self, name):
         return self.lines.get(name, {"points": []})["points"]
@@ -75,8 +73,11 @@ class RunHistory:
         samples = self.workers.get(client_id, ())
         return samples[-1][0] - samples[0][0] if samples else 0
 
-    def save(self):
-        """Write the line; a full disk costs its newest points, never the server."""
+    def save(self, now):
+        """Write the line, at most every half minute; a full disk costs its newest points, never the server."""
+        if self.saved_at is not None and now - self.saved_at < SAVE_EVERY_S:
+            return
+        self.saved_at = now
         draft = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         try:
             with open(draft, "w") as file:

@@ -19,6 +19,7 @@ import re
 import threading
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import samples
 import status_document
@@ -27,6 +28,7 @@ from run_history import RunHistory
 
 PAGE = Path(__file__).resolve().parent / "page"
 EVERY_S = 2.0
+NEWEST_EVERY_S = 6.0  # more often, a run on many GPUs would change all pictures before one has looked at them
 NEWEST = 8  # prompts whose newest image is shown
 STALE_S = 30  # a ledger that has not answered for this long hangs on its disk
 COOKIE_DAYS = 60
@@ -131,8 +133,8 @@ def _inside(output_root, dataset, stem, suffix):
     if not STEM.fullmatch(stem) or dataset in ("", ".", "..") or "/" in dataset or "\0" in dataset:
         abort(404)
     folder = dataset_folder(output_root, dataset)
-    path = folder / samples.folder_name(int(stem.split("_")[0])) / f"{stem}{suffix}"
-    real = path.resolve()
+    index, aug = map(int, stem.split("_"))
+    real = samples.path_of(folder, index, aug, suffix).resolve()
     if folder.is_symlink() or folder.resolve() not in real.parents or not real.is_file():
         abort(404)
     return real
@@ -170,11 +172,11 @@ class Watch:
     def start(self):
         with self.starting:
             if not self.threads:
-                self.threads = [threading.Thread(target=self._repeat, args=(step,), daemon=True) for step in (self.look, self.find_newest)]
+                self.threads = [threading.Thread(target=self._repeat, args=step, daemon=True) for step in ((self.look, EVERY_S), (self.find_newest, NEWEST_EVERY_S))]
                 for thread in self.threads:
                     thread.start()
 
-    def _repeat(self, step):
+    def _repeat(self, step, pause_s):
         told = None
         while True:
             try:
@@ -184,10 +186,11 @@ class Watch:
                 if str(error) != told:
                     log.warning("status page: %s: %s", type(error).__name__, error)
                     told = str(error)
-            time.sleep(EVERY_S)
+            time.sleep(pause_s if self.document else 0.2)  # the first images show as soon as there is a first document
 
     def look(self):
         document, self.candidates = self.server.look(self._look)
+        self.history.save(time.monotonic())
         self._add_prompts(document["set_aside"]["rows"])
         document["newest"] = self.newest
         self.document, self.made_at = document, time.monotonic()
@@ -199,9 +202,9 @@ class Watch:
         running = [w for w in workers if w["dataset"]]
         active = {name for name in names if counts[name]["leased"]}
         self.history.observe(now, time.time(), {name: counts[name]["images"] for name in names}, running, active)
-        candidates = [(w["dataset"], index, None) for w in running[: 4 * NEWEST] for index in list(w["drawing"] or ())[:1]]
+        candidates = [(w["dataset"], index) for w in running[: 2 * NEWEST] for index in list(w["drawing"] or ())[:1]]
         for name in names:
-            candidates += [(name, index, images) for index, images in ledger.recent(name, NEWEST)]
+            candidates += [(name, index) for index, _ in ledger.recent(name, NEWEST)]
         return status_document.status_document(ledger, self.server, now, self.history), candidates
 
     def read(self, workers_page, set_aside_page):
@@ -240,55 +243,54 @@ class Watch:
 
     def find_newest(self):
         """Newest image of each prompt that is being drawn or was finished last, beside the prompt's original."""
-        found, seen = [], set()
-        for dataset, index, images in list(self.candidates):
-            if (dataset, index) not in seen and len(seen) < 4 * NEWEST:
-                seen.add((dataset, index))
-                found += self._newest_of(dataset, index, images)
-        self.newest = sorted(found, key=lambda entry: entry["time"], reverse=True)[:NEWEST]
+        found = {}
+        for dataset, index in list(self.candidates):
+            if (dataset, index) not in found and len(found) < 4 * NEWEST:
+                found[dataset, index] = self._newest_of(dataset, index)
+        self.newest = sorted(filter(None, found.values()), key=lambda entry: entry["time"], reverse=True)[:NEWEST]
 
-    def _newest_of(self, dataset, index, images):
-        folder = dataset_folder(self.server.output_root, dataset)
-        record = samples.read_texts(folder, index)
-        if not record:
-            return []
-        texts = record["texts"]
-        aug = self._last_drawn(folder, index, len(texts))
+    def _newest_of(self, dataset, index):
+        folder, record = dataset_folder(self.server.output_root, dataset), self._texts(dataset, index)
+        aug = record and last_drawn(folder, index, len(record["texts"]))
         if aug is None:
-            return []
-        path = _sample_path(folder, index, aug)
-        mtime = path.stat().st_mtime_ns
-        original = _sample_path(folder, index, 0)
-        return [
-            {
-                "dataset": dataset,
-                "index": index,
-                "aug": aug,
-                "prompt": texts[aug]["text"][: status_document.TEXT],
-                "original_prompt": record["original_prompt"][: status_document.TEXT],
-                "image": f"/image/{dataset}/{samples.stem(index, aug)}?v={mtime}",
-                "original": f"/image/{dataset}/{samples.stem(index, 0)}?v={original.stat().st_mtime_ns}" if aug and original.exists() else None,
-                "time": mtime / 1e9,
-            }
-        ]
-
-    def _last_drawn(self, folder, index, texts):
-        """Number of the last image drawn. They are drawn in order, so halving finds it in 8 looks at 200 images; a gap (an image given up)
-        may hide later ones, which only costs their showing."""
-        low, high = 0, texts
-        while low < high:
-            middle = (low + high) // 2
-            if _sample_path(folder, index, middle).exists():
-                low = middle + 1
-            else:
-                high = middle
-        return low - 1 if low else None
+            return None
+        try:
+            mtimes = [samples.path_of(folder, index, k, ".jpg").stat().st_mtime_ns for k in (aug, 0)]
+        except FileNotFoundError:  # a repair takes images away
+            return None
+        image, original = (f"/image/{quote(dataset)}/{samples.stem(index, k)}?v={mtime}" for k, mtime in zip((aug, 0), mtimes))
+        return {
+            "dataset": dataset,
+            "index": index,
+            "aug": aug,
+            "prompt": record["texts"][aug]["text"][: status_document.TEXT],
+            "original_prompt": record["original_prompt"][: status_document.TEXT],
+            "image": image,
+            "original": original if aug else None,
+            "time": mtimes[0] / 1e9,
+        }
 
     def _add_prompts(self, rows):
         for row in rows:
-            record = samples.read_texts(dataset_folder(self.server.output_root, row["dataset"]), row["index"])
+            record = self._texts(row["dataset"], row["index"])
             row["prompt"] = record["original_prompt"][: status_document.TEXT] if record else None
 
+    def _texts(self, dataset, index):
+        """The .prompts record, or None: not written yet, or broken, which the client that holds the index reports."""
+        try:
+            return samples.read_texts(dataset_folder(self.server.output_root, dataset), index)
+        except (OSError, ValueError):
+            return None
 
-def _sample_path(folder, index, aug):
-    return folder / samples.folder_name(index) / f"{samples.stem(index, aug)}.jpg"
+
+def last_drawn(folder, index, texts):
+    """Number of the last image drawn of an index with so many texts, or None. They are drawn in order, so halving finds it in 8 looks at 200
+    images; a gap (an image given up) may hide later ones, which only costs their showing."""
+    low, high = 0, texts
+    while low < high:
+        middle = (low + high) // 2
+        if samples.path_of(folder, index, middle, ".jpg").exists():
+            low = middle + 1
+        else:
+            high = middle
+    return low - 1 if low else None

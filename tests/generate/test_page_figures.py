@@ -51,7 +51,7 @@ def test_the_line_survives_a_restart_and_a_torn_file(tmp_path):
     history = RunHistory(path)
     for now in range(0, 300, 2):
         observe(history, now, now)
-    history.save()
+    history.save(300)
     again = RunHistory(path)
     assert again.points("set") == history.points("set") and len(again.points("set")) > 20
     for torn in (path.read_text()[:50], "[1, 2]", '{"set": {"points": 3}}', ""):
@@ -59,6 +59,7 @@ def test_the_line_survives_a_restart_and_a_torn_file(tmp_path):
         fresh = RunHistory(path)
         assert fresh.points("set") == [] and "history.json" in fresh.problem
         observe(fresh, 0, 5)
+        fresh.save(0)
         assert json.loads(path.read_text())["set"]["points"] == [[1_700_000_000, 5]]
     assert not list(tmp_path.glob(".*.tmp"))
 
@@ -66,6 +67,7 @@ def test_the_line_survives_a_restart_and_a_torn_file(tmp_path):
 def test_a_full_disk_stops_nothing(tmp_path):
     history = RunHistory(tmp_path / "missing folder" / "history.json")
     observe(history, 0, 1)
+    history.save(0)
     assert "not saved" in history.problem
     observe(history, 40, 50)
     assert len(history.points("set")) == 2

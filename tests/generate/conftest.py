@@ -1,0 +1,62 @@
+"""A real Chromium for the tests of the status page."""
+
+import os
+import shutil
+import time
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions", "--no-first-run"]
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if not CHROMIUM:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("Chromium is missing: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """open_page(url, width=1600, scheme="light") -> page; fails on an error in the browser's console that the test does not expect, and on
+    markup that came from the run."""
+    contexts, problems, expected = [], [], []
+
+    def open_(url, width=1600, scheme="light", expect=()):
+        expected.extend(expect)
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: message.type == "error" and problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("dialog", lambda dialog: (problems.append("a dialog: " + dialog.message), dialog.dismiss()))
+        page.goto(url)
+        return page
+
+    yield open_
+    for page in (page for context in contexts for page in context.pages):  # whatever came from the run was text, never markup
+        assert page.evaluate("typeof window.evil") == "undefined"
+        assert page.evaluate("[...document.scripts].map(script => new URL(script.src).pathname)") == ["/page.js"]
+        assert page.evaluate("document.querySelectorAll('main b b, main img[src=x]').length") == 0
+    for context in contexts:
+        context.close()
+    assert [problem for problem in problems if not any(part in problem for part in expected)] == []
+
+
+@pytest.fixture(scope="session")
+def until():
+    """until(page, expression, arg=None, seconds=60): wait for a JavaScript expression; page.wait_for_function needs the eval that the page's policy forbids."""
+
+    def wait(page, expression, arg=None, seconds=60):
+        end = time.monotonic() + seconds
+        while not page.evaluate(expression, arg):
+            assert time.monotonic() < end, f"waited {seconds} s for {expression}"
+            time.sleep(0.02)
+
+    return wait

@@ -1,0 +1,181 @@
+"""The status page in a real Chromium over a made-up run (tests/fakes/fake_run.py): its looks at phone and desk width, accessibility, a run of
+1,000 workers with 50,000 prompts set aside, a storm, and memory over many polls."""
+
+import json
+import os
+import threading
+import urllib.request
+from pathlib import Path
+
+import fake_run
+import pytest
+from fake_run import EVIL
+
+AXE = Path(__file__).resolve().parent.parent / "node_modules" / "axe-core" / "axe.min.js"
+pytestmark = pytest.mark.xdist_group("page")
+
+
+@pytest.fixture
+def start(tmp_path):
+    runs = []
+
+    def start_(**kwargs):
+        runs.append(fake_run.serve(tmp_path, **kwargs))
+        return runs[-1]
+
+    yield start_
+    for run in runs:
+        run.close()
+
+
+def link(run):
+    return f"http://127.0.0.1:{run.port}/?token={run.token}"
+
+
+def status(run, query="", timeout=20):
+    request = urllib.request.Request(f"http://127.0.0.1:{run.port}/status{query}", headers={"Authorization": f"Bearer {run.token}"})
+    with urllib.request.urlopen(request, timeout=timeout) as answer:
+        return json.loads(answer.read())
+
+
+@pytest.mark.parametrize("width", [400, 1600])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_accessible_at_every_width_and_scheme(start, open_page, width, scheme):
+    """axe-core finds no violation on the page, in a storm, and in the viewer; nothing is wider than the screen; PAGE_SCREENSHOTS=folder keeps pictures."""
+    if not AXE.exists():
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("axe-core is missing: npm install --prefix tests axe-core (make test does it)")
+    run = start()
+    page = open_page(link(run), width, scheme)
+    page.wait_for_selector("#newest li")
+    assert EVIL in page.inner_text("#set-aside") and 'gpu000"<b>' in page.inner_text("#workers")
+    keep(page, f"page_{width}_{scheme}")
+    no_violation(page)
+    if width == 1600:
+        page.locator("#newest li").nth(1).locator("button").nth(1).click()
+        page.wait_for_selector("#viewer-facts dd")
+        keep(page, f"viewer_{width}_{scheme}")
+        no_violation(page)
+        page.keyboard.press("Escape")
+    run.ledger.storm = True
+    page.wait_for_selector("#weather:not([hidden])")
+    text = page.inner_text("#weather")
+    assert "No space left on device" in text and "df -h" in text and "812345_7.out" in text and page.title().startswith("⚠")
+    top = page.evaluate("[...document.querySelectorAll('main > :not([hidden])')][0].id")
+    assert top == "weather"  # the first thing on the page
+    keep(page, f"storm_{width}_{scheme}")
+    no_violation(page)
+
+
+def no_violation(page):
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run(document)")
+    assert [(v["id"], [node["html"][:200] for node in v["nodes"]]) for v in found["violations"]] == []
+    assert len(found["passes"]) > 15
+
+
+def keep(page, name):
+    if os.environ.get("PAGE_SCREENSHOTS"):
+        page.screenshot(path=os.path.join(os.environ["PAGE_SCREENSHOTS"], f"{name}.png"), full_page=not name.startswith("viewer"))
+
+
+def test_a_thousand_workers_and_fifty_thousand_set_aside_come_in_pages(start, open_page, until):
+    run = start(workers=1000, set_aside=50_000)
+    page = open_page(link(run))
+    page.wait_for_selector("#set-aside tr")
+    assert page.locator("#workers tr").count() == 50 and page.locator("#set-aside tr").count() == 10
+    assert "1,000 clients beat" in page.inner_text("#workers-summary") and "50,000" in page.inner_text("#set-aside-heading")
+    page.click("#set-aside-pager button:last-child")
+    until(page, "document.querySelector('#set-aside small').textContent.endsWith(' 10')")
+    page.click("#workers-pager button:last-child")
+    until(page, "document.querySelector('#workers-pager span').textContent === 'Page 2 of 20'")
+    assert page.locator("#set-aside-pager span").inner_text() == "Page 2 of 5,000"
+    page.click("#workers-pager button:first-child")
+    until(page, "document.querySelector('#workers-pager span').textContent === 'Page 1 of 20'")
+
+    last = status(run, "?set_aside_page=4999&workers_page=19")
+    assert [row["index"] for row in last["set_aside"]["rows"]] == list(range(49_990, 50_000)) and len(last["workers"]["rows"]) == 50
+    assert len(json.dumps(last)) < 200_000
+    run.ledger.rows_read = 0
+    for _ in range(20):
+        status(run, "?set_aside_page=77")
+    assert run.ledger.rows_read <= 10 * 20, "a poll reads one page, not all"
+
+
+def test_a_poll_waits_for_no_lock_and_holds_none(start):
+    """While the ledger is busy, /status answers with its last look; while 50 polls are under way, the ledger is free."""
+    run = start()
+    first = status(run)
+    with run.lock:
+        assert status(run, timeout=5)["datasets"][0]["name"] == first["datasets"][0]["name"]
+    looks, look = [], run.look
+    run.look = lambda function: (looks.append(1), look(function))[1]
+    threads = [threading.Thread(target=status, args=(run,)) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(looks) < 25, "polls share the looks of one thread"
+
+
+def test_a_ledger_that_hangs_is_the_weather(start, open_page, monkeypatch):
+    import status_page
+
+    monkeypatch.setattr(status_page, "STALE_S", 3)
+    run = start()
+    page = open_page(link(run))
+    page.wait_for_selector(".dataset")
+    with run.lock:
+        page.wait_for_selector("#weather.bad")
+        assert "has not answered for" in page.inner_text("#weather") and page.is_visible(".dataset")
+    page.wait_for_selector("#weather", state="hidden")
+
+
+def test_slow_workers_come_first_and_stand_out(start, open_page, monkeypatch):
+    import status_document
+
+    monkeypatch.setattr(status_document, "SLOW_AFTER_S", 0)
+    run = start()
+    ticking = threading.Event()
+    threading.Thread(target=lambda: [setattr(run.ledger, "step", run.ledger.step + 1) for _ in iter(lambda: ticking.wait(0.5), True)], daemon=True).start()
+    page = open_page(link(run))
+    page.wait_for_selector("#workers tr.slow", timeout=30_000)
+    ticking.set()
+    assert page.locator("#workers tr.slow").count() == 1 and "GPU-8f3c0007" in page.locator("#workers tr").first.inner_text()
+    assert "slow" in page.locator("#workers tr").first.inner_text() and "1 slow" in page.inner_text("#workers-summary")
+
+
+def memory_over(page, run, polls, until):
+    """[(polls, bytes of the JavaScript heap, DOM nodes)] at each quarter, the page's clock running ahead of the world's."""
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+    measured = []
+    for k in range(polls):
+        run.ledger.step += 1
+        run.ledger.n_workers = 10 + k % 30  # rows come and go; each quarter ends with as many
+        before = page.evaluate("Number(document.documentElement.dataset.polls)")
+        page.clock.run_for(2100)
+        until(page, "before => Number(document.documentElement.dataset.polls) > before", before)
+        if (k + 1) % (polls // 4) == 0:
+            session.send("HeapProfiler.enable")
+            session.send("HeapProfiler.collectGarbage")
+            metrics = {metric["name"]: metric["value"] for metric in session.send("Performance.getMetrics")["metrics"]}
+            measured.append((k + 1, metrics["JSHeapUsedSize"], metrics["Nodes"]))
+    return measured
+
+
+@pytest.mark.parametrize("polls", [120, pytest.param(2000, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])])
+def test_memory_stays_flat(start, open_page, until, polls, monkeypatch):
+    import status_page
+
+    monkeypatch.setattr(status_page, "EVERY_S", 0.02)  # a new document for nearly every poll
+    monkeypatch.setattr(status_page, "NEWEST_EVERY_S", 0.5)
+    run = start()
+    page = open_page("about:blank")
+    page.clock.install()
+    page.goto(link(run))
+    page.wait_for_selector("[data-polls]")
+    measured = memory_over(page, run, polls, until)
+    print(measured)
+    (_, heap, nodes), (_, heap_end, nodes_end) = measured[1], measured[-1]
+    assert heap_end < heap * 1.1 + 300_000 and nodes_end < nodes + 200, measured
