@@ -1,0 +1,280 @@
+"""Combine the sources' prompts into one file: unique, filtered, without the validation set, in a seeded order.
+
+    python combine_prompts/combine.py prompts/image_reward.json prompts/sac.json prompts/pickscore.json prompts/HPDv2.json \\
+        --exclude prompts/gecko.json --output prompts/combined.json
+
+Writes a list of {"prompt", "source": [every source that has it]} (--plain: strings), beside it combined.report.json (counts per source and
+reason, licences, citations) and combined.removed.json (what was too near to the validation set or to another prompt, with its match).
+The order is shuffled, so that any prefix of the file is a fair sample of all sources. The same inputs and options give the same bytes.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import sys
+from argparse import SUPPRESS
+from collections import Counter
+from pathlib import Path
+
+from options import Options
+from prompts import FOLDER, fold, one_line, publish
+from sources import TERMS
+
+CHUNK = 5_000
+INLINE = 20_000  # fewer prompts than this are not worth starting processes
+
+
+def main():
+    options = Options(__doc__)
+    options.add_argument("inputs", nargs="+", type=Path, metavar="FILE", help="prompts files (JSON lists, or .txt with one prompt a line); a file's name is its source")
+    options.add_argument("--exclude", nargs="+", type=Path, default=[], metavar="FILE", help="validation sets: nothing that is like a prompt of these gets in")
+    options.add_argument("--output", type=Path, default=FOLDER / "combined.json", help="default: %(default)s")
+    options.flag("--plain", "write strings instead of objects")
+    options.add_argument("--seed", type=int, default=0, help="of the order (default: %(default)s)")
+    options.add_argument("--language", choices=("en", "any"), default="en", help="keep English prompts, or any (default: %(default)s)")
+    options.add_argument("--min_words", type=int, default=3, help="default: %(default)s")
+    options.add_argument("--max_words", type=int, default=200, help="default: %(default)s")
+    options.add_argument("--min_chars", type=int, default=8, help="default: %(default)s")
+    options.add_argument("--max_chars", type=int, default=1000, help="default: %(default)s")
+    three = ("drop", "flag", "keep")
+    options.add_argument("--profanity", choices=three, default="drop", help="alt-profanity-check above 0.8: drop, flag ({'flags': ['profanity']}) or keep (default: %(default)s)")
+    options.add_argument("--sexual", choices=three, default="drop",
+                         help="sexual content by a short list: drop, flag or keep (default: %(default)s); together with an age word for minors it is always dropped")
+    options.flag("--near_duplicates", "drop near duplicates (MinHash LSH, 0.7, same subject)", default=True)
+    options.add_argument("--num_workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: the cores, %(default)s)")
+    options.add_argument("--chunk", type=int, default=CHUNK, help=SUPPRESS)
+    args = options.parse_args()
+
+    refuse_overwriting(args)
+    problems = []
+    items, sources, invalid = read_inputs(args, problems)
+    excluded = read_excluded(args)
+    report = {name: Counter(read=count, **({"not a prompt": invalid[name]} if invalid[name] else {})) for name, count in sources.items()}
+    unique = exact(items, report)
+    verdicts = judge([item["prompt"] for item in unique], excluded, args)
+    kept, removed = sort_out(unique, verdicts, args, report)
+    random.Random(args.seed).shuffle(kept)
+    for item in kept:
+        report[item["source"][0]]["kept"] += 1
+    if not kept:
+        raise SystemExit("combine: no prompt is left" + "".join(f"; {problem}" for problem in problems))
+
+    text = "[\n" + ",\n".join(json.dumps(item["prompt"] if args.plain else item, ensure_ascii=False) for item in kept) + "\n]\n"
+    beside = args.output.with_suffix("")
+    publish(f"{beside}.removed.json", json.dumps(removed, ensure_ascii=False, indent=1) + "\n")
+    publish(f"{beside}.report.json", json.dumps(summary(args, report, kept, text), ensure_ascii=False, indent=1) + "\n")
+    publish(args.output, text)
+    print_table(report)
+    print(f"wrote {args.output}, {beside}.report.json, {beside}.removed.json")
+    for problem in problems:
+        print(f"combine: {problem}", file=sys.stderr)
+    return 3 if problems else 0
+
+
+def refuse_overwriting(args):
+    written = {Path(f"{args.output.with_suffix('')}{end}").resolve() for end in ("", ".report.json", ".removed.json")} | {args.output.resolve()}
+    for path in args.inputs + args.exclude:
+        if path.resolve() in written:
+            raise SystemExit(f"combine: {path} is an input, and the output would overwrite it; choose another --output")
+    names = [path.stem for path in args.inputs]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise SystemExit(f"combine: two inputs are called {twice[0]}; a file's name is its source, so rename one")
+
+
+# ----------------------------------------------------------------------------- reading
+
+
+def read_inputs(args, problems):
+    """Return (list of (source, item), prompts read per source, items per source that are no prompts). A broken file is named; the others go on."""
+    items, sources, invalid = [], {}, Counter()
+    for path in args.inputs:
+        try:
+            found = read_file(path)
+        except (OSError, ValueError) as error:
+            problems.append(f"{path}: {one_line(error)}")
+            continue
+        sources[path.stem] = len(found)
+        for position, item in enumerate(found):
+            if isinstance(item, str):
+                item = {"prompt": item}
+            if not isinstance(item, dict) or not isinstance(item.get("prompt"), str) or not item["prompt"].strip():
+                if not invalid[path.stem]:
+                    problems.append(f"{path}: item {position}: not a prompt (a string, or an object with \"prompt\")")
+                invalid[path.stem] += 1
+            else:
+                items.append((path.stem, item))
+    problems += [f"{name}: {count - 1:,} more items that are no prompts" for name, count in invalid.items() if count > 1]
+    if not items:
+        raise SystemExit("combine: nothing to combine: " + "; ".join(problems or ["the inputs are empty"]))
+    return items, sources, invalid
+
+
+def read_excluded(args):
+    """The validation prompts. A broken file ends the run: without it the validation set would leak."""
+    prompts = []
+    for path in args.exclude:
+        try:
+            found = [item if isinstance(item, str) else item["prompt"] for item in read_file(path)]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise SystemExit(f"combine: --exclude {path}: {one_line(error)}; without it the validation set would leak, so nothing was written")
+        prompts += found
+    return prompts
+
+
+def read_file(path):
+    """The items of a prompts file. Raises OSError, or ValueError saying where it is broken."""
+    if not path.exists():
+        raise OSError("no such file")
+    data = path.read_bytes()
+    if path.suffix == ".txt":
+        lines = data.split(b"\n")
+        for number, line in enumerate(lines, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                raise ValueError(f"line {number} is not UTF-8")
+        return [line.decode().strip() for line in lines if line.strip()]
+    try:
+        found = json.loads(data)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 (line {data.count(bytes([10]), 0, error.start) + 1})")
+    except ValueError as error:
+        raise ValueError(f"not JSON: {one_line(error)}")
+    if not isinstance(found, list):
+        raise ValueError(f"not a JSON list but a {type(found).__name__}")
+    return found
+
+
+# ----------------------------------------------------------------------------- sorting out
+
+
+def exact(items, report):
+    """One item a folded text: the first one's spelling, all sources that have it."""
+    unique = {}
+    for source, item in items:
+        key = fold(item["prompt"]) or item["prompt"]
+        if key in unique:
+            report[source]["exact duplicate"] += 1
+            if source not in unique[key]["source"]:
+                unique[key]["source"].append(source)
+        else:
+            unique[key] = {**item, "prompt": item["prompt"], "source": [source]}
+    return list(unique.values())
+
+
+def judge(prompts, excluded, args):
+    """Yield, per prompt and in order, (reason or None, match, similarity, flags, folded text); with all cores where it is worth it."""
+    chunks = [prompts[i:i + args.chunk] for i in range(0, len(prompts), args.chunk)]
+    if len(prompts) < INLINE or args.num_workers < 2:
+        prepare(excluded, args)
+        results = map(judge_chunk, chunks)
+        yield from progress(results, len(prompts))
+        return
+    with multiprocessing.get_context("spawn").Pool(args.num_workers, prepare, (excluded, args)) as pool:
+        yield from progress(pool.imap(judge_chunk, chunks), len(prompts))
+
+
+def progress(results, total):
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit=" prompts", desc="filters", disable=None, mininterval=1) as bar:
+        for chunk in results:
+            yield from chunk
+            bar.update(len(chunk))
+
+
+def prepare(excluded, args):
+    from decontamination import Excluded
+
+    global EXCLUDED, ARGS
+    EXCLUDED, ARGS = Excluded(excluded, fold), args
+
+
+def judge_chunk(prompts):
+    import filters
+
+    profane = filters.profanity_scores(prompts) > filters.PROFANITY_SCORE if ARGS.profanity != "keep" else [False] * len(prompts)
+    return [judge_one(prompt, bool(bad), filters) for prompt, bad in zip(prompts, profane)]
+
+
+def judge_one(prompt, profane, filters):
+    folded = fold(prompt)
+    found = EXCLUDED.find(folded)
+    flags = []
+    if found:
+        return f"validation set: {found[0]}", found[1], found[2], flags, folded
+    if filters.sexualises_minors(prompt):
+        reason = "sexual content and an age word"
+    elif ARGS.sexual == "drop" and filters.explicit(prompt):
+        reason = "sexual content"
+    elif profane and ARGS.profanity == "drop":
+        reason = "profanity"
+    else:
+        reason = filters.length(prompt, ARGS)
+        if reason is None and ARGS.language == "en" and not filters.language_is_english(prompt):
+            reason = "not English"
+    if profane and ARGS.profanity == "flag":
+        flags.append("profanity")
+    if ARGS.sexual == "flag" and filters.explicit(prompt):
+        flags.append("sexual")
+    return reason, None, None, flags, folded
+
+
+def sort_out(unique, verdicts, args, report):
+    """Return (kept items, removed items with their matches), and count every reason under the item's first source."""
+    kept, foldeds, removed = [], [], []
+    for item, (reason, match, similarity, flags, folded) in zip(unique, verdicts):
+        if reason:
+            report[item["source"][0]][reason] += 1
+            if match is not None:
+                removed.append({"prompt": item["prompt"], "source": item["source"], "reason": reason, "match": match, "similarity": round(similarity, 3)})
+        else:
+            kept.append({**item, "flags": flags} if flags else item)
+            foldeds.append(folded)
+    if args.near_duplicates and kept:
+        import near_duplicates
+
+        twins = near_duplicates.find([item["prompt"] for item in kept], foldeds, near_duplicates.band_keys(*near_duplicates.hashes(foldeds)))
+        for position, (first, similarity) in twins.items():
+            item = kept[position]
+            report[item["source"][0]]["near duplicate"] += 1
+            removed.append({"prompt": item["prompt"], "source": item["source"], "reason": "near duplicate", "match": kept[first]["prompt"],
+                            "similarity": round(similarity, 3)})
+        kept = [item for position, item in enumerate(kept) if position not in twins]
+    return kept, removed
+
+
+# ----------------------------------------------------------------------------- telling
+
+
+def summary(args, report, kept, text):
+    """The report: deterministic (no time, no path), so that two runs can be compared."""
+    terms = lambda name: TERMS.get(name, {"name": name, "licence": "not known to this program: state it on the data set card"})
+    return {"output": args.output.name, "sha256": hashlib.sha256(text.encode()).hexdigest(), "kept": len(kept),
+            "in several sources": sum(len(item["source"]) > 1 for item in kept),
+            "options": {name: getattr(args, name) for name in ("seed", "language", "min_words", "max_words", "min_chars", "max_chars", "profanity", "sexual", "near_duplicates", "plain")},
+            "sources": {path.stem: {"sha256": sha256(path), "counts": dict(report[path.stem]), "terms": terms(path.stem)} for path in args.inputs if path.stem in report},
+            "excluded": {path.stem: {"sha256": sha256(path), "terms": terms(path.stem)} for path in args.exclude}}
+
+
+def sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def print_table(report):
+    """Counts per source; an item that several sources have counts under the first."""
+    reasons = list(dict.fromkeys(reason for counts in report.values() for reason in counts if reason not in ("read", "kept")))
+    rows = ["read", *reasons, "kept"]
+    width = max(map(len, rows))
+    names = list(report)
+    print(f"  {'':<{width}}" + "".join(f"  {name:>12}" for name in names) + f"  {'all':>12}")
+    for row in rows:
+        counts = [report[name][row] for name in names]
+        print(f"  {row:<{width}}" + "".join(f"  {count:>12,}" for count in counts) + f"  {sum(counts):>12,}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
