@@ -162,6 +162,13 @@ class JobClient:
             return AllDone(answer["error"])
         return Wait(answer["retry_after_s"], answer["error"])
 
+    def look(self):
+        """Whether there may be work, before a model is loaded: True, Wait(retry_after_s, reason) while the server compares, or AllDone. Grants nothing."""
+        answer = self._call("/get_indices", self.asked | {"chunk_size": 0, "llm": None})
+        if answer.get("all_done"):
+            return AllDone(answer["error"])
+        return True if "indices" in answer else Wait(answer["retry_after_s"], answer["error"])
+
     def repair(self, indices):
         """A Grant over exactly these indices, done or not, so that they can be redrawn; Wait while another client holds one of them."""
         answer = self._call("/repair", self.asked | {"indices": indices})
@@ -180,6 +187,8 @@ class JobClient:
     def fail(self, lease, results):
         """results: [{"index", "reason", "error"}], reason one of gpu, disk, llm, prompt, image, unknown. {index: "retry elsewhere", "set aside" or
         "stale"}; after it .quarantined_until_s says whether this worker is to sleep."""
+        longest = max(200, 500_000 // len(results))  # the server takes bodies of 1 MB
+        results = [result | {"error": str(result.get("error", ""))[:longest]} for result in results]
         answer = self._call("/fail", {"lease": lease, "results": results})
         if answer.get("stale"):
             self.lost.add(lease)
