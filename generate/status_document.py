@@ -176,7 +176,7 @@ def _quarantined(row, clock, server):
         "failures": row.get("failures"),
         "last_errors": [_error(error, clock) for error in row.get("errors") or ()][-3:],
         "log": log_of(row.get("worker") or {}),
-        "command": _command(server, "--release_quarantine"),
+        "command": _command(server, f"--release_quarantine {shlex.quote(row['host'] or '')}"),
     }
 
 

@@ -64,10 +64,7 @@ def blueprint(server):
     def only_with_token():
         if request.endpoint == "status_page.page" and "token" in request.args:
             return None
-        if not allowed():
-            text = "Open the link with the token: python generate/image_server.py --status shows it on a terminal.\n"
-            return Response(text, 401, mimetype="text/plain", headers={"WWW-Authenticate": "Bearer"})
-        return None
+        return None if allowed() else refusal()
 
     @pages.after_request
     def private(response):
@@ -80,7 +77,7 @@ def blueprint(server):
         if "token" not in request.args:
             return send_from_directory(PAGE, "index.html")
         if not _same(request.args["token"], server.token):
-            abort(401, "This is not this run's token: python generate/image_server.py --status shows the link.")
+            return refusal()
         response = make_response(redirect("/", 303))
         response.set_cookie(cookie, cookie_value, max_age=COOKIE_DAYS * 86400, httponly=True, samesite="Lax")
         return response
@@ -111,6 +108,11 @@ def blueprint(server):
         return Response(_inside(server.output_root, dataset, stem, ".json").read_bytes(), mimetype="application/json")
 
     return pages
+
+
+def refusal():
+    text = "Open the link with this run's token: python generate/image_server.py --status shows it on a terminal.\n"
+    return Response(text, 401, mimetype="text/plain", headers={"WWW-Authenticate": "Bearer"})
 
 
 def _same(given, wanted):

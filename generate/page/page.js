@@ -200,8 +200,8 @@ function list(parent, texts) {
   sync(parent, texts.map((text, k) => [k, text]), ([k]) => k, () => document.createElement("li"), (node, [, text]) => put(node, text));
 }
 
-const GOOD = new Set(["drawing", "healthy"]), BAD = new Set(["off", "lost", "failed"]);
-const pill = state => "span pill " + (GOOD.has(state) ? "good" : BAD.has(state) ? "bad" : "warn");
+const TONE = { drawing: "good", healthy: "good", waiting_llm: "warn", cooling: "warn", off: "bad" };
+const pill = state => `span pill ${TONE[state] || ""}`.trim();
 
 function showWorkers(workers) {
   const states = Object.entries(workers.by_state).map(([state, n]) => `${number(n)} ${state}`).join(", ");
@@ -251,10 +251,9 @@ const errorText = e => [when(e.time), `${e.times > 1 ? `${e.times} × ` : ""}${e
 function showTroubles(status) {
   const { quarantined, set_aside, errors } = status;
   el("quarantine-section").hidden = !quarantined.length;
-  put(el("quarantine-command"), quarantined.length ? quarantined[0].command : "");
   sync(el("quarantine"), quarantined, q => `${q.host} ${q.gpu}`, () => document.createElement("li"), (node, q) => {
     lines(node, [[[q.host, q.gpu].filter(Boolean).join(" "), "b"], [[q.since ? `since ${when(q.since)}` : "", q.probe_in_s != null ? `probe in ${duration(q.probe_in_s)}` : "",
-      q.failures ? `${number(q.failures)} failures` : "", logName(q.log)].filter(Boolean).join(", "), "div muted"], ...merged(q.last_errors).map((e, k) => [errorText(e), `div error e${k}`])]);
+      q.failures ? `${number(q.failures)} failures` : "", logName(q.log)].filter(Boolean).join(", "), "div muted"], ...merged(q.last_errors).map((e, k) => [errorText(e), `div error e${k}`]), [q.command, "pre command"]]);
   });
 
   el("set-aside-section").hidden = !set_aside.total;
