@@ -82,7 +82,7 @@ class Conversion:
 
         self.base, self.args, self.rows, self.rejects = base, args, rows, rejects
         self.reader, self.progress = Reader(), Progress("samples")
-        self.new = self.rejected = self.orphans = self.skipped = 0
+        self.new = self.rejected = self.orphans = self.skipped = self.noted = 0
         self.mtimes = {}  # subdirectory: ns
 
     def samples(self, subdirectory, names, has_image):
@@ -110,6 +110,10 @@ class Conversion:
     def note(self, line):
         if not (self.rejected + self.orphans) > 5:
             self.progress.say(f"{line.get('json') or line['image']}: {line['reason']}")
+        self.keep(line)
+
+    def keep(self, line):
+        self.noted += 1
         self.rejects.write((json.dumps(line) + "\n").encode())
 
     def folder(self, subdirectory, listing, known=None):
@@ -136,7 +140,7 @@ class Conversion:
 
     def still_there(self, subdirectory, stem):
         """A second look by name at a sample that the listing did not show whole."""
-        from dataset_folder import image_elsewhere
+        from sample_checks import image_elsewhere
 
         place = os.path.join(self.base, subdirectory, stem)
         try:
@@ -203,6 +207,7 @@ def convert(folders, output, args):
             if isinstance(listing, OSError):
                 work.reject(subdirectory, f"folder cannot be read: {listing.strerror}")
                 seen.update(s for s in before if s.startswith(f"{subdirectory}/"))  # unread is not gone
+                work.mtimes.pop(os.path.dirname(subdirectory), None)  # so that the next --update looks here again
             elif listing is None:
                 work.skipped += 1
                 work.mtimes[subdirectory] = state["folders"][subdirectory]
@@ -219,7 +224,7 @@ def convert(folders, output, args):
                 work.mtimes.update({s: mtime for s, mtime in state["folders"].items() if s == subdirectory})
                 gone += old_gone.get(subdirectory, ())
                 for line in old_rejects.get(subdirectory, ()):
-                    rejects.file.write((json.dumps(line) + "\n").encode())
+                    work.keep(line)
         work.progress.close()
         return publish(work, rows, rejects, gone, scanned_ns, output if update else target, known, facts, args)
 
@@ -240,12 +245,12 @@ def publish(work, rows, rejects, gone, scanned_ns, output, known, facts, args):
                          f"{work.orphans:,} images without JSON; nothing was published")
     if work.new or not known:
         rows.publish((facts["generations"] if known and not os.path.isdir(output) else []) + [work.new])
-    for path, lines in ((f"{output}.gone.jsonl", gone), (f"{output}.rejects.jsonl", work.rejected + work.orphans)):
+    for path, lines in ((f"{output}.gone.jsonl", gone), (f"{output}.rejects.jsonl", work.noted)):
         if not lines and os.path.exists(path):
             os.unlink(path)
     if gone:
         increment.save_lines(f"{output}.gone.jsonl", gone)
-    if work.rejected or work.orphans:
+    if work.noted:
         rejects.publish()
     increment.save_state(output, scanned_ns, work.mtimes)
     print(f"{output}: {work.new + (known.rows if known else 0):,} rows" + (f", {work.new:,} of them new; {work.skipped:,} folders unchanged" if known else "")

@@ -71,6 +71,37 @@ def folder(tmp_path):
     return lambda name="HPDv2", published=False, input_file="HPDv2.json": Folder(tmp_path / name, published, input_file)
 
 
+CRASH = """
+import os, signal, sys
+left = [int(os.environ["DIE_AT"])]
+def dies(function, torn=False):
+    def wrapped(*args, **kwargs):
+        left[0] -= 1
+        if left[0] < 0:
+            if torn and len(args) > 1:
+                function(args[0], [args[1][0][:7]])
+            os.killpg(0, signal.SIGKILL)
+        return function(*args, **kwargs)
+    return wrapped
+os.rename, os.fsync, os.unlink, os.truncate = map(dies, (os.rename, os.fsync, os.unlink, os.truncate))
+os.writev = dies(os.writev, torn=True)
+sys.path.insert(0, sys.argv[1])
+sys.argv = sys.argv[2:]
+import table
+cut = table.RowWriter._cut
+table.RowWriter._cut = dies(cut)
+import importlib
+sys.exit(importlib.import_module(sys.argv[0]).main())
+"""
+
+
+@pytest.fixture
+def dying():
+    """dying(n, script, args…): a real process group that SIGKILLs itself at its n-th write, rename, fsync, truncate or unlink. Its exit status."""
+    return lambda at, *args: subprocess.run([sys.executable, "-c", CRASH, str(SCRIPTS), *map(str, args)], capture_output=True, timeout=120, start_new_session=True,
+                                            env={**os.environ, "DIE_AT": str(at)}).returncode
+
+
 class Ended:
     def __init__(self, status, out, err):
         self.status, self.out, self.err = status, out, err

@@ -1,0 +1,299 @@
+"""--update, --rebuild, --part and crashes: old rows never move, new ones are appended, a killed run leaves the old table."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+LONG_AGO = itertools.count(1_600_000_000)
+
+
+def settle(folder):
+    """A week passes: the mtime of each folder that has changed is a new one, but long ago. Only such a folder may be skipped."""
+    for path in [folder.path, *folder.path.glob("*/")]:
+        if path.stat().st_mtime > 1_700_000_000:
+            os.utime(path, (now := next(LONG_AGO), now))
+
+
+def gone(table):
+    path = Path(f"{table}.gone.jsonl")
+    return [json.loads(line)["__key__"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_new_samples_are_appended(folder, to_parquet, rows_of, tmp_path):
+    table, data = tmp_path / "t.parquet", folder().fill([5, 1005, 2005])
+    settle(data)
+    assert to_parquet(data.path, table).status == 0
+    old, inode = rows_of(table), table.stat().st_ino
+    ended = to_parquet(data.path, table, "--update")
+    assert "6 rows, 0 of them new; 4 folders unchanged" in ended.out and table.stat().st_ino == inode  # not even rewritten
+    data.fill([3, 1002], 1), data.add(1005, 7)
+    ended = to_parquet(data.path, table, "--update")
+    assert ended.status == 0 and "9 rows, 3 of them new; 2 folders unchanged" in ended.out
+    rows = rows_of(table)
+    assert rows[:6] == old and [r["__key__"] for r in rows[6:]] == ["HPDv2/000000/3_0", "HPDv2/000001/1002_0", "HPDv2/000001/1005_7"]
+    assert [r["idx"] for r in rows] == list(range(9))
+    ended = to_parquet(data.path, table)
+    assert ended.status == 1 and "has grown by --update 1 times" in ended.err and rows_of(table) == rows
+    assert to_parquet(data.path, table, "--rebuild").status == 0
+    assert [r["__key__"] for r in rows_of(table)] == sorted((r["__key__"] for r in rows), key=lambda k: [int(n) for n in k.rsplit("/", 1)[1].split("_")])
+    fresh = tmp_path / "fresh.parquet"
+    assert to_parquet(data.path, fresh).status == 0 and fresh.read_bytes() == table.read_bytes()
+
+
+def test_a_folder_changed_a_moment_ago_is_listed_again(folder, to_parquet, tmp_path):
+    data = folder().fill([5], 1)
+    assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
+    folder_mtime = os.stat(data.path / "000000").st_mtime_ns
+    data.add(6)
+    os.utime(data.path / "000000", ns=(folder_mtime, folder_mtime))  # within the clock's grain: the mtime shows nothing
+    assert "2 rows, 1 of them new; 0 folders unchanged" in to_parquet(data.path, tmp_path / "t.parquet", "--update").out
+
+
+def test_what_is_gone_and_what_is_mended(folder, to_parquet, rows_of, tmp_path):
+    table, data = tmp_path / "t.parquet", folder().fill([1, 1001, 2001])
+    (data.path / "000002" / "2001_1.json").write_text("{")
+    os.unlink(data.path / "000001" / "1001_1.json")  # an orphan
+    settle(data)
+    assert to_parquet(data.path, table).status == 3
+    old = rows_of(table)
+    os.unlink(data.path / "000000" / "1_0.jpg"), os.unlink(data.path / "000000" / "1_1.json")
+    ended = to_parquet(data.path, table, "--update")
+    assert ended.status == 3 and "0 of them new" in ended.out and "1 rejected" in ended.out and "2 gone" in ended.out
+    assert rows_of(table) == old and gone(table) == ["HPDv2/000000/1_0", "HPDv2/000000/1_1"]
+    settle(data)
+    place = data.place(2001, 1)
+    place.with_suffix(".json").write_text(json.dumps(data.record(2001, 1, data.image(2001, 1))))  # mended in place: no folder's mtime tells
+    settle(data)
+    data.add(1, 0)  # drawn again
+    ended = to_parquet(data.path, table, "--update")
+    assert ended.status == 0 and "5 rows, 1 of them new" in ended.out and "2 images without JSON" in ended.out and rows_of(table)[:4] == old
+    assert gone(table) == ["HPDv2/000000/1_1"] and rows_of(table)[4]["__key__"] == "HPDv2/000002/2001_1"
+    import shutil
+
+    shutil.rmtree(data.path / "000002")
+    assert to_parquet(data.path, table, "--update").status == 0 and gone(table) == ["HPDv2/000000/1_1", "HPDv2/000002/2001_0", "HPDv2/000002/2001_1"]
+    assert to_parquet(data.path, table, "--rebuild").status == 0 and len(rows_of(table)) == 2 and not gone(table)
+    assert not Path(f"{table}.gone.jsonl").exists()
+
+
+def test_update_of_one_of_two_folders(folder, to_parquet, rows_of, tmp_path):
+    first, second, table = folder("a").fill([1], 1), folder("b", published=True).fill([1, 2], 1), tmp_path / "t.parquet"
+    os.unlink(second.path / "2_0.jpg")
+    assert to_parquet(first.path, second.path, table).status == 3
+    os.unlink(second.path / "1_0.jpg")
+    first.add(2)
+    ended = to_parquet(first.path, table, "--update")  # says nothing of b: its rows and rejects stand
+    assert [r["__key__"] for r in rows_of(table)] == ["a/000000/1_0", "b/1_0", "a/000000/2_0"] and not gone(table)
+    assert "b/2_0.json" in Path(f"{table}.rejects.jsonl").read_text() and ended.status == 0
+    elsewhere = folder("elsewhere/c").fill([1], 1)
+    assert to_parquet(elsewhere.path, table, "--update").status == 0 and rows_of(table)[-1]["__key__"] == "elsewhere/c/000000/1_0"
+    ended = to_parquet(Path(tempfile.mkdtemp(dir=tmp_path.parent)), table, "--update")
+    assert ended.status == 1 and "lies outside" in ended.err
+
+
+def test_update_of_tables_that_cannot_be(folder, to_parquet, tmp_path):
+    import pandas
+
+    data = folder().fill([1], 1)
+    pandas.DataFrame({"a": [1]}).to_parquet(tmp_path / "foreign.parquet")
+    ended = to_parquet(data.path, tmp_path / "foreign.parquet", "--update")
+    assert ended.status == 1 and "not a table of this script" in ended.err
+    assert to_parquet(data.path, tmp_path / "t.parquet", "--update").status == 0  # none yet: a first conversion
+    ended = to_parquet(data.path, tmp_path / "t.parquet", "--update", "--relative")
+    assert ended.status == 1 and "--relative" in ended.err
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.lists(st.tuples(st.sampled_from(["add", "remove image", "remove json", "break", "mend", "settle", "update", "lose state"]), st.integers(0, 11)), max_size=25))
+def test_any_history_against_a_model(folder, to_parquet, rows_of, tmp_path, history):
+    """Rows only ever grow at the end; whatever is whole is a row, whatever is not is gone, rejected, or nothing."""
+    with tempfile.TemporaryDirectory(dir=tmp_path) as where:
+        data, table = folder(f"{Path(where).name}/HPDv2"), Path(where) / "t.parquet"
+        data.add(100), settle(data)
+        assert to_parquet(data.path, table).status == 0
+        rows = rows_of(table)
+        for verb, number in [*history, ("update", 0)]:
+            place = data.place(number * 500, 0)
+            image, record = place.with_suffix(".jpg"), place.with_suffix(".json")
+            if verb in ("add", "mend"):
+                data.add(number * 500)
+            elif verb == "remove image":
+                image.unlink(missing_ok=True)
+            elif verb == "remove json":
+                record.unlink(missing_ok=True)
+            elif verb == "break" and record.exists() and not any(r["prompt_index"] == number * 500 for r in rows):
+                record.write_text("{")
+            elif verb == "settle":
+                settle(data)
+            elif verb == "lose state":
+                Path(f"{table}.state.json").unlink(missing_ok=True)
+            elif verb == "update":
+                records = {json_path for json_path in data.path.glob("*/*.json")}
+                there = {path for path in records if path.with_suffix(".jpg").exists()}
+                whole = {int(path.name.split("_")[0]) for path in there if path.read_text() != "{"}
+                known = {r["prompt_index"] for r in rows}
+                rejected = {path for path in records if int(path.name.split("_")[0]) not in known | whole}
+                ended = to_parquet(data.path, table, "--update")
+                found = rows_of(table)
+                assert found[:len(rows)] == rows and [r["idx"] for r in found] == list(range(len(found)))
+                assert [r["prompt_index"] for r in found[len(rows):]] == sorted(whole - known)
+                assert ended.status == (3 if rejected else 0), ended.err
+                rows = found
+                assert sorted(gone(table)) == sorted(r["__key__"] for r in rows if r["prompt_index"] not in whole)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(st.tuples(st.sampled_from("abé"), st.integers(0, 9), st.integers(0, 3), st.integers(0, 10**6)), min_size=1, max_size=12), max_size=20),
+       st.integers(1, 4))
+def test_any_pieces_come_out_sorted(tmp_path, pieces, max_runs):
+    import pyarrow as pa
+    import table
+
+    names = table.row_schema().names
+    path = tmp_path / "sorted.parquet"
+    before = table.ROW_GROUP, table.BATCH, table.MAX_RUNS
+    table.ROW_GROUP, table.BATCH, table.MAX_RUNS = 5, 2, max_runs
+    try:
+        with table.SortedRows(path, {}) as rows:
+            for piece in pieces:
+                columns = dict(zip(table.ORDER, map(list, zip(*[(f, p, a, f"k/{k}") for f, p, a, k in piece]))))
+                kinds = table.row_schema()
+                some = {n: columns.get(n) or [None if kinds.field(n).nullable else 0 if pa.types.is_integer(kinds.field(n).type) else False
+                                              if pa.types.is_boolean(kinds.field(n).type) else ""] * len(piece) for n in names}
+                rows.add(table.in_order(pa.table({n: pa.array(some[n], kinds.field(n).type) for n in names})))
+            rows.publish([])
+    finally:
+        table.ROW_GROUP, table.BATCH, table.MAX_RUNS = before
+    found = [row for batch in table.read_rows([path]) for row in batch.to_pylist()]
+    assert [tuple(r[n] for n in table.ORDER) for r in found] == sorted((f, p, a, f"k/{k}") for piece in pieces for f, p, a, k in piece)
+    assert [r["idx"] for r in found] == list(range(len(found)))
+    for start, stop in ((0, 3), (4, 9), (len(found) - 1, len(found) + 5)):
+        assert [r for batch in table.read_rows([path], start, stop) for r in batch.to_pylist()] == found[max(0, start):stop]
+
+
+def crashes(run, *args, after=lambda: None):
+    """Let the script die at every n-th write or rename until it once gets through; `after` looks at what each crash left."""
+    for n in range(1000):
+        if (status := run(n, *args)) != -9:
+            assert status == 0 and n > 5
+            return
+        after()
+    raise AssertionError("never got through")
+
+
+def test_die_anywhere_in_a_first_conversion(folder, to_parquet, dying, tmp_path):
+    data, table = folder().fill([5, 1005], 1), tmp_path / "t.parquet"
+    assert to_parquet(data.path, tmp_path / "whole.parquet").status == 0
+    whole = (tmp_path / "whole.parquet").read_bytes()
+
+    def after():
+        assert not table.exists() or table.read_bytes() == whole  # never a part of it
+    crashes(dying, "convert_json_to_parquet", data.path, table, after=after)
+    assert table.read_bytes() == whole
+
+
+def test_die_anywhere_in_an_update(folder, to_parquet, dying, rows_of, tmp_path):
+    import shutil
+
+    data, table = folder().fill([5, 1005, 2005], 2), tmp_path / "t.parquet"
+    (data.path / "000002" / "2005_1.json").write_text("{")
+    settle(data)
+    assert to_parquet(data.path, table).status == 3
+    first = tmp_path / "first"
+    first.mkdir()
+    for path in tmp_path.glob("t.parquet*"):
+        shutil.copy(path, first)
+    old = rows_of(table)
+    data.fill([2005, 7], 2), os.unlink(data.path / "000001" / "1005_0.jpg")
+    assert to_parquet(data.path, table, "--update").status == 0
+    whole, names = table.read_bytes(), gone(table)
+    assert len(rows_of(table)) == 8 and names == ["HPDv2/000001/1005_0"]
+    for n in range(100):
+        for path in tmp_path.glob(".t.parquet*"):
+            path.unlink()
+        for path in first.iterdir():
+            shutil.copy(path, tmp_path)
+        died = dying(n, "convert_json_to_parquet", data.path, table, "--update")
+        assert rows_of(table) == old or table.read_bytes() == whole
+        assert to_parquet(data.path, table, "--update").status == 0  # after each crash the same command mends all
+        assert table.read_bytes() == whole and gone(table) == names and not Path(f"{table}.rejects.jsonl").exists()
+        if died != -9:
+            return
+
+
+def test_while_a_run_goes_on(folder, process, to_parquet, rows_of, tmp_path):
+    """A real writer publishes images, then their JSON; tables made meanwhile hold whole samples only, and reject none that is whole a moment later."""
+    data = folder()
+    data.add(0)
+    writer = subprocess.Popen([sys.executable, "-c", """
+import itertools, os, sys, time
+folder, image, record = sys.argv[1], open(sys.argv[1] + "/0_0.jpg", "rb").read(), open(sys.argv[1] + "/0_0.json").read()
+for n in itertools.count(1):
+    for suffix, content in ((".jpg", image), (".json", record.replace('"prompt_index": 0', f'"prompt_index": {n}').encode())):
+        draft = f"{folder}/.{n}_0{suffix}.1-1.tmp"
+        with open(draft, "wb") as f:
+            f.write(content)
+        os.link(draft, f"{folder}/{n}_0{suffix}")
+        os.unlink(draft)
+    time.sleep(0.0005)
+"""[1:], str(data.path / "000000")])
+    try:
+        table, rows = tmp_path / "t.parquet", []
+        for _ in range(8):
+            ended = to_parquet(data.path, table, "--update")
+            assert ended.status == 0, ended.err
+            found = rows_of(table)
+            assert found[:len(rows)] == rows and len(found) > len(rows)
+            rows = found
+            time.sleep(0.05)
+    finally:
+        writer.kill()
+        writer.wait()
+    to_parquet(data.path, table, "--update")
+    assert {r["prompt_index"] for r in rows_of(table)} == {int(p.name.split("_")[0]) for p in (data.path / "000000").glob("[0-9]*.json")}
+
+
+def test_pieces_equal_the_whole(folder, to_parquet, rows_of, tmp_path):
+    ours, flat = folder("ours").fill([1, 999, 1000, 2500, 7001], 2), folder("flat", published=True, input_file="Alpha.json").fill([2, 1500, 3000], 2)
+    for name in ("cat", "dog"):
+        for suffix in (".jpg", ".json"):
+            (flat.path / f"{name}{suffix}").write_bytes((flat.path / f"2_0{suffix}").read_bytes())
+    (ours.path / "000002" / "2500_1.json").write_text("{")
+    os.unlink(flat.path / "1500_0.json")
+    whole, table = tmp_path / "whole.parquet", tmp_path / "t.parquet"
+    assert to_parquet(ours.path, flat.path, whole).status == 3
+    folders = [ours.path, flat.path]
+    for i in (2, 0, 3):
+        to_parquet(*folders, table, "--part", f"{i}/4")
+    ended = to_parquet(*folders, table, "--part", "0/4", "--finish")
+    assert ended.status == 1 and "1 of 4 parts are missing: 1;" in ended.err and not table.exists()
+    to_parquet(*folders, table, "--part", "1/4")
+    ended = to_parquet(*folders, table, "--part", "0/4", "--finish")
+    assert ended.status == 3 and rows_of(table) == rows_of(whole) and len(list(table.glob("*.parquet"))) == 4
+    assert sorted(Path(f"{table}.rejects.jsonl").read_text().splitlines()) == sorted(Path(f"{whole}.rejects.jsonl").read_text().splitlines())
+    assert not Path(f"{table}.parts").exists()
+    import datasets
+    import pandas
+
+    assert pandas.read_parquet(table)["idx"].tolist() == list(range(len(rows_of(whole))))
+    assert len(datasets.load_dataset("parquet", data_dir=str(table), split="train", cache_dir=str(tmp_path / "cache"))) == len(rows_of(whole))
+    (ours.path / "000002" / "2500_1.json").unlink()
+    old = rows_of(table)
+    ours.add(1, 5)
+    ended = to_parquet(*folders, table, "--update")  # grows by a part file
+    assert ended.status == 0 and rows_of(table)[:-1] == old and rows_of(table)[-1]["idx"] == len(old) and "1 of them new" in ended.out
+    assert "0 of them new" in to_parquet(*folders, table, "--update").out
+    assert "directory of part files" in to_parquet(*folders, table, "--rebuild").err
+    for i in range(2):  # again, over the old one
+        to_parquet(*folders, table, "--part", f"{i}/2")
+    assert to_parquet(*folders, table, "--part", "0/2", "--finish").status == 0
+    assert to_parquet(*folders, whole, "--rebuild").status == 0 and rows_of(table) == rows_of(whole)
