@@ -6,10 +6,10 @@ fewer than 13 words, so the usual 13-grams are blind) the share of equal letters
 
 from collections import defaultdict
 
-WORDS = 8     # in a row; 6 hits 16-110 innocent prompts of the real sets ("standing in front of a large"), 8 hits 4
-RATIO = 90    # of 100, by rapidfuzz's ratio: one word of ten added, a plural, a typo
+WORDS = 8     # in a row; 6 hits 16-110 innocent prompts of a real set, 8 hits 3 of 12,966
+RATIO = 85    # of 100, by rapidfuzz's ratio; "a large jet flying through a cloudy blue sky" and Gecko's "a airplane is flying through ..." are 87
 SHORT = 16    # words up to which the ratio is asked; longer ones that are alike share 8 words
-LETTERS = 12  # a folded text shorter than this must be the same: "a circle" and "a circles" are 94 alike, "a cat" and "a bat" 80
+LETTERS = 16  # a folded text shorter than this must be the same: "6 sandwiches" and "10 sandwiches" are 88 alike
 
 
 class Excluded:
@@ -43,8 +43,9 @@ class Excluded:
         from rapidfuzz import fuzz, process
 
         n = len(folded)
-        if n not in self.windows:  # a ratio of 90 needs lengths within 2 * (1 - 0.9) / 0.9 = 22 %
-            near = [pair for length in range(int(n * 0.81), int(n / 0.81) + 2) for pair in self.by_length.get(length, ())]
+        if n not in self.windows:
+            shortest = RATIO / (200 - RATIO)  # of the other's length: a ratio of 85 cannot be had below 0.74
+            near = [pair for length in range(int(n * shortest), int(n / shortest) + 2) for pair in self.by_length.get(length, ())]
             self.windows[n] = ([text for text, _ in near], [prompt for _, prompt in near])
         texts, prompts = self.windows[n]
         best = process.extractOne(folded, texts, scorer=fuzz.ratio, processor=None, score_cutoff=RATIO)

@@ -115,12 +115,14 @@ def transliterate(text):
     return "".join("" if EMOJI.match(c) and a[:1] + a[-1:] == "::" else a for c, a in letters)  # anyascii writes :bridge_at_night:
 
 
+FOLDED_AWAY = re.compile("[^\\w\u2600-\u27bf\U0001f000-\U0001faff]+|_+")
 RULES = [("mojibake", mojibake), ("entities", entities), ("invisible", invisible)]
 
 
 def fold(text):
-    """The key of exact duplicates: case, punctuation and blanks folded, and digits joined."""
-    return " ".join(re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).split())
+    """The key of exact duplicates: case, punctuation and blanks folded; letters, digits and emoji count."""
+    text = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    return " ".join(FOLDED_AWAY.sub(" ", text.casefold()).split())
 
 
 # ----------------------------------------------------------------------------- what every processor does

@@ -52,7 +52,7 @@ PICKSCORE = ["a yellow square to the right of a red triangle on a black backgrou
              "a portrait of a queen, highly detailed, artstation, sharp focus, 8k", "a portrait of a toad, highly detailed, artstation, sharp focus, 8k",
              "a bicycle parked outside a bakery"]
 PICKSCORE_LATER = ["a snail carrying a tiny greenhouse on its back, macro photograph",
-                   "a snail carrying a tiny greenhouse on its back, a macro photograph", "a blue square on a white background"]
+                   "a snail carrying a tiny greenhouse on its back, macro photograph, soft light", "a blue square on a white background"]
 
 HPDV2 = {
     "anime": ["A red triangle above a white square on a blue background", "A girl with silver hair flies a kite over a seaside town.",
