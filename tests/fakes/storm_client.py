@@ -1,0 +1,113 @@
+"""A client in 100 lines for storms: the real JobClient and the real samples.py around FakePipeline; starts in 0.3 s, so that hundreds can be killed.
+
+    python tests/fakes/storm_client.py OUTPUT_ROOT --total 600 --images 2 --host node3 --server_timeout_s 60
+
+Faults are those of fake_pipeline.py's environment variables. Prompts are "prompt <index>".
+"""
+
+import argparse
+import os
+import random
+import signal
+import sys
+import threading
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path[:0] = [str(ROOT / "generate"), str(ROOT / "tests" / "fakes")]
+
+import samples  # noqa: E402
+from fake_pipeline import FakeGenerator, FakePipeline  # noqa: E402
+from job_client import AllDone, JobClient, Refused, ServerAway, Wait  # noqa: E402
+
+SIZE = 16
+
+
+def definition(name, total, images):
+    return {"name": name, "prompts_file": f"{name}.json", "prompts_sha256": "0" * 64, "total": total, "images_per_prompt": images, "order_seed": 7,
+            "run_seed": 0, "model": "fake", "revision": None, "height": SIZE, "width": SIZE, "num_inference_steps": 1, "guidance_scale": 1.0,
+            "augment_prompts": images > 1}  # fmt: skip
+
+
+class Storm:
+    def __init__(self, args):
+        self.args = args
+        self.stopping = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, lambda *_: self.stopping.set())
+        self.folder = Path(args.output_root).resolve() / "generated_images" / args.name
+        self.job = JobClient(args.output_root, definition(args.name, args.total, args.images), {"host": args.host, "gpu": f"GPU-{args.host}"},
+                             server_timeout_s=args.server_timeout_s, stopping=self.stopping)  # fmt: skip
+        self.report = {"leases": [], "state": "idle", "drawing": [], "images": 0}
+        self.pipe = FakePipeline()
+
+    def run(self):
+        self.job.start_beating(lambda: dict(self.report))
+        while not self.stopping.is_set():
+            answer = self.job.get_indices(self.args.chunk_size)
+            if isinstance(answer, AllDone):
+                return 0
+            if isinstance(answer, Wait):
+                self.stopping.wait(min(answer.retry_after_s, 2.0) * random.uniform(0.5, 1))
+                continue
+            self.work(answer)
+        return 0
+
+    def work(self, grant):
+        for index in grant.indices:
+            if self.stopping.is_set() or grant.lease in self.job.lost:
+                break
+            self.report.update(leases=[grant.lease], state="drawing", drawing=[index])
+            try:
+                images = self.draw(index, grant.lease)
+            except (RuntimeError, ValueError, OSError) as error:
+                reason = "disk" if isinstance(error, OSError) else "gpu" if "CUDA" in str(error) else "image"
+                verdict = self.job.fail(grant.lease, [{"index": index, "reason": reason, "error": f"{type(error).__name__}: {error}"}])[index]
+                if verdict == "set aside":
+                    self.give_up(index, reason, str(error), grant.lease)
+                if self.job.quarantined_until_s:
+                    break
+                continue
+            samples.sync_folder(self.folder, index)
+            self.job.complete(grant.lease, [{"index": index, "images": images, "short": 0}])
+        self.report.update(leases=[], state="idle", drawing=[])
+        if grant.lease not in self.job.lost:
+            self.job.release(grant.lease, "preempted" if self.stopping.is_set() else "released")
+
+    def draw(self, index, lease):
+        samples.remove_drafts(self.folder, index, lease)
+        texts = [{"text": f"prompt {index}" + f", variation {aug}" * (aug > 0), "llm_model_name": None, "backend": None} for aug in range(self.args.images)]
+        record = {"prompt_index": index, "original_prompt": f"prompt {index}", "source": ["storm"], "texts": texts, "short": None}
+        record = samples.publish_texts(self.folder, record, lease)
+        for aug, text in enumerate(record["texts"]):
+            if samples.roll_forward(self.folder, index, aug, lease):
+                continue
+            seed = index * 1000 + aug
+            image = self.pipe([text["text"]], [FakeGenerator(seed)], SIZE, SIZE).images[0]
+            if not 0.01 < image.mean() < 1:
+                raise ValueError("the image is black or not a number")
+            metadata = {"prompt_index": index, "augmentation_idx": aug, "original_prompt": record["original_prompt"], "augmented_prompt": text["text"]}
+            pixels = (image.transpose(1, 2, 0) * 255).astype("uint8")
+            samples.publish_sample(self.folder, index, aug, pixels, metadata, {"hostname": self.args.host, "lease": lease}, lease, 80)
+            self.report["images"] += 1
+        return len(record["texts"])
+
+    def give_up(self, index, reason, error, lease):
+        for aug in range(self.args.images):
+            if not samples.path_of(self.folder, index, aug, ".jpg").exists():
+                samples.publish_failed(self.folder, index, aug, reason, error, lease)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("output_root")
+    parser.add_argument("--name", default="storm")
+    parser.add_argument("--total", type=int, default=600)
+    parser.add_argument("--images", type=int, default=2)
+    parser.add_argument("--chunk_size", type=int, default=5)
+    parser.add_argument("--host", default=os.uname().nodename)
+    parser.add_argument("--server_timeout_s", type=float, default=60)
+    try:
+        sys.exit(Storm(parser.parse_args()).run())
+    except (ServerAway, Refused) as error:
+        sys.exit(f"storm_client: {error}")
