@@ -1,0 +1,364 @@
+"""The overlapped client: leases and LLM calls run ahead of the device, JPEGs and reports behind it, so that the device waits for neither.
+
+    client = Client(job, prompter, items, definition, dataset_dir, describe, …)
+    client.start()
+    while (batch := client.next_batch(16)) is not None: …        # the loop is in generate_images.py
+    client.leave()
+
+One thread (`_feed`) holds at most two leases, asks the LLMs for the texts of their indices and queues what is to be drawn; the caller's thread
+draws; a few threads check in, encode and publish (publisher.py); one thread reports. Every queue is bounded: a slow device stops the asking, a
+slow disk stops the device.
+"""
+
+import collections
+import threading
+import time
+from dataclasses import dataclass, field
+
+import samples
+from job_client import AllDone, Grant, Refused, ServerAway
+from publisher import Publisher
+
+LEASES = 2  # one being drawn, one being asked for
+ASK_AHEAD = 64  # indices being asked for: at 2 s an answer that keeps a device busy that draws 32 prompts a second
+READY_BATCHES = 4  # batches of texts ready to draw before the asking pauses
+PATIENCE_S = 20.0  # so long a device waits for a full batch while texts are still being asked for
+SUSPECT = 3  # bad images in a row (each drawn twice) after which indices fail at once: then it is hardly the texts
+TICK_S = 0.2
+
+
+@dataclass(eq=False)
+class Index:
+    """A leased index on its way."""
+
+    number: int
+    lease: str
+    item: dict
+    files: samples.IndexFiles
+    record: dict | None = None  # its .prompts
+    todo: set = field(default_factory=set)  # augmentations neither published nor failed
+    failures: dict = field(default_factory=dict)  # augmentation -> (reason, error)
+    over: bool = False  # reported, lost or given back: nothing more is drawn for it
+
+
+@dataclass(eq=False)
+class Sample:
+    index: Index
+    aug: int
+    attempt: int = 0
+
+    @property
+    def text(self):
+        return self.index.record["texts"][self.aug]["text"]
+
+
+class Client:
+    """job: JobClient. prompter: Prompter or None. items: read_prompts(). describe(sample, image attempt) -> metadata of an image.
+
+    place: {"hostname", "gpu_name", "slurm_job_id"}. deadline: time.monotonic() at which the time limit comes, or None.
+    After next_batch() has returned None: .all_done, .error (an exception, or None), .stopped (reason word, or None)."""
+
+    def __init__(self, job, prompter, items, definition, dataset_dir, describe, place, chunk_size=1, quality=95, max_leases=None, max_idle=None, deadline=None):
+        self.job, self.prompter, self.items, self.definition, self.dataset_dir = job, prompter, items, definition, dataset_dir
+        self.chunk_size, self.max_leases, self.max_idle, self.deadline = chunk_size, max_leases, max_idle, deadline
+        self.changed = threading.Condition()
+        self.leases = {}  # token -> set of Index
+        self.unasked, self.asking, self.ready = collections.deque(), {}, collections.deque()
+        self.leases_taken, self.next_try, self.dry, self.no_more, self.all_done = 0, 0.0, False, False, False
+        self.feeding, self.give_back_for = False, None
+        self.signalled = self.stopped = self.error = None
+        self.state, self.drawing, self.bad_in_a_row = "idle", [], 0
+        self.began = self.last_line = self.busy_at = time.monotonic()
+        self.first_batch, self.draw_s, self.batches = None, 0.0, 0
+        self.asked = self.short = self.set_aside = 0
+        self.publisher = Publisher(self, describe, place, quality)
+
+    def start(self, batch_size):
+        self.batch_size = batch_size
+        self.publisher.start(bound=2 * batch_size)
+        self.feeder = threading.Thread(target=self._feed, name="feed", daemon=True)
+        self.feeder.start()
+
+    # ---------------------------------------------------------------- the device's side
+
+    def next_batch(self, size):
+        """Up to `size` samples to draw: fewer only when no more can come soon. None when there is nothing left to do here."""
+        waiting_since = time.monotonic()
+        self.drawing = []
+        while True:
+            self._look_around()
+            with self.changed:
+                self.ready = collections.deque(sample for sample in self.ready if not sample.index.over)
+                waited = time.monotonic() - waiting_since
+                pending = self.asking or self.unasked or self.feeding or (not self.dry and len(self.leases) < LEASES)
+                if self.job.stopping.is_set() or (self.no_more and not self.leases):
+                    return None
+                if len(self.ready) >= size or (self.ready and (not pending or waited > PATIENCE_S)):
+                    batch = [self.ready.popleft() for _ in range(min(size, len(self.ready)))]
+                    self.changed.notify_all()
+                    break
+                self.state = "waiting_llm" if self.asking else "idle"
+                self.changed.wait(TICK_S)
+        self.drawing, self.state = sorted({sample.index.number for sample in batch}), "drawing"
+        self.first_batch = self.first_batch or time.monotonic()
+        return batch
+
+    def drew(self, seconds):
+        """The device was busy with a batch for so long."""
+        self.draw_s += seconds
+        self.batches += 1
+
+    def good(self, sample, image):
+        """An image that passed its check: queued for publication (waits while the queue is full)."""
+        self.bad_in_a_row = 0
+        self.publisher.put(sample, image)
+
+    def bad(self, sample, reason, error, again=True):
+        """An image that failed: drawn once more with the next seed, then the sample fails."""
+        if again and sample.attempt == 0:
+            with self.changed:
+                self.ready.appendleft(Sample(sample.index, sample.aug, attempt=1))
+            return
+        self.bad_in_a_row += 1
+        self.fail(sample.index, sample.aug, reason, error, at_once=self.bad_in_a_row >= SUSPECT)
+
+    def fail(self, index, aug, reason, error, at_once=False):
+        """A sample failed for good. The index is reported as failed when its other samples are through, or at once (a suspect device, a disk)."""
+        print(f"{samples.stem(index.number, aug)} failed ({reason}): {error}", flush=True)
+        with self.changed:
+            index.todo.discard(aug)
+            index.failures[aug] = (reason, error)
+            self.settle(index, at_once)
+
+    def settle(self, index, at_once=False):
+        """Report an index once nothing of it is left to do."""
+        with self.changed:
+            if not index.over and (at_once or not index.todo):
+                index.over = True
+                self.publisher.report(index)
+            self.changed.notify_all()
+
+    def stop(self, reason):
+        """Take no new work; next_batch returns None from now on. reason: a reason word of /release."""
+        self.stopped = self.stopped or reason
+        self.job.stopping.set()
+
+    def leave(self):
+        """Publish what is drawn, report what is complete, give the rest back. Returns the number of indices given back."""
+        self.state = "releasing"
+        self.publisher.finish()
+        self.job.stopping.set()
+        self.feeder.join(15)
+        with self.changed:
+            for future in self.asking:
+                future.cancel()
+            left = {lease: indices for lease, indices in self.leases.items() if lease not in self.job.lost}
+        for lease in left:
+            try:
+                self.job.release(lease, self.stopped or "released")
+            except (ServerAway, Refused) as error:
+                print(f"lease {lease} was not given back ({error}); it ends by itself", flush=True)
+        self.leases = {}
+        if self.prompter:
+            self.prompter.close()
+        self.job.stop_beating()
+        try:
+            self.job.beat(self.report())
+        except (ServerAway, Refused):
+            pass  # only the final figures; what matters was reported or ends by itself
+        return sum(len(indices) for indices in left.values())
+
+    def report(self):
+        """What a beat says."""
+        return {"leases": list(self.leases), "state": self.state, "drawing": self.drawing, "images": self.publisher.images,
+                "llm_use": self.prompter.use() if self.prompter else None}  # fmt: skip
+
+    def _look_around(self):
+        """What is looked at between two batches: signals, the time limit, idleness; a line in the log every minute."""
+        now = time.monotonic()
+        if self.signalled:
+            self.stop(self.signalled)
+        if self.deadline and now > self.deadline - 30 - 2 * self.draw_s / max(1, self.batches):
+            self.stop("walltime")
+        if self.ready or self.publisher.queued():
+            self.busy_at = now
+        if self.max_idle and now - self.busy_at > self.max_idle:
+            print(f"idle for {self.max_idle:.0f} s (--max_idle)", flush=True)
+            self.stop("llm" if self.asking else "released")
+        if now - self.last_line > 60:
+            self.last_line = now
+            print(self.line(), flush=True)
+
+    def line(self):
+        """The progress line: images, rate, what waits, the share of the time in which the device was drawing."""
+        now, images = time.monotonic(), self.publisher.images
+        drawing = now - self.first_batch if self.first_batch else 0
+        return (f"{samples.utc_now()[11:19]} {images:,} images, {images / drawing if drawing else 0:.2f}/s, {self.publisher.completed:,} prompts done; {len(self.ready)} texts ready, "
+                f"{len(self.asking)} prompts being asked, {self.publisher.queued()} images being published; device busy {self.draw_s / drawing if drawing else 0:.2f}")  # fmt: skip
+
+    # ---------------------------------------------------------------- leases and texts
+
+    def _feed(self):
+        try:
+            while not self.job.stopping.is_set():
+                self.feeding = True
+                self._drop_lost()
+                self._give_back()
+                self._take_answers()
+                while self.unasked and len(self.asking) < ASK_AHEAD and len(self.ready) < READY_BATCHES * self.batch_size:
+                    self._ask(self.unasked.popleft())
+                self.feeding = False
+                self._lease()
+                with self.changed:
+                    self.changed.notify_all()
+                    if not any(future.done() for future in self.asking):
+                        self.changed.wait(TICK_S)
+        except (ServerAway, Refused, OSError) as error:
+            self._end(error)
+        except Exception as error:  # a fault of this program, or AllOff: every backend is off for good
+            self._end(error)
+            if type(error).__name__ != "AllOff":
+                raise
+
+    def _end(self, error):
+        """No more work, because of an error; what is ready is still drawn if the server is only away."""
+        with self.changed:
+            self.error, self.no_more, self.dry = error, True, True
+            self.job.server_timeout_s = 0  # the other threads need not wait as long again
+            if not isinstance(error, ServerAway):
+                self.stop("llm" if type(error).__name__ == "AllOff" else "disk" if isinstance(error, OSError) else "released")
+            else:
+                self._give_up_unready()
+            self.changed.notify_all()
+
+    def _give_up_unready(self):
+        """With the server away for good: what has no texts yet will be done by others; the leases end with what is ready."""
+        for index in [*self.unasked, *self.asking.values()]:
+            self.forget(index)
+        self.unasked.clear()
+        self.asking.clear()
+
+    def _lease(self):
+        """Take another lease when all indices of the last one are being asked for."""
+        now = time.monotonic()
+        if self.unasked or len(self.leases) >= LEASES or self.no_more or now < self.next_try:
+            return
+        if self.max_leases is not None and self.leases_taken >= self.max_leases:
+            self.no_more = self.dry = True
+            return
+        answer = self.job.get_indices(self.chunk_size, self.prompter.limits() if self.prompter else None)
+        if isinstance(answer, AllDone):
+            self.all_done = self.no_more = self.dry = True
+        elif not isinstance(answer, Grant):
+            self.dry, self.next_try = True, now + answer.retry_after_s
+            if "quarantine" in answer.reason:
+                print(f"{answer.reason}; asking again in {answer.retry_after_s:.0f} s", flush=True)
+        else:
+            self._take(answer)
+        if self.prompter:
+            self.prompter.set_share(self.job.llm_share)
+
+    def _take(self, grant):
+        """Look at what the folder holds of the granted indices, by one listing for each sub-folder; queue them for asking."""
+        self.leases_taken, self.dry = self.leases_taken + 1, False
+        folders = {number // samples.FOLDER for number in grant.indices}
+        found = {}
+        for folder in folders:
+            found |= samples.scan_folder(self.dataset_dir, folder, only=set(grant.indices))
+        indices = [Index(n, grant.lease, self.items[n], found.get(n, samples.IndexFiles())) for n in grant.indices]
+        with self.changed:
+            self.leases[grant.lease] = set(indices)
+        for index in indices:
+            samples.remove_drafts(self.dataset_dir, index.number, grant.lease, index.files.drafts)
+        self.unasked.extend(indices)
+
+    def _ask(self, index):
+        """Find the texts of an index: those published, those in the prompts file, or an LLM's."""
+        if index.over:
+            return
+        wanted, prompt = self.definition["images_per_prompt"], index.item["prompt"]
+        stands = samples.read_texts(self.dataset_dir, index.number) if index.files.texts is not None else None
+        if stands and samples.wanted(stands) >= wanted:
+            return self._queue(index, stands)
+        texts = stands["texts"] if stands else [{"text": prompt, "llm_model_name": None, "backend": None}]
+        missing = wanted - len(texts)
+        if "variations" in index.item and missing:
+            more = [{"text": text, "llm_model_name": None, "backend": "prompts file"} for text in index.item["variations"][len(texts) - 1 : wanted - 1]]
+            short = {"missing": missing - len(more), "reason": "the prompts file holds fewer variations"} if len(more) < missing else None
+            self._publish_texts(index, texts + more, short)
+        elif missing:
+            future = self.prompter.submit(prompt, missing, [text["text"] for text in texts[1:]])
+            self.asking[future] = index
+            self.asked += 1
+            future.add_done_callback(self._wake)
+        else:
+            self._publish_texts(index, texts, None)
+
+    def _wake(self, _):
+        with self.changed:
+            self.changed.notify_all()
+
+    def _take_answers(self):
+        for future in [future for future in self.asking if future.done()]:
+            index = self.asking.pop(future)
+            if future.cancelled() or index.over:
+                continue
+            answer = future.result()  # raises AllOff
+            stands = samples.read_texts(self.dataset_dir, index.number) if index.files.texts is not None else None
+            texts = stands["texts"] if stands else [{"text": index.item["prompt"], "llm_model_name": None, "backend": None}]
+            self._publish_texts(index, texts + answer.texts, answer.short)
+        if self.prompter:
+            self.prompter.set_share(self.job.llm_share)
+
+    def _publish_texts(self, index, texts, short):
+        record = {"prompt_index": index.number, "original_prompt": index.item["prompt"], "source": index.item["source"], "texts": texts, "short": short}
+        self._queue(index, samples.publish_texts(self.dataset_dir, record, index.lease))
+
+    def _queue(self, index, record):
+        """Queue the samples of an index that are not published yet; what an earlier holder left half-published is completed."""
+        index.record, files = record, index.files
+        for aug in range(len(record["texts"])):
+            image, its_json = aug in files.images, aug in files.jsons
+            if (image and its_json) or (aug in files.failed and not image):
+                continue
+            if image and samples.roll_forward(self.dataset_dir, index.number, aug, index.lease):
+                continue
+            if image or its_json:
+                print(f"{samples.stem(index.number, aug)}: {'the image is broken' if image else 'its image is gone'}; drawn again", flush=True)
+                samples.remove_sample(self.dataset_dir, index.number, aug)
+            index.todo.add(aug)
+        with self.changed:
+            self.short += (record["short"] or {}).get("missing", 0)
+            self.ready.extend(Sample(index, aug) for aug in sorted(index.todo))
+            self.settle(index)
+
+    def _drop_lost(self):
+        for lease in [lease for lease in self.leases if lease in self.job.lost]:
+            print(f"lease {lease} is no longer ours: nothing more is drawn for it; what is published stays", flush=True)
+            for index in list(self.leases[lease]):
+                self.forget(index)
+
+    def forget(self, index):
+        """Done with an index, one way or another; a lease without indices is over."""
+        with self.changed:
+            index.over = True
+            indices = self.leases.get(index.lease, set())
+            indices.discard(index)
+            if not indices:
+                self.leases.pop(index.lease, None)
+            self.changed.notify_all()
+
+    def give_back(self, reason):
+        """Release all leases soon: after a failing disk, or in quarantine."""
+        self.give_back_for = reason
+
+    def _give_back(self):
+        if self.give_back_for is None:
+            return
+        reason, self.give_back_for = self.give_back_for, None
+        leases = [lease for lease in self.leases if lease not in self.job.lost]
+        for index in [index for held in list(self.leases.values()) for index in list(held)]:
+            self.forget(index)
+        self.unasked.clear()
+        for lease in leases:
+            self.job.release(lease, reason)

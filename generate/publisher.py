@@ -1,0 +1,139 @@
+"""Behind the device: threads that encode, hash and publish images, and one that reports to the job server what became of each index.
+
+    publisher = Publisher(client, describe, place, quality); publisher.start(bound=32)
+    publisher.put(sample, image)                # waits while 32 images are on their way: the device must not run ahead of the disk
+    publisher.finish()
+"""
+
+import concurrent.futures
+import errno
+import os
+import queue
+import threading
+import time
+
+import samples
+from job_client import Refused, ServerAway
+
+THREADS = min(4, os.cpu_count() or 1)  # Pillow encodes outside of the interpreter's lock: a 512×512 JPEG takes about 4 ms
+LOOK_AGAIN_S = (1, 2, 4)  # a name just linked may not be seen by the server's node at once (NFS caches)
+DISK_PAUSE_S = (5, 300)  # after a failed write: first and longest pause before new work
+FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EIO: "the disk has an error", errno.EROFS: "the disk is read-only"}
+
+
+class Publisher:
+    def __init__(self, client, describe, place, quality):
+        self.client, self.describe, self.place, self.quality = client, describe, place, quality
+        self.images = self.completed = self.disk_failures = 0
+        self.reports = queue.SimpleQueue()
+
+    def start(self, bound):
+        self.bound, self.room = bound, threading.BoundedSemaphore(bound)
+        self.pool = concurrent.futures.ThreadPoolExecutor(THREADS, "publish")
+        self.reporter = threading.Thread(target=self._report_on, name="report", daemon=True)
+        self.reporter.start()
+
+    def queued(self):
+        return self.bound - self.room._value
+
+    def put(self, sample, image):
+        self.room.acquire()
+        self.pool.submit(self._publish, sample, image)
+
+    def report(self, index):
+        self.reports.put(index)
+
+    def finish(self):
+        """Wait until all is published and reported, or the server is given up."""
+        self.pool.shutdown(wait=True)
+        self.reports.put(None)
+        self.reporter.join()
+
+    def _publish(self, sample, image):
+        index = sample.index
+        try:
+            metadata = self.describe(sample)
+            samples.publish_sample(self.client.dataset_dir, index.number, sample.aug, image.pixels, metadata,
+                                   self.place | {"lease": index.lease}, index.lease, self.quality)  # fmt: skip
+            with self.client.changed:
+                self.images += 1
+                self.disk_failures = 0
+                index.todo.discard(sample.aug)
+                self.client.settle(index)
+        except OSError as error:
+            what = FULL.get(error.errno, error.strerror)
+            self.client.fail(index, sample.aug, "disk", f"{what}: {error.filename or self.client.dataset_dir} ({error.strerror})", at_once=True)
+        except ValueError as error:
+            self.client.fail(index, sample.aug, "prompt", str(error))
+        finally:
+            self.room.release()
+
+    # ---------------------------------------------------------------- reports
+
+    def _report_on(self):
+        """Report indices as they are finished; those that pile up during a call go together with the next."""
+        while True:
+            batch = [self.reports.get()]
+            while not self.reports.empty() and len(batch) < 200:
+                batch.append(self.reports.get())
+            indices = [index for index in batch if index is not None]
+            for lease in dict.fromkeys(index.lease for index in indices):
+                try:
+                    self._report([index for index in indices if index.lease == lease], lease)
+                except (ServerAway, Refused) as error:
+                    # its images are published all the same, and the next holder will find them
+                    print(f"not reported: {error}", flush=True)
+                    self.client.job.server_timeout_s = 0
+                    for index in indices:
+                        self.client.forget(index)
+            if None in batch:
+                return
+
+    def _report(self, indices, lease):
+        good, failed = [i for i in indices if not i.failures], [i for i in indices if i.failures]
+        if good and lease not in self.client.job.lost:
+            self._complete(good, lease)
+        if failed and lease not in self.client.job.lost:
+            self._fail(failed, lease)
+        for index in indices:
+            self.client.forget(index)
+
+    def _complete(self, indices, lease):
+        for folder in {index.number // samples.FOLDER for index in indices}:
+            samples.sync_folder(self.client.dataset_dir, folder * samples.FOLDER)
+        for pause in (*LOOK_AGAIN_S, None):
+            results = [{"index": i.number, "images": len(i.record["texts"]), "short": (i.record["short"] or {}).get("missing", 0)} for i in indices]
+            verdicts = self.client.job.complete(lease, results)
+            self.completed += sum(verdict in ("accepted", "already_done") for verdict in verdicts.values())
+            indices = [index for index in indices if verdicts.get(index.number) == "missing"]
+            if not indices:
+                return
+            if pause is not None:
+                time.sleep(pause)
+        for index in indices:
+            index.failures[0] = ("disk", "the job server does not see files that this client has published: is the output root the same file system on both nodes?")
+        self._fail(indices, lease)
+
+    def _fail(self, indices, lease):
+        """Report failures; "set aside" makes the .failed files, a failing disk or quarantine gives everything back."""
+        results = [{"index": i.number, "reason": reason, "error": error[:2000]} for i in indices for reason, error in [next(iter(i.failures.values()))]]
+        job = self.client.job
+        verdicts = job.fail(lease, results)
+        on_disk = any(result["reason"] == "disk" for result in results)
+        for index in indices:
+            if verdicts.get(index.number) == "set aside":
+                self.client.set_aside += 1
+                print(f"prompt {index.number} was set aside by the job server", flush=True)
+                for aug, (reason, error) in index.failures.items():
+                    try:
+                        samples.publish_failed(self.client.dataset_dir, index.number, aug, reason, error, lease)
+                    except OSError as problem:
+                        print(f"{samples.stem(index.number, aug)}.failed was not written: {problem}", flush=True)
+            self.client.forget(index)
+        if on_disk:
+            pause = min(DISK_PAUSE_S[0] * 2**self.disk_failures, DISK_PAUSE_S[1])
+            self.disk_failures += 1
+            print(f"the disk failed: everything is given back, new work in {pause} s at the earliest", flush=True)
+            self.client.next_try = time.monotonic() + pause
+        if on_disk or job.quarantined_until_s is not None:
+            self.client.give_back("disk" if on_disk else "released")
