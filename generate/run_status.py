@@ -129,7 +129,15 @@ def llm_estimate(args, definition, items, document):
 
 
 def cost(args, asks, answers):
-    return ""
+    """What those tokens cost at most: at the dearest paid backend, if no free one took any of them, and never above the budget."""
+    if args.llm or args.llm_budget_usd <= 0:
+        return ", free of charge (paid backends are off)"
+    import llm_backends
+
+    backends = llm_backends.read(args.llm_backends or llm_backends.default_file(), args.ollama_hosts, args.llm_budget_usd, log=lambda *_: None)
+    dearest = max((asks * b.usd_per_million[0] + answers * b.usd_per_million[1] for b in backends if b.usd_per_million), default=0) / 1e6
+    capped = f", capped at --llm_budget_usd {args.llm_budget_usd:g}" if dearest > args.llm_budget_usd else ""
+    return f", USD {dearest:,.2f} if paid backends took them all{capped}"
 
 
 def measured_rate(definition, output_root, document, stored):

@@ -202,7 +202,7 @@ def ensure_server(args, output_root, folder):
     }  # fmt: skip
     lines = ["#!/bin/bash", *(f"#SBATCH --{name}={shlex.quote(str(value))}" for name, value in options.items() if value), "#SBATCH --requeue", ""]
     lines += [*([args.setup] if args.setup else []), *exports()]
-    lines += ["exec " + shlex.join([sys.executable, "-u", str(HERE / "image_server.py"), f"--output_root={output_root}"]), ""]
+    lines += ["exec " + shlex.join([sys.executable, "-u", str(HERE / "image_server.py"), f"--output_root={output_root}", "--stop_when_done"]), ""]
     path = folder / "image_server.sbatch"
     path.write_text("\n".join(lines))
     job = sbatch([path])

@@ -108,15 +108,15 @@ def test_a_node_crashes_and_returns(run):
 def test_a_node_with_a_broken_gpu_does_not_eat_the_array(make_run, tmp_path):
     """n0 draws black images: it is given at most 2 of 40 tasks, its indices are drawn elsewhere, it is probed, and used again once healed."""
     run = make_run(prompts=40)
-    broken = tmp_path / "broken"
-    broken.touch()
+    bad_hosts = tmp_path / "bad_hosts"
+    bad_hosts.write_text("n0\n")
     run.start_server("--ttl_s 6 --beat_s 1 --probe_s 4")
-    array = run.submit("--num_workers=4 --num_chunks=40", FAKE_BLACK=".", FAKE_BROKEN_HOSTS="n0", FAKE_BROKEN_FILE=str(broken), FAKE_BATCH_S="0.3")
+    array = run.submit("--num_workers=4 --num_chunks=40", FAKE_BLACK=".", FAKE_BAD_HOSTS=str(bad_hosts), FAKE_BATCH_S="0.3")
     run.cluster.wait(lambda: (document := run.document()) and [q["host"] for q in document["quarantined"]] == ["n0"], 60, "n0's quarantine")
     run.cluster.wait(lambda: run.images_drawn() >= 80, 90, "half of the images, drawn elsewhere")
     assert "n0" in run.cluster.run("scontrol", "show", "job", array, check=False).split("ExcNodeList=")[1].split()[0]
     on_bad = {name for name, text in run.logs().items() if name.startswith(array) and "n0" in text}
-    broken.unlink()
+    bad_hosts.write_text("")
     run.cluster.wait(lambda: (document := run.document()) and not document["quarantined"], 60, "the probe that finds n0 healed")
     run.wait_done()
     run.wait_ended()

@@ -102,8 +102,8 @@ DEFINITION = {"name": "HPDv2", "total": 1000, "images_per_prompt": 200, "height"
 ITEMS = [{"prompt": "a cat", "source": []}] * 900 + [{"prompt": "a dog", "source": [], "variations": ["x"] * 199}] * 100
 
 
-def estimate(root, document=None, **changes):
-    args = argparse.Namespace(num_workers=10, llm_backends=None)
+def estimate(root, document=None, budget_usd=0.0, **changes):
+    args = argparse.Namespace(num_workers=10, llm=None, llm_backends=None, ollama_hosts=None, llm_budget_usd=budget_usd)
     return "\n".join(run_status.estimate(args, DEFINITION | changes, ITEMS, root, document))
 
 
@@ -115,6 +115,9 @@ def test_the_estimate_counts_what_is_left_to_draw(tmp_path):
     assert "160,209 images (39,791 more are there)" in text
     assert "45 GPU hours at 3,600 images an hour (a worker of this run, now), 4 h with 10 workers" in text
     assert "18,000 LLM calls, 5.4 + 8.1 million tokens (asked + answered, measured)" in text
+    assert "measured), free of charge (paid backends are off)" in text
+    assert "measured), USD 5.67 if paid backends took them all" in estimate(tmp_path, DOCUMENT, budget_usd=10.0)  # 5.4 x 0.15 + 8.1 x 0.60
+    assert "took them all, capped at --llm_budget_usd 2" in estimate(tmp_path, DOCUMENT, budget_usd=2.0)
     assert "no LLM is asked" in estimate(tmp_path, augment_prompts=False)
 
 
