@@ -206,7 +206,10 @@ class Asker:
             settings = {"temperature": details["temperature"], "num_predict": self.backend.max_tokens, "seed": made["seed"]}
             return self.model.bind(options=settings, **({"format": schema} if schema else {}))
         if schema and details["provider"] in OPENAI_LIKE:
-            return self.model.bind(response_format={"type": "json_schema", "json_schema": {"name": "variations", "schema": schema, "strict": True}})
+            wanted = {"response_format": {"type": "json_schema", "json_schema": {"name": "variations", "schema": schema, "strict": True}}}
+            if details["provider"] in ("openai", "azure_openai"):  # as an option of its own it makes langchain-openai refuse answers cut off at max_tokens
+                wanted = {"extra_body": {**details["options"].get("extra_body", {}), **wanted}}
+            return self.model.bind(**wanted)
         return self.model
 
 

@@ -255,6 +255,10 @@ class _Request:
         seed = int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:4], "big") >> 1
         return llm_backends.request_of(backend, self.prompter.instruction, self.prompt, self.missing, self.kept, seed)
 
+    def probe(self, backend):
+        """A plain prompt: does the backend fail at everything or only at this request?"""
+        return llm_backends.request_of(backend, self.prompter.instruction, variations.EXAMPLE[0], 1, variations.Kept(""), 0)
+
     def judge(self, backend, reply):
         accepted, why = self.kept.sift(reply.text, self.missing)
         if not accepted:

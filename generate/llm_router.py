@@ -1,7 +1,7 @@
 """Many unreliable LLM backends made into one: who is asked next, what a failure means, when to wait. No HTTP, no langchain.
 
     router = Router(backends, purse, log=print)          # inside an event loop; its clock is the loop's (monotonic)
-    reply = await router.call(request)                   # request.make(backend), request.judge(reply) as in llm_prompting.py
+    reply = await router.call(request)                   # request.make(backend), request.judge(backend, reply) as in llm_prompter.py
 
 Rotation: of the first tier that has a backend able to take a call now (not off, not cooling, a free slot, within its limits a minute
 and the money granted), the one with the largest free share of its slots, ties to the one picked longest ago. So a slow host, whose
@@ -26,12 +26,15 @@ import time
 
 WEATHER = ("refused", "timeout", "cut", "server error", "rate limit")
 OFF = ("key", "credit", "model")
+BY_PROMPT = ("timeout", "cut", "server error", "garbled")  # weather that a prompt may have made
 UNBLAMED = ("refusal", "content filter", "copies")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 120.0
 BAD_IN_A_ROW = 3  # bad answers that pause a backend
 BAD_ANSWERS = 6  # to one request before it is given up
 SUSPICIONS = 12  # failures of one request on backends that worked just before: with 20 % faults 0.2**12, four in 10**9, are bad luck
 LATENCY_BOUNDS_S = [0.05 * 2**k for k in range(14)]  # classes of `seconds`, one more above
+PROBE_AFTER = 3  # failures of one request, after which a backend that also failed last is first asked something plain
+SAY_EVERY_S = 60.0
 RECHECK_S = 0.1  # how soon a backend that is only out of its rate limit is looked at again
 
 
@@ -65,6 +68,8 @@ def classify(error):
         link = link.__cause__ or link.__context__
     names = {cls.__name__ for link in chain for cls in type(link).__mro__}
     text = " ".join(str(error).split())[:300] or type(error).__name__
+    if "LengthFinishReasonError" in names or "ContentFilterFinishReasonError" in names:
+        return Failure("unusable" if "LengthFinishReasonError" in names else "content filter", text)
     status = next((s for s in (getattr(link, "status_code", None) for link in chain) if isinstance(s, int)), None)
     response = getattr(error, "response", None)
     retry_after_s = retry_after(getattr(response, "headers", None))
@@ -232,6 +237,7 @@ class Router:
     def __init__(self, backends, purse=None, log=print, seed=0, may_return=lambda: False):
         self.backends, self.purse, self.log, self.may_return = list(backends), purse or Purse(), log, may_return
         self.random, self.waiting, self.picks, self.timer = random.Random(seed), collections.deque(), 0, None
+        self.said = float("-inf")
         self.away_since = None  # loop time since when calls wait and no backend is healthy
         self.loop = asyncio.get_running_loop()
         self._set_limits()
@@ -257,25 +263,29 @@ class Router:
     async def call(self, request):
         """Ask until an answer passes request.judge(backend, reply), which returns what call() returns or raises Failure.
 
-        request.prompt_bytes: size of what is sent; request.make(backend): what backend.ask() takes.
+        request.prompt_bytes: size of what is sent; request.make(backend): what backend.ask() takes; request.probe(backend): the same for a plain prompt.
         Raises Unanswered, or AllOff when everything is off for the run and nothing may return.
         """
-        avoid, bad, suspicions = set(), [], []
+        avoid, bad, suspicions, failed = set(), [], [], 0
         while True:
             backend = await self._slot(request, avoid)
+            probing = failed >= PROBE_AFTER and backend.last_failed  # is it the backend or the prompt? A plain prompt tells
             worst_usd, now = backend.worst_usd(request.prompt_bytes), self.loop.time()
             worked_before, backend.calls = backend.successes and not backend.last_failed, backend.calls + 1
             spent_usd, failure = worst_usd, None  # until the bill is known, the worst case counts as spent
             try:
                 async with asyncio.timeout(backend.timeout_s):
-                    reply = await backend.ask(request.make(backend))
+                    reply = await backend.ask(request.probe(backend) if probing else request.make(backend))
                 if reply.prompt_tokens is not None:
                     backend.prompt_tokens += reply.prompt_tokens
                     backend.completion_tokens += reply.completion_tokens
                     spent_usd = backend.usd_of(reply.prompt_tokens, reply.completion_tokens)
-                answer = request.judge(backend, reply)
+                answer = None if probing else request.judge(backend, reply)
                 backend.succeeded(self.loop.time(), self.loop.time() - now)
-                return answer
+                if not probing:
+                    return answer
+                failed = 0
+                suspicions += [failure_kind] * (SUSPICIONS // 3)
             except Exception as error:  # every failure of a backend is classified; a bug of ours shows as "server error" with its name
                 failure = classify(error)
                 if failure.kind in ("refused", "rate limit", "key", "credit", "model") or failure.text.startswith("HTTP "):
@@ -287,9 +297,14 @@ class Router:
                 backend.usd += spent_usd
                 self.purse.settle(worst_usd, spent_usd)
                 self.dispatch()
+            if failure is None:
+                if len(suspicions) >= SUSPICIONS:
+                    raise Unanswered(suspicions)
+                continue
             avoid.add(backend)
+            failed, failure_kind = failed + (failure.kind in BY_PROMPT), failure.kind
             if failure.kind in WEATHER + OFF + ("garbled",):
-                suspicions += [failure.kind] if worked_before and failure.kind not in OFF + ("rate limit", "refused") else []
+                suspicions += [failure.kind] if worked_before and failure.kind in BY_PROMPT else []
                 if len(suspicions) >= SUSPICIONS:
                     raise Unanswered(suspicions)
             else:
@@ -362,6 +377,9 @@ class Router:
             self.away_since = None
         elif self.away_since is None:
             self.away_since = now
+            if now - self.said < SAY_EVERY_S:
+                return self._wake(now)
+            self.said = now
             names = "; ".join(f"{b.name} {b.off_because or b.because or self.purse.paid_off}" for b in self.backends)
             self.log(f"LLMs: all backends are away, waiting for the first to return ({names})")
         if self.waiting and state == "off" and not self.may_return():
@@ -370,6 +388,9 @@ class Router:
                 future = self.waiting.popleft()[0]
                 if not future.done():
                     future.set_exception(AllOff(f"no LLM can be asked: {remedies}"))
+        self._wake(now)
+
+    def _wake(self, now):
         if self.timer:
             self.timer.cancel()
             self.timer = None

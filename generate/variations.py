@@ -22,10 +22,15 @@ EXAMPLE = ("a red bicycle against a brick wall", [
 
 
 def schema(n, prompt=None):
-    """JSON schema of an answer with exactly n texts. With `prompt`, each begins with it (a pattern that llama.cpp turns into a grammar)."""
+    """JSON schema of an answer with exactly n texts. With `prompt`, each begins with its subject: a pattern, which llama.cpp makes a grammar of.
+
+    The subject is the beginning of the prompt as far as it is plain letters, 60 characters at most: the rest would need escaping of its own.
+    """
     item = {"type": "string"}
+    subject = re.match(r"[A-Za-z0-9 ,']*", prompt or "")[0][:61]
+    subject = (subject if len(subject) < 61 else subject[:60].rsplit(" ", 1)[0]).strip(" ,'")
     if prompt:
-        item["pattern"] = "^" + re.sub(r"([\\^$.|?*+()\[\]{}/\"-])", r"\\\1", prompt) + ",? [a-zA-Z ,'-]{12,90}$"
+        item["pattern"] = f"^{subject},? [a-zA-Z ,']{{12,60}}[a-z]$" if subject else "^[a-zA-Z ,']{20,90}[a-z]$"
     texts = {"type": "array", "items": item, "minItems": n, "maxItems": n}
     return {"title": "variations", "type": "object", "properties": {"variations": texts}, "required": ["variations"], "additionalProperties": False}
 
