@@ -21,6 +21,7 @@ create table if not exists llm_facts (name text primary key, value text not null
 """
 COUNTERS = ("calls", "prompt_tokens", "completion_tokens", "usd")
 SAVE_EVERY_S = 60.0  # a report without money is written at most this often: 1,000 clients beating every 15 s would be 66 fsyncs a second
+KEEP_S = 3600.0  # a client that ended is kept this long, for it may have been paused only; then its sums are folded into those of the past
 KILLED = "(killed clients)"
 
 
@@ -34,10 +35,11 @@ class Accounts:
         self.connection, self.client_ttl_s = connection, client_ttl_s
         for statement in TABLES.strip().split(";\n"):
             connection.execute(statement)
-        self.clients = {}  # client_id -> {"granted_usd", "spent_usd", "closed", "use", "heard", "saved"}
+        self.clients = {}  # client_id -> {"granted_usd", "spent_usd", "closed", "use", "heard" (None: not since this start), "saved"}
         for client_id, granted, spent, closed, use in connection.execute("select client_id, granted_usd, spent_usd, closed, use from llm_clients"):
-            self.clients[client_id] = dict(granted_usd=granted, spent_usd=spent, closed=bool(closed), use=json.loads(use), heard=None, saved=0.0)
+            self.clients[client_id] = dict(granted_usd=granted, spent_usd=spent, closed=bool(closed), use=json.loads(use), heard=None, saved=float("-inf"))
         self.facts = {name: json.loads(value) for name, value in connection.execute("select name, value from llm_facts")}
+        self.now = self.looked = float("-inf")
 
     @property
     def budget_usd(self):
@@ -60,6 +62,9 @@ class Accounts:
         new = {name: limits for name, limits in (llm.get("backends") or {}).items() if name not in backends}
         if new:
             self._fact("backends", {**backends, **new})
+        for key in ("call_usd", "wanted_usd"):  # until a client has reported its own
+            if llm.get(key) and key not in self.facts:
+                self._fact(key, llm[key])
 
     def set_budget(self, budget_usd=None, spent_usd=None):
         """The user's word. spent_usd: what the providers' bills say was spent before this moment, which ends the pause after a rebuild."""
@@ -75,12 +80,12 @@ class Accounts:
 
     def granted(self):
         """USD that may have been spent by any client, dead or alive; never less than what the providers billed."""
-        return sum(client["granted_usd"] for client in self.clients.values())
+        return self.facts.get("past", {}).get("granted_usd", 0.0) + sum(client["granted_usd"] for client in self.clients.values())
 
     def spent(self):
         """USD counted as spent: what live clients report, all that the dead were granted, and what the user named."""
         counted = (c["granted_usd"] if self._dead(c) else c["spent_usd"] for c in self.clients.values())
-        return self.facts.get("spent_before_usd", 0.0) + sum(counted)
+        return self.facts.get("spent_before_usd", 0.0) + self.facts.get("past", {}).get("granted_usd", 0.0) + sum(counted)
 
     def report(self, now, client_id, llm_use):
         """llm_use: Prompter.use(), running totals; an older report than the last one changes nothing."""
@@ -104,7 +109,7 @@ class Accounts:
         client = self._client(now, client_id)
         live = sum(1 for c in self.clients.values() if not self._dead(c, now) and not c["closed"]) or 1
         paid_off = self.paid_off
-        wanted, call = float(client["use"].get("wanted_usd", 0.0)), float(client["use"].get("call_usd", 0.0))
+        wanted, call = (float(client["use"].get(key, self.facts.get(key, 0.0))) for key in ("wanted_usd", "call_usd"))
         if not paid_off and wanted > 0 and not client["closed"]:
             left = self.budget_usd - self.facts.get("spent_before_usd", 0.0) - self.granted()
             more = min(wanted - (client["granted_usd"] - client["spent_usd"]), left)
@@ -118,48 +123,64 @@ class Accounts:
         return {"clients": live, "backends": backends, "granted_usd": client["granted_usd"], "paid_off": paid_off}
 
     def forget(self, now, client_id):
-        """The client is gone: its grant counts as spent for ever. (One that is not heard of for client_ttl_s is forgotten without this call.)"""
+        """The client is gone: its grant counts as spent. (One that is not heard of for client_ttl_s is forgotten without this call.)"""
         if client_id in self.clients:
+            self.clients[client_id]["heard"] = now - self.client_ttl_s - 1
             self._save(now, client_id)
-            self.clients[client_id]["heard"] = float("-inf")
 
     def totals(self):
         """{backend: {"model", "clients": {state: live clients}, "until_s", "because", "calls", "failures": {kind: n}, "prompt_tokens",
         "completion_tokens", "usd", "reserved_usd", "seconds": calls per latency class}}, summed over all clients that ever were."""
         totals = {name: _empty(limits.get("model")) for name, limits in self.facts.get("backends", {}).items()}
+        _add(totals, self.facts.get("past", {}).get("backends", {}))
         for client in self.clients.values():
-            dead, uses = self._dead(client) or client["closed"], client["use"].get("backends") or {}
+            self._add_client(totals, client)
+            unspent, uses = client["granted_usd"] - client["spent_usd"], client["use"].get("backends") or {}
+            if self._dead(client) or client["closed"]:
+                continue
             paid = [name for name, use in uses.items() if use.get("paid")]
             for name, use in uses.items():
-                total = totals.setdefault(name, _empty(use.get("model")))
-                for key in COUNTERS:
-                    total[key] += use.get(key, 0)
-                for kind, n in (use.get("failures") or {}).items():
-                    total["failures"][kind] = total["failures"].get(kind, 0) + n
-                seconds = use.get("seconds") or []
-                total["seconds"] = [a + b for a, b in zip(total["seconds"] + [0] * len(seconds), seconds)] or total["seconds"]
-                if not dead:
-                    total["clients"][use.get("state")] = total["clients"].get(use.get("state"), 0) + 1
-                    total["because"], total["until_s"] = use.get("because") or total["because"], use.get("until_s") or total["until_s"]
-            unspent = client["granted_usd"] - client["spent_usd"]
-            if self._dead(client) and unspent > 0:
-                totals.setdefault(KILLED, _empty(None))["usd"] += unspent
-            elif paid and not client["closed"]:
-                for name in paid:
-                    totals[name]["reserved_usd"] += unspent / len(paid)
+                total = totals[name]
+                total["clients"][use.get("state")] = total["clients"].get(use.get("state"), 0) + 1
+                total["because"], total["until_s"] = use.get("because") or total["because"], use.get("until_s") or total["until_s"]
+                total["reserved_usd"] += unspent / len(paid) if name in paid else 0.0
         return totals
 
+    def _add_client(self, totals, client):
+        """Its running totals; what a dead one was granted and has not reported counts as spent, on a line of its own."""
+        _add(totals, client["use"].get("backends") or {})
+        unspent = client["granted_usd"] - client["spent_usd"]
+        if self._dead(client) and unspent > 0:
+            _add(totals, {KILLED: {"usd": unspent}})
+
     def _client(self, now, client_id):
-        for client in self.clients.values():
-            client["heard"] = now if client["heard"] is None else client["heard"]  # after a restart: everyone has client_ttl_s to speak up
+        self.now = now
+        if now - self.looked >= SAVE_EVERY_S:
+            self.looked = now
+            self._fold(now)
         client = self.clients.setdefault(client_id, dict(granted_usd=0.0, spent_usd=0.0, closed=False, use={}, heard=now, saved=float("-inf")))
-        client["heard"] = self.now = now
+        client["heard"] = now
         return client
 
+    def _fold(self, now):
+        """Clients that ended long ago become part of the sums, so that memory and cost follow the live ones, not all that ever were."""
+        past = self.facts.get("past", {"granted_usd": 0.0, "backends": {}})
+        ended = []
+        for client_id, client in self.clients.items():
+            client["heard"] = now if client["heard"] is None else client["heard"]  # after a restart everyone has client_ttl_s to speak up
+            if now - client["heard"] > self.client_ttl_s + KEEP_S:
+                ended.append(client_id)
+                past["granted_usd"] += client["granted_usd"]
+                self._add_client(past["backends"], client)
+        if ended:
+            self._fact("past", past)
+            for client_id in ended:
+                del self.clients[client_id]
+                self.connection.execute("delete from llm_clients where client_id = ?", (client_id,))
+
     def _dead(self, client, now=None):
-        heard = client["heard"]
-        now = getattr(self, "now", None) if now is None else now
-        return not client["closed"] and heard is not None and now is not None and now - heard > self.client_ttl_s
+        heard, now = client["heard"], self.now if now is None else now
+        return not client["closed"] and heard is not None and now - heard > self.client_ttl_s
 
     def _save(self, now, client_id):
         client = self.clients[client_id]
@@ -175,3 +196,15 @@ class Accounts:
 def _empty(model):
     counts = {key: 0 for key in COUNTERS}
     return {"model": model, "clients": {}, "until_s": None, "because": None, "failures": {}, "seconds": [], "reserved_usd": 0.0, **counts}
+
+
+def _add(totals, uses):
+    """Add the counters of uses, {backend: …}, to totals."""
+    for name, use in uses.items():
+        total = totals.setdefault(name, _empty(use.get("model")))
+        for key in COUNTERS:
+            total[key] += use.get(key, 0)
+        for kind, n in (use.get("failures") or {}).items():
+            total["failures"][kind] = total["failures"].get(kind, 0) + n
+        a, b = total["seconds"], use.get("seconds") or []
+        total["seconds"] = [(a[k] if k < len(a) else 0) + (b[k] if k < len(b) else 0) for k in range(max(len(a), len(b)))]

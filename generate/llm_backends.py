@@ -9,11 +9,12 @@ import asyncio
 import contextvars
 import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import variations
-from llm_router import Backend, Failure
+from llm_router import Backend, Failure, classify, retry_after
 
 KEYS = {"openai": "OPENAI_API_KEY", "groq": "GROQ_API_KEY", "openrouter": "OPENROUTER_API_KEY", "anthropic": "ANTHROPIC_API_KEY",
         "azure_openai": "AZURE_OPENAI_API_KEY", "mistralai": "MISTRAL_API_KEY", "google_genai": "GOOGLE_API_KEY", "deepseek": "DEEPSEEK_API_KEY"}
@@ -143,17 +144,13 @@ class Asker:
         self.backend, self.model, self.lock = backend, None, None
 
     async def __call__(self, made):
-        details, key = self.backend.details, self._key()
-        self.lock = self.lock or asyncio.Lock()
-        async with self.lock:
-            if self.model is None:
-                self.model = await asyncio.to_thread(self._make)
-        slot = {}
+        details, slot = self.backend.details, {}
         ollama_retry_after.set(slot)
         try:
+            await self._ready()
             message = await self._bound(made).ainvoke(made["messages"])
         except Exception as error:
-            raise self._failure(error, slot, key) from None
+            raise self._failure(error, slot) from None
         content = message.content if isinstance(message.content, str) else "".join(part.get("text", "") for part in message.content if isinstance(part, dict))
         meta, usage = message.response_metadata or {}, message.usage_metadata or {}
         tokens = usage.get("input_tokens"), usage.get("output_tokens")
@@ -166,15 +163,34 @@ class Asker:
             raise Failure("garbled", "the answer says not that it is finished")
         return Reply(content, *tokens)
 
-    def _failure(self, error, slot, key):
-        from llm_router import classify
+    async def first_token(self, messages):
+        """Seconds until the first piece of an answer arrives, streamed. Raises Failure."""
+        slot = {}
+        ollama_retry_after.set(slot)
+        try:
+            await self._ready()
+            began, first = time.monotonic(), None
+            async for _ in self.model.astream(messages):
+                first = first or time.monotonic() - began  # the rest is read too: hanging up in the middle leaves a warning behind
+            if first is None:
+                raise Failure("garbled", "an empty answer")
+            return first
+        except Exception as error:
+            raise self._failure(error, slot) from None
 
+    async def _ready(self):
+        self.lock = self.lock or asyncio.Lock()
+        async with self.lock:
+            if self.model is None:
+                self.model = await asyncio.to_thread(self._make)
+
+    def _failure(self, error, slot):
+        if isinstance(error, ImportError):
+            self.backend.remedies["model"] = f"pip install langchain-{self.backend.details['provider'].replace('_', '-')}"
+            return Failure("model", f"langchain's package for {self.backend.details['provider']} is not installed")
         failure = classify(error)
-        if failure.retry_after_s is None and slot:
-            from llm_router import retry_after
-
-            failure.retry_after_s = retry_after(slot)
-        failure.text = "the key was refused" if failure.kind == "key" else scrub(failure.text, key)
+        failure.retry_after_s = retry_after(slot) if failure.retry_after_s is None else failure.retry_after_s
+        failure.text = "the key was refused" if failure.kind == "key" else scrub(failure.text, self._key())
         return failure
 
     def _key(self):
