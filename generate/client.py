@@ -53,7 +53,7 @@ class Sample:
 
 
 class Client:
-    """job: JobClient. prompter: Prompter or None. items: read_prompts(). describe(sample, image attempt) -> metadata of an image.
+    """job: JobClient. prompter: Prompter or None. items: read_prompts(). describe(sample, image) -> metadata of an image.
 
     place: {"hostname", "gpu_name", "slurm_job_id"}. deadline: time.monotonic() at which the time limit comes, or None.
     After next_batch() has returned None: .all_done, .error (an exception, or None), .stopped (reason word, or None)."""

@@ -1,7 +1,7 @@
 """Draws batches of texts with any text-to-image pipeline that diffusers can load.
 
     drawer = Drawer("tiny", height=64, width=64); drawer.load(); drawer.warm_up()
-    images = drawer.draw(["a red circle on a white background"], [seed_of(run_seed=0, index=0, aug=0)])     # [Image(pixels, finite)]
+    images = drawer.draw(["a red circle on a white background"], [seed_of(run_seed=0, index=0, aug=0)])     # [Image]
 
     python generate/diffusion.py tiny "a red circle on a white background" circle.png
 """
@@ -18,7 +18,8 @@ from pathlib import Path
 
 import model_families
 
-Image = namedtuple("Image", "pixels finite")  # pixels: uint8 array H×W×3 on the CPU; finite: False if the pipeline gave NaN or infinity
+# pixels: uint8 array H×W×3 on the CPU; finite: False if the pipeline gave NaN or infinity; batch_size: of the batch it was drawn in
+Image = namedtuple("Image", "pixels finite batch_size")
 HERE = Path(__file__).resolve().parent
 
 
@@ -222,7 +223,7 @@ class Drawer:
             # generators on the CPU give the same noise on every card; made anew for each try, since a used one has moved on
             generators = [self.make_generator(seed) for seed in seeds]
             output = self.pipe(prompt=texts, generator=generators, output_type="pt", **self.arguments).images[:count]
-            return to_images(output)
+            return to_images(output, self.batch_size)
         except (RuntimeError, MemoryError, ValueError, TypeError, IndexError, KeyError) as error:
             failure, words = error, first_line(error)
         # outside of the except block the traceback no longer holds the tensors
@@ -258,7 +259,7 @@ def torch_generator(seed):
     return torch.Generator("cpu").manual_seed(seed)
 
 
-def to_images(output):
+def to_images(output, batch_size):
     """A pipeline's output, B×3×H×W in [0, 1] (torch or numpy), as a list of Image."""
     if hasattr(output, "detach"):
         output = output.detach().float()
@@ -269,7 +270,7 @@ def to_images(output):
 
         finite = numpy.isfinite(output).all((1, 2, 3)).tolist()
         pixels = (numpy.nan_to_num(output) * 255).round().clip(0, 255).astype(numpy.uint8).transpose(0, 2, 3, 1)
-    return [Image(p, f) for p, f in zip(pixels, finite)]
+    return [Image(p, f, batch_size) for p, f in zip(pixels, finite)]
 
 
 def share_compiled_code():

@@ -119,7 +119,7 @@ def make_drawer(args, definition, root):
 def describe(args, definition, drawer):
     """A function that gives the metadata of a sample's image: all its JSON's fields but the place."""
 
-    def metadata(sample):
+    def metadata(sample, image):
         index, texts = sample.index, sample.index.record["texts"]
         return {
             "prompt_index": index.number, "augmentation_idx": sample.aug, "original_prompt": index.record["original_prompt"],
@@ -128,7 +128,7 @@ def describe(args, definition, drawer):
             "input_file": definition["prompts_file"], "image_path": f"{samples.folder_name(index.number)}/{samples.stem(index.number, sample.aug)}.jpg",
             "generation_timestamp": samples.utc_now(), "source": index.record["source"],
             "seed": diffusion.seed_of(args.seed, index.number, sample.aug, sample.attempt), "num_inference_steps": drawer.steps,
-            "guidance_scale": drawer.guidance, "dtype": drawer.dtype, "batch_size": drawer.batch_size, "library_versions": drawer.versions,
+            "guidance_scale": drawer.guidance, "dtype": drawer.dtype, "batch_size": image.batch_size, "library_versions": drawer.versions,
         }  # fmt: skip
 
     return metadata
@@ -181,16 +181,16 @@ def main():
         return slurm.cancel(root, stem)
     if args.tail_log and not args.use_slurm:
         return slurm.tail_log(root, stem)
+    if args.redo:
+        import preview
+
+        return preview.redo(args, root / "generated_images" / stem, args.redo)
     items = prompts_file.read_prompts(args.data_path)
     definition = define(args, items, root)
     if args.preview:
         import preview
 
-        return preview.contact_sheet(args, items, make_drawer(args, definition, root), root, definition)
-    if args.redo:
-        import preview
-
-        return preview.redo(args, make_drawer(args, definition, root), root / "generated_images" / stem)
+        return preview.contact_sheet(args, items, definition, make_drawer(args, definition, root), root)
     if args.use_slurm and not args.is_slurm_task:
         show_notice(args.model)
         return slurm.submit(args, definition, root, items)

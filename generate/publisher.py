@@ -52,7 +52,7 @@ class Publisher:
     def _publish(self, sample, image):
         index = sample.index
         try:
-            metadata = self.describe(sample)
+            metadata = self.describe(sample, image)
             samples.publish_sample(self.client.dataset_dir, index.number, sample.aug, image.pixels, metadata,
                                    self.place | {"lease": index.lease}, index.lease, self.quality)  # fmt: skip
             with self.client.changed:

@@ -1,0 +1,201 @@
+"""Tiny pipelines of the real classes and the trained tiny model, all through Drawer; and the tables."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import diffusion
+import model_families
+import numpy
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+pytestmark = pytest.mark.xdist_group("torch")  # torch and diffusers are imported by one process only
+TEXTS = ["a red circle on a green background", "two cats in the park", "a star", "青い鳥 " * 200]
+SEEDS = [1, 2, 3, 4]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """tiny(name) -> folder of a tiny random pipeline of that family."""
+    import make_tiny
+
+    folder, built = tmp_path_factory.mktemp("tiny"), {}
+
+    def get(name):
+        if name not in built:
+            make_tiny.build(name, folder / name)
+            built[name] = folder / name
+        return str(built[name])
+    return get
+
+
+def loaded(model, **kwargs):
+    drawer = diffusion.Drawer(str(model), **({"height": 64, "width": 64, "steps": 2, "batch_size": 4} | kwargs))
+    drawer.load()
+    return drawer
+
+
+@pytest.mark.parametrize("name, family", [("sd3", "sd3"), ("sd3-no-t5", "sd3"), ("pixart-sigma", "pixart-sigma"), ("pixart-alpha", "pixart-alpha"),
+                                          ("sdxl", "sdxl"), ("flux", "flux"), ("lumina2", "lumina2")])
+def test_family(tiny, name, family):
+    """Images of the right size that pass the check; the same with other neighbours in the batch, and in a batch that is padded."""
+    drawer = loaded(tiny(name))
+    assert drawer.family.name.startswith(family) and drawer.dtype == "float32" and "torch 2" in drawer.versions
+    drawer.warm_up()
+    images = drawer.draw(TEXTS, SEEDS)
+    assert [diffusion.problem_with(image, 64, 64) for image in images] == [None] * 4
+    assert len({image.pixels.tobytes() for image in images}) == 4
+    alone = drawer.draw(TEXTS[1:2], SEEDS[1:2])[0]
+    assert numpy.array_equal(alone.pixels, images[1].pixels) and alone.batch_size == 4
+    turned = drawer.draw(TEXTS[::-1], SEEDS[::-1])[::-1]
+    assert all(numpy.array_equal(a.pixels, b.pixels) for a, b in zip(images, turned))
+
+
+def test_guidance_and_steps_reach_the_pipeline(tiny):
+    base, = loaded(tiny("sd3")).draw(TEXTS[:1], [1])
+    for change in ({"steps": 3}, {"guidance": 1.5}):
+        assert not numpy.array_equal(loaded(tiny("sd3"), **change).draw(TEXTS[:1], [1])[0].pixels, base.pixels)
+    assert not numpy.array_equal(loaded(tiny("sd3")).draw(TEXTS[:1], [2])[0].pixels, base.pixels)
+
+
+def test_a_transformer_of_its_own(tiny, tmp_path, monkeypatch):
+    """PixArt-Sigma as published: the transformer from one place, everything else from another."""
+    whole = Path(tiny("pixart-sigma"))
+    alone = tmp_path / "PixArt-Sigma-XL-2-512-MS"
+    alone.mkdir()
+    (alone / "transformer").symlink_to(whole / "transformer")
+    row = model_families.family_of(str(alone))
+    assert row.base and model_families.family_of(str(whole)).base is None
+    monkeypatch.setattr(model_families, "FAMILIES", [dataclasses.replace(row, base=str(whole)), *model_families.FAMILIES])
+    assert numpy.array_equal(loaded(alone).draw(TEXTS, SEEDS)[0].pixels, loaded(whole).draw(TEXTS, SEEDS)[0].pixels)
+    diffusion.check_model(str(alone))
+
+
+def test_nan_images_do_not_count(tiny, tmp_path):
+    """NaN weights, and the random Lumina whose images are NaN: found by the check; the warm-up batch refuses such a device."""
+    import make_tiny
+    import torch
+
+    pipe = make_tiny.build("pixart-sigma", tmp_path)
+    with torch.no_grad():
+        pipe.transformer.proj_out.weight.fill_(torch.nan)
+    pipe.save_pretrained(tmp_path)
+    for drawer in (loaded(tmp_path), loaded(tiny("lumina"))):
+        images = drawer.draw(TEXTS, SEEDS)
+        assert {diffusion.problem_with(image, 64, 64) for image in images} == {"NaN or infinite pixels"}
+        with pytest.raises(diffusion.DeviceBroken, match="NaN"):
+            drawer.warm_up()
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_remembered(tiny, tmp_path, monkeypatch, capsys):
+    drawer = loaded(tiny("sdxl"), remembered=tmp_path / "batch_sizes.jsonl")
+    expected = loaded(tiny("sdxl"), batch_size=1).draw(TEXTS, SEEDS)
+    real = type(drawer.pipe).__call__
+
+    def small_card(pipe, prompt, generator, **kwargs):
+        for g in generator:
+            g.manual_seed(999)  # a try that failed has used its generators
+        if len(prompt) > 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9999 bytes")
+        return real(pipe, prompt=prompt, generator=[__import__("torch").Generator().manual_seed(g) for g in seeds.pop(0)], **kwargs)
+    seeds = [[s] for s in SEEDS]
+    monkeypatch.setattr(type(drawer.pipe), "__call__", small_card)
+    images = drawer.draw(TEXTS, SEEDS)
+    assert [image.batch_size for image in images] == [1] * 4
+    assert all(numpy.array_equal(a.pixels, b.pixels) for a, b in zip(images, expected))
+    assert "1 images at a time" in capsys.readouterr().out
+    again = loaded(tiny("sdxl"), remembered=tmp_path / "batch_sizes.jsonl")
+    assert again.batch_size == 1 and loaded(tiny("sdxl"), height=128, width=128, remembered=tmp_path / "batch_sizes.jsonl").batch_size == 4
+    monkeypatch.setattr(type(drawer.pipe), "__call__", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("CUDA out of memory")))
+    with pytest.raises(diffusion.DeviceBroken, match="not even one image"):
+        drawer.draw(TEXTS, SEEDS)
+
+
+def test_whose_fault(tiny, monkeypatch):
+    drawer = loaded(tiny("sdxl"))
+    for error, raised in [(RuntimeError("CUDA error: device-side assert triggered"), diffusion.DeviceBroken), (ValueError("bad text"), diffusion.CannotDraw)]:
+        monkeypatch.setattr(type(drawer.pipe), "__call__", lambda *a, error=error, **k: (_ for _ in ()).throw(error))
+        with pytest.raises(raised):
+            drawer.draw(TEXTS, SEEDS)
+
+
+@pytest.mark.parametrize("settings, says", [({"offload": "model"}, "needs a GPU"), ({"quantize": "no_such_backend"}, "cannot load the model")])
+def test_settings_that_cannot_work_are_one_line(tiny, settings, says):
+    with pytest.raises(SystemExit, match=says):
+        loaded(tiny("sd3"), **settings)
+
+
+def test_group_offload_draws_the_same(tiny):
+    assert numpy.array_equal(loaded(tiny("sd3"), offload="group").draw(TEXTS, SEEDS)[0].pixels, loaded(tiny("sd3")).draw(TEXTS, SEEDS)[0].pixels)
+
+
+def test_the_trained_tiny_model_draws_what_it_is_told():
+    drawer = diffusion.Drawer("tiny")
+    drawer.load()
+    assert (drawer.height, drawer.steps, drawer.guidance, drawer.arguments["max_sequence_length"]) == (64, 12, 4.0, 16)
+    red, blue = drawer.draw(["a large red circle on a white background", "a small blue square on a yellow background"], [1, 2])
+    for image, thing, ground in ((red, (220, 40, 40), (245, 245, 245)), (blue, (45, 75, 225), (245, 215, 50))):
+        assert numpy.abs(image.pixels[30:34, 30:34].mean((0, 1)) - thing).max() < 40
+        assert numpy.abs(image.pixels[:4].mean((0, 1)) - ground).max() < 40
+
+
+# ---------------------------------------------------------------- without torch
+
+
+def image(pixels, finite=True):
+    return diffusion.Image(numpy.asarray(pixels, numpy.uint8), finite, 1)
+
+
+def test_check():
+    noise = numpy.random.default_rng(0).integers(0, 256, (64, 64, 3))
+    assert diffusion.problem_with(image(noise), 64, 64) is None
+    assert "NaN" in diffusion.problem_with(image(noise, finite=False), 64, 64)
+    assert "64x64" in diffusion.problem_with(image(noise), 128, 128)
+    assert "black" in diffusion.problem_with(image(noise * 0), 64, 64)
+    assert "one colour" in diffusion.problem_with(image(noise * 0 + 200), 64, 64)
+
+
+def test_seeds():
+    """63 bits, different for every image, the same on every machine."""
+    assert diffusion.seed_of(0, 12345, 3) == 4995414376022346774
+    seeds = {diffusion.seed_of(run, index, aug, attempt) for run in range(2) for index in range(50) for aug in range(20) for attempt in range(2)}
+    assert len(seeds) == 4000 and all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("model, family", [
+    ("stabilityai/stable-diffusion-3-medium-diffusers", "sd3"), ("stabilityai/stable-diffusion-3.5-large", "sd3.5"), ("tiny", "tiny"),
+    ("PixArt-alpha/PixArt-XL-2-1024-MS", "pixart-alpha"), ("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS", "pixart-sigma"),
+    ("PixArt-alpha/PixArt-Sigma-XL-2-512-MS", "pixart-sigma (transformer)"), ("Alpha-VLLM/Lumina-Next-SFT-diffusers", "lumina"),
+    ("stabilityai/stable-diffusion-xl-base-1.0", "sdxl"), ("black-forest-labs/FLUX.1-schnell", "flux-schnell"), ("black-forest-labs/FLUX.1-dev", "flux"),
+    ("Qwen/Qwen-Image", "untested"),
+])
+def test_family_of_a_hub_id(model, family):
+    assert model_families.family_of(model).name == family
+
+
+def test_profiles():
+    batch = lambda gib, size: model_families.batch_size_for(model_families.profile_of(gib), size, size)  # noqa: E731
+    assert batch(80, 1024) > batch(24, 1024) >= batch(11, 1024) >= 1 and batch(24, 512) > batch(24, 1024)
+    assert model_families.profile_of(16).without_t5 and not model_families.profile_of(24).without_t5
+    assert model_families.dtype_for(model_families.family_of("black-forest-labs/FLUX.1-dev"), (7, 5)) == "float16"
+    assert model_families.dtype_for(model_families.family_of("black-forest-labs/FLUX.1-dev"), (8, 0)) == "bfloat16"
+    assert model_families.dtype_for(model_families.family_of("tiny"), None) == "float32"
+
+
+def test_check_model(tmp_path):
+    diffusion.check_model("tiny")
+    (tmp_path / "model").mkdir()
+    with pytest.raises(SystemExit, match="model_index.json"):
+        diffusion.check_model(str(tmp_path / "model"))
+    with pytest.raises(SystemExit, match="nobody/no-such-model"):
+        diffusion.check_model("nobody/no-such-model")
+
+
+def test_licence_notice():
+    import generate_images
+
+    assert "train a foundation model" in model_families.family_of(generate_images.MODEL).notice
+    assert model_families.family_of("black-forest-labs/FLUX.1-schnell").notice is None
+    assert json.loads((model_families.TINY / "model_index.json").read_text())["_class_name"] == "StableDiffusion3Pipeline"

@@ -1,0 +1,252 @@
+"""The image is the commit: killed at any step, raced by any number of holders, on a full disk: a sample is whole or absent, and never changes."""
+
+import errno
+import hashlib
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+import fake_pipeline
+import numpy
+import pytest
+import samples
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+INDEX, PLACE = 12345, {"hostname": "h", "gpu_name": "g", "slurm_job_id": "7"}
+TEXTS = [{"text": text, "llm_model_name": None, "backend": None} for text in ("a bird", "a bird at night")]
+RECORD = {"prompt_index": INDEX, "original_prompt": "a bird", "source": ["x"], "texts": TEXTS, "short": None}
+CALLS = ("open", "fsync", "link", "unlink", "mkdir")
+
+
+def pixels(text, seed=1):
+    return (fake_pipeline.draw(text, seed, 64, 64) * 255).round().astype(numpy.uint8).transpose(1, 2, 0)
+
+
+def put(folder, aug, lease, seed=1, text=None):
+    text = text or TEXTS[aug]["text"]
+    metadata = {"prompt_index": INDEX, "augmentation_idx": aug, "augmented_prompt": text, "seed": seed}
+    return samples.publish_sample(folder, INDEX, aug, pixels(text, seed), metadata, PLACE | {"lease": lease}, lease, 95)
+
+
+def check(folder):
+    """Every sample is whole: the JSON says what the image says, and the image shows the text. Returns the stems that count."""
+    for path in Path(folder).glob("*/*.json"):
+        record, data = json.loads(path.read_bytes()), path.with_suffix(".jpg").read_bytes()
+        assert record.pop("image_sha256") == hashlib.sha256(data).hexdigest()
+        place = {key: record.pop(key) for key in samples.PLACE}
+        assert set(place.values()) <= {None} or place["lease"]
+        assert samples.read_comment(data) == record
+        assert fake_pipeline.shows(Image.open(path.with_suffix(".jpg")), record["augmented_prompt"])
+    return sorted(path.stem for path in Path(folder).glob("*/*.json"))
+
+
+def holder(folder, lease, seed):
+    """What a client does with an index it holds: tidy up, texts, then what is missing."""
+    files = samples.scan_folder(folder, INDEX // samples.FOLDER, only={INDEX}).get(INDEX, samples.IndexFiles())
+    samples.remove_drafts(folder, INDEX, lease, files.drafts)
+    stands = samples.publish_texts(folder, RECORD, lease)
+    for aug in range(len(stands["texts"])):
+        if aug in files.images and samples.roll_forward(folder, INDEX, aug, lease):
+            continue
+        put(folder, aug, lease, seed)
+
+
+def calls_of_os(watch):
+    """Replace the calls by which samples.py touches the disk: `watch(name)` is called before and after each."""
+    for name in CALLS:
+        def watched(*args, real=getattr(os, name), name=name, **kwargs):
+            watch(f"before {name}")
+            result = real(*args, **kwargs)
+            watch(f"after {name}")
+            return result
+        setattr(os, name, watched)
+
+
+def in_fork(work):
+    """Run work() in a forked process; its wait status."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitpid(pid, 0)[1]
+
+
+def test_killed_at_every_step(tmp_path):
+    """SIGKILL before and after every call of the first holder; the second one finishes, and what was published stays byte for byte."""
+    for step in range(1, 1000):
+        folder, seen = tmp_path / str(step), [0]
+        folder.mkdir()
+
+        def count(_):
+            seen[0] += 1
+            if seen[0] == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        status = in_fork(lambda: (calls_of_os(count), holder(folder, "1-1", seed=1)))
+        before = {path: path.read_bytes() for path in folder.glob("*/[0-9]*")}
+        done = check(folder)
+        holder(folder, "1-2", seed=2)
+        assert check(folder) == ["12345_0", "12345_1"]
+        assert all(path.read_bytes() == data for path, data in before.items())
+        assert not list(folder.glob("*/.*")), "drafts of the dead are removed by the next holder"
+        files = samples.scan_folder(folder, 12)[INDEX]
+        assert files.done(2) and not files.done(3)
+        if not os.WIFSIGNALED(status):
+            assert done == ["12345_0", "12345_1"]
+            break
+    assert step > 40
+
+
+def test_on_disk_before_it_has_a_name(tmp_path):
+    """A kill cannot show a missing fsync: the order of the calls can."""
+    pipe = os.pipe()
+    in_fork(lambda: (calls_of_os(lambda what: os.write(pipe[1], f"{what}\n".encode()) if what.startswith("before") else None), put(tmp_path, 0, "1-1")))
+    os.close(pipe[1])
+    order = [line.split()[1] for line in os.fdopen(pipe[0]).read().splitlines()]
+    assert [name for name in order if name in ("open", "fsync", "link")] == ["open", "fsync", "link"] * 2
+
+
+def test_two_holders_race(tmp_path):
+    """Two holders publish the same samples with different pixels at the same time: one of them wins, and image and JSON agree."""
+    def work(lease, seed):
+        for aug in (0, 1):
+            put(tmp_path, aug, lease, seed)
+    for _ in range(20):
+        threads = [threading.Thread(target=work, args=(f"1-{n}", n)) for n in range(4)]
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+        assert check(tmp_path) == ["12345_0", "12345_1"] and not list(tmp_path.glob("*/.*"))
+        samples.remove_sample(tmp_path, INDEX, 0)
+        samples.remove_sample(tmp_path, INDEX, 1)
+
+
+def test_a_holder_that_wakes_up_harms_nothing(tmp_path, monkeypatch):
+    """It was stopped between draft and link; meanwhile the next holder has removed its draft, or published the sample."""
+    real, woken = samples.publish, []
+
+    def publish(draft, final):
+        if not woken:
+            woken.append(True)
+            holder(tmp_path, "1-2", seed=2)
+        return real(draft, final)
+    monkeypatch.setattr(samples, "publish", publish)
+    assert not put(tmp_path, 0, "1-1", seed=1)
+    assert check(tmp_path) == ["12345_0", "12345_1"]
+    assert json.loads((tmp_path / "000012" / "12345_0.json").read_text())["seed"] == 2
+
+
+def test_a_link_whose_answer_was_lost(tmp_path, monkeypatch):
+    """NFS repeats the call, and success looks like EEXIST."""
+    link = os.link
+
+    def retransmitted(a, b):
+        link(a, b)
+        raise FileExistsError(errno.EEXIST, "File exists")
+    monkeypatch.setattr(os, "link", retransmitted)
+    assert put(tmp_path, 0, "1-1")
+    assert check(tmp_path) == ["12345_0"] and json.loads((tmp_path / "000012/12345_0.json").read_text())["lease"] == "1-1"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_full_disk(tmp_path, monkeypatch, code):
+    fsync, left = os.fsync, [1]
+
+    def full(fd):
+        if not left[0]:
+            raise OSError(code, os.strerror(code))
+        left[0] -= 1
+        fsync(fd)
+    monkeypatch.setattr(os, "fsync", full)  # the image fits, its JSON does not
+    with pytest.raises(OSError):
+        put(tmp_path, 0, "1-1")
+    with pytest.raises(OSError):
+        put(tmp_path, 1, "1-1")
+    assert check(tmp_path) == [] and not list(tmp_path.glob("*/.*"))
+    monkeypatch.undo()
+    assert samples.roll_forward(tmp_path, INDEX, 0, "1-2") and put(tmp_path, 1, "1-1")
+    assert check(tmp_path) == ["12345_0", "12345_1"]
+    assert json.loads((tmp_path / "000012/12345_0.json").read_text())["hostname"] is None, "who rolls forward does not know the place"
+
+
+@pytest.mark.parametrize("damage", [lambda d: d[: len(d) // 2], lambda d: b"", lambda d: b"not a jpeg" + d])
+def test_a_broken_image_is_not_rolled_forward(tmp_path, damage):
+    put(tmp_path, 0, "1-1")
+    path = tmp_path / "000012" / "12345_0.jpg"
+    path.with_suffix(".json").unlink()
+    path.write_bytes(damage(path.read_bytes()))
+    assert not samples.roll_forward(tmp_path, INDEX, 0, "1-2") and not path.with_suffix(".json").exists()
+
+
+def test_an_image_of_another_index_is_not_rolled_forward(tmp_path):
+    put(tmp_path, 0, "1-1")
+    other = tmp_path / "000012" / "12346_0.jpg"
+    os.link(tmp_path / "000012" / "12345_0.jpg", other)
+    assert not samples.roll_forward(tmp_path, 12346, 0, "1-2")
+
+
+def test_texts_stand(tmp_path):
+    assert samples.read_texts(tmp_path, INDEX) is None
+    assert samples.publish_texts(tmp_path, RECORD, "1-1") == RECORD
+    other = RECORD | {"texts": [TEXTS[0], TEXTS[0] | {"text": "another bird"}]}
+    assert samples.publish_texts(tmp_path, other, "1-2") == RECORD, "the first one stands"
+    more = RECORD | {"texts": other["texts"] + [TEXTS[0] | {"text": "a third bird"}], "short": {"missing": 2, "reason": "llm"}}
+    extended = samples.publish_texts(tmp_path, more, "1-3")
+    assert extended["texts"] == TEXTS + more["texts"][2:], "an extension begins with the texts that stand"
+    assert samples.read_texts(tmp_path, INDEX) == extended and samples.wanted(extended) == 5
+    assert sorted(p.name for p in tmp_path.glob("*/*")) == ["12345.prompts", "12345.prompts2"]
+    files = samples.scan_folder(tmp_path, 12)[INDEX]
+    assert (files.texts, files.short) == (3, {"missing": 2, "reason": "llm"})
+
+
+def test_done_is_every_text_drawn_or_given_up(tmp_path):
+    samples.publish_texts(tmp_path, RECORD, "1-1")
+    put(tmp_path, 0, "1-1")
+    assert not samples.scan_folder(tmp_path, 12)[INDEX].done(2)
+    samples.publish_failed(tmp_path, INDEX, 1, "image", "a black image", "1-1")
+    assert samples.scan_folder(tmp_path, 12)[INDEX].done(2)
+    assert json.loads((tmp_path / "000012/12345_1.failed").read_text())["reason"] == "image"
+    (tmp_path / "000012/12345_0.jpg").unlink()
+    assert not samples.scan_folder(tmp_path, 12)[INDEX].done(2)
+    assert samples.scan_folder(tmp_path, 12, only={1}) == {} and samples.scan_folder(tmp_path, 99) == {}
+
+
+@settings(max_examples=80, deadline=None)
+@given(text=st.text(st.characters(), max_size=200), extra=st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.lists(st.text(max_size=5), max_size=3))
+def test_metadata_round_trip(text, extra, tmp_path_factory):
+    """Any text, also with lone surrogates: JSON of one line of ASCII that says what the image says."""
+    folder = tmp_path_factory.mktemp("s")
+    metadata = {"prompt_index": 5, "augmentation_idx": 0, "augmented_prompt": text, "extra": extra}
+    assert samples.publish_sample(folder, 5, 0, pixels("x"), metadata, PLACE, "1-1", 80)
+    raw = (folder / "000000" / "5_0.json").read_bytes()
+    record = json.loads(raw.decode("ascii"))
+    assert raw.count(b"\n") == 1 and record["extra"] == extra
+    assert record["augmented_prompt"] == text.encode("utf-8", "replace").decode()
+    assert samples.read_comment((folder / "000000" / "5_0.jpg").read_bytes())["augmented_prompt"] == record["augmented_prompt"]
+
+
+def test_what_does_not_fit_a_comment_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="65,533"):
+        put(tmp_path, 0, "1-1", text="a" * 70000)
+    with pytest.raises(ValueError):
+        samples.publish_sample(tmp_path, 1, 0, pixels("x"), {"prompt_index": 1, "augmentation_idx": 0, "guidance": float("nan")}, PLACE, "1-1", 95)
+    assert not list(tmp_path.glob("*/*"))
+
+
+def test_a_file_system_without_links_is_refused_by_name(tmp_path, monkeypatch):
+    samples.probe_folder(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+    def no_links(a, b):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+    monkeypatch.setattr(os, "link", no_links)
+    with pytest.raises(SystemExit, match="Operation not permitted"):
+        samples.probe_folder(tmp_path)
+    monkeypatch.setattr(os, "link", lambda a, b: Path(b).write_bytes(Path(a).read_bytes()))
+    with pytest.raises(SystemExit, match="second link"):
+        samples.probe_folder(tmp_path)
