@@ -1,0 +1,543 @@
+"""Who holds which index: leases over SQLite, for one server process. No HTTP, no clock of its own.
+
+    ledger = open_ledger(".server", now)
+    ledger.define(now, {"name": "HPDv2", "total": 100_000, "images_per_prompt": 100, "order_seed": 0})
+    grant = ledger.lease(now, "HPDv2", client_id, request_id, {"host": "node7", "gpu": "GPU-1"}, chunk_size=10)
+
+now: seconds that never run backwards while the server lives: Unix time read once at its start, plus time.monotonic() since. What a method
+promises is on disk when it returns (promise 1). Tests: tests/generate/test_ledger_promises.py has one or more a promise, named for it.
+"""
+
+import dataclasses
+import json
+from collections import deque
+
+import ledger_store
+from blame import Blame, worker_key
+from ledger_store import BLOCK, DefinitionDiffers, LedgerBusy, Store, bits_of, claim_epoch, highest_epoch, numbers, superseded
+
+__all__ = ["Ledger", "LedgerOptions", "open_ledger", "DefinitionDiffers", "LedgerBusy", "StaleLease", "Grant", "Later", "AllDone", "Quarantined", "Beat", "Failed"]
+__all__ += ["claim_epoch", "highest_epoch", "superseded", "BLOCK"]
+
+ANSWERS_KEPT = 50_000  # stored answers; 1,000 clients can then repeat a request 50 calls later
+GONE = ("PREEMPTED", "REQUEUED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "DEADLINE", "REVOKED", "SPECIAL_EXIT", "REQUEUE_HOLD", "REQUEUE_FED")  # no fault of an index
+NOT_RUNNING = GONE + ("PENDING", "COMPLETED", "FAILED", "OUT_OF_MEMORY", "BOOT_FAIL")
+
+
+class StaleLease(Exception):
+    """The lease is not current, or not this client's: nothing was changed (HTTP 409)."""
+
+
+@dataclasses.dataclass
+class LedgerOptions:
+    ttl_s: float = 120  # a lease lives this long after its last beat
+    beat_s: float = 15  # clients beat this often
+    marks_to_set_aside: float = 3  # K of promise 9
+    failures_to_quarantine: int = 5  # M of promise 9
+    probe_s: float = 600  # first pause before a probe; it doubles
+    stall_s: float = 900  # a client that says it draws, and shows no new image for so long, is not renewed
+    sweep_s: float = 5  # sweep() is called this often; what it is late is added to every lease
+    max_chunk_size: int = 100
+    bare_ttl_s: float = 3600  # a bare published client is heard only when it asks for the next chunk
+
+
+@dataclasses.dataclass
+class Grant:
+    lease: str  # "epoch-n", never repeated
+    indices: list
+    ttl_s: float
+    known_good: bool = False  # draw a known-good text first and say in each failure of this lease whether that worked
+
+
+@dataclasses.dataclass
+class Later:
+    retry_after_s: float
+    reason: str
+
+
+@dataclasses.dataclass
+class AllDone:
+    pass
+
+
+@dataclasses.dataclass
+class Quarantined:
+    until: float
+    retry_after_s: float
+
+
+@dataclasses.dataclass
+class Beat:
+    ttl_s: float
+    stale: list  # leases named in the beat that are not this client's: 409
+    stop: str | None  # None, "drain" or "quarantine"
+
+
+@dataclasses.dataclass
+class Failed:
+    answers: dict  # index -> "retry elsewhere" or "set aside"
+    quarantined_until: float | None
+
+
+@dataclasses.dataclass
+class Client:
+    """What is known of a client by its beats; in memory only."""
+
+    worker: dict
+    dataset: str | None = None
+    leases: tuple = ()
+    state: str | None = None
+    drawing: tuple = ()
+    images: int = 0
+    beat_at: float = 0.0
+    progress_at: float = 0.0
+
+
+def open_ledger(folder, now, options=None, take_over=False):
+    """The ledger of a server folder under a new epoch; .lost says why what it held is void (None = it is not). Raises LedgerBusy."""
+    return Ledger(folder, *ledger_store.open_database(folder, take_over), now, options or LedgerOptions())
+
+
+class Ledger(Store):
+    """Every method takes now first where time matters; one thread at a time (the server's lock)."""
+
+    def __init__(self, folder, connection, epoch, lost, now, options):
+        super().__init__(folder, connection, epoch, lost, options)
+        self.clients = {}  # client id -> Client
+        self.deadlines = {}  # lease -> when it ends
+        self.beat_at = {}  # lease -> its last beat
+        self.slurm_states = {}  # (job, restart) -> [was seen, answers in a row without it, last state]
+        self.heard = set()  # leases whose grace flag is to be cleared at the next sweep
+        self.finished = {}  # data set -> the last finished indices, newest last
+        self.verified = {}  # data set -> counts of work left when its whole folder was last compared for "all done"
+        self.swept_at = self.noted_at = self.now = now
+        self.blame = Blame(self, self._active_workers)
+        for dataset in self.names():
+            self._checked[dataset] = bytearray(-(-self.definition(dataset)["total"] // BLOCK))
+        # Promise 6: one TTL of grace; half of it for each further restart without a beat, or a server that keeps dying would keep the dead alive.
+        for lease, bare, grace in self.all("SELECT lease, bare, grace FROM leases"):
+            self._remember(now, lease, self._ttl(bare) / 2**grace)
+        with self.transaction():
+            self.run("UPDATE leases SET grace = grace + 1")
+            # wall clocks jump: a quarantine from before the restart lasts one pause at most from now
+            self.run("UPDATE quarantine SET until = MIN(until, ? + pause)", now)
+        self.note_changes()
+
+    def close(self, now):
+        self.note_changes()
+        self.connection.close()
+
+    def _ttl(self, bare):
+        return self.options.bare_ttl_s if bare else self.options.ttl_s
+
+    def _remember(self, now, lease, ttl_s):
+        self.deadlines[lease], self.beat_at[lease] = now + ttl_s, now
+
+    def forget_memory(self):
+        """After a rollback: leases in memory that are not on disk go, those on disk that memory has dropped get a fresh TTL."""
+        stored = dict(self.all("SELECT lease, bare FROM leases"))
+        self.deadlines = {lease: end for lease, end in self.deadlines.items() if lease in stored}
+        for lease in stored.keys() - self.deadlines.keys():
+            self._remember(self.now, lease, self._ttl(stored[lease]))
+        self.blame = Blame(self, self._active_workers)
+
+    def _active_workers(self, now):
+        return {worker_key(client.worker) for client in self.clients.values() if now - client.beat_at <= self.options.ttl_s}
+
+    def _client(self, now, client_id, worker=None, dataset=None):
+        client = self.clients.setdefault(client_id, Client(worker or {}, progress_at=now))
+        client.worker, client.dataset, client.beat_at = worker or client.worker, dataset or client.dataset, now
+        return client
+
+    # ------------------------------------------------ repeated requests (promise 7)
+
+    def _answer(self, client_id, request_id):
+        row = request_id and self.one("SELECT answer FROM answers WHERE client_id = ? AND request_id = ?", client_id, request_id)
+        return json.loads(row[0]) if row else None
+
+    def _store_answer(self, client_id, request_id, answer):
+        if request_id:
+            self.run("INSERT INTO answers (client_id, request_id, answer) VALUES (?, ?, ?)", client_id, request_id, json.dumps(answer))
+            self.run("DELETE FROM answers WHERE n <= (SELECT MAX(n) FROM answers) - ?", ANSWERS_KEPT)
+
+    # ------------------------------------------------ lease
+
+    def lease(self, now, dataset, client_id, request_id, worker, chunk_size, slurm=None, bare=False):
+        """Grant, Later, AllDone or Quarantined. slurm: (job id, restart count) or None; a repeated request_id gets the stored Grant.
+
+        bare: a published request without ids of its own, served as a client of that name; a repeat gets its current lease and is a beat.
+        Tests: test_promise_03_*, test_promise_07_*, test_promise_12_*, test_promise_14_*.
+        """
+        self.now, key = now, worker_key(worker)
+        self._client(now, client_id, worker, dataset)
+        if stored := self._answer(client_id, request_id):
+            return Grant(**stored)
+        mine = self.held_by(client_id)
+        if bare and mine:
+            name, (_, indices) = next(iter(mine.items()))
+            self._beat_lease(now, name, bare=True)
+            return Grant(name, indices, self.options.bare_ttl_s)
+        waiting, leased, done = self.one("SELECT waiting, leased, done FROM datasets WHERE name = ?", dataset)
+        if waiting + leased == 0:
+            return self._all_done(dataset)
+        if self.draining():
+            return Later(4 * self.options.beat_s, "the server is draining: it gives no new work")
+        gate = self.blame.gate(now, key)
+        if isinstance(gate, float | int):
+            return Quarantined(now - gate, -gate) if gate < 0 else Later(min(gate, 60), "every worker fails; waiting for a probe")
+        if len(mine) >= 2:
+            return Later(self.options.beat_s, "this client holds two leases")
+        indices, alone = self._choose(now, dataset, key, 1 if gate else self._chunk(now, dataset, waiting, chunk_size))
+        if not indices:
+            return Later(1.0, "checking the folder") if self._unchecked_work(dataset) else Later(self.options.beat_s, "all that is left is being drawn")
+        known_good = alone or gate is not None
+        with self.transaction():
+            number = self.one("SELECT next_lease FROM server")[0]
+            name = f"{self.epoch}-{number}"
+            self.run("UPDATE server SET next_lease = next_lease + 1")
+            self.run(
+                "INSERT INTO leases (lease, dataset, version, client_id, worker_key, worker, slurm_job, slurm_restart, bare, known_good, probe) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                name, dataset, self.version(dataset), client_id, key, json.dumps(worker), *(slurm or (None, None)), bare, known_good, gate == "probe",
+            )  # fmt: skip
+            self._take(dataset, indices, name)
+            if gate == "probe" and not self.run("UPDATE quarantine SET probe = ? WHERE worker_key = ?", name, key):
+                self.blame.probe_lease(now, name)
+            grant = Grant(name, indices, self._ttl(bare), known_good)
+            self._store_answer(client_id, request_id, dataclasses.asdict(grant))
+            self._remember(now, name, self._ttl(bare))
+        return grant
+
+    def _chunk(self, now, dataset, waiting, asked):
+        """At most half of a fair share, so that the last leases hold one index each and no straggler holds the rest."""
+        clients = sum(client.dataset == dataset and now - client.beat_at <= self.options.ttl_s for client in self.clients.values())
+        return max(1, min(asked, self.options.max_chunk_size, waiting // (2 * max(1, clients))))
+
+    def _choose(self, now, dataset, key, size):
+        """(indices, alone): a suspect, alone, if there is one that this worker has not failed; else fresh ones; else a suspect it has failed
+        (only if no other worker is there to judge it). Fresh work comes from blocks compared with the folder, in their stored order."""
+        suspects = [idx for (idx,) in self.all("SELECT idx FROM trouble WHERE dataset = ? AND state = 'waiting' ORDER BY idx LIMIT 20", dataset)]
+        suspects = [idx for idx in suspects if self._checked[dataset][idx // BLOCK]]
+        failed = {idx for idx in suspects if self.one("SELECT 1 FROM blames WHERE dataset = ? AND idx = ? AND worker_key = ?", dataset, idx, key)}
+        for idx in suspects:
+            if idx not in failed:
+                return [idx], True
+        indices = []
+        for block, held_open, blob, block_size in self.connection.execute(
+            "SELECT block, open, done, size FROM blocks WHERE dataset = ? AND open > 0 ORDER BY position LIMIT 50", (dataset,)
+        ):
+            if len(indices) == size:
+                break
+            if self._checked[dataset][block]:
+                indices += self._free(dataset, block, blob, block_size, held_open)[: size - len(indices)]
+        others = {other for other in self._active_workers(now) if other != key and not self.blame.quarantined_until(other)}
+        if not indices and failed and not others:
+            return [min(failed)], True
+        return indices, False
+
+    def _free(self, dataset, block, blob, size, expected):
+        """Indices of a block that are neither done, held nor troubled, ascending."""
+        first = block * BLOCK
+        bits = (1 << size) - 1 & ~bits_of(blob)
+        for (idx,) in self.all(
+            "SELECT idx FROM held WHERE dataset = ? AND idx BETWEEN ? AND ? UNION SELECT idx FROM trouble WHERE dataset = ? AND idx BETWEEN ? AND ?",
+            dataset, first, first + BLOCK - 1, dataset, first, first + BLOCK - 1,
+        ):  # fmt: skip
+            bits &= ~(1 << idx - first)
+        free = [first + n for n in numbers(bits)]
+        if len(free) != expected:
+            raise RuntimeError(f"the ledger is damaged: block {block} of {dataset} has {len(free)} open indices and counts {expected}")
+        return free
+
+    def _unchecked_work(self, dataset):
+        return self._checked[dataset].find(0) >= 0
+
+    def _all_done(self, dataset):
+        """ "All done" only after every block was compared with its folder since the last one was finished (promise 12)."""
+        if self._unchecked_work(dataset):
+            return Later(1.0, "comparing the folder before all done")
+        done = self.one("SELECT done, set_aside FROM datasets WHERE name = ?", dataset)
+        if self.verified.get(dataset) != done:
+            self.verified[dataset] = done
+            self.check_again(dataset)
+            return Later(1.0, "comparing the folder before all done")
+        return AllDone()
+
+    def held_by(self, client_id):
+        """{lease: (data set, [index, …])} of a client."""
+        leases = self.all("SELECT lease, dataset FROM leases WHERE client_id = ?", client_id)
+        return {lease: (dataset, self._indices(lease)) for lease, dataset in leases}
+
+    def _indices(self, lease):
+        return [idx for (idx,) in self.all("SELECT idx FROM held WHERE lease = ? ORDER BY idx", lease)]
+
+    # ------------------------------------------------ beat
+
+    def beat(self, now, client_id, leases, state, drawing, images, worker=None, dataset=None):
+        """Renews the client's leases, in memory. One that says it draws, without a new image for stall_s, is heard and not renewed (promise 5)."""
+        self.now, client = now, self._client(now, client_id, worker, dataset)
+        if state != "drawing" or client.state != "drawing" or images != client.images:
+            client.progress_at = now
+        client.state, client.drawing, client.images, client.leases = state, tuple(drawing), images, tuple(leases)
+        stale = []
+        for name in leases:
+            row = self.one("SELECT client_id, bare FROM leases WHERE lease = ?", name)
+            if row is None or row[0] != client_id:
+                stale.append(name)
+            elif now - client.progress_at <= self.options.stall_s:
+                self._beat_lease(now, name, row[1])
+        key = worker_key(client.worker)
+        quarantined = self.blame.quarantined_until(key)
+        probing = quarantined and self.one("SELECT probe FROM quarantine WHERE worker_key = ?", key)[0] in leases
+        stop = "quarantine" if quarantined and not probing else "drain" if self.draining() else None
+        return Beat(self.options.ttl_s, stale, stop)
+
+    def _beat_lease(self, now, lease, bare):
+        self.deadlines[lease] = max(self.deadlines[lease], now + self._ttl(bare))
+        self.beat_at[lease] = now
+        self.heard.add(lease)
+
+    # ------------------------------------------------ complete, fail, release
+
+    def complete(self, now, client_id, request_id, lease, results, found):
+        """{index: "accepted", "already_done", "stale" or "missing"}; the first accepted completion of an index stands (promise 2).
+
+        results: [{"index", …}]; found: {index: (images, missing)}, done by the names the server saw in the folder just now. A lease from before an
+        extension may end short of the new count: "stale", and the index waits for its further images.
+        """
+        self.now = now
+        self._client(now, client_id)
+        if stored := self._answer(client_id, request_id):
+            return {int(idx): verdict for idx, verdict in stored.items()}
+        row = self.one("SELECT dataset, version, worker_key, worker FROM leases WHERE lease = ? AND client_id = ?", lease, client_id)
+        dataset = row[0] if row else self.clients[client_id].dataset
+        held, verdicts = set(self._indices(lease)) if row else set(), {}
+        with self.transaction():
+            for idx in [result["index"] for result in results]:
+                if idx in held and idx in found:
+                    self._done(dataset, idx, *found[idx])
+                    held.discard(idx)
+                    verdicts[idx] = "accepted"
+                    self.blame.success(now, row[2], dataset, idx)
+                elif idx in held and row[1] < self.version(dataset):
+                    self._give_back(dataset, [idx], "extended")
+                    held.discard(idx)
+                    verdicts[idx] = "stale"
+                elif idx in held:
+                    verdicts[idx] = "missing"
+                else:
+                    verdicts.setdefault(idx, "already_done" if dataset in self._checked and self._is_done(dataset, idx) else "stale")
+            accepted = [idx for idx, verdict in verdicts.items() if verdict == "accepted"]
+            if accepted:
+                self.blame.probe_ended(now, lease, row[3], good=True)
+            if row and not held:
+                self._end(now, lease)
+            if accepted or "stale" in verdicts.values():
+                self._store_answer(client_id, request_id, verdicts)
+        for idx in accepted:
+            self._checking.get((dataset, idx // BLOCK), set()).add(idx)
+            self.finished.setdefault(dataset, deque(maxlen=24)).append((idx, found[idx][0]))
+        return verdicts
+
+    def fail(self, now, client_id, request_id, lease, failures):
+        """What follows for each index: failures = [{"index", "reason", "error", "known_good": bool or absent}]. Raises StaleLease."""
+        self.now = now
+        self._client(now, client_id)
+        if stored := self._answer(client_id, request_id):
+            return Failed({int(idx): answer for idx, answer in stored[0].items()}, stored[1])
+        dataset, key, worker, probe = self._current(lease, client_id, "dataset, worker_key, worker, probe")
+        held, answers = set(self._indices(lease)), {}
+        with self.transaction():
+            for failure in failures:
+                idx, worker_now = failure["index"], json.loads(worker)
+                if idx not in held:
+                    continue
+                held.discard(idx)
+                self._give_back(dataset, [idx], failure["reason"])
+                known_good = bool(failure.get("known_good")) and failure["reason"] not in ("disk", "llm")
+                if probe:
+                    self.blame.probe_ended(now, lease, worker_now, good=known_good)
+                if known_good or not (probe and self.blame.quarantined_until(key)):  # a quarantined worker's word counts only beside a contrast
+                    self.blame.failure(now, key, worker_now, dataset, idx, failure["reason"], failure["error"], known_good)
+                state = self.one("SELECT state FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx)
+                answers[idx] = "set aside" if state and state[0] == "set_aside" else "retry elsewhere"
+            if not held:
+                self._end(now, lease)
+            result = Failed(answers, self.blame.quarantined_until(key))
+            self._store_answer(client_id, request_id, [answers, result.quarantined_until])
+        return result
+
+    def release(self, now, client_id, request_id, lease, reason):
+        """Gives back what is unfinished, blaming nobody; how many. Raises StaleLease."""
+        self.now = now
+        self._client(now, client_id)
+        if stored := self._answer(client_id, request_id):
+            return stored[0]
+        self._current(lease, client_id, "lease")
+        with self.transaction():
+            given_back = self._end(now, lease, reason)
+            self._store_answer(client_id, request_id, [given_back])
+        return given_back
+
+    def _current(self, lease, client_id, columns):
+        row = self.one(f"SELECT {columns} FROM leases WHERE lease = ? AND client_id = ?", lease, client_id)
+        if row is None:
+            raise StaleLease(f"lease {lease} is not current")
+        return row
+
+    def _end(self, now, lease, reason=None):
+        """The lease is over; what it still holds waits again. A probe that ends without a result is tried again after the same pause."""
+        dataset, probe = self.one("SELECT dataset, probe FROM leases WHERE lease = ?", lease)
+        rest = self._indices(lease)
+        self._give_back(dataset, rest, reason)
+        self.run("DELETE FROM leases WHERE lease = ?", lease)
+        if probe:
+            self.run("UPDATE quarantine SET probe = NULL, until = ? + pause WHERE probe = ?", now, lease)
+            weather = self.blame.weather()
+            if weather.get("probe") == lease:
+                self.blame._set_weather(**{**weather, "probe": None, "probe_at": now + weather["pause"]})
+        for memory in (self.deadlines, self.beat_at):
+            memory.pop(lease, None)
+        self.heard.discard(lease)
+        return len(rest)
+
+    # ------------------------------------------------ time and SLURM
+
+    def sweep(self, now):
+        """Ends the leases whose time is over; returns them. Nobody could beat while the server stood still: its lateness goes to every lease (promise 5)."""
+        self.now = now
+        late = max(0.0, now - self.swept_at - self.options.sweep_s)
+        self.swept_at = now
+        if late:
+            self.deadlines = {lease: end + late for lease, end in self.deadlines.items()}
+            for client in self.clients.values():
+                client.beat_at += late
+                client.progress_at += late
+        over = [lease for lease, end in self.deadlines.items() if end <= now]
+        with self.transaction():
+            self.connection.executemany("UPDATE leases SET grace = 0 WHERE lease = ? AND grace > 0", [(lease,) for lease in self.heard])
+            for lease in over:
+                self._died(now, lease)
+        self.heard.clear()
+        if now - self.noted_at > 60:
+            self.noted_at = now
+            self.note_changes()
+            self.clients = {name: client for name, client in self.clients.items() if now - client.beat_at <= 3 * self.options.ttl_s or self.held_by(name)}
+        return over
+
+    def _died(self, now, lease, reason="expired"):
+        client_id, dataset, key, worker, job, restart = self._lease_row(lease)
+        client = self.clients.get(client_id)
+        drawing = set(client.drawing) & set(self._indices(lease)) if client else set()
+        state = self.slurm_states.get((job, restart), (False, 0, None))[2]
+        excused = state in GONE or any(seen_job == job and again > restart for seen_job, again in self.slurm_states if job is not None)
+        self._end(now, lease, "preempted" if excused else reason)
+        if drawing and not excused and self.blame.weather().get("state") != "storm":
+            self.blame.silent_death(now, key, json.loads(worker), dataset, sorted(drawing))
+
+    def _lease_row(self, lease):
+        return self.one("SELECT client_id, dataset, worker_key, worker, slurm_job, slurm_restart FROM leases WHERE lease = ?", lease)
+
+    def slurm_seen(self, now, jobs):
+        """SLURM's queue only shortens a lease (promise 11): its job was once seen, is away in two answers, and has missed two beats.
+
+        jobs: {(job id, restart count): state} or None = unknown. Returns the leases ended.
+        """
+        self.now = now
+        if jobs is None:
+            return []
+        over = []
+        for lease in list(self.deadlines):
+            *_, job, restart = self._lease_row(lease)
+            if job is None:
+                continue
+            known = self.slurm_states.setdefault((job, restart), [False, 0, None])
+            state = jobs.get((job, restart))
+            if state is not None:
+                known[2] = state
+            if state is not None and state not in NOT_RUNNING:
+                known[:2] = [True, 0]
+            else:
+                known[1] += 1
+            if known[0] and known[1] >= 2 and now - self.beat_at[lease] > 2 * self.options.beat_s:
+                over.append(lease)
+        for (job, restart), state in jobs.items():  # a higher restart count tells that the lease's run of the job was requeued
+            self.slurm_states.setdefault((job, restart), [False, 0, state])
+        with self.transaction():
+            for lease in over:
+                self._died(now, lease)
+        holding = {job for (job,) in self.all("SELECT slurm_job FROM leases")}
+        self.slurm_states = {at: known for at, known in self.slurm_states.items() if at in jobs or at[0] in holding}
+        return over
+
+    # ------------------------------------------------ the user's commands
+
+    def draining(self):
+        return bool(self.one("SELECT draining FROM server")[0])
+
+    def drain(self, now, draining=True):
+        with self.transaction():
+            self.run("UPDATE server SET draining = ?", draining)
+
+    def resume(self, now):
+        self.drain(now, False)
+
+    def retry_failed(self, now, dataset=None):
+        """What was set aside waits again, with a clean slate: {data set: [index, …]}."""
+        rows = self.all("SELECT dataset, idx FROM trouble WHERE state = 'set_aside' AND (? IS NULL OR dataset = ?)", dataset, dataset)
+        reopened = {}
+        with self.transaction():
+            for name, idx in rows:
+                self._clear(name, idx)
+                reopened.setdefault(name, []).append(idx)
+        return reopened
+
+    def release_quarantine(self, now, host=None):
+        """Frees the quarantined workers (of a host); returns the hosts."""
+        hosts = {row["host"] for row in self.quarantined() if host in (None, row["host"])}
+        with self.transaction():
+            for name in hosts:
+                self.run("DELETE FROM quarantine WHERE json_extract(worker, '$.host') IS ?", name)
+        return sorted(hosts, key=str)
+
+    # ------------------------------------------------ what the page shows
+
+    def counts(self, dataset):
+        """Promise 13: each number is counted on its own, so that waiting + leased + done + set_aside == total is a check that can fail."""
+        names = ("total", "waiting", "leased", "done", "set_aside", "images", "short", "short_images")
+        row = self.one(f"SELECT {', '.join(names)} FROM datasets WHERE name = ?", dataset)
+        return {**dict(zip(names, row)), "given_back": dict(self.all("SELECT reason, indices FROM given_back WHERE dataset = ?", dataset))}
+
+    def workers(self):
+        """Every client heard of within three TTLs."""
+        live = [(name, client) for name, client in self.clients.items() if self.now - client.beat_at <= 3 * self.options.ttl_s]
+        return [{"client_id": name, **dataclasses.asdict(client), "leases": list(client.leases), "drawing": list(client.drawing)} for name, client in live]
+
+    def set_aside(self, dataset, offset=0, limit=25):
+        total = self.counts(dataset)["set_aside"]
+        rows = self.all("SELECT idx FROM trouble WHERE dataset = ? AND state = 'set_aside' ORDER BY idx LIMIT ? OFFSET ?", dataset, limit, offset)
+        return total, [self._set_aside_row(dataset, idx) for (idx,) in rows]
+
+    def _set_aside_row(self, dataset, idx):
+        blames = self.all("SELECT mark, time, reason, error, worker FROM blames WHERE dataset = ? AND idx = ? ORDER BY n DESC LIMIT 5", dataset, idx)
+        errors = [{"time": at, "reason": reason, "error": error, "worker": json.loads(worker)} for _, at, reason, error, worker in reversed(blames)]
+        return {"index": idx, "marks": sum(mark or 0 for mark, *_ in blames), "errors": errors}
+
+    def quarantined(self):
+        rows = self.all("SELECT worker, since, until, failures, errors FROM quarantine ORDER BY since")
+        workers = [(json.loads(worker), since, until, failures, json.loads(errors)) for worker, since, until, failures, errors in rows]
+        names = ("worker", "since", "until", "failures", "errors")
+        return [{"host": row[0].get("host"), "gpu": row[0].get("gpu"), **dict(zip(names, row))} for row in workers]
+
+    def weather(self):
+        """state: fair, storm, or draining; doubt (every text fails and a known-good one works) is fair weather with single leases."""
+        weather = self.blame.weather()
+        state = "storm" if weather.get("state") == "storm" else "draining" if self.draining() else "fair"
+        return {"state": state, "since": weather.get("since"), "reason": weather.get("reason"), "probe_at": weather.get("probe_at"), "errors": self.errors()[:5]}
+
+    def errors(self):
+        rows = self.all("SELECT reason, count, time, error, worker FROM errors ORDER BY time DESC")
+        return [{"reason": reason, "count": count, "time": at, "error": error, "worker": json.loads(worker)} for reason, count, at, error, worker in rows]
+
+    def recent(self, dataset, limit=24):
+        """The last finished indices of this server's life, newest first: [(index, images), …]."""
+        return list(self.finished.get(dataset, ()))[::-1][:limit]
