@@ -1,66 +1,177 @@
-"""What a data set folder says about a block of 1,000 indices, for the ledger: which are done, with how many images.
+"""The data set folders against the ledger: the folder wins. Who says an index is done is looked up; blocks of 1,000 are compared in the
+background, before the ledger grants from them after a start and before it says that all is done; whole ones get their COMPLETE mark.
 
-    found = check_block(dataset_dir, 12, 1000, images_per_prompt, samples.scan_folder, trust_complete=False)
-
-A folder of 1,000 finished indices carries a COMPLETE mark (JSON, with the figures per index), by which the rebuild of a lost ledger goes fast.
+    000012/COMPLETE     {"indices": 1000, "images": 9990, "short": 3, …}: read instead of the folder when a lost ledger is rebuilt, and only then
 """
 
-import contextlib
 import json
+import logging
 import os
-from pathlib import Path
+import secrets
+import threading
+import time
 
-BLOCK = 1000
+import definitions
+import samples
+import server_files
 
-
-def finished(files, images_per_prompt):
-    """{index: (images, missing)} of the done indices among files, {index: samples.IndexFiles}.
-
-    Done: every text of the newest .prompts has an image with its JSON or is .failed, and there are as many texts as the data set asks for, or
-    the record says that the LLMs gave fewer of that very number. missing: how many of images_per_prompt there are not.
-    """
-    found = {}
-    for index, file in files.items():
-        if file.texts is None:
-            continue
-        asked = file.texts + (file.short or {}).get("missing", 0)
-        pairs = file.images & file.jsons
-        if asked >= images_per_prompt and all(aug in pairs or aug in file.failed for aug in range(file.texts)):
-            images = sum(aug in pairs for aug in range(file.texts))
-            found[index] = (images, max(0, asked - images))
-    return found
+log = logging.getLogger("image_server")
+FOLDER = samples.FOLDER
+SAY_EVERY_S = 10
 
 
-def check_block(dataset_dir, block, size, images_per_prompt, scan_folder, trust_complete):
-    """{index: (images, missing)} of the done indices of a block. Keeps its COMPLETE mark: written when all are done, else removed.
+class Folders:
+    """The data set folders of one output root, as the calls need them."""
 
-    trust_complete: a mark for this very number of images stands for the folder's names (only when a lost ledger is rebuilt).
-    """
-    mark = Path(dataset_dir) / f"{block:06d}" / "COMPLETE"
-    if trust_complete:
-        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-            stored = json.loads(mark.read_bytes())
-            if stored["images_per_prompt"] == images_per_prompt and stored["size"] == size:
-                short = {int(index): tuple(figures) for index, figures in stored["short"].items()}
-                return {index: short.get(index, (images_per_prompt, 0)) for index in range(block * BLOCK, block * BLOCK + size)}
-    found = finished(scan_folder(dataset_dir, block), images_per_prompt)
-    if len(found) == size:
-        write_complete(mark, size, images_per_prompt, found)
-    else:
-        mark.unlink(missing_ok=True)
-    return found
+    def __init__(self, server):
+        self.server, self.look = server, server.look
+        self.settling, self.settled = threading.Lock(), {}
+
+    def path(self, name):
+        return self.server.output_root / "generated_images" / name
+
+    def settle(self, name, asked):
+        """Make the definition stand, in the folder and then in the ledger. definitions.Differs if it cannot."""
+        if self.settled.get(name) == asked:
+            return
+        with self.settling:
+            definition, changed = definitions.settle(self.path(name), asked)
+            known = self.look(lambda ledger, now: ledger.definition(name) if name in ledger.names() else None)
+            if known and (known["total"], known["images_per_prompt"]) != (definition["total"], definition["images_per_prompt"]):
+                for mark in self.path(name).glob("*/COMPLETE"):
+                    mark.unlink()
+            self.look(lambda ledger, now: ledger.define(now, definition))
+            self.settled[name] = dict(asked)
+            if changed:
+                log.info("data set %s: %s prompts, %s images each", name, f"{definition['total']:,}", definition["images_per_prompt"])
+
+    def adopt(self):
+        """Every data set folder that lies here, into the ledger: after a start with a new ledger, or an extension cut short."""
+        base = self.server.output_root / "generated_images"
+        for folder in sorted(path for path in base.iterdir() if path.is_dir() and not path.is_symlink()):
+            try:
+                stored = definitions.stored_definition(folder)
+                if stored:
+                    self.look(lambda ledger, now: ledger.define(now, stored))
+            except (ValueError, OSError) as error:
+                log.error("data set %s is left out: %s", folder.name, error)
+
+    def done(self, name, indices):
+        """{index: whether all its files are there}. Looked at once more where not: a network file system may be a moment behind."""
+        images = self.look(lambda ledger, now: ledger.definition(name))["images_per_prompt"]
+        there = {index: index_done(self.path(name), index, images) for index in indices}
+        if not all(there.values()):
+            time.sleep(0.3)
+            there |= {index: index_done(self.path(name), index, images) for index in indices if not there[index]}
+        return there
+
+    def unmark(self, name, blocks):
+        """COMPLETE goes before anything in the folder changes."""
+        for block in blocks:
+            (self.path(name) / f"{block:06d}" / "COMPLETE").unlink(missing_ok=True)
+
+    def retry_failed(self, name):
+        """Number of prompts that were set aside and now wait again; their .failed marks go first."""
+        count = 0
+        for dataset in [name] if name else self.look(lambda ledger, now: ledger.names()):
+            while rows := self.look(lambda ledger, now: ledger.set_aside(dataset, 0, 500)[1]):
+                indices = [row["index"] for row in rows]
+                self.unmark(dataset, {index // FOLDER for index in indices})
+                for index in indices:
+                    for mark in (self.path(dataset) / samples.folder_name(index)).glob(f"{index}_*.failed"):
+                        mark.unlink(missing_ok=True)
+                count += self.look(lambda ledger, now: ledger.retry_failed(now, dataset, indices))
+        return count
 
 
-def write_complete(mark, size, images_per_prompt, found):
-    """The COMPLETE mark with counts; indices that are short stand in it with their own. A mark that says just this is left alone."""
-    short = {str(index): figures for index, figures in sorted(found.items()) if figures != (images_per_prompt, 0)}
-    content = {"size": size, "images_per_prompt": images_per_prompt, "images": sum(images for images, _ in found.values()), "short": short}
-    line = json.dumps(content) + "\n"
-    if mark.exists() and mark.read_text() == line:
-        return
-    draft = mark.with_name(f".COMPLETE.{os.getpid()}.tmp")
-    with open(draft, "w") as file:
-        file.write(line)
+def index_done(folder, index, images_per_prompt):
+    """Whether every text of an index is an image with its JSON or .failed, by looking each name up: 20 look-ups instead of a listing of 400,000."""
+    record = samples.read_texts(folder, index)
+    if not record or not record.get("texts") or samples.wanted(record) < images_per_prompt:
+        return False
+
+    def there(aug, suffix):
+        return samples.path_of(folder, index, aug, suffix).exists()
+
+    return all((there(aug, ".jpg") and there(aug, ".json")) or there(aug, ".failed") for aug in range(len(record["texts"])))
+
+
+class FolderCheck:
+    """The background comparison. step() looks at the next block that the ledger wants compared, or does nothing."""
+
+    def __init__(self, server):
+        self.server, self.folders = server, Folders(server)
+        self.began, self.compared, self.told = None, 0, 0.0
+
+    def step(self):
+        while work := self.server.look(lambda ledger, now: ledger.next_check()):
+            self.began = self.began or time.monotonic()
+            self.compare(*work)
+            self.compared += 1
+            if time.monotonic() - self.told > SAY_EVERY_S and (say := self.progress()):
+                self.told = time.monotonic()
+                log.info(say)
+        self.began, self.compared = None, 0
+
+    def compare(self, name, block):
+        """One block: what is done by the folder's names, to the ledger; a whole one gets its mark."""
+        definition = self.server.look(lambda ledger, now: ledger.definition(name))
+        folder, images = self.folders.path(name), definition["images_per_prompt"]
+        indices = range(block * FOLDER, min((block + 1) * FOLDER, definition["total"]))
+        mark = folder / f"{block:06d}" / "COMPLETE"
+        whole = self.trusted(mark, indices, images) if self.server.ledger.rebuilt else None
+        if whole:
+            self.server.look(lambda ledger, now: ledger.folder_checked(now, name, block, whole))
+            return
+        found = samples.scan_folder(folder, block)
+        done = {index: counted(files, images) for index, files in found.items() if index in indices and files.done(images)}
+        # Reported as done while the names were being listed: those are looked up one by one.
+        missing = self.server.look(lambda ledger, now: ledger.done_in(name, block)) - done.keys()
+        for index in missing:
+            if index_done(folder, index, images):
+                done[index] = counted(samples.scan_folder(folder, block, {index})[index], images)
+        lost = sorted(missing - done.keys())
+        if lost:
+            mark.unlink(missing_ok=True)
+            log.warning("%s: files of %d prompts that were done are missing (%s…): they are drawn again", name, len(lost), lost[0])
+        self.server.look(lambda ledger, now: ledger.folder_checked(now, name, block, done))
+        if len(done) == len(indices) and not mark.exists():
+            write_mark(mark, done, images)
+
+    def trusted(self, mark, indices, images):
+        """{index: (images, short)} of a folder marked COMPLETE for this definition, without looking at its names; None if it is not."""
+        try:
+            record = json.loads(mark.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        if not isinstance(record, dict) or (record.get("indices"), record.get("images_per_prompt")) != (len(indices), images):
+            return None
+        less = {int(index): tuple(counts) for index, counts in record["less"].items()}
+        return {index: less.get(index, (images, 0)) for index in indices}
+
+    def progress(self):
+        """A sentence while a comparison goes on for long, or None."""
+        left = self.server.look(lambda ledger, now: ledger.checks_left())
+        if not left or self.began is None or time.monotonic() - self.began < 2:
+            return None
+        all_of = left + self.compared
+        return f"comparing the ledger with the data set folders: {self.compared:,} of {all_of:,} folders of 1,000 prompts"
+
+
+def counted(files, images):
+    """(images that lie there, images that the LLMs' texts were short of)."""
+    return len(files.images & files.jsons), max(0, images - (files.texts or 0))
+
+
+def write_mark(mark, done, images):
+    """COMPLETE: totals for people, and for the rebuild the indices that have fewer images than asked for."""
+    less = {index: counts for index, counts in sorted(done.items()) if counts != (images, 0)}
+    record = {"indices": len(done), "images_per_prompt": images, "images": sum(n for n, _ in done.values()), "short": sum(1 for _, n in done.values() if n),
+              "less": less}  # fmt: skip
+    draft = mark.with_name(f".COMPLETE.{secrets.token_hex(4)}.tmp")
+    with open(draft, "x") as file:
+        file.write(json.dumps(record) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    os.rename(draft, mark)
+    os.replace(draft, mark)
+    server_files.sync_folder(mark.parent)
