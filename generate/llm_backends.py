@@ -98,11 +98,9 @@ def _backends_of(entry, tier, paid, where, ollama_hosts, budget_usd, log):
         name = entry.get("name") or f"{provider}/{model}"
         backend = Backend(f"{name}@{place}" if provider == "ollama" else name, model=model, tier=tier, usd_per_million=tuple(prices),
                           base_url=address, **numbers, **common)
-        if provider == "ollama":
-            backend.remedies = {"model": f"run `ollama pull {model}` on {place.rsplit(':', 1)[0]}"}
-        else:
-            backend.remedies = {"key": f"set {key_env} to a valid key", "credit": "top up the account or take it out of the backends file",
-                                "model": f"name a model that {provider} has"}
+        pull = f"run `ollama pull {model}` on {place.rsplit(':', 1)[0]}" if provider == "ollama" else f"name a model that {provider} has"
+        backend.remedies = {"key": f"set {key_env or 'OLLAMA_API_KEY'} to a valid key", "credit": "top up the account or take it out of the backends file",
+                            "model": pull}
         backend.ask = Asker(backend)
         key = os.environ.get(key_env, "") if key_env else "none"
         if backend.paid and budget_usd <= 0:

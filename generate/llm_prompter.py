@@ -207,13 +207,16 @@ class Prompter:
             limits = (share.get("backends") or {}).get(backend.name)
             if limits and self.router:
                 backend.limit(limits.get("requests_per_minute"), limits.get("tokens_per_minute"))
+        self._set_money(share)
+        if self.router:
+            self.router.dispatch()
+
+    def _set_money(self, share):
         self.purse.granted_usd = max(self.purse.granted_usd, float(share.get("granted_usd") or 0.0))
         if self.purse.paid_off != share.get("paid_off"):
             self.purse.paid_off = share.get("paid_off")
             if self.purse.paid_off and any(b.paid and not b.off_kind for b in self.backends):
                 self.log(f"LLMs: the paid backends pause: {self.purse.paid_off}")
-        if self.router:
-            self.router.dispatch()
 
     def _open_accounts(self):
         import sqlite3
@@ -237,8 +240,7 @@ class Prompter:
             return
         self.refilled = now
         self.accounts.report(now, self.client_id, self.use())
-        share = self.accounts.share(now, self.client_id)
-        self.purse.granted_usd, self.purse.paid_off = max(self.purse.granted_usd, share["granted_usd"]), share["paid_off"]
+        self._set_money(self.accounts.share(now, self.client_id))
 
 
 class _Request:

@@ -380,8 +380,8 @@ class Router:
             if now - self.said < SAY_EVERY_S:
                 return self._wake(now)
             self.said = now
-            names = "; ".join(f"{b.name} {b.off_because or b.because or self.purse.paid_off}" for b in self.backends)
-            self.log(f"LLMs: all backends are away, waiting for the first to return ({names})")
+            names = "; ".join(f"{b.name}: {b.because or self.purse.paid_off}" for b in self.backends if not b.off_kind)
+            self.log(f"LLMs: all backends are away, waiting for the first to return ({names or 'all are off for this run'})")
         if self.waiting and state == "off" and not self.may_return():
             remedies = "; ".join(f"{b.name}: {b.off_because}" for b in self.backends) or "no backend is configured"
             while self.waiting:

@@ -37,6 +37,7 @@ class FakeLLM:
         self.usd_per_million, self.random = usd_per_million, random.Random(seed)
         self.script = list(faults) if isinstance(faults, (list, tuple)) else []
         self.shares = dict(faults) if isinstance(faults, dict) else {}
+        self.asked = []  # (unix time, text of the last message) of each call
         self.lock, self.calls, self.faulted, self.in_flight, self.most_in_flight = threading.Lock(), [], [], 0, 0
         self.billed = {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "usd": 0.0}
         self.after_bill = None  # called (in the server's thread) once a call is billed and before its answer leaves
@@ -45,6 +46,10 @@ class FakeLLM:
     @property
     def url(self):
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def host(self):
+        return f"127.0.0.1:{self.port}"
 
     def start(self):
         handler = type("Handler", (_Handler,), {"fake": self})
@@ -169,6 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
         fake, body = self.fake, json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         with fake.lock:
             fake.calls.append(body)
+            fake.asked.append((time.time(), body["messages"][-1]["content"]))
             fake.in_flight += 1
             fake.most_in_flight = max(fake.most_in_flight, fake.in_flight)
         try:
