@@ -236,7 +236,7 @@ def sort_out(unique, verdicts, args, report):
     if args.near_duplicates and kept:
         import near_duplicates
 
-        twins = near_duplicates.find([item["prompt"] for item in kept], foldeds, near_duplicates.band_keys(*near_duplicates.hashes(foldeds)))
+        twins = near_duplicates.find([item["prompt"] for item in kept], foldeds)
         for position, (first, similarity) in twins.items():
             item = kept[position]
             report[item["source"][0]]["near duplicate"] += 1

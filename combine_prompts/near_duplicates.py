@@ -18,7 +18,8 @@ import numpy as np
 WORDS = 3        # words a shingle: with 2 lists of artists look alike, with 4 prompts of 10 words have too few
 THRESHOLD = 0.7  # on 12,966 real prompts drops 42; 0.6 takes 8 more, half of them other pictures, 0.8 misses half of the true ones
 BANDS, ROWS = 21, 6  # finds 0.93 of the pairs at 0.7, 0.998 at 0.8; 126 values a sketch
-BUCKET = 50      # kept prompts compared with in one bucket, the latest; so the cost stays linear when a million share a tail
+QUICK, QUICK_SHARE = 32, 0.4  # candidates are first compared by 32 values: at 0.7 fewer than 0.4 of them are equal once in 5,000
+BUCKET = 20      # candidates of one band, the latest; so the cost stays linear when a million prompts share a tail
 SEED = 42
 WORD = re.compile(r"[^\W_]+|[\u2600-\u27bf\U0001f000-\U0001faff]")
 WEIGHTLESS = set("""a an the of in on at by with and or to for from as is are was its it his her their this that very highly extremely ultra hyper super really
@@ -42,28 +43,30 @@ def hashes(foldeds):
     return np.fromiter((h for s in sets for h in s), np.uint64, int(counts.sum())), counts
 
 
-def band_keys(flat, counts):
-    """uint64 array (prompts, BANDS): prompts with an equal key in a column are candidates."""
+def sketches(flat, counts):
+    """(band keys: uint64 array (prompts, BANDS), prompts with an equal key in a column are candidates; values: the first QUICK of each sketch)."""
     from rensa import RMinHash
 
-    keys = np.empty((len(counts), BANDS), np.uint64)
+    keys, values = np.empty((len(counts), BANDS), np.uint64), np.empty((len(counts), QUICK), np.uint32)
     ends = np.concatenate([[0], np.cumsum(counts)])
     multiplier = np.uint64(0x9E3779B97F4A7C15)
     for start in range(0, len(counts), 20_000):
         stop = min(start + 20_000, len(counts))
         offsets = (ends[start:stop + 1] - ends[start]).astype(np.uint64)
         matrix = RMinHash.digest_matrix_from_flat_token_hashes(flat[ends[start]:ends[stop]], offsets, BANDS * ROWS, SEED)
-        values = np.array(matrix.to_rows(), np.uint64).reshape(stop - start, BANDS, ROWS)
+        sketch = np.array(matrix.to_rows(), np.uint64)
+        bands = sketch.reshape(stop - start, BANDS, ROWS)
         key = np.zeros((stop - start, BANDS), np.uint64)
         for row in range(ROWS):
-            key = (key ^ values[:, :, row]) * multiplier
+            key = (key ^ bands[:, :, row]) * multiplier
             key ^= key >> np.uint64(29)
-        keys[start:stop] = key
-    return keys
+        keys[start:stop], values[start:stop] = key, sketch[:, :QUICK].astype(np.uint32)
+    return keys, values
 
 
-def find(prompts, foldeds, keys):
+def find(prompts, foldeds):
     """Return {position of a dropped prompt: (position of the one it repeats, Jaccard index)}; the first of twins stays, in the given order."""
+    keys, values = sketches(*hashes(foldeds))
     crowded = np.zeros(len(foldeds), bool)  # shares a band with another: only these can have a twin
     for band in range(BANDS):
         order = np.argsort(keys[:, band], kind="stable")
@@ -72,20 +75,18 @@ def find(prompts, foldeds, keys):
         crowded[order[:-1][equal]] = True
     buckets = [defaultdict(list) for _ in range(BANDS)]
     dropped = {}
-    for i in np.flatnonzero(crowded):
-        i = int(i)
+    for i in np.flatnonzero(crowded).tolist():
         mine = [bucket[key] for bucket, key in zip(buckets, keys[i].tolist())]
+        others = np.fromiter({j for bucket in mine for j in bucket[-BUCKET:]}, np.int64)
+        near = others[(values[others] == values[i]).mean(axis=1) >= QUICK_SHARE] if len(others) else others
         twin = None
-        words = None
-        for j in sorted({j for bucket in mine for j in bucket[-BUCKET:]}):
-            if words is None:
-                words = foldeds[i].split()
-                own = shingles(words)
-            other = foldeds[j].split()
-            similar = jaccard(own, shingles(other))
-            if similar >= THRESHOLD and same_subject(prompts[i], prompts[j]):
-                twin = (j, similar)
-                break
+        if len(near):
+            own = shingles(foldeds[i].split())
+            for j in sorted(near.tolist()):
+                similar = jaccard(own, shingles(foldeds[j].split()))
+                if similar >= THRESHOLD and same_subject(prompts[i], prompts[j]):
+                    twin = (j, similar)
+                    break
         if twin:
             dropped[i] = twin
         else:
@@ -124,4 +125,4 @@ def spelling(a, b):
     """The same word written otherwise: a plural, or one typo inside a long word."""
     from rapidfuzz.distance import DamerauLevenshtein
 
-    return a.rstrip("s") == b.rstrip("s") or a[:2] == b[:2] and len(a) > 6 and DamerauLevenshtein.distance(a, b, score_cutoff=1) <= 1
+    return a.rstrip("s") == b.rstrip("s") or a[:2] == b[:2] and len(a) > 6 and a.isalpha() and b.isalpha() and DamerauLevenshtein.distance(a, b, score_cutoff=1) <= 1

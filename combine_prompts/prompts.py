@@ -4,6 +4,7 @@
     ('a caf\u00e9 in the style of Simon St\u00e5lenhag, 8k', ['blanks', 'entities', 'mojibake', 'spacing', 'syntax: flag'])
 """
 
+import contextlib
 import html
 import json
 import os
@@ -254,7 +255,8 @@ def publish(path, text):
             os.fsync(file.fileno())
         os.replace(draft, path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink()
         raise SystemExit(f"{Path(sys.argv[0]).stem}: cannot write {path}: {one_line(error)}")
 
 

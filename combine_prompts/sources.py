@@ -44,7 +44,7 @@ def hub_files(repo, patterns, revision="main"):
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
-        names = HfApi().list_repo_files(repo, repo_type="dataset", revision=revision)
+        names = [file.rfilename for file in HfApi().dataset_info(repo, revision=revision, timeout=30).siblings]
         wanted = [name for pattern in patterns for name in sorted(names) if fnmatch(name, pattern)]
         if len(wanted) < len(patterns):
             raise OSError(f"revision {revision} holds no {', '.join(p for p in patterns if not any(fnmatch(n, p) for n in names))}")
@@ -79,7 +79,7 @@ def web_file(url):
                     resumed = have if answer.status_code == 206 else 0
                     total = int(answer.headers.get("Content-Length", 0)) + resumed
                     with open(part, "ab" if resumed else "wb") as file, tqdm(total=total, initial=resumed, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
-                        for block in answer.iter_content(1 << 18):
+                        for block in answer.iter_content(1 << 13):
                             file.write(block)
                             bar.update(len(block))
                         file.flush()

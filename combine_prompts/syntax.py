@@ -34,8 +34,7 @@ def strip(text):
     struck = []
     for name, sign, pattern, replacement in RULES:
         if sign in text or (name == "command" and "/Imagine" in text):
-            shorter = pattern.sub(replacement, text)
-            if shorter != text:
+            while (shorter := pattern.sub(replacement, text)) != text:  # again: ((a:1.1) b:1.2) is nested
                 struck.append(name)
                 text = shorter
     if struck:  # what stood around the stripped part

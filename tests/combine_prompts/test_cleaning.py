@@ -1,0 +1,148 @@
+"""Cleaning: each quirk of the real files both ways (what must change, what must not), and what holds for any string."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import spacing
+import syntax
+from prompts import clean, clean_row, fold
+
+CHANGED = {
+    # ImageRewardDB's tokenised spacing
+    "a fox, 8 k ": "a fox, 8k",
+    "a fox in 8 k, 4 k hd": "a fox in 8k, 4k hd",
+    "1 6 k resolution": "16k resolution",
+    "the 1 9 8 0 s": "the 1980s",
+    "an 8 0 s diner, 8 0's": "an 80s diner, 80's",
+    "made in cinema 4 d": "made in cinema 4d",
+    "3 d, isometric": "3d, isometric",
+    "( ( x ) )": "((x))",
+    "( ( ( x ) ) ), y": "(((x))), y",
+    "( ( ( ( ( x ) ) ) ) )": "(((((x)))))",
+    "[ [ elves ] ] ( with bows )": "[[elves]] (with bows)",
+    "( ( intricate ) gold details )": "((intricate) gold details)",
+    "1 6 : 9, wide": "16:9, wide",
+    "5 0 mm f 1. 4": "50 mm f 1.4",
+    "f / 2. 8, bokeh": "f/2.8, bokeh",
+    "f / 4. 2, 2 5 0 mm": "f/4.2, 250 mm",
+    "3 / 4 view": "3/4 view",
+    "sci - fi city": "sci-fi city",
+    "award - winning photo": "award-winning photo",
+    "ghost - in - the - shell, wet - on - wet": "ghost-in-the-shell, wet-on-wet",
+    "2 3 - year - old woman": "23-year-old woman",
+    "2 0 0 1 a space odyssey": "2001 a space odyssey",
+    "nba 2 k 2 2, warhammer 4 0, 0 0 0": "nba 2k22, warhammer 40,000",
+    "nr. 1 2, of the 1 9 th century": "nr. 12, of the 19th century",
+    "painting , oil , by a master . dramatic": "painting, oil, by a master. dramatic",
+    "artist ' s room": "artist's room",
+    "a gentleman & # 0 3 9 ; s dress": "a gentleman's dress",
+    "a  double   blank\tand a tab\nand a line": "a double blank and a tab and a line",
+    "two\r\nlines\u2028three": "two lines three",
+    # mojibake, widths, quotes, entities, invisible characters
+    "Simon St\u00c3\u00a5lenhag": "Simon St\u00e5lenhag",
+    "artist\u2019s impression\uff0c soft": "artist's impression, soft",
+    "\uff14\uff2b and \ufb01ne": "4K and fine",
+    "cafe\u0301": "caf\u00e9",
+    "salt &amp; pepper &amp;amp;amp; &lt;3": "salt & pepper & <3",
+    "emoji &#128104 without": "emoji \U0001f468 without",
+    "a\u00a0bridge \u00a0in\u2003Spain": "a bridge in Spain",
+    "soft\u00adhyphen\u200b, \ufeffmark, \u202eturned": "softhyphen, mark, turned",
+    "f\u200do\u200dx": "fox",
+    "bell\x07 and \x1b[31mred": "bell and [31mred",
+    # generator syntax
+    "a corgi --ar 16:9 --v 5": "a corgi",
+    "a corgi --no text, watermark --q 2": "a corgi",
+    "a corgi --stylize 750 --niji": "a corgi",
+    "a corgi \u2014ar 3:2 \u2014v 4": "a corgi",
+    "hot dog::5 mustard::-0.5": "hot dog, mustard",
+    "tiny:: island:: with a tree": "tiny, island, with a tree",
+    "fantasy : : a robot": "fantasy, a robot",
+    "a (glowing staff:1.3), (((dark:0.8) wood:1.1))": "a glowing staff, (dark wood)",
+    "a wizard:1.2, tower": "a wizard, tower",
+    "a wizard <lora:wizard_v2:0.8>, <hypernet:x:1>": "a wizard",
+    "/imagine prompt: a paper boat": "a paper boat",
+    "/imagine an old city": "an old city",
+    "https://i.mj.run/a.png a cat": "a cat",
+    "<https://i.mj.run/a.png> <https://i.mj.run/b.png> a cat": "a cat",
+    "an owl\nNegative prompt: blurry, low\nSteps: 20, Sampler: Euler a, CFG scale: 7": "an owl",
+    "an owl, Steps: 20, Sampler: Euler a": "an owl",
+    "a hall, BREAK, a door": "a hall, a door",
+}
+UNCHANGED = [
+    "4 knights", "4 knights riding, 2 friends, 8 legs", "unreal engine 5 rendered", "1 2 3 4 5 6 7", "1 2 3", "GTA 5 4k ultra", "8 bit art", "35 mm film", "8k, 3d, 4d",
+    "Stålenhag", "Simon Stålenhag, Pokémon, Velázquez, Embaú, »quoted«", "зимний лес", "猫と犬", "naïve café", "d & d, b & w", "AT&T, b&w;", "&copycat", "fish & chips",
+    "oil painting - kawaii portrait", "a cat - a dog", "vases - set of three", "cat in - front of", "pig - cat - hybrid", "masterpiece, - h 704", "half-eaten, well--known", "wait -- what",
+    "a dash \u2014 so be it", "a man \u2014 with hat", "#sea #morning", "@artist", "((dark forest)), [fog]", "(16:9), (John 3:16), (a:b)", "at 12:30, 3:35 pm", "16:9",
+    "smile :) and (-: and :3", "a | b", "std::vector", "title: subtitle", "magic: the gathering", "10,000 leagues, 1,5", "v. 1.2, no. 3. 5 cats", "0.5 x 0.25",
+    "a prison break poster, BREAK dance", "positive prompts", "the steps: up and down", "a < b > c", "<3 love", "\U0001f468\u200d\U0001f469\u200d\U0001f467 picnic", "\u2764\ufe0f on fire",
+    "\u0646\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0915\u094d\u200d\u0937", "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f flag", "1\ufe0f\u20e3 first",
+    '"The Joy" by Shaun Tan', "the big ben clock tower", "23-56-890 / 98-87-872",
+]
+
+
+@pytest.mark.parametrize("raw", CHANGED)
+def test_changes(raw):
+    cleaned, rules = clean(raw)
+    assert cleaned == CHANGED[raw] and rules
+
+
+@pytest.mark.parametrize("text", UNCHANGED)
+def test_stays(text):
+    assert clean(text) == (text, [])
+
+
+def test_ascii_transliterates():
+    assert clean("Stålenhag, Velázquez, 東京 \U0001f309!", ascii=True)[0] == "Stalenhag, Velazquez, DongJing !"
+    assert clean("plain", ascii=True) == ("plain", [])
+
+
+def test_undecodable_characters_drop_the_prompt():
+    assert clean_row("St\ufffdlenhag")[1] == "undecodable character"
+    assert clean_row("lone \ud800 surrogate")[1] == "undecodable character"
+    assert clean_row(" \u200b ")[1] == clean_row("--ar 16:9")[1] == "empty after cleaning"
+    assert clean_row("  ")[1] == "empty" and clean_row("\U0001f98a")[1] is None
+
+
+PIECES = st.sampled_from([*CHANGED, *UNCHANGED, " ", ",", "(", ")", ":", "::", " - ", "--", "\u2014", "ar", "&", "&amp;", "amp;", "#", "lt;", ";", "<", ">", "lora", "1", " 2", "k", "s", ".", "/",
+                          "f", "\u200d", "\ufe0f", "\U0001f468", "\u0301", "\u00c3\u00a9", "BREAK", "http://", "Steps: 1,", "Sampler", "\n", "\n\n", "\x85", "\x00"])
+ANY = st.one_of(st.text(), st.text(st.characters()), st.lists(PIECES, max_size=12).map("".join), st.lists(st.one_of(PIECES, st.text(max_size=3)), max_size=8).map(" ".join))
+
+
+@settings(max_examples=1500, deadline=None)
+@given(ANY, st.booleans())
+def test_cleaning_twice_changes_nothing_more(text, ascii):
+    once = clean(text, ascii)[0]
+    assert clean(once, ascii) == (once, [])
+    assert not any(unicodedata.category(c) in ("Cc", "Cs") for c in once)
+    assert once == " ".join(once.split()) and unicodedata.is_normalized("NFC", once)
+    assert not ascii or once.isascii() or "\ufffd" in once
+
+
+@settings(max_examples=500, deadline=None)
+@given(ANY)
+def test_spacing_moves_blanks_only(text):
+    def signs(text):
+        return "".join(text.split())
+
+    folded = " ".join(text.split())
+    assert signs(spacing.ENTITY.sub("", spacing.join(folded))) == signs(spacing.ENTITY.sub("", folded)) or "& #" in folded
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.sampled_from("a fox 4 knights 1980s (dark) café 16:9 sci-fi owl's wood, painting, #sea it".split()), max_size=12).map(" ".join))
+def test_plain_prompts_lose_nothing(text):
+    assert clean(text) == (text, []) or clean(text)[0].replace(" ", "") == text.replace(" ", "")
+    assert syntax.strip(text)[0].strip(",") == text.strip().strip(",")
+
+
+@given(ANY)
+def test_fold_is_a_key(text):
+    assert fold(fold(text)) == fold(text)
+
+
+def test_fold():
+    assert fold("A Red  fox, (8K)!") == fold("a red fox 8k") != fold("a red fox 4k")
+    assert fold("\U0001f34e, octane") != fold("\U0001f6a2, octane")  # emoji are what such prompts are about
