@@ -46,7 +46,7 @@ class Blame:
     def probe_lease(self, now, lease):
         self._set_weather(**{**self.weather(), "probe": lease})
 
-    def probe_ended(self, now, lease, worker, good):
+    def probe_ended(self, now, lease, good):
         """A probe has told: of a quarantined worker or of the weather. Not good: the pause doubles."""
         row = self.store.one("SELECT pause FROM quarantine WHERE probe = ?", lease)
         if row and good:
@@ -79,25 +79,25 @@ class Blame:
         """Sets an index aside that has its K marks. Marks of an index that someone draws just now wait for that result."""
         marks = self.store.one("SELECT COALESCE(SUM(mark), 0) FROM blames WHERE dataset = ? AND idx = ?", dataset, idx)[0]
         state = self.store.one("SELECT state FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx)
-        if marks >= self.options.marks_to_set_aside and state and state[0] == "waiting":
+        if marks >= self.options.max_marks and state and state[0] == "waiting":
             self.store._set_aside(dataset, idx)
 
     def failure(self, now, key, worker, dataset, idx, reason, error, known_good):
         """One failed index, already given back by its lease. known_good: whether the same worker had just drawn the known-good text."""
         self._count_error(now, worker, reason, error)
-        store, weather = self.store, self.weather()
+        weather = self.weather()
         if known_good and reason in DRAWN:  # the contrast is there: worker and world work
             self._works(now, key, dataset, idx)
             if weather.get("state") == "storm":
                 self._set_weather(state="doubt", since=now, reason=reason)
             self._blame(now, key, worker, dataset, idx, reason, error, 1)
             return
-        if weather.get("state") == "storm":
+        if weather.get("state") == "storm" or self.quarantined_until(key):  # of them it is known whose fault it is
             return
         self._blame(now, key, worker, dataset, idx, reason, error, None)
         streak = self.streaks.setdefault(key, [0, now])
         streak[0] += 1
-        if streak[0] >= self.options.failures_to_quarantine:
+        if streak[0] >= self.options.max_failures:
             self._worker_or_world(now, key, worker, reason, streak)
 
     def _blame(self, now, key, worker, dataset, idx, reason, error, mark):

@@ -1,42 +1,35 @@
 """Who holds which index: leases over SQLite, for one server process. No HTTP, no clock of its own.
 
-    ledger = open_ledger(".server", now)
+    ledger = Ledger(".server/ledger.sqlite", epoch, now)
     ledger.define(now, {"name": "HPDv2", "total": 100_000, "images_per_prompt": 100, "order_seed": 0})
     grant = ledger.lease(now, "HPDv2", client_id, request_id, {"host": "node7", "gpu": "GPU-1"}, chunk_size=10)
 
-now: seconds that never run backwards while the server lives: Unix time read once at its start, plus time.monotonic() since. What a method
-promises is on disk when it returns (promise 1). Tests: tests/generate/test_ledger_promises.py has one or more a promise, named for it.
+now: seconds that never run backwards while the server lives (time.monotonic()). What a method promises is on disk when it returns (promise 1). Tests: tests/generate/test_ledger_promises.py has one or more a promise, named for it.
 """
 
 import dataclasses
 import json
 from collections import deque
 
-import ledger_store
-from blame import Blame, worker_key
-from ledger_store import BLOCK, DefinitionDiffers, LedgerBusy, Store, bits_of, claim_epoch, highest_epoch, numbers, superseded
+from blame import DRAWN, Blame, worker_key
+from ledger_store import BLOCK, DefinitionDiffers, bits_of, numbers
+from ledger_view import View
 
-__all__ = ["Ledger", "LedgerOptions", "open_ledger", "DefinitionDiffers", "LedgerBusy", "StaleLease", "Grant", "Later", "AllDone", "Quarantined", "Beat", "Failed"]
-__all__ += ["claim_epoch", "highest_epoch", "superseded", "BLOCK"]
+__all__ = ["Ledger", "LedgerOptions", "Grant", "Later", "AllDone", "Quarantined", "Beat", "Failed", "DefinitionDiffers", "BLOCK"]
 
 ANSWERS_KEPT = 50_000  # stored answers; 1,000 clients can then repeat a request 50 calls later
 GONE = ("PREEMPTED", "REQUEUED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "DEADLINE", "REVOKED", "SPECIAL_EXIT", "REQUEUE_HOLD", "REQUEUE_FED")  # no fault of an index
 NOT_RUNNING = GONE + ("PENDING", "COMPLETED", "FAILED", "OUT_OF_MEMORY", "BOOT_FAIL")
 
 
-class StaleLease(Exception):
-    """The lease is not current, or not this client's: nothing was changed (HTTP 409)."""
-
-
 @dataclasses.dataclass
 class LedgerOptions:
     ttl_s: float = 120  # a lease lives this long after its last beat
     beat_s: float = 15  # clients beat this often
-    marks_to_set_aside: float = 3  # K of promise 9
-    failures_to_quarantine: int = 5  # M of promise 9
+    max_marks: float = 3  # K of promise 9
+    max_failures: int = 5  # M of promise 9
     probe_s: float = 600  # first pause before a probe; it doubles
     stall_s: float = 900  # a client that says it draws, and shows no new image for so long, is not renewed
-    sweep_s: float = 5  # sweep() is called this often; what it is late is added to every lease
     max_chunk_size: int = 100
     bare_ttl_s: float = 3600  # a bare published client is heard only when it asks for the next chunk
 
@@ -61,22 +54,21 @@ class AllDone:
 
 
 @dataclasses.dataclass
-class Quarantined:
-    until: float
-    retry_after_s: float
+class Quarantined(Later):
+    """Nothing for this worker until its probe."""
 
 
 @dataclasses.dataclass
 class Beat:
-    ttl_s: float
     stale: list  # leases named in the beat that are not this client's: 409
     stop: str | None  # None, "drain" or "quarantine"
 
 
 @dataclasses.dataclass
 class Failed:
-    answers: dict  # index -> "retry elsewhere" or "set aside"
-    quarantined_until: float | None
+    stale: bool  # the lease is not this client's: nothing was changed (409)
+    verdicts: dict  # index -> "retry elsewhere" or "set aside"
+    quarantined_s: float | None  # until this worker's probe
 
 
 @dataclasses.dataclass
@@ -93,16 +85,13 @@ class Client:
     progress_at: float = 0.0
 
 
-def open_ledger(folder, now, options=None, take_over=False):
-    """The ledger of a server folder under a new epoch; .lost says why what it held is void (None = it is not). Raises LedgerBusy."""
-    return Ledger(folder, *ledger_store.open_database(folder, take_over), now, options or LedgerOptions())
+class Ledger(View):
+    """One thread at a time (the server's lock). .rebuilt: this start found no ledger, or a torn or older one; the folders are then the truth, and
+    .lost says what had happened. .connection: others may keep tables in it, and commit with .transaction()."""
 
-
-class Ledger(Store):
-    """Every method takes now first where time matters; one thread at a time (the server's lock)."""
-
-    def __init__(self, folder, connection, epoch, lost, now, options):
-        super().__init__(folder, connection, epoch, lost, options)
+    def __init__(self, path, epoch, now, options=None, utc=None):
+        super().__init__(path, epoch, options or LedgerOptions(), utc)
+        self.rebuilt = self.lost is not None
         self.clients = {}  # client id -> Client
         self.deadlines = {}  # lease -> when it ends
         self.beat_at = {}  # lease -> its last beat
@@ -123,7 +112,7 @@ class Ledger(Store):
             self.run("UPDATE quarantine SET until = MIN(until, ? + pause)", now)
         self.note_changes()
 
-    def close(self, now):
+    def close(self):
         self.note_changes()
         self.connection.close()
 
@@ -162,13 +151,18 @@ class Ledger(Store):
 
     # ------------------------------------------------ lease
 
-    def lease(self, now, dataset, client_id, request_id, worker, chunk_size, slurm=None, bare=False):
-        """Grant, Later, AllDone or Quarantined. slurm: (job id, restart count) or None; a repeated request_id gets the stored Grant.
+    def peek(self, now, dataset):
+        """True when there is or may be work, else Later or AllDone; grants nothing, so that a client need not load a model in vain."""
+        waiting, leased = self.one("SELECT waiting, leased FROM datasets WHERE name = ?", dataset)
+        return self._all_done(dataset) if waiting + leased == 0 else True
 
-        bare: a published request without ids of its own, served as a client of that name; a repeat gets its current lease and is a beat.
+    def lease(self, now, dataset, client_id, request_id, worker, chunk_size=1, slurm=None):
+        """Grant, Later, Quarantined or AllDone. slurm: (job id, restart count) or None; a repeated request_id gets the stored Grant.
+
+        Without a request_id it is a bare published request: a repeat gets its current lease and is a beat.
         Tests: test_promise_03_*, test_promise_07_*, test_promise_12_*, test_promise_14_*.
         """
-        self.now, key = now, worker_key(worker)
+        self.now, key, bare = now, worker_key(worker), request_id is None
         self._client(now, client_id, worker, dataset)
         if stored := self._answer(client_id, request_id):
             return Grant(**stored)
@@ -177,30 +171,50 @@ class Ledger(Store):
             name, (_, indices) = next(iter(mine.items()))
             self._beat_lease(now, name, bare=True)
             return Grant(name, indices, self.options.bare_ttl_s)
-        waiting, leased, done = self.one("SELECT waiting, leased, done FROM datasets WHERE name = ?", dataset)
+        waiting, leased = self.one("SELECT waiting, leased FROM datasets WHERE name = ?", dataset)
         if waiting + leased == 0:
             return self._all_done(dataset)
         if self.draining():
             return Later(4 * self.options.beat_s, "the server is draining: it gives no new work")
         gate = self.blame.gate(now, key)
         if isinstance(gate, float | int):
-            return Quarantined(now - gate, -gate) if gate < 0 else Later(min(gate, 60), "every worker fails; waiting for a probe")
+            wait_s = min(abs(gate), 60.0)
+            failed = f"quarantine: this worker's last results failed while others succeed; it is tried again in {-gate:.0f} s"
+            return Quarantined(wait_s, failed) if gate < 0 else Later(wait_s, f"every worker fails; one is tried in {gate:.0f} s")
         if len(mine) >= 2:
             return Later(self.options.beat_s, "this client holds two leases")
         indices, alone = self._choose(now, dataset, key, 1 if gate else self._chunk(now, dataset, waiting, chunk_size))
         if not indices:
-            return Later(1.0, "checking the folder") if self._unchecked_work(dataset) else Later(self.options.beat_s, "all that is left is being drawn")
-        known_good = alone or gate is not None
+            reason = "comparing the folder with the ledger" if self._checked[dataset].find(0) >= 0 else "all that is left is being drawn"
+            return Later(1.0 if reason.startswith("comparing") else self.options.beat_s, reason)
+        return self._grant(now, dataset, client_id, request_id, worker, slurm, indices, alone or gate is not None, gate == "probe")
+
+    def repair(self, now, dataset, client_id, request_id, worker, indices, slurm=None):
+        """A lease of those of the indices that nobody holds, done ones too: its client removes and draws them anew. Grant or Later."""
+        self.now = now
+        self._client(now, client_id, worker, dataset)
+        if stored := self._answer(client_id, request_id):
+            return Grant(**stored)
         with self.transaction():
-            number = self.one("SELECT next_lease FROM server")[0]
-            name = f"{self.epoch}-{number}"
+            held = {idx for idx in indices if self.one("SELECT 1 FROM held WHERE dataset = ? AND idx = ?", dataset, idx)}
+            free = sorted(set(indices) - held)
+            if not free:
+                return Later(self.options.beat_s, "others are drawing all of these indices")
+            for idx in free:
+                self._reopen(dataset, idx) if self._is_done(dataset, idx) else self._clear(dataset, idx)
+            return self._grant(now, dataset, client_id, request_id, worker, slurm, free, False, False)
+
+    def _grant(self, now, dataset, client_id, request_id, worker, slurm, indices, known_good, probe):
+        key, bare = worker_key(worker), request_id is None
+        with self.transaction():
+            name = f"{self.epoch}-{self.one('SELECT next_lease FROM server')[0]}"
             self.run("UPDATE server SET next_lease = next_lease + 1")
             self.run(
                 "INSERT INTO leases (lease, dataset, version, client_id, worker_key, worker, slurm_job, slurm_restart, bare, known_good, probe) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                name, dataset, self.version(dataset), client_id, key, json.dumps(worker), *(slurm or (None, None)), bare, known_good, gate == "probe",
+                name, dataset, self.version(dataset), client_id, key, json.dumps(worker), *(slurm or (None, None)), bare, known_good, probe,
             )  # fmt: skip
             self._take(dataset, indices, name)
-            if gate == "probe" and not self.run("UPDATE quarantine SET probe = ? WHERE worker_key = ?", name, key):
+            if probe and not self.run("UPDATE quarantine SET probe = ? WHERE worker_key = ?", name, key):
                 self.blame.probe_lease(now, name)
             grant = Grant(name, indices, self._ttl(bare), known_good)
             self._store_answer(client_id, request_id, dataclasses.asdict(grant))
@@ -248,12 +262,9 @@ class Ledger(Store):
             raise RuntimeError(f"the ledger is damaged: block {block} of {dataset} has {len(free)} open indices and counts {expected}")
         return free
 
-    def _unchecked_work(self, dataset):
-        return self._checked[dataset].find(0) >= 0
-
     def _all_done(self, dataset):
         """ "All done" only after every block was compared with its folder since the last one was finished (promise 12)."""
-        if self._unchecked_work(dataset):
+        if self._checked[dataset].find(0) >= 0:
             return Later(1.0, "comparing the folder before all done")
         done = self.one("SELECT done, set_aside FROM datasets WHERE name = ?", dataset)
         if self.verified.get(dataset) != done:
@@ -267,12 +278,16 @@ class Ledger(Store):
         leases = self.all("SELECT lease, dataset FROM leases WHERE client_id = ?", client_id)
         return {lease: (dataset, self._indices(lease)) for lease, dataset in leases}
 
+    def dataset_of(self, lease):
+        row = self.one("SELECT dataset FROM leases WHERE lease = ?", lease)
+        return row and row[0]
+
     def _indices(self, lease):
         return [idx for (idx,) in self.all("SELECT idx FROM held WHERE lease = ? ORDER BY idx", lease)]
 
     # ------------------------------------------------ beat
 
-    def beat(self, now, client_id, leases, state, drawing, images, worker=None, dataset=None):
+    def beat(self, now, client_id, leases, state, drawing=(), images=0, worker=None, dataset=None, slurm=None):
         """Renews the client's leases, in memory. One that says it draws, without a new image for stall_s, is heard and not renewed (promise 5)."""
         self.now, client = now, self._client(now, client_id, worker, dataset)
         if state != "drawing" or client.state != "drawing" or images != client.images:
@@ -288,8 +303,7 @@ class Ledger(Store):
         key = worker_key(client.worker)
         quarantined = self.blame.quarantined_until(key)
         probing = quarantined and self.one("SELECT probe FROM quarantine WHERE worker_key = ?", key)[0] in leases
-        stop = "quarantine" if quarantined and not probing else "drain" if self.draining() else None
-        return Beat(self.options.ttl_s, stale, stop)
+        return Beat(stale, "quarantine" if quarantined and not probing else "drain" if self.draining() else None)
 
     def _beat_lease(self, now, lease, bare):
         self.deadlines[lease] = max(self.deadlines[lease], now + self._ttl(bare))
@@ -298,91 +312,90 @@ class Ledger(Store):
 
     # ------------------------------------------------ complete, fail, release
 
-    def complete(self, now, client_id, request_id, lease, results, found):
+    def complete(self, now, client_id, request_id, lease, results, exists):
         """{index: "accepted", "already_done", "stale" or "missing"}; the first accepted completion of an index stands (promise 2).
 
-        results: [{"index", …}]; found: {index: (images, missing)}, done by the names the server saw in the folder just now. A lease from before an
-        extension may end short of the new count: "stale", and the index waits for its further images.
+        results: [{"index", "images", "short"}]; exists: {index: whether the server saw all its names in the folder just now}. A lease from before
+        an extension may end short of the new count: "stale", and the index waits for its further images.
         """
         self.now = now
-        self._client(now, client_id)
+        client = self._client(now, client_id)
         if stored := self._answer(client_id, request_id):
             return {int(idx): verdict for idx, verdict in stored.items()}
         row = self.one("SELECT dataset, version, worker_key, worker FROM leases WHERE lease = ? AND client_id = ?", lease, client_id)
-        dataset = row[0] if row else self.clients[client_id].dataset
+        dataset = row[0] if row else client.dataset
         held, verdicts = set(self._indices(lease)) if row else set(), {}
         with self.transaction():
-            for idx in [result["index"] for result in results]:
-                if idx in held and idx in found:
-                    self._done(dataset, idx, *found[idx])
-                    held.discard(idx)
-                    verdicts[idx] = "accepted"
+            for result in results:
+                idx = result["index"]
+                if idx in held and exists.get(idx):
+                    self._done(dataset, idx, result.get("images", 0), result.get("short") or 0)
                     self.blame.success(now, row[2], dataset, idx)
+                    verdicts[idx] = "accepted"
                 elif idx in held and row[1] < self.version(dataset):
                     self._give_back(dataset, [idx], "extended")
-                    held.discard(idx)
                     verdicts[idx] = "stale"
                 elif idx in held:
                     verdicts[idx] = "missing"
                 else:
                     verdicts.setdefault(idx, "already_done" if dataset in self._checked and self._is_done(dataset, idx) else "stale")
+                held -= {idx} if verdicts[idx] != "missing" else set()
             accepted = [idx for idx, verdict in verdicts.items() if verdict == "accepted"]
             if accepted:
-                self.blame.probe_ended(now, lease, row[3], good=True)
+                self.blame.probe_ended(now, lease, good=True)
             if row and not held:
                 self._end(now, lease)
-            if accepted or "stale" in verdicts.values():
+            if set(verdicts.values()) != {"missing"}:
                 self._store_answer(client_id, request_id, verdicts)
-        for idx in accepted:
-            self._checking.get((dataset, idx // BLOCK), set()).add(idx)
-            self.finished.setdefault(dataset, deque(maxlen=24)).append((idx, found[idx][0]))
+        for result in results:
+            if result["index"] in accepted:
+                self._checking.get((dataset, result["index"] // BLOCK), set()).add(result["index"])
+                self.finished.setdefault(dataset, deque(maxlen=24)).append((result["index"], result.get("images", 0)))
         return verdicts
 
-    def fail(self, now, client_id, request_id, lease, failures):
-        """What follows for each index: failures = [{"index", "reason", "error", "known_good": bool or absent}]. Raises StaleLease."""
+    def fail(self, now, client_id, request_id, lease, results):
+        """Failed: what follows for each index. results: [{"index", "reason", "error", "known_good": bool or absent}]."""
         self.now = now
         self._client(now, client_id)
         if stored := self._answer(client_id, request_id):
-            return Failed({int(idx): answer for idx, answer in stored[0].items()}, stored[1])
-        dataset, key, worker, probe = self._current(lease, client_id, "dataset, worker_key, worker, probe")
-        held, answers = set(self._indices(lease)), {}
+            return Failed(False, {int(idx): verdict for idx, verdict in stored[0].items()}, stored[1])
+        row = self.one("SELECT dataset, worker_key, worker, probe FROM leases WHERE lease = ? AND client_id = ?", lease, client_id)
+        if row is None:
+            return Failed(True, {}, None)
+        dataset, key, worker, probe = row
+        held, verdicts = set(self._indices(lease)), {}
         with self.transaction():
-            for failure in failures:
-                idx, worker_now = failure["index"], json.loads(worker)
+            for result in results:
+                idx, reason = result["index"], result["reason"]
                 if idx not in held:
+                    verdicts.setdefault(idx, "retry elsewhere")
                     continue
                 held.discard(idx)
-                self._give_back(dataset, [idx], failure["reason"])
-                known_good = bool(failure.get("known_good")) and failure["reason"] not in ("disk", "llm")
+                self._give_back(dataset, [idx], reason)
                 if probe:
-                    self.blame.probe_ended(now, lease, worker_now, good=known_good)
-                if known_good or not (probe and self.blame.quarantined_until(key)):  # a quarantined worker's word counts only beside a contrast
-                    self.blame.failure(now, key, worker_now, dataset, idx, failure["reason"], failure["error"], known_good)
+                    self.blame.probe_ended(now, lease, good=bool(result.get("known_good")) and reason in DRAWN)
+                self.blame.failure(now, key, json.loads(worker), dataset, idx, reason, result.get("error") or "", bool(result.get("known_good")))
                 state = self.one("SELECT state FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx)
-                answers[idx] = "set aside" if state and state[0] == "set_aside" else "retry elsewhere"
+                verdicts[idx] = "set aside" if state and state[0] == "set_aside" else "retry elsewhere"
             if not held:
                 self._end(now, lease)
-            result = Failed(answers, self.blame.quarantined_until(key))
-            self._store_answer(client_id, request_id, [answers, result.quarantined_until])
-        return result
+            until = self.blame.quarantined_until(key)
+            quarantined_s = None if until is None else max(0.0, until - now)
+            self._store_answer(client_id, request_id, [verdicts, quarantined_s])
+        return Failed(False, verdicts, quarantined_s)
 
     def release(self, now, client_id, request_id, lease, reason):
-        """Gives back what is unfinished, blaming nobody; how many. Raises StaleLease."""
+        """Gives back what is unfinished, blaming nobody. False: the lease is not this client's, and nothing was changed (409)."""
         self.now = now
         self._client(now, client_id)
-        if stored := self._answer(client_id, request_id):
-            return stored[0]
-        self._current(lease, client_id, "lease")
+        if self._answer(client_id, request_id):
+            return True
+        if not self.one("SELECT 1 FROM leases WHERE lease = ? AND client_id = ?", lease, client_id):
+            return False
         with self.transaction():
-            given_back = self._end(now, lease, reason)
-            self._store_answer(client_id, request_id, [given_back])
-        return given_back
-
-    def _current(self, lease, client_id, columns):
-        row = self.one(f"SELECT {columns} FROM leases WHERE lease = ? AND client_id = ?", lease, client_id)
-        if row is None:
-            raise StaleLease(f"lease {lease} is not current")
-        return row
+            self._end(now, lease, reason)
+            self._store_answer(client_id, request_id, ["released"])
+        return True
 
     def _end(self, now, lease, reason=None):
         """The lease is over; what it still holds waits again. A probe that ends without a result is tried again after the same pause."""
@@ -405,7 +418,7 @@ class Ledger(Store):
     def sweep(self, now):
         """Ends the leases whose time is over; returns them. Nobody could beat while the server stood still: its lateness goes to every lease (promise 5)."""
         self.now = now
-        late = max(0.0, now - self.swept_at - self.options.sweep_s)
+        late = max(0.0, now - self.swept_at - min(1.0, self.options.ttl_s / 10))  # it is called that often
         self.swept_at = now
         if late:
             self.deadlines = {lease: end + late for lease, end in self.deadlines.items()}
@@ -468,76 +481,3 @@ class Ledger(Store):
         holding = {job for (job,) in self.all("SELECT slurm_job FROM leases")}
         self.slurm_states = {at: known for at, known in self.slurm_states.items() if at in jobs or at[0] in holding}
         return over
-
-    # ------------------------------------------------ the user's commands
-
-    def draining(self):
-        return bool(self.one("SELECT draining FROM server")[0])
-
-    def drain(self, now, draining=True):
-        with self.transaction():
-            self.run("UPDATE server SET draining = ?", draining)
-
-    def resume(self, now):
-        self.drain(now, False)
-
-    def retry_failed(self, now, dataset=None):
-        """What was set aside waits again, with a clean slate: {data set: [index, …]}."""
-        rows = self.all("SELECT dataset, idx FROM trouble WHERE state = 'set_aside' AND (? IS NULL OR dataset = ?)", dataset, dataset)
-        reopened = {}
-        with self.transaction():
-            for name, idx in rows:
-                self._clear(name, idx)
-                reopened.setdefault(name, []).append(idx)
-        return reopened
-
-    def release_quarantine(self, now, host=None):
-        """Frees the quarantined workers (of a host); returns the hosts."""
-        hosts = {row["host"] for row in self.quarantined() if host in (None, row["host"])}
-        with self.transaction():
-            for name in hosts:
-                self.run("DELETE FROM quarantine WHERE json_extract(worker, '$.host') IS ?", name)
-        return sorted(hosts, key=str)
-
-    # ------------------------------------------------ what the page shows
-
-    def counts(self, dataset):
-        """Promise 13: each number is counted on its own, so that waiting + leased + done + set_aside == total is a check that can fail."""
-        names = ("total", "waiting", "leased", "done", "set_aside", "images", "short", "short_images")
-        row = self.one(f"SELECT {', '.join(names)} FROM datasets WHERE name = ?", dataset)
-        return {**dict(zip(names, row)), "given_back": dict(self.all("SELECT reason, indices FROM given_back WHERE dataset = ?", dataset))}
-
-    def workers(self):
-        """Every client heard of within three TTLs."""
-        live = [(name, client) for name, client in self.clients.items() if self.now - client.beat_at <= 3 * self.options.ttl_s]
-        return [{"client_id": name, **dataclasses.asdict(client), "leases": list(client.leases), "drawing": list(client.drawing)} for name, client in live]
-
-    def set_aside(self, dataset, offset=0, limit=25):
-        total = self.counts(dataset)["set_aside"]
-        rows = self.all("SELECT idx FROM trouble WHERE dataset = ? AND state = 'set_aside' ORDER BY idx LIMIT ? OFFSET ?", dataset, limit, offset)
-        return total, [self._set_aside_row(dataset, idx) for (idx,) in rows]
-
-    def _set_aside_row(self, dataset, idx):
-        blames = self.all("SELECT mark, time, reason, error, worker FROM blames WHERE dataset = ? AND idx = ? ORDER BY n DESC LIMIT 5", dataset, idx)
-        errors = [{"time": at, "reason": reason, "error": error, "worker": json.loads(worker)} for _, at, reason, error, worker in reversed(blames)]
-        return {"index": idx, "marks": sum(mark or 0 for mark, *_ in blames), "errors": errors}
-
-    def quarantined(self):
-        rows = self.all("SELECT worker, since, until, failures, errors FROM quarantine ORDER BY since")
-        workers = [(json.loads(worker), since, until, failures, json.loads(errors)) for worker, since, until, failures, errors in rows]
-        names = ("worker", "since", "until", "failures", "errors")
-        return [{"host": row[0].get("host"), "gpu": row[0].get("gpu"), **dict(zip(names, row))} for row in workers]
-
-    def weather(self):
-        """state: fair, storm, or draining; doubt (every text fails and a known-good one works) is fair weather with single leases."""
-        weather = self.blame.weather()
-        state = "storm" if weather.get("state") == "storm" else "draining" if self.draining() else "fair"
-        return {"state": state, "since": weather.get("since"), "reason": weather.get("reason"), "probe_at": weather.get("probe_at"), "errors": self.errors()[:5]}
-
-    def errors(self):
-        rows = self.all("SELECT reason, count, time, error, worker FROM errors ORDER BY time DESC")
-        return [{"reason": reason, "count": count, "time": at, "error": error, "worker": json.loads(worker)} for reason, count, at, error, worker in rows]
-
-    def recent(self, dataset, limit=24):
-        """The last finished indices of this server's life, newest first: [(index, images), …]."""
-        return list(self.finished.get(dataset, ()))[::-1][:limit]

@@ -1,52 +1,20 @@
-"""What the ledger has on disk: SQLite's tables, the epoch beside them, data sets and their blocks of 1,000 indices.
+"""The state of every index on disk, with the operations that keep promise 13's sum: waiting + leased + done + set aside = total.
 
-    ledger = open_ledger(".server", now)        # an instance of ledger.Ledger, which adds the rules of leases
+    class Ledger(Store): …        # ledger.py adds the rules of leases
 
-Stored are one bit per index (done) and what is in flight: the cost of a request does not grow with the number of indices.
-Test of each promise: tests/generate/test_ledger_promises.py; of this file's crash points: tests/generate/test_ledger_crash.py.
+Data sets with their definitions, blocks of 1,000 indices with a bit each, and the comparison with the folder, which wins.
 """
 
 import contextlib
 import json
-import os
 import random
-import re
-import sqlite3
 from pathlib import Path
 
+import ledger_tables
+
 BLOCK = 1000  # indices of a block: one sub-folder of the data set, one row here, 125 bytes of done bits
-NOT_COMPARED = {"name", "prompts_file", "extend", "prefix_total", "prefix_sha256", "dataset_id", "created"}  # sha256 tells prompts files apart
-
-SCHEMA = """
-CREATE TABLE server (epoch INTEGER, next_lease INTEGER, changes INTEGER, draining INTEGER DEFAULT 0, weather TEXT DEFAULT '{}');
-CREATE TABLE datasets (name TEXT PRIMARY KEY, definition TEXT, version INTEGER, total INTEGER,
-    waiting INTEGER, leased INTEGER DEFAULT 0, done INTEGER DEFAULT 0, set_aside INTEGER DEFAULT 0,
-    images INTEGER DEFAULT 0, short INTEGER DEFAULT 0, short_images INTEGER DEFAULT 0) WITHOUT ROWID;
--- open = indices neither done, held nor troubled; position = place of the block in the order in which fresh work is given out
-CREATE TABLE blocks (dataset TEXT, block INTEGER, position INTEGER, size INTEGER, open INTEGER, done BLOB DEFAULT x'',
-    images INTEGER DEFAULT 0, short INTEGER DEFAULT 0, short_images INTEGER DEFAULT 0, PRIMARY KEY (dataset, block)) WITHOUT ROWID;
-CREATE INDEX open_blocks ON blocks (dataset, position) WHERE open > 0;
--- grace counts the restarts since the lease's last beat
-CREATE TABLE leases (lease TEXT PRIMARY KEY, dataset TEXT, version INTEGER, client_id TEXT, worker_key TEXT, worker TEXT, slurm_job TEXT, slurm_restart INTEGER,
-    bare INTEGER, known_good INTEGER, probe INTEGER, grace INTEGER DEFAULT 0) WITHOUT ROWID;
-CREATE TABLE held (dataset TEXT, idx INTEGER, lease TEXT, PRIMARY KEY (dataset, idx)) WITHOUT ROWID;
-CREATE INDEX held_by_lease ON held (lease);
--- indices with a failure or a suspicion: leased alone; state waiting, leased or set_aside
-CREATE TABLE trouble (dataset TEXT, idx INTEGER, state TEXT, PRIMARY KEY (dataset, idx)) WITHOUT ROWID;
-CREATE INDEX trouble_by_state ON trouble (dataset, state, idx);
--- mark NULL = provisional
-CREATE TABLE blames (n INTEGER PRIMARY KEY, dataset TEXT, idx INTEGER, worker_key TEXT, worker TEXT, mark REAL, time REAL, reason TEXT, error TEXT);
-CREATE INDEX blames_by_index ON blames (dataset, idx);
-CREATE INDEX blames_by_worker ON blames (worker_key);
-CREATE TABLE quarantine (worker_key TEXT PRIMARY KEY, worker TEXT, since REAL, until REAL, pause REAL, failures INTEGER, errors TEXT, probe TEXT) WITHOUT ROWID;
-CREATE TABLE errors (reason TEXT PRIMARY KEY, count INTEGER, time REAL, error TEXT, worker TEXT) WITHOUT ROWID;
-CREATE TABLE given_back (dataset TEXT, reason TEXT, indices INTEGER, PRIMARY KEY (dataset, reason)) WITHOUT ROWID;
-CREATE TABLE answers (n INTEGER PRIMARY KEY, client_id TEXT, request_id TEXT, answer TEXT, UNIQUE (client_id, request_id));
-"""
-
-
-class LedgerBusy(Exception):
-    """Another process holds the ledger's file."""
+NOT_COMPARED = {"name", "prompts_file", "extend", "prefix_total", "prefix_sha256", "dataset_id", "created", "bare", "version"}  # sha256 tells prompts files apart
+GROWS = {"total", "images_per_prompt", "prompts_sha256"}  # what an extension may change
 
 
 class DefinitionDiffers(Exception):
@@ -55,110 +23,6 @@ class DefinitionDiffers(Exception):
     def __init__(self, field, stored, given):
         super().__init__(f"{field}: the data set was made with {stored!r}, this request says {given!r}")
         self.field, self.stored, self.given = field, stored, given
-
-
-# ---------------------------------------------------------------- the epoch: an exclusive file outside the database
-
-
-def highest_epoch(folder):
-    """The highest epoch ever claimed in this folder; 0 = none."""
-    return max((int(name[6:]) for name in os.listdir(folder) if re.fullmatch(r"epoch\.[0-9]{1,12}", name)), default=0)
-
-
-def claim_epoch(folder, at_least=0):
-    """Claims the next epoch for this server: no two servers get the same, whatever happens to the database (promise 3)."""
-    epoch = max(highest_epoch(folder), at_least)
-    while True:
-        epoch += 1
-        try:
-            handle = os.open(Path(folder) / f"epoch.{epoch}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            continue
-        os.fsync(handle)
-        os.close(handle)
-        _fsync_folder(folder)
-        return epoch
-
-
-def superseded(folder, epoch):
-    """True when a later server has claimed its epoch: this one must not answer any more (promise 15). Costs one stat."""
-    return os.path.exists(Path(folder) / f"epoch.{epoch + 1}")
-
-
-def _fsync_folder(folder):
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    os.fsync(handle)
-    os.close(handle)
-
-
-def _note_changes(folder, epoch, changes):
-    """Leaves the number of commits outside the database, so that yesterday's copy of it is recognised (written about once a minute)."""
-    handle = os.open(Path(folder) / f"epoch.{epoch}", os.O_WRONLY)
-    os.pwrite(handle, f"{changes:020d}\n".encode(), 0)
-    os.fsync(handle)
-    os.close(handle)
-
-
-def open_database(folder, take_over=False, wait_s=30.0):
-    """(connection, epoch, lost): the ledger of this folder, whole, with a new epoch claimed.
-
-    lost: None, or why what the database held is void: "deleted", "torn: …", "rolled back". LedgerBusy: another process holds it
-    (with take_over its file is moved aside; its process leaves at its next reply, having seen the higher epoch).
-    """
-    folder = Path(folder)
-    path, before = folder / "ledger.sqlite", highest_epoch(folder)
-    epoch, lost = claim_epoch(folder), None
-    if before and not path.exists():
-        lost = "deleted"
-    try:
-        connection = _connect(path, wait_s)
-        stored, changes = connection.execute("SELECT epoch, changes FROM server").fetchone()
-        noted = int((folder / f"epoch.{before}").read_bytes() or b"0") if before else 0
-        if stored < before or changes < noted:
-            lost = "rolled back"
-        epoch = epoch if epoch > stored else claim_epoch(folder, stored)
-    except sqlite3.OperationalError as error:
-        if "locked" not in str(error):
-            raise
-        if not take_over:
-            raise LedgerBusy(f"{path} is held by another process") from None
-        connection, lost = _set_away(path, epoch, wait_s), "taken over from a server that still holds it"
-    except (sqlite3.DatabaseError, ValueError, TypeError) as error:
-        connection, lost = _set_away(path, epoch, wait_s), f"torn: {error}"
-    # the epoch is in the database before the first grant: a copy made before this moment is older than the epoch's file, and shows it
-    connection.execute("UPDATE server SET epoch = ?, next_lease = 1, changes = changes + 1", (epoch,))
-    return connection, epoch, lost
-
-
-def _connect(path, wait_s):
-    connection = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        connection.execute("PRAGMA journal_mode = DELETE")  # a write-ahead log needs shared memory, which a network disk has not
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("BEGIN EXCLUSIVE")
-        if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-            for statement in SCHEMA.split(";\n"):
-                connection.execute(statement)
-            connection.execute("INSERT INTO server (epoch, next_lease, changes) VALUES (0, 1, 0)")
-        connection.execute("COMMIT")
-        verdict = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
-        connection.execute("SELECT definition, waiting FROM datasets LIMIT 1")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _set_away(path, epoch, wait_s):
-    """Keeps a damaged file beside the new one for the curious; its journal must go with it, or it would be played into the new file."""
-    for suffix in ("-journal", ""):
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(f"{path}{suffix}", path.with_name(f"ledger-before-{epoch}.sqlite{suffix}"))
-    _fsync_folder(path.parent)
-    return _connect(path, wait_s)
 
 
 # ---------------------------------------------------------------- bits
@@ -183,8 +47,9 @@ def numbers(bits):
 class Store:
     """The tables with the operations that keep promise 13's sum: waiting + leased + done + set aside = total."""
 
-    def __init__(self, folder, connection, epoch, lost, options):
-        self.folder, self.connection, self.epoch, self.lost, self.options = folder, connection, epoch, lost, options
+    def __init__(self, path, epoch, options, utc):
+        self.path, self.epoch, self.options = Path(path), epoch, options
+        self.connection, self.lost = ledger_tables.open_database(path, epoch, utc)
         self._depth = 0
         self._checked = {}  # data set -> one byte a block: compared with the folder since this start
         self._checking = {}  # (data set, block) -> indices accepted while its folder is being read
@@ -229,7 +94,7 @@ class Store:
         self.run(f"UPDATE datasets SET {sets} WHERE name = ?", *changes.values(), dataset)
 
     def note_changes(self):
-        _note_changes(self.folder, self.epoch, self.one("SELECT changes FROM server")[0])
+        ledger_tables.note_changes(self.path.parent, self.epoch, self.one("SELECT changes FROM server")[0])
 
     # ------------------------------------------------ data sets
 
@@ -243,23 +108,34 @@ class Store:
         return self.one("SELECT version FROM datasets WHERE name = ?", dataset)[0]
 
     def define(self, now, definition):
-        """Makes the data set, or compares a request with the stored definition: DefinitionDiffers names the first field. Returns its version.
+        """Makes the data set; or compares, and DefinitionDiffers names the first field; or extends it. Returns its version, 1 = never extended.
 
-        definition: as in dataset.yaml; needs name, total, images_per_prompt; a field that is absent is not compared.
+        definition: as in dataset.yaml; needs name, total, images_per_prompt; a field that is absent is not compared. More images per prompt, or
+        prompts appended (whoever calls has compared the prefix), are an extension: what is then missing is found by comparing every block with
+        the folder anew, before anything is granted from it. The same call again changes nothing. Tests: test_promise_02_extension_*.
         """
-        name, total = definition["name"], definition["total"]
-        if self.one("SELECT 1 FROM datasets WHERE name = ?", name):
-            stored = self.definition(name)
-            for field in definition.keys() - NOT_COMPARED:
-                if definition[field] != stored.get(field):
-                    raise DefinitionDiffers(field, stored.get(field), definition[field])
+        name, total, per = definition["name"], definition["total"], definition["images_per_prompt"]
+        if not self.one("SELECT 1 FROM datasets WHERE name = ?", name):
+            with self.transaction():
+                self.run("INSERT INTO datasets (name, definition, version, total, waiting) VALUES (?, ?, 1, ?, ?)", name, json.dumps(definition), total, total)
+                self._append_blocks(name, 0, total, definition.get("order_seed"))
+            self._checked[name] = bytearray(-(-total // BLOCK))
+            return 1
+        stored = self.definition(name)
+        old, old_per = stored["total"], stored["images_per_prompt"]
+        for field in sorted(definition.keys() - NOT_COMPARED):
+            fine = definition[field] == stored.get(field) or (field in GROWS and total > old) or (field == "images_per_prompt" and per > old_per)
+            if not fine or total < old or per < old_per:
+                raise DefinitionDiffers(field, stored.get(field), definition[field])
+        if (total, per) == (old, old_per):
             return self.version(name)
         with self.transaction():
-            stored = {key: value for key, value in definition.items() if not key.startswith(("extend", "prefix_"))}
-            self.run("INSERT INTO datasets (name, definition, version, total, waiting) VALUES (?, ?, 1, ?, ?)", name, json.dumps(stored), total, total)
-            self._append_blocks(name, 0, total, definition.get("order_seed"))
+            values = (json.dumps({**stored, **definition}), total, total - old, name)
+            self.run("UPDATE datasets SET definition = ?, version = version + 1, total = ?, waiting = waiting + ? WHERE name = ?", *values)
+            self._append_blocks(name, old, total, stored.get("order_seed"))
         self._checked[name] = bytearray(-(-total // BLOCK))
-        return 1
+        self._checking = {key: value for key, value in self._checking.items() if key[0] != name}  # a reading begun before measured by the old count
+        return self.version(name)
 
     def _append_blocks(self, name, start, total, seed):
         """Rows for the blocks of indices start … total - 1, in a seeded order (in order without a seed)."""
@@ -376,32 +252,43 @@ class Store:
 
     # ------------------------------------------------ comparing with the folder (the folder wins)
 
-    def next_check(self, dataset):
-        """The next block whose folder is to be compared, those with open work first; None = all were, since this start. Begins that check."""
-        checked = self._checked[dataset]
+    def next_check(self):
+        """(data set, block) whose folder is to be compared next, those with open work first; None = all were since this start. Begins that check."""
+        for dataset, checked in self._checked.items():
+            if (block := self._next_block(dataset, checked)) >= 0:
+                self._checking[dataset, block] = set()
+                return dataset, block
+        return None
+
+    def _next_block(self, dataset, checked):
+        if checked.find(0) < 0:
+            return -1
         for (block,) in self.all("SELECT block FROM blocks WHERE dataset = ? AND open > 0 ORDER BY position LIMIT 50", dataset):
             if not checked[block]:
-                break
-        else:
-            block = checked.find(0)
-        if block >= 0:
-            self._checking[dataset, block] = set()
-        return None if block < 0 else block
+                return block
+        return checked.find(0)
+
+    def checks_left(self):
+        return sum(checked.count(0) for checked in self._checked.values())
+
+    def done_in(self, dataset, block):
+        """The done indices of a block."""
+        row = self.one("SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, block)
+        return {block * BLOCK + n for n in numbers(bits_of(row[0]))} if row else set()
 
     def folder_checked(self, now, dataset, block, found):
-        """Takes over what the folder of a block holds: {index: (images, missing)} of the done indices. Returns (reopened, newly done).
-
-        What was accepted since next_check() began stays done; a leased index stays leased; one set aside is done when no image is missing.
-        """
+        """Takes over what the folder of a block holds: {index: (images, texts the LLMs were short of)} of the done indices. Returns
+        (reopened, newly done). What was accepted since next_check() began stays done; a leased index stays leased; one that was set aside is done
+        only with all its images, since its .failed marks are this ledger's own."""
         accepted = self._checking.pop((dataset, block), None)
         if accepted is None:  # the check was begun before an extension
             return 0, 0
         first = block * BLOCK
-        before = {first + n for n in numbers(bits_of(self.one("SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, block)[0]))}
+        before, per = self.done_in(dataset, block), self.definition(dataset)["images_per_prompt"]
         held = {idx for (idx,) in self.all("SELECT idx FROM held WHERE dataset = ? AND idx BETWEEN ? AND ?", dataset, first, first + BLOCK - 1)}
         aside = {idx for (idx,) in self.all("SELECT idx FROM trouble WHERE dataset = ? AND state = 'set_aside' AND idx BETWEEN ? AND ?", dataset, first, first + BLOCK - 1)}
         lost = before - found.keys() - accepted
-        newly = {idx for idx in found.keys() - before - held if idx not in aside or not found[idx][1]}
+        newly = {idx for idx in found.keys() - before - held if idx not in aside or sum(found[idx]) >= per}
         sums = self.one("SELECT images, short, short_images FROM blocks WHERE dataset = ? AND block = ?", dataset, block)
         kept = [found[idx] for idx in before & found.keys()]
         right = (sum(images for images, _ in kept), sum(missing > 0 for _, missing in kept), sum(missing for _, missing in kept))
@@ -420,16 +307,3 @@ class Store:
     def check_again(self, dataset):
         """Every block is to be compared anew, e.g. before "all done" is answered (promise 12)."""
         self._checked[dataset] = bytearray(len(self._checked[dataset]))
-
-    def checked_share(self, dataset):
-        checked = self._checked[dataset]
-        return checked.count(1) / len(checked)
-
-    def repair(self, now, dataset, indices):
-        """Done indices wait again, since somebody is about to draw them anew. Returns how many were done."""
-        with self.transaction():
-            done = [idx for idx in sorted(set(indices)) if self._is_done(dataset, idx)]
-            for idx in done:
-                self._reopen(dataset, idx)
-                self._checked[dataset][idx // BLOCK] = 0
-        return len(done)
