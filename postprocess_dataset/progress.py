@@ -16,6 +16,7 @@ class Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
+            tqdm.monitor_interval = 0  # no thread: workers are forked
             self.bar = tqdm(total=total, unit=f" {unit}", dynamic_ncols=True, mininterval=0.5, smoothing=0.05)
 
     def add(self, count, size=0):

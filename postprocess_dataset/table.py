@@ -16,7 +16,7 @@ import tempfile
 
 from publish import Draft
 
-ROW_GROUP = 32768  # rows: 20-40 MB decoded; a tar worker that wants 10,000 rows from the middle decodes little in vain
+ROW_GROUP = 16384  # rows, 10-20 MB decoded: a tar worker that wants 10,000 rows from the middle decodes few in vain
 BATCH = 4096  # rows held per run while runs are merged
 MAX_RUNS = 32  # more are merged into one at once: each open run holds a file and a few MB
 KEY = b"text_to_image_dataset"  # the table's own facts in the parquet footer
