@@ -44,7 +44,7 @@ def main(as_script=False):
     if args.finish and not args.part:
         parser.error("--finish needs the number of pieces: --part 0/N")
     if as_script:
-        table.leave_pandas_out()
+        table.own_process()
     try:
         folders = folders_of(args.paths)
         os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)

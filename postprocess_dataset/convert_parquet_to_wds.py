@@ -41,7 +41,7 @@ def main(as_script=False):
     except ValueError:
         parser.error(f"--split {args.split}: give names and shares that make 1, as in train=0.98,val=0.02")
     if as_script:
-        table.leave_pandas_out()
+        table.own_process()
     try:
         return convert(args)
     except OSError as error:

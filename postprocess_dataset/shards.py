@@ -59,7 +59,7 @@ def digest_rows(files, borders):
 
     digest, found, row = hashlib.sha256(repr(pq.read_schema(files[0]).names).encode()), {}, 0
     for border in sorted(set(borders)):
-        for batch in table.read_rows(files, row, border, batch_size=16384):
+        for batch in table.read_rows(files, row, border):
             lines = pc.binary_join_element_wise(*map(as_text, batch.columns), pa.scalar(""), "\x1f", null_handling="replace", null_replacement="\x00")
             digest.update(lines.buffers()[2] or b"")
         found[border], row = digest.hexdigest(), border
@@ -109,7 +109,7 @@ def check_unique(files):
     if KEY not in columns_of(files):
         return
     row, hashes = 0, []
-    for batch in table.read_rows(files, columns=[KEY], batch_size=65536):
+    for batch in table.read_rows(files, columns=[KEY]):
         hashes.append(np.fromiter(map(hash, row_keys(batch, row)), np.int64, len(batch)))
         row += len(batch)
     found, counts = np.unique(np.concatenate(hashes or [np.empty(0, np.int64)]), return_counts=True)
@@ -142,7 +142,7 @@ def make_shards(ordered, kept, size_mb, base_dir, gone):
         names = columns_of(files)
         texts = [n for n, kind in names.items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)]
         size = TAIL
-        for batch in table.read_rows(files, row, columns=sorted({KEY, "image_path", *texts} & names.keys()), batch_size=16384):
+        for batch in table.read_rows(files, row, columns=sorted({KEY, "image_path", *texts} & names.keys())):
             keys = row_keys(batch, row)
             places = list(zip(batch["image_path"].to_pylist() if "image_path" in names else [None] * len(keys), keys))
             lengths = {n: pc.fill_null(pc.binary_length(batch[n]), 0).to_numpy(zero_copy_only=False).astype(np.int64) for n in texts}

@@ -33,26 +33,21 @@ JSON_FIELDS = {
 PUBLISHED = list(JSON_FIELDS)[:14]
 
 
-class NoPandas:
-    """pyarrow imports pandas at the first array it makes: 0.4 s and 40 MB in a script that has no use for it. `with NoPandas(): pyarrow.array([])`."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name == "pandas":
-            raise ModuleNotFoundError(name)
-
-    def __enter__(self):
-        sys.meta_path.insert(0, self)
-
-    def __exit__(self, *error):
-        sys.meta_path.remove(self)
-
-
-def leave_pandas_out():
-    """For scripts, which own their process."""
+def own_process():
+    """For scripts, which own their process: Arrow's memory from malloc (40 MB less at the peak, at the same speed), and no pandas, which pyarrow imports at
+    the first array it makes: 0.4 s and 40 MB for nothing."""
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     import pyarrow
 
-    with NoPandas():
-        pyarrow.array([])
+    class NoPandas:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == "pandas":
+                raise ModuleNotFoundError(name)
+
+    sys.meta_path.insert(0, NoPandas)
+    pyarrow.array([])
+    sys.meta_path.remove(NoPandas)
 
 
 def arrow_types():
