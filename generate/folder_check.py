@@ -65,6 +65,12 @@ class Folders:
             there |= {index: index_done(self.path(name), index, images) for index in indices if not there[index]}
         return there
 
+    def count(self, name, index):
+        """{"images", "short"} of an index that is done."""
+        files = samples.scan_folder(self.path(name), index // FOLDER, {index})[index]
+        images, short = counted(files, self.look(lambda ledger, now: ledger.definition(name))["images_per_prompt"])
+        return {"images": images, "short": short}
+
     def unmark(self, name, blocks):
         """COMPLETE goes before anything in the folder changes."""
         for block in blocks:

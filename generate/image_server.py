@@ -47,13 +47,18 @@ import resource  # noqa: E402
 import signal  # noqa: E402
 import socket  # noqa: E402
 import threading  # noqa: E402
+import sqlite3  # noqa: E402
 import time  # noqa: E402
+from datetime import datetime, timezone  # noqa: E402
 
 import job_client  # noqa: E402
 import server_files  # noqa: E402
+import slurm  # noqa: E402
 from options import Options  # noqa: E402
 
 log = logging.getLogger("image_server")
+THREADS, CONNECTIONS = 32, 4096  # waitress: threads wait for the ledger's disk; a connection for each of 1,000 clients' three threads
+OPEN_TRIES = 60  # seconds that a server being taken over may need to let go of the ledger
 STOP_AFTER_S = 600  # --stop_when_done: without a request for so long
 REQUEUE_BEFORE_S = 120  # of the job's own time limit
 
@@ -127,6 +132,9 @@ class Server:
     """What the parts of the server share: the ledger under its lock, and who this server is."""
 
     def __init__(self, args, output_root):
+        import folder_check
+        import llm_accounts
+
         self.args, self.output_root = args, output_root
         self.folder = server_files.open_folder(output_root)
         if not args.take_over:
@@ -138,21 +146,24 @@ class Server:
         self.port = self.listener.getsockname()[1]
         self.url = f"http://{server_files.address(args.host)}:{self.port}/"
         self.started, self.asked_at = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.monotonic()
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # the status document asks for the weather while it holds it
         self.ledger = self.open_ledger()
-        self.accounts = Accounts(self.ledger.connection, client_ttl_s=1.5 * args.ttl_s)
+        self.accounts = llm_accounts.Accounts(self.ledger.connection, client_ttl_s=1.5 * args.ttl_s)
         if self.ledger.rebuilt:
             self.accounts.rebuilt()
-            self.ledger.connection.commit()
+        self.ledger.connection.commit()
         self.check = folder_check.FolderCheck(self)
+        self.check.folders.adopt()
 
     def open_ledger(self):
         """The ledger, once the server before this one has let go of it."""
+        import ledger
+
         limits = ledger.LedgerOptions(ttl_s=self.args.ttl_s, beat_s=self.args.beat_s, max_marks=self.args.max_marks,
                                       max_failures=self.args.max_failures, probe_s=self.args.probe_s)  # fmt: skip
         for attempt in range(OPEN_TRIES):
             try:
-                return ledger.Ledger(self.folder / "ledger.sqlite", self.epoch, time.monotonic(), limits)
+                return ledger.Ledger(self.folder / "ledger.sqlite", self.epoch, time.monotonic(), limits, utc=time.time() - time.monotonic())
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error):
                     raise SystemExit(f"image_server: cannot open {self.folder / 'ledger.sqlite'}: {error}") from None
@@ -178,6 +189,10 @@ class Server:
 
 
 def serve(args, output_root):
+    """Serve until SIGTERM."""
+    import job_calls
+    import waitress
+
     server = Server(args, output_root)
     log_to(output_root / "image_server.out")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -195,17 +210,20 @@ def serve(args, output_root):
         job_calls.application(server), sockets=[server.listener], threads=THREADS, connection_limit=min(CONNECTIONS, hard - 100), asyncore_use_poll=True,
         channel_timeout=120, cleanup_interval=15, max_request_body_size=job_calls.LARGEST_BODY * 4, max_request_header_size=16 << 10, ident=None, _quiet=True,
     )  # fmt: skip
-    with server.lock:  # the answer that is being made durable
+    if server.lock.acquire(timeout=10):  # after the answer that is being made durable
         server.ledger.close()
-        log.info("stopped; leases are kept, and clients wait for the next server")
-    return 0
+    log.info("stopped; leases are kept, and clients wait for the next server")
+    logging.shutdown()
+    os._exit(0)  # threads that wait for a file system that hangs must not hold up the end
 
 
 def background(server):
     """(name, function, pause in seconds) of what goes on beside the requests."""
+    import slurm_watch
+
     steps = [("sweep", housekeeping(server), min(1.0, server.args.ttl_s / 10)), ("folder check", server.check.step, 0.2)]
     if slurm_watch.SlurmWatch.possible():
-        steps.append(("slurm", slurm_watch.SlurmWatch(server).step, slurm_watch.EVERY_S))
+        steps.append(("slurm", slurm_watch.SlurmWatch(server).step, min(30.0, server.args.ttl_s / 4)))
     return steps
 
 

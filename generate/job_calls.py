@@ -18,7 +18,7 @@ import job_client
 import ledger
 import request_fields
 import status_page
-from flask import Flask, g, json, jsonify, request
+from flask import Flask, json, jsonify, request
 from request_fields import BadField, Fields
 from werkzeug.exceptions import HTTPException
 
@@ -99,6 +99,8 @@ class Calls:
         self.folders.settle(name, definition)
         if chunk == 0:  # a client that wants to know whether it should load a model
             return self._answer(self.look(lambda ledger, now: ledger.peek(now, name)), None)
+        if who["request_id"] is None:
+            self._finished(who["client_id"])
         share = None
 
         def lease(ledger, now):
@@ -108,6 +110,14 @@ class Calls:
             return answer
 
         return self._answer(self.look(lease), share)
+
+    def _finished(self, client_id):
+        """A bare published client never says what it finished: that is looked up in the folder, for what it holds."""
+        for lease, (name, indices) in self.look(lambda ledger, now: ledger.held_by(client_id)).items():
+            exists = {index: there for index, there in self.folders.done(name, indices).items() if there}
+            results = [{"index": index, **self.folders.count(name, index)} for index in exists]
+            if results:
+                self.look(lambda ledger, now: ledger.complete(now, client_id, None, lease, results, exists))
 
     def repair(self, fields):
         name, who, definition = self._asker(fields)
@@ -137,7 +147,7 @@ class Calls:
 
     def _answer(self, answer, share):
         if isinstance(answer, ledger.Grant):
-            return jsonify(indices=answer.indices, lease=answer.lease, ttl_s=answer.ttl_s, llm_share=share)
+            return jsonify(indices=answer.indices, lease=answer.lease, ttl_s=answer.ttl_s, llm_share=share, known_good=answer.known_good)
         if isinstance(answer, ledger.AllDone):
             return jsonify(error="all indices are done", all_done=True), 404
         if answer is True:
@@ -183,7 +193,7 @@ class Calls:
         client_id, lease, request_id = self._client(fields), self._lease(fields), self._request(fields)
         results = [
             {"index": item.number("index", 0, request_fields.MOST_INDICES), "reason": item.one_of("reason", request_fields.FAILED),
-             "error": item.text("error", LARGEST_BODY, "")[:ERROR_TEXT]}
+             "error": item.text("error", LARGEST_BODY, "")[:ERROR_TEXT], "known_good": request_fields.truth(item, "known_good")}
             for item in fields.objects("results", request_fields.MOST_RESULTS)
         ]  # fmt: skip
         answer = self.look(lambda ledger, now: ledger.fail(now, client_id, request_id, lease, results))
@@ -215,8 +225,7 @@ class Calls:
         if use is not None:
             accounts.report(now, client_id, use)
         share = accounts.share(now, client_id) if limits is not None or use is not None else None
-        if accounts.connection.in_transaction:
-            accounts.connection.commit()
+        accounts.connection.commit()  # costs nothing when nothing was written
         return share
 
     # ------------------------------------------------------------ the user's orders

@@ -27,7 +27,7 @@ from pathlib import Path
 
 log = logging.getLogger("job_client")
 
-Grant = namedtuple("Grant", "lease indices ttl_s llm_share")
+Grant = namedtuple("Grant", "lease indices ttl_s llm_share known_good", defaults=(None, False))  # known_good: draw a text first that is known to work
 Wait = namedtuple("Wait", "retry_after_s reason")  # reason: one sentence; "quarantine" in it when this worker is
 AllDone = namedtuple("AllDone", "message")
 
@@ -157,7 +157,7 @@ class JobClient:
         answer = self._call("/get_indices", self.asked | {"chunk_size": chunk_size, "llm": llm})
         self._take(answer)
         if "indices" in answer:
-            return Grant(answer["lease"], answer["indices"], answer["ttl_s"], answer.get("llm_share"))
+            return Grant(answer["lease"], answer["indices"], answer["ttl_s"], answer.get("llm_share"), answer.get("known_good", False))
         if answer.get("all_done"):
             return AllDone(answer["error"])
         return Wait(answer["retry_after_s"], answer["error"])
@@ -173,7 +173,7 @@ class JobClient:
         """A Grant over exactly these indices, done or not, so that they can be redrawn; Wait while another client holds one of them."""
         answer = self._call("/repair", self.asked | {"indices": indices})
         self._take(answer)
-        return Grant(answer["lease"], answer["indices"], answer["ttl_s"], None) if "indices" in answer else Wait(answer["retry_after_s"], answer["error"])
+        return Grant(answer["lease"], answer["indices"], answer["ttl_s"]) if "indices" in answer else Wait(answer["retry_after_s"], answer["error"])
 
     def complete(self, lease, results):
         """results: [{"index", "images", "short"}], short = images missing since the LLMs gave fewer texts. {index: verdict}, one of accepted,
@@ -185,7 +185,8 @@ class JobClient:
         return verdicts
 
     def fail(self, lease, results):
-        """results: [{"index", "reason", "error"}], reason one of gpu, disk, llm, prompt, image, unknown. {index: "retry elsewhere", "set aside" or
+        """results: [{"index", "reason", "error"}], reason one of gpu, disk, llm, prompt, image, unknown; for a grant with
+        known_good also "known_good": whether the text that is known to work could be drawn. {index: "retry elsewhere", "set aside" or
         "stale"}; after it .quarantined_until_s says whether this worker is to sleep."""
         longest = max(200, 500_000 // len(results))  # the server takes bodies of 1 MB
         results = [result | {"error": str(result.get("error", ""))[:longest]} for result in results]

@@ -158,9 +158,9 @@ def definition(fields):
         "width": given.number("width", 1, 65536, None),
         "num_inference_steps": given.number("num_inference_steps", 1, 100_000, None),
         "guidance_scale": _real(given, "guidance_scale"),
-        "augment_prompts": _truth(given, "augment_prompts"),
+        "augment_prompts": truth(given, "augment_prompts"),
     }
-    if _truth(given, "extend"):
+    if truth(given, "extend"):
         wanted |= {"extend": True, "prefix_total": given.number("prefix_total", 1, MOST_INDICES),
                    "prefix_sha256": given.word("prefix_sha256", sha, "64 hexadecimal digits", None)}  # fmt: skip
     unknown = given.values.keys() - wanted.keys() - {"extend"}
@@ -178,7 +178,7 @@ def _real(fields, name):
     return float(value)
 
 
-def _truth(fields, name):
+def truth(fields, name):
     value = fields.values.get(name)
     if value is not None and not isinstance(value, bool):
         raise fields._bad(name, "true or false", value)

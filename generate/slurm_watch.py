@@ -1,6 +1,6 @@
 """What SLURM knows, brought to the ledger: which jobs run (a lease of a job that is gone ends early), and which nodes the pending tasks keep off.
 
-    watch = SlurmWatch(server); watch.step()      # every 30 s, in a thread: a squeue without an answer takes 9 s
+    watch = SlurmWatch(server); watch.step()      # in a thread: a squeue without an answer takes 9 s
 """
 
 import json
@@ -10,7 +10,6 @@ import shutil
 import server_files
 import slurm
 
-EVERY_S = 30
 log = logging.getLogger("image_server")
 
 

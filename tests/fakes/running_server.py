@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import job_client
+import samples
 from storm_client import definition
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -25,8 +27,9 @@ def until(condition, what, seconds=60, pause=0.05):
 
 
 class RunningServer:
-    def __init__(self, root, *options, ttl_s=3, beat_s=0.3, wait=True, **environment):
-        self.root, self.environment = Path(root), ENVIRONMENT | environment
+    def __init__(self, root, *options, ttl_s=3, beat_s=0.3, wait=True, prefix=(), seen_at=None, **environment):
+        """prefix: words before the command (nsenter …); seen_at: where this process sees root, if elsewhere."""
+        self.root, self.prefix, self.environment = Path(seen_at or root), prefix, ENVIRONMENT | environment
         self.options = ["--output_root", root, "--host", "127.0.0.1", "--ttl_s", ttl_s, "--beat_s", beat_s, *options]
         self.root.mkdir(exist_ok=True)
         self.processes = []
@@ -34,7 +37,7 @@ class RunningServer:
 
     def start(self, *options, wait=True):
         before = self.json["epoch"] if (self.root / ".server" / "server.json").exists() else 0
-        command = [sys.executable, str(ROOT / "generate" / "image_server.py"), *map(str, (*self.options, *options))]
+        command = [*self.prefix, sys.executable, str(ROOT / "generate" / "image_server.py"), *map(str, (*self.options, *options))]
         with open(self.root / "image_server.out", "ab") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=out, env=self.environment)
         self.processes.append(self.process)
@@ -70,7 +73,7 @@ class RunningServer:
     def status(self):
         connection = self.connection()
         try:
-            return connection.get("/status?workers_page=1&set_aside_page=1")[1]  # later pages are made anew for each call
+            return connection.get(f"/status?workers_page={random.randint(1, 9_999_999)}")[1]  # pages that nobody has asked for are made anew
         finally:
             connection.close()
 
@@ -105,10 +108,65 @@ def granted(client, chunk_size=5, seconds=30):
     return until(ask, "a grant", seconds)
 
 
+def finish(client, grant, images=2, publish=True):
+    """Publish all files of a grant's indices, as a client does, and report them; the verdicts."""
+    for index in grant.indices if publish else ():
+        write_sample(client.output_root / "generated_images" / client.definition["name"], index, images, grant.lease)
+    return client.complete(grant.lease, [{"index": index, "images": images, "short": 0} for index in grant.indices])
+
+
+def write_sample(folder, index, images, lease="1-1"):
+    """What the server looks for; the test of the files themselves is elsewhere."""
+    texts = [{"text": f"prompt {index}, {aug}", "llm_model_name": None, "backend": None} for aug in range(images)]
+    samples.publish_texts(folder, {"prompt_index": index, "original_prompt": f"prompt {index}", "source": [], "texts": texts, "short": None}, lease)
+    for aug in range(images):
+        for suffix in (".jpg", ".json"):
+            samples.path_of(folder, index, aug, suffix).write_text("{}")
+
+
+class Clients:
+    """A crowd of client processes that is kept at its number, as a SLURM array with --requeue keeps it."""
+
+    def __init__(self, root, count, *options, prefix=(), host="node", as_root=None, **environment):
+        """root: where this process sees the output root; as_root: where the clients do (inside a mount namespace)."""
+        self.root, self.count, self.options, self.prefix = root, count, options, prefix
+        self.environment = ENVIRONMENT | {"OPENBLAS_NUM_THREADS": "1"} | environment
+        self.host, self.as_root = host, as_root or root
+        self.processes, self.born, self.killed, self.failed, self.ended = [], 0, 0, [], 0
+
+    def fill(self):
+        while len(self.processes) < self.count:
+            words = [*self.prefix, sys.executable, ROOT / "tests" / "fakes" / "storm_client.py", self.as_root, "--host", f"{self.host}{self.born}", *self.options]
+            with open(self.root / f"{self.host}{self.born}.out", "ab") as out:
+                self.processes.append(subprocess.Popen(list(map(str, words)), stdout=out, stderr=out, env=self.environment))
+            self.born += 1
+
+    def kill(self, number):
+        for process in random.sample(self.processes, min(number, len(self.processes))):
+            process.kill()
+            self.killed += 1
+
+    def reap(self):
+        """Those that ended by themselves ended well; the killed are forgotten."""
+        for process in [p for p in self.processes if p.poll() is not None]:
+            self.processes.remove(process)
+            if process.returncode == 0:
+                self.ended += 1
+            elif process.returncode != -9:
+                self.failed.append(process.returncode)
+
+    def end(self):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def logs(self):
+        return "\n".join(path.read_text()[-500:] for path in self.root.glob(f"{self.host}*.out") if path.stat().st_size)[-3000:]
+
+
 def check_files(folder, total, images):
     """I11: exactly one JPEG that decodes and one JSON for each sample, whose sha256 and texts agree; nothing else but the known names."""
     from PIL import Image
-    from samples import read_comment
 
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     wanted = set()
@@ -125,7 +183,7 @@ def check_files(folder, total, images):
             data, record = (folder / f"{base}_{aug}.jpg").read_bytes(), json.loads((folder / f"{base}_{aug}.json").read_text())
             assert hashlib.sha256(data).hexdigest() == record["image_sha256"]
             assert (record["prompt_index"], record["augmentation_idx"]) == (index, aug)
-            assert read_comment(data)["augmented_prompt"] == record["augmented_prompt"]
+            assert samples.read_comment(data)["augmented_prompt"] == record["augmented_prompt"]
             Image.open(folder / f"{base}_{aug}.jpg").load()
     extra = {name for name in names - wanted if not name.startswith("dataset") and not name.endswith("/COMPLETE")}
     assert not wanted - names, sorted(wanted - names)[:5]

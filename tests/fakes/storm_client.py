@@ -6,6 +6,7 @@ Faults are those of fake_pipeline.py's environment variables. Prompts are "promp
 """
 
 import argparse
+import errno
 import os
 import random
 import signal
@@ -87,6 +88,8 @@ class Storm:
             if not 0.01 < image.mean() < 1:
                 raise ValueError("the image is black or not a number")
             metadata = {"prompt_index": index, "augmentation_idx": aug, "original_prompt": record["original_prompt"], "augmented_prompt": text["text"]}
+            if os.path.exists(os.environ.get("FAKE_DISK_FULL", "")):  # where no small disk can be mounted
+                raise OSError(errno.ENOSPC, "No space left on device (injected)")
             pixels = (image.transpose(1, 2, 0) * 255).astype("uint8")
             samples.publish_sample(self.folder, index, aug, pixels, metadata, {"hostname": self.args.host, "lease": lease}, lease, 80)
             self.report["images"] += 1

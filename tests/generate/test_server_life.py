@@ -14,7 +14,7 @@ import job_client
 import pytest
 import samples
 from job_client import AllDone, ServerAway, Wait, WrongServer
-from running_server import ENVIRONMENT, ROOT, RunningServer, granted, until
+from running_server import ENVIRONMENT, ROOT, RunningServer, finish, granted, until
 
 
 @pytest.fixture
@@ -29,22 +29,6 @@ def start(tmp_path):
     yield start_
     for server in servers:
         server.stop()
-
-
-def finish(client, grant, images=2, publish=True):
-    """Publish all files of a grant's indices, as a client does, and report them; the verdicts."""
-    for index in grant.indices if publish else ():
-        write_sample(client.output_root / "generated_images" / client.definition["name"], index, images, grant.lease)
-    return client.complete(grant.lease, [{"index": index, "images": images, "short": 0} for index in grant.indices])
-
-
-def write_sample(folder, index, images, lease="1-1"):
-    """What the server looks for; the test of the files themselves is elsewhere."""
-    texts = [{"text": f"prompt {index}, {aug}", "llm_model_name": None, "backend": None} for aug in range(images)]
-    samples.publish_texts(folder, {"prompt_index": index, "original_prompt": f"prompt {index}", "source": [], "texts": texts, "short": None}, lease)
-    for aug in range(images):
-        for suffix in (".jpg", ".json"):
-            samples.path_of(folder, index, aug, suffix).write_text("{}")
 
 
 def order(server, *words):
@@ -329,7 +313,7 @@ def test_extend(start):
             finish(wider, answer, images=3)
         time.sleep(0.05)
     assert seen == set(range(6)) and (server.root / "generated_images" / "storm" / "dataset.2.yaml").exists()
-    with pytest.raises(job_client.Refused, match="total|images_per_prompt"):
+    with pytest.raises(job_client.Refused, match="prompts_sha256|total|images_per_prompt"):
         client.get_indices(1)
 
 

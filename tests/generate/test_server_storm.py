@@ -1,53 +1,10 @@
 """T3: the real server, many real client processes publishing real files, and SIGKILLs of both, at random and of half the clients at once."""
 
-import os
 import random
-import subprocess
-import sys
 import time
 
 import pytest
-from running_server import ENVIRONMENT, ROOT, RunningServer, check_files, until
-
-CLIENT = ROOT / "tests" / "fakes" / "storm_client.py"
-
-
-class Clients:
-    """A crowd of client processes that is kept at its number, as a SLURM array with --requeue keeps it."""
-
-    def __init__(self, root, count, *options, **environment):
-        self.root, self.count, self.options, self.environment = root, count, options, ENVIRONMENT | {"OPENBLAS_NUM_THREADS": "1"} | environment
-        self.processes, self.born, self.killed, self.failed, self.ended = [], 0, 0, [], 0
-
-    def fill(self):
-        while len(self.processes) < self.count:
-            words = [sys.executable, CLIENT, self.root, "--host", f"node{self.born}", *self.options]
-            with open(self.root / f"client{self.born}.out", "ab") as out:
-                self.processes.append(subprocess.Popen(list(map(str, words)), stdout=out, stderr=out, env=self.environment))
-            self.born += 1
-
-    def kill(self, number):
-        for process in random.sample(self.processes, min(number, len(self.processes))):
-            process.kill()
-            self.killed += 1
-
-    def reap(self):
-        """Those that ended by themselves ended well; the killed are forgotten."""
-        for process in [p for p in self.processes if p.poll() is not None]:
-            self.processes.remove(process)
-            if process.returncode == 0:
-                self.ended += 1
-            elif process.returncode != -9:
-                self.failed.append(process.returncode)
-
-    def end(self):
-        for process in self.processes:
-            process.kill()
-            process.wait()
-
-    def logs(self):
-        return "\n".join(path.read_text()[-500:] for path in self.root.glob("client*.out") if path.stat().st_size)[-3000:]
-
+from running_server import Clients, RunningServer, check_files, until
 
 def storm(root, clients, total, images, seconds, server_kills):
     """Returns when every index is done; asserts I1 (all along, and after each restart), I11 and I13."""
