@@ -135,7 +135,8 @@ class JobClient:
         self.slurm_job_id, self.server_timeout_s = slurm_job_id, server_timeout_s
         self.stopping = stopping or threading.Event()
         self.client_id = secrets.token_hex(8)
-        self.epoch, self.lost, self.stop, self.llm_share, self.beat_s = 0, set(), None, None, 15.0
+        self.epoch, self.lost, self.stop, self.llm_share = 0, set(), None, None
+        self.beat_s = 0.5  # until the server's first answer to a beat says; a lease may be shorter than any fixed first pause
         self.quarantined_until_s = None  # seconds from the last failure's report until this worker is probed; None = not quarantined
         self.asked = self._fields()
         self.mine = threading.local()  # a connection per thread
@@ -222,7 +223,7 @@ class JobClient:
 
     def _beat_on(self, report, ended):
         # spread, or a thousand tasks that started together would beat together for ever
-        while not ended.wait(self.beat_s * random.uniform(0.8, 1.2) if self.epoch else 0.5):
+        while not ended.wait(self.beat_s * random.uniform(0.8, 1.2)):
             try:
                 self.beat(report())
             except (ServerAway, Refused) as error:
