@@ -199,6 +199,8 @@ def serve(args, output_root):
     signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=slurm.requeue_self, args=("time limit",), daemon=True).start())
     server_files.write_server_json(server.folder, {**server.about(), "token": server.token})
     log.info("job server of %s: %s (process %d, epoch %d)", output_root, server.url, os.getpid(), server.epoch)
+    if server.ledger.lost:
+        log.warning("the ledger is not the last server's (%s): what is done is read from the data set folders; paid LLMs stay off until --llm_spent_usd", server.ledger.lost)
     if sys.stdout.isatty():
         print(f"the page of this run: {server.url}?token={server.token}")
     for name, step, every_s in background(server):

@@ -174,8 +174,10 @@ class Calls:
             return answer, share
 
         answer, share = self.look(step)
-        body = jsonify(ttl_s=self.server.args.ttl_s, beat_s=self.server.args.beat_s, stop=answer.stop, stale=list(answer.stale), llm_share=share)
-        return body, 409 if answer.stale else 200
+        body = {"ttl_s": self.server.args.ttl_s, "beat_s": self.server.args.beat_s, "stop": answer.stop, "stale": list(answer.stale), "llm_share": share}
+        if answer.stale:
+            return jsonify(error=f"not current any more: {', '.join(answer.stale)}", **body), 409
+        return jsonify(body)
 
     def complete(self, fields):
         client_id, lease, request_id = self._client(fields), self._lease(fields), self._request(fields)
