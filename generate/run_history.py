@@ -19,7 +19,7 @@ POINTS = 300  # a point is about 2 px of a 600 px plot; four weeks then stand a 
 WINDOW_S = 900  # the present speed is that of the last quarter of an hour
 WORKER_SPACING_S = 15  # 1,000 workers x 60 samples stay below 10 MB
 LEAST_S = 10  # a speed is given after this long
-SAVE_EVERY_S = 30
+SAVE_EVERY_S = 10  # what a killed server loses of the line
 
 
 class RunHistory:
@@ -74,7 +74,7 @@ class RunHistory:
         return samples[-1][0] - samples[0][0] if samples else 0
 
     def save(self, now):
-        """Write the line, at most every half minute; a full disk costs its newest points, never the server."""
+        """Write the line, at most every SAVE_EVERY_S; a full disk costs its newest points, never the server."""
         if self.saved_at is not None and now - self.saved_at < SAVE_EVERY_S:
             return
         self.saved_at = now

@@ -15,6 +15,7 @@ WORKERS_PAGE = 50
 SET_ASIDE_PAGE = 10
 LATENCY_BOUNDS_S = [0.05 * 2**k for k in range(14)]  # upper bounds of an LLM call's latency classes, one more class above
 SLOW = 0.5  # of the median speed of the workers that draw the same data set …
+SILENT_BEATS = 4  # beats missed until a client counts as silent; after a TTL it is not shown any more
 SLOW_AFTER_S = 120  # … once watched for this long
 TEXT = 2000  # characters of an error or a prompt
 
@@ -31,15 +32,15 @@ WHAT_TO_DO = {
 WHAT_TO_DO["unknown"] = ["Read the log named below; leases start again by themselves with the first probe that succeeds."]
 
 
-def status_document(ledger, server, now, history, workers_page=0, set_aside_page=0):
+def status_document(ledger, server, now, history, notice=None, workers_page=0, set_aside_page=0):
     """The status document (dict, JSON types only) of every data set of the output root.
 
-    ledger: ledger.Ledger; server: what status_page.blueprint() asks of it; now: the ledger's seconds; history: run_history.RunHistory.
-    workers_page, set_aside_page: pages of the two long tables, from 0; a page behind the last one is the last one.
+    ledger: ledger.Ledger; server: what status_page.blueprint() asks of it; now: the ledger's seconds; history: run_history.RunHistory;
+    notice: what the server is busy with beside its clients (a sentence), or None. workers_page, set_aside_page: pages of the two long tables, from 0; a page behind the last one is the last one.
     """
     clock = Clock(now)
     names = ledger.names()
-    workers = [_worker(worker, clock, history) for worker in ledger.workers()]
+    workers = [_worker(worker, clock, history, ledger.options) for worker in ledger.workers() if now - worker["beat_at"] <= ledger.options.ttl_s]
     _mark_slow(workers, history)
     datasets = [_dataset(name, ledger, workers, history, clock) for name in names]
     document = {
@@ -57,7 +58,7 @@ def status_document(ledger, server, now, history, workers_page=0, set_aside_page
     }
     states = [worker["state"] for worker in workers]
     document["workers"].update(by_state={state: states.count(state) for state in sorted(set(states))}, slow=sum(worker["slow"] for worker in workers))
-    document["weather"] = _weather(ledger.weather(), document, clock, server)
+    document["weather"] = _weather(ledger.weather(), document, clock, server, notice)
     return document
 
 
@@ -116,21 +117,21 @@ def log_of(worker):
     return f"{worker['array_job']}_{worker['task']}.out" if worker.get("array_job") is not None else None
 
 
-def _worker(row, clock, history):
-    worker, drawing = row["worker"] or {}, list(row["drawing"] or ())
+def _worker(row, clock, history, options):
+    worker, drawing, age = row["worker"] or {}, list(row["drawing"] or ()), clock.now - row["beat_at"]
     speed = history.worker_per_hour(row["client_id"])
     return {
         **{key: worker.get(key) for key in ("host", "gpu", "array_job", "task", "restart")},
         "client_id": row["client_id"],
         "dataset": row["dataset"],
-        "state": row["state"] or "unknown",
+        "state": "silent" if age > SILENT_BEATS * options.beat_s else row["state"] or "unknown",
         "lease": ", ".join(row["leases"] or ()),
         "drawing": drawing[:5],
         "drawing_more": len(drawing[5:]),
         "images": row["images"],
         "images_per_hour": None if speed is None else round(speed, 1),
         "slow": False,
-        "beat_age_s": round(max(0.0, clock.now - row["beat_at"]), 1),
+        "beat_age_s": round(max(0.0, age), 1),
         "log": log_of(worker),
     }
 
@@ -244,7 +245,7 @@ def _llm(server, clock):
 # ---------------------------------------------------------------- weather
 
 
-def _weather(weather, document, clock, server):
+def _weather(weather, document, clock, server, notice):
     """What the run as a whole suffers from, in words, and what to do; the ledger's own verdict first."""
     workers, datasets = document["workers"], document["datasets"]
     open_indices = sum(dataset["waiting"] + dataset["leased"] for dataset in datasets)
@@ -256,15 +257,14 @@ def _weather(weather, document, clock, server):
         "errors": [_error(error, clock, "last_error") for error in weather.get("errors") or ()][-5:],
         "what_to_do": [],
     }
-    extra = getattr(server, "weather_extra", lambda: None)()
     if weather["state"] == "storm":
         answer["headline"] = "Every worker fails, so no work is given out: nobody is blamed, nothing is set aside."
         answer["what_to_do"] = [line.format(root=server.output_root) for line in WHAT_TO_DO.get(weather.get("reason"), WHAT_TO_DO["unknown"])]
     elif weather["state"] == "draining":
         answer["headline"] = "Draining: running leases are finished, no new ones are given."
         answer["what_to_do"] = [_command(server, "--resume")]
-    elif extra:
-        answer.update(state="rebuilding", headline=extra)
+    elif notice:
+        answer.update(state="rebuilding", headline=notice)
     elif not datasets:
         answer.update(state="idle", headline="No data set yet: no client has asked for work.", what_to_do=["python generate/generate_images.py PROMPTS.json …"])
     elif not open_indices:

@@ -167,7 +167,7 @@ class Watch:
     def __init__(self, server):
         self.server = server
         self.history = RunHistory(Path(server.output_root) / ".server" / "history.json")
-        self.document, self.made_at, self.newest, self.candidates = None, time.monotonic(), [], []
+        self.document, self.made_at, self.notice, self.newest, self.candidates = None, time.monotonic(), None, [], []
         self.starting, self.first = threading.Lock(), threading.Event()
         self.threads, self.pages, self.paging = [], {}, threading.Lock()
 
@@ -191,6 +191,7 @@ class Watch:
             time.sleep(pause_s if self.document else 0.2)  # the first images show as soon as there is a first document
 
     def look(self):
+        self.notice = getattr(self.server, "weather_extra", lambda: None)()  # before the lock is taken: it may look too
         document, self.candidates = self.server.look(self._look)
         self.history.save(time.monotonic())
         self._add_prompts(document["set_aside"]["rows"])
@@ -207,7 +208,7 @@ class Watch:
         candidates = [(w["dataset"], index) for w in running[: 2 * NEWEST] for index in list(w["drawing"] or ())[:1]]
         for name in names:
             candidates += [(name, index) for index, _ in ledger.recent(name, NEWEST)]
-        return status_document.status_document(ledger, self.server, now, self.history), candidates
+        return status_document.status_document(ledger, self.server, now, self.history, self.notice), candidates
 
     def read(self, workers_page, set_aside_page):
         """The document of the last look; later pages of the long tables are asked for anew."""
@@ -229,7 +230,7 @@ class Watch:
 
     def _later_page(self, workers_page, set_aside_page):
         def pages(ledger, now):
-            return status_document.status_document(ledger, self.server, now, self.history, workers_page, set_aside_page)
+            return status_document.status_document(ledger, self.server, now, self.history, self.notice, workers_page, set_aside_page)
 
         with self.paging:  # one at a time, and the same page to all who ask within EVERY_S: the leases have the ledger to themselves meanwhile
             kept = self.pages.get((workers_page, set_aside_page))

@@ -200,7 +200,7 @@ function list(parent, texts) {
   sync(parent, texts.map((text, k) => [k, text]), ([k]) => k, () => document.createElement("li"), (node, [, text]) => put(node, text));
 }
 
-const TONE = { drawing: "good", healthy: "good", waiting_llm: "warn", cooling: "warn", off: "bad" };
+const TONE = { drawing: "good", healthy: "good", waiting_llm: "warn", silent: "warn", cooling: "warn", off: "bad" };
 const pill = state => `span pill ${TONE[state] || ""}`.trim();
 
 function showWorkers(workers) {

@@ -20,6 +20,9 @@ WORKER = {"host": "gpu07\"<b>", "gpu": "GPU-5f1c", "array_job": "812345", "task"
 class FakeLedger:
     """Answers what status_document asks of a ledger. `done` grows with `step`."""
 
+    class options:
+        ttl_s, beat_s = 120, 15
+
     def __init__(self, workers=12, set_aside=23):
         self.n_workers, self.n_set_aside, self.step, self.storm, self.rows_read = workers, set_aside, 0, False, 0
 

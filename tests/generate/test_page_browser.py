@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from fake_llm import FakeOllama
 from fake_run import EVIL
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -24,7 +25,7 @@ class Run:
 
     def __init__(self, folder):
         self.folder, self.root, self.processes = folder, folder / "outputs", []
-        self.environment = {k: v for k, v in os.environ.items() if k not in ("UNIDISC_DIR", "OLLAMA_HOST", "OLLAMA_HOSTS")} | {"SLURMD_NODENAME": HOST, "FAKE_BATCH_S": "0.25"}
+        self.environment = {k: v for k, v in os.environ.items() if k not in ("UNIDISC_DIR", "OLLAMA_HOST", "OLLAMA_HOSTS")} | {"SLURMD_NODENAME": HOST, "FAKE_BATCH_S": "0.4"}
         self.server = None
 
     def start(self, *command):
@@ -41,7 +42,7 @@ class Run:
         path = self.folder / "page test.json"
         path.write_text(json.dumps(prompts))
         return self.start("generate/generate_images.py", path, "--pipeline", "tests/fakes/fake_pipeline.py:FakePipeline", "--output_root", self.root,
-                          f"--num_workers={workers}", f"--expected_samples_per_index={images}", "--height=64", "--width=64", "--batch_size=2", *options)  # fmt: skip
+                          f"--num_workers={workers}", f"--expected_samples_per_index={images}", "--resolution=64", "--batch_size=2", "--max_chunk_size=3", *options)  # fmt: skip
 
     def known(self):
         path = self.root / ".server" / "server.json"
@@ -81,6 +82,12 @@ def run(tmp_path):
     run.end()
 
 
+@pytest.fixture
+def llm():
+    with FakeOllama() as fake:
+        yield fake
+
+
 def wait_for(condition, what, seconds=90):
     end = time.monotonic() + seconds
     while not (found := condition()):
@@ -90,9 +97,9 @@ def wait_for(condition, what, seconds=90):
 
 
 def prompts(n, each):
-    """n prompts with each - 1 variations of their own; the first is markup."""
-    texts = [EVIL] + [f"a lighthouse number {i} in the fog" for i in range(1, n)]
-    return [{"prompt": text, "source": ["test"], "variations": [f"{text}, seen {k}" for k in range(1, each)]} for text in texts]
+    """n prompts; the first is markup and brings its own variations, the LLM is asked for those of the others."""
+    evil = {"prompt": EVIL, "source": ["test"], "variations": [f"{EVIL}, seen {k}" for k in range(1, each)]}
+    return [evil] + [{"prompt": f"a lighthouse number {i} in the fog", "source": ["test"]} for i in range(1, n)]
 
 
 def numbers(text):
@@ -113,12 +120,12 @@ def of_document(document):
     return [dataset[state] for state in ("done", "leased", "waiting", "set_aside")]
 
 
-def test_the_page_follows_a_run_and_outlives_its_server(run, open_page, until):
+def test_the_page_follows_a_run_and_outlives_its_server(run, llm, open_page, until):
     """Its figures are those of /status and of the files while a run goes on; nothing is rebuilt at an update; a killed server is reported,
     a restarted one is found again, with its history."""
-    n, each = 24, 4
+    n, each = 40, 4
     run.start_server()
-    clients = run.start_clients(prompts(n, each), each)
+    clients = run.start_clients(prompts(n, each), each, "--ollama_hosts", llm.url)
     page = open_page(run.link, expect=["Failed to load resource", "net::ERR"])
     page.wait_for_selector(".dataset", timeout=60_000)
     page.evaluate("document.querySelector('.dataset').kept = true")
@@ -138,14 +145,14 @@ def test_the_page_follows_a_run_and_outlives_its_server(run, open_page, until):
             break
     assert HOST in page.inner_text("#workers")
     page.wait_for_selector("#newest img")
+    line = run.root / ".server" / "history.json"
+    points = wait_for(lambda: json.loads(line.read_text()).get("page test"), "the line of the run's life")["points"]
     port = run.known()["url"].rstrip("/").rsplit(":", 1)[1]
     os.killpg(run.server.pid, signal.SIGKILL)
     run.server.wait()
     page.wait_for_selector("#away:not([hidden])", timeout=40_000)
     assert "does not answer" in page.inner_text("#away") and "as of" in page.inner_text("#away")
     assert page.is_visible(".dataset")  # what is known stays
-    line = run.root / ".server" / "history.json"
-    points = json.loads(line.read_text())["page test"]["points"]
     run.start_server("--port", port)
     page.wait_for_selector("#away", state="hidden", timeout=40_000)
 
@@ -158,6 +165,8 @@ def test_the_page_follows_a_run_and_outlives_its_server(run, open_page, until):
     assert document["server"]["epoch"] == 2 and document["datasets"][0]["history"][: len(points)] == points
     assert page.evaluate("document.querySelector('.dataset').kept"), "the page was rebuilt or loaded again"
     assert "finished" in page.inner_text(".dataset")
+    assert document["llm"]["calls"] > 0 and page.locator("#llm tr").count() == len(document["llm"]["backends"])
+    assert f'{document["llm"]["calls"]:,} calls' in page.inner_text("#llm-summary")
     metrics = run.get("/metrics").decode()
     assert f'generate_images_total{{dataset="page test"}} {float(n * each)}' in metrics
     assert f'generate_prompts{{dataset="page test",state="done"}} {float(n)}' in metrics
@@ -208,9 +217,9 @@ def test_nothing_without_the_token(run, open_page):
     assert refused.value.code == 401
 
 
-def test_images_only_from_inside_the_data_set(run):
+def test_images_only_from_inside_the_data_set(run, llm):
     run.start_server()
-    assert run.start_clients(prompts(2, 2), 2, workers=1).wait(120) == 0, (run.folder / "processes.log").read_text()[-3000:]
+    assert run.start_clients(prompts(2, 2), 2, "--ollama_hosts", llm.url, workers=1).wait(120) == 0, (run.folder / "processes.log").read_text()[-3000:]
     folder = run.root / "generated_images" / "page test"
     assert run.get("/image/page%20test/1_1")[:2] == b"\xff\xd8" and run.get("/sample/page%20test/1_1")["prompt_index"] == 1
     assert run.get("/image/page%20test/1_1?small")[:2] == b"\xff\xd8"

@@ -164,7 +164,7 @@ def memory_over(page, run, polls, until):
     return measured
 
 
-@pytest.mark.parametrize("polls", [120, pytest.param(2000, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])])
+@pytest.mark.parametrize("polls", [120, pytest.param(2040, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])])
 def test_memory_stays_flat(start, open_page, until, polls, monkeypatch):
     import status_page
 
