@@ -1,6 +1,8 @@
 """Does cleaning damage real prompts? Compares raw and cleaned prompts and prints every difference, with the rule that made it.
 
-    python benchmarks/cleaning.py --input FILE …      (JSON lists of strings or of objects with "text" or "prompt", CSV with "prompt", parquet)
+    python benchmarks/cleaning.py --input FILE …
+
+FILE: a JSON list of strings or of objects with "text" or "prompt", a CSV with "prompt", a parquet. --hpdv2 also undoes HPDv2's chat debris.
 
 It knows nothing of the cleaner's patterns. Both sides are brought to NFC, case-folded, after ftfy and HTML entities, and then compared
     by letters and digits: what is lost or new is printed line by line, with its neighbourhood and the names of the rules that struck;
@@ -28,7 +30,11 @@ import ftfy
 import process_hpdv2
 from prompts import clean_row
 
-QUICK = [f'{style}, ( ( {subject} ) ), 8 k, f 1. 4, sci - fi --ar 16:9 ' for style in ("oil", "ink") for subject in ("a dog", "a caf&eacute;", "4 knights")]
+QUICK = [
+    f"{style}, ( ( {subject} ) ), 8 k, f 1. 4, sci - fi --ar 16:9 "
+    for style in ("oil", "ink")
+    for subject in ("a dog", "a caf&eacute;", "4 knights")
+]
 
 
 def main():
@@ -58,7 +64,15 @@ def main():
         print("\n".join(letters))
         for (kind, rule), counts in sorted(kinds.items()):
             print(f"\n--- {kind} by {rule} ({sum(counts.values()):,} times, {len(counts):,} kinds)")
-            print(textwrap.fill("   ".join(f"{what} ×{count}" if count > 1 else what for what, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))), 200))
+            print(
+                textwrap.fill(
+                    "   ".join(
+                        f"{what} ×{count}" if count > 1 else what
+                        for what, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+                    ),
+                    200,
+                )
+            )
 
 
 def read(path):
@@ -94,7 +108,9 @@ def compare(prompts, cleaned):
         if a_signs != b_signs:
             for kind, i1, i2, j1, j2 in SequenceMatcher(None, a_signs, b_signs, autojunk=False).get_opcodes():
                 if kind != "equal":
-                    kinds["signs lost or new", by][f"{a_signs[max(0, i1 - 6):i1]}[-{a_signs[i1:i2]}-]{{+{b_signs[j1:j2]}+}}{a_signs[i2:i2 + 6]}"] += 1
+                    kinds["signs lost or new", by][
+                        f"{a_signs[max(0, i1 - 6):i1]}[-{a_signs[i1:i2]}-]{{+{b_signs[j1:j2]}+}}{a_signs[i2:i2 + 6]}"
+                    ] += 1
         if a.split() != b.split():
             x, y = a.split(), b.split()
             for kind, i1, i2, j1, j2 in SequenceMatcher(None, x, y, autojunk=False).get_opcodes():

@@ -4,7 +4,8 @@
 
 Synthesises prompts from a grammar plus noise (names, style tails shared by many, 10 % duplicates: half the same text in other case and
 punctuation, half near duplicates), writes them as four sources and a validation set of 1,500, and runs combine_prompts/combine.py with all
-filters as a user does. The reference is a plain loop with datasketch (MinHash, MinHashLSH, the same shingles, threshold and bands, one core),
+filters as a user does. The reference is a plain loop with datasketch (MinHash, MinHashLSH, the same shingles, threshold and bands, one
+core),
 which does near duplicates alone, in the same run on the smallest size.
 """
 
@@ -20,10 +21,14 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SUBJECTS = "fox knight castle robot sailor dragon teapot lighthouse owl market wizard train turtle violin garden bridge whale clock orchard temple harbor violinist astronaut".split()
-KINDS = "old tiny giant red golden broken glass wooden sleeping flying mossy frozen paper velvet rusty haunted striped singing marble copper".split()
-DOINGS = "reading a map;standing in the rain;made of seashells;under two moons;on a rooftop at dusk;holding a lantern;in a field of poppies;beside a frozen lake;chasing paper planes".split(";")
-STYLES = "oil painting;watercolor;highly detailed;artstation;concept art;sharp focus;8k;cinematic lighting;trending on artstation;studio photo;35 mm;ink drawing;pixel art;soft light".split(";")
+SUBJECTS = """fox knight castle robot sailor dragon teapot lighthouse owl market wizard train turtle violin garden bridge whale clock
+    orchard temple harbor violinist astronaut""".split()
+KINDS = """old tiny giant red golden broken glass wooden sleeping flying mossy frozen paper velvet rusty haunted striped singing marble
+    copper""".split()
+DOINGS = """reading a map|standing in the rain|made of seashells|under two moons|on a rooftop at dusk|holding a lantern|in a field
+ of poppies|beside a frozen lake|chasing paper planes""".replace("\n", "").split("|")
+STYLES = """oil painting|watercolor|highly detailed|artstation|concept art|sharp focus|8k|cinematic lighting|trending on artstation
+|studio photo|35 mm|ink drawing|pixel art|soft light""".replace("\n", "").split("|")
 TAIL = ", intricate, elegant, highly detailed, digital painting, artstation, concept art, smooth, sharp focus, illustration"
 
 
@@ -32,7 +37,10 @@ def main():
     parser.add_argument("--quick", action="store_true", help="2,000 and 20,000 prompts instead of 100,000, 300,000 and 1,000,000")
     args = parser.parse_args()
     sizes = [2_000, 20_000] if args.quick else [100_000, 300_000, 1_000_000]
-    print(f"{'prompts':>10} {'kept':>9} {'seconds':>9} {'CPU s':>7} {'prompts/s':>10} {'peak MB (all processes)':>24} {'growth':>20}", flush=True)
+    print(
+        f"{'prompts':>10} {'kept':>9} {'seconds':>9} {'CPU s':>7} {'prompts/s':>10} {'peak MB (all processes)':>24} {'growth':>20}",
+        flush=True,
+    )
     before = None
     for size in sizes:
         kept, seconds, cpu, peak = combine(size)
@@ -42,8 +50,10 @@ def main():
             smallest = size
         before = size, cpu
     ours, theirs, dropped, theirs_dropped = near_duplicates_only(smallest)
-    print(f"\nnear duplicates alone, {smallest:,} prompts: near_duplicates.py {ours:.1f} s ({dropped:,} dropped), "
-          f"plain datasketch loop {theirs:.1f} s ({theirs_dropped:,} candidates): x {theirs / ours:.1f}")
+    print(
+        f"\nnear duplicates alone, {smallest:,} prompts: near_duplicates.py {ours:.1f} s ({dropped:,} dropped), "
+        f"plain datasketch loop {theirs:.1f} s ({theirs_dropped:,} candidates): x {theirs / ours:.1f}"
+    )
 
 
 def prompts(size, rng):
@@ -55,7 +65,8 @@ def prompts(size, rng):
             yield f"{old.upper()} !" if rng.random() < 0.5 else f"{old}, {rng.choice(STYLES)}"
             continue
         name = "".join(rng.choice("bcdfgklmnprstv") + rng.choice("aeiou") for _ in range(3))
-        text = f"a {rng.choice(KINDS)} {rng.choice(KINDS)} {rng.choice(SUBJECTS)} {rng.choice(DOINGS)} near {name} with a {rng.choice(KINDS)} {rng.choice(SUBJECTS)}"
+        text = f"a {rng.choice(KINDS)} {rng.choice(KINDS)} {rng.choice(SUBJECTS)} {rng.choice(DOINGS)} "
+        text += f"near {name} with a {rng.choice(KINDS)} {rng.choice(SUBJECTS)}"
         text += TAIL if rng.random() < 0.2 else ", " + ", ".join(rng.sample(STYLES, rng.randint(1, 5)))
         if len(made) < 20_000:
             made.append(text)
@@ -70,12 +81,26 @@ def combine(size):
         names = [folder / f"{name}.json" for name in ("image_reward", "sac", "pickscore", "HPDv2")]
         for i, path in enumerate(names):
             path.write_text(json.dumps(made[i::4]))
-        (folder / "gecko.json").write_text(json.dumps(
-            [f"{rng.choice(KINDS)} {rng.choice(SUBJECTS)} and {rng.choice(SUBJECTS)} {rng.choice(DOINGS)}" for _ in range(1_450)] + [prompt for prompt in made[:200] if TAIL not in prompt][:50]))
+        (folder / "gecko.json").write_text(
+            json.dumps(
+                [f"{rng.choice(KINDS)} {rng.choice(SUBJECTS)} and {rng.choice(SUBJECTS)} {rng.choice(DOINGS)}" for _ in range(1_450)]
+                + [prompt for prompt in made[:200] if TAIL[-20:] not in prompt.casefold()][:50]
+            )
+        )
         del made
         start, cpu = time.perf_counter(), cpu_seconds()
-        process = subprocess.Popen([sys.executable, ROOT / "combine_prompts" / "combine.py", *names, "--exclude", folder / "gecko.json", "--output", folder / "combined.json"],
-                                   stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                ROOT / "combine_prompts" / "combine.py",
+                *names,
+                "--exclude",
+                folder / "gecko.json",
+                "--output",
+                folder / "combined.json",
+            ],
+            stdout=subprocess.DEVNULL,
+        )
         peak = 0
         while process.poll() is None:
             peak = max(peak, memory_mb(process.pid))

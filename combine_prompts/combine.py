@@ -28,8 +28,21 @@ INLINE = 20_000  # fewer prompts than this are not worth starting processes
 
 def main():
     options = Options(__doc__)
-    options.add_argument("inputs", nargs="+", type=Path, metavar="FILE", help="prompts files (JSON lists, or .txt with one prompt a line); a file's name is its source")
-    options.add_argument("--exclude", nargs="+", type=Path, default=[], metavar="FILE", help="validation sets: nothing that is like a prompt of these gets in")
+    options.add_argument(
+        "inputs",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="prompts files (JSON lists, or .txt with one prompt a line); a file's name is its source",
+    )
+    options.add_argument(
+        "--exclude",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="validation sets: nothing that is like a prompt of these gets in",
+    )
     options.add_argument("--output", type=Path, default=FOLDER / "combined.json", help="default: %(default)s")
     options.flag("--plain", "write strings instead of objects")
     options.add_argument("--seed", type=int, default=0, help="of the order (default: %(default)s)")
@@ -39,11 +52,23 @@ def main():
     options.add_argument("--min_chars", type=int, default=8, help="default: %(default)s")
     options.add_argument("--max_chars", type=int, default=1000, help="default: %(default)s")
     three = ("drop", "flag", "keep")
-    options.add_argument("--profanity", choices=three, default="drop", help="alt-profanity-check above 0.8: drop, flag ({'flags': ['profanity']}) or keep (default: %(default)s)")
-    options.add_argument("--sexual", choices=three, default="drop",
-                         help="sexual content by a short list: drop, flag or keep (default: %(default)s); together with an age word for minors it is always dropped")
+    options.add_argument(
+        "--profanity",
+        choices=three,
+        default="drop",
+        help="alt-profanity-check above 0.8: drop, flag ({'flags': ['profanity']}) or keep (default: %(default)s)",
+    )
+    options.add_argument(
+        "--sexual",
+        choices=three,
+        default="drop",
+        help="sexual content by a short list: drop, flag or keep (default: %(default)s); "
+        "together with an age word for minors it is always dropped",
+    )
     options.flag("--near_duplicates", "drop near duplicates (MinHash LSH, 0.7, same subject)", default=True)
-    options.add_argument("--num_workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: the cores, %(default)s)")
+    options.add_argument(
+        "--num_workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: the cores, %(default)s)"
+    )
     options.add_argument("--chunk", type=int, default=CHUNK, help=SUPPRESS)
     args = options.parse_args()
 
@@ -74,7 +99,9 @@ def main():
 
 
 def refuse_overwriting(args):
-    written = {Path(f"{args.output.with_suffix('')}{end}").resolve() for end in ("", ".report.json", ".removed.json")} | {args.output.resolve()}
+    written = {Path(f"{args.output.with_suffix('')}{end}").resolve() for end in ("", ".report.json", ".removed.json")} | {
+        args.output.resolve()
+    }
     for path in args.inputs + args.exclude:
         if path.resolve() in written:
             raise SystemExit(f"combine: {path} is an input, and the output would overwrite it; choose another --output")
@@ -87,7 +114,8 @@ def refuse_overwriting(args):
 
 
 def read_inputs(args, problems):
-    """Return (list of (source, item), prompts read per source, items per source that are no prompts). A broken file is named; the others go on."""
+    """Return (list of (source, item), prompts read per source, items per source that are no prompts). A broken file is named; the others
+    go on."""
     items, sources, invalid = [], {}, Counter()
     for path in args.inputs:
         try:
@@ -101,7 +129,7 @@ def read_inputs(args, problems):
                 item = {"prompt": item}
             if not isinstance(item, dict) or not isinstance(item.get("prompt"), str) or not item["prompt"].strip():
                 if not invalid[path.stem]:
-                    problems.append(f"{path}: item {position}: not a prompt (a string, or an object with \"prompt\")")
+                    problems.append(f'{path}: item {position}: not a prompt (a string, or an object with "prompt")')
                 invalid[path.stem] += 1
             else:
                 items.append((path.stem, item))
@@ -118,7 +146,9 @@ def read_excluded(args):
         try:
             found = [item if isinstance(item, str) else item["prompt"] for item in read_file(path)]
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise SystemExit(f"combine: --exclude {path}: {one_line(error)}; without it the validation set would leak, so nothing was written")
+            raise SystemExit(
+                f"combine: --exclude {path}: {one_line(error)}; without it the validation set would leak, so nothing was written"
+            )
         prompts += found
     return prompts
 
@@ -166,7 +196,7 @@ def exact(items, report):
 
 def judge(prompts, excluded, args):
     """Yield, per prompt and in order, (reason or None, match, similarity, flags, folded text); with all cores where it is worth it."""
-    chunks = [prompts[i:i + args.chunk] for i in range(0, len(prompts), args.chunk)]
+    chunks = [prompts[i : i + args.chunk] for i in range(0, len(prompts), args.chunk)]
     if len(prompts) < INLINE or args.num_workers < 2:
         prepare(excluded, args)
         results = map(judge_chunk, chunks)
@@ -229,7 +259,15 @@ def sort_out(unique, verdicts, args, report):
         if reason:
             report[item["source"][0]][reason] += 1
             if match is not None:
-                removed.append({"prompt": item["prompt"], "source": item["source"], "reason": reason, "match": match, "similarity": round(similarity, 3)})
+                removed.append(
+                    {
+                        "prompt": item["prompt"],
+                        "source": item["source"],
+                        "reason": reason,
+                        "match": match,
+                        "similarity": round(similarity, 3),
+                    }
+                )
         else:
             kept.append({**item, "flags": flags} if flags else item)
             foldeds.append(folded)
@@ -240,8 +278,15 @@ def sort_out(unique, verdicts, args, report):
         for position, (first, similarity) in twins.items():
             item = kept[position]
             report[item["source"][0]]["near duplicate"] += 1
-            removed.append({"prompt": item["prompt"], "source": item["source"], "reason": "near duplicate", "match": kept[first]["prompt"],
-                            "similarity": round(similarity, 3)})
+            removed.append(
+                {
+                    "prompt": item["prompt"],
+                    "source": item["source"],
+                    "reason": "near duplicate",
+                    "match": kept[first]["prompt"],
+                    "similarity": round(similarity, 3),
+                }
+            )
         kept = [item for position, item in enumerate(kept) if position not in twins]
     return kept, removed
 
@@ -252,11 +297,33 @@ def sort_out(unique, verdicts, args, report):
 def summary(args, report, kept, text):
     """The report: deterministic (no time, no path), so that two runs can be compared."""
     terms = lambda name: TERMS.get(name, {"name": name, "licence": "not known to this program: state it on the data set card"})
-    return {"output": args.output.name, "sha256": hashlib.sha256(text.encode()).hexdigest(), "kept": len(kept),
-            "in several sources": sum(len(item["source"]) > 1 for item in kept),
-            "options": {name: getattr(args, name) for name in ("seed", "language", "min_words", "max_words", "min_chars", "max_chars", "profanity", "sexual", "near_duplicates", "plain")},
-            "sources": {path.stem: {"sha256": sha256(path), "counts": dict(report[path.stem]), "terms": terms(path.stem)} for path in args.inputs if path.stem in report},
-            "excluded": {path.stem: {"sha256": sha256(path), "terms": terms(path.stem)} for path in args.exclude}}
+    return {
+        "output": args.output.name,
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "kept": len(kept),
+        "in several sources": sum(len(item["source"]) > 1 for item in kept),
+        "options": {
+            name: getattr(args, name)
+            for name in (
+                "seed",
+                "language",
+                "min_words",
+                "max_words",
+                "min_chars",
+                "max_chars",
+                "profanity",
+                "sexual",
+                "near_duplicates",
+                "plain",
+            )
+        },
+        "sources": {
+            path.stem: {"sha256": sha256(path), "counts": dict(report[path.stem]), "terms": terms(path.stem)}
+            for path in args.inputs
+            if path.stem in report
+        },
+        "excluded": {path.stem: {"sha256": sha256(path), "terms": terms(path.stem)} for path in args.exclude},
+    }
 
 
 def sha256(path):

@@ -1,14 +1,17 @@
 """Which prompts are, or quote, a prompt of the validation set.
 
-Three looks, each for what the others miss: the same folded text; 8 words in a row in common; and for short prompts (958 of Gecko's 1,546 have
+Three looks, each for what the others miss: the same folded text; 8 words in a row in common; and for short prompts (958 of Gecko's 1,546
+have
 fewer than 13 words, so the usual 13-grams are blind) the share of equal letters of the whole texts.
 """
 
 from collections import defaultdict
 
-WORDS = 8     # in a row; 6 hits 16-110 innocent prompts of a real set, 8 hits 3 of 12,966
-RATIO = 85    # of 100, by rapidfuzz's ratio; "a large jet flying through a cloudy blue sky" and Gecko's "a airplane is flying through ..." are 87
-SHORT = 16    # words up to which the ratio is asked; longer ones that are alike share 8 words
+WORDS = 8  # in a row; 6 hits 16-110 innocent prompts of a real set, 8 hits 3 of 12,966
+RATIO = (
+    85  # of 100, by rapidfuzz's ratio; "a large jet flying through a cloudy blue sky" and Gecko's "a airplane is flying through ..." are 87
+)
+SHORT = 16  # words up to which the ratio is asked; longer ones that are alike share 8 words
 LETTERS = 16  # a folded text shorter than this must be the same: "6 sandwiches" and "10 sandwiches" are 88 alike
 
 
@@ -22,7 +25,7 @@ class Excluded:
             words = folded.split()
             self.exact.setdefault(folded, prompt)
             for i in range(len(words) - WORDS + 1):
-                self.runs.setdefault(" ".join(words[i:i + WORDS]), prompt)
+                self.runs.setdefault(" ".join(words[i : i + WORDS]), prompt)
             if len(folded) >= LETTERS and len(words) <= SHORT:
                 self.by_length[len(folded)].append((folded, prompt))
         self.windows = {}
@@ -32,7 +35,7 @@ class Excluded:
             return "same text", self.exact[folded], 1.0
         words = folded.split()
         for i in range(len(words) - WORDS + 1):
-            run = " ".join(words[i:i + WORDS])
+            run = " ".join(words[i : i + WORDS])
             if run in self.runs:
                 return f"{WORDS} words in common", self.runs[run], WORDS / len(words)
         if len(folded) >= LETTERS and len(words) <= SHORT:

@@ -4,8 +4,10 @@ Two prompts are twins when the Jaccard index of their 3-word shingles is at leas
 (Rust; tests hold them against datasketch), candidates come from bands of equal sketch values, and every candidate is checked on the words
 themselves, so a sketch's error never drops a prompt.
 
-Why more than the index: prompts share long tails ("highly detailed, artstation, sharp focus, ..."), so at 0.7 "portrait of a queen, <30 words>" and
-"portrait of a toad, <30 words>" are alike, and so are "a cyborg, ..." and "a demon, ...". Of twins, one says all that the other says: words without weight ("a",
+Why more than the index: prompts share long tails ("highly detailed, artstation, sharp focus, ..."), so at 0.7 "portrait of a queen, <30
+words>" and
+"portrait of a toad, <30 words>" are alike, and so are "a cyborg, ..." and "a demon, ...". Of twins, one says all that the other says:
+words without weight ("a",
 "very", "portrait") and spellings apart, only one of the two may have words of its own, and these not in its subject (the clauses
 before the tail).
 """
@@ -15,58 +17,52 @@ from collections import defaultdict
 
 import numpy as np
 
-WORDS = 3        # words a shingle: with 2 lists of artists look alike, with 4 prompts of 10 words have too few
+WORDS = 3  # words a shingle: with 2 lists of artists look alike, with 4 prompts of 10 words have too few
 THRESHOLD = 0.7  # on 12,966 real prompts drops 42; 0.6 takes 8 more, half of them other pictures, 0.8 misses half of the true ones
 BANDS, ROWS = 21, 6  # finds 0.93 of the pairs at 0.7, 0.998 at 0.8; 126 values a sketch
 QUICK, QUICK_SHARE = 32, 0.4  # candidates are first compared by 32 values: at 0.7 fewer than 0.4 of them are equal once in 5,000
-BUCKET = 20      # candidates of one band, the latest; so the cost stays linear when a million prompts share a tail
+BUCKET = 20  # candidates of one band, the latest; so the cost stays linear when a million prompts share a tail
 SEED = 42
+CHUNK = 5_000     # prompts sketched at a time: their shingles as strings take 2 kB a prompt
 WORD = re.compile(r"[^\W_]+|[\u2600-\u27bf\U0001f000-\U0001faff]")
-WEIGHTLESS = set("""a an the of in on at by with and or to for from as is are was its it his her their this that very highly extremely ultra hyper super really
-    beautiful stunning gorgeous amazing detailed intricate realistic photorealistic hyperrealistic painting portrait photo photograph picture image illustration drawing render
-    art artwork digital concept style styled""".split())
+WEIGHTLESS = set(
+    """a an the of in on at by with and or to for from as is are was its it his her their this that very highly extremely ultra hyper
+    super really
+    beautiful stunning gorgeous amazing detailed intricate realistic photorealistic hyperrealistic painting portrait photo photograph
+    picture image illustration drawing render
+    art artwork digital concept style styled""".split()
+)
 
 
 def shingles(words):
     """The set of 3-word shingles of a folded prompt's words; shorter prompts are one shingle."""
     if len(words) <= WORDS:
         return {" ".join(words)}
-    return {" ".join(words[i:i + WORDS]) for i in range(len(words) - WORDS + 1)}
+    return {" ".join(words[i : i + WORDS]) for i in range(len(words) - WORDS + 1)}
 
 
-def hashes(foldeds):
-    """(flat uint64 array of shingle hashes, number of shingles of each prompt), for the sketches."""
+def sketches(foldeds):
+    """Return (band keys: uint64 array (prompts, BANDS), candidates share a key in a column; values: uint32 array (prompts, QUICK))."""
     from rensa import RMinHash
 
-    sets = RMinHash.hash_token_sets([sorted(shingles(folded.split())) for folded in foldeds])
-    counts = np.fromiter((len(s) for s in sets), np.int64, len(sets))
-    return np.fromiter((h for s in sets for h in s), np.uint64, int(counts.sum())), counts
-
-
-def sketches(flat, counts):
-    """(band keys: uint64 array (prompts, BANDS), prompts with an equal key in a column are candidates; values: the first QUICK of each sketch)."""
-    from rensa import RMinHash
-
-    keys, values = np.empty((len(counts), BANDS), np.uint64), np.empty((len(counts), QUICK), np.uint32)
-    ends = np.concatenate([[0], np.cumsum(counts)])
+    keys, values = np.empty((len(foldeds), BANDS), np.uint64), np.empty((len(foldeds), QUICK), np.uint32)
     multiplier = np.uint64(0x9E3779B97F4A7C15)
-    for start in range(0, len(counts), 20_000):
-        stop = min(start + 20_000, len(counts))
-        offsets = (ends[start:stop + 1] - ends[start]).astype(np.uint64)
-        matrix = RMinHash.digest_matrix_from_flat_token_hashes(flat[ends[start]:ends[stop]], offsets, BANDS * ROWS, SEED)
-        sketch = np.array(matrix.to_rows(), np.uint64)
-        bands = sketch.reshape(stop - start, BANDS, ROWS)
-        key = np.zeros((stop - start, BANDS), np.uint64)
+    for start in range(0, len(foldeds), CHUNK):
+        tokens = [sorted(shingles(folded.split())) for folded in foldeds[start : start + CHUNK]]
+        sketch = np.array(RMinHash.digest_matrix_from_token_sets(tokens, BANDS * ROWS, SEED).to_rows(), np.uint64)
+        bands = sketch.reshape(len(tokens), BANDS, ROWS)
+        key = np.zeros((len(tokens), BANDS), np.uint64)
         for row in range(ROWS):
             key = (key ^ bands[:, :, row]) * multiplier
             key ^= key >> np.uint64(29)
-        keys[start:stop], values[start:stop] = key, sketch[:, :QUICK].astype(np.uint32)
+        keys[start : start + CHUNK], values[start : start + CHUNK] = key, sketch[:, :QUICK].astype(np.uint32)
     return keys, values
 
 
 def find(prompts, foldeds):
-    """Return {position of a dropped prompt: (position of the one it repeats, Jaccard index)}; the first of twins stays, in the given order."""
-    keys, values = sketches(*hashes(foldeds))
+    """Return {position of a dropped prompt: (position of the one it repeats, Jaccard index)}; the first of twins stays, in the given
+    order."""
+    keys, values = sketches(foldeds)
     crowded = np.zeros(len(foldeds), bool)  # shares a band with another: only these can have a twin
     for band in range(BANDS):
         order = np.argsort(keys[:, band], kind="stable")
@@ -118,11 +114,22 @@ def same_subject(a, b):
 
 def new_words(words, others):
     """The words of weight that the others lack, in no spelling."""
-    return {word for word in words - others - WEIGHTLESS if len(word) < 5 or word.isdigit() or not any(spelling(word, other) for other in others)}
+    return {
+        word
+        for word in words - others - WEIGHTLESS
+        if len(word) < 5 or word.isdigit() or not any(spelling(word, other) for other in others)
+    }
 
 
 def spelling(a, b):
     """The same word written otherwise: a plural, or one typo inside a long word."""
     from rapidfuzz.distance import DamerauLevenshtein
 
-    return a.rstrip("s") == b.rstrip("s") or a[:2] == b[:2] and len(a) > 6 and a.isalpha() and b.isalpha() and DamerauLevenshtein.distance(a, b, score_cutoff=1) <= 1
+    return (
+        a.rstrip("s") == b.rstrip("s")
+        or a[:2] == b[:2]
+        and len(a) > 6
+        and a.isalpha()
+        and b.isalpha()
+        and DamerauLevenshtein.distance(a, b, score_cutoff=1) <= 1
+    )

@@ -27,7 +27,9 @@ def main():
     options.flag("--trainable", "without the rows whose terms forbid training use")
     options.add_argument("--url", default=URL, help="where the file is fetched from, for a mirror (default: %(default)s)")
     args = options.parse_args()
-    files, problems = local_files(args.input, ["prompts.csv"]) if args.input else ([web_file(args.url.replace("{revision}", args.revision))], [])
+    files, problems = (
+        local_files(args.input, ["prompts.csv"]) if args.input else ([web_file(args.url.replace("{revision}", args.revision))], [])
+    )
     return process(args, files, problems, partial(read, reliable=args.reliable, trainable=args.trainable))
 
 

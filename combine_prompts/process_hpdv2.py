@@ -20,8 +20,11 @@ FILES = ["anime.json", "concept-art.json", "paintings.json", "photo.json"]
 
 SENTENCE = re.compile(r"""["'(]?[A-Z0-9][^\n]*\s\S+\s\S+\s\S+""")  # begins like one and has four words
 LABEL = re.compile(r"^(?:(?:the|image|one sentence) )*description(?: without modifiers)?[,:] +", re.I)
-OF_WHAT = re.compile(r"^(?:the image (?:is of|depicts|shows|features|portrays|displays|showcases)|the image is(?= an? )|"
-                     r"of(?= )|features(?= )|depicts(?= ))\s+", re.I)
+OF_WHAT = re.compile(
+    r"^(?:the image (?:is of|depicts|shows|features|portrays|displays|showcases)|the image is(?= an? )|"
+    r"of(?= )|features(?= )|depicts(?= ))\s+",
+    re.I,
+)
 # "The image features a samurai and is painted in ...": without its head the sentence would break
 MORE_VERBS = re.compile(r"\b(?:and|but|which|,) (?:is|are|was|were|has|have|features|depicts|shows|includes)\b")
 REFUSAL = re.compile(r"^(?:there is no (?:picture|image)|(?:i'm |i am )?sorry\b|as an ai\b)", re.I)

@@ -21,7 +21,9 @@ def main():
         files, problems = local_files(args.input, ["*.parquet"])
     else:
         patterns = [f"data/{split}-0*.parquet" for split in ("train", "validation", "test")]  # not {validation,test}_unique: parts of these
-        files = [path for version in ("v1", "v2") for path in hub_files(f"yuvalkirstain/pickapic_{version}_no_images", patterns, args.revision)]
+        files = [
+            path for version in ("v1", "v2") for path in hub_files(f"yuvalkirstain/pickapic_{version}_no_images", patterns, args.revision)
+        ]
         problems = []
     return process(args, files, problems, lambda path: parquet_column(path, "caption"))
 

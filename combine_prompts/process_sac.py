@@ -21,7 +21,9 @@ def main():
     options = parser(__doc__, "sac.json")
     options.add_argument("--url", default=URL, help="where the file is fetched from, for a mirror (default: %(default)s)")
     args = options.parse_args()
-    files, problems = local_files(args.input, ["*.sqlite"]) if args.input else ([web_file(args.url.replace("{revision}", args.revision))], [])
+    files, problems = (
+        local_files(args.input, ["*.sqlite"]) if args.input else ([web_file(args.url.replace("{revision}", args.revision))], [])
+    )
     return process(args, files, problems, read)
 
 

@@ -1,7 +1,7 @@
 """Clean prompts and write them: what the five processors share.
 
-    >>> clean("a caf&eacute; in the style of Simon St\u00c3\u00a5lenhag, 8 k --ar 16:9 ")
-    ('a caf\u00e9 in the style of Simon St\u00e5lenhag, 8k', ['blanks', 'entities', 'mojibake', 'spacing', 'syntax: flag'])
+>>> clean("a caf&eacute; in the style of Simon St\u00c3\u00a5lenhag, 8 k --ar 16:9 ")
+('a caf\u00e9 in the style of Simon St\u00e5lenhag, 8k', ['blanks', 'entities', 'mojibake', 'spacing', 'syntax: flag'])
 """
 
 import contextlib
@@ -87,7 +87,7 @@ def invisible(text):
         elif category in ("Cc", "Co", "Cs"):
             c = ""
         elif c in JOINERS:
-            around = text[i - 1:i] + text[i + 1:i + 2]
+            around = text[i - 1 : i] + text[i + 1 : i + 2]
             c = c if len(around) == 2 and all(_joins(a) for a in around) else ""
         elif "\ufe00" <= c <= "\ufe0f" or "\U000e0100" <= c <= "\U000e01ef":
             c = c if i and _takes_selector(text[i - 1]) else ""
@@ -131,7 +131,9 @@ def fold(text):
 
 def parser(doc, output):
     options = Options(doc)
-    options.add_argument("--input", nargs="+", metavar="FILE_OR_FOLDER", help="local files (default: fetched from the source's public home)")
+    options.add_argument(
+        "--input", nargs="+", metavar="FILE_OR_FOLDER", help="local files (default: fetched from the source's public home)"
+    )
     options.add_argument("--output", type=Path, default=FOLDER / output, metavar="FILE.json", help="default: %(default)s")
     options.add_argument("--revision", default="main", help="branch, tag or commit to fetch (default: %(default)s)")
     options.flag("--ascii", "transliterate to ASCII (å -> a); letters are never dropped")
@@ -197,8 +199,12 @@ def process(args, files, problems, read, repair=None):
     if not kept:
         raise SystemExit(f"{script}: no prompts to write" + "".join(f"; {problem}" for problem in problems))
     publish(args.output, json.dumps(list(kept), ensure_ascii=False, indent=0) + "\n")
-    table([("read", read_rows)] + [(f"changed: {rule}", n) for rule, n in sorted(changed.items())]
-          + [(f"dropped: {why}", n) for why, n in sorted(dropped.items())] + [("kept", len(kept))])
+    table(
+        [("read", read_rows)]
+        + [(f"changed: {rule}", n) for rule, n in sorted(changed.items())]
+        + [(f"dropped: {why}", n) for why, n in sorted(dropped.items())]
+        + [("kept", len(kept))]
+    )
     print(f"wrote {args.output}")
     for problem in problems:
         print(f"{script}: {problem}", file=sys.stderr)

@@ -15,24 +15,44 @@ BATCH = 20_000  # rows a batch: 17 columns or not, only one column of so many ro
 
 TERMS = {  # by the name of the prompts file; combine.py copies it into its report
     "image_reward": {
-        "name": "ImageRewardDB", "licence": "Apache-2.0", "home": "https://huggingface.co/datasets/zai-org/ImageRewardDB",
+        "name": "ImageRewardDB",
+        "licence": "Apache-2.0",
+        "home": "https://huggingface.co/datasets/zai-org/ImageRewardDB",
         "note": "prompts sampled from DiffusionDB (CC0-1.0)",
-        "citation": "Xu et al., ImageReward: Learning and Evaluating Human Preferences for Text-to-Image Generation, NeurIPS 2023, arXiv:2304.05977"},
+        "citation": "Xu et al., ImageReward: Learning and Evaluating Human Preferences for Text-to-Image Generation, NeurIPS 2023, "
+        "arXiv:2304.05977",
+    },
     "sac": {
-        "name": "Simulacra Aesthetic Captions", "licence": "CC0-1.0", "home": "https://github.com/JD-P/simulacra-aesthetic-captions", "note": "",
-        "citation": "Pressman, Crowson and Simulacra Captions Contributors, Simulacra Aesthetic Captions, Stability AI, 2022"},
+        "name": "Simulacra Aesthetic Captions",
+        "licence": "CC0-1.0",
+        "home": "https://github.com/JD-P/simulacra-aesthetic-captions",
+        "note": "",
+        "citation": "Pressman, Crowson and Simulacra Captions Contributors, Simulacra Aesthetic Captions, Stability AI, 2022",
+    },
     "pickscore": {
-        "name": "Pick-a-Pic v1 and v2", "licence": "none stated on the cards (the code is MIT)", "home": "https://huggingface.co/datasets/yuvalkirstain/pickapic_v2_no_images",
-        "note": "whether the texts may be passed on is unclear: process them at run time, do not publish the file; holds prompts unfit for work",
-        "citation": "Kirstain et al., Pick-a-Pic: An Open Dataset of User Preferences for Text-to-Image Generation, NeurIPS 2023, arXiv:2305.01569"},
+        "name": "Pick-a-Pic v1 and v2",
+        "licence": "none stated on the cards (the code is MIT)",
+        "home": "https://huggingface.co/datasets/yuvalkirstain/pickapic_v2_no_images",
+        "note": "whether the texts may be passed on is unclear: process them at run time, do not publish the file; "
+        "holds prompts unfit for work",
+        "citation": "Kirstain et al., Pick-a-Pic: An Open Dataset of User Preferences for Text-to-Image Generation, NeurIPS 2023, "
+        "arXiv:2305.01569",
+    },
     "HPDv2": {
-        "name": "Human Preference Dataset v2, benchmark prompts", "licence": "Apache-2.0", "home": "https://huggingface.co/datasets/ymhao/HPDv2",
+        "name": "Human Preference Dataset v2, benchmark prompts",
+        "licence": "Apache-2.0",
+        "home": "https://huggingface.co/datasets/ymhao/HPDv2",
         "note": "DiffusionDB prompts rewritten by ChatGPT, and COCO captions (CC-BY-4.0)",
-        "citation": "Wu et al., Human Preference Score v2, 2023, arXiv:2306.09341"},
+        "citation": "Wu et al., Human Preference Score v2, 2023, arXiv:2306.09341",
+    },
     "gecko": {
-        "name": "Gecko benchmark", "licence": "CC-BY-4.0", "home": "https://github.com/google-deepmind/gecko_benchmark_t2i",
-        "note": "a validation set: keep it out of training; its posescript rows are CC-BY-NC-SA-4.0, its whoops rows must not be trained on (--trainable leaves both out)",
-        "citation": "Wiles et al., Revisiting Text-to-Image Evaluation with Gecko, ICLR 2025, arXiv:2404.16820"},
+        "name": "Gecko benchmark",
+        "licence": "CC-BY-4.0",
+        "home": "https://github.com/google-deepmind/gecko_benchmark_t2i",
+        "note": "a validation set: keep it out of training; its posescript rows are CC-BY-NC-SA-4.0, its whoops rows "
+        "must not be trained on (--trainable leaves both out)",
+        "citation": "Wiles et al., Revisiting Text-to-Image Evaluation with Gecko, ICLR 2025, arXiv:2404.16820",
+    },
 }
 
 
@@ -62,7 +82,9 @@ def web_file(url):
     import requests
     from tqdm import tqdm
 
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prompt_sources" / hashlib.sha256(url.encode()).hexdigest()[:12]
+    folder = (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prompt_sources" / hashlib.sha256(url.encode()).hexdigest()[:12]
+    )
     path, part = folder / url.rsplit("/", 1)[-1], folder / "part"
     if path.exists():
         return path
@@ -78,7 +100,9 @@ def web_file(url):
                     answer.raise_for_status()
                     resumed = have if answer.status_code == 206 else 0
                     total = int(answer.headers.get("Content-Length", 0)) + resumed
-                    with open(part, "ab" if resumed else "wb") as file, tqdm(total=total, initial=resumed, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
+                    with open(part, "ab" if resumed else "wb") as file, tqdm(
+                        total=total, initial=resumed, unit="B", unit_scale=True, desc=path.name, disable=None
+                    ) as bar:
                         for block in answer.iter_content(1 << 13):
                             file.write(block)
                             bar.update(len(block))
@@ -100,7 +124,9 @@ def web_file(url):
 
 def fetch_by_hand(what, files, error):
     reason = " ".join(str(error).split())[:160] or type(error).__name__
-    raise SystemExit(f"{Path(sys.argv[0]).stem}: cannot fetch {what} ({reason}); fetch {files} where there is a network and pass it with --input")
+    raise SystemExit(
+        f"{Path(sys.argv[0]).stem}: cannot fetch {what} ({reason}); fetch {files} where there is a network and pass it with --input"
+    )
 
 
 def parquet_column(path, column):

@@ -6,8 +6,8 @@ The reference for the brackets is the grammar of AUTOMATIC1111's WebUI.
 import re
 
 NUMBER = r"-?(?:\d+(?:\.\d+)?|\.\d+)"
-FLAGS = ("ar aspect v version q quality s stylize stylise seed sameseed chaos c iw niji tile test testp creative uplight upbeta uplight hd w h stop style "
-         "repeat r weird video fast relax turbo sref cref cw sw sv profile p draft raw beta upanime wallpaper vibe mp fp").split()
+FLAGS = """ar aspect v version q quality s stylize stylise seed sameseed chaos c iw niji tile test testp creative uplight hd w h stop
+    style repeat r weird video fast relax turbo sref cref cw sw sv profile p draft raw beta upanime wallpaper vibe mp fp""".split()
 FLAG = "(?:" + "|".join(sorted(FLAGS, key=len, reverse=True)) + ")"
 VALUE = rf"(?:[ =]*{NUMBER}(?:[:x/]{NUMBER})?(?![\w:])|[ =]+(?:raw|cute|expressive|scenic|original|random|4[abc])\b)"
 

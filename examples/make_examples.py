@@ -2,7 +2,8 @@
 
     python examples/make_examples.py            # rewrites examples/{image_reward,sac,pickscore,hpdv2,gecko}/ and examples/shapes.json
 
-Prompts in the tiny model's grammar stand beside ordinary ones, with the dirt that the real files have: one row an image (so prompts repeat),
+Prompts in the tiny model's grammar stand beside ordinary ones, with the dirt that the real files have: one row an image (so prompts
+repeat),
 tokenised spacing, chat debris, mojibake, generator syntax, a prompt the filters drop, one that is also in the validation set.
 The same bytes on every run with the same pyarrow and SQLite.
 """
@@ -47,9 +48,11 @@ PICKSCORE = ["a yellow square to the right of a red triangle on a black backgrou
              "/imagine prompt: a paper boat on a puddle \u2014ar 3:2", "https://example.org/cat.png a cat in the style of this picture",
              "an owl made of gears\nNegative prompt: blurry, low quality\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42",
              "A  portrait of a   violinist\u00a0on stage, \u201cspotlight\u201d", "salt &amp; pepper shakers shaking hands",
-             "a family \U0001F468\u200d\U0001F469\u200d\U0001F467 having a picnic", "\u0437\u0438\u043c\u043d\u0438\u0439 \u043b\u0435\u0441 \u043d\u043e\u0447\u044c\u044e",
+             "a family \U0001F468\u200d\U0001F469\u200d\U0001F467 having a picnic",
+             "\u0437\u0438\u043c\u043d\u0438\u0439 \u043b\u0435\u0441 \u043d\u043e\u0447\u044c\u044e",
              "a naked woman lying on a bed, nsfw", "dog", "Zwei Hunde spielen im Garten hinter dem alten Haus",
-             "a portrait of a queen, highly detailed, artstation, sharp focus, 8k", "a portrait of a toad, highly detailed, artstation, sharp focus, 8k",
+             "a portrait of a queen, highly detailed, artstation, sharp focus, 8k",
+             "a portrait of a toad, highly detailed, artstation, sharp focus, 8k",
              "a bicycle parked outside a bakery"]
 PICKSCORE_LATER = ["a snail carrying a tiny greenhouse on its back, macro photograph",
                    "a snail carrying a tiny greenhouse on its back, macro photograph, soft light", "a blue square on a white background"]
@@ -64,7 +67,8 @@ HPDV2 = {
     "paintings": ["a green triangle to the left of a yellow square on a white background",
                   "A still life with pears in the style of Simon St\u00e5lenhag.", "A painting of a windmill by Vel\u00c3\u00a1zquez.",
                   "A lemon wearing sunglasses on the pier.", "A lemon wearing sunglasses on the pier."],
-    "photo": ["a black square on a yellow background ", " Two people walk a dog past a red  telephone box", "A plate of noodles next to a glass of tea. ",
+    "photo": ["a black square on a yellow background ", " Two people walk a dog past a red  telephone box",
+              "A plate of noodles next to a glass of tea. ",
               "A man rides a wave on a yellow surfboard", "A lemon wearing sunglasses on the pier."],
 }
 DRAWBENCH = ["A drawing prompt that must never be read: it belongs to a validation set."]
@@ -113,10 +117,11 @@ def image_reward(rng):
         for number, prompt in enumerate(prompts):
             amount = rng.randint(4, 9)
             for rank in range(1, amount + 1):
-                rows.append({"image_path": f"images/{split}/{split}_1/{rng.getrandbits(128):032x}.webp", "prompt_id": f"{number:06d}-{rng.randrange(9999):04d}",
-                             "prompt": prompt, "classification": rng.choice(["People", "Outdoor Scenes", "Arts"]), "image_amount_in_total": amount,
-                             "rank": rank, "overall_rating": rng.randint(1, 7), "image_text_alignment_rating": rng.randint(1, 7),
-                             "fidelity_rating": rng.randint(1, 7)})
+                rows.append({"image_path": f"images/{split}/{split}_1/{rng.getrandbits(128):032x}.webp",
+                             "prompt_id": f"{number:06d}-{rng.randrange(9999):04d}",
+                             "prompt": prompt, "classification": rng.choice(["People", "Outdoor Scenes", "Arts"]),
+                             "image_amount_in_total": amount, "rank": rank, "overall_rating": rng.randint(1, 7),
+                             "image_text_alignment_rating": rng.randint(1, 7), "fidelity_rating": rng.randint(1, 7)})
         pq.write_table(pa.Table.from_pylist(rows), written("image_reward", f"metadata-{split}.parquet"), compression="zstd")
 
 
@@ -128,7 +133,8 @@ def sac(rng):
     database.executescript("""
         CREATE TABLE survey (id INTEGER, qid INTEGER, rating INTEGER, PRIMARY KEY(id, qid));
         CREATE TABLE generations (id INTEGER PRIMARY KEY, sid INTEGER, method INTEGER, prompt TEXT, verified INTEGER);
-        CREATE TABLE images (id INTEGER PRIMARY KEY AUTOINCREMENT, gid INTEGER, idx INTEGER, FOREIGN KEY(gid) REFERENCES generations(id), UNIQUE(gid, idx));
+        CREATE TABLE images (id INTEGER PRIMARY KEY AUTOINCREMENT, gid INTEGER, idx INTEGER,
+            FOREIGN KEY(gid) REFERENCES generations(id), UNIQUE(gid, idx));
         CREATE TABLE paths (iid INTEGER, path TEXT, FOREIGN KEY(iid) REFERENCES images(id));
         CREATE TABLE ratings (sid INTEGER, iid INTEGER, rating INTEGER, verified INTEGER, FOREIGN KEY(iid) REFERENCES images(id));
         CREATE TABLE upscales (iid INTEGER PRIMARY KEY, method INTEGER, FOREIGN KEY(iid) REFERENCES images(id));""")
@@ -150,7 +156,8 @@ def pickscore(rng):
 
     text, number = pa.string(), pa.int64()
     schema = pa.schema([("are_different", pa.bool_()), ("best_image_uid", text), ("caption", text), ("created_at", pa.timestamp("ns")),
-                        ("has_label", pa.bool_()), ("image_0_uid", text), ("image_0_url", text), ("image_1_uid", text), ("image_1_url", text),
+                        ("has_label", pa.bool_()), ("image_0_uid", text), ("image_0_url", text), ("image_1_uid", text),
+                        ("image_1_url", text),
                         ("label_0", pa.float64()), ("label_1", pa.float64()), ("model_0", text), ("model_1", text), ("ranking_id", number),
                         ("user_id", number), ("num_example_per_prompt", number), ("__index_level_0__", number)])
 
@@ -162,9 +169,9 @@ def pickscore(rng):
                 uids = [f"{rng.getrandbits(128):032x}" for _ in range(2)]
                 urls = [f"https://example.org/{uid}.png" for uid in uids]
                 win = rng.choice([0.0, 0.5, 1.0])
-                rows.append((True, uids[win == 0.0], prompt, datetime(2023, 1, 1) + timedelta(hours=len(rows)), win != 0.5, uids[0], urls[0], uids[1],
-                             urls[1], win, 1 - win, "stabilityai/stable-diffusion-2-1", "dreamlike-art/dreamlike-photoreal-2.0", len(rows),
-                             rng.randrange(5000), repeats, len(rows)))
+                rows.append((True, uids[win == 0.0], prompt, datetime(2023, 1, 1) + timedelta(hours=len(rows)), win != 0.5, uids[0],
+                             urls[0], uids[1], urls[1], win, 1 - win, "stabilityai/stable-diffusion-2-1",
+                             "dreamlike-art/dreamlike-photoreal-2.0", len(rows), rng.randrange(5000), repeats, len(rows)))
         columns = [pa.array(column, field.type) for column, field in zip(zip(*rows), schema)]
         pq.write_table(pa.Table.from_arrays(columns, schema=schema), written("pickscore", name), compression="zstd")
 

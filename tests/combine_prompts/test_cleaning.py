@@ -72,13 +72,21 @@ CHANGED = {
     "a hall, BREAK, a door": "a hall, a door",
 }
 UNCHANGED = [
-    "4 knights", "4 knights riding, 2 friends, 8 legs", "unreal engine 5 rendered", "1 2 3 4 5 6 7", "1 2 3", "GTA 5 4k ultra", "8 bit art", "35 mm film", "8k, 3d, 4d",
-    "Stålenhag", "Simon Stålenhag, Pokémon, Velázquez, Embaú, »quoted«", "зимний лес", "猫と犬", "naïve café", "d & d, b & w", "AT&T, b&w;", "&copycat", "fish & chips",
-    "oil painting - kawaii portrait", "a cat - a dog", "vases - set of three", "cat in - front of", "pig - cat - hybrid", "masterpiece, - h 704", "half-eaten, well--known", "wait -- what",
-    "a dash \u2014 so be it", "a man \u2014 with hat", "#sea #morning", "@artist", "((dark forest)), [fog]", "(16:9), (John 3:16), (a:b)", "at 12:30, 3:35 pm", "16:9",
-    "smile :) and (-: and :3", "a | b", "std::vector", "title: subtitle", "magic: the gathering", "10,000 leagues, 1,5", "v. 1.2, no. 3. 5 cats", "0.5 x 0.25",
-    "a prison break poster, BREAK dance", "positive prompts", "the steps: up and down", "a < b > c", "<3 love", "\U0001f468\u200d\U0001f469\u200d\U0001f467 picnic", "\u2764\ufe0f on fire",
-    "\u0646\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0915\u094d\u200d\u0937", "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f flag", "1\ufe0f\u20e3 first",
+    "4 knights", "4 knights riding, 2 friends, 8 legs", "unreal engine 5 rendered", "1 2 3 4 5 6 7", "1 2 3", "GTA 5 4k ultra",
+    "8 bit art", "35 mm film", "8k, 3d, 4d",
+    "Stålenhag", "Simon Stålenhag, Pokémon, Velázquez, Embaú, »quoted«", "зимний лес", "猫と犬", "naïve café",
+    "d & d, b & w", "AT&T, b&w;",
+    "&copycat", "fish & chips",
+    "oil painting - kawaii portrait", "a cat - a dog", "vases - set of three", "cat in - front of", "pig - cat - hybrid",
+    "masterpiece, - h 704", "half-eaten, well--known", "wait -- what",
+    "a dash \u2014 so be it", "a man \u2014 with hat", "#sea #morning", "@artist", "((dark forest)), [fog]", "(16:9), (John 3:16), (a:b)",
+    "at 12:30, 3:35 pm", "16:9",
+    "smile :) and (-: and :3", "a | b", "std::vector", "title: subtitle", "magic: the gathering", "10,000 leagues, 1,5",
+    "v. 1.2, no. 3. 5 cats", "0.5 x 0.25",
+    "a prison break poster, BREAK dance", "positive prompts", "the steps: up and down", "a < b > c", "<3 love",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467 picnic", "\u2764\ufe0f on fire",
+    "\u0646\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0915\u094d\u200d\u0937",
+    "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f flag", "1\ufe0f\u20e3 first",
     '"The Joy" by Shaun Tan', "the big ben clock tower", "23-56-890 / 98-87-872",
 ]
 
@@ -106,14 +114,28 @@ def test_undecodable_characters_drop_the_prompt():
     assert clean_row("  ")[1] == "empty" and clean_row("\U0001f98a")[1] is None
 
 
-PIECES = st.sampled_from([*CHANGED, *UNCHANGED, " ", ",", "(", ")", ":", "::", " - ", "--", "\u2014", "ar", "&", "&amp;", "amp;", "#", "lt;", ";", "<", ">", "lora", "1", " 2", "k", "s", ".", "/",
-                          "f", "\u200d", "\ufe0f", "\U0001f468", "\u0301", "\u00c3\u00a9", "BREAK", "http://", "Steps: 1,", "Sampler", "\n", "\n\n", "\x85", "\x00"])
-ANY = st.one_of(st.text(), st.text(st.characters()), st.lists(PIECES, max_size=12).map("".join), st.lists(st.one_of(PIECES, st.text(max_size=3)), max_size=8).map(" ".join))
+PIECES = st.sampled_from([*CHANGED, *UNCHANGED, " ", ",", "(", ")", ":", "::", " - ", "--", "\u2014", "ar", "&", "&amp;", "amp;", "#",
+"lt;", ";", "<", ">", "lora", "1", " 2", "k", "s", ".", "/",
+                          "f", "\u200d", "\ufe0f", "\U0001f468", "\u0301", "\u00c3\u00a9", "BREAK", "http://", "Steps: 1,", "Sampler",
+                          "\n", "\n\n", "\x85", "\x00"])
+ANY = st.one_of(st.text(), st.text(st.characters()), st.lists(PIECES, max_size=12).map("".join),
+                st.lists(st.one_of(PIECES, st.text(max_size=3)), max_size=8).map(" ".join))
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(ANY, st.booleans())
 def test_cleaning_twice_changes_nothing_more(text, ascii):
+    holds(text, ascii)
+
+
+@pytest.mark.soak
+@settings(max_examples=100_000, deadline=None)
+@given(ANY, st.booleans())
+def test_cleaning_twice_changes_nothing_more_soak(text, ascii):
+    holds(text, ascii)
+
+
+def holds(text, ascii):
     once = clean(text, ascii)[0]
     assert clean(once, ascii) == (once, [])
     assert not any(unicodedata.category(c) in ("Cc", "Cs") for c in once)
@@ -121,7 +143,7 @@ def test_cleaning_twice_changes_nothing_more(text, ascii):
     assert not ascii or once.isascii() or "\ufffd" in once
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(ANY)
 def test_spacing_moves_blanks_only(text):
     def signs(text):
@@ -132,7 +154,7 @@ def test_spacing_moves_blanks_only(text):
 
 
 @settings(max_examples=500, deadline=None)
-@given(st.lists(st.sampled_from("a fox 4 knights 1980s (dark) café 16:9 sci-fi owl's wood, painting, #sea it".split()), max_size=12).map(" ".join))
+@given(st.lists(st.sampled_from("a fox 4 knights 1980s (dark) café 16:9 sci-fi owl's wood, painting, #sea".split()), max_size=9).map(" ".join))
 def test_plain_prompts_lose_nothing(text):
     assert clean(text) == (text, []) or clean(text)[0].replace(" ", "") == text.replace(" ", "")
     assert syntax.strip(text)[0].strip(",") == text.strip().strip(",")

@@ -16,7 +16,8 @@ EXAMPLES = ROOT / "examples"
 
 
 class FakeHub(http.server.BaseHTTPRequestHandler):
-    """Speaks the part of the hub's protocol that huggingface_hub uses for a data set, and serves plain files; files: {(repo, revision, name): bytes}."""
+    """Speaks the part of the hub's protocol that huggingface_hub uses for a data set, and serves plain files; files: {(repo, revision,
+    name): bytes}."""
 
     protocol_version = "HTTP/1.1"
     files, tear, asked = {}, 0, []
@@ -49,7 +50,7 @@ class FakeHub(http.server.BaseHTTPRequestHandler):
         if self.command == "GET":
             if type(self).tear and len(data) > 1000:  # the connection breaks half-way
                 type(self).tear -= 1
-                self.wfile.write(data[:len(data) // 2])
+                self.wfile.write(data[: len(data) // 2])
                 self.close_connection = True
                 return
             self.wfile.write(data)
@@ -69,23 +70,42 @@ def hub():
 
 
 def run(tmp_path, endpoint, script, *options, status=0):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_") and k.lower() not in ("http_proxy", "https_proxy", "all_proxy")}
-    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "XDG_CACHE_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith("HF_") and k.lower() not in ("http_proxy", "https_proxy", "all_proxy")
+    }
+    environment |= {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(tmp_path / "hf"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "HF_HUB_DISABLE_XET": "1",
+    }
     output = tmp_path / "out.json"
-    ended = subprocess.run([sys.executable, ROOT / "combine_prompts" / f"{script}.py", "--output", output, *options], env=environment, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(
+        [sys.executable, ROOT / "combine_prompts" / f"{script}.py", "--output", output, *options],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert ended.returncode == status and "Traceback" not in ended.stderr, ended.stdout + ended.stderr
     return ended, json.loads(output.read_text()) if output.exists() else None
 
 
 def local(tmp_path, script, folder, *options):
     output = tmp_path / "local.json"
-    subprocess.run([sys.executable, ROOT / "combine_prompts" / f"{script}.py", "--input", EXAMPLES / folder, "--output", output, *options], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, ROOT / "combine_prompts" / f"{script}.py", "--input", EXAMPLES / folder, "--output", output, *options],
+        check=True,
+        capture_output=True,
+    )
     return json.loads(output.read_text())
 
 
 def test_image_reward_from_the_hub(tmp_path, hub):
     repo = "zai-org/ImageRewardDB"
-    FakeHub.files = {(repo, "main", path.name): path.read_bytes() for path in (EXAMPLES / "image_reward").iterdir()} | {(repo, "main", "images/train/train_1.zip"): b"never asked for"}
+    FakeHub.files = {(repo, "main", path.name): path.read_bytes() for path in (EXAMPLES / "image_reward").iterdir()} | {
+        (repo, "main", "images/train/train_1.zip"): b"never asked for"
+    }
     _, prompts = run(tmp_path, hub, "process_image_reward")
     assert prompts == local(tmp_path, "process_image_reward", "image_reward")
     assert not any("zip" in path for _, path, _ in FakeHub.asked)
@@ -105,19 +125,28 @@ def test_pickscore_takes_both_versions_and_no_unique_splits(tmp_path, hub):
     data = {path.name: path.read_bytes() for path in (EXAMPLES / "pickscore").iterdir()}
     for version in ("v1", "v2"):
         for split in ("train", "validation", "test"):
-            mine = next((data[name] for name in data if name.startswith(f"pickapic_{version}_{split}")), data["pickapic_v1_test-00000-of-00001.parquet"])
+            mine = next(
+                (data[name] for name in data if name.startswith(f"pickapic_{version}_{split}")),
+                data["pickapic_v1_test-00000-of-00001.parquet"],
+            )
             FakeHub.files[f"yuvalkirstain/pickapic_{version}_no_images", "main", f"data/{split}-00000-of-00001-0a.parquet"] = mine
-        FakeHub.files[f"yuvalkirstain/pickapic_{version}_no_images", "main", "data/test_unique-00000-of-00001-0b.parquet"] = b"never asked for"
+        FakeHub.files[f"yuvalkirstain/pickapic_{version}_no_images", "main", "data/test_unique-00000-of-00001-0b.parquet"] = (
+            b"never asked for"
+        )
     _, prompts = run(tmp_path, hub, "process_pickscore")
     assert set(prompts) == set(local(tmp_path, "process_pickscore", "pickscore"))
     assert not any("unique" in path for _, path, _ in FakeHub.asked)
 
 
-@pytest.mark.parametrize("script, name, folder", [("process_sac", "sac_public_2022_06_29.sqlite", "sac"), ("process_gecko", "prompts.csv", "gecko")])
+@pytest.mark.parametrize(
+    "script, name, folder", [("process_sac", "sac_public_2022_06_29.sqlite", "sac"), ("process_gecko", "prompts.csv", "gecko")]
+)
 def test_plain_file_torn_and_resumed(tmp_path, hub, script, name, folder):
     data = (EXAMPLES / folder / name).read_bytes()
     if name.endswith(".csv"):
-        data += b"".join(b"%d,tifa_1,a fox on hill number %d,Gecko(R),%d,True,True,True,True,True,True\n" % (i, i, i) for i in range(11, 1000))
+        data += b"".join(
+            b"%d,tifa_1,a fox on hill number %d,Gecko(R),%d,True,True,True,True,True,True\n" % (i, i, i) for i in range(11, 1000)
+        )
     FakeHub.files = {("raw", "abc", name): data}
     FakeHub.tear = 2
     _, prompts = run(tmp_path, "http://127.0.0.1:9", script, "--url", f"{hub}/raw/{{revision}}/{name}", "--revision", "abc")
@@ -129,8 +158,16 @@ def test_plain_file_torn_and_resumed(tmp_path, hub, script, name, folder):
     assert len(FakeHub.asked) == 3  # cached
 
 
-@pytest.mark.parametrize("script, says", [("process_image_reward", "metadata-train.parquet"), ("process_pickscore", "data/train-0*.parquet"), ("process_hpdv2", "benchmark/anime.json"),
-                                          ("process_sac", "sac_public_2022_06_29.sqlite"), ("process_gecko", "prompts.csv")])
+@pytest.mark.parametrize(
+    "script, says",
+    [
+        ("process_image_reward", "metadata-train.parquet"),
+        ("process_pickscore", "data/train-0*.parquet"),
+        ("process_hpdv2", "benchmark/anime.json"),
+        ("process_sac", "sac_public_2022_06_29.sqlite"),
+        ("process_gecko", "prompts.csv"),
+    ],
+)
 def test_without_network(tmp_path, script, says):
     url = ["--url", "http://127.0.0.1:9/raw/main/" + says] if script in ("process_sac", "process_gecko") else []
     ended, prompts = run(tmp_path, "http://127.0.0.1:9", script, *url, status=1)

@@ -13,32 +13,58 @@ import near_duplicates
 from prompts import fold
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-TAIL = ", intricate, highly detailed, digital painting, artstation, concept art, smooth, sharp focus, illustration, art by a famous painter, 8k, trending, soft light"
+TAIL = (
+    ", intricate, highly detailed, digital painting, artstation, concept art, smooth, sharp focus, illustration, art by a famous painter, "
+    "8k, trending, soft light"
+)
 
 
 def find(prompts):
     return near_duplicates.find(prompts, [fold(prompt) for prompt in prompts])
 
 
-@pytest.mark.parametrize("a, b", [
-    ("a lighthouse on a cliff in a storm with tall waves, oil painting", "A lighthouse on a cliff in a storm with tall waves, oil painting, trending"),
-    ("a road next to warehouses and a hill behind it with a radio tower on top", "a road next to warehouses and a hill behind it with a radio tower on top, red tint"),
-    ("portrait of a queen" + TAIL * 2, "a portrait of the queens" + TAIL * 2), ("an old lighthouse" + TAIL, "an old lighthose" + TAIL),
-    ("Artistic depiction of ghosts and the paranormal", "An artistic depiction of ghosts and the paranormal"),
-])
+@pytest.mark.parametrize(
+    "a, b",
+    [
+        (
+            "a lighthouse on a cliff in a storm with tall waves, oil painting",
+            "A lighthouse on a cliff in a storm with tall waves, oil painting, trending",
+        ),
+        (
+            "a road next to warehouses and a hill behind it with a radio tower on top",
+            "a road next to warehouses and a hill behind it with a radio tower on top, red tint",
+        ),
+        ("portrait of a queen" + TAIL * 2, "a portrait of the queens" + TAIL * 2),
+        ("an old lighthouse" + TAIL, "an old lighthose" + TAIL),
+        ("Artistic depiction of ghosts and the paranormal", "An artistic depiction of ghosts and the paranormal"),
+    ],
+)
 def test_twins(a, b):
     assert set(find([a, "something else entirely, in blue", b])) == {2} and find([b, a])[1][0] == 0
 
 
-@pytest.mark.parametrize("a, b", [
-    ("portrait of a queen" + TAIL, "portrait of a toad" + TAIL),
-    ("beautiful evil fantasy character" + TAIL + ", cyborg", "beautiful evil fantasy character" + TAIL + ", demon"),
-    ("portrait of a symmetrical girl with long flowing hair, blue" + TAIL, "portrait of a symmetrical girl with long flowing hair, red" + TAIL),
-    ("\U0001f34e\U0001f333, style artstation, octane render, unreal engine", "\U0001f6a2\U0001f409, style artstation, octane render, unreal engine"),
-    ("a red circle above a blue square on a green background", "a blue square above a red circle on a green background"),
-    ("two red cups on a large wooden table in the old kitchen" + TAIL, "three red cups on a large wooden table in the old kitchen" + TAIL),
-    ("a fox", "a hare"), ("a dragon reading a book" + TAIL, "a dragon reading a book"),
-])
+@pytest.mark.parametrize(
+    "a, b",
+    [
+        ("portrait of a queen" + TAIL, "portrait of a toad" + TAIL),
+        ("beautiful evil fantasy character" + TAIL + ", cyborg", "beautiful evil fantasy character" + TAIL + ", demon"),
+        (
+            "portrait of a symmetrical girl with long flowing hair, blue" + TAIL,
+            "portrait of a symmetrical girl with long flowing hair, red" + TAIL,
+        ),
+        (
+            "\U0001f34e\U0001f333, style artstation, octane render, unreal engine",
+            "\U0001f6a2\U0001f409, style artstation, octane render, unreal engine",
+        ),
+        ("a red circle above a blue square on a green background", "a blue square above a red circle on a green background"),
+        (
+            "two red cups on a large wooden table in the old kitchen" + TAIL,
+            "three red cups on a large wooden table in the old kitchen" + TAIL,
+        ),
+        ("a fox", "a hare"),
+        ("a dragon reading a book" + TAIL, "a dragon reading a book"),
+    ],
+)
 def test_no_twins(a, b):
     assert find([a, b]) == {}
 
@@ -54,7 +80,10 @@ WORDS = [f"{a}{b}" for a in ("fox", "cliff", "storm", "tall", "wave", "lamp", "k
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.lists(st.sampled_from(WORDS), min_size=8, max_size=20).map(" ".join), min_size=2, max_size=30, unique=True), st.randoms(use_true_random=False))
+@given(
+    st.lists(st.lists(st.sampled_from(WORDS), min_size=8, max_size=20).map(" ".join), min_size=2, max_size=30, unique=True),
+    st.randoms(use_true_random=False),
+)
 def test_every_twin_is_one_and_order_decides_nothing_else(prompts, rng):
     prompts += [f"{prompt} {rng.choice(WORDS)}" for prompt in prompts[:5]]
     for position, (first, similar) in find(prompts).items():
@@ -75,7 +104,7 @@ def test_bands_find_what_datasketch_finds():
         other[-int(rng.integers(1, 4))] = "changed"
         pairs.append((" ".join(words), " ".join(other)))
     flat = [text for pair in pairs for text in pair]
-    keys, _ = near_duplicates.sketches(*near_duplicates.hashes(flat))
+    keys, _ = near_duplicates.sketches(flat)
     ours = [bool((keys[2 * i] == keys[2 * i + 1]).any()) for i in range(len(pairs))]
     lsh = MinHashLSH(num_perm=126, params=(near_duplicates.BANDS, near_duplicates.ROWS))
     theirs = []
@@ -93,9 +122,14 @@ def test_bands_find_what_datasketch_finds():
 
 
 def test_sketches_do_not_depend_on_the_process():
-    code = (f"import sys; sys.path.insert(0, {str(ROOT / 'combine_prompts')!r}); import near_duplicates as n; "
-            "print(n.sketches(*n.hashes(['a red fox in the snow at dawn', 'b', '']))[0][:, :3].tolist())")
-    seen = {subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout for seed in ("1", "2")}
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'combine_prompts')!r}); import near_duplicates as n; "
+        "print(n.sketches(['a red fox in the snow at dawn', 'b', ''])[0][:, :3].tolist())"
+    )
+    seen = {
+        subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout
+        for seed in ("1", "2")
+    }
     assert len(seen) == 1
 
 

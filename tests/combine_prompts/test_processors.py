@@ -19,27 +19,37 @@ SOURCES = {"image_reward": "image_reward", "sac": "sac", "pickscore": "pickscore
 
 
 def run(script, *options, status=0):
-    ended = subprocess.run([sys.executable, ROOT / "combine_prompts" / f"{script}.py", *map(str, options)], capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(
+        [sys.executable, ROOT / "combine_prompts" / f"{script}.py", *map(str, options)], capture_output=True, text=True, timeout=120
+    )
     assert ended.returncode == status, ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
     return ended
 
 
 def process(source, input, output, *options, status=0):
-    ended = run(f"process_{source}", "--input", *(input if isinstance(input, list) else [input]), "--output", output, *options, status=status)
+    ended = run(
+        f"process_{source}", "--input", *(input if isinstance(input, list) else [input]), "--output", output, *options, status=status
+    )
     return ended, json.loads(output.read_text()) if output.exists() else None
 
 
 def counts(ended):
     """The printed table as a dict."""
-    return {line.strip().rsplit(None, 1)[0].strip(): int(line.rsplit(None, 1)[1].replace(",", "")) for line in ended.stdout.splitlines() if line.startswith("  ")}
+    return {
+        line.strip().rsplit(None, 1)[0].strip(): int(line.rsplit(None, 1)[1].replace(",", ""))
+        for line in ended.stdout.splitlines()
+        if line.startswith("  ")
+    }
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_examples(source, tmp_path):
     ended, prompts = process(source, ROOT / "examples" / source, tmp_path / "one.json")
     table = counts(ended)
-    assert table["read"] == table["kept"] + sum(n for name, n in table.items() if name.startswith("dropped")) and table["kept"] == len(prompts)
+    assert table["read"] == table["kept"] + sum(n for name, n in table.items() if name.startswith("dropped")) and table["kept"] == len(
+        prompts
+    )
     assert len(set(prompts)) == len(prompts) and all(prompt == prompt.strip() and "  " not in prompt for prompt in prompts)
     process(source, ROOT / "examples" / source, tmp_path / "two.json")
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
@@ -96,23 +106,53 @@ def test_sac_takes_the_order_of_the_ids(tmp_path):
 def test_hpdv2_never_reads_drawbench(tmp_path):
     _, prompts = process("hpdv2", ROOT / "examples" / "hpdv2", tmp_path / "out.json")
     assert not any("validation set" in prompt for prompt in prompts)
-    named, _ = process("hpdv2", [ROOT / "examples" / "hpdv2" / "drawbench.json", ROOT / "examples" / "hpdv2" / "photo.json"], tmp_path / "named.json", status=3)
+    named, _ = process(
+        "hpdv2",
+        [ROOT / "examples" / "hpdv2" / "drawbench.json", ROOT / "examples" / "hpdv2" / "photo.json"],
+        tmp_path / "named.json",
+        status=3,
+    )
     assert "drawbench.json: not read" in named.stderr and "validation set" not in (tmp_path / "named.json").read_text()
 
 
-@pytest.mark.parametrize("raw, repaired", [
-    ('"A fox in a hat."', "A fox in a hat."), ("The image depicts a fox.", "A fox."), ("The image is of a cave.", "A cave."), ("The image is an oil painting.", "An oil painting."),
-    ("of a pug in a hat.", "A pug in a hat."), ("features the popular character.", "The popular character."), ("Image description, a fox.", "A fox."),
-    ("One sentence description, The image features a fox.", "A fox."), (".\n\nA full shot of a maid.", "A full shot of a maid."),
-    ("portrait. \n\nThe description without modifiers, a fox with horns.", "A fox with horns."), ('of symbols in a library. \n\n"A book of magic lies open."', "A book of magic lies open."),
-    ("A sunken temple lit by jellyfish. \n\nThe description without modifiers, a temple.", "A sunken temple lit by jellyfish."), ("There is no picture or image sorry sorry", None),
-])
+@pytest.mark.parametrize(
+    "raw, repaired",
+    [
+        ('"A fox in a hat."', "A fox in a hat."),
+        ("The image depicts a fox.", "A fox."),
+        ("The image is of a cave.", "A cave."),
+        ("The image is an oil painting.", "An oil painting."),
+        ("of a pug in a hat.", "A pug in a hat."),
+        ("features the popular character.", "The popular character."),
+        ("Image description, a fox.", "A fox."),
+        ("One sentence description, The image features a fox.", "A fox."),
+        (".\n\nA full shot of a maid.", "A full shot of a maid."),
+        ("portrait. \n\nThe description without modifiers, a fox with horns.", "A fox with horns."),
+        ('of symbols in a library. \n\n"A book of magic lies open."', "A book of magic lies open."),
+        ("A sunken temple lit by jellyfish. \n\nThe description without modifiers, a temple.", "A sunken temple lit by jellyfish."),
+        ("There is no picture or image sorry sorry", None),
+    ],
+)
 def test_hpdv2_chat_debris(raw, repaired):
     assert process_hpdv2.repair(raw)[0] == repaired and process_hpdv2.repair(raw)[1].startswith("chat: ")
 
 
-@pytest.mark.parametrize("text", ['"The Joy" by Shaun Tan', '"The End" artwork, "second" part', "The image is iridescent, like oil.", "The image features a samurai and is painted in ink.",
-                                  "An image of a fox.", "A photo of a cat", "a tiled bathroom with a sink ", "There is a cyclist.", "this is a bench", "A man.\n", "offshore rig"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"The Joy" by Shaun Tan',
+        '"The End" artwork, "second" part',
+        "The image is iridescent, like oil.",
+        "The image features a samurai and is painted in ink.",
+        "An image of a fox.",
+        "A photo of a cat",
+        "a tiled bathroom with a sink ",
+        "There is a cyclist.",
+        "this is a bench",
+        "A man.\n",
+        "offshore rig",
+    ],
+)
 def test_hpdv2_what_is_no_debris(text):
     assert process_hpdv2.repair(text) == (text, None)
 
@@ -144,16 +184,28 @@ def broken(tmp_path, source, path, *says, others=None):
 
 def test_truncated_parquet(tmp_path):
     whole = (ROOT / "examples" / "image_reward" / "metadata-train.parquet").read_bytes()
-    (tmp_path / "metadata-train.parquet").write_bytes(whole[:len(whole) // 2])
-    broken(tmp_path, "image_reward", tmp_path / "metadata-train.parquet", "cannot be read", others=ROOT / "examples" / "image_reward" / "metadata-test.parquet")
+    (tmp_path / "metadata-train.parquet").write_bytes(whole[: len(whole) // 2])
+    broken(
+        tmp_path,
+        "image_reward",
+        tmp_path / "metadata-train.parquet",
+        "cannot be read",
+        others=ROOT / "examples" / "image_reward" / "metadata-test.parquet",
+    )
 
 
 def test_parquet_torn_in_a_later_row_group(tmp_path):
     path = tmp_path / "train-0.parquet"
-    pq.write_table(pa.table({"caption": [f"a prompt with number {i}" for i in range(60_000)]}), path, row_group_size=30_000, compression="zstd", use_dictionary=False)
+    pq.write_table(
+        pa.table({"caption": [f"a prompt with number {i}" for i in range(60_000)]}),
+        path,
+        row_group_size=30_000,
+        compression="zstd",
+        use_dictionary=False,
+    )
     data = bytearray(path.read_bytes())
     middle = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
-    data[middle:middle + 400] = b"\xff" * 400
+    data[middle : middle + 400] = b"\xff" * 400
     path.write_bytes(data)
     ended, prompts = process("pickscore", [path], tmp_path / "out.json", status=3)
     assert "train-0.parquet: stopped after row" in ended.stderr and 20_000 <= len(prompts) <= 30_000
@@ -170,7 +222,11 @@ def test_null_invalid_and_endless_rows(tmp_path):
     pq.write_table(table, tmp_path / "train.parquet")
     ended, prompts = process("pickscore", tmp_path, tmp_path / "out.json", status=3)
     assert prompts == ["a good prompt"] and counts(ended)["dropped: no prompt (null)"] == 1
-    assert "train.parquet: row 1: not UTF-8" in ended.stderr and "row 3: longer than 20,000 characters" in ended.stderr and "row 2" not in ended.stderr
+    assert (
+        "train.parquet: row 1: not UTF-8" in ended.stderr
+        and "row 3: longer than 20,000 characters" in ended.stderr
+        and "row 2" not in ended.stderr
+    )
 
 
 def test_sqlite_locked_empty_other(tmp_path):
@@ -208,9 +264,17 @@ def test_csv(tmp_path):
     assert "prompts.csv: row 3: not UTF-8" in ended.stderr and "row 5: longer than" in ended.stderr
 
 
-@pytest.mark.parametrize("content, says", [
-    (b'{"prompt": "a"}', "not a JSON list"), (b'["a fox", "a', "not JSON"), (b'["\xff"]', "not UTF-8"), (b"", "not JSON"), (b'["' + b"x" * 10_000_000 + b'"]', "longer than"),
-    (b"[7]", "not a string (int)")])
+@pytest.mark.parametrize(
+    "content, says",
+    [
+        (b'{"prompt": "a"}', "not a JSON list"),
+        (b'["a fox", "a', "not JSON"),
+        (b'["\xff"]', "not UTF-8"),
+        (b"", "not JSON"),
+        (b'["' + b"x" * 10_000_000 + b'"]', "longer than"),
+        (b"[7]", "not a string (int)"),
+    ],
+)
 def test_json(tmp_path, content, says):
     (tmp_path / "anime.json").write_bytes(content)
     broken(tmp_path, "hpdv2", tmp_path / "anime.json", says)
