@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import sys
+import zlib
 
 import table
 from options import Options
@@ -119,17 +120,15 @@ class Conversion:
     def folder(self, subdirectory, listing, known=None):
         """Add what is new in a listed folder; `known`: (codes, other stems) of its rows in the table. Returns the stems of rows whose sample is gone."""
         import numpy as np
-        from dataset_folder import part_of, stems
+        from dataset_folder import BLOCK, CODE, stems
 
         codes, known_odd = known or (np.empty(0, np.int64), set())
         jsons, odd = np.setdiff1d(listing.jsons, codes, assume_unique=True), [stem for stem in listing.odd_jsons if stem not in known_odd]
         images, odd_images = np.setdiff1d(listing.images, listing.jsons, assume_unique=True), sorted(listing.odd_images - set(listing.odd_jsons))
-        if self.args.part:
-            def ours(names):
-                return [part_of(os.path.basename(subdirectory), name, self.args.part[1]) == self.args.part[0] for name in names]
-
-            jsons, images = jsons[ours(jsons.tolist())], images[ours(images.tolist())]
-            odd, odd_images = ([stem for stem, mine in zip(some, ours(some)) if mine] for some in (odd, odd_images))
+        if self.args.part and not os.path.basename(subdirectory).isdecimal():  # else the whole folder is ours; which piece is whose never changes
+            i, n = self.args.part
+            jsons, images = (names[names // CODE // BLOCK % n == i] for names in (jsons, images))
+            odd, odd_images = ([stem for stem in some if zlib.crc32(os.fsencode(stem)) % n == i] for some in (odd, odd_images))
         self.samples(subdirectory, stems(jsons) + odd, np.isin(jsons, listing.images).tolist() + [stem in listing.odd_images for stem in odd])
         for stem in stems(images) + odd_images:
             self.orphan(f"{subdirectory}/{stem}.jpg")
@@ -238,7 +237,9 @@ def publish(work, rows, rejects, gone, scanned_ns, output, known, facts, args):
     listed = f"{work.rejected:,} rejected" + (f" (see {output}.rejects.jsonl)" if work.rejected else "")
     if work.rejected and args.strict or not work.new and not known and not args.part:
         if found:
-            rejects.publish()
+            rejects.publish()  # the list is now of this run, so no folder may be skipped by what an earlier one knew
+            if os.path.exists(f"{output}.state"):
+                os.unlink(f"{output}.state")
             print(f"{output} was not published: {work.new:,} good samples, {listed}", file=sys.stderr)
             return status
         raise SystemExit(f"convert_json_to_parquet.py: no sample (NAME.json beside NAME.jpg) in {', '.join(args.paths)}; "
@@ -261,9 +262,10 @@ def publish(work, rows, rejects, gone, scanned_ns, output, known, facts, args):
 def finish(folders, output, args):
     """Put the parts of all tasks together in a directory of part files, sorted and numbered as one run would. Returns the exit status."""
     import increment
+
     n = args.part[1]
     parts = [os.path.join(f"{output}.parts", f"part-{i:05d}-of-{n:05d}.parquet") for i in range(n)]
-    missing = [str(i) for i, path in enumerate(parts) if not os.path.exists(f"{path}.state.json")]
+    missing = [str(i) for i, path in enumerate(parts) if not os.path.exists(f"{path}.state")]
     if missing:
         raise SystemExit(f"{output}: {len(missing)} of {n} parts are missing: {', '.join(missing[:20])}; run --part {missing[0]}/{n} … and --finish again")
     if os.path.isfile(output):
@@ -279,7 +281,7 @@ def finish(folders, output, args):
     os.mkdir(fresh)
     progress = Progress("samples", total)
     pending, first = [], 0
-    pieces = table.merge([table.read_rows([path]) for path in parts])
+    pieces = table.merge([table.read_rows([path], batch_size=table.MERGE_BATCH) for path in parts])
     for first in range(0, max(total, 1), size):
         with Draft(os.path.join(fresh, f"part-{first // size:05d}.parquet")) as draft:
             writer = table.RowWriter(draft, {k: facts[0][k] for k in ("base", "relative")}, first)

@@ -15,6 +15,7 @@ import shutil
 import sys
 
 import table
+from convert_json_to_parquet import part
 from options import Options
 from progress import Progress
 
@@ -52,14 +53,6 @@ def positive(text):
     if int(text) < 1:
         raise ValueError
     return int(text)
-
-
-def part(text):
-    """(I, N) of I/N."""
-    i, n = map(int, text.split("/"))
-    if not 0 <= i < n:
-        raise ValueError
-    return i, n
 
 
 def convert(args):

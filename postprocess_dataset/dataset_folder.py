@@ -12,7 +12,6 @@ import itertools
 import os
 import resource
 import time
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -22,7 +21,8 @@ CHUNK = 16384  # samples: 11-20 MB of JSON, about 100 MB at the peak with the pa
 READERS = 8  # threads for a cold disk, where a file costs 100 us of waiting
 COLD_S = 40e-6  # per file; a warm one takes 4-8 us, and then more threads only cost CPU
 BLOCK = 1000  # prompts a sub-folder
-NAME = r"^(?P<prompt>0|[1-9][0-9]{0,11})_(?P<augmentation>0|[1-9][0-9]{0,5})\.(?P<kind>jpg|json)$"
+STEM = r"(?P<prompt>0|[1-9][0-9]{0,11})_(?P<augmentation>0|[1-9][0-9]{0,5})"
+NAME = rf"^{STEM}\.(?P<kind>jpg|json)$"
 CODE = 1 << 20  # prompt_index and augmentation_idx in one integer: 8 bytes a name instead of 70
 MARGIN_NS = 60 * 10**9  # a folder is skipped when its mtime was this much older than the last scan: NFS may show an mtime this late
 
@@ -84,15 +84,6 @@ def list_folder(path):
 def stems(codes):
     """File names without extension of an array of codes."""
     return [f"{code >> 20}_{code & (CODE - 1)}" for code in codes.tolist()]
-
-
-def part_of(folder_name, code_or_stem, parts):
-    """Which of `parts` pieces a sample belongs to; never changes when samples are added. A folder of 1,000 prompts goes as a whole."""
-    if folder_name.isdecimal():
-        return int(folder_name) % parts
-    if isinstance(code_or_stem, str):
-        return zlib.crc32(code_or_stem.encode(errors="surrogateescape")) % parts
-    return (code_or_stem >> 20) // BLOCK % parts
 
 
 class Reader:

@@ -2,7 +2,7 @@
 
     OUTPUT.rejects.jsonl    the samples left out, each with its reason; images without JSON too
     OUTPUT.gone.jsonl       rows whose sample is no longer there; they keep their place until --rebuild, and no tar takes them
-    OUTPUT.state.json       the table's identity, and each folder's mtime when it was listed
+    OUTPUT.state            the table's identity, and each folder's mtime when it was listed
 
 The table is renamed first, the state last. A state that tells of another table (a run was killed between the two) is not believed, and
 then every folder is listed once more; what is known is read from the table itself.
@@ -15,10 +15,11 @@ import dataset_folder
 import table
 from publish import publish_text
 
+
 def load_state(output):
     """{"scanned_ns", "folders": {subdirectory: mtime_ns}} of the table as it stands, else an empty one."""
     try:
-        with open(f"{output}.state.json") as f:
+        with open(f"{output}.state") as f:
             state = json.load(f)
         if state["table"] == table.identity(output):
             return state
@@ -28,7 +29,7 @@ def load_state(output):
 
 
 def save_state(output, scanned_ns, folders):
-    publish_text(f"{output}.state.json", json.dumps({"table": table.identity(output), "scanned_ns": scanned_ns, "folders": folders}))
+    publish_text(f"{output}.state", json.dumps({"table": table.identity(output), "scanned_ns": scanned_ns, "folders": folders}))
 
 
 def load_lines(path):
@@ -97,7 +98,7 @@ class Known:
             found = self._read(path, group, ["subdirectory", "__key__"])
             keys = found["__key__"].filter(pc.equal(found["subdirectory"], subdirectory)).combine_chunks()
             keys = pc.utf8_slice_codeunits(keys, len(subdirectory) + 1)
-            numbers = pc.extract_regex(keys, r"^(?P<p>0|[1-9][0-9]{0,11})_(?P<a>0|[1-9][0-9]{0,5})$")
+            numbers = pc.extract_regex(keys, f"^{dataset_folder.STEM}$")
             plain = numbers.is_valid()
             odd.update(table.stem_of("/" + key)[1] for key in keys.filter(pc.invert(plain)).to_pylist())
             numbers = numbers.filter(plain)

@@ -17,7 +17,8 @@ import tempfile
 from publish import Draft
 
 ROW_GROUP = 16384  # rows, 10-20 MB decoded: a tar worker that wants 10,000 rows from the middle decodes few in vain
-BATCH = 4096  # rows held per run while runs are merged
+BATCH = 4096  # rows read at a time
+MERGE_BATCH = 1024  # rows held of each run while up to 64 are merged
 MAX_RUNS = 32  # more are merged into one at once: each open run holds a file and a few MB
 KEY = b"text_to_image_dataset"  # the table's own facts in the parquet footer
 ORDER = ("input_file", "prompt_index", "augmentation_idx", "__key__")
@@ -241,7 +242,7 @@ class SortedRows:
         self.first.close([])
         with Draft(f"{self.path}.merged") as merged:
             writer = RowWriter(merged, *self.how)
-            for piece in merge([read_rows([self.draft.temporary]), *(run.read() for run in self.runs)]):
+            for piece in merge([read_rows([self.draft.temporary], batch_size=MERGE_BATCH), *(run.read() for run in self.runs)]):
                 writer.write(piece)
             writer.close(generations)
             merged.path = self.path
@@ -272,7 +273,7 @@ class Run:
 
         self.writer.close()
         self.file.seek(0)
-        yield from pq.ParquetFile(self.file).iter_batches(BATCH, use_threads=False)
+        yield from pq.ParquetFile(self.file).iter_batches(MERGE_BATCH, use_threads=False)
 
 
 def key_of(subdirectory, stem):

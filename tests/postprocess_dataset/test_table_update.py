@@ -135,7 +135,7 @@ def test_any_history_against_a_model(folder, to_parquet, rows_of, tmp_path, hist
             elif verb == "settle":
                 settle(data)
             elif verb == "lose state":
-                Path(f"{table}.state.json").unlink(missing_ok=True)
+                Path(f"{table}.state").unlink(missing_ok=True)
             elif verb == "update":
                 records = {json_path for json_path in data.path.glob("*/*.json")}
                 there = {path for path in records if path.with_suffix(".jpg").exists()}
@@ -160,8 +160,8 @@ def test_any_pieces_come_out_sorted(tmp_path, pieces, max_runs):
 
     names = table.row_schema().names
     path = tmp_path / "sorted.parquet"
-    before = table.ROW_GROUP, table.BATCH, table.MAX_RUNS
-    table.ROW_GROUP, table.BATCH, table.MAX_RUNS = 5, 2, max_runs
+    before = table.ROW_GROUP, table.MERGE_BATCH, table.MAX_RUNS
+    table.ROW_GROUP, table.MERGE_BATCH, table.MAX_RUNS = 5, 2, max_runs
     try:
         with table.SortedRows(path, {}) as rows:
             for piece in pieces:
@@ -172,7 +172,7 @@ def test_any_pieces_come_out_sorted(tmp_path, pieces, max_runs):
                 rows.add(table.in_order(pa.table({n: pa.array(some[n], kinds.field(n).type) for n in names})))
             rows.publish([])
     finally:
-        table.ROW_GROUP, table.BATCH, table.MAX_RUNS = before
+        table.ROW_GROUP, table.MERGE_BATCH, table.MAX_RUNS = before
     found = [row for batch in table.read_rows([path]) for row in batch.to_pylist()]
     assert [tuple(r[n] for n in table.ORDER) for r in found] == sorted((f, p, a, f"k/{k}") for piece in pieces for f, p, a, k in piece)
     assert [r["idx"] for r in found] == list(range(len(found)))
