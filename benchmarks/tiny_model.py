@@ -51,14 +51,25 @@ def check(image, background, things):
     labels = np.abs(image[:, :, None].astype(int) - PALETTE).sum(-1).argmin(-1)
     border = np.concatenate([labels[:3].ravel(), labels[-3:].ravel(), labels[:, :3].ravel(), labels[:, -3:].ravel()])
     right = {"background": (border == NAMES.index(background)).mean() > 0.8, "colours": True, "shapes": True, "places": True}
-    for colour, shape, x, y, radius in things:
+    for colour, shape, x, y, _ in things:
         x, y, mask = int(x + 32), int(y + 32), labels == NAMES.index(colour)
         right["places"] &= bool(mask[max(0, y - 3) : y + 4, max(0, x - 3) : x + 4].mean() > 0.6)
         right["colours"] &= bool(mask.sum() > 60)
-        window = np.zeros_like(mask)
-        window[max(0, int(y - radius - 5)) : int(y + radius + 6), max(0, int(x - radius - 5)) : int(x + radius + 6)] = True
-        right["shapes"] &= shape_of(mask & window) == shape
+        right["shapes"] &= shape_of(connected(mask, y, x)) == shape
     return right | {"all": all(right.values())}
+
+
+def connected(mask, y, x):
+    """The part of a mask that hangs together with what lies around (y, x): three shapes of a row may stand a pixel apart."""
+    part = np.zeros_like(mask)
+    part[max(0, y - 3) : y + 4, max(0, x - 3) : x + 4] = True
+    while True:
+        grown = part & mask
+        for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
+            grown = grown | (np.roll(part & mask, step, axis) & mask)
+        if (grown == part).all():
+            return part
+        part = grown
 
 
 def shape_of(mask):
