@@ -73,9 +73,10 @@ def parse(text):
 
 
 def fold(text):
-    """Letters and digits alone, in lower case and without accents, single blanks: what two copies have in common."""
+    """Letters and digits alone, in lower case, without accents and articles, single blanks: what two copies have in common."""
     text = unicodedata.normalize("NFKD", text).casefold()
-    return " ".join("".join(c if c.isalnum() else " " for c in text if not unicodedata.combining(c)).split())
+    words = "".join(c if c.isalnum() else " " for c in text if not unicodedata.combining(c)).split()
+    return " ".join([word for word in words if word not in ("a", "an", "the")] or words)
 
 
 def overlap(original, text):
