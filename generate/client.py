@@ -25,6 +25,7 @@ READY_BATCHES = 4  # batches of texts ready to draw before the asking pauses
 PATIENCE_S = 20.0  # so long a device waits for a full batch while texts are still being asked for
 SUSPECT = 3  # bad images in a row (each drawn twice) after which indices fail at once: then it is hardly the texts
 TICK_S = 0.2
+KNOWN_GOOD = "a photo of a red ball on a white table"
 
 
 @dataclass(eq=False)
@@ -39,17 +40,18 @@ class Index:
     todo: set = field(default_factory=set)  # augmentations neither published nor failed
     failures: dict = field(default_factory=dict)  # augmentation -> (reason, error)
     over: bool = False  # reported, lost or given back: nothing more is drawn for it
+    known_good: bool | None = None  # whether the known-good text could be drawn, where the server asked for that first
 
 
 @dataclass(eq=False)
 class Sample:
     index: Index
-    aug: int
+    aug: int | None  # None: the known-good text, drawn to tell a bad device from a bad prompt and not published
     attempt: int = 0
 
     @property
     def text(self):
-        return self.index.record["texts"][self.aug]["text"]
+        return KNOWN_GOOD if self.aug is None else self.index.record["texts"][self.aug]["text"]
 
 
 class Client:
@@ -111,7 +113,11 @@ class Client:
     def good(self, sample, image):
         """An image that passed its check: queued for publication (waits while the queue is full)."""
         self.bad_in_a_row = 0
-        self.publisher.put(sample, image)
+        if sample.aug is None:
+            sample.index.known_good = True
+            self.unasked.append(sample.index)
+        else:
+            self.publisher.put(sample, image)
 
     def bad(self, sample, reason, error, again=True):
         """An image that failed: drawn once more with the next seed, then the sample fails."""
@@ -120,11 +126,13 @@ class Client:
                 self.ready.appendleft(Sample(sample.index, sample.aug, attempt=1))
             return
         self.bad_in_a_row += 1
-        self.fail(sample.index, sample.aug, reason, error, at_once=self.bad_in_a_row >= SUSPECT)
+        if sample.aug is None:
+            sample.index.known_good, reason = False, "gpu"
+        self.fail(sample.index, sample.aug, reason, error, at_once=sample.aug is None or self.bad_in_a_row >= SUSPECT)
 
     def fail(self, index, aug, reason, error, at_once=False):
         """A sample failed for good. The index is reported as failed when its other samples are through, or at once (a suspect device, a disk)."""
-        print(f"{samples.stem(index.number, aug)} failed ({reason}): {error}", flush=True)
+        print(f"{samples.stem(index.number, 'known-good' if aug is None else aug)} failed ({reason}): {error}", flush=True)
         with self.changed:
             index.todo.discard(aug)
             index.failures[aug] = (reason, error)
@@ -270,7 +278,10 @@ class Client:
             self.leases[grant.lease] = set(indices)
         for index in indices:
             samples.remove_drafts(self.dataset_dir, index.number, grant.lease, index.files.drafts)
-        self.unasked.extend(indices)
+        if grant.known_good:
+            self.ready.extend(Sample(index, None) for index in indices)
+        else:
+            self.unasked.extend(indices)
 
     def _ask(self, index):
         """Find the texts of an index: those published, those in the prompts file, or an LLM's."""

@@ -50,7 +50,8 @@ def run_client(args, items, definition, root):
     job.start_beating(lambda: client.report() if client else state)
     client = None
     drawer = load_drawer(args, definition, root)
-    prompter = llm_prompting.prompter_of(args, seed=args.seed) if definition["images_per_prompt"] > 1 else None
+    asks = definition["images_per_prompt"] > 1 and not all("variations" in item for item in items)
+    prompter = llm_prompting.prompter_of(args, seed=args.seed) if asks else None
     place = {"hostname": who["host"], "gpu_name": drawer.gpu_name, "slurm_job_id": who["slurm_job_id"]}
     client = Client(job, prompter, items, definition, dataset_dir, describe(args, definition, drawer), place, chunk_size(args, len(items)),
                     args.jpeg_quality, args.max_leases, args.max_idle, deadline)  # fmt: skip

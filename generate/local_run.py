@@ -79,7 +79,7 @@ def work_is_left(job):
 def start_again(why, pause_s=None):
     """Replace this process by a fresh one after a pause: a device that raised an error is only trusted in a new process. Does not return."""
     count = int(os.environ.get(RESTARTS, 0)) + 1
-    pause = pause_s or min(LONGEST_PAUSE_S, 5 * 2**count)
+    pause = pause_s or min(LONGEST_PAUSE_S, 2.5 * 2**count)
     print(f"{why}; starting again in {pause:.0f} s", flush=True)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)  # nothing is held: a signal may end the pause

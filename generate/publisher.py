@@ -117,6 +117,8 @@ class Publisher:
     def _fail(self, indices, lease):
         """Report failures; "set aside" makes the .failed files, a failing disk or quarantine gives everything back."""
         results = [{"index": i.number, "reason": reason, "error": error[:2000]} for i in indices for reason, error in [next(iter(i.failures.values()))]]
+        for result, index in zip(results, indices):
+            result |= {} if index.known_good is None else {"known_good": index.known_good}
         job = self.client.job
         verdicts = job.fail(lease, results)
         on_disk = any(result["reason"] == "disk" for result in results)
