@@ -89,6 +89,8 @@ def generate():
     with open(OUTPUTS / "image_server.out", "w") as log:
         server = subprocess.Popen([sys.executable, *map(str, server)], cwd=ROOT, stdout=log, stderr=log)
     try:
+        while not (OUTPUTS / ".server" / "server.json").exists() and server.poll() is None:
+            time.sleep(0.1)
         client = ["generate/generate_images.py", PROMPTS / "shapes.json", "--model", "tiny", "--llm", "embedded", "--num_workers=2",
                   f"--expected_samples_per_index={args.images}", "--max_chunk_size=4", "--output_root", OUTPUTS]
         say(*client)
@@ -106,8 +108,8 @@ def generate():
         (DEMO / "status.json").write_text(status)
         run("generate/image_server.py", "--status", "--output_root", OUTPUTS)
     finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
+        server.terminate()
+        server.wait()
 
 
 def kill_after_first_image(pid):
@@ -152,12 +154,12 @@ def print_table():
     seconds = (parse_time(times[-1]) - parse_time(times[0])).total_seconds() if samples else 0
     status = json.loads((DEMO / "status.json").read_text())
     given_back = sum(status["datasets"][0]["given_back"].values())
-    llm = status["llm"]["totals"]
+    llm = status["llm"]
 
     rows += [("prompts to draw", f"{len(json.loads((PROMPTS / 'shapes.json').read_text())):,}"), ("images expected", f"{expected:,}"),
              ("  of these short indices (the LLM gave fewer)", f"{len(short)}, {sum(r['short']['missing'] for r in short)} images fewer than asked")]
     rows += [(name, f"{number:,}" + ("" if number == expected else "   <-- differs")) for name, number in found.items()]
-    rows += [("indices given back by the killed client", f"{given_back:,}"), ("LLM calls / tokens", f"{llm['calls']:,} / {llm['tokens']:,}"),
+    rows += [("indices given back by the killed client", f"{given_back:,}"), ("LLM calls / tokens", f"{llm['calls']:,} / {llm['prompt_tokens'] + llm['completion_tokens']:,}"),
              ("images a second, LLM included", f"{len(samples) / seconds if seconds else 0:.2f}")]
     print("\n" + "\n".join(f"{name:46} {value}" for name, value in rows))
     print(f"""
