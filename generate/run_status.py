@@ -90,7 +90,7 @@ def render(document, dataset=None, output_root="."):
 # ---------------------------------------------------------------- before a run
 
 # Assumed where nothing was measured: bytes a pixel of a JPEG, bytes of a .json, tokens of an instruction and of a variation.
-JPEG_BYTES_A_PIXEL, JSON_BYTES, TOKENS_A_CALL, TOKENS_A_VARIATION = 0.4, 1500, 300, 45
+JPEG_BYTES_A_PIXEL, JSON_BYTES, TOKENS_A_CALL, TOKENS_A_VARIATION = 0.4, 1500, 340, 40
 
 
 def estimate(args, definition, items, output_root, document=None):

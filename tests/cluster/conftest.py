@@ -96,18 +96,7 @@ def cluster(slurm):
 ROOT = Path(__file__).resolve().parent.parent.parent
 PIPELINE = ROOT / "tests" / "fakes" / "fake_pipeline.py:FakePipeline"
 FRIGHTENING = re.compile(r"Traceback|Exception|Error\b|core dumped|Segmentation|out of memory|corrupt", re.I)
-
-
-class RecordingLLM(fake_llm.FakeOllama):
-    """Knows when it was asked what."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.asked = []  # (unix seconds, what was asked)
-
-    def text(self, body, fault):
-        self.asked.append((time.time(), body["messages"][-1]["content"]))
-        return super().text(body, fault)
+SLURM_SAYS = r"^slurmstepd-\S+: error: \*\*\* (JOB|STEP) .* CANCELLED AT "  # SLURM's own words for preemption, requeue and scancel
 
 
 class Run:
@@ -129,10 +118,10 @@ class Run:
         """Run a command line as a user types it; what it prints."""
         return self.cluster.run("bash", "-c", command, check=check, env=self.env | env, cwd=self.folder)
 
-    def start_server(self, words="--ttl_s 6 --beat_s 1", nodes="main-node", **env):
+    def start_server(self, words="--ttl_s 6 --beat_s 1", **env):
         """The job server by the published --wrap form; its job's number."""
         log = self.root / "image_server.out"
-        job = self.shell(f"sbatch --parsable --job-name=image_server --mem=16G --cpus-per-task=4 --nodelist={nodes} --time=4320 --partition=general "
+        job = self.shell(f"sbatch --parsable --job-name=image_server --mem=16G --cpus-per-task=4 --time=4320 --partition=general "
                          f"--wrap 'python generate/image_server.py {words}' --output={log} --error={log} --open-mode=append", **env)  # fmt: skip
         self.cluster.wait(lambda: self.status(), 30, "the server")
         return job
@@ -161,10 +150,15 @@ class Run:
         return [json.loads(path.read_text()) for path in self.data.glob("*/*.json")]
 
     def wait_images(self, count, timeout_s=60):
-        self.cluster.wait(lambda: self.images_drawn() >= count, timeout_s, f"{count} images, {self.images_drawn()} are there")
+        self.cluster.wait(lambda: self.calm() and self.images_drawn() >= count, timeout_s, f"{count} images")
 
     def wait_done(self, timeout_s=120):
-        self.cluster.wait(lambda: (s := self.status()) and s.get("done") == len(self.prompts), timeout_s, f"the end of the run; {self.status()}")
+        self.cluster.wait(lambda: self.calm() and (s := self.status()) and s["done"] == len(self.prompts), timeout_s, "the end of the run")
+
+    def calm(self):
+        """True; a program that broke is no reason to wait on."""
+        assert not any("Traceback" in text for text in self.logs().values())
+        return True
 
     def wait_ended(self, timeout_s=60):
         """All tasks of the data set's arrays have left the queue, by themselves."""
@@ -189,7 +183,7 @@ class Run:
                 self.check_sample(self.data / f"{i // 1000:06d}" / f"{i}_{aug}", i, aug, prompt, text["text"])
         self.check_asked_once()
         for name, text in self.logs().items():
-            said = [line for line in text.splitlines() if FRIGHTENING.search(line) and not any(re.search(pattern, line) for pattern in self.may_say)]
+            said = [line for line in text.splitlines() if FRIGHTENING.search(line) and not any(re.search(pattern, line) for pattern in [SLURM_SAYS, *self.may_say])]
             assert not said, f"{name} would frighten a user: {said[:5]}"
             assert json.loads((self.root / ".server" / "server.json").read_text())["token"] not in text
 
@@ -213,15 +207,18 @@ class Run:
 
 @pytest.fixture
 def make_run(cluster, tmp_path):
-    llms = []
+    with fake_llm.FakeOllama(latency=0.05) as llm:
+        runs = []
 
-    def make(**kwargs):
-        llms.append(RecordingLLM(latency=0.05).start())
-        return Run(cluster, tmp_path, llms[-1], **kwargs)
+        def make(**kwargs):
+            runs.append(Run(cluster, tmp_path, llm, **kwargs))
+            return runs[-1]
 
-    yield make
-    for llm in llms:
-        llm.stop()
+        yield make
+        for run in runs:  # pytest shows this of a test that failed
+            print(run.status())
+            for name, text in run.logs().items():
+                print(f"==> {name} <==\n{text[-1500:]}")
 
 
 @pytest.fixture

@@ -106,28 +106,29 @@ def test_a_node_crashes_and_returns(run):
 
 
 def test_a_node_with_a_broken_gpu_does_not_eat_the_array(make_run, tmp_path):
-    """n0 draws black images: it is given at most 2 of 40 tasks, its indices are drawn elsewhere, it is probed, and used again once healed."""
-    run = make_run(prompts=40)
+    """n0 draws black images (of all but the warm-up's text): it is given at most 2 of 40 tasks, its indices are drawn elsewhere, it is probed, and used again once healed."""
+    run = make_run(prompts=80)
     bad_hosts = tmp_path / "bad_hosts"
     bad_hosts.write_text("n0\n")
-    run.start_server("--ttl_s 6 --beat_s 1 --probe_s 4")
-    array = run.submit("--num_workers=4 --num_chunks=40", FAKE_BLACK=".", FAKE_BAD_HOSTS=str(bad_hosts), FAKE_BATCH_S="0.3")
+    run.start_server("--ttl_s 6 --beat_s 1 --probe_s 2")
+    array = run.submit("--num_workers=4 --num_chunks=40", FAKE_BLACK="lighthouse", FAKE_BAD_HOSTS=str(bad_hosts), FAKE_BATCH_S="1")
     run.cluster.wait(lambda: (document := run.document()) and [q["host"] for q in document["quarantined"]] == ["n0"], 60, "n0's quarantine")
-    run.cluster.wait(lambda: run.images_drawn() >= 80, 90, "half of the images, drawn elsewhere")
-    assert "n0" in run.cluster.run("scontrol", "show", "job", array, check=False).split("ExcNodeList=")[1].split()[0]
-    on_bad = {name for name, text in run.logs().items() if name.startswith(array) and "n0" in text}
+    run.cluster.wait(lambda: "ExcNodeList=n0" in run.cluster.run("scontrol", "show", "job", array), 20, "n0 on the pending tasks' ExcNodeList")
+    ended = (run.cluster.folder / "log" / "jobs.txt").read_text().splitlines()
+    on_bad = [line for line in ended if f"ArrayJobId={array} " in line and "NodeList=n0 " in line]
+    on_bad += [name for name, job in running(run, array).items() if job["node"] == "n0"]
     bad_hosts.write_text("")
     run.cluster.wait(lambda: (document := run.document()) and not document["quarantined"], 60, "the probe that finds n0 healed")
     run.wait_done()
     run.wait_ended()
-    assert len(on_bad) <= 2, on_bad
+    assert 1 <= len(on_bad) <= 2, on_bad
     assert any(sample["hostname"] == "n0" for sample in run.samples())  # used again
     run.check()
 
 
 def test_the_server_moves_to_another_node(run):
     """The server's node goes away; SLURM starts it again elsewhere, at another address, with its ledger. Clients find it."""
-    job = run.start_server(nodes="main-node,spare-node --nodes=1")
+    job = run.start_server()
     run.submit(FAKE_BATCH_S="0.5")
     run.wait_images(8)
     before = run.document()["server"]
