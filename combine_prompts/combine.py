@@ -10,20 +10,16 @@ The order is shuffled, so that any prefix of the file is a fair sample of all so
 
 import hashlib
 import json
-import multiprocessing
 import os
 import random
 import sys
-from argparse import SUPPRESS
 from collections import Counter
 from pathlib import Path
 
 from options import Options
 from prompts import FOLDER, fold, one_line, publish
 from sources import TERMS
-
-CHUNK = 5_000
-INLINE = 20_000  # fewer prompts than this are not worth starting processes
+from verdicts import judge
 
 
 def main():
@@ -69,7 +65,6 @@ def main():
     options.add_argument(
         "--num_workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: the cores, %(default)s)"
     )
-    options.add_argument("--chunk", type=int, default=CHUNK, help=SUPPRESS)
     args = options.parse_args()
 
     refuse_overwriting(args)
@@ -194,64 +189,6 @@ def exact(items, report):
     return list(unique.values())
 
 
-def judge(prompts, excluded, args):
-    """Yield, per prompt and in order, (reason or None, match, similarity, flags, folded text); with all cores where it is worth it."""
-    chunks = [prompts[i : i + args.chunk] for i in range(0, len(prompts), args.chunk)]
-    if len(prompts) < INLINE or args.num_workers < 2:
-        prepare(excluded, args)
-        results = map(judge_chunk, chunks)
-        yield from progress(results, len(prompts))
-        return
-    with multiprocessing.get_context("spawn").Pool(args.num_workers, prepare, (excluded, args)) as pool:
-        yield from progress(pool.imap(judge_chunk, chunks), len(prompts))
-
-
-def progress(results, total):
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit=" prompts", desc="filters", disable=None, mininterval=1) as bar:
-        for chunk in results:
-            yield from chunk
-            bar.update(len(chunk))
-
-
-def prepare(excluded, args):
-    from decontamination import Excluded
-
-    global EXCLUDED, ARGS
-    EXCLUDED, ARGS = Excluded(excluded, fold), args
-
-
-def judge_chunk(prompts):
-    import filters
-
-    profane = filters.profanity_scores(prompts) > filters.PROFANITY_SCORE if ARGS.profanity != "keep" else [False] * len(prompts)
-    return [judge_one(prompt, bool(bad), filters) for prompt, bad in zip(prompts, profane)]
-
-
-def judge_one(prompt, profane, filters):
-    folded = fold(prompt)
-    found = EXCLUDED.find(folded)
-    flags = []
-    if found:
-        return f"validation set: {found[0]}", found[1], found[2], flags, folded
-    if filters.sexualises_minors(prompt):
-        reason = "sexual content and an age word"
-    elif ARGS.sexual == "drop" and filters.explicit(prompt):
-        reason = "sexual content"
-    elif profane and ARGS.profanity == "drop":
-        reason = "profanity"
-    else:
-        reason = filters.length(prompt, ARGS)
-        if reason is None and ARGS.language == "en" and not filters.language_is_english(prompt):
-            reason = "not English"
-    if profane and ARGS.profanity == "flag":
-        flags.append("profanity")
-    if ARGS.sexual == "flag" and filters.explicit(prompt):
-        flags.append("sexual")
-    return reason, None, None, flags, folded
-
-
 def sort_out(unique, verdicts, args, report):
     """Return (kept items, removed items with their matches), and count every reason under the item's first source."""
     kept, foldeds, removed = [], [], []
@@ -344,4 +281,7 @@ def print_table(report):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("combine: interrupted; nothing was written")

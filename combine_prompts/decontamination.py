@@ -1,16 +1,13 @@
 """Which prompts are, or quote, a prompt of the validation set.
 
 Three looks, each for what the others miss: the same folded text; 8 words in a row in common; and for short prompts (958 of Gecko's 1,546
-have
-fewer than 13 words, so the usual 13-grams are blind) the share of equal letters of the whole texts.
+have fewer than 13 words, so the usual 13-grams are blind) the share of equal letters of the whole texts.
 """
 
 from collections import defaultdict
 
 WORDS = 8  # in a row; 6 hits 16-110 innocent prompts of a real set, 8 hits 3 of 12,966
-RATIO = (
-    85  # of 100, by rapidfuzz's ratio; "a large jet flying through a cloudy blue sky" and Gecko's "a airplane is flying through ..." are 87
-)
+RATIO = 85  # of 100, by rapidfuzz; "a large jet flying through a cloudy blue sky" and Gecko's "a airplane is flying through ..." are 87
 SHORT = 16  # words up to which the ratio is asked; longer ones that are alike share 8 words
 LETTERS = 16  # a folded text shorter than this must be the same: "6 sandwiches" and "10 sandwiches" are 88 alike
 

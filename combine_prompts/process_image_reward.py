@@ -5,9 +5,8 @@
 Reads the column `prompt` of metadata-train.parquet, metadata-validation.parquet and metadata-test.parquet (one row an image, so each prompt
 stands there 4-9 times; the images are not fetched) from zai-org/ImageRewardDB.
 
-Expected of the real source (by its card): 55.2K rows (49.9K + 2.6K + 2.7K), 8,878 prompt ids (8,000 + 412 + 466). Counted, on the test
-split
-as the ImageReward repository has it: 2,720 rows, 466 ids, 463 distinct texts.
+Expected of the real source (by its card): 55.2K rows (49.9K + 2.6K + 2.7K), 8,878 prompt ids (8,000 + 412 + 466). Counted, on the
+test split as the ImageReward repository has it: 2,720 rows, 466 ids, 463 distinct texts.
 """
 
 import sys

@@ -162,13 +162,15 @@ def process(args, files, problems, read, repair=None):
 
     `read(path)` yields (row number, text, bytes or None); `repair(text)` returns (text or None to drop, name of the rule or None).
     """
+    from tqdm import tqdm
+
     script, problems = Path(sys.argv[0]).stem, list(problems)
     read_rows, changed, dropped, bad_rows = 0, Counter(), Counter(), Counter()
     kept, raw_seen = {}, set()
     for path in files:
         row = None
         try:
-            for row, text in read(path):
+            for row, text in tqdm(read(path), desc=path.name, unit=" rows", disable=None, mininterval=1, leave=False):
                 read_rows += 1
                 why = _unreadable(text)
                 if why:

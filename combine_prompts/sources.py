@@ -98,6 +98,7 @@ def web_file(url):
                         part.unlink()
                         continue
                     answer.raise_for_status()
+                    print(f"fetching {url}" + (f" from byte {have:,}" if answer.status_code == 206 else ""), file=sys.stderr, flush=True)
                     resumed = have if answer.status_code == 206 else 0
                     total = int(answer.headers.get("Content-Length", 0)) + resumed
                     with open(part, "ab" if resumed else "wb") as file, tqdm(

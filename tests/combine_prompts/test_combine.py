@@ -1,8 +1,11 @@
 """combine.py as a user runs it: sources, duplicates, decontamination, filters, order, report, refusals."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -16,33 +19,22 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 NOTHING_DROPPED = ["--language", "any", "--min_words", "1", "--min_chars", "1", "--profanity", "keep", "--sexual", "keep"]
 
 
-def combine(folder, files, *options, status=0):
-    """Write `files` {name: items}, combine all but those called exclude*; returns (ended, combined, removed, report)."""
+def combine(folder, files, *options, status=0, filtered=False):
+    """Write `files` {name: items}, combine all but those called exclude*; returns (ended, combined, removed, report).
+
+    Without the filters unless asked for: their models take a second and more to load.
+    """
     for name, items in files.items():
         (folder / name).write_bytes(items if isinstance(items, bytes) else json.dumps(items, ensure_ascii=False).encode())
     inputs = [folder / name for name in files if not name.startswith("exclude")]
     excluded = [folder / name for name in files if name.startswith("exclude")]
     output = folder / "out" / "combined.json"
-    ended = subprocess.run(
-        [
-            sys.executable,
-            ROOT / "combine_prompts" / "combine.py",
-            *inputs,
-            "--output",
-            output,
-            *(["--exclude", *excluded] if excluded else []),
-            *map(str, options),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    options = [*inputs, "--output", output, *(["--exclude", *excluded] if excluded else []), *([] if filtered else NOTHING_DROPPED), *options]
+    ended = subprocess.run([sys.executable, ROOT / "combine_prompts" / "combine.py", *map(str, options)], capture_output=True, text=True, timeout=300)
     assert ended.returncode == status and "Traceback" not in ended.stderr, ended.stdout + ended.stderr
     if not output.exists():
         return ended, None, None, None
-    return ended, *[
-        json.loads((output.parent / name).read_text()) for name in ("combined.json", "combined.removed.json", "combined.report.json")
-    ]
+    return ended, *[json.loads((output.parent / f"combined{end}.json").read_text()) for end in ("", ".removed", ".report")]
 
 
 def test_sources_and_exact_duplicates(tmp_path):
@@ -93,7 +85,7 @@ def test_validation_set_stays_out(tmp_path):
     ]
     innocent = ["a dog in a hat", "a snowy mountain", "a cloudy sky above the sea", "the old clock tower rises over the town at dawn"]
     _, combined, removed, report = combine(
-        tmp_path, {"sac.json": leaks + innocent, "exclude.json": validation}, "--min_words", 1, "--min_chars", 1
+        tmp_path, {"sac.json": leaks + innocent, "exclude.json": validation}, "--near_duplicates=False"
     )
     assert {item["prompt"] for item in combined} == set(innocent)
     assert {entry["prompt"]: (entry["reason"], entry["match"]) for entry in removed} == {
@@ -190,7 +182,7 @@ def test_filters_are_named_options(tmp_path):
         "Zwei Hunde spielen im Garten hinter dem alten Haus",
         "a naked teenager on a bed",
     ]
-    _, combined, _, report = combine(tmp_path, {"sac.json": prompts})
+    _, combined, _, report = combine(tmp_path, {"sac.json": prompts}, filtered=True)
     assert [item["prompt"] for item in combined] == ["a quiet lake at dawn"]
     assert report["sources"]["sac"]["counts"] == {
         "read": 7,
@@ -202,10 +194,10 @@ def test_filters_are_named_options(tmp_path):
         "sexual content and an age word": 1,
         "kept": 1,
     }
-    _, combined, _, _ = combine(tmp_path, {"sac.json": prompts}, *NOTHING_DROPPED, "--max_words", 1000, "--max_chars", 5000)
+    _, combined, _, _ = combine(tmp_path, {"sac.json": prompts}, "--max_words", 1000, "--max_chars", 5000)
     assert {item["prompt"] for item in combined} == set(prompts) - {prompts[6]}  # this one is dropped whatever the options
     assert not any("flags" in item for item in combined)
-    _, combined, _, _ = combine(tmp_path, {"sac.json": prompts}, "--sexual", "flag", "--profanity", "flag")
+    _, combined, _, _ = combine(tmp_path, {"sac.json": prompts}, "--sexual", "flag", "--profanity", "flag", filtered=True)
     assert {item["prompt"]: item.get("flags") for item in combined} == {prompts[0]: None, prompts[1]: ["sexual"], prompts[2]: ["profanity"]}
 
 
@@ -238,7 +230,7 @@ def test_same_bytes_and_every_prefix_is_a_fair_sample(tmp_path):
     for number, options in enumerate([[], [], ["--num_workers", 1], ["--seed", 1]]):
         folder = tmp_path / str(number)
         folder.mkdir()
-        _, combined, _, report = combine(folder, files, *NOTHING_DROPPED, "--near_duplicates=False", *options)
+        _, combined, _, report = combine(folder, files, "--near_duplicates=False", *options)
         bytes_of.append(
             [(folder / "out" / name).read_bytes() for name in ("combined.json", "combined.report.json", "combined.removed.json")]
         )
@@ -254,15 +246,25 @@ def test_many_processes_give_the_same_as_one(tmp_path):
     for workers in (1, 2):
         folder = tmp_path / str(workers)
         folder.mkdir()
-        _, _, _, report = combine(
-            folder,
-            {"sac.json": prompts, "exclude.json": ["a quiet street in the evening sun"]},
-            "--near_duplicates=False",
-            "--num_workers",
-            workers,
-        )
+        files = {"sac.json": prompts, "exclude.json": ["a quiet street in the evening sun"]}
+        _, _, _, report = combine(folder, files, "--near_duplicates=False", "--sexual", "drop", "--num_workers", workers)
         results.append(((folder / "out" / "combined.json").read_bytes(), report["sources"]["sac"]["counts"]))
     assert results[0] == results[1] and results[0][1]["sexual content"] > 9_000
+
+
+def test_a_killed_worker_ends_the_run(tmp_path):
+    (tmp_path / "sac.json").write_text(json.dumps([f"a quiet harbor number {i} in the morning rain" for i in range(60_000)]))
+    command = [sys.executable, ROOT / "combine_prompts" / "combine.py", tmp_path / "sac.json", "--output", tmp_path / "out" / "combined.json"]
+    run = subprocess.Popen([*command, "--num_workers", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    workers, children = [], Path(f"/proc/{run.pid}/task/{run.pid}/children")
+    while not workers:
+        assert run.poll() is None
+        workers = [pid for pid in children.read_text().split() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        time.sleep(0.05)
+    os.kill(int(workers[-1]), signal.SIGKILL)
+    _, says = run.communicate(timeout=120)
+    assert run.returncode == 1 and "worker process was killed" in says and "Traceback" not in says
+    assert not (tmp_path / "out").exists()
 
 
 # ----------------------------------------------------------------------------- what is refused
