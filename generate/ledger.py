@@ -96,7 +96,7 @@ class Ledger(View):
         self.deadlines = {}  # lease -> when it ends
         self.beat_at = {}  # lease -> its last beat
         self.slurm_states = {}  # (job, restart) -> [was seen, answers in a row without it, last state]
-        self.heard = set()  # leases whose grace flag is to be cleared at the next sweep
+        self.graced, self.heard = set(), set()  # leases with a grace flag; those of them that have beaten since the last sweep
         self.finished = {}  # data set -> the last finished indices, newest last
         self.verified = {}  # data set -> counts of work left when its whole folder was last compared for "all done"
         self.swept_at = self.noted_at = self.now = now
@@ -106,6 +106,7 @@ class Ledger(View):
         # Promise 6: one TTL of grace; half of it for each further restart without a beat, or a server that keeps dying would keep the dead alive.
         for lease, bare, grace in self.all("SELECT lease, bare, grace FROM leases"):
             self._remember(now, lease, self._ttl(bare) / 2**grace)
+            self.graced.add(lease)
         with self.transaction():
             self.run("UPDATE leases SET grace = grace + 1")
             # wall clocks jump: a quarantine from before the restart lasts one pause at most from now
@@ -308,7 +309,8 @@ class Ledger(View):
     def _beat_lease(self, now, lease, bare):
         self.deadlines[lease] = max(self.deadlines[lease], now + self._ttl(bare))
         self.beat_at[lease] = now
-        self.heard.add(lease)
+        if lease in self.graced:
+            self.heard.add(lease)
 
     # ------------------------------------------------ complete, fail, release
 
@@ -426,11 +428,13 @@ class Ledger(View):
                 client.beat_at += late
                 client.progress_at += late
         over = [lease for lease, end in self.deadlines.items() if end <= now]
-        with self.transaction():
-            self.connection.executemany("UPDATE leases SET grace = 0 WHERE lease = ? AND grace > 0", [(lease,) for lease in self.heard])
-            for lease in over:
-                self._died(now, lease)
-        self.heard.clear()
+        if over or self.heard:
+            with self.transaction():
+                self.connection.executemany("UPDATE leases SET grace = 0 WHERE lease = ?", [(lease,) for lease in self.heard])
+                for lease in over:
+                    self._died(now, lease)
+            self.graced -= self.heard
+            self.heard = set()
         if now - self.noted_at > 60:
             self.noted_at = now
             self.note_changes()
@@ -475,9 +479,10 @@ class Ledger(View):
                 over.append(lease)
         for (job, restart), state in jobs.items():  # a higher restart count tells that the lease's run of the job was requeued
             self.slurm_states.setdefault((job, restart), [False, 0, state])
-        with self.transaction():
-            for lease in over:
-                self._died(now, lease)
+        if over:
+            with self.transaction():
+                for lease in over:
+                    self._died(now, lease)
         holding = {job for (job,) in self.all("SELECT slurm_job FROM leases")}
         self.slurm_states = {at: known for at, known in self.slurm_states.items() if at in jobs or at[0] in holding}
         return over

@@ -80,7 +80,7 @@ def open_database(path, epoch, utc=None):
 
 
 def _connect(path):
-    connection = sqlite3.connect(path, timeout=1, check_same_thread=False, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=0.1, check_same_thread=False, isolation_level=None)
     try:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = DELETE")  # a write-ahead log needs shared memory, which a network disk has not

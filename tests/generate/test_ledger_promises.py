@@ -1,0 +1,475 @@
+"""The job server's promises at the ledger, one or more tests each, named for it; tests/mutants/run.py shows that each can fail."""
+
+import sqlite3
+import time
+
+import ledger as ledger_module
+import pytest
+from ledger import AllDone, DefinitionDiffers, Grant, Later, Ledger, LedgerOptions, Quarantined
+from ledger_store import bits_of
+
+A, B, C = ({"host": f"node{n}", "gpu": "GPU-0", "array_job": 7, "task": n, "restart": 0} for n in range(3))
+
+
+class Run:
+    """A ledger with one data set, a folder that is a dict, and a clock."""
+
+    def __init__(self, folder, total=100, per=1, seed=None, **options):
+        self.path, self.options, self.epoch, self.now, self.per = folder / "ledger.sqlite", LedgerOptions(**options), 0, 1000.0, per
+        self.folder, self.requests = {}, 0
+        self.definition = {"name": "d", "total": total, "images_per_prompt": per, "order_seed": seed, "prompts_sha256": "0", "model": "m"}
+        self.start()
+
+    def start(self):
+        self.epoch += 1
+        self.ledger = Ledger(self.path, self.epoch, self.now, self.options)
+        self.ledger.define(self.now, self.definition)
+        self.check()
+
+    def restart(self, check=True):
+        self.ledger.connection.close()
+        self.epoch += 1
+        self.ledger = Ledger(self.path, self.epoch, self.now, self.options)
+        if check:
+            self.check()
+
+    def check(self):
+        while work := self.ledger.next_check():
+            self.ledger.folder_checked(self.now, *work, {idx: (n, 0) for idx, n in self.folder.items() if idx // 1000 == work[1] and n >= self.per})
+
+    def request(self):
+        self.requests += 1
+        return f"r{self.requests}"
+
+    def lease(self, client="a", worker=A, size=1, request="", **more):
+        return self.ledger.lease(self.now, "d", client, self.request() if request == "" else request, worker, size, **more)
+
+    def draw(self, grant, indices=None, client="a"):
+        indices = grant.indices if indices is None else indices
+        self.folder.update(dict.fromkeys(indices, self.per))
+        results = [{"index": idx, "images": self.per, "short": 0} for idx in indices]
+        return self.ledger.complete(self.now, client, self.request(), grant.lease, results, dict.fromkeys(indices, True))
+
+    def fail(self, grant, client="a", reason="gpu", idx=None, known_good=False):
+        result = {"index": grant.indices[0] if idx is None else idx, "reason": reason, "error": "CUDA error", "known_good": known_good}
+        return self.ledger.fail(self.now, client, self.request(), grant.lease, [result])
+
+    def passes(self, seconds, beating=()):
+        """beating: {client: [lease, …]} beat every 10 s."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now += 1
+            if self.now % 10 == 0:
+                for client, leases in dict(beating).items():
+                    self.ledger.beat(self.now, client, leases, "loading")
+            self.ledger.sweep(self.now)
+
+    def marks(self, idx):
+        return self.ledger.one("SELECT COALESCE(SUM(mark), 0) FROM blames WHERE idx = ?", idx)[0]
+
+    def counts(self):
+        counts = self.ledger.counts("d")
+        assert counts["waiting"] + counts["leased"] + counts["done"] + counts["set_aside"] == counts["total"]
+        return counts
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path)
+
+
+def test_promise_01_durable_before_the_reply(run):
+    assert run.ledger.one("PRAGMA synchronous")[0] == 2 and run.ledger.one("PRAGMA journal_mode")[0] == "delete"
+    grant = run.lease(size=4)
+    run.draw(grant, grant.indices[:1])
+    run.fail(grant, idx=grant.indices[1])
+    assert not run.ledger.connection.in_transaction
+    run.ledger.connection.close()
+    with sqlite3.connect(run.path) as reader:
+        assert reader.execute("SELECT idx FROM held ORDER BY idx").fetchall() == [(2,), (3,)]
+        assert bits_of(reader.execute("SELECT done FROM blocks").fetchone()[0]) == 1
+
+
+def test_promise_02_first_completion_stands_and_names_are_looked_at(run):
+    first = run.lease(size=2)
+    assert run.ledger.complete(run.now, "a", "x", first.lease, [{"index": 0, "images": 1}], {0: False}) == {0: "missing"}
+    assert run.draw(first, [0]) == {0: "accepted"}
+    run.passes(200)
+    second = run.lease("b", B, 2)
+    assert 0 not in second.indices and 1 in second.indices
+    assert run.draw(first, [0, 1]) == {0: "already_done", 1: "stale"}
+    assert run.counts()["done"] == 1
+
+
+def test_promise_02_extension_reopens_what_is_missing(run):
+    grant = run.lease(size=10)
+    run.draw(grant)
+    run.folder[3], run.per = 2, 2
+    with pytest.raises(DefinitionDiffers, match="model"):
+        run.ledger.define(run.now, {**run.definition, "images_per_prompt": 2, "model": "other"})
+    assert run.ledger.define(run.now, {**run.definition, "images_per_prompt": 2}) == 2
+    assert isinstance(run.lease(size=5), Later), "nothing is granted before the folder was compared by the new count"
+    run.check()
+    assert run.ledger.done_in("d", 0) == {3} and run.counts()["images"] == 2
+    assert run.ledger.define(run.now, {**run.definition, "images_per_prompt": 2, "total": 2500, "prompts_sha256": "1"}) == 3
+    run.check()
+    assert run.counts()["waiting"] == 2499
+    with pytest.raises(DefinitionDiffers, match="images_per_prompt|total"):
+        run.ledger.define(run.now, run.definition)
+
+
+def test_promise_03_one_lease_an_index_and_names_that_never_repeat(run):
+    grants = [run.lease(f"c{n}", A, 10) for n in range(4)]
+    assert len({idx for grant in grants for idx in grant.indices}) == sum(len(grant.indices) for grant in grants)
+    copy = run.path.read_bytes()
+    later = run.lease("late", A, 10)
+    run.ledger.note_changes()
+    run.ledger.connection.close()
+    run.path.write_bytes(copy)
+    run.epoch += 1
+    run.ledger = Ledger(run.path, run.epoch, run.now, run.options)
+    run.check()
+    assert run.ledger.rebuilt and run.ledger.lost == "rolled back"
+    assert run.lease("new").lease not in {grant.lease for grant in [*grants, later]}
+    assert run.ledger.beat(run.now, "late", [later.lease], "drawing").stale == [later.lease]
+    assert run.fail(later, "late").stale and not run.ledger.release(run.now, "late", "y", later.lease, "released")
+
+
+def test_promise_03_the_folder_is_compared_before_a_grant(run):
+    run.draw(run.lease(size=5))
+    run.folder = {7: 1}
+    run.restart(check=False)
+    assert isinstance(run.lease(size=5), Later)
+    run.check()
+    assert run.ledger.done_in("d", 0) == {7} and run.lease(size=8).indices == [0, 1, 2, 3, 4, 5, 6, 8]
+
+
+def test_promise_03_accepted_while_the_folder_is_read(run):
+    """A completion between the listing and its report is not undone by it."""
+    grant = run.lease(size=3)
+    run.restart(check=False)
+    work = run.ledger.next_check()
+    run.draw(grant)
+    run.ledger.folder_checked(run.now, *work, {})
+    assert run.ledger.done_in("d", 0) == set(grant.indices)
+
+
+def test_promise_04_a_lease_that_is_over_changes_nothing(run):
+    grant = run.lease(size=3)
+    run.passes(200)
+    other = run.lease("b", B, 3)
+    before = "\n".join(run.ledger.connection.iterdump())
+    assert run.draw(grant) == dict.fromkeys(grant.indices, "stale") and run.fail(grant).stale
+    after = "\n".join(run.ledger.connection.iterdump())
+    assert [line for line in after.splitlines() if '"answers"' not in line and '"server"' not in line] == [
+        line for line in before.splitlines() if '"answers"' not in line and '"server"' not in line
+    ]
+    assert run.draw(other, client="b")[other.indices[0]] == "accepted"
+
+
+def test_promise_05_a_late_sweep_adds_its_lateness(run):
+    grant = run.lease()
+    run.now += 500  # the server stood still: nobody could beat
+    assert run.ledger.sweep(run.now) == []
+    run.passes(100)
+    assert run.ledger.held_by("a")
+    run.passes(25)
+    assert not run.ledger.held_by("a") and run.ledger.beat(run.now, "a", [grant.lease], "drawing").stale
+
+
+def test_promise_05_only_drawing_must_show_progress(run):
+    waiting, hung = run.lease("waiting"), run.lease("hung", B)
+    for _ in range(200):
+        run.passes(10)
+        run.ledger.beat(run.now, "waiting", [waiting.lease], "waiting_llm", images=0)
+        run.ledger.beat(run.now, "hung", [hung.lease], "drawing", images=5)
+    assert run.ledger.held_by("waiting") and not run.ledger.held_by("hung")
+
+
+def test_promise_06_a_restart_keeps_leases_but_not_the_dead_for_ever(run):
+    alive, dead = run.lease("alive"), run.lease("dead")
+    for _ in range(12):  # a server that dies once a minute
+        run.restart()
+        run.passes(10)
+        run.ledger.beat(run.now, "alive", [alive.lease], "drawing", images=run.now)
+        run.passes(50, {"alive": [alive.lease]})
+    assert run.ledger.held_by("alive") and not run.ledger.held_by("dead"), dead
+    run.restart()
+    run.passes(100)
+    assert run.ledger.held_by("alive"), "one TTL of grace"
+
+
+def test_promise_07_a_repeat_gets_the_stored_answer(run):
+    grant = run.lease(request="once", size=3)
+    assert run.lease(request="once", size=3) == grant
+    results, seen = [{"index": idx, "images": 1} for idx in grant.indices[:2]], dict.fromkeys(grant.indices, True)
+    first = run.ledger.complete(run.now, "a", "twice", grant.lease, results, seen)
+    run.restart(check=False)
+    assert run.ledger.complete(run.now, "a", "twice", grant.lease, results, seen) == first == dict.fromkeys(grant.indices[:2], "accepted")
+    assert run.counts()["leased"] == 1 and run.counts()["done"] == 2
+
+
+def test_promise_07_stored_answers_are_bounded(run, monkeypatch):
+    monkeypatch.setattr(ledger_module, "ANSWERS_KEPT", 10)
+    for _ in range(30):
+        run.ledger.release(run.now, "a", run.request(), run.lease().lease, "released")
+    assert run.ledger.one("SELECT COUNT(*) FROM answers")[0] == 10
+
+
+def test_promise_07_a_bare_request_gets_its_lease_again(run):
+    grant = run.lease("job:5", request=None, size=5)
+    run.passes(1000)
+    assert run.lease("job:5", request=None, size=5) == grant
+    run.ledger.complete(run.now, "job:5", None, grant.lease, [{"index": idx, "images": 1} for idx in grant.indices[:3]], dict.fromkeys(grant.indices[:3], True))
+    assert run.lease("job:5", request=None, size=5).indices == grant.indices[3:]
+    run.ledger.complete(run.now, "job:5", None, grant.lease, [{"index": idx, "images": 1} for idx in grant.indices[3:]], dict.fromkeys(grant.indices, True))
+    assert not set(run.lease("job:5", request=None, size=5).indices) & set(grant.indices)
+
+
+def test_promise_08_only_the_unfinished_rest_goes_back(run):
+    grant = run.lease(size=10)
+    run.draw(grant, grant.indices[:7])
+    assert run.ledger.release(run.now, "a", "z", grant.lease, "preempted")
+    assert run.counts()["given_back"] == {"preempted": 3} and run.counts()["done"] == 7
+    assert run.lease("b", B, 10).indices[:3] == grant.indices[7:] and run.marks(grant.indices[7]) == 0
+
+
+def test_promise_09_poison_is_set_aside_by_contrast(run):
+    """Three workers fail it, each draws another index: three marks, and only then."""
+    for n, (client, worker) in enumerate([("a", A), ("b", B), ("c", C)]):
+        grant = run.lease(client, worker)
+        assert grant.indices == [0] and grant.known_good == (n > 0), "a suspect is leased alone, beside a known-good text"
+        assert run.fail(grant, client, "prompt").verdicts == {0: "retry elsewhere"} and run.marks(0) == n, "a failure is provisional"
+        other = run.lease(client, worker)
+        assert other.indices != [0]
+        run.draw(other, client=client)
+        assert run.marks(0) == n + 1
+    total, rows = run.ledger.set_aside("d")
+    assert total == 1 and rows[0]["index"] == 0 and len(rows[0]["errors"]) == 3 and rows[0]["marks"] == 3
+    assert run.ledger.retry_failed(run.now, "d", [0]) == 1 and run.counts()["set_aside"] == 0 and run.marks(0) == 0
+
+
+def test_promise_09_expiry_blames_only_what_was_being_drawn(run):
+    grant = run.lease(size=10)
+    run.ledger.beat(run.now, "a", [grant.lease], "drawing", [grant.indices[2]], 1)
+    run.passes(200)
+    assert [idx for (idx,) in run.ledger.all("SELECT idx FROM trouble")] == [grant.indices[2]] and run.marks(grant.indices[2]) == 0.5
+    assert run.lease("b", B, 10).indices == [grant.indices[2]], "a suspect is leased alone"
+
+
+def test_promise_09_everybody_failing_is_the_worlds_fault(run):
+    run.draw(run.lease("a", A))
+    run.draw(run.lease("b", B), client="b")
+    run.now += 10
+    for _ in range(5):
+        for client, worker in (("a", A), ("b", B)):
+            grant = run.lease(client, worker)
+            if isinstance(grant, Grant):
+                run.fail(grant, client, "disk")
+    assert run.ledger.weather()["state"] == "storm" and run.ledger.weather()["reason"] == "disk"
+    assert run.counts()["set_aside"] == 0 and not run.ledger.all("SELECT * FROM trouble") and not run.ledger.quarantined()
+    assert isinstance(run.lease(), Later)
+    run.now += 601
+    probe = run.lease()
+    assert probe.known_good and len(probe.indices) == 1 and isinstance(run.lease("b", B), Later), "one probe alone"
+    run.fail(probe, reason="disk", known_good=True)
+    assert run.ledger.weather()["probe_at"] == run.now + 1200, "a known-good text proves no disk; the pause doubles"
+    run.now += 1201
+    run.draw(run.lease())
+    assert run.ledger.weather()["state"] == "fair" and isinstance(run.lease("b", B), Grant)
+
+
+def test_promise_09_a_run_of_nothing_but_poison_ends(tmp_path):
+    run = Run(tmp_path, total=12)
+    for _ in range(500):
+        grant = run.lease(size=4)
+        if isinstance(grant, AllDone):
+            break
+        if isinstance(grant, Later):
+            run.passes(grant.retry_after_s)
+            run.check()
+            continue
+        run.fail(grant, reason="prompt", known_good=grant.known_good)
+        run.ledger.release(run.now, "a", run.request(), grant.lease, "released")
+    assert isinstance(grant, AllDone) and run.counts()["set_aside"] == 12
+
+
+def test_promise_10_a_broken_gpu_is_quarantined_and_blames_nobody(run):
+    good = run.lease("b", B)
+    failed = 0
+    for _ in range(20):
+        grant = run.lease("a", A)
+        if isinstance(grant, Quarantined):
+            break
+        failed += 1
+        answer = run.fail(grant)
+        run.draw(good, client="b")
+        good = run.lease("b", B)
+        while good.known_good:  # what the broken one failed is drawn by the other
+            run.draw(good, client="b")
+            good = run.lease("b", B)
+    assert failed == 5 and answer.quarantined_s == 600 and run.counts()["set_aside"] == 0
+    assert not run.ledger.all("SELECT * FROM blames WHERE worker_key = 'node0|GPU-0'"), "its marks are erased"
+    assert run.ledger.quarantined()[0]["host"] == "node0" and len(run.ledger.quarantined()[0]["errors"]) >= 1
+    assert isinstance(run.lease("another task on that GPU", A), Quarantined)
+    assert run.ledger.beat(run.now, "a", [], "loading", worker=A).stop == "quarantine"
+
+
+def quarantined(run):
+    run.succeeds = run.lease("b", B)
+    for n in range(5):
+        grant = run.lease("a", A)
+        run.draw(run.succeeds, client="b")
+        run.succeeds = run.lease("b", B)
+        run.fail(grant)
+    assert run.ledger.quarantined()
+
+
+def test_promise_10_the_probe_decides(run):
+    quarantined(run)
+    run.passes(601, {"b": [run.succeeds.lease]})
+    probe = run.lease("a", A)
+    assert probe.known_good and len(probe.indices) == 1 and isinstance(run.lease("a2", A), Quarantined)
+    assert run.fail(probe).quarantined_s == 1200, "the pause doubles"
+    run.restart()
+    run.passes(1201, {"b": [run.succeeds.lease]})
+    run.draw(run.lease("a", A))
+    assert not run.ledger.quarantined() and isinstance(run.lease("a", A), Grant)
+    quarantined(run)
+    assert run.ledger.release_quarantine(run.now, "node0") == 1 and isinstance(run.lease("a", A), Grant)
+
+
+def test_promise_11_slurm_only_shortens(run):
+    job = ("77", 0)
+    grant = run.lease(slurm=job)
+    run.ledger.slurm_seen(run.now, {})
+    run.ledger.slurm_seen(run.now, {})
+    run.now += 31
+    assert run.ledger.slurm_seen(run.now, {}) == [], "never seen: perhaps squeue is late"
+    run.ledger.slurm_seen(run.now, {job: "RUNNING"})
+    assert run.ledger.slurm_seen(run.now, {}) == [] and run.ledger.slurm_seen(run.now, None) == [], "absent once, then unknown"
+    run.ledger.beat(run.now, "a", [grant.lease], "drawing", grant.indices, 1)
+    assert run.ledger.slurm_seen(run.now, {("77", 1): "PENDING"}) == [], "a beating lease is never taken"
+    run.now += 31
+    assert run.ledger.slurm_seen(run.now, {("77", 1): "RUNNING"}) == [grant.lease]
+    assert run.counts()["given_back"] == {"preempted": 1} and run.marks(grant.indices[0]) == 0, "requeued: no fault of its index"
+
+
+def test_promise_12_come_back_is_not_all_done(tmp_path):
+    run = Run(tmp_path, total=2)
+    first, second = run.lease(), run.lease("b", B)
+    assert isinstance(run.lease("c", C), Later) and run.ledger.peek(run.now, "d") is True
+    run.draw(first)
+    run.draw(second, client="b")
+    del run.folder[0]
+    assert isinstance(run.lease(), Later), "the folder is compared first"
+    run.check()
+    again = run.lease()
+    assert again.indices == [0], "what is missing is drawn again"
+    run.draw(again)
+    run.lease()
+    run.check()
+    assert isinstance(run.lease(), AllDone) and isinstance(run.ledger.peek(run.now, "d"), AllDone)
+
+
+def test_promise_12_chunks_shrink_to_one(tmp_path):
+    run, sizes = Run(tmp_path, total=200), []
+    for _ in range(1000):
+        for client in ("a", "b"):
+            grant = run.lease(client, A, 50)
+            if not isinstance(grant, Grant):
+                assert sizes[0] == 50 and sizes[-1] == 1 and sorted(sizes, reverse=True) == sizes
+                return
+            sizes.append(len(grant.indices))
+            run.draw(grant, client=client)
+
+
+def test_promise_13_the_sum_is_a_check_that_can_fail(run):
+    grant = run.lease(size=5)
+    run.draw(grant, grant.indices[:2])
+    assert {**run.counts(), "given_back": 0, "images": 0} == {**dict(total=100, waiting=95, leased=3, done=2, set_aside=0, images=0, short=0, short_images=0), "given_back": 0}
+    run.ledger.run("UPDATE blocks SET open = open - 1")
+    with pytest.raises(RuntimeError, match="damaged"):
+        run.lease("b", B)
+
+
+def steps_of_a_lease(run):
+    """Steps of SQLite's virtual machine for a lease and its completion."""
+    steps, connection = [0], run.ledger.connection
+    grant = run.lease(size=10)
+    run.draw(grant)
+    connection.set_progress_handler(lambda: steps.__setitem__(0, steps[0] + 1), 1)
+    for _ in range(5):
+        run.draw(run.lease(size=10))
+    connection.set_progress_handler(None, 0)
+    return steps[0]
+
+
+def test_promise_14_a_request_costs_the_same_at_a_thousandfold_total(tmp_path):
+    small, large = Run(tmp_path, total=100_000, seed=1), None
+    (tmp_path / "large").mkdir()
+    large = Run.__new__(Run)
+    large.check = lambda: large.ledger._checked.__setitem__("d", bytearray(b"\1") * 100_000)  # a folder of 100,000 empty folders takes a minute
+    Run.__init__(large, tmp_path / "large", total=100_000_000, seed=1)
+    assert steps_of_a_lease(large) <= 1.2 * steps_of_a_lease(small)
+    assert large.path.stat().st_size < 100_000_000 / 8, "within the bit an index"
+
+
+def test_promise_14_the_order_is_a_seeded_permutation_of_blocks(tmp_path):
+    def order(name, seed):
+        (tmp_path / name).mkdir()
+        run = Run(tmp_path / name, total=20_000, seed=seed)
+        return [block for (block,) in run.ledger.all("SELECT block FROM blocks ORDER BY position")]
+
+    assert order("a", None) == list(range(20)) != order("b", 5) == order("c", 5)
+    assert sorted(order("d", 6)) == list(range(20)) and order("e", 6) != order("f", 5)
+
+
+def test_promise_15_the_file_has_one_server_and_a_lost_one_is_rebuilt(run):
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        Ledger(run.path, 2, run.now)
+    grant = run.lease(size=10)
+    run.draw(grant, grant.indices[:4])
+    run.ledger.connection.close()
+    run.path.unlink()
+    run.start()
+    assert run.ledger.rebuilt and run.ledger.lost == "deleted" and run.counts()["done"] == 4
+    assert run.ledger.beat(run.now, "a", [grant.lease], "drawing").stale, "leases are void"
+    run.ledger.connection.close()
+    with pytest.raises(RuntimeError, match="epoch"):
+        Ledger(run.path, 1, run.now)
+
+
+def test_promise_15_a_torn_file_is_recognised(run):
+    run.draw(run.lease(size=10))
+    run.ledger.connection.close()
+    data = run.path.read_bytes()
+    for n, torn in enumerate((b"", b"rubbish" * 1000, data[:5000], data[:8192] + bytes(len(data) - 8192))):
+        run.path.write_bytes(torn)
+        run.start()
+        assert run.ledger.rebuilt and run.counts()["done"] == 10, n
+        run.ledger.connection.close()
+
+
+def test_promise_16_accounts_commit_with_the_ledger(run):
+    """Others' tables share the commit; a failure undoes both, and the memory follows the disk."""
+    run.ledger.connection.execute("CREATE TABLE money (usd REAL)")
+    with pytest.raises(ZeroDivisionError):
+        with run.ledger.transaction():
+            run.ledger.connection.execute("INSERT INTO money VALUES (1)")
+            run.lease(size=3)
+            raise ZeroDivisionError
+    assert run.counts()["leased"] == 0 and not run.ledger.deadlines and not run.ledger.all("SELECT * FROM money")
+    run.passes(300)
+    assert len(run.lease(size=3).indices) == 3
+
+
+def test_times_outlive_a_restart_on_another_node(run):
+    """now is this machine's count; what is stored moves along when another machine's begins elsewhere."""
+    quarantined(run)
+    run.ledger.connection.close()
+    first = Ledger(run.path, 2, run.now, run.options, utc=50_000.0)
+    until = first.quarantined()[0]["until"]
+    first.connection.close()
+    second = Ledger(run.path, 3, run.now - 900, run.options, utc=50_900.0)
+    assert second.quarantined()[0]["until"] == until - 900 and time.monotonic() > 0
