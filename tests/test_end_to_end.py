@@ -111,3 +111,24 @@ def test_kill_a_client_and_the_server(tmp_path, llm):
     assert tars.returncode == 0, tars.stdout + tars.stderr
     listed = sh(f"cd {tmp_path}/tars && for t in *.tar; do tar tf $t; done").split()
     assert sorted(name for name in listed if name.endswith(".jpg")) and len(listed) == 3 * total * images
+
+
+@pytest.mark.timeout(200)
+def test_a_second_run_finds_all_done(tmp_path):
+    """The second run asks the server before it loads anything: no torch, no file of the data set touched, and it says that all is done."""
+    (tmp_path / "shapes.json").write_text('["a red circle on a blue background", "two green squares on a white background"]')
+    command = ["generate/generate_images.py", tmp_path / "shapes.json", "--model", "tiny", "--llm", "embedded", "--num_workers=2",
+               "--expected_samples_per_index=2", "--output_root", tmp_path / "out"]
+    first = python(*command)
+    assert first.returncode == 0, first.stdout + first.stderr
+    data = tmp_path / "out" / "generated_images" / "shapes"
+    before = {path: path.stat().st_mtime_ns for path in [data, *data.rglob("*")]}
+    assert len([path for path in before if path.suffix == ".jpg"]) == 4
+
+    (tmp_path / "poison" / "torch").mkdir(parents=True)
+    (tmp_path / "poison" / "torch" / "__init__.py").write_text('raise ImportError("torch was imported")')
+    second = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, env=ENVIRONMENT | {"PYTHONPATH": str(tmp_path / "poison")}, capture_output=True, text=True)
+    assert second.returncode == 0 and "all indices are done" in second.stdout, second.stdout + second.stderr
+    logs = "".join(path.read_text() for path in (tmp_path / "out").glob("*.out"))
+    assert "torch was imported" not in second.stdout + second.stderr + logs
+    assert {path: path.stat().st_mtime_ns for path in [data, *data.rglob("*")]} == before
