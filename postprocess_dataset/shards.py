@@ -21,7 +21,6 @@ import table
 from publish import Draft, publish_text
 
 STEM = "output_dataset"
-PUBLISHED_ALWAYS = table.PUBLISHED + ["subdirectory", "idx"]  # in every .json, null or not: the newer fields only where there is a value
 KEY = "__key__"
 OWN = (KEY, "caption", "extra")  # in the tar as names, as .txt, and merged into .json
 COLD_S = 40e-6  # a stat; a warm one takes 2 us, and then more threads only cost CPU
@@ -226,9 +225,8 @@ def samples(batch, first):
     captions = [caption or text for caption, text in zip(values.get("caption", none), values.get("augmented_prompt", none))]
     extras, sums, paths = (values.get(name, none) for name in ("extra", "image_sha256", "image_path"))
     kept = [name for name in values if name not in OWN]
-    always = [name in PUBLISHED_ALWAYS for name in kept]
     for key, caption, extra, sha256, path, *row in zip(keys, captions, extras, sums, paths, *(values[name] for name in kept)):
-        record = {name: value for name, value, stays in zip(kept, row, always) if stays or value is not None}
+        record = {name: value for name, value in zip(kept, row) if value is not None}  # `datasets` takes five nulls for a column's type and fails at a sixth value
         if extra:
             record.update(orjson.loads(extra))
         yield key, caption, orjson.dumps(record, default=str), sha256, path  # orjson writes NaN as null, dates as ISO 8601

@@ -31,7 +31,6 @@ JSON_FIELDS = {
     "input_file": ("str", False), "hostname": ("str", True), "image_path": ("str", True), "gpu_name": ("str", True), "generation_timestamp": ("str", True),
     "source": ("list of str", True), "seed": ("int", True), "num_inference_steps": ("int", True), "guidance_scale": ("float", True), "dtype": ("str", True),
     "batch_size": ("int", True), "library_versions": ("str", True), "image_sha256": ("str", True), "slurm_job_id": ("str", True), "lease": ("str", True)}
-PUBLISHED = list(JSON_FIELDS)[:14]
 
 
 def own_process():
