@@ -86,6 +86,37 @@ class Conversion:
         self.new = self.rejected = self.orphans = self.skipped = self.noted = 0
         self.mtimes = {}  # subdirectory: ns
 
+    def every_folder(self, folders, earlier):
+        """Add what is new in all of them; `earlier`: what the last run knew. Returns the lines of OUTPUT.gone.jsonl."""
+        from dataset_folder import stems, walk
+
+        gone, unseen = [], set(earlier.folders)
+        for subdirectory, listing in walk(folders, self.base, earlier, self.progress.say, self.args.part):
+            unseen.discard(subdirectory)
+            if isinstance(listing, OSError):
+                self.reject(subdirectory, f"folder cannot be read: {listing.strerror}")
+                unseen = {other for other in unseen if not other.startswith(f"{subdirectory}/")}  # unread is not gone
+                self.mtimes.pop(os.path.dirname(subdirectory), None)  # so that the next --update looks here again
+            elif listing is None:
+                self.skipped += 1
+                self.mtimes[subdirectory] = earlier.mtimes[subdirectory]
+                self.again(subdirectory, earlier.rejects.get(subdirectory, ()))
+                gone += earlier.gone.get(subdirectory, ())
+            else:
+                missing = self.folder(subdirectory, listing, earlier.keys(subdirectory))
+                gone += [{"__key__": table.key_of(subdirectory, stem)} for stem in missing]
+        for subdirectory in sorted(unseen):
+            if any(f"{self.base}/{subdirectory}/".startswith(f"{folder}/") for folder in folders):
+                codes, odd = earlier.keys(subdirectory)
+                gone += [{"__key__": table.key_of(subdirectory, stem)} for stem in stems(codes) + sorted(odd)]
+                continue
+            if subdirectory in earlier.mtimes:  # of a DIR that was not named this time: as it was
+                self.mtimes[subdirectory] = earlier.mtimes[subdirectory]
+            gone += earlier.gone.get(subdirectory, ())
+            for line in earlier.rejects.get(subdirectory, ()):
+                self.keep(line)
+        return gone
+
     def samples(self, subdirectory, names, has_image):
         """Read, check and add the samples `names` of a folder."""
         from dataset_folder import read_samples
@@ -117,12 +148,12 @@ class Conversion:
         self.noted += 1
         self.rejects.write((json.dumps(line) + "\n").encode())
 
-    def folder(self, subdirectory, listing, known=None):
+    def folder(self, subdirectory, listing, known):
         """Add what is new in a listed folder; `known`: (codes, other stems) of its rows in the table. Returns the stems of rows whose sample is gone."""
         import numpy as np
         from dataset_folder import BLOCK, CODE, stems
 
-        codes, known_odd = known or (np.empty(0, np.int64), set())
+        codes, known_odd = known
         jsons, odd = np.setdiff1d(listing.jsons, codes, assume_unique=True), [stem for stem in listing.odd_jsons if stem not in known_odd]
         images, odd_images = np.setdiff1d(listing.images, listing.jsons, assume_unique=True), sorted(listing.odd_images - set(listing.odd_jsons))
         if self.args.part and not os.path.basename(subdirectory).isdecimal():  # else the whole folder is ours; which piece is whose never changes
@@ -161,12 +192,32 @@ class Conversion:
 def convert(folders, output, args):
     """The table, or one part of it, or what is new in it. Returns the exit status."""
     import increment
-    from dataset_folder import stems, walk
 
-    facts = table.facts(output) if os.path.exists(output) else None
     update = args.update and os.path.exists(output)
+    facts = table.facts(output) if os.path.exists(output) else None
+    base = base_of(folders, output, args, facts, update)
+    target, old, known = output, None, None
+    if args.part:
+        os.makedirs(f"{output}.parts", exist_ok=True)
+        target = output = os.path.join(f"{output}.parts", "part-%05d-of-%05d.parquet" % args.part)
+    elif update:
+        known = increment.Known(output)
+        old = None if os.path.isdir(output) else output
+        target = output if old else os.path.join(output, f"part-{len(table.files(output)):05d}.parquet")
+    scanned_ns = increment.server_time_ns(folders[0], target)
+    with table.SortedRows(target, {"base": base, "relative": args.relative}, old, known.rows if known else 0) as rows, Draft(f"{output}.rejects.jsonl") as rejects:
+        work = Conversion(base, args, rows, rejects.file)
+        gone = work.every_folder(folders, increment.Earlier(output, known))
+        work.progress.close()
+        return publish(work, rows, rejects, gone, scanned_ns, output, known, facts, args)
+
+
+def base_of(folders, output, args, facts, update):
+    """The folder below which keys begin: the common parent of the DIRs, or the table's. SystemExit when the table that is there forbids the request."""
     if update and facts is None:
         raise SystemExit(f"{output}: not a table of this script, so it cannot be updated; choose another name or --rebuild")
+    if update and facts["relative"] != args.relative:
+        raise SystemExit(f"{output} was made {'with' if facts['relative'] else 'without'} --relative; update it the same way, or --rebuild")
     if facts and len(facts["generations"]) > 1 and not (update or args.rebuild or args.part):
         raise SystemExit(f"{output} has grown by --update {len(facts['generations']) - 1} times; say --update again, or --rebuild to sort it anew "
                          "(its tars must then be made anew, too)")
@@ -178,54 +229,7 @@ def convert(folders, output, args):
     for folder in folders:
         if not folder.startswith(os.path.join(base, "")):
             raise SystemExit(f"{folder} lies outside {base}, the base folder of {output}'s keys; --rebuild makes it anew")
-    if update and facts["relative"] != args.relative:
-        raise SystemExit(f"{output} was made {'with' if facts['relative'] else 'without'} --relative; update it the same way, or --rebuild")
-
-    target = output
-    if args.part:
-        os.makedirs(f"{output}.parts", exist_ok=True)
-        target = os.path.join(f"{output}.parts", "part-%05d-of-%05d.parquet" % args.part)
-    scanned_ns = increment.server_time_ns(folders[0], target)
-    state = increment.load_state(output) if update else {"scanned_ns": 0, "folders": {}}
-    known = increment.Known(output) if update else None
-    before = set(state["folders"]) or (known.subdirectories() if update else set())
-    old_rejects, old_gone = {}, {}
-    for lines, path, name in ((old_rejects, "rejects", "json"), (old_gone, "gone", "__key__")):
-        for line in increment.load_lines(f"{output}.{path}.jsonl") if update else ():
-            lines.setdefault(os.path.dirname(line.get(name) or line.get("image") or ""), []).append(line)
-
-    as_part_file = update and os.path.isdir(output)
-    if as_part_file:
-        target = os.path.join(output, f"part-{len(table.files(output)):05d}.parquet")
-    with table.SortedRows(target, {"base": base, "relative": args.relative}, old=output if update and not as_part_file else None,
-                          first_idx=known.rows if update else 0) as rows, Draft(f"{output if update else target}.rejects.jsonl") as rejects:
-        work = Conversion(base, args, rows, rejects.file)
-        gone, seen = [], set()
-        for subdirectory, listing in walk(folders, base, state, work.progress.say, args.part):
-            seen.add(subdirectory)
-            if isinstance(listing, OSError):
-                work.reject(subdirectory, f"folder cannot be read: {listing.strerror}")
-                seen.update(s for s in before if s.startswith(f"{subdirectory}/"))  # unread is not gone
-                work.mtimes.pop(os.path.dirname(subdirectory), None)  # so that the next --update looks here again
-            elif listing is None:
-                work.skipped += 1
-                work.mtimes[subdirectory] = state["folders"][subdirectory]
-                work.again(subdirectory, old_rejects.get(subdirectory, ()))
-                gone += old_gone.get(subdirectory, ())
-            else:
-                missing = work.folder(subdirectory, listing, known.keys(subdirectory) if update else None)
-                gone += [{"__key__": table.key_of(subdirectory, stem)} for stem in missing]
-        for subdirectory in sorted(before - seen):
-            if any(f"{base}/{subdirectory}/".startswith(f"{folder}/") for folder in folders):
-                codes, odd = known.keys(subdirectory)
-                gone += [{"__key__": table.key_of(subdirectory, stem)} for stem in stems(codes) + sorted(odd)]
-            else:  # of a DIR that was not named this time: as it was
-                work.mtimes.update({s: mtime for s, mtime in state["folders"].items() if s == subdirectory})
-                gone += old_gone.get(subdirectory, ())
-                for line in old_rejects.get(subdirectory, ()):
-                    work.keep(line)
-        work.progress.close()
-        return publish(work, rows, rejects, gone, scanned_ns, output if update else target, known, facts, args)
+    return base
 
 
 def publish(work, rows, rejects, gone, scanned_ns, output, known, facts, args):

@@ -127,9 +127,9 @@ def read_files(folder_fd, names):
     return contents
 
 
-def walk(folders, base, state, say, part=None):
-    """Yield (subdirectory, Listing), or (subdirectory, None) for one that has not changed since the state was made, or (subdirectory, OSError)."""
-    known, waiting = state["folders"], [os.path.relpath(folder, base) for folder in reversed(sorted(folders))]
+def walk(folders, base, earlier, say, part=None):
+    """Yield (subdirectory, Listing), or (subdirectory, None) for one that has not changed since the `earlier` run, or (subdirectory, OSError)."""
+    waiting = [os.path.relpath(folder, base) for folder in reversed(sorted(folders))]
     while waiting:
         subdirectory = waiting.pop()
         name = os.path.basename(subdirectory)
@@ -137,10 +137,10 @@ def walk(folders, base, state, say, part=None):
             continue  # a folder of 1,000 prompts is another piece's, whole
         path = os.path.join(base, subdirectory)
         try:
-            then = known.get(subdirectory)
-            if then is not None and then < state["scanned_ns"] - MARGIN_NS and os.stat(path).st_mtime_ns == then:
+            then = earlier.mtimes.get(subdirectory)
+            if then is not None and then < earlier.scanned_ns - MARGIN_NS and os.stat(path).st_mtime_ns == then:
                 listing = None
-                inside = sorted(other for other in known if os.path.dirname(other) == subdirectory)
+                inside = sorted(other for other in earlier.mtimes if os.path.dirname(other) == subdirectory)
             else:
                 listing = list_folder(path)
                 inside = [f"{subdirectory}/{name}" for name in listing.folders]

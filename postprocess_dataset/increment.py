@@ -62,6 +62,26 @@ def server_time_ns(folder, output):
     return time.time_ns()
 
 
+class Earlier:
+    """All that an earlier run knew, by folder; nothing when `known` is None (a first conversion, or one that begins anew)."""
+
+    def __init__(self, output, known):
+        state = load_state(output) if known else {"scanned_ns": 0, "folders": {}}
+        self.known, self.scanned_ns, self.mtimes = known, state["scanned_ns"], state["folders"]
+        self.folders = set(self.mtimes) or (known.subdirectories() if known else set())
+        self.rejects, self.gone = {}, {}
+        for line in load_lines(f"{output}.rejects.jsonl") if known else ():
+            self.rejects.setdefault(os.path.dirname(line.get("json") or line["image"]), []).append(line)
+        for line in load_lines(f"{output}.gone.jsonl") if known else ():
+            self.gone.setdefault(os.path.dirname(line["__key__"]), []).append(line)
+
+    def keys(self, subdirectory):
+        """(sorted codes, set of other stems) of a folder's rows."""
+        import numpy as np
+
+        return self.known.keys(subdirectory) if self.known else (np.empty(0, np.int64), set())
+
+
 class Known:
     """The keys a table holds, folder by folder; row groups that hold no row of a folder are not read."""
 
