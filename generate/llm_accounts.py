@@ -39,7 +39,7 @@ class Accounts:
         for client_id, granted, spent, closed, use in connection.execute("select client_id, granted_usd, spent_usd, closed, use from llm_clients"):
             self.clients[client_id] = dict(granted_usd=granted, spent_usd=spent, closed=bool(closed), use=json.loads(use), heard=None, saved=float("-inf"))
         self.facts = {name: json.loads(value) for name, value in connection.execute("select name, value from llm_facts")}
-        self.now = self.looked = float("-inf")
+        self.began, self.now, self.looked = None, float("-inf"), float("-inf")
 
     @property
     def budget_usd(self):
@@ -83,8 +83,8 @@ class Accounts:
         return self.facts.get("past", {}).get("granted_usd", 0.0) + sum(client["granted_usd"] for client in self.clients.values())
 
     def spent(self):
-        """USD counted as spent: what live clients report, all that the dead were granted, and what the user named."""
-        counted = (c["granted_usd"] if self._dead(c) else c["spent_usd"] for c in self.clients.values())
+        """USD counted as spent: what live clients report, all that silent ones were granted, and what the user named."""
+        counted = (c["granted_usd"] if self._silent(c) else c["spent_usd"] for c in self.clients.values())
         return self.facts.get("spent_before_usd", 0.0) + self.facts.get("past", {}).get("granted_usd", 0.0) + sum(counted)
 
     def report(self, now, client_id, llm_use):
@@ -136,7 +136,7 @@ class Accounts:
         for client in self.clients.values():
             self._add_client(totals, client)
             unspent, uses = client["granted_usd"] - client["spent_usd"], client["use"].get("backends") or {}
-            if self._dead(client) or client["closed"]:
+            if self._silent(client) or client["closed"]:
                 continue
             paid = [name for name, use in uses.items() if use.get("paid")]
             for name, use in uses.items():
@@ -147,14 +147,14 @@ class Accounts:
         return totals
 
     def _add_client(self, totals, client):
-        """Its running totals; what a dead one was granted and has not reported counts as spent, on a line of its own."""
+        """Its running totals; what a silent one was granted and has not reported counts as spent, on a line of its own."""
         _add(totals, client["use"].get("backends") or {})
         unspent = client["granted_usd"] - client["spent_usd"]
-        if self._dead(client) and unspent > 0:
+        if self._silent(client) and unspent > 0:
             _add(totals, {KILLED: {"usd": unspent}})
 
     def _client(self, now, client_id):
-        self.now = now
+        self.began, self.now = now if self.began is None else self.began, now
         if now - self.looked >= SAVE_EVERY_S:
             self.looked = now
             self._fold(now)
@@ -167,8 +167,7 @@ class Accounts:
         past = self.facts.get("past", {"granted_usd": 0.0, "backends": {}})
         ended = []
         for client_id, client in self.clients.items():
-            client["heard"] = now if client["heard"] is None else client["heard"]  # after a restart everyone has client_ttl_s to speak up
-            if now - client["heard"] > self.client_ttl_s + KEEP_S:
+            if now - (self.began if client["heard"] is None else client["heard"]) > self.client_ttl_s + KEEP_S:
                 ended.append(client_id)
                 past["granted_usd"] += client["granted_usd"]
                 self._add_client(past["backends"], client)
@@ -180,7 +179,12 @@ class Accounts:
 
     def _dead(self, client, now=None):
         heard, now = client["heard"], self.now if now is None else now
+        heard = self.began if heard is None else heard  # after a restart everyone has client_ttl_s to speak up
         return not client["closed"] and heard is not None and now - heard > self.client_ttl_s
+
+    def _silent(self, client):
+        """Dead, or not heard of since this server began: whatever it was granted may be spent."""
+        return self._dead(client) or (client["heard"] is None and not client["closed"])
 
     def _save(self, now, client_id):
         client = self.clients[client_id]

@@ -75,6 +75,8 @@ def classify(error):
     retry_after_s = retry_after(getattr(response, "headers", None))
     if isinstance(error, TimeoutError) or any("Timeout" in name for name in names) or status == 408:
         return Failure("timeout", text)
+    if status is not None and 0 < status < 400:
+        return Failure("garbled", text)
     if status is not None:
         return Failure(_kind_of_status(status, text.lower()), f"HTTP {status}: {text}" if status > 0 else text, retry_after_s)
     if names & {"RemoteProtocolError", "ReadError", "WriteError", "ConnectionResetError", "IncompleteRead", "BrokenPipeError"}:

@@ -267,7 +267,8 @@ class FakeOpenAI(FakeLLM):
         usage = {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}
         reason = None if fault == "no_done" else "stop"
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason, "logprobs": None}
-        document = {"id": "fake", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice], "usage": usage}
+        document = {"id": "fake", "object": "chat.completion", "created": 0, "model": body["model"], "system_fingerprint": None, "choices": [choice],
+                    "usage": usage}
         if fault in ("load", "error_line"):
             document = {"error": {"message": "upstream failed", "code": 502}}
         data = json.dumps(document).encode()
