@@ -24,47 +24,23 @@ from verdicts import judge
 
 def main():
     options = Options(__doc__)
-    options.add_argument(
-        "inputs",
-        nargs="+",
-        type=Path,
-        metavar="FILE",
-        help="prompts files (JSON lists, or .txt with one prompt a line); a file's name is its source",
-    )
-    options.add_argument(
-        "--exclude",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="FILE",
-        help="validation sets: nothing that is like a prompt of these gets in",
-    )
-    options.add_argument("--output", type=Path, default=FOLDER / "combined.json", help="default: %(default)s")
+    add, three = options.add_argument, ("drop", "flag", "keep")
+    add("inputs", nargs="+", type=Path, metavar="FILE", help="prompts files (JSON lists, or .txt, a prompt a line); the name is the source")
+    add("--exclude", nargs="+", type=Path, default=[], metavar="FILE", help="validation sets: nothing like a prompt of these gets in")
+    add("--output", type=Path, default=FOLDER / "combined.json", help="default: %(default)s")
     options.flag("--plain", "write strings instead of objects")
-    options.add_argument("--seed", type=int, default=0, help="of the order (default: %(default)s)")
-    options.add_argument("--language", choices=("en", "any"), default="en", help="keep English prompts, or any (default: %(default)s)")
-    options.add_argument("--min_words", type=int, default=3, help="default: %(default)s")
-    options.add_argument("--max_words", type=int, default=200, help="default: %(default)s")
-    options.add_argument("--min_chars", type=int, default=8, help="default: %(default)s")
-    options.add_argument("--max_chars", type=int, default=1000, help="default: %(default)s")
-    three = ("drop", "flag", "keep")
-    options.add_argument(
-        "--profanity",
-        choices=three,
-        default="drop",
-        help="alt-profanity-check above 0.8: drop, flag ({'flags': ['profanity']}) or keep (default: %(default)s)",
-    )
-    options.add_argument(
-        "--sexual",
-        choices=three,
-        default="drop",
-        help="sexual content by a short list: drop, flag or keep (default: %(default)s); "
-        "together with an age word for minors it is always dropped",
-    )
+    add("--seed", type=int, default=0, help="of the order (default: %(default)s)")
+    add("--language", choices=("en", "any"), default="en", help="keep English prompts, or any (default: %(default)s)")
+    add("--min_words", type=int, default=3, help="default: %(default)s")
+    add("--max_words", type=int, default=200, help="default: %(default)s")
+    add("--min_chars", type=int, default=8, help="default: %(default)s")
+    add("--max_chars", type=int, default=1000, help="default: %(default)s")
+    add("--profanity", choices=three, default="drop",
+        help="alt-profanity-check above 0.8: drop, flag ({'flags': ['profanity']}) or keep (default: %(default)s)")
+    add("--sexual", choices=three, default="drop",
+        help="sexual content by a short list: drop, flag or keep (default: %(default)s); with an age word for minors it is always dropped")
     options.flag("--near_duplicates", "drop near duplicates (MinHash LSH, 0.7, same subject)", default=True)
-    options.add_argument(
-        "--num_workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: the cores, %(default)s)"
-    )
+    add("--num_workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: the cores, %(default)s)")
     args = options.parse_args()
 
     refuse_overwriting(args)
@@ -73,11 +49,12 @@ def main():
     excluded = read_excluded(args)
     report = {name: Counter(read=count, **({"not a prompt": invalid[name]} if invalid[name] else {})) for name, count in sources.items()}
     unique = exact(items, report)
-    verdicts = judge([item["prompt"] for item in unique], excluded, args)
+    verdicts = judge([item["prompt"] for _, item in unique], excluded, args)
     kept, removed = sort_out(unique, verdicts, args, report)
     random.Random(args.seed).shuffle(kept)
-    for item in kept:
-        report[item["source"][0]]["kept"] += 1
+    for name, count in Counter(name for name, _ in kept).items():
+        report[name]["kept"] = count
+    kept = [item for _, item in kept]
     if not kept:
         raise SystemExit("combine: no prompt is left" + "".join(f"; {problem}" for problem in problems))
 
@@ -94,9 +71,8 @@ def main():
 
 
 def refuse_overwriting(args):
-    written = {Path(f"{args.output.with_suffix('')}{end}").resolve() for end in ("", ".report.json", ".removed.json")} | {
-        args.output.resolve()
-    }
+    beside = args.output.with_suffix("")
+    written = {path.resolve() for path in (args.output, Path(f"{beside}.report.json"), Path(f"{beside}.removed.json"))}
     for path in args.inputs + args.exclude:
         if path.resolve() in written:
             raise SystemExit(f"combine: {path} is an input, and the output would overwrite it; choose another --output")
@@ -176,55 +152,44 @@ def read_file(path):
 
 
 def exact(items, report):
-    """One item a folded text: the first one's spelling, all sources that have it."""
+    """One (file, item) a folded text: the first one's spelling, all sources that have it (an item's own list, else its file's name)."""
     unique = {}
-    for source, item in items:
+    for name, item in items:
         key = fold(item["prompt"]) or item["prompt"]
+        given = item.get("source")
+        sources = list(given) if isinstance(given, list) and given and all(isinstance(source, str) for source in given) else [name]
         if key in unique:
-            report[source]["exact duplicate"] += 1
-            if source not in unique[key]["source"]:
-                unique[key]["source"].append(source)
+            report[name]["exact duplicate"] += 1
+            first = unique[key][1]["source"]
+            first += [source for source in sources if source not in first]
         else:
-            unique[key] = {**item, "prompt": item["prompt"], "source": [source]}
+            unique[key] = name, {**item, "source": sources}
     return list(unique.values())
 
 
 def sort_out(unique, verdicts, args, report):
-    """Return (kept items, removed items with their matches), and count every reason under the item's first source."""
+    """Return (kept (file, item)s, removed items with their matches), and count every reason under the item's first file."""
     kept, foldeds, removed = [], [], []
-    for item, (reason, match, similarity, flags, folded) in zip(unique, verdicts):
+
+    def remove(name, item, reason, match, similarity):
+        report[name][reason] += 1
+        if match is not None:
+            about = {"reason": reason, "match": match, "similarity": round(similarity, 3)}
+            removed.append({"prompt": item["prompt"], "source": item["source"], **about})
+
+    for (name, item), (reason, match, similarity, flags, folded) in zip(unique, verdicts):
         if reason:
-            report[item["source"][0]][reason] += 1
-            if match is not None:
-                removed.append(
-                    {
-                        "prompt": item["prompt"],
-                        "source": item["source"],
-                        "reason": reason,
-                        "match": match,
-                        "similarity": round(similarity, 3),
-                    }
-                )
+            remove(name, item, reason, match, similarity)
         else:
-            kept.append({**item, "flags": flags} if flags else item)
+            kept.append((name, {**item, "flags": flags} if flags else item))
             foldeds.append(folded)
     if args.near_duplicates and kept:
         import near_duplicates
 
-        twins = near_duplicates.find([item["prompt"] for item in kept], foldeds)
+        twins = near_duplicates.find([item["prompt"] for _, item in kept], foldeds)
         for position, (first, similarity) in twins.items():
-            item = kept[position]
-            report[item["source"][0]]["near duplicate"] += 1
-            removed.append(
-                {
-                    "prompt": item["prompt"],
-                    "source": item["source"],
-                    "reason": "near duplicate",
-                    "match": kept[first]["prompt"],
-                    "similarity": round(similarity, 3),
-                }
-            )
-        kept = [item for position, item in enumerate(kept) if position not in twins]
+            remove(*kept[position], "near duplicate", kept[first][1]["prompt"], similarity)
+        kept = [entry for position, entry in enumerate(kept) if position not in twins]
     return kept, removed
 
 
@@ -239,21 +204,7 @@ def summary(args, report, kept, text):
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
         "kept": len(kept),
         "in several sources": sum(len(item["source"]) > 1 for item in kept),
-        "options": {
-            name: getattr(args, name)
-            for name in (
-                "seed",
-                "language",
-                "min_words",
-                "max_words",
-                "min_chars",
-                "max_chars",
-                "profanity",
-                "sexual",
-                "near_duplicates",
-                "plain",
-            )
-        },
+        "options": {name: value for name, value in vars(args).items() if name not in ("inputs", "exclude", "output", "num_workers")},
         "sources": {
             path.stem: {"sha256": sha256(path), "counts": dict(report[path.stem]), "terms": terms(path.stem)}
             for path in args.inputs

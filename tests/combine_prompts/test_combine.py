@@ -16,6 +16,7 @@ import filters
 from prompts import fold
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+COMBINE = ROOT / "combine_prompts" / "combine.py"
 NOTHING_DROPPED = ["--language", "any", "--min_words", "1", "--min_chars", "1", "--profanity", "keep", "--sexual", "keep"]
 
 
@@ -29,8 +30,9 @@ def combine(folder, files, *options, status=0, filtered=False):
     inputs = [folder / name for name in files if not name.startswith("exclude")]
     excluded = [folder / name for name in files if name.startswith("exclude")]
     output = folder / "out" / "combined.json"
-    options = [*inputs, "--output", output, *(["--exclude", *excluded] if excluded else []), *([] if filtered else NOTHING_DROPPED), *options]
-    ended = subprocess.run([sys.executable, ROOT / "combine_prompts" / "combine.py", *map(str, options)], capture_output=True, text=True, timeout=300)
+    options = [*(["--exclude", *excluded] if excluded else []), *([] if filtered else NOTHING_DROPPED), *options]
+    command = [sys.executable, COMBINE, *inputs, "--output", output, *options]
+    ended = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300)
     assert ended.returncode == status and "Traceback" not in ended.stderr, ended.stdout + ended.stderr
     if not output.exists():
         return ended, None, None, None
@@ -63,6 +65,15 @@ def test_sources_and_exact_duplicates(tmp_path):
     assert report["sources"]["HPDv2"]["counts"] == {"read": 3, "exact duplicate": 2, "kept": 1} and report["in several sources"] == 3
     assert report["sources"]["HPDv2"]["terms"]["licence"] == "Apache-2.0" and "Wu et al." in report["sources"]["HPDv2"]["terms"]["citation"]
     assert "not known" in report["sources"]["mine"]["terms"]["licence"] and removed == []
+
+
+def test_a_combined_file_keeps_its_sources(tmp_path):
+    _, combined, _, report = combine(tmp_path, {
+        "old.json": [{"prompt": "a fox in the snow", "source": ["sac", "HPDv2"]}, {"prompt": "a hare in the field", "source": "odd"}],
+        "more.json": ["A fox in the snow"]})
+    assert {item["prompt"]: item["source"] for item in combined} == {
+        "a fox in the snow": ["sac", "HPDv2", "more"], "a hare in the field": ["old"]}
+    assert report["sources"]["old"]["counts"] == {"read": 2, "kept": 2}
 
 
 def test_plain(tmp_path):
@@ -254,7 +265,7 @@ def test_many_processes_give_the_same_as_one(tmp_path):
 
 def test_a_killed_worker_ends_the_run(tmp_path):
     (tmp_path / "sac.json").write_text(json.dumps([f"a quiet harbor number {i} in the morning rain" for i in range(60_000)]))
-    command = [sys.executable, ROOT / "combine_prompts" / "combine.py", tmp_path / "sac.json", "--output", tmp_path / "out" / "combined.json"]
+    command = [sys.executable, COMBINE, tmp_path / "sac.json", "--output", tmp_path / "out" / "combined.json"]
     run = subprocess.Popen([*command, "--num_workers", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     workers, children = [], Path(f"/proc/{run.pid}/task/{run.pid}/children")
     while not workers:
@@ -275,7 +286,7 @@ def test_output_that_is_an_input(tmp_path):
     (tmp_path / "link.json").symlink_to(tmp_path / "combined.json")
     for arguments in (["combined.json"], ["link.json"], ["other.json", "--exclude", "combined.json"]):
         ended = subprocess.run(
-            [sys.executable, ROOT / "combine_prompts" / "combine.py", *arguments, "--output", "combined.json"],
+            [sys.executable, COMBINE, *arguments, "--output", "combined.json"],
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -342,7 +353,7 @@ def test_the_demo_finds_its_prompts(tmp_path):
     subprocess.run(
         [
             sys.executable,
-            ROOT / "combine_prompts" / "combine.py",
+            COMBINE,
             *files,
             "--exclude",
             tmp_path / "gecko.json",
