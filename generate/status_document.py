@@ -200,16 +200,16 @@ def set_aside(ledger, server, clock, datasets, page):
 
 
 def quantile_s(counts, share):
-    """Upper bound, in seconds, of the latency class in which that share of the calls lies; None without calls.
+    """Seconds within which that share of the calls ended (None without calls), as if the calls of a latency class were spread evenly over it.
 
-    counts: calls per class of LATENCY_BOUNDS_S and one above. The classes double, so the answer is at most a factor of two too high.
+    counts: calls per class of LATENCY_BOUNDS_S and one above, of which only the lower bound is known.
     """
-    wanted, so_far = share * sum(counts), 0
-    for k, count in enumerate(counts):
-        so_far += count
-        if count and so_far >= wanted:
-            return LATENCY_BOUNDS_S[min(k, len(LATENCY_BOUNDS_S) - 1)]
-    return None
+    wanted, lower = share * sum(counts), 0.0
+    for bound, count in zip([*LATENCY_BOUNDS_S, LATENCY_BOUNDS_S[-1]], counts):
+        if count and wanted <= count:
+            return round(lower + (bound - lower) * wanted / count, 3)
+        wanted, lower = wanted - count, bound
+    return None if not sum(counts) else LATENCY_BOUNDS_S[-1]
 
 
 def _llm(server, clock):
@@ -271,8 +271,8 @@ def _weather(weather, document, clock, server, notice):
         answer.update(state="finished", headline="All work is done." if not document["set_aside"]["total"] else "All work is done but for the prompts set aside.")
     elif not workers["total"]:
         answer.update(state="idle", headline="Work is left, and no client is asking for it.", what_to_do=["squeue --me", "python generate/generate_images.py PROMPTS.json … --use_slurm"])
-    elif workers["by_state"].get("waiting_llm") == workers["total"]:
-        answer.update(state="storm", reason="llm", headline="Every client waits for an LLM.", what_to_do=WHAT_TO_DO["llm"])
+    elif workers["by_state"].get("waiting_llm") == workers["total"] and not any(b["clients"].get("healthy") for b in document["llm"]["backends"]):
+        answer.update(state="storm", reason="llm", headline="Every client waits for an LLM, and none is healthy.", what_to_do=WHAT_TO_DO["llm"])
     else:
         answer.update(state="fair", headline="Running.")
     return answer

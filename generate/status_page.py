@@ -105,7 +105,9 @@ def blueprint(server):
 
     @pages.get("/sample/<dataset>/<stem>")
     def sample(dataset, stem):
-        return Response(_inside(server.output_root, dataset, stem, ".json").read_bytes(), mimetype="application/json")
+        fields = json.loads(_inside(server.output_root, dataset, stem, ".json").read_bytes())
+        exact = {name: str(value) if type(value) is int and abs(value) > 2**53 else value for name, value in fields.items()}  # a browser would round a seed
+        return Response(json.dumps(exact), mimetype="application/json")
 
     return pages
 

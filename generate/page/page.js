@@ -380,7 +380,7 @@ el("viewer").addEventListener("keydown", event => {
 function render(status) {
   last = status;
   const server = status.server;
-  put(el("server"), `${server.hostname}:${server.port} · start ${number(server.epoch)}, up ${duration(server.uptime_s)} · version ${server.version} · ${server.output_root}`);
+  put(el("server"), `${server.hostname}:${server.port} · up ${duration(server.uptime_s)}, start ${number(server.epoch)} · ${server.output_root}`);
   showWeather(status.weather);
   sync(el("datasets"), status.datasets, set => set.name, buildDataset, showDataset);
   showNewest(status.newest);

@@ -122,14 +122,15 @@ def serve(output_root, port=0, **kwargs):
     """Serve a FakeRun in threads of this process; return it. Its address is http://127.0.0.1:{run.port}."""
     import flask
     import status_page
-    import waitress
+    import werkzeug.serving
 
     app = flask.Flask("fake_run", static_folder=None)
-    server = waitress.create_server(app, host="127.0.0.1", port=port, threads=8)
-    run = FakeRun(output_root, server.effective_port, **kwargs)
+    server = werkzeug.serving.make_server("127.0.0.1", port, app, threaded=True)
+    server.RequestHandlerClass.log_request = lambda *args: None
+    run = FakeRun(output_root, server.server_port, **kwargs)
     app.register_blueprint(status_page.blueprint(run))
-    threading.Thread(target=server.run, daemon=True).start()
-    run.close = server.close
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    run.close = server.shutdown
     return run
 
 

@@ -182,6 +182,7 @@ def test_the_page_follows_a_run_and_outlives_its_server(run, llm, open_page, unt
     index, aug = heading.rsplit(" ", 1)[1].split("_")
     sample = json.loads(next((run.root / "generated_images" / "page test").glob(f"*/{index}_{aug}.json")).read_text())
     assert dict(facts)["image_sha256"] == sample["image_sha256"] and dict(facts)["augmented_prompt"] == sample["augmented_prompt"]
+    assert dict(facts)["seed"] == str(sample["seed"]), "not rounded to what JavaScript can count"
     assert page.evaluate("document.querySelector('#viewer-image').naturalWidth") == 64
     page.keyboard.press("ArrowRight")
     until(page, "was => document.querySelector('#viewer-heading').textContent !== was", arg=heading)
