@@ -49,9 +49,9 @@ class Accounts:
     def paid_off(self):
         """Why nothing paid may be called at this moment, or None."""
         if self.facts.get("rebuilt"):
-            return "the job server's ledger was lost and rebuilt, so that nobody knows what was spent: name it with --llm_spent_usd"
+            return "the job server's ledger was lost, so that nobody knows what was spent: name it with image_server.py --llm_spent_usd"
         if self.budget_usd <= 0:
-            return "--llm_budget_usd is 0"
+            return "the run's budget is 0 USD, as its first client said; change it with image_server.py --llm_budget_usd"
         return None
 
     def register(self, llm):
@@ -117,7 +117,7 @@ class Accounts:
                 client["granted_usd"] += more
                 self._save(now, client_id)
             elif left < call and client["granted_usd"] - client["spent_usd"] < call:
-                paid_off = f"the cap of {self.budget_usd:.2f} USD is reached; raise --llm_budget_usd at the job server to go on"
+                paid_off = f"the cap of {self.budget_usd:.2f} USD is reached; raise it with image_server.py --llm_budget_usd"
         backends = {name: {key: limits[key] / live if limits.get(key) else None for key in ("requests_per_minute", "tokens_per_minute")}
                     for name, limits in self.facts.get("backends", {}).items()}
         return {"clients": live, "backends": backends, "granted_usd": client["granted_usd"], "paid_off": paid_off}

@@ -11,6 +11,7 @@ schema or the instruction asks for, drawn from a small grammar, always with the 
 """
 
 import argparse
+import contextlib
 import json
 import random
 import re
@@ -32,9 +33,10 @@ ANGLE = ["seen from above", "seen through a keyhole", "from a worm's eye", "in w
 class FakeLLM:
     """A server on a free loopback port. calls: bodies received; billed: what the provider's bill would say, counted when the model had run."""
 
-    def __init__(self, latency=0.0, faults=None, models=None, key=None, retry_after=1, usd_per_million=(0.0, 0.0), hang_s=60.0, seed=0, port=0):
+    def __init__(self, latency=0.0, faults=None, models=None, key=None, retry_after=1, usd_per_million=(0.0, 0.0), hang_s=60.0, seed=0, port=0, slots=None):
         self.latency, self.models, self.key, self.retry_after, self.hang_s = latency, models, key, retry_after, hang_s
         self.usd_per_million, self.random = usd_per_million, random.Random(seed)
+        self.slots = threading.Semaphore(slots) if slots else contextlib.nullcontext()  # calls computed at a time, as OLLAMA_NUM_PARALLEL; more wait
         self.script = list(faults) if isinstance(faults, (list, tuple)) else []
         self.shares = dict(faults) if isinstance(faults, dict) else {}
         self.asked = []  # (unix time, text of the last message) of each call
@@ -210,7 +212,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "content_filter" and not fake.ollama:
             return self.error(400, "The response was filtered due to the prompt triggering our content management policy.", "content_filter")
         text = fake.text(body, fault)
-        time.sleep(fake.latency)
+        with fake.slots:
+            time.sleep(fake.latency)
         asked, answered = fake.bill(json.dumps(body["messages"]), text)
         fake.write(self, body, text, asked, answered, fault)
 
@@ -290,11 +293,13 @@ def main():
     parser.add_argument("--faults", default="", help="name:share,… of " + " ".join(FAULTS_OF_TRANSPORT + FAULTS_OF_CONTENT))
     parser.add_argument("--models", default=None, help="comma-separated; default: any model")
     parser.add_argument("--retry_after", type=float, default=1)
+    parser.add_argument("--slots", type=int, help="calls computed at a time; further ones wait (default: no limit)")
     parser.add_argument("--port", type=int, default=0)
     args = parser.parse_args()
     faults = {name: float(share) for name, share in (item.split(":") for item in args.faults.split(",") if item)}
     fake = (FakeOllama if args.protocol == "ollama" else FakeOpenAI)(
-        latency=args.latency, faults=faults, models=args.models.split(",") if args.models else None, retry_after=args.retry_after, port=args.port)
+        latency=args.latency, faults=faults, models=args.models.split(",") if args.models else None, retry_after=args.retry_after, port=args.port,
+        slots=args.slots)
     fake.start()
     print(fake.url, flush=True)
     threading.Event().wait()
