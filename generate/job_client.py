@@ -140,7 +140,7 @@ class JobClient:
         self.quarantined_until_s = None  # seconds from the last failure's report until this worker is probed; None = not quarantined
         self.asked = self._fields()
         self.mine = threading.local()  # a connection per thread
-        self.away_since, self.beating = None, None
+        self.away_since, self.beating, self.nudged = None, None, threading.Event()
 
     def _fields(self):
         folder = self.output_root / "generated_images" / self.definition["name"]
@@ -206,12 +206,18 @@ class JobClient:
     def start_beating(self, report):
         """Beat in a thread until the process ends or stop_beating(). report() -> {"leases": [], "state": "drawing", "drawing": [indices],
         "images": running total, "llm_use": Prompter.use()}; state one of loading, compiling, waiting_llm, drawing, idle, releasing."""
-        self.beating = threading.Event()
+        self.beating, self.nudged = threading.Event(), threading.Event()
         threading.Thread(target=self._beat_on, args=(report, self.beating), name="beat", daemon=True).start()
 
     def stop_beating(self):
         if self.beating:
             self.beating.set()
+            self.nudged.set()
+
+    def nudge(self):
+        """Beat now, without waiting for it: call it when other indices begin to be drawn, so that should one of them kill the process, the
+        server knows which they were (at most one beat a second goes out)."""
+        self.nudged.set()
 
     def beat(self, report):
         """One beat, one try; its answer. Raises what a single try raises: ServerAway, Refused."""
@@ -222,12 +228,17 @@ class JobClient:
         return answer
 
     def _beat_on(self, report, ended):
-        # spread, or a thousand tasks that started together would beat together for ever
-        while not ended.wait(self.beat_s * random.uniform(0.8, 1.2)):
+        while True:
+            # spread, or a thousand tasks that started together would beat together for ever
+            self.nudged.wait(self.beat_s * random.uniform(0.8, 1.2))
+            self.nudged.clear()
+            if ended.is_set():
+                return
             try:
                 self.beat(report())
             except (ServerAway, Refused) as error:
                 self._away(error)
+            ended.wait(min(1.0, self.beat_s / 2))
 
     def _take(self, answer):
         if answer.get("llm_share") is not None:

@@ -6,6 +6,7 @@ Faults are those of fake_pipeline.py's environment variables. Prompts are "promp
 """
 
 import argparse
+import contextlib
 import errno
 import os
 import random
@@ -60,6 +61,8 @@ class Storm:
             if self.stopping.is_set() or grant.lease in self.job.lost:
                 break
             self.report.update(leases=[grant.lease], state="drawing", drawing=[index])
+            with contextlib.suppress(ServerAway):
+                self.job.beat(self.report)  # should this index kill the process, the server knows which it was
             try:
                 if good is False:
                     raise RuntimeError("CUDA error: not even a text that is known to be good can be drawn")
@@ -81,7 +84,7 @@ class Storm:
 
     def known_good(self):
         try:
-            return 0.01 < self.pipe(["a red cube"], [FakeGenerator(1)], SIZE, SIZE).images[0].mean() < 1
+            return bool(0.01 < self.pipe(["a red cube"], [FakeGenerator(1)], SIZE, SIZE).images[0].mean() < 1)
         except RuntimeError:
             return False
 

@@ -200,13 +200,13 @@ def test_one_bad_gpu_and_two_poison_prompts(start):
 def test_everything_fails_for_a_while_and_nobody_is_blamed(start, tmp_path):
     """The world's failure: leases stop but for probes, nothing is set aside, and work goes on by itself once it is over."""
     broken = tmp_path / "broken"
-    broken.touch()
+    broken.write_text(os.uname().nodename)
     server = start("--probe_s", 1, ttl_s=3)
-    crowd = start.crowd(4, "--total", 60, "--images", 2, FAKE_CUDA_ERROR=".", FAKE_BROKEN_FILE=str(broken), FAKE_BATCH_S="0.02")
+    crowd = start.crowd(4, "--total", 60, "--images", 2, FAKE_CUDA_ERROR=".", FAKE_BAD_HOSTS=str(broken), FAKE_BATCH_S="0.02")
     until(lambda: server.dataset() and server.status()["weather"]["state"] == "storm", "the world's failure to be seen")
     time.sleep(2)
     assert server.dataset()["set_aside"] == 0 and not server.status()["quarantined"]
-    broken.unlink()
+    broken.write_text("")
     storm = finished(server, [crowd])
     assert (storm["done"], storm["set_aside"]) == (60, 0)
     assert not list((server.root / "generated_images" / "storm").glob("*/*.failed"))
