@@ -30,7 +30,6 @@ class LedgerOptions:
     max_failures: int = 5  # M of promise 9
     probe_s: float = 600  # first pause before a probe; it doubles
     stall_s: float = 900  # a client that says it draws, and shows no new image for so long, is not renewed
-    max_chunk_size: int = 100
     bare_ttl_s: float = 3600  # a bare published client is heard only when it asks for the next chunk
 
 
@@ -225,7 +224,7 @@ class Ledger(View):
     def _chunk(self, now, dataset, waiting, asked):
         """At most half of a fair share, so that the last leases hold one index each and no straggler holds the rest."""
         clients = sum(client.dataset == dataset and now - client.beat_at <= self.options.ttl_s for client in self.clients.values())
-        return max(1, min(asked, self.options.max_chunk_size, waiting // (2 * max(1, clients))))
+        return max(1, min(asked, waiting // (2 * max(1, clients))))
 
     def _choose(self, now, dataset, key, size):
         """(indices, alone): a suspect, alone, if there is one that this worker has not failed; else fresh ones; else a suspect it has failed
@@ -437,6 +436,8 @@ class Ledger(View):
             self.heard = set()
         if now - self.noted_at > 60:
             self.noted_at = now
+            if self.lost and self.one("SELECT lost FROM server")[0]:
+                self.loss_is_known()
             self.note_changes()
             self.clients = {name: client for name, client in self.clients.items() if now - client.beat_at <= 3 * self.options.ttl_s or self.held_by(name)}
         return over

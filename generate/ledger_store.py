@@ -93,6 +93,11 @@ class Store:
         sets = ", ".join(f"{name} = {name} + ?" for name in changes)
         self.run(f"UPDATE datasets SET {sets} WHERE name = ?", *changes.values(), dataset)
 
+    def loss_is_known(self):
+        """What depends on .lost (the LLM accounts) has taken it in: the next start need not say it again."""
+        with self.transaction():
+            self.run("UPDATE server SET lost = NULL")
+
     def note_changes(self):
         ledger_tables.note_changes(self.path.parent, self.epoch, self.one("SELECT changes FROM server")[0])
 

@@ -14,7 +14,7 @@ import sqlite3
 from pathlib import Path
 
 SCHEMA = """
-CREATE TABLE server (epoch INTEGER, next_lease INTEGER, changes INTEGER, utc REAL, draining INTEGER DEFAULT 0, weather TEXT DEFAULT '{}');
+CREATE TABLE server (epoch INTEGER, next_lease INTEGER, changes INTEGER, utc REAL, lost TEXT, draining INTEGER DEFAULT 0, weather TEXT DEFAULT '{}');
 CREATE TABLE datasets (name TEXT PRIMARY KEY, definition TEXT, version INTEGER, total INTEGER,
     waiting INTEGER, leased INTEGER DEFAULT 0, done INTEGER DEFAULT 0, set_aside INTEGER DEFAULT 0,
     images INTEGER DEFAULT 0, short INTEGER DEFAULT 0, short_images INTEGER DEFAULT 0) WITHOUT ROWID;
@@ -71,10 +71,11 @@ def open_database(path, epoch, utc=None):
         _fsync_folder(path.parent)
         connection = _connect(path)
     connection.execute("BEGIN IMMEDIATE")
-    before = connection.execute("SELECT utc FROM server").fetchone()[0]
+    before, lost_before = connection.execute("SELECT utc, lost FROM server").fetchone()
+    lost = lost or lost_before  # the server that replaced the file died before it could tell anybody
     if None not in (utc, before):
         _move_times(connection, before - utc)
-    connection.execute("UPDATE server SET epoch = ?, next_lease = 1, utc = ?, changes = changes + 1", (epoch, utc))
+    connection.execute("UPDATE server SET epoch = ?, next_lease = 1, utc = ?, lost = ?, changes = changes + 1", (epoch, utc, lost))
     connection.execute("COMMIT")
     return connection, lost
 

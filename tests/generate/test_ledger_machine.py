@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from ledger import AllDone, DefinitionDiffers, Grant, Later, Ledger, LedgerOptions
 
-OPTIONS = LedgerOptions(ttl_s=20, beat_s=2, max_marks=2, max_failures=3, probe_s=40, stall_s=1000, max_chunk_size=4)
+OPTIONS = LedgerOptions(ttl_s=20, beat_s=2, max_marks=2, max_failures=3, probe_s=40, stall_s=1000)
 CLIENTS = ("c0", "c1", "c2", "c3")
 WORKERS = {"c0": {"host": "n0", "gpu": "g"}, "c1": {"host": "n1", "gpu": "g"}, "c2": {"host": "n2", "gpu": "g"}, "c3": {"host": "n2", "gpu": "g"}}
 BROKEN = ("c2", "c3")  # their GPU never draws anything
@@ -303,6 +303,7 @@ class Histories(RuleBasedStateMachine):
         self.epoch += 1
         self.ledger = Ledger(path, self.epoch, self.now, OPTIONS)
         assert self.ledger.rebuilt and self.ledger.lost.split(":")[0] == torn
+        self.ledger.loss_is_known()
         REACHED["rolled back" if self.ledger.lost == "rolled back" else "rebuild"] += 1
         self.ledger.define(self.now, self.definition())
         self.check_all()
@@ -414,7 +415,7 @@ def histories(number, monkeypatch):
 
 @pytest.mark.timeout(600)
 def test_histories(monkeypatch):
-    histories(int(__import__("os").environ.get("N","1000")), monkeypatch)
+    histories(1000, monkeypatch)
 
 
 @pytest.mark.soak
