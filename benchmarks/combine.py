@@ -34,9 +34,10 @@ TAIL = ", intricate, elegant, highly detailed, digital painting, artstation, con
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="2,000 and 20,000 prompts instead of 100,000, 300,000 and 1,000,000")
+    parser.add_argument("--quick", action="store_true", help="2,000 and 20,000 prompts")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[100_000, 300_000, 1_000_000], help="default: %(default)s")
     args = parser.parse_args()
-    sizes = [2_000, 20_000] if args.quick else [100_000, 300_000, 1_000_000]
+    sizes = [2_000, 20_000] if args.quick else args.sizes
     print(
         f"{'prompts':>10} {'kept':>9} {'seconds':>9} {'CPU s':>7} {'prompts/s':>10} {'peak MB (all processes)':>24} {'growth':>20}",
         flush=True,

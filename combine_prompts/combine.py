@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 from options import Options
-from prompts import FOLDER, fold, one_line, publish
+from prompts import FOLDER, fold, json_list, one_line, publish
 from sources import TERMS
 from verdicts import judge
 
@@ -115,12 +115,13 @@ def read_excluded(args):
     prompts = []
     for path in args.exclude:
         try:
-            found = [item if isinstance(item, str) else item["prompt"] for item in read_file(path)]
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise SystemExit(
-                f"combine: --exclude {path}: {one_line(error)}; without it the validation set would leak, so nothing was written"
-            )
-        prompts += found
+            for position, item in enumerate(read_file(path)):
+                prompt = item.get("prompt") if isinstance(item, dict) else item
+                if not isinstance(prompt, str):
+                    raise ValueError(f"item {position} is not a prompt")
+                prompts.append(prompt)
+        except (OSError, ValueError) as error:
+            raise SystemExit(f"combine: --exclude {path}: {one_line(error)}; the validation set would leak, so nothing was written")
     return prompts
 
 
@@ -137,15 +138,7 @@ def read_file(path):
             except UnicodeDecodeError:
                 raise ValueError(f"line {number} is not UTF-8")
         return [line.decode().strip() for line in lines if line.strip()]
-    try:
-        found = json.loads(data)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 (line {data.count(bytes([10]), 0, error.start) + 1})")
-    except ValueError as error:
-        raise ValueError(f"not JSON: {one_line(error)}")
-    if not isinstance(found, list):
-        raise ValueError(f"not a JSON list but a {type(found).__name__}")
-    return found
+    return json_list(data)
 
 
 # ----------------------------------------------------------------------------- sorting out

@@ -18,8 +18,9 @@ EXPLICIT = re.compile(r"""\b(?: nsfw | nud(?:e|es|ity|ist|ists) | naked(?!\ (?:m
     | (?:bare|exposed|naked|huge|big|large|perky)\ breasts? | bdsm | bondage | fetish\w* | lewd | horny | aroused | seductive\ nude
     | cumshot | cum | intercourse | stripper | striptease | upskirt | onlyfans | rule\ ?34 )\b""", re.I | re.X)
 SUGGESTIVE = re.compile(r"""\b(?: sexy | sexi\w+ | sensual\w* | seduct\w+ | seducing | lingerie | panty | panties | thong | g-string
-    | underwear | bra | bikini\w* | swimsuit\w* | cleavage | busty | voluptuous | curvy | breasts? | thighs | buttocks | butt | ass | provocative
-    | nubile | fishnets? | latex | skimpy | scantily | revealing | flirt\w* | kissing | bathing | shower\w* | bedroom\ eyes | unbuttoned | shirtless
+    | underwear | bra | bikini\w* | swimsuit\w* | cleavage | busty | voluptuous | curvy | breasts? | thighs | buttocks | butt | ass
+    | provocative | nubile | fishnets? | latex | skimpy | scantily | revealing | flirt\w* | kissing | bathing | shower\w*
+    | bedroom\ eyes | unbuttoned | shirtless
     | barely\ (?:dressed|clothed|covered) | wet\ (?:clothes|shirt|dress) | see-?through | hot\ (?:girl|boy|teen|body)
     | d-?cup )\b""", re.I | re.X)
 NUMBER = "(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|[0-9]|1[0-7])"

@@ -9,11 +9,10 @@ Expected of the real source (counted): 4 x 800 prompts, 3,172 distinct (anime 78
 written after cleaning.
 """
 
-import json
 import re
 import sys
 
-from prompts import local_files, one_line, parser, process
+from prompts import json_list, local_files, parser, process
 from sources import hub_files
 
 FILES = ["anime.json", "concept-art.json", "paintings.json", "photo.json"]
@@ -43,15 +42,7 @@ def main():
 
 def read(path):
     """Yield (item number from 0, prompt). Raises ValueError where the file is not a JSON list."""
-    try:
-        prompts = json.loads(path.read_bytes())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 (byte {error.start:,})")
-    except ValueError as error:
-        raise ValueError(f"not JSON: {one_line(error)}")
-    if not isinstance(prompts, list):
-        raise ValueError(f"not a JSON list of prompts but a {type(prompts).__name__}")
-    yield from enumerate(prompts)
+    yield from enumerate(json_list(path.read_bytes()))
 
 
 def repair(text):

@@ -245,6 +245,20 @@ def _unreadable(text):
     return None
 
 
+def json_list(data):
+    """The items of a JSON list, from bytes. Raises ValueError saying what it is instead."""
+    try:
+        found = json.loads(data)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"not UTF-8 (line {line}, byte {error.start:,})")
+    except ValueError as error:
+        raise ValueError(f"not JSON: {one_line(error)}")
+    if not isinstance(found, list):
+        raise ValueError(f"not a JSON list of prompts but a {type(found).__name__}")
+    return found
+
+
 def table(rows):
     width = max(len(name) for name, _ in rows)
     for name, count in rows:

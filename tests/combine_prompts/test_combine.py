@@ -297,7 +297,7 @@ def test_output_that_is_an_input(tmp_path):
 
 @pytest.mark.parametrize(
     "content, says",
-    [(b'["a fox', "not JSON"), (b'{"prompt": "a"}', "not a JSON list but a dict"), (b'["\xff"]', "not UTF-8 (line 1)"), (b"", "not JSON")],
+    [(b'["a fox', "not JSON"), (b'{"prompt": "a"}', "not a JSON list of prompts but a dict"), (b'["\xff"]', "not UTF-8 (line 1"), (b"", "not JSON")],
 )
 def test_a_broken_input_is_named_and_the_others_go_on(tmp_path, content, says):
     ended, combined, _, report = combine(tmp_path, {"sac.json": content, "HPDv2.json": ["a fox in the snow"]}, status=3)
