@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import variations
-from llm_router import Backend, Failure, classify, retry_after
+from llm_failures import Failure, classify, retry_after
+from llm_router import Backend
 
 KEYS = {"openai": "OPENAI_API_KEY", "groq": "GROQ_API_KEY", "openrouter": "OPENROUTER_API_KEY", "anthropic": "ANTHROPIC_API_KEY",
         "azure_openai": "AZURE_OPENAI_API_KEY", "mistralai": "MISTRAL_API_KEY", "google_genai": "GOOGLE_API_KEY", "deepseek": "DEEPSEEK_API_KEY"}

@@ -11,13 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-from llm_prompter import AllOff, Prompter
+from llm_prompter import AllOff
+from llm_prompting import prompter_of
 
 WINDOW = 256  # prompts under way at a time: more than the slots of any list of backends, few enough for memory
-
-
-def prompter_of(args, accounts, log):
-    return Prompter(args.llm or args.llm_backends, args.llm_budget_usd, args.seed, args.llm_instruction, args.ollama_hosts, args.min_overlap, accounts, log)
 
 
 def to_stderr(line):
@@ -26,7 +23,7 @@ def to_stderr(line):
 
 def one_prompt(args):
     """Print variations of --prompt, with backend, seconds, tokens and cost. Exit status 3 when there are fewer than asked for."""
-    prompter = prompter_of(args, ":memory:", to_stderr)
+    prompter = prompter_of(args, ":memory:", args.seed, to_stderr)
     try:
         prompter.start()
         began = time.monotonic()
@@ -60,7 +57,7 @@ def totals_line(use, seconds):
 
 def check(args):
     """Ask every backend for one text and print a table. Exit status 0 when at least one would be used, else 1."""
-    prompter = prompter_of(args, ":memory:", lambda line: None)
+    prompter = prompter_of(args, ":memory:", args.seed, lambda line: None)
     rows = []
 
     async def look():
@@ -89,7 +86,7 @@ def check(args):
 async def look_at(prompter, backend):
     """(name, tier, key, reachable, model there, first-token latency, what to do)"""
     import variations
-    from llm_router import classify
+    from llm_failures import classify
 
     key_env = backend.details["key_env"]
     key = "not needed" if not key_env else "present" if os.environ.get(key_env) else "missing"
@@ -131,12 +128,11 @@ def whole_file(args):
     about = {"prompts_sha256": prompts_file.list_sha256(items), "num_variations": args.num_variations}
     part, accounts = output.with_name(output.name + ".part"), output.with_name(output.name + ".accounts")
     done = read_part(part, about)
-    told = None
     stopped = []
     for word in (signal.SIGTERM, signal.SIGINT):
         signal.signal(word, lambda number, frame: stopped.append(number))
     bar = tqdm(total=len(items), initial=len(done), unit="prompt", disable=not sys.stderr.isatty())
-    prompter = prompter_of(args, str(accounts) if args.llm_budget_usd > 0 else ":memory:", lambda line: bar.write(line, file=sys.stderr))
+    prompter = prompter_of(args, str(accounts) if args.llm_budget_usd > 0 else ":memory:", args.seed, lambda line: bar.write(line, file=sys.stderr))
     began, told = time.monotonic(), time.monotonic()
     waiting, under_way = iter([k for k in range(len(items)) if k not in done]), {}
     try:

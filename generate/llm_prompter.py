@@ -17,7 +17,8 @@ from pathlib import Path
 
 import llm_backends
 import variations
-from llm_router import AllOff, Failure, Purse, Router, Unanswered  # noqa: F401  AllOff is what submit()'s futures may raise
+from llm_failures import Failure
+from llm_router import LATENCY_BOUNDS_S, AllOff, Purse, Router, Unanswered  # noqa: F401  AllOff is what submit()'s futures may raise
 
 INSTRUCTION = Path(__file__).resolve().parent / "llm_instruction.txt"
 TYPICAL_BYTES = 6000  # of a request: instruction, 30 texts not to repeat, prompt; the first guess of what one call may cost
@@ -109,6 +110,10 @@ class Prompter:
         since = self.router.away_since if self.router else None
         return 0.0 if since is None else time.monotonic() - since
 
+    def lines(self):
+        """A line per backend that was asked: calls, failures by kind, latency, tokens, cost, state."""
+        return [_line(name, use) for name, use in self.use()["backends"].items() if use["calls"]]
+
     def close(self):
         """Cancel what is under way and stop. use() stays good; its "closed" gives the unspent money back to the run."""
         with self.lock:
@@ -149,6 +154,7 @@ class Prompter:
             watching.cancel()
             for task in list(self.tasks):
                 task.cancel()
+            self._say_lines()
             await asyncio.gather(watching, *self.tasks, return_exceptions=True)
             if self.accounts:
                 self._refill()
@@ -172,9 +178,12 @@ class Prompter:
 
     async def _watch(self):
         """Reload the backends file when everything is off and the file was changed; remind the user of the remedies now and then."""
-        changed, said = self._changed(), None
+        changed, said, counted = self._changed(), None, self.loop.time()
         while True:
             await asyncio.sleep(MENDED_EVERY_S)
+            if self.loop.time() - counted > SAID_AGAIN_S:
+                counted = self.loop.time()
+                self._say_lines()
             if not self.backends or any(not b.off_kind for b in self.backends) or not self._may_return():
                 continue
             if said is None or self.loop.time() - said > SAID_AGAIN_S:
@@ -191,6 +200,10 @@ class Prompter:
                 self.retired, self.backends = self.retired + self.backends, backends
                 self.router.replace(backends)
                 self.log(f"LLMs: {self.file} was read again: {sum(not b.off_kind for b in backends)} backends")
+
+    def _say_lines(self):
+        for line in self.lines():
+            self.log(f"LLMs: {line}")
 
     def _may_return(self):
         """Whether waiting makes sense when all are off: a model can be pulled, an account topped up, the file then touched."""
@@ -279,6 +292,21 @@ def read_instruction(path):
         if place not in text:
             raise SystemExit(f"llm_prompting.py: the instruction {path} must hold {place}")
     return text.rstrip() + "\n"
+
+
+def _line(name, use):
+    def below(share):  # upper bound of the class in which that share of the answers lies
+        so_far, wanted = 0, share * sum(use["seconds"])
+        for bound, count in zip([*LATENCY_BOUNDS_S, float("inf")], use["seconds"]):
+            so_far += count
+            if so_far and so_far >= wanted:
+                return f"{bound:.3g}"
+        return "-"
+
+    failures = ", ".join(f"{n} × {kind}" for kind, n in use["failures"].items())
+    state = use["state"] + (f" ({use['because']})" if use["because"] else "")
+    return (f"{name}: {use['calls']:,} calls, {use['successes']:,} good{', ' + failures if failures else ''}; half below {below(0.5)} s, 95 % below "
+            f"{below(0.95)} s; {use['prompt_tokens']:,} + {use['completion_tokens']:,} tokens, {use['usd']:.4f} USD; {state}")
 
 
 def _sum(a, b):

@@ -8,7 +8,7 @@ and the money granted), the one with the largest free share of its slots, ties t
 slots stay taken, gets less. Slots start at 2 and grow by one with each success up to the backend's concurrency; after a pause one call
 goes first, so that a host that hangs holds one call at a time, not all of its slots.
 
-A failure is classified, then acted on:
+A failure is classified (llm_failures.py), then acted on:
     refused, timeout, cut, server error, rate limit   pause of this backend, growing and jittered; Retry-After is honoured
     key, credit, model                                off for the run, with a line saying how to mend it
     garbled, unusable                                 asked again elsewhere; three in a row pause the backend
@@ -19,15 +19,10 @@ prompt itself: bad answers, or failures on backends that serve other prompts wel
 
 import asyncio
 import collections
-import email.utils
 import random
-import re
-import time
 
-WEATHER = ("refused", "timeout", "cut", "server error", "rate limit")
-OFF = ("key", "credit", "model")
-BY_PROMPT = ("timeout", "cut", "server error", "garbled")  # weather that a prompt may have made
-UNBLAMED = ("refusal", "content filter", "copies")
+from llm_failures import BY_PROMPT, OFF, UNBLAMED, WEATHER, Failure, classify
+
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 120.0
 BAD_IN_A_ROW = 3  # bad answers that pause a backend
 BAD_ANSWERS = 6  # to one request before it is given up
@@ -36,14 +31,6 @@ LATENCY_BOUNDS_S = [0.05 * 2**k for k in range(14)]  # classes of `seconds`, one
 PROBE_AFTER = 3  # failures of one request, after which a backend that also failed last is first asked something plain
 SAY_EVERY_S = 60.0
 RECHECK_S = 0.1  # how soon a backend that is only out of its rate limit is looked at again
-
-
-class Failure(Exception):
-    """What came of a call: kind (see above), retry_after_s or None, text (one line, without secrets)."""
-
-    def __init__(self, kind, text, retry_after_s=None):
-        super().__init__(f"{kind}: {text}")
-        self.kind, self.text, self.retry_after_s = kind, text, retry_after_s
 
 
 class Unanswered(Exception):
@@ -56,65 +43,6 @@ class Unanswered(Exception):
 
 class AllOff(Exception):
     """Every backend is off for the run and waiting cannot help; str = one line naming each remedy."""
-
-
-def classify(error):
-    """Exception of ollama, openai, groq, httpx, langchain or asyncio -> Failure. By name and status, so that no SDK need be imported."""
-    if isinstance(error, Failure):
-        return error
-    chain, link = [], error
-    while link is not None and len(chain) < 6:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    names = {cls.__name__ for link in chain for cls in type(link).__mro__}
-    text = " ".join(str(error).split())[:300] or type(error).__name__
-    if "LengthFinishReasonError" in names or "ContentFilterFinishReasonError" in names:
-        return Failure("unusable" if "LengthFinishReasonError" in names else "content filter", text)
-    status = next((s for s in (getattr(link, "status_code", None) for link in chain) if isinstance(s, int)), None)
-    response = getattr(error, "response", None)
-    retry_after_s = retry_after(getattr(response, "headers", None))
-    if isinstance(error, TimeoutError) or any("Timeout" in name for name in names) or status == 408:
-        return Failure("timeout", text)
-    if status is not None and 0 < status < 400:
-        return Failure("garbled", text)
-    if status is not None:
-        return Failure(_kind_of_status(status, text.lower()), f"HTTP {status}: {text}" if status > 0 else text, retry_after_s)
-    if names & {"RemoteProtocolError", "ReadError", "WriteError", "ConnectionResetError", "IncompleteRead", "BrokenPipeError"}:
-        return Failure("cut", text)
-    if names & {"ConnectError", "APIConnectionError", "ConnectionError", "OSError"}:
-        return Failure("refused", text)
-    if names & {"JSONDecodeError", "ValueError", "TypeError", "KeyError", "AttributeError", "IndexError", "APIResponseValidationError"}:
-        return Failure("garbled", f"{type(error).__name__}: {text}")
-    return Failure("server error", f"{type(error).__name__}: {text}")
-
-
-def _kind_of_status(status, text):
-    if status in (402,) or (status in (400, 403, 429) and re.search(r"insufficient.?(quota|credit|fund|balance)|exceeded your current quota|billing|credit balance", text)):
-        return "credit"
-    if status == 429:
-        return "rate limit"
-    if status in (401, 403):
-        return "key"
-    if status == 404 or (status == 400 and re.search(r"model.*(not found|not exist|decommissioned|unknown)|invalid model", text)):
-        return "model"
-    if status in (400, 413, 422):
-        return "content filter" if re.search(r"content.?(filter|management|policy)|safety", text) else "unusable"
-    return "server error"  # 5xx; -1: an error line in Ollama's stream
-
-
-def retry_after(headers):
-    """Seconds of a Retry-After header (seconds or an HTTP date), None where there is none."""
-    word = headers.get("retry-after") if headers else None
-    if not word:
-        return None
-    try:
-        return max(0.0, float(word))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(word).timestamp() - time.time())  # the header gives wall-clock time
-    except ValueError:
-        return None
 
 
 class Backend:

@@ -73,10 +73,11 @@ def test_fault(tmp_path, provider, fault, kind):
         assert len(told) == 1 and {"key": "to a valid key", "credit": "top up", "model": "pull llama3.1` on 127" if provider == "ollama" else "name a model"}[kind] in told[0]
 
 
-def test_refused(tmp_path):
-    with FakeOllama() as gone, FakeOllama() as good:
+@pytest.mark.parametrize("provider", ["ollama", "openai", "groq"])
+def test_refused(tmp_path, provider):
+    with (FakeOllama if provider == "ollama" else FakeOpenAI)() as gone, FakeOllama() as good:
         gone.stop()
-        prompter = prompter_for(tmp_path, [entry(gone), entry(good)])
+        prompter = prompter_for(tmp_path, [entry(gone, provider), entry(good)])
         answer(prompter, prompts=6)
         use = list(prompter.use()["backends"].values())
         gone.start()

@@ -176,6 +176,22 @@ def test_a_missing_key_is_one_line_and_the_example_is_readable(monkeypatch):
     assert [b.off_kind for b in backends] == [None, "key", "key", "budget", "budget"] and [b.tier for b in backends] == [0, 0, 0, 1, 1]
 
 
+@pytest.mark.parametrize("prompt", ["a corgi", 'a "corgi" ' * 200, "\U0001f600\u3042" * 300, "{prompt}{n}\\\n\t" * 50])
+@pytest.mark.parametrize("few_shot", [True, False])
+def test_what_is_reserved_covers_every_byte_that_is_sent(tmp_path, prompt, few_shot):
+    """A token is at least a byte, so the bytes bound the bill; the fake's body holds messages and schema."""
+    with FakeOllama() as fake:
+        prompter = Prompter(backends_file(tmp_path, [{**BACKEND, "hosts": [fake.host], "few_shot": few_shot}]), accounts=":memory:", log=print)
+        reserved = []
+        prompter.start()
+        take = prompter.router._take
+        prompter.router._take = lambda backend, request: (reserved.append(request.prompt_bytes), take(backend, request))
+        prompter.submit(prompt, 40).result(60)
+        prompter.close()
+    sent = [sum(len(m["content"].encode()) for m in body["messages"]) + len(json.dumps(body["format"])) for body in fake.calls]
+    assert len(sent) >= 4 and all(bytes_sent <= bytes_reserved for bytes_sent, bytes_reserved in zip(sent, reserved))
+
+
 def test_keys_are_scrubbed():
     assert KEY not in llm_backends.scrub(f"Incorrect API key provided: {KEY}.\nBearer {KEY}", KEY)
     assert "abcdef" not in llm_backends.scrub("Incorrect API key: sk-proj-abcdef123456 and gsk_abcdef123456, Bearer abcdef.123456")

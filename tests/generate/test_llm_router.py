@@ -12,7 +12,8 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from llm_router import AllOff, Backend, Failure, Purse, Router, Unanswered, classify, retry_after
+from llm_failures import Failure, classify, retry_after
+from llm_router import AllOff, Backend, Purse, Router, Unanswered
 
 pytestmark = [pytest.mark.xdist_group("llm"), pytest.mark.timeout(60)]
 
