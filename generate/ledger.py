@@ -140,13 +140,13 @@ class Ledger(View):
 
     # ------------------------------------------------ repeated requests (promise 7)
 
-    def _answer(self, client_id, request_id):
-        row = request_id and self.one("SELECT answer FROM answers WHERE client_id = ? AND request_id = ?", client_id, request_id)
+    def _answer(self, verb, client_id, request_id):
+        row = request_id and self.one("SELECT answer FROM answers WHERE client_id = ? AND request_id = ?", client_id, f"{verb} {request_id}")
         return json.loads(row[0]) if row else None
 
-    def _store_answer(self, client_id, request_id, answer):
+    def _store_answer(self, verb, client_id, request_id, answer):
         if request_id:
-            self.run("INSERT INTO answers (client_id, request_id, answer) VALUES (?, ?, ?)", client_id, request_id, json.dumps(answer))
+            self.run("INSERT INTO answers (client_id, request_id, answer) VALUES (?, ?, ?)", client_id, f"{verb} {request_id}", json.dumps(answer))
             self.run("DELETE FROM answers WHERE n <= (SELECT MAX(n) FROM answers) - ?", ANSWERS_KEPT)
 
     # ------------------------------------------------ lease
@@ -164,7 +164,7 @@ class Ledger(View):
         """
         self.now, key, bare = now, worker_key(worker), request_id is None
         self._client(now, client_id, worker, dataset)
-        if stored := self._answer(client_id, request_id):
+        if stored := self._answer("lease", client_id, request_id):
             return Grant(**stored)
         mine = self.held_by(client_id)
         if bare and mine:
@@ -193,7 +193,7 @@ class Ledger(View):
         """A lease of those of the indices that nobody holds, done ones too: its client removes and draws them anew. Grant or Later."""
         self.now = now
         self._client(now, client_id, worker, dataset)
-        if stored := self._answer(client_id, request_id):
+        if stored := self._answer("lease", client_id, request_id):
             return Grant(**stored)
         with self.transaction():
             held = {idx for idx in indices if self.one("SELECT 1 FROM held WHERE dataset = ? AND idx = ?", dataset, idx)}
@@ -217,7 +217,7 @@ class Ledger(View):
             if probe and not self.run("UPDATE quarantine SET probe = ? WHERE worker_key = ?", name, key):
                 self.blame.probe_lease(now, name)
             grant = Grant(name, indices, self._ttl(bare), known_good)
-            self._store_answer(client_id, request_id, dataclasses.asdict(grant))
+            self._store_answer("lease", client_id, request_id, dataclasses.asdict(grant))
             self._remember(now, name, self._ttl(bare))
         return grant
 
@@ -321,7 +321,7 @@ class Ledger(View):
         """
         self.now = now
         client = self._client(now, client_id)
-        if stored := self._answer(client_id, request_id):
+        if stored := self._answer("complete", client_id, request_id):
             return {int(idx): verdict for idx, verdict in stored.items()}
         row = self.one("SELECT dataset, version, worker_key, worker FROM leases WHERE lease = ? AND client_id = ?", lease, client_id)
         dataset = row[0] if row else client.dataset
@@ -347,7 +347,7 @@ class Ledger(View):
             if row and not held:
                 self._end(now, lease)
             if set(verdicts.values()) != {"missing"}:
-                self._store_answer(client_id, request_id, verdicts)
+                self._store_answer("complete", client_id, request_id, verdicts)
         for result in results:
             if result["index"] in accepted:
                 self._checking.get((dataset, result["index"] // BLOCK), set()).add(result["index"])
@@ -358,7 +358,7 @@ class Ledger(View):
         """Failed: what follows for each index. results: [{"index", "reason", "error", "known_good": bool or absent}]."""
         self.now = now
         self._client(now, client_id)
-        if stored := self._answer(client_id, request_id):
+        if stored := self._answer("fail", client_id, request_id):
             return Failed(False, {int(idx): verdict for idx, verdict in stored[0].items()}, stored[1])
         row = self.one("SELECT dataset, worker_key, worker, probe FROM leases WHERE lease = ? AND client_id = ?", lease, client_id)
         if row is None:
@@ -382,20 +382,20 @@ class Ledger(View):
                 self._end(now, lease)
             until = self.blame.quarantined_until(key)
             quarantined_s = None if until is None else max(0.0, until - now)
-            self._store_answer(client_id, request_id, [verdicts, quarantined_s])
+            self._store_answer("fail", client_id, request_id, [verdicts, quarantined_s])
         return Failed(False, verdicts, quarantined_s)
 
     def release(self, now, client_id, request_id, lease, reason):
         """Gives back what is unfinished, blaming nobody. False: the lease is not this client's, and nothing was changed (409)."""
         self.now = now
         self._client(now, client_id)
-        if self._answer(client_id, request_id):
+        if self._answer("release", client_id, request_id):
             return True
         if not self.one("SELECT 1 FROM leases WHERE lease = ? AND client_id = ?", lease, client_id):
             return False
         with self.transaction():
             self._end(now, lease, reason)
-            self._store_answer(client_id, request_id, ["released"])
+            self._store_answer("release", client_id, request_id, ["released"])
         return True
 
     def _end(self, now, lease, reason=None):

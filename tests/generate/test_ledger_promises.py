@@ -7,6 +7,7 @@ import ledger as ledger_module
 import pytest
 from ledger import AllDone, DefinitionDiffers, Grant, Later, Ledger, LedgerOptions, Quarantined
 from ledger_store import bits_of
+from llm_accounts import Accounts
 
 A, B, C = ({"host": f"node{n}", "gpu": "GPU-0", "array_job": 7, "task": n, "restart": 0} for n in range(3))
 
@@ -462,6 +463,16 @@ def test_promise_16_accounts_commit_with_the_ledger(run):
     assert run.counts()["leased"] == 0 and not run.ledger.deadlines and not run.ledger.all("SELECT * FROM money")
     run.passes(300)
     assert len(run.lease(size=3).indices) == 3
+
+
+def test_promise_16_the_cap_is_never_passed(run):
+    """Shares of the money are on disk before they are spent; what a dead client was granted counts as spent."""
+    accounts = Accounts(run.ledger.connection)
+    accounts.register({"budget_usd": 1.0, "call_usd": 0.1, "wanted_usd": 0.4, "backends": {"paid": {}}})
+    granted = [accounts.share(run.now, f"c{n}")["granted_usd"] for n in range(5)]
+    assert granted[:2] == [0.4, 0.4] and sum(granted) <= 1.0 + 1e-9
+    again = Accounts(run.ledger.connection)
+    assert again.share(run.now, "a new one")["granted_usd"] == 0 and again.spent() == pytest.approx(1.0)
 
 
 def test_times_outlive_a_restart_on_another_node(run):

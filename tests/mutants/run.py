@@ -1,0 +1,67 @@
+"""Breaks each promise once, in a copy of the tree, and shows that its test fails; without the patch it must pass.
+
+    python tests/mutants/run.py              # all; or: python tests/mutants/run.py 09 10
+
+promise_NN.patch: what goes wrong, then `test:` and the test that must see it, then a unified diff that changes one condition.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+COPIED = ("combine_prompts", "generate", "postprocess_dataset", "tests", "pytest.ini")
+
+
+def apply(patch, tree):
+    """Applies a unified diff wherever its lines stand, once; SystemExit when the code has changed so that they do not."""
+    path = tree / re.search(r"^\+\+\+ b/(.*)$", patch, re.M)[1]
+    source = path.read_text()
+    for hunk in re.split(r"^@@.*@@.*\n", patch, flags=re.M)[1:]:
+        lines = hunk.splitlines(keepends=True)
+        before, after = ("".join(line[1:] for line in lines if line[0] in kept) for kept in (" -", " +"))
+        if source.count(before) != 1:
+            raise SystemExit(f"mutants: the lines of this patch are not in {path.name} exactly once; write it anew:\n{hunk}")
+        source = source.replace(before, after)
+    path.write_text(source)
+
+
+def passes(test, tree):
+    command = [sys.executable, "-m", "pytest", "-q", "-x", test]
+    result = subprocess.run(command, cwd=tree, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True)
+    if result.returncode not in (0, 1):
+        raise SystemExit(f"mutants: pytest did not run {test}:\n{result.stdout}{result.stderr}")
+    return result.returncode == 0
+
+
+def main():
+    patches = sorted(Path(__file__).parent.glob("promise_*.patch"))
+    wanted = [path for path in patches if not sys.argv[1:] or path.stem[-2:] in sys.argv[1:]]
+    alive = []
+    for path in wanted:
+        patch = path.read_text()
+        test = re.search(r"^test: (.*)$", patch, re.M)[1]
+        with tempfile.TemporaryDirectory() as folder:
+            tree = Path(folder)
+            for name in COPIED:
+                if (ROOT / name).is_dir():
+                    shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+                else:
+                    shutil.copy(ROOT / name, tree / name)
+            sound = passes(test, tree)
+            apply(patch, tree)
+            caught = sound and not passes(test, tree)
+        said = "caught" if caught else "its test fails without the patch too" if not sound else "NOT caught"
+        print(f"{path.stem}  {patch.splitlines()[0]:75s} {said} by {test.split('::')[1]}", flush=True)
+        alive += [] if caught else [path.stem]
+    if alive:
+        raise SystemExit(f"mutants: {len(alive)} of {len(wanted)} not shown by their test: {', '.join(alive)}")
+    print(f"all {len(wanted)} broken promises are seen by their tests")
+
+
+if __name__ == "__main__":
+    main()
