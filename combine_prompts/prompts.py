@@ -162,41 +162,31 @@ def process(args, files, problems, read, repair=None):
 
     `read(path)` yields (row number, text, bytes or None); `repair(text)` returns (text or None to drop, name of the rule or None).
     """
-    from tqdm import tqdm
-
     script, problems = Path(sys.argv[0]).stem, list(problems)
     read_rows, changed, dropped, bad_rows = 0, Counter(), Counter(), Counter()
     kept, raw_seen = {}, set()
     for path in files:
-        row = None
-        try:
-            for row, text in tqdm(read(path), desc=path.name, unit=" rows", disable=None, mininterval=1, leave=False):
-                read_rows += 1
-                why = _unreadable(text)
-                if why:
-                    dropped[why] += 1
-                    if text is not None:
-                        bad_rows[why] += 1
-                        if bad_rows[why] <= 3:
-                            problems.append(f"{path}: row {row}: {why}")
-                    continue
-                text = text.decode() if isinstance(text, bytes) else text
-                if text in raw_seen:
-                    dropped["duplicate"] += 1
-                    continue
-                raw_seen.add(text)
-                cleaned, reason, rules = clean_row(text, args.ascii, repair)
-                changed.update(rules)
-                if reason is None and cleaned in kept:
-                    reason = "duplicate after cleaning"
-                if reason:
-                    dropped[reason] += 1
-                else:
-                    kept[cleaned] = None
-        except Exception as error:  # whatever a library says of a broken file: name it, go on with the others
-            if isinstance(error, (MemoryError, ImportError, NameError)):
-                raise
-            problems.append(f"{path}: {'stopped after row ' + str(row) if row is not None else 'cannot be read'}: {one_line(error)}")
+        for row, text in rows(path, read, problems):
+            read_rows += 1
+            if why := _unreadable(text):
+                dropped[why] += 1
+                bad_rows[why] += text is not None
+                if text is not None and bad_rows[why] <= 3:
+                    problems.append(f"{path}: row {row}: {why}")
+                continue
+            text = text.decode() if isinstance(text, bytes) else text
+            if text in raw_seen:
+                dropped["duplicate"] += 1
+                continue
+            raw_seen.add(text)
+            cleaned, reason, rules = clean_row(text, args.ascii, repair)
+            changed.update(rules)
+            if reason is None and cleaned in kept:
+                reason = "duplicate after cleaning"
+            if reason:
+                dropped[reason] += 1
+            else:
+                kept[cleaned] = None
     problems += [f"{count - 3:,} more rows: {why}" for why, count in bad_rows.items() if count > 3]
     if not kept:
         raise SystemExit(f"{script}: no prompts to write" + "".join(f"; {problem}" for problem in problems))
@@ -211,6 +201,20 @@ def process(args, files, problems, read, repair=None):
     for problem in problems:
         print(f"{script}: {problem}", file=sys.stderr)
     return 3 if problems else 0
+
+
+def rows(path, read, problems):
+    """`read(path)`'s rows; what a library says of a broken file goes to `problems`, and the next file can go on."""
+    from tqdm import tqdm
+
+    row = None
+    try:
+        for row, text in tqdm(read(path), desc=path.name, unit=" rows", disable=None, mininterval=1, leave=False):
+            yield row, text
+    except Exception as error:  # OSError, ValueError, sqlite3.Error, csv.Error, ArrowException
+        if isinstance(error, (MemoryError, ImportError)):
+            raise
+        problems.append(f"{path}: {'cannot be read' if row is None else f'stopped after row {row}'}: {one_line(error)}")
 
 
 def clean_row(text, ascii=False, repair=None):
