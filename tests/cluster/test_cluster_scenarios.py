@@ -56,12 +56,12 @@ def test_one_command_with_start_server(run):
     assert "24 of 24 prompts done" in run.shell("python generate/generate_images.py scenes.json --status")
 
 
-@pytest.mark.parametrize("grace_s", [0, pytest.param(4, marks=pytest.mark.soak)])
-def test_preemption(run, grace_s):
+@pytest.mark.parametrize("grace_s, batch_s", [(0, 1), pytest.param(4, 4, marks=pytest.mark.soak)])
+def test_preemption(run, grace_s, batch_s):
     """A job of a higher partition takes two nodes in the middle of the run. With a grace time a client hears nothing until it ends."""
     run.cluster.run("scontrol", "update", "PartitionName=all", f"GraceTime={grace_s}")
     run.start_server()
-    array = run.submit(FAKE_BATCH_S="0.5")
+    array = run.submit(FAKE_BATCH_S=str(batch_s))
     run.wait_images(8)
     run.cluster.run("sbatch", "--partition=high", "--nodes=2", "--gres=gpu:1", "--exclusive", "--output=/dev/null", "--wrap=sleep 8")
     run.wait_done()
@@ -147,10 +147,13 @@ def test_the_server_moves_to_another_node(run):
 def test_slurmd_dies_alone(run):
     """The old process lives on while SLURM starts the same job, restart + 1, elsewhere: two clients with one job id."""
     run.start_server()
-    array = run.submit("--num_workers=4 --num_chunks=4", images="--max_chunk_size=1", FAKE_BATCH_S="4")
+    array = run.submit("--num_workers=3 --num_chunks=3", images="--max_chunk_size=1", FAKE_BATCH_S="6")
     run.wait_images(4)
     name, node = next((name, job["node"]) for name, job in running(run, array).items())
+    old = job_process(run, array, name.split("_")[1])
     run.cluster.control("kill-node", "--keep-jobs", node)
+    run.cluster.wait(lambda: running(run, array).get(name, {"node": node})["node"] != node, 90, "the second start, on another node")
+    os.kill(old, 0)  # still there
     run.wait_done(200)
     run.cluster.control("start-node", node)
     run.wait_ended(90)
@@ -192,7 +195,7 @@ def test_squeue_answers_an_empty_list(run, tmp_path):
 def test_the_time_limit(run):
     """Each task has one minute: it gives back what it cannot finish and has itself requeued, so that four tasks are enough for all."""
     run.start_server()
-    array = run.submit("--num_workers=4 --num_chunks=4 --time=1", FAKE_BATCH_S="10")
+    array = run.submit("--num_workers=4 --num_chunks=4 --time=1", FAKE_BATCH_S="5")
     run.wait_done(400)
     run.wait_ended()
     assert all("TIME LIMIT" not in text for text in run.logs().values())
@@ -201,6 +204,46 @@ def test_the_time_limit(run):
 
 
 @pytest.mark.soak
+def test_the_llm_is_away_for_a_while(run):
+    """Clients wait for it with what they hold; nobody gives up, and no text is asked for twice."""
+    run.start_server()
+    run.submit("--num_workers=4 --num_chunks=4", FAKE_BATCH_S="0.5")
+    run.wait_images(8)
+    run.llm.stop()
+    time.sleep(20)
+    drawn, status = run.images_drawn(), run.status()
+    run.llm.start()
+    assert drawn < 96 and status["done"] < 24 and not status["set_aside"]
+    run.wait_done(200)
+    run.wait_ended()
+    run.check()
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system; without root, tests/generate/test_client_faults.py injects the full disk")
+def test_the_disk_is_full_for_a_while(run):
+    """Every worker fails, so nobody is to blame: leases stop but for a probe, and with room again the run goes on."""
+    images = run.root / "generated_images"
+    images.mkdir()
+    run.cluster.run("mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", images)
+    try:
+        run.start_server("--ttl_s 6 --beat_s 1 --probe_s 4")
+        array = run.submit("--num_workers=4 --num_chunks=4", FAKE_BATCH_S="0.5")
+        run.cluster.wait(lambda: (document := run.document()) and document["weather"]["state"] == "storm", 90, "the page to say that the disk is full")
+        assert "disk" in run.shell("python generate/generate_images.py scenes.json --status")
+        time.sleep(10)
+        assert len(running(run, array)) == 4  # a task that left would let the full disk eat the array
+        run.cluster.run("mount", "-o", "remount,size=100m", images)
+        run.wait_done(200)
+        run.wait_ended()
+        run.may_say = ["No space left on device"]
+        run.check()
+    finally:
+        run.cluster.run("umount", "--lazy", images)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(2000)
 def test_a_thousand_tasks_to_the_end(run):
     """The published array with nobody to cancel it: 990 tasks find nothing to do and say so."""
     run.start_server()
