@@ -1,0 +1,190 @@
+"""The job server under load, beside a trivial route of the same server in the same run.
+
+    python benchmarks/job_server.py            # about 6 minutes; --quick: about one
+
+128 keep-alive connections, each with one request under way all the time, against the real server process on loopback. The generator's own
+cost is in every figure, so the shares of the trivial route are what counts. Recovery: the ledger is deleted and the server started again.
+"""
+
+import json
+import os
+import selectors
+import shutil
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "generate"), str(ROOT / "tests" / "fakes")]
+
+import samples  # noqa: E402
+from options import Options  # noqa: E402
+from running_server import RunningServer, until  # noqa: E402
+from storm_client import definition  # noqa: E402
+
+CONNECTIONS = 128
+
+
+class Load:
+    """CONNECTIONS keep-alive connections; requests(n) gives the bytes of the next request of connection n."""
+
+    def __init__(self, server, connections=CONNECTIONS):
+        self.server = server
+        port = int(server.json["url"].rsplit(":")[-1].strip("/"))
+        self.lines = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
+
+    def request(self, path, body=None):
+        data = b"" if body is None else json.dumps(body).encode()
+        head = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.server.json['token']}\r\nContent-Length: {len(data)}\r\n\r\n"
+        return head.encode() + data
+
+    def run(self, seconds, make):
+        """{connection: [(seconds of a request, status, body), …]}; make(connection, k) is its k-th request."""
+        waits, sent, buffers = selectors.DefaultSelector(), {}, {}
+        answers = {n: [] for n in range(len(self.lines))}
+        for n, line in enumerate(self.lines):
+            waits.register(line, selectors.EVENT_READ, n)
+            sent[n], buffers[n] = time.perf_counter(), b""
+            line.sendall(make(n, 0))
+        end = time.perf_counter() + seconds
+        busy = len(self.lines)
+        while busy:
+            for key, _ in waits.select(1):
+                n = key.data
+                buffers[n] += key.fileobj.recv(1 << 16)
+                head, _, body = buffers[n].partition(b"\r\n\r\n")
+                if not body or len(body) < int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]):
+                    continue
+                now = time.perf_counter()
+                answers[n].append((now - sent[n], int(head[9:12]), body))
+                buffers[n] = b""
+                if now < end:
+                    sent[n] = now
+                    key.fileobj.sendall(make(n, len(answers[n])))
+                else:
+                    waits.unregister(key.fileobj)
+                    busy -= 1
+        return answers
+
+
+def rate(answers, seconds, wanted=200):
+    every = [answer for some in answers.values() for answer in some]
+    wrong = [answer for answer in every if answer[1] != wanted]
+    assert not wrong, wrong[0]
+    return len(every) / seconds
+
+
+def percentile(values, share):
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def memory_mb(server):
+    return int(next(line for line in open(f"/proc/{server.process.pid}/status") if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+class Bench:
+    def __init__(self, total, seconds):
+        self.total, self.seconds = total, seconds
+        self.root = Path(tempfile.mkdtemp(prefix="job_server_"))
+        self.server = RunningServer(self.root / "out", ttl_s=600, beat_s=60)
+        self.empty_mb = memory_mb(self.server)
+        self.wanted = {"total_indices": total, "output_dir": str(self.server.root / "generated_images" / "storm"), "expected_samples_per_index": 2,
+                       "chunk_size": 10, "dataset": definition("storm", total, 2), "slurm_job_id": None, "worker": {"host": "n", "gpu": "g"}}  # fmt: skip
+        self.names = iter(range(10**9))
+        self.load = Load(self.server)
+        until(lambda: self.server.post("/get_indices", self.ask())[0] == 200, "the first grant", 600)
+        until(lambda: not self.server.status()["weather"]["state"] == "rebuilding", "the comparison with the folder", 1200, 0.5)
+
+    def ask(self):
+        name = f"client-{next(self.names)}"
+        return self.wanted | {"client_id": name, "request_id": name}
+
+    def lease(self, *_):
+        return self.load.request("/get_indices", self.ask())
+
+    def leases(self):
+        return rate(self.load.run(self.seconds, self.lease), self.seconds)
+
+    def trivial(self):
+        return rate(self.load.run(self.seconds, lambda *_: self.load.request("/healthz")), self.seconds)
+
+    def held(self):
+        """A lease for each connection."""
+        answers = [self.server.post("/get_indices", ask) + (ask["client_id"],) for ask in (self.ask() for _ in range(CONNECTIONS))]
+        return [{"client_id": name, "leases": [answer["lease"]], "state": "drawing", "drawing": answer["indices"][:4], "images": 1} for _, answer, name in answers]
+
+    def beats(self):
+        held = self.held()
+        return rate(self.load.run(self.seconds, lambda n, k: self.load.request("/beat", held[n])), self.seconds)
+
+    def beats_under_load(self):
+        """Milliseconds of a beat, median and p99, while every eighth connection takes leases."""
+        held = self.held()
+        answers = self.load.run(self.seconds, lambda n, k: self.lease() if n % 8 == 0 else self.load.request("/beat", held[n]))
+        times = [answer[0] for n, some in answers.items() if n % 8 for answer in some]
+        return 1000 * statistics.median(times), 1000 * percentile(times, 0.99)
+
+    def end(self):
+        self.server.stop()
+        shutil.rmtree(self.root)
+
+
+def recovery(prompts, images):
+    """(seconds to rebuild the ledger from the names, seconds with COMPLETE marks) of prompts × images samples on disk."""
+    root = Path(tempfile.mkdtemp(prefix="job_server_"))
+    folder = root / "out" / "generated_images" / "storm"
+    server = RunningServer(root / "out", ttl_s=600)
+    ask = {"total_indices": prompts, "output_dir": str(folder), "expected_samples_per_index": images, "chunk_size": 0, "dataset": definition("storm", prompts, images),
+           "client_id": "c", "request_id": "r", "slurm_job_id": None}  # fmt: skip
+    server.post("/get_indices", ask)
+    server.stop()
+    record = json.dumps({"texts": [{"text": "t"}] * images, "short": None})
+    for index in range(prompts):
+        base = folder / samples.folder_name(index)
+        base.mkdir(exist_ok=True) if index % samples.FOLDER == 0 else None
+        (base / f"{index}.prompts").write_text(record)
+        for aug in range(images):
+            for suffix in (".jpg", ".json"):
+                os.close(os.open(base / f"{index}_{aug}{suffix}", os.O_CREAT | os.O_WRONLY))
+    taken = []
+    for _ in range(2):  # the first rebuild leaves the marks for the second
+        for path in (root / "out" / ".server").glob("ledger*"):
+            path.unlink()
+        began = time.monotonic()
+        server.start()
+        until(lambda: (server.dataset() or {"done": 0})["done"] == prompts, "the rebuild", 3600, 0.1)
+        taken.append(time.monotonic() - began)
+        server.stop()
+    shutil.rmtree(root)
+    return taken
+
+
+def main():
+    parser = Options(__doc__)
+    parser.flag("--quick", "small sizes")
+    quick = parser.parse_args().quick
+    seconds, large, prompts = (3, 1_000_000, 10_000) if quick else (8, 100_000_000, 100_000)
+    small_bench, large_bench = Bench(100_000, seconds), Bench(large, seconds)
+    rows = []
+    for _ in range(1 if quick else 3):  # in turns, so that a busy machine weighs on all alike
+        rows.append([small_bench.trivial(), small_bench.leases(), small_bench.beats(), large_bench.leases()])
+    trivial, leases, beats, far_leases = (statistics.median(row[k] for row in rows) for k in range(4))
+    middle, p99 = small_bench.beats_under_load()
+    print(f"{CONNECTIONS} keep-alive connections, {os.cpu_count()} cores, generator included")
+    print(f"{'trivial route':42s} {trivial:8,.0f} requests/s   1.00 of it")
+    print(f"{'beats':42s} {beats:8,.0f} requests/s   {beats / trivial:.2f}")
+    print(f"{'durable leases, 100,000 indices in all':42s} {leases:8,.0f} requests/s   {leases / trivial:.2f}")
+    print(f"{f'durable leases, {large:,} indices in all':42s} {far_leases:8,.0f} requests/s   {far_leases / trivial:.2f}; a lease costs {leases / far_leases:.2f} x")
+    print(f"{'a beat beside 16 connections taking leases':42s} {middle:8.1f} ms median, {p99:.1f} ms p99")
+    grown = memory_mb(large_bench.server) - memory_mb(small_bench.server)
+    print(f"{f'memory for {large:,} more indices':42s} {grown:8.1f} MB, {large / 8 / 2**20:.1f} MB would be a bit each")
+    small_bench.end(), large_bench.end()
+    names, marks = recovery(prompts, 10)
+    print(f"{f'recovery of {10 * prompts:,} samples':42s} {names:8.1f} s from the names, {marks:.1f} s with COMPLETE marks")
+
+
+if __name__ == "__main__":
+    main()
