@@ -9,6 +9,7 @@ import html
 import json
 import os
 import re
+import signal
 import sys
 import unicodedata
 from collections import Counter
@@ -130,6 +131,7 @@ def fold(text):
 
 
 def parser(doc, output):
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(f"{Path(sys.argv[0]).stem}: interrupted; nothing was written"))
     options = Options(doc)
     options.add_argument(
         "--input", nargs="+", metavar="FILE_OR_FOLDER", help="local files (default: fetched from the source's public home)"
