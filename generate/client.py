@@ -6,7 +6,7 @@
     client.leave()
 
 One thread (`_feed`) holds at most two leases, asks the LLMs for the texts of their indices and queues what is to be drawn; the caller's thread
-draws; a few threads check in, encode and publish (publisher.py); one thread reports. Every queue is bounded: a slow device stops the asking, a
+draws; a few threads check, encode and publish (publisher.py); one thread reports. Every queue is bounded: a slow device stops the asking, a
 slow disk stops the device.
 """
 
@@ -110,25 +110,24 @@ class Client:
         self.draw_s += seconds
         self.batches += 1
 
-    def good(self, sample, image):
-        """An image that passed its check: queued for publication (waits while the queue is full)."""
+    def good(self, sample):
+        """Whether the sample of an image that has passed its check is to be published."""
         self.bad_in_a_row = 0
         if sample.aug is None:
             sample.index.known_good = True
             self.unasked.append(sample.index)
-        else:
-            self.publisher.put(sample, image)
+        return sample.aug is not None
 
     def bad(self, sample, reason, error, again=True):
         """An image that failed: drawn once more with the next seed, then the sample fails."""
-        if again and sample.attempt == 0:
-            with self.changed:
+        with self.changed:
+            if again and sample.attempt == 0:
                 self.ready.appendleft(Sample(sample.index, sample.aug, attempt=1))
-            return
-        self.bad_in_a_row += 1
-        if sample.aug is None:
-            sample.index.known_good, reason = False, "gpu"
-        self.fail(sample.index, sample.aug, reason, error, at_once=sample.aug is None or self.bad_in_a_row >= SUSPECT)
+                return
+            self.bad_in_a_row += 1
+            if sample.aug is None:
+                sample.index.known_good, reason = False, "gpu"
+            self.fail(sample.index, sample.aug, reason, error, at_once=sample.aug is None or self.bad_in_a_row >= SUSPECT)
 
     def fail(self, index, aug, reason, error, at_once=False):
         """A sample failed for good. The index is reported as failed when its other samples are through, or at once (a suspect device, a disk)."""

@@ -13,13 +13,11 @@ import inspect
 import json
 import os
 import sys
-from collections import namedtuple
+from functools import cached_property
 from pathlib import Path
 
 import model_families
 
-# pixels: uint8 array H×W×3 on the CPU; finite: False if the pipeline gave NaN or infinity; batch_size: of the batch it was drawn in
-Image = namedtuple("Image", "pixels finite batch_size")
 HERE = Path(__file__).resolve().parent
 
 
@@ -29,6 +27,29 @@ class DeviceBroken(Exception):
 
 class CannotDraw(Exception):
     """The pipeline raised an error for this text, and only for this text."""
+
+
+class Image:
+    """One drawn image. values: float array 3×H×W in [0, 1], as the pipeline gave it; batch_size: of the batch it was drawn in.
+
+    Checked and turned into pixels where it is used, so that this happens in a publishing thread and the device goes on."""
+
+    def __init__(self, values, batch_size):
+        self.values, self.batch_size = values, batch_size
+
+    @cached_property
+    def finite(self):
+        import numpy
+
+        return bool(numpy.isfinite(self.values).all())
+
+    @cached_property
+    def pixels(self):
+        """uint8 array H×W×3."""
+        import numpy
+
+        values = self.values if self.finite else numpy.nan_to_num(self.values)
+        return numpy.ascontiguousarray((values * 255).round().clip(0, 255).astype(numpy.uint8).transpose(1, 2, 0))
 
 
 def seed_of(run_seed, index, aug, attempt=0):
@@ -223,7 +244,8 @@ class Drawer:
             # generators on the CPU give the same noise on every card; made anew for each try, since a used one has moved on
             generators = [self.make_generator(seed) for seed in seeds]
             output = self.pipe(prompt=texts, generator=generators, output_type="pt", **self.arguments).images[:count]
-            return to_images(output, self.batch_size)
+            output = output.detach().float().cpu().numpy() if hasattr(output, "detach") else output
+            return [Image(values, self.batch_size) for values in output]
         except (RuntimeError, MemoryError, ValueError, TypeError, IndexError, KeyError) as error:
             failure, words = error, first_line(error)
         # outside of the except block the traceback no longer holds the tensors
@@ -257,20 +279,6 @@ def torch_generator(seed):
     import torch
 
     return torch.Generator("cpu").manual_seed(seed)
-
-
-def to_images(output, batch_size):
-    """A pipeline's output, B×3×H×W in [0, 1] (torch or numpy), as a list of Image."""
-    if hasattr(output, "detach"):
-        output = output.detach().float()
-        finite = output.isfinite().flatten(1).all(1).tolist()
-        pixels = (output.nan_to_num(0) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
-    else:
-        import numpy
-
-        finite = numpy.isfinite(output).all((1, 2, 3)).tolist()
-        pixels = (numpy.nan_to_num(output) * 255).round().clip(0, 255).astype(numpy.uint8).transpose(0, 2, 3, 1)
-    return [Image(p, f, batch_size) for p, f in zip(pixels, finite)]
 
 
 def share_compiled_code():

@@ -74,13 +74,8 @@ def draw_until_done(client, drawer, run_seed):
             return error
         client.drew(time.monotonic() - began)
         for sample, image in zip(batch, images):
-            if image is None:
-                continue
-            problem = diffusion.problem_with(image, drawer.height, drawer.width)
-            if problem:
-                client.bad(sample, "image", problem)
-            else:
-                client.good(sample, image)  # publish, report
+            if image is not None:
+                client.publisher.put(sample, image)  # check, publish, report
     return None
 
 

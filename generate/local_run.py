@@ -121,9 +121,9 @@ def start_server(job, root):
     log = root / "image_server.out"
     with open(log, "ab") as out:
         start = out.tell()
-        # a session of its own: Ctrl-C ends the clients first, then the server
-        server = subprocess.Popen([sys.executable, "-u", str(HERE / "image_server.py"), "--output_root", str(root), "--host", "127.0.0.1"],
-                                  stdout=out, stderr=out, start_new_session=True)  # fmt: skip
+        # Short leases: on one machine a beat is late only when its process is dead. A session of its own: Ctrl-C ends the clients first.
+        words = ["--output_root", str(root), "--host", "127.0.0.1", "--ttl_s", "30", "--beat_s", "5"]
+        server = subprocess.Popen([sys.executable, "-u", str(HERE / "image_server.py"), *words], stdout=out, stderr=out, start_new_session=True)
     print(f"job server: process {server.pid}, log {log}", flush=True)
     end = time.monotonic() + SERVER_START_S
     while time.monotonic() < end and server.poll() is None:

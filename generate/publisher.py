@@ -1,4 +1,4 @@
-"""Behind the device: threads that encode, hash and publish images, and one that reports to the job server what became of each index.
+"""Behind the device: threads that check, encode, hash and publish images, and one that reports to the job server what became of each index.
 
     publisher = Publisher(client, describe, place, quality); publisher.start(bound=32)
     publisher.put(sample, image)                # waits while 32 images are on their way: the device must not run ahead of the disk
@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 
+import diffusion
 import samples
 from job_client import Refused, ServerAway
 
@@ -52,6 +53,11 @@ class Publisher:
     def _publish(self, sample, image):
         index = sample.index
         try:
+            problem = diffusion.problem_with(image, self.client.definition["height"], self.client.definition["width"])
+            if problem:
+                return self.client.bad(sample, "image", problem)
+            if not self.client.good(sample):
+                return None
             metadata = self.describe(sample, image)
             samples.publish_sample(self.client.dataset_dir, index.number, sample.aug, image.pixels, metadata,
                                    self.place | {"lease": index.lease}, index.lease, self.quality)  # fmt: skip

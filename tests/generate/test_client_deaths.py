@@ -149,19 +149,27 @@ def test_batches_are_full_across_prompts(start, tmp_path):
     assert 48 <= drawn <= 48 + 5 * 4, f"{drawn} images drawn for 48"
 
 
-def test_local_mode_twice(tmp_path):
-    """It starts a server, starts a killed client again, ends with 0 when all is done; the second time it loads nothing and touches nothing."""
-    run = running_client.Run(tmp_path, total=6, images=4, FAKE_BATCH_S="0.1", FAKE_LOG=str(tmp_path / "drawn"))
+def test_local_mode_starts_a_killed_client_again(start):
+    run, server = start(total=6, images=4, FAKE_BATCH_S="0.1")
     with open(run.root / "client.out", "wb") as out:
         local = subprocess.Popen(run.command("--num_workers", 2, task=False), stdout=out, stderr=out, env=running_client.ENVIRONMENT | run.environment)
+    run.clients.append(local)
     until(lambda: run.count() >= 2, f"images\n{run.log()}")
-    victim = next(int(line.split()[3].rstrip(",")) for line in run.log().splitlines() if line.startswith("client 0: process "))
+    victim = int(re.search(r"client 0: process (\d+)", run.log())[1])
     os.kill(victim, signal.SIGKILL)
-    assert local.wait(200) == 0, run.log()
+    assert local.wait(100) == 0, run.log()
     assert f"client 0 (process {victim}) was killed by signal 9" in run.log() and run.log().count("client 0: process") == 2
     run.check()
-    before, drawn = run.snapshot(), (tmp_path / "drawn").read_text()
-    again = run.run(task=False)
-    assert again.returncode == 0 and "all indices are done" in again.stdout, again.stdout + again.stderr
-    assert run.snapshot() == before and (tmp_path / "drawn").read_text() == drawn
-    assert "client 0" not in again.stdout, "no client was started, so no model was loaded"
+
+
+def test_local_mode_twice(tmp_path):
+    """It starts a server for the run; the second time nothing is left, so that it starts no client, loads no model and touches no file."""
+    run = running_client.Run(tmp_path, total=5, images=4)
+    first = run.run("--num_workers", 2, task=False)
+    assert first.returncode == 0 and "5 of 5 prompts done, 20 images" in first.stdout, first.stdout + first.stderr
+    run.check()
+    before = run.snapshot()
+    again = run.run("--num_workers", 2, task=False)
+    assert again.returncode == 0 and "all indices are done" in again.stdout and "client 0" not in again.stdout, again.stdout + again.stderr
+    assert run.snapshot() == before
+    assert subprocess.run(["pgrep", "-f", f"image_server.py --output_root {run.root}"]).returncode == 1, "its server has ended with it"

@@ -144,17 +144,19 @@ def test_the_trained_tiny_model_draws_what_it_is_told():
 # ---------------------------------------------------------------- without torch
 
 
-def image(pixels, finite=True):
-    return diffusion.Image(numpy.asarray(pixels, numpy.uint8), finite, 1)
+def image(values):
+    return diffusion.Image(numpy.asarray(values, numpy.float32), 1)
 
 
 def test_check():
-    noise = numpy.random.default_rng(0).integers(0, 256, (64, 64, 3))
+    noise = numpy.random.default_rng(0).random((3, 64, 64))
     assert diffusion.problem_with(image(noise), 64, 64) is None
-    assert "NaN" in diffusion.problem_with(image(noise, finite=False), 64, 64)
     assert "64x64" in diffusion.problem_with(image(noise), 128, 128)
     assert "black" in diffusion.problem_with(image(noise * 0), 64, 64)
-    assert "one colour" in diffusion.problem_with(image(noise * 0 + 200), 64, 64)
+    assert "one colour" in diffusion.problem_with(image(noise * 0 + 0.8), 64, 64)
+    for value in (numpy.nan, numpy.inf):
+        noise[1, 2, 3] = value
+        assert "NaN" in diffusion.problem_with(image(noise), 64, 64)
 
 
 def test_seeds():

@@ -1,0 +1,220 @@
+"""How busy the client keeps a device, what the whole client costs beside a bare pipeline loop, and what a signal costs.
+
+    python benchmarks/generate.py [--quick]
+
+1. The real client, server and files, an LLM server that takes 2 s an answer (as a process of its own), and a device stand-in that holds a
+   fixed time a batch of ten 512×512 images, part of it in Python as a real pipeline's loop does. A prompt is one LLM call and one batch.
+   Beside it, in the same run, the one-after-the-other loop: ask, draw, save.
+2. The tiny model on this CPU: the whole client beside a bare `pipe(batch)` loop that saves nothing.
+3. Seconds from SIGTERM to exit, and images that were drawn but not published when SIGKILL came.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "generate"), str(ROOT / "tests" / "fakes")]
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy  # noqa: E402
+
+QUICK = "--quick" in sys.argv
+BATCH, SIZE, LATENCY_S = 10, 512, 2.0
+# LLM time / draw time of a prompt: prompts drawn. 0.1 = 20 s a batch
+RATIOS = {0.5: 6, 1: 12, 5: 40} if QUICK else {0.1: 5, 0.5: 12, 1: 24, 2: 40, 5: 80}
+LLM = str(ROOT / "tests" / "fakes" / "fake_llm.py")
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("UNIDISC_DIR", "OLLAMA_HOST", "OLLAMA_HOSTS")}
+
+
+class StandIn:
+    """A device that holds STAND_IN_S a batch, STAND_IN_PYTHON of it in Python, and returns pictures of photographic noise."""
+
+    make_generator = int
+
+    @classmethod
+    def from_pretrained(cls, model):
+        return cls()
+
+    def __init__(self):
+        rng = numpy.random.default_rng(0)
+        coarse = rng.random((BATCH, 3, SIZE // 8, SIZE // 8), numpy.float32)
+        fine = coarse.repeat(8, 2).repeat(8, 3) + rng.normal(0, 0.02, (BATCH, 3, SIZE, SIZE)).astype(numpy.float32)
+        self.images = fine.clip(0, 1)
+
+    def __call__(self, prompt, generator, **kwargs):
+        began, seconds, python = time.monotonic(), float(os.environ["STAND_IN_S"]), float(os.environ["STAND_IN_PYTHON"])
+        while time.monotonic() < began + seconds * python:
+            sum(range(1000))
+        time.sleep(max(0, began + seconds - time.monotonic()))
+        with open(os.environ["STAND_IN_LOG"], "a") as log:
+            log.write(f"{began} {time.monotonic()}\n")
+        return type("Output", (), {"images": self.images[: len(prompt)]})
+
+
+class Run:
+    """A server and the prompts of one measurement, in a folder of its own."""
+
+    def __init__(self, prompts, images, variations=None):
+        self.folder = Path(tempfile.mkdtemp(prefix="bench-"))
+        items = [{"prompt": text} | ({"variations": variations} if variations else {}) for text in prompts]
+        (self.folder / "bench.json").write_text(json.dumps(items))
+        self.images, self.log = images, self.folder / "calls"
+        command = [sys.executable, str(ROOT / "generate/image_server.py"), "--output_root", str(self.folder / "out"), "--host", "127.0.0.1"]
+        self.server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+        while not (self.folder / "out/.server/server.json").exists():
+            time.sleep(0.05)
+        self.data = self.folder / "out/generated_images/bench"
+
+    def client(self, *options, **environment):
+        command = [sys.executable, "-u", str(ROOT / "generate/generate_images.py"), str(self.folder / "bench.json"), "--output_root", str(self.folder / "out"),
+                   "--expected_samples_per_index", str(self.images), "--is_slurm_task", *map(str, options)]  # fmt: skip
+        with open(self.folder / "client.out", "wb") as out:
+            return subprocess.Popen(command, stdout=out, stderr=out, env=ENVIRONMENT | {"STAND_IN_LOG": str(self.log)} | environment)
+
+    def stand_in(self, seconds, python, *options):
+        return self.client("--pipeline", f"{__file__}:StandIn", "--resolution", SIZE, "--batch_size", BATCH, *options, STAND_IN_S=str(seconds),
+                           STAND_IN_PYTHON=str(python))  # fmt: skip
+
+    def calls(self):
+        """(begin, end) of each call of the stand-in but the warm-up."""
+        return [tuple(map(float, line.split())) for line in self.log.read_text().splitlines()][1:] if self.log.exists() else []
+
+    def published(self):
+        return len(list(self.data.glob("*/*.json")))
+
+    def close(self):
+        self.server.terminate()
+        self.server.wait()
+
+
+def python_share():
+    """Share of its time that a real pipeline's loop spends in Python and not in torch's kernels: the tiny SD3, whose kernels are short, so an
+    upper bound for any bigger model."""
+    import diffusion
+    import torch.profiler
+
+    drawer = diffusion.Drawer("tiny")
+    drawer.load()
+    drawer.warm_up()
+    texts, seeds = ["a red circle on a white background"] * 16, list(range(16))
+    plain = time.perf_counter()
+    drawer.draw(texts, seeds)
+    plain = time.perf_counter() - plain
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        drawer.draw(texts, seeds)
+    kernels = sum(event.self_cpu_time_total for event in profile.key_averages() if event.key.startswith("aten::")) / 1e6
+    return max(0.05, min(0.9, 1 - kernels / plain))
+
+
+def overlap(ratio, prompts, python, llm):
+    """(share of the time in which the device was busy, images a second) of the shipped loop."""
+    run = Run([f"a painting of bird number {i}" for i in range(prompts)], BATCH)
+    client = run.stand_in(LATENCY_S / ratio, python, "--ollama_hosts", llm)
+    assert client.wait() == 0, (run.folder / "client.out").read_text()
+    run.close()
+    calls = run.calls()
+    # once running: from the first batch on
+    span = calls[-1][1] - calls[0][0]
+    assert run.published() == prompts * BATCH
+    return sum(end - begin for begin, end in calls) / span, prompts * BATCH / span
+
+
+def one_after_the_other(ratio, prompts, python, llm):
+    """Images a second of the loop that asks, draws, saves, one prompt after the other, with the same LLM, stand-in and JPEG quality."""
+    from PIL import Image
+
+    folder, device = Path(tempfile.mkdtemp(prefix="bench-")), StandIn()
+    os.environ |= {"STAND_IN_S": str(LATENCY_S / ratio), "STAND_IN_PYTHON": str(python), "STAND_IN_LOG": str(folder / "calls")}
+    began = time.monotonic()
+    for index in range(prompts):
+        schema = {"type": "object", "properties": {"variations": {"type": "array", "items": {"type": "string"}, "minItems": 9, "maxItems": 9}}}
+        body = {"model": "x", "stream": False, "format": schema, "messages": [{"role": "user", "content": f"9 variations of: a painting of bird number {index}"}]}
+        urllib.request.urlopen(urllib.request.Request(f"http://{llm}/api/chat", json.dumps(body).encode())).read()
+        for aug, image in enumerate(device([""] * BATCH, None).images):
+            Image.fromarray((image * 255).round().astype(numpy.uint8).transpose(1, 2, 0)).save(folder / f"{index}_{aug}.jpg", quality=95)
+            (folder / f"{index}_{aug}.json").write_text(json.dumps({"prompt_index": index}))
+    return prompts * BATCH / (time.monotonic() - began)
+
+
+BARE_LOOP = """
+import sys, time; sys.path.insert(0, {generate!r})
+import diffusion
+drawer = diffusion.Drawer("tiny"); drawer.load(); drawer.warm_up()
+texts = ["a red circle above a blue square on a green background"] * 16
+began = time.perf_counter()
+for batch in range({batches}):
+    drawer.pipe(prompt=texts, generator=[drawer.make_generator(i) for i in range(16)], output_type="pt", **drawer.arguments)
+print({batches} * 16 / (time.perf_counter() - began))
+"""
+
+
+def tiny(batches):
+    """Images a second of the bare loop and of the whole client, the mean of two runs each, taken in turns."""
+    bare, whole = [], []
+    for _ in range(1 if QUICK else 2):
+        code = BARE_LOOP.format(generate=str(ROOT / "generate"), batches=batches)
+        bare.append(float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True).stdout))
+        run = Run([f"a {size} {colour} circle on a white background" for size in ("small", "large") for colour in ("red", "blue")] * (batches // 4), 16,
+                  ["a red circle above a blue square on a green background"] * 15)  # fmt: skip
+        client = run.client("--model", "tiny")
+        assert client.wait() == 0, (run.folder / "client.out").read_text()
+        run.close()
+        line = next(line for line in (run.folder / "client.out").read_text().splitlines()[::-1] if "device busy" in line)
+        whole.append(float(line.split(" images, ")[1].split("/s")[0]))
+        assert run.published() == batches // 4 * 4 * 16
+    return numpy.mean(bare), numpy.mean(whole)
+
+
+def signals(python, times):
+    """Seconds from SIGTERM to exit; images drawn and not published at SIGKILL, the batch on the device included."""
+    rng, exits, lost = random.Random(1), [], []
+    run = Run([f"bird {i}" for i in range(2000)], BATCH, [f"view {k}" for k in range(BATCH - 1)])
+    for number in [signal.SIGTERM, signal.SIGKILL] * times:
+        run.log.unlink(missing_ok=True)
+        before, client = run.published(), run.stand_in(1.0, python)
+        while len(run.calls()) < 3:
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 1))
+        client.send_signal(number)
+        began = time.monotonic()
+        client.wait()
+        if number == signal.SIGTERM:
+            exits.append(time.monotonic() - began)
+        else:
+            lost.append((len(run.calls()) + 1) * BATCH - (run.published() - before))
+    run.close()
+    return exits, lost
+
+
+def main():
+    share = python_share()
+    print(f"Python's share of a pipeline's loop, measured on the tiny SD3 (upper bound, its kernels are short): {share:.2f}; load {os.getloadavg()[0]:.1f}")
+    fake = subprocess.Popen([sys.executable, LLM, "ollama", "--latency", str(LATENCY_S)], stdout=subprocess.PIPE, text=True)
+    llm = fake.stdout.readline().strip().removeprefix("http://")
+    try:
+        print(f"\n1. LLM {LATENCY_S} s an answer, {BATCH} images of {SIZE}x{SIZE} a batch, published for real")
+        print(f"{'LLM time / draw time':>22} {'s a batch':>10} {'device busy':>12} {'images/s':>9}  one after the other")
+        for ratio, prompts in RATIOS.items():
+            busy, rate = overlap(ratio, prompts, share, llm)
+            plain = one_after_the_other(ratio, max(2, prompts // 4), share, llm)
+            print(f"{ratio:22} {LATENCY_S / ratio:10.2f} {busy:12.3f} {rate:9.2f}  {plain:.2f} images/s: {rate / plain:.2f} times as many", flush=True)
+    finally:
+        fake.kill()
+    bare, whole = tiny(8 if QUICK else 24)
+    print(f"\n2. tiny model, one thread: bare pipe(batch) loop {bare:.1f} images/s, whole client {whole:.1f} images/s: {whole / bare:.2f} (aim 0.8)")
+    exits, lost = signals(share, 1 if QUICK else 4)
+    print(f"\n3. SIGTERM to exit: {', '.join(f'{s:.1f}' for s in exits)} s (a batch takes 1 s); drawn and not published at SIGKILL: {lost} images "
+          f"(bound: the batch on the device {BATCH} + the queue {2 * BATCH})")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
