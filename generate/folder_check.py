@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import secrets
+import sys
 import threading
 import time
 
@@ -107,17 +108,36 @@ class FolderCheck:
 
     def __init__(self, server):
         self.server, self.folders = server, Folders(server)
-        self.began, self.compared, self.told = None, 0, 0.0
+        self.began, self.compared, self.told, self.bar = None, 0, 0.0, None
+
+    def all_done(self):
+        """Whether there is a data set, and no index of any waits or is leased."""
+        counts = self.server.look(lambda ledger, now: [ledger.counts(name) for name in ledger.names()])
+        return bool(counts) and not any(count["waiting"] + count["leased"] for count in counts)
 
     def step(self):
         while work := self.server.look(lambda ledger, now: ledger.next_check()):
             self.began = self.began or time.monotonic()
             self.compare(*work)
             self.compared += 1
-            if time.monotonic() - self.told > SAY_EVERY_S and (say := self.progress()):
+            if sys.stdout.isatty():
+                self.draw_bar()
+            elif time.monotonic() - self.told > SAY_EVERY_S and (say := self.progress()):
                 self.told = time.monotonic()
                 log.info(say)
         self.began, self.compared = None, 0
+        if self.bar:
+            self.bar.close()
+            self.bar = None
+
+    def draw_bar(self):
+        """On a terminal: tqdm. A log gets a line every ten seconds."""
+        import tqdm
+
+        left = self.server.look(lambda ledger, now: ledger.checks_left())
+        self.bar = self.bar or tqdm.tqdm(desc="comparing the data set folders", unit=" folders", delay=1, leave=False)
+        self.bar.total = self.compared + left
+        self.bar.update(1)
 
     def compare(self, name, block):
         """One block: what is done by the folder's names, to the ledger; a whole one gets its mark."""

@@ -59,7 +59,7 @@ from options import Options  # noqa: E402
 log = logging.getLogger("image_server")
 THREADS, CONNECTIONS = 32, 4096  # waitress: threads wait for the ledger's disk; a connection for each of 1,000 clients' three threads
 OPEN_TRIES = 60  # seconds that a server being taken over may need to let go of the ledger
-STOP_AFTER_S = 600  # --stop_when_done: without a request for so long
+STOP_AFTER_S = float(os.environ.get("IMAGE_SERVER_STOP_AFTER_S", 600))  # --stop_when_done: without a request for so long
 REQUEUE_BEFORE_S = 120  # of the job's own time limit
 
 

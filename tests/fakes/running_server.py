@@ -30,7 +30,7 @@ class RunningServer:
     def __init__(self, root, *options, ttl_s=3, beat_s=0.3, wait=True, prefix=(), seen_at=None, **environment):
         """prefix: words before the command (nsenter …); seen_at: where this process sees root, if elsewhere."""
         self.root, self.prefix, self.environment = Path(seen_at or root), prefix, ENVIRONMENT | environment
-        self.options = ["--output_root", root, "--host", "127.0.0.1", "--ttl_s", ttl_s, "--beat_s", beat_s, *options]
+        self.options = ["--output_root", root, "--host", "127.0.0.1", "--port", 0, "--ttl_s", ttl_s, "--beat_s", beat_s, *options]
         self.root.mkdir(exist_ok=True)
         self.processes = []
         self.start(wait=wait)

@@ -347,3 +347,46 @@ def test_a_requeue_before_the_time_limit(start, tmp_path):
     server = start(PATH=f"{tools}:{os.environ['PATH']}", SLURM_JOB_ID="4711")
     until(lambda: said.exists() and "requeue 4711" in said.read_text(), "the requeue", 20)
     assert server.stop() == 0
+
+
+def test_it_stops_when_all_is_done_and_nobody_asks(start):
+    server = start("--stop_when_done", IMAGE_SERVER_STOP_AFTER_S="1")
+    client = server.client(total=3)
+    grant = granted(client)
+    time.sleep(2.5)
+    assert server.process.poll() is None  # nobody asks, but work is left
+    while not isinstance(grant, AllDone):
+        if not isinstance(grant, Wait):
+            finish(client, grant)
+        grant = client.get_indices(3)
+    assert server.process.wait(20) == 0 and "nobody asks" in server.log()
+
+
+def test_money_is_kept_over_restarts_and_paid_llms_stay_off_after_a_lost_ledger(start):
+    """Promises 15 and 16 over the wire: a share is durable before it is answered, and never adds up to more than the cap."""
+    server = start()
+    limits = {"budget_usd": 1.0, "backends": {"paid": {"model": "m", "requests_per_minute": 60}}}
+    use = {"reported": 1, "usd": 0.0, "wanted_usd": 0.4, "call_usd": 0.1, "backends": {}}
+    clients = [server.client(total=50, host=f"node{i}") for i in range(4)]
+
+    def granted_usd(client, reported):
+        client.get_indices(1, llm=limits)
+        client.beat({"leases": [], "state": "drawing", "drawing": [], "images": 0, "llm_use": use | {"reported": reported}})
+        return client.llm_share["granted_usd"]
+
+    shares = [granted_usd(client, 1) for client in clients]
+    assert 0.8 <= sum(shares) <= 1.0
+    server.kill()
+    server.start()
+    assert [granted_usd(client, 2) for client in clients] == shares
+    assert order(server, "--llm_budget_usd", "2").returncode == 0
+    assert sum(granted_usd(client, 3) for client in clients) <= 2.0
+    server.kill()
+    for path in (server.root / ".server").glob("ledger*"):
+        path.unlink()
+    server.start()
+    granted_usd(clients[0], 4)
+    assert "--llm_spent_usd" in clients[0].llm_share["paid_off"]
+    assert order(server, "--llm_spent_usd", "0.5").returncode == 0
+    granted_usd(clients[0], 5)
+    assert not clients[0].llm_share["paid_off"]
