@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -243,3 +244,21 @@ def test_images_only_from_inside_the_data_set(run, llm):
             run.get(path)
         assert refused.value.code == 400
     assert run.get("/status?workers_page=999&set_aside_page=999")["workers"]["page"] == 0
+
+
+def test_what_was_set_aside_is_named_with_its_log_and_a_command_that_works(run, llm, open_page, until):
+    run.environment["FAKE_BLACK"] = "poison"
+    run.start_server("--max_marks", 2)
+    texts = [{"prompt": "a poison <b>bottle</b>", "variations": ["poison again"]}] + prompts(6, 2)[1:]
+    assert run.start_clients(texts, 2, "--ollama_hosts", llm.url, workers=2).wait(120) in (0, 3), (run.folder / "processes.log").read_text()[-3000:]
+    page = open_page(run.link)
+    page.wait_for_selector("#set-aside tr")
+    text = page.inner_text("#set-aside-section")
+    (row,) = run.get("/status")["set_aside"]["rows"]
+    assert (row["index"], row["prompt"]) == (0, "a poison <b>bottle</b>") and "a poison <b>bottle</b>" in text and "image:" in text and HOST in text
+    assert all((run.root / error["log"]).exists() and error["log"] in text for error in row["errors"]) and row["errors"]
+    assert figures(page)["states"] == [5, 0, 0, 1] and "set aside" in page.inner_text("#weather")
+    command = shlex.split(page.inner_text("#set-aside-command"))
+    assert command[0] == "python" and subprocess.run([sys.executable, *command[1:]], cwd=ROOT, env=run.environment, capture_output=True).returncode == 0
+    page.wait_for_selector("#set-aside-section", state="hidden")
+    until(page, "parseInt(document.querySelectorAll('.legend li')[2].textContent) === 1")  # it waits again

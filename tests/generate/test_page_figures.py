@@ -91,3 +91,29 @@ def test_quantiles_of_a_known_mixture():
     assert status_document.quantile_s(counts, 0.5) == pytest.approx(0.8 + 0.8 * 50 / 95, abs=0.001)
     assert status_document.quantile_s(counts, 0.95) == 1.6
     assert status_document.quantile_s(counts, 0.98) == pytest.approx(6.4 + 6.4 * 3 / 5)
+
+
+def test_prometheus_reads_the_figures_of_the_document(tmp_path):
+    import fake_run
+    import status_metrics
+    from prometheus_client.parser import text_string_to_metric_families
+
+    run = fake_run.FakeRun(tmp_path, 5000)
+    history = RunHistory(tmp_path / "history.json")
+    document = run.look(lambda ledger, now: status_document.status_document(ledger, run, now, history))
+    values = {}
+    for family in text_string_to_metric_families(status_metrics.text(document).decode()):
+        for sample in family.samples:
+            values[sample.name, *sorted(sample.labels.values())] = sample.value
+    dataset, llm = document["datasets"][0], document["llm"]
+    for state in ("waiting", "leased", "done", "set_aside"):
+        assert values["generate_prompts", *sorted(["HPDv2", state])] == dataset[state]
+    assert sum(value for (name, *labels), value in values.items() if name == "generate_prompts" and "HPDv2" in labels) == dataset["total"]
+    assert values["generate_images_total", "HPDv2"] == dataset["images"]
+    assert values["generate_prompts_given_back_total", "HPDv2", "preempted"] == 412
+    assert sum(value for (name, *_), value in values.items() if name == "generate_workers") == document["workers"]["total"] == 12
+    assert values["generate_weather", "fair"] == 1 and values["generate_weather", "storm"] == 0
+    assert values["generate_llm_failures_total", "groq", "rate_limit"] == 800 and values["generate_llm_cost_usd_total", "groq"] == 3.4567
+    assert sum(value for (name, *_), value in values.items() if name == "generate_llm_calls_total") == llm["calls"]
+    assert values["generate_llm_call_seconds_bucket", *sorted(["+Inf", "groq"])] == sum(llm["backends"][0]["seconds"])
+    assert json.loads(json.dumps(document)) == document
