@@ -93,7 +93,9 @@ class Simulation:
             return
         self.count("complete")
         idx = state["todo"].pop(0)
-        verdict = self.ledger.complete(now, state["client"], f"r{self.number}", state["lease"], [{"index": idx, "images": 1}], {idx: True})[idx]
+        verdict = self.ledger.complete(now, state["client"], f"r{self.number}", state["lease"], [{"index": idx, "images": 1}], {idx: True})[
+            idx
+        ]
         assert verdict == "accepted", "a living worker lost its lease"
         state["images"] += 1
         self.drawn_s += now - state["since"]
@@ -111,7 +113,9 @@ class Simulation:
             return
         self.count("beat")
         leases = [state["lease"]] if state["todo"] else []
-        self.ledger.beat(now, state["client"], leases, "drawing" if leases else "loading", state["todo"][:1], state["images"], state["worker"], "d")
+        self.ledger.beat(
+            now, state["client"], leases, "drawing" if leases else "loading", state["todo"][:1], state["images"], state["worker"], "d"
+        )
         self.at(now + BEAT_S * self.draw.uniform(0.8, 1.2), self.beat, state)
 
     def sweep(self, now):
@@ -143,9 +147,15 @@ def main():
     ideal = LOAD_S + args.prompts * args.prompt_s / args.workers
     total = sum(run.requests.values())
     cpu = time.process_time() - began
-    print(f"{args.prompts:,} prompts of {args.prompt_s:g} s, {args.workers:,} workers with a mean life of {args.mean_life_s:g} s, leases of {args.chunk_size}")
-    print(f"took {end / 3600:.2f} h; without deaths {ideal / 3600:.2f} h: {end / ideal:.3f} times that (loading after each of {run.deaths:,} deaths included)")
-    print(f"drawing lost to deaths {100 * run.lost_s / (run.lost_s + run.drawn_s):.2f} % of all drawing; given back by ended leases {counts['given_back']}; set aside {counts['set_aside']}")
+    print(
+        f"{args.prompts:,} prompts of {args.prompt_s:g} s, {args.workers:,} workers with a mean life of {args.mean_life_s:g} s, leases of {args.chunk_size}"
+    )
+    print(
+        f"took {end / 3600:.2f} h; without deaths {ideal / 3600:.2f} h: {end / ideal:.3f} times that (loading after each of {run.deaths:,} deaths included)"
+    )
+    print(
+        f"drawing lost to deaths {100 * run.lost_s / (run.lost_s + run.drawn_s):.2f} % of all drawing; given back by ended leases {counts['given_back']}; set aside {counts['set_aside']}"
+    )
     for what, number in sorted(run.requests.items()):
         print(f"  {what:12s} {number / end:9.1f} a second   for 10,000 workers {number / end * 10_000 / args.workers:9.0f}")
     print(f"  all          {total / end:9.1f} a second   for 10,000 workers {total / end * 10_000 / args.workers:9.0f}")

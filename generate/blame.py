@@ -8,7 +8,12 @@ with growing pauses gets work. Tests: test_promise_09_* and test_promise_10_* in
 import json
 
 REASONS = ("preempted", "walltime", "released", "gpu", "disk", "llm", "prompt", "image", "unknown")
-DRAWN = {"gpu", "prompt", "image", "unknown"}  # failures that a known-good text drawn by the same worker excuses; it proves no disk and no LLM
+DRAWN = {
+    "gpu",
+    "prompt",
+    "image",
+    "unknown",
+}  # failures that a known-good text drawn by the same worker excuses; it proves no disk and no LLM
 MAX_PAUSE_S = 6 * 3600
 ERRORS_KEPT = 5
 
@@ -41,7 +46,9 @@ class Blame:
             self._erase(dataset, idx, "mark IS NULL")
         self.store.run("DELETE FROM quarantine WHERE since >= ?", max(self.succeeded.values(), default=float("-inf")))
         self.streaks.clear()
-        self._set_weather(state="storm", since=now, reason=reason, probe_at=now + self.options.probe_s, pause=self.options.probe_s, probe=None)
+        self._set_weather(
+            state="storm", since=now, reason=reason, probe_at=now + self.options.probe_s, pause=self.options.probe_s, probe=None
+        )
 
     def probe_lease(self, now, lease):
         self._set_weather(**{**self.weather(), "probe": lease})
@@ -70,7 +77,9 @@ class Blame:
     def _works(self, now, key, dataset, idx):
         self.succeeded[key] = now
         self.streaks.pop(key, None)
-        blamed = self.store.all("SELECT n, dataset, idx FROM blames WHERE worker_key = ? AND mark IS NULL AND NOT (dataset = ? AND idx = ?)", key, dataset, idx)
+        blamed = self.store.all(
+            "SELECT n, dataset, idx FROM blames WHERE worker_key = ? AND mark IS NULL AND NOT (dataset = ? AND idx = ?)", key, dataset, idx
+        )
         for n, *where in blamed:
             self.store.run("UPDATE blames SET mark = 1 WHERE n = ?", n)
             self._judge(*where)
@@ -154,7 +163,9 @@ class Blame:
             return "probe" if now >= row[0] and row[1] is None else -max(row[0] - now, self.options.beat_s)
         weather = self.weather()
         if weather.get("state") == "storm":
-            return "probe" if now >= weather["probe_at"] and weather["probe"] is None else max(weather["probe_at"] - now, self.options.beat_s)
+            return (
+                "probe" if now >= weather["probe_at"] and weather["probe"] is None else max(weather["probe_at"] - now, self.options.beat_s)
+            )
         return "alone" if weather.get("state") == "doubt" else None
 
     def quarantined_until(self, key):

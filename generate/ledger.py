@@ -12,79 +12,16 @@ import json
 from collections import deque
 
 from blame import DRAWN, Blame, worker_key
+from lease_ends import Ends
+from ledger_answers import AllDone, Beat, Client, Failed, Grant, Later, LedgerOptions, Quarantined
 from ledger_store import BLOCK, DefinitionDiffers, bits_of, numbers
-from ledger_view import View
 
 __all__ = ["Ledger", "LedgerOptions", "Grant", "Later", "AllDone", "Quarantined", "Beat", "Failed", "DefinitionDiffers", "BLOCK"]
 
 ANSWERS_KEPT = 50_000  # stored answers; 1,000 clients can then repeat a request 50 calls later
-GONE = ("PREEMPTED", "REQUEUED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "DEADLINE", "REVOKED", "SPECIAL_EXIT", "REQUEUE_HOLD", "REQUEUE_FED")  # no fault of an index
-NOT_RUNNING = GONE + ("PENDING", "COMPLETED", "FAILED", "OUT_OF_MEMORY", "BOOT_FAIL")
 
 
-@dataclasses.dataclass
-class LedgerOptions:
-    ttl_s: float = 120  # a lease lives this long after its last beat
-    beat_s: float = 15  # clients beat this often
-    max_marks: float = 3  # K of promise 9
-    max_failures: int = 5  # M of promise 9
-    probe_s: float = 600  # first pause before a probe; it doubles
-    stall_s: float = 900  # a client that says it draws, and shows no new image for so long, is not renewed
-    bare_ttl_s: float = 3600  # a bare published client is heard only when it asks for the next chunk
-
-
-@dataclasses.dataclass
-class Grant:
-    lease: str  # "epoch-n", never repeated
-    indices: list
-    ttl_s: float
-    known_good: bool = False  # draw a known-good text first and say in each failure of this lease whether that worked
-
-
-@dataclasses.dataclass
-class Later:
-    retry_after_s: float
-    reason: str
-
-
-@dataclasses.dataclass
-class AllDone:
-    pass
-
-
-@dataclasses.dataclass
-class Quarantined(Later):
-    """Nothing for this worker until its probe."""
-
-
-@dataclasses.dataclass
-class Beat:
-    stale: list  # leases named in the beat that are not this client's: 409
-    stop: str | None  # None, "drain" or "quarantine"
-
-
-@dataclasses.dataclass
-class Failed:
-    stale: bool  # the lease is not this client's: nothing was changed (409)
-    verdicts: dict  # index -> "retry elsewhere" or "set aside"
-    quarantined_s: float | None  # until this worker's probe
-
-
-@dataclasses.dataclass
-class Client:
-    """What is known of a client by its beats; in memory only."""
-
-    worker: dict
-    dataset: str | None = None
-    leases: tuple = ()
-    state: str | None = None
-    drawing: tuple = ()
-    images: int = 0
-    beat_at: float = 0.0
-    progress_at: float = 0.0
-
-
-class Ledger(View):
+class Ledger(Ends):
     """One thread at a time (the server's lock). .rebuilt: this start found no ledger, or a torn or older one; the folders are then the truth, and
     .lost says what had happened. .connection: others may keep tables in it, and commit with .transaction()."""
 
@@ -141,12 +78,19 @@ class Ledger(View):
     # ------------------------------------------------ repeated requests (promise 7)
 
     def _answer(self, verb, client_id, request_id):
-        row = request_id and self.one("SELECT answer FROM answers WHERE client_id = ? AND request_id = ?", client_id, f"{verb} {request_id}")
+        row = request_id and self.one(
+            "SELECT answer FROM answers WHERE client_id = ? AND request_id = ?", client_id, f"{verb} {request_id}"
+        )
         return json.loads(row[0]) if row else None
 
     def _store_answer(self, verb, client_id, request_id, answer):
         if request_id:
-            self.run("INSERT INTO answers (client_id, request_id, answer) VALUES (?, ?, ?)", client_id, f"{verb} {request_id}", json.dumps(answer))
+            self.run(
+                "INSERT INTO answers (client_id, request_id, answer) VALUES (?, ?, ?)",
+                client_id,
+                f"{verb} {request_id}",
+                json.dumps(answer),
+            )
             self.run("DELETE FROM answers WHERE n <= (SELECT MAX(n) FROM answers) - ?", ANSWERS_KEPT)
 
     # ------------------------------------------------ lease
@@ -229,9 +173,13 @@ class Ledger(View):
     def _choose(self, now, dataset, key, size):
         """(indices, alone): a suspect, alone, if there is one that this worker has not failed; else fresh ones; else a suspect it has failed
         (only if no other worker is there to judge it). Fresh work comes from blocks compared with the folder, in their stored order."""
-        suspects = [idx for (idx,) in self.all("SELECT idx FROM trouble WHERE dataset = ? AND state = 'waiting' ORDER BY idx LIMIT 20", dataset)]
+        suspects = [
+            idx for (idx,) in self.all("SELECT idx FROM trouble WHERE dataset = ? AND state = 'waiting' ORDER BY idx LIMIT 20", dataset)
+        ]
         suspects = [idx for idx in suspects if self._checked[dataset][idx // BLOCK]]
-        failed = {idx for idx in suspects if self.one("SELECT 1 FROM blames WHERE dataset = ? AND idx = ? AND worker_key = ?", dataset, idx, key)}
+        failed = {
+            idx for idx in suspects if self.one("SELECT 1 FROM blames WHERE dataset = ? AND idx = ? AND worker_key = ?", dataset, idx, key)
+        }
         for idx in suspects:
             if idx not in failed:
                 return [idx], True
@@ -272,18 +220,6 @@ class Ledger(View):
             self.check_again(dataset)
             return Later(1.0, "comparing the folder before all done")
         return AllDone()
-
-    def held_by(self, client_id):
-        """{lease: (data set, [index, …])} of a client."""
-        leases = self.all("SELECT lease, dataset FROM leases WHERE client_id = ?", client_id)
-        return {lease: (dataset, self._indices(lease)) for lease, dataset in leases}
-
-    def dataset_of(self, lease):
-        row = self.one("SELECT dataset FROM leases WHERE lease = ?", lease)
-        return row and row[0]
-
-    def _indices(self, lease):
-        return [idx for (idx,) in self.all("SELECT idx FROM held WHERE lease = ? ORDER BY idx", lease)]
 
     # ------------------------------------------------ beat
 
@@ -375,7 +311,9 @@ class Ledger(View):
                 self._give_back(dataset, [idx], reason)
                 if probe:
                     self.blame.probe_ended(now, lease, good=bool(result.get("known_good")) and reason in DRAWN)
-                self.blame.failure(now, key, json.loads(worker), dataset, idx, reason, result.get("error") or "", bool(result.get("known_good")))
+                self.blame.failure(
+                    now, key, json.loads(worker), dataset, idx, reason, result.get("error") or "", bool(result.get("known_good"))
+                )
                 state = self.one("SELECT state FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx)
                 verdicts[idx] = "set aside" if state and state[0] == "set_aside" else "retry elsewhere"
             if not held:
@@ -397,93 +335,3 @@ class Ledger(View):
             self._end(now, lease, reason)
             self._store_answer("release", client_id, request_id, ["released"])
         return True
-
-    def _end(self, now, lease, reason=None):
-        """The lease is over; what it still holds waits again. A probe that ends without a result is tried again after the same pause."""
-        dataset, probe = self.one("SELECT dataset, probe FROM leases WHERE lease = ?", lease)
-        rest = self._indices(lease)
-        self._give_back(dataset, rest, reason)
-        self.run("DELETE FROM leases WHERE lease = ?", lease)
-        if probe:
-            self.run("UPDATE quarantine SET probe = NULL, until = ? + pause WHERE probe = ?", now, lease)
-            weather = self.blame.weather()
-            if weather.get("probe") == lease:
-                self.blame._set_weather(**{**weather, "probe": None, "probe_at": now + weather["pause"]})
-        for memory in (self.deadlines, self.beat_at):
-            memory.pop(lease, None)
-        self.heard.discard(lease)
-        return len(rest)
-
-    # ------------------------------------------------ time and SLURM
-
-    def sweep(self, now):
-        """Ends the leases whose time is over; returns them. Nobody could beat while the server stood still: its lateness goes to every lease (promise 5)."""
-        self.now = now
-        late = max(0.0, now - self.swept_at - min(1.0, self.options.ttl_s / 10))  # it is called that often
-        self.swept_at = now
-        if late:
-            self.deadlines = {lease: end + late for lease, end in self.deadlines.items()}
-            for client in self.clients.values():
-                client.beat_at += late
-                client.progress_at += late
-        over = [lease for lease, end in self.deadlines.items() if end <= now]
-        if over or self.heard:
-            with self.transaction():
-                self.connection.executemany("UPDATE leases SET grace = 0 WHERE lease = ?", [(lease,) for lease in self.heard])
-                for lease in over:
-                    self._died(now, lease)
-            self.graced -= self.heard
-            self.heard = set()
-        if now - self.noted_at > 60:
-            self.noted_at = now
-            if self.lost and self.one("SELECT lost FROM server")[0]:
-                self.loss_is_known()
-            self.note_changes()
-            self.clients = {name: client for name, client in self.clients.items() if now - client.beat_at <= 3 * self.options.ttl_s or self.held_by(name)}
-        return over
-
-    def _died(self, now, lease, reason="expired"):
-        client_id, dataset, key, worker, job, restart = self._lease_row(lease)
-        client = self.clients.get(client_id)
-        drawing = set(client.drawing) & set(self._indices(lease)) if client else set()
-        state = self.slurm_states.get((job, restart), (False, 0, None))[2]
-        excused = state in GONE or any(seen_job == job and again > restart for seen_job, again in self.slurm_states if job is not None)
-        self._end(now, lease, "preempted" if excused else reason)
-        if drawing and not excused and self.blame.weather().get("state") != "storm":
-            self.blame.silent_death(now, key, json.loads(worker), dataset, sorted(drawing))
-
-    def _lease_row(self, lease):
-        return self.one("SELECT client_id, dataset, worker_key, worker, slurm_job, slurm_restart FROM leases WHERE lease = ?", lease)
-
-    def slurm_seen(self, now, jobs):
-        """SLURM's queue only shortens a lease (promise 11): its job was once seen, is away in two answers, and has missed two beats.
-
-        jobs: {(job id, restart count): state} or None = unknown. Returns the leases ended.
-        """
-        self.now = now
-        if jobs is None:
-            return []
-        over = []
-        for lease in list(self.deadlines):
-            *_, job, restart = self._lease_row(lease)
-            if job is None:
-                continue
-            known = self.slurm_states.setdefault((job, restart), [False, 0, None])
-            state = jobs.get((job, restart))
-            if state is not None:
-                known[2] = state
-            if state is not None and state not in NOT_RUNNING:
-                known[:2] = [True, 0]
-            else:
-                known[1] += 1
-            if known[0] and known[1] >= 2 and now - self.beat_at[lease] > 2 * self.options.beat_s:
-                over.append(lease)
-        for (job, restart), state in jobs.items():  # a higher restart count tells that the lease's run of the job was requeued
-            self.slurm_states.setdefault((job, restart), [False, 0, state])
-        if over:
-            with self.transaction():
-                for lease in over:
-                    self._died(now, lease)
-        holding = {job for (job,) in self.all("SELECT slurm_job FROM leases")}
-        self.slurm_states = {at: known for at, known in self.slurm_states.items() if at in jobs or at[0] in holding}
-        return over

@@ -13,7 +13,17 @@ from pathlib import Path
 import ledger_tables
 
 BLOCK = 1000  # indices of a block: one sub-folder of the data set, one row here, 125 bytes of done bits
-NOT_COMPARED = {"name", "prompts_file", "extend", "prefix_total", "prefix_sha256", "dataset_id", "created", "bare", "version"}  # sha256 tells prompts files apart
+NOT_COMPARED = {
+    "name",
+    "prompts_file",
+    "extend",
+    "prefix_total",
+    "prefix_sha256",
+    "dataset_id",
+    "created",
+    "bare",
+    "version",
+}  # sha256 tells prompts files apart
 GROWS = {"total", "images_per_prompt", "prompts_sha256"}  # what an extension may change
 
 
@@ -122,14 +132,24 @@ class Store:
         name, total, per = definition["name"], definition["total"], definition["images_per_prompt"]
         if not self.one("SELECT 1 FROM datasets WHERE name = ?", name):
             with self.transaction():
-                self.run("INSERT INTO datasets (name, definition, version, total, waiting) VALUES (?, ?, 1, ?, ?)", name, json.dumps(definition), total, total)
+                self.run(
+                    "INSERT INTO datasets (name, definition, version, total, waiting) VALUES (?, ?, 1, ?, ?)",
+                    name,
+                    json.dumps(definition),
+                    total,
+                    total,
+                )
                 self._append_blocks(name, 0, total, definition.get("order_seed"))
             self._checked[name] = bytearray(-(-total // BLOCK))
             return 1
         stored = self.definition(name)
         old, old_per = stored["total"], stored["images_per_prompt"]
         for field in sorted(definition.keys() - NOT_COMPARED):
-            fine = definition[field] == stored.get(field) or (field in GROWS and total > old) or (field == "images_per_prompt" and per > old_per)
+            fine = (
+                definition[field] == stored.get(field)
+                or (field in GROWS and total > old)
+                or (field == "images_per_prompt" and per > old_per)
+            )
             if not fine or total < old or per < old_per:
                 raise DefinitionDiffers(field, stored.get(field), definition[field])
         if (total, per) == (old, old_per):
@@ -139,7 +159,9 @@ class Store:
             self.run("UPDATE datasets SET definition = ?, version = version + 1, total = ?, waiting = waiting + ? WHERE name = ?", *values)
             self._append_blocks(name, old, total, stored.get("order_seed"))
         self._checked[name] = bytearray(-(-total // BLOCK))
-        self._checking = {key: value for key, value in self._checking.items() if key[0] != name}  # a reading begun before measured by the old count
+        self._checking = {
+            key: value for key, value in self._checking.items() if key[0] != name
+        }  # a reading begun before measured by the old count
         return self.version(name)
 
     def _append_blocks(self, name, start, total, seed):
@@ -147,11 +169,16 @@ class Store:
         blocks = list(range(start // BLOCK, -(-total // BLOCK)))
         if start % BLOCK:  # the last block of the shorter list grows
             grows = min(total, (start // BLOCK + 1) * BLOCK) - start
-            self.run("UPDATE blocks SET size = size + ?, open = open + ? WHERE dataset = ? AND block = ?", grows, grows, name, blocks.pop(0))
+            self.run(
+                "UPDATE blocks SET size = size + ?, open = open + ? WHERE dataset = ? AND block = ?", grows, grows, name, blocks.pop(0)
+            )
         if seed is not None:
             random.Random(f"{seed} {start}").shuffle(blocks)
         position = self.one("SELECT COALESCE(MAX(position), -1) + 1 FROM blocks WHERE dataset = ?", name)[0]
-        rows = ((name, block, position + n, min(BLOCK, total - block * BLOCK), min(BLOCK, total - block * BLOCK)) for n, block in enumerate(blocks))
+        rows = (
+            (name, block, position + n, min(BLOCK, total - block * BLOCK), min(BLOCK, total - block * BLOCK))
+            for n, block in enumerate(blocks)
+        )
         self.connection.executemany("INSERT INTO blocks (dataset, block, position, size, open) VALUES (?, ?, ?, ?, ?)", rows)
 
     def extend(self, now, definition):
@@ -166,17 +193,32 @@ class Store:
             raise DefinitionDiffers("images_per_prompt", old_per, per)
         if grows_to < old:
             raise DefinitionDiffers("total", old, grows_to)
-        prefix = (definition.get("prefix_total"), definition.get("prefix_sha256")) if grows_to > old else (old, definition.get("prompts_sha256"))
+        prefix = (
+            (definition.get("prefix_total"), definition.get("prefix_sha256")) if grows_to > old else (old, definition.get("prompts_sha256"))
+        )
         if prefix != (old, stored.get("prompts_sha256")):
             raise DefinitionDiffers("prompts_sha256", stored.get("prompts_sha256"), prefix[1])
         if (grows_to, per) == (old, old_per):
             return self.version(name)
         with self.transaction():
-            stored.update(total=grows_to, images_per_prompt=per, prompts_sha256=definition.get("prompts_sha256"), prompts_file=definition.get("prompts_file"))
-            self.run("UPDATE datasets SET definition = ?, version = version + 1, total = ?, waiting = waiting + ? WHERE name = ?", json.dumps(stored), grows_to, grows_to - old, name)
+            stored.update(
+                total=grows_to,
+                images_per_prompt=per,
+                prompts_sha256=definition.get("prompts_sha256"),
+                prompts_file=definition.get("prompts_file"),
+            )
+            self.run(
+                "UPDATE datasets SET definition = ?, version = version + 1, total = ?, waiting = waiting + ? WHERE name = ?",
+                json.dumps(stored),
+                grows_to,
+                grows_to - old,
+                name,
+            )
             self._append_blocks(name, old, grows_to, stored.get("order_seed"))
         self._checked[name] = bytearray(-(-grows_to // BLOCK))
-        self._checking = {key: value for key, value in self._checking.items() if key[0] != name}  # a reading begun before measured by the old count
+        self._checking = {
+            key: value for key, value in self._checking.items() if key[0] != name
+        }  # a reading begun before measured by the old count
         return self.version(name)
 
     # ------------------------------------------------ the state of an index
@@ -201,7 +243,12 @@ class Store:
                 self.run("UPDATE blocks SET open = open + 1 WHERE dataset = ? AND block = ?", dataset, idx // BLOCK)
         self._add(dataset, waiting=len(indices), leased=-len(indices))
         if reason and indices:
-            self.run("INSERT INTO given_back VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET indices = indices + excluded.indices", dataset, reason, len(indices))
+            self.run(
+                "INSERT INTO given_back VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET indices = indices + excluded.indices",
+                dataset,
+                reason,
+                len(indices),
+            )
 
     def _suspect(self, dataset, idx):
         """A waiting or leased index is leased alone from now on."""
@@ -229,25 +276,16 @@ class Store:
         self._add(dataset, set_aside=1, **{"leased" if state == "leased" else "waiting": -1})
 
     def _done(self, dataset, idx, images, missing):
-        """From leased (or, by the folder check, from waiting or set aside) to done."""
-        if self.run("DELETE FROM held WHERE dataset = ? AND idx = ?", dataset, idx):
-            self._add(dataset, leased=-1)
-            self._forget_trouble(dataset, idx)
-        else:
-            self._clear(dataset, idx)
-            self.run("UPDATE blocks SET open = open - 1 WHERE dataset = ? AND block = ?", dataset, idx // BLOCK)
-            self._add(dataset, waiting=-1)
+        """From leased to done."""
+        for table in ("held", "trouble", "blames"):
+            self.run(f"DELETE FROM {table} WHERE dataset = ? AND idx = ?", dataset, idx)
         bits = bits_of(self.one("SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, idx // BLOCK)[0]) | 1 << idx % BLOCK
         sums = (images, bool(missing), missing)
         self.run(
             "UPDATE blocks SET done = ?, images = images + ?, short = short + ?, short_images = short_images + ? WHERE dataset = ? AND block = ?",
             blob_of(bits), *sums, dataset, idx // BLOCK,
         )  # fmt: skip
-        self._add(dataset, done=1, images=sums[0], short=sums[1], short_images=sums[2])
-
-    def _forget_trouble(self, dataset, idx):
-        self.run("DELETE FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx)
-        self.run("DELETE FROM blames WHERE dataset = ? AND idx = ?", dataset, idx)
+        self._add(dataset, leased=-1, done=1, images=sums[0], short=sums[1], short_images=sums[2])
 
     def _reopen(self, dataset, idx):
         """From done to waiting: by the folder check, an extension or a repair, by nothing else (promise 2)."""
@@ -290,22 +328,27 @@ class Store:
             return 0, 0
         first = block * BLOCK
         before, per = self.done_in(dataset, block), self.definition(dataset)["images_per_prompt"]
-        held = {idx for (idx,) in self.all("SELECT idx FROM held WHERE dataset = ? AND idx BETWEEN ? AND ?", dataset, first, first + BLOCK - 1)}
-        aside = {idx for (idx,) in self.all("SELECT idx FROM trouble WHERE dataset = ? AND state = 'set_aside' AND idx BETWEEN ? AND ?", dataset, first, first + BLOCK - 1)}
+        around = (dataset, first, first + BLOCK - 1)
+        held = {idx for (idx,) in self.all("SELECT idx FROM held WHERE dataset = ? AND idx BETWEEN ? AND ?", *around)}
+        trouble = dict(self.all("SELECT idx, state FROM trouble WHERE dataset = ? AND idx BETWEEN ? AND ?", *around))
         lost = before - found.keys() - accepted
-        newly = {idx for idx in found.keys() - before - held if idx not in aside or sum(found[idx]) >= per}
-        sums = self.one("SELECT images, short, short_images FROM blocks WHERE dataset = ? AND block = ?", dataset, block)
-        kept = [found[idx] for idx in before & found.keys()]
-        right = (sum(images for images, _ in kept), sum(missing > 0 for _, missing in kept), sum(missing for _, missing in kept))
-        if lost or newly or (sums != right and not accepted):
+        newly = {idx for idx in found.keys() - before - held if trouble.get(idx) != "set_aside" or sum(found[idx]) >= per}
+        old = self.one("SELECT images, short, short_images FROM blocks WHERE dataset = ? AND block = ?", dataset, block)
+        figures = [found[idx] for idx in (newly if accepted else (before | newly) & found.keys())]
+        sums = (sum(images for images, _ in figures), sum(short > 0 for _, short in figures), sum(short for _, short in figures))
+        if accepted:  # their own figures are in the old sums
+            sums = tuple(map(sum, zip(old, sums)))
+        if lost or newly or sums != old:
             with self.transaction():
-                for idx in lost:
-                    self._reopen(dataset, idx)
-                if not accepted:
-                    self.run("UPDATE blocks SET images = ?, short = ?, short_images = ? WHERE dataset = ? AND block = ?", *right, dataset, block)
-                    self._add(dataset, **{name: new - old for name, new, old in zip(("images", "short", "short_images"), right, sums)})
-                for idx in newly:
-                    self._done(dataset, idx, *found[idx])
+                for idx in newly & trouble.keys():
+                    self._clear(dataset, idx)
+                bits = sum(1 << idx - first for idx in (before | newly) - lost)
+                self.run(
+                    "UPDATE blocks SET done = ?, open = open + ?, images = ?, short = ?, short_images = ? WHERE dataset = ? AND block = ?",
+                    blob_of(bits), len(lost) - len(newly), *sums, dataset, block,
+                )  # fmt: skip
+                change = {name: to - was for name, to, was in zip(("images", "short", "short_images"), sums, old)}
+                self._add(dataset, done=len(newly) - len(lost), waiting=len(lost) - len(newly), **change)
         self._checked[dataset][block] = 1
         return len(lost), len(newly)
 

@@ -41,7 +41,6 @@ CREATE TABLE answers (n INTEGER PRIMARY KEY, client_id TEXT, request_id TEXT, an
 """
 
 
-
 def open_database(path, epoch, utc=None):
     """(connection, lost): the ledger's file, whole, with this server's epoch in it before the first grant.
 
@@ -58,7 +57,9 @@ def open_database(path, epoch, utc=None):
         connection = _connect(path)
         stored, changes = connection.execute("SELECT epoch, changes FROM server").fetchone()
         if stored >= epoch:
-            raise RuntimeError(f"the ledger was used under epoch {stored}, and this server claims {epoch}: are files missing in {path.parent / 'epochs'}?")
+            raise RuntimeError(
+                f"the ledger was used under epoch {stored}, and this server claims {epoch}: are files missing in {path.parent / 'epochs'}?"
+            )
         if not lost and (stored, changes) < (noted_epoch, noted):
             lost = "rolled back"
     except sqlite3.DatabaseError as error:

@@ -45,19 +45,41 @@ class View(Store):
         row = self.one(f"SELECT {', '.join(names)} FROM datasets WHERE name = ?", dataset)
         return {**dict(zip(names, row)), "given_back": dict(self.all("SELECT reason, indices FROM given_back WHERE dataset = ?", dataset))}
 
+    def held_by(self, client_id):
+        """{lease: (data set, [index, …])} of a client."""
+        leases = self.all("SELECT lease, dataset FROM leases WHERE client_id = ?", client_id)
+        return {lease: (dataset, self._indices(lease)) for lease, dataset in leases}
+
+    def dataset_of(self, lease):
+        row = self.one("SELECT dataset FROM leases WHERE lease = ?", lease)
+        return row and row[0]
+
+    def _indices(self, lease):
+        return [idx for (idx,) in self.all("SELECT idx FROM held WHERE lease = ? ORDER BY idx", lease)]
+
     def workers(self):
         """Every client heard of within three TTLs."""
         live = [(name, client) for name, client in self.clients.items() if self.now - client.beat_at <= 3 * self.options.ttl_s]
-        return [{"client_id": name, **dataclasses.asdict(client), "leases": list(client.leases), "drawing": list(client.drawing)} for name, client in live]
+        return [
+            {"client_id": name, **dataclasses.asdict(client), "leases": list(client.leases), "drawing": list(client.drawing)}
+            for name, client in live
+        ]
 
     def set_aside(self, dataset, offset=0, limit=25):
         total = self.counts(dataset)["set_aside"]
-        rows = self.all("SELECT idx FROM trouble WHERE dataset = ? AND state = 'set_aside' ORDER BY idx LIMIT ? OFFSET ?", dataset, limit, offset)
+        rows = self.all(
+            "SELECT idx FROM trouble WHERE dataset = ? AND state = 'set_aside' ORDER BY idx LIMIT ? OFFSET ?", dataset, limit, offset
+        )
         return total, [self._set_aside_row(dataset, idx) for (idx,) in rows]
 
     def _set_aside_row(self, dataset, idx):
-        blames = self.all("SELECT mark, time, reason, error, worker FROM blames WHERE dataset = ? AND idx = ? ORDER BY n DESC LIMIT 5", dataset, idx)
-        errors = [{"time": at, "reason": reason, "error": error, "worker": json.loads(worker)} for _, at, reason, error, worker in reversed(blames)]
+        blames = self.all(
+            "SELECT mark, time, reason, error, worker FROM blames WHERE dataset = ? AND idx = ? ORDER BY n DESC LIMIT 5", dataset, idx
+        )
+        errors = [
+            {"time": at, "reason": reason, "error": error, "worker": json.loads(worker)}
+            for _, at, reason, error, worker in reversed(blames)
+        ]
         return {"index": idx, "marks": sum(mark or 0 for mark, *_ in blames), "errors": errors}
 
     def quarantined(self):
@@ -70,11 +92,20 @@ class View(Store):
         """state: fair, storm, or draining; doubt (every text fails and a known-good one works) is fair weather with single leases."""
         weather = self.blame.weather()
         state = "storm" if weather.get("state") == "storm" else "draining" if self.draining() else "fair"
-        return {"state": state, "since": weather.get("since"), "reason": weather.get("reason"), "probe_at": weather.get("probe_at"), "errors": self.errors()[:5]}
+        return {
+            "state": state,
+            "since": weather.get("since"),
+            "reason": weather.get("reason"),
+            "probe_at": weather.get("probe_at"),
+            "errors": self.errors()[:5],
+        }
 
     def errors(self):
         rows = self.all("SELECT reason, count, time, error, worker FROM errors ORDER BY time DESC")
-        return [{"reason": reason, "count": count, "time": at, "error": error, "worker": json.loads(worker)} for reason, count, at, error, worker in rows]
+        return [
+            {"reason": reason, "count": count, "time": at, "error": error, "worker": json.loads(worker)}
+            for reason, count, at, error, worker in rows
+        ]
 
     def recent(self, dataset, limit=24):
         """The last finished indices of this server's life, newest first: [(index, images), …]."""

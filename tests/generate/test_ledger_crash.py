@@ -172,7 +172,9 @@ def test_the_order_of_calls(tmp_path, monkeypatch):
     (tmp_path / "ledger.sqlite-journal").write_bytes(b"")
     for name in FILE_CALLS:
         real = getattr(os, name)
-        monkeypatch.setattr(ledger_tables.os, name, lambda *args, real=real, name=name: (calls.append((name, str(args[0]))), real(*args))[1])
+        monkeypatch.setattr(
+            ledger_tables.os, name, lambda *args, real=real, name=name: (calls.append((name, str(args[0]))), real(*args))[1]
+        )
     ledger = Ledger(path, 1, 0.0)
     names = [name for name, _ in calls]
     renamed = [path.rsplit("/")[-1] for name, path in calls if name == "rename"]
@@ -201,7 +203,9 @@ def test_a_full_disk_leaves_the_ledger_as_it_was(tmp_path, verb):
     }
     full = ledger_tables.sqlite3.OperationalError("database or disk is full")
     real = ledger.run
-    ledger.run = lambda sql, *values: (_ for _ in ()).throw(full) if sql.startswith("UPDATE server SET changes") or "answers" in sql else real(sql, *values)
+    ledger.run = lambda sql, *values: (
+        (_ for _ in ()).throw(full) if sql.startswith("UPDATE server SET changes") or "answers" in sql else real(sql, *values)
+    )
     with pytest.raises(ledger_tables.sqlite3.OperationalError, match="full"):
         calls[verb]()
     ledger.run = real

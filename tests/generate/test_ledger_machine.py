@@ -21,7 +21,12 @@ from ledger import AllDone, DefinitionDiffers, Grant, Later, Ledger, LedgerOptio
 
 OPTIONS = LedgerOptions(ttl_s=20, beat_s=2, max_marks=2, max_failures=3, probe_s=40, stall_s=1000)
 CLIENTS = ("c0", "c1", "c2", "c3")
-WORKERS = {"c0": {"host": "n0", "gpu": "g"}, "c1": {"host": "n1", "gpu": "g"}, "c2": {"host": "n2", "gpu": "g"}, "c3": {"host": "n2", "gpu": "g"}}
+WORKERS = {
+    "c0": {"host": "n0", "gpu": "g"},
+    "c1": {"host": "n1", "gpu": "g"},
+    "c2": {"host": "n2", "gpu": "g"},
+    "c3": {"host": "n2", "gpu": "g"},
+}
 BROKEN = ("c2", "c3")  # their GPU never draws anything
 REACHED = Counter()
 NEEDED = ("set aside", "quarantine", "storm", "rebuild", "extend", "take over", "rolled back", "all done", "stale", "suspect", "repair")
@@ -31,7 +36,10 @@ clients, sizes, anything = st.sampled_from(CLIENTS), st.integers(1, 5), st.integ
 
 def dump(ledger, *tables):
     """What is on disk, to compare: all that a request may change."""
-    return {table: ledger.all(f"SELECT * FROM {table}") for table in tables or ("datasets", "blocks", "leases", "held", "trouble", "blames", "quarantine", "given_back")}
+    return {
+        table: ledger.all(f"SELECT * FROM {table}")
+        for table in tables or ("datasets", "blocks", "leases", "held", "trouble", "blames", "quarantine", "given_back")
+    }
 
 
 def audit(ledger, name):
@@ -134,7 +142,9 @@ class Histories(RuleBasedStateMachine):
         verdicts = self.ledger.complete(self.now, client, request, lease, results, exists)
         if not current:
             REACHED["stale"] += 1
-            assert dump(self.ledger) == before and set(verdicts.values()) <= {"stale", "already_done"}, "a stale lease changed something (I4)"
+            assert dump(self.ledger) == before and set(verdicts.values()) <= {"stale", "already_done"}, (
+                "a stale lease changed something (I4)"
+            )
         assert all(exists[idx] for idx, verdict in verdicts.items() if verdict == "accepted"), "accepted without its files"
         self.dropped(client, lease, [idx for idx, verdict in verdicts.items() if verdict != "missing"])
         if set(verdicts.values()) != {"missing"}:
@@ -294,7 +304,7 @@ class Histories(RuleBasedStateMachine):
         self.ledger.note_changes()
         self.ledger.connection.close()
         path = self.folder / "ledger.sqlite"
-        if torn == "deleted" :
+        if torn == "deleted":
             path.unlink()
         elif torn == "rolled back":
             path.write_bytes(self.copy[1])
@@ -406,7 +416,9 @@ def histories(number, monkeypatch):
         monkeypatch.setattr(module, "BLOCK", 4)
     run_state_machine_as_test(
         Histories,
-        settings=settings(max_examples=number, stateful_step_count=20, deadline=None, database=None, suppress_health_check=list(HealthCheck)),
+        settings=settings(
+            max_examples=number, stateful_step_count=20, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+        ),
     )
     never = [word for word in NEEDED if not REACHED[word]]
     assert not never, f"{number} histories never reached {never}: they prove nothing about it; {dict(REACHED)}"

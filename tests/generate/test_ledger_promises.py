@@ -36,7 +36,9 @@ class Run:
 
     def check(self):
         while work := self.ledger.next_check():
-            self.ledger.folder_checked(self.now, *work, {idx: (n, 0) for idx, n in self.folder.items() if idx // 1000 == work[1] and n >= self.per})
+            self.ledger.folder_checked(
+                self.now, *work, {idx: (n, 0) for idx, n in self.folder.items() if idx // 1000 == work[1] and n >= self.per}
+            )
 
     def request(self):
         self.requests += 1
@@ -221,9 +223,18 @@ def test_promise_07_a_bare_request_gets_its_lease_again(run):
     grant = run.lease("job:5", request=None, size=5)
     run.passes(1000)
     assert run.lease("job:5", request=None, size=5) == grant
-    run.ledger.complete(run.now, "job:5", None, grant.lease, [{"index": idx, "images": 1} for idx in grant.indices[:3]], dict.fromkeys(grant.indices[:3], True))
+    run.ledger.complete(
+        run.now,
+        "job:5",
+        None,
+        grant.lease,
+        [{"index": idx, "images": 1} for idx in grant.indices[:3]],
+        dict.fromkeys(grant.indices[:3], True),
+    )
     assert run.lease("job:5", request=None, size=5).indices == grant.indices[3:]
-    run.ledger.complete(run.now, "job:5", None, grant.lease, [{"index": idx, "images": 1} for idx in grant.indices[3:]], dict.fromkeys(grant.indices, True))
+    run.ledger.complete(
+        run.now, "job:5", None, grant.lease, [{"index": idx, "images": 1} for idx in grant.indices[3:]], dict.fromkeys(grant.indices, True)
+    )
     assert not set(run.lease("job:5", request=None, size=5).indices) & set(grant.indices)
 
 
@@ -388,7 +399,10 @@ def test_promise_12_chunks_shrink_to_one(tmp_path):
 def test_promise_13_the_sum_is_a_check_that_can_fail(run):
     grant = run.lease(size=5)
     run.draw(grant, grant.indices[:2])
-    assert {**run.counts(), "given_back": 0, "images": 0} == {**dict(total=100, waiting=95, leased=3, done=2, set_aside=0, images=0, short=0, short_images=0), "given_back": 0}
+    assert {**run.counts(), "given_back": 0, "images": 0} == {
+        **dict(total=100, waiting=95, leased=3, done=2, set_aside=0, images=0, short=0, short_images=0),
+        "given_back": 0,
+    }
     run.ledger.run("UPDATE blocks SET open = open - 1")
     with pytest.raises(RuntimeError, match="damaged"):
         run.lease("b", B)
@@ -410,7 +424,9 @@ def test_promise_14_a_request_costs_the_same_at_a_thousandfold_total(tmp_path):
     small, large = Run(tmp_path, total=100_000, seed=1), None
     (tmp_path / "large").mkdir()
     large = Run.__new__(Run)
-    large.check = lambda: large.ledger._checked.__setitem__("d", bytearray(b"\1") * 100_000)  # a folder of 100,000 empty folders takes a minute
+    large.check = lambda: large.ledger._checked.__setitem__(
+        "d", bytearray(b"\1") * 100_000
+    )  # a folder of 100,000 empty folders takes a minute
     Run.__init__(large, tmp_path / "large", total=100_000_000, seed=1)
     assert steps_of_a_lease(large) <= 1.2 * steps_of_a_lease(small)
     assert large.path.stat().st_size < 100_000_000 / 8, "within the bit an index"
