@@ -3,9 +3,9 @@
     python benchmarks/ledger_simulation.py            # 1,000,000 prompts, 1,000 workers with a mean life of 2 hours
     python benchmarks/ledger_simulation.py --quick
 
-Each worker: a minute to load the model, then leases of up to --chunk_size prompts, a beat every 15 s, a completion per prompt. It dies without a
-word after a time drawn from an exponential; half of the deaths are known to squeue. A new one starts a minute later. What its death costs is
-the prompt in hand (each prompt is one sample of --prompt_s seconds here; with many images per prompt only the image in hand is lost).
+Each worker: a minute to load the model, then leases of up to --chunk_size prompts, a beat every 15 s, a completion per prompt. It dies
+without a word after a time drawn from an exponential; half of the deaths are known to squeue. A new one starts a minute later. What its
+death costs is the prompt in hand (a prompt is one sample of --prompt_s seconds here; of many images only the one in hand is lost).
 Reference: the same work by workers that never die.
 """
 
@@ -56,12 +56,12 @@ class Simulation:
     def start(self, now, slot):
         self.born += 1
         worker = {"host": f"node{slot // 8}", "gpu": f"GPU-{slot % 8}", "array_job": 1, "task": slot, "restart": 0}
-        state = {"client": f"c{self.born}", "worker": worker, "job": (str(self.born), 0), "dies": now + self.draw.expovariate(1 / self.mean_life_s) if self.mean_life_s else float("inf"),
+        dies = now + self.draw.expovariate(1 / self.mean_life_s)
+        state = {"client": f"c{self.born}", "worker": worker, "job": (str(self.born), 0), "dies": dies,
                  "slot": slot, "lease": None, "todo": [], "images": 0, "since": now, "dead": False}  # fmt: skip
         if self.draw.random() < 0.5:
             self.jobs[state["job"]] = "RUNNING"
-        if state["dies"] < float("inf"):
-            self.at(state["dies"], self.die, state)
+        self.at(dies, self.die, state)
         self.at(now + LOAD_S, self.ask, state)
         self.at(now + BEAT_S, self.beat, state)
 
@@ -148,13 +148,16 @@ def main():
     total = sum(run.requests.values())
     cpu = time.process_time() - began
     print(
-        f"{args.prompts:,} prompts of {args.prompt_s:g} s, {args.workers:,} workers with a mean life of {args.mean_life_s:g} s, leases of {args.chunk_size}"
+        f"{args.prompts:,} prompts of {args.prompt_s:g} s, {args.workers:,} workers with a mean life of {args.mean_life_s:g} s,"
+        f" leases of {args.chunk_size}"
     )
     print(
-        f"took {end / 3600:.2f} h; without deaths {ideal / 3600:.2f} h: {end / ideal:.3f} times that (loading after each of {run.deaths:,} deaths included)"
+        f"took {end / 3600:.2f} h; without deaths {ideal / 3600:.2f} h: {end / ideal:.3f} times that"
+        f" (loading after each of {run.deaths:,} deaths included)"
     )
     print(
-        f"drawing lost to deaths {100 * run.lost_s / (run.lost_s + run.drawn_s):.2f} % of all drawing; given back by ended leases {counts['given_back']}; set aside {counts['set_aside']}"
+        f"drawing lost to deaths {100 * run.lost_s / (run.lost_s + run.drawn_s):.2f} % of all drawing;"
+        f" given back by ended leases {counts['given_back']}; set aside {counts['set_aside']}"
     )
     for what, number in sorted(run.requests.items()):
         print(f"  {what:12s} {number / end:9.1f} a second   for 10,000 workers {number / end * 10_000 / args.workers:9.0f}")

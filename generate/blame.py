@@ -1,19 +1,14 @@
 """Whose fault a failure is: the index's, the worker's or the world's, decided by contrast (promises 9 and 10).
 
 A failure is provisional until its worker's next results decide. Success on another index: the index gets a mark. M failures in a row while
-others succeed: the worker (host + GPU) is quarantined, its marks are erased. Everybody failing: the world's; nobody is blamed, and only a probe
-with growing pauses gets work. Tests: test_promise_09_* and test_promise_10_* in tests/generate/test_ledger_promises.py.
+others succeed: the worker (host + GPU) is quarantined, its marks are erased. Everybody failing: the world's; nobody is blamed, and only a
+probe with growing pauses gets work. Tests: test_promise_09_* and test_promise_10_* in tests/generate/test_ledger_promises.py.
 """
 
 import json
 
-REASONS = ("preempted", "walltime", "released", "gpu", "disk", "llm", "prompt", "image", "unknown")
-DRAWN = {
-    "gpu",
-    "prompt",
-    "image",
-    "unknown",
-}  # failures that a known-good text drawn by the same worker excuses; it proves no disk and no LLM
+# Failures of an index that count beside a known-good text drawn by the same worker just before; that text proves no disk and no LLM.
+DRAWN = {"gpu", "prompt", "image", "unknown"}
 MAX_PAUSE_S = 6 * 3600
 ERRORS_KEPT = 5
 
@@ -135,7 +130,8 @@ class Blame:
         self.streaks.pop(key)
 
     def _erase(self, dataset, idx, which, *values):
-        """Takes those blames from an index; one without any is an index like all others. What is set aside stays so: its marks were contrasts."""
+        """Takes those blames from an index; one without any is an index like all others. What is set aside stays so: its marks were
+        contrasts."""
         row = self.store.one("SELECT state FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx)
         if row and row[0] == "set_aside":
             return
@@ -150,14 +146,16 @@ class Blame:
 
     def _count_error(self, now, worker, reason, error):
         self.store.run(
-            "INSERT INTO errors VALUES (?, 1, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + 1, time = excluded.time, error = excluded.error, worker = excluded.worker",
+            "INSERT INTO errors VALUES (?, 1, ?, ?, ?) ON CONFLICT DO UPDATE"
+            " SET count = count + 1, time = excluded.time, error = excluded.error, worker = excluded.worker",
             reason, now, error[:2000], json.dumps(worker),
         )  # fmt: skip
 
     # ------------------------------------------------ who gets work
 
     def gate(self, now, key):
-        """None = fair weather; "alone" = one index with a known-good text (doubt); "probe"; or a number: seconds to wait, negative = quarantined."""
+        """None = fair weather; "alone" = one index with a known-good text (doubt); "probe"; or a number: seconds to wait, negative =
+        quarantined."""
         row = self.store.one("SELECT until, probe FROM quarantine WHERE worker_key = ?", key)
         if row:
             return "probe" if now >= row[0] and row[1] is None else -max(row[0] - now, self.options.beat_s)

@@ -43,7 +43,8 @@ class Ends(View):
         return len(rest)
 
     def sweep(self, now):
-        """Ends the leases whose time is over; returns them. Nobody could beat while the server stood still: its lateness goes to every lease (promise 5)."""
+        """Ends the leases whose time is over; returns them. Nobody could beat while the server stood still: its lateness goes to every
+        lease (promise 5)."""
         self.now = now
         late = max(0.0, now - self.swept_at - min(1.0, self.options.ttl_s / 10))  # it is called that often
         self.swept_at = now

@@ -4,7 +4,8 @@
     ledger.define(now, {"name": "HPDv2", "total": 100_000, "images_per_prompt": 100, "order_seed": 0})
     grant = ledger.lease(now, "HPDv2", client_id, request_id, {"host": "node7", "gpu": "GPU-1"}, chunk_size=10)
 
-now: seconds that never run backwards while the server lives (time.monotonic()). What a method promises is on disk when it returns (promise 1). Tests: tests/generate/test_ledger_promises.py has one or more a promise, named for it.
+now: seconds that never run backwards while the server lives (time.monotonic()). What a method promises is on disk when it returns
+(promise 1). Tests: tests/generate/test_ledger_promises.py has one or more a promise, named for it.
 """
 
 import dataclasses
@@ -22,8 +23,8 @@ ANSWERS_KEPT = 50_000  # stored answers; 1,000 clients can then repeat a request
 
 
 class Ledger(Ends):
-    """One thread at a time (the server's lock). .rebuilt: this start found no ledger, or a torn or older one; the folders are then the truth, and
-    .lost says what had happened. .connection: others may keep tables in it, and commit with .transaction()."""
+    """One thread at a time (the server's lock). .rebuilt: this start found no ledger, or a torn or older one; the folders are then the
+    truth, and .lost says what had happened. .connection: others may keep tables in it, and commit with .transaction()."""
 
     def __init__(self, path, epoch, now, options=None, utc=None):
         super().__init__(path, epoch, options or LedgerOptions(), utc)
@@ -39,7 +40,8 @@ class Ledger(Ends):
         self.blame = Blame(self, self._active_workers)
         for dataset in self.names():
             self._checked[dataset] = bytearray(-(-self.definition(dataset)["total"] // BLOCK))
-        # Promise 6: one TTL of grace; half of it for each further restart without a beat, or a server that keeps dying would keep the dead alive.
+        # Promise 6: one TTL of grace; half of it for each further restart without a beat, or a server that keeps dying would keep the
+        # dead alive.
         for lease, bare, grace in self.all("SELECT lease, bare, grace FROM leases"):
             self._remember(now, lease, self._ttl(bare) / 2**grace)
             self.graced.add(lease)
@@ -154,7 +156,9 @@ class Ledger(Ends):
             name = f"{self.epoch}-{self.one('SELECT next_lease FROM server')[0]}"
             self.run("UPDATE server SET next_lease = next_lease + 1")
             self.run(
-                "INSERT INTO leases (lease, dataset, version, client_id, worker_key, worker, slurm_job, slurm_restart, bare, known_good, probe) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO leases (lease, dataset, version, client_id, worker_key, worker,"
+                " slurm_job, slurm_restart, bare, known_good, probe)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 name, dataset, self.version(dataset), client_id, key, json.dumps(worker), *(slurm or (None, None)), bare, known_good, probe,
             )  # fmt: skip
             self._take(dataset, indices, name)
@@ -171,8 +175,9 @@ class Ledger(Ends):
         return max(1, min(asked, waiting // (2 * max(1, clients))))
 
     def _choose(self, now, dataset, key, size):
-        """(indices, alone): a suspect, alone, if there is one that this worker has not failed; else fresh ones; else a suspect it has failed
-        (only if no other worker is there to judge it). Fresh work comes from blocks compared with the folder, in their stored order."""
+        """(indices, alone): a suspect, alone, if there is one that this worker has not failed; else fresh ones; else a suspect it has
+        failed (only if no other worker is there to judge it). Fresh work comes from blocks compared with the folder, in their stored
+        order."""
         suspects = [
             idx for (idx,) in self.all("SELECT idx FROM trouble WHERE dataset = ? AND state = 'waiting' ORDER BY idx LIMIT 20", dataset)
         ]
@@ -201,7 +206,8 @@ class Ledger(Ends):
         first = block * BLOCK
         bits = (1 << size) - 1 & ~bits_of(blob)
         for (idx,) in self.all(
-            "SELECT idx FROM held WHERE dataset = ? AND idx BETWEEN ? AND ? UNION SELECT idx FROM trouble WHERE dataset = ? AND idx BETWEEN ? AND ?",
+            "SELECT idx FROM held WHERE dataset = ? AND idx BETWEEN ? AND ?"
+            " UNION SELECT idx FROM trouble WHERE dataset = ? AND idx BETWEEN ? AND ?",
             dataset, first, first + BLOCK - 1, dataset, first, first + BLOCK - 1,
         ):  # fmt: skip
             bits &= ~(1 << idx - first)
@@ -224,7 +230,8 @@ class Ledger(Ends):
     # ------------------------------------------------ beat
 
     def beat(self, now, client_id, leases, state, drawing=(), images=0, worker=None, dataset=None, slurm=None):
-        """Renews the client's leases, in memory. One that says it draws, without a new image for stall_s, is heard and not renewed (promise 5)."""
+        """Renews the client's leases, in memory. One that says it draws, without a new image for stall_s, is heard and not renewed
+        (promise 5)."""
         self.now, client = now, self._client(now, client_id, worker, dataset)
         if state != "drawing" or client.state != "drawing" or images != client.images:
             client.progress_at = now
@@ -252,8 +259,8 @@ class Ledger(Ends):
     def complete(self, now, client_id, request_id, lease, results, exists):
         """{index: "accepted", "already_done", "stale" or "missing"}; the first accepted completion of an index stands (promise 2).
 
-        results: [{"index", "images", "short"}]; exists: {index: whether the server saw all its names in the folder just now}. A lease from before
-        an extension may end short of the new count: "stale", and the index waits for its further images.
+        results: [{"index", "images", "short"}]; exists: {index: whether the server saw all its names in the folder just now}. A lease
+        from before an extension may end short of the new count: "stale", and the index waits for its further images.
         """
         self.now = now
         client = self._client(now, client_id)

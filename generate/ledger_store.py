@@ -123,11 +123,12 @@ class Store:
         return self.one("SELECT version FROM datasets WHERE name = ?", dataset)[0]
 
     def define(self, now, definition):
-        """Makes the data set; or compares, and DefinitionDiffers names the first field; or extends it. Returns its version, 1 = never extended.
+        """Makes the data set; or compares, and DefinitionDiffers names the first field; or extends it. Returns its version.
 
-        definition: as in dataset.yaml; needs name, total, images_per_prompt; a field that is absent is not compared. More images per prompt, or
-        prompts appended (whoever calls has compared the prefix), are an extension: what is then missing is found by comparing every block with
-        the folder anew, before anything is granted from it. The same call again changes nothing. Tests: test_promise_02_extension_*.
+        definition: as in dataset.yaml; needs name, total, images_per_prompt; a field that is absent is not compared. More images per
+        prompt, or prompts appended (whoever calls has compared the prefix), are an extension: what is then missing is found by comparing
+        every block with the folder anew, before anything is granted from it. The same call again changes nothing.
+        Test: test_promise_02_extension_reopens_what_is_missing.
         """
         name, total, per = definition["name"], definition["total"], definition["images_per_prompt"]
         if not self.one("SELECT 1 FROM datasets WHERE name = ?", name):
@@ -259,7 +260,8 @@ class Store:
                 self.run("UPDATE blocks SET open = open - 1 WHERE dataset = ? AND block = ?", dataset, idx // BLOCK)
 
     def _clear(self, dataset, idx):
-        """Nothing is held against an index any more; it is waiting, leased or set aside, and waits as all others do if it was not leased."""
+        """Nothing is held against an index any more; it is waiting, leased or set aside, and waits as all others do if it was not
+        leased."""
         row = self.one("SELECT state FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx)
         self.run("DELETE FROM blames WHERE dataset = ? AND idx = ?", dataset, idx)
         if row:
@@ -282,7 +284,8 @@ class Store:
         bits = bits_of(self.one("SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, idx // BLOCK)[0]) | 1 << idx % BLOCK
         sums = (images, bool(missing), missing)
         self.run(
-            "UPDATE blocks SET done = ?, images = images + ?, short = short + ?, short_images = short_images + ? WHERE dataset = ? AND block = ?",
+            "UPDATE blocks SET done = ?, images = images + ?, short = short + ?, short_images = short_images + ?"
+            " WHERE dataset = ? AND block = ?",
             blob_of(bits), *sums, dataset, idx // BLOCK,
         )  # fmt: skip
         self._add(dataset, leased=-1, done=1, images=sums[0], short=sums[1], short_images=sums[2])
@@ -296,7 +299,8 @@ class Store:
     # ------------------------------------------------ comparing with the folder (the folder wins)
 
     def next_check(self):
-        """(data set, block) whose folder is to be compared next, those with open work first; None = all were since this start. Begins that check."""
+        """(data set, block) whose folder is to be compared next, those with open work first; None = all were since this start. Begins
+        that check."""
         for dataset, checked in self._checked.items():
             if (block := self._next_block(dataset, checked)) >= 0:
                 self._checking[dataset, block] = set()
@@ -321,8 +325,8 @@ class Store:
 
     def folder_checked(self, now, dataset, block, found):
         """Takes over what the folder of a block holds: {index: (images, texts the LLMs were short of)} of the done indices. Returns
-        (reopened, newly done). What was accepted since next_check() began stays done; a leased index stays leased; one that was set aside is done
-        only with all its images, since its .failed marks are this ledger's own."""
+        (reopened, newly done). What was accepted since next_check() began stays done; a leased index stays leased; one that was set aside
+        is done only with all its images, since its .failed marks are this ledger's own."""
         accepted = self._checking.pop((dataset, block), None)
         if accepted is None:  # the check was begun before an extension
             return 0, 0

@@ -3,8 +3,8 @@
     connection, lost = open_database(".server/ledger.sqlite", epoch, utc=None)
 
 One bit an index is stored (done) and what is in flight: the cost of a request does not grow with the number of indices (promise 14).
-Beside it lies epochs/<n>, one exclusive file per server start, made by server_files.claim_epoch(); here each gets the number of commits written
-into it about once a minute, so that yesterday's copy of the database is known by it. Tests: tests/generate/test_ledger_crash.py.
+Beside it lies epochs/<n>, one exclusive file per server start, made by server_files.claim_epoch(); here each gets the number of commits
+written into it about once a minute, so that yesterday's copy of the database is known by it. Tests: tests/generate/test_ledger_crash.py.
 """
 
 import contextlib
@@ -14,7 +14,8 @@ import sqlite3
 from pathlib import Path
 
 SCHEMA = """
-CREATE TABLE server (epoch INTEGER, next_lease INTEGER, changes INTEGER, utc REAL, lost TEXT, draining INTEGER DEFAULT 0, weather TEXT DEFAULT '{}');
+CREATE TABLE server (epoch INTEGER, next_lease INTEGER, changes INTEGER, utc REAL, lost TEXT,
+    draining INTEGER DEFAULT 0, weather TEXT DEFAULT '{}');
 CREATE TABLE datasets (name TEXT PRIMARY KEY, definition TEXT, version INTEGER, total INTEGER,
     waiting INTEGER, leased INTEGER DEFAULT 0, done INTEGER DEFAULT 0, set_aside INTEGER DEFAULT 0,
     images INTEGER DEFAULT 0, short INTEGER DEFAULT 0, short_images INTEGER DEFAULT 0) WITHOUT ROWID;
@@ -23,18 +24,20 @@ CREATE TABLE blocks (dataset TEXT, block INTEGER, position INTEGER, size INTEGER
     images INTEGER DEFAULT 0, short INTEGER DEFAULT 0, short_images INTEGER DEFAULT 0, PRIMARY KEY (dataset, block)) WITHOUT ROWID;
 CREATE INDEX open_blocks ON blocks (dataset, position) WHERE open > 0;
 -- grace counts the restarts since the lease's last beat
-CREATE TABLE leases (lease TEXT PRIMARY KEY, dataset TEXT, version INTEGER, client_id TEXT, worker_key TEXT, worker TEXT, slurm_job TEXT, slurm_restart INTEGER,
-    bare INTEGER, known_good INTEGER, probe INTEGER, grace INTEGER DEFAULT 0) WITHOUT ROWID;
+CREATE TABLE leases (lease TEXT PRIMARY KEY, dataset TEXT, version INTEGER, client_id TEXT, worker_key TEXT, worker TEXT,
+    slurm_job TEXT, slurm_restart INTEGER, bare INTEGER, known_good INTEGER, probe INTEGER, grace INTEGER DEFAULT 0) WITHOUT ROWID;
 CREATE TABLE held (dataset TEXT, idx INTEGER, lease TEXT, PRIMARY KEY (dataset, idx)) WITHOUT ROWID;
 CREATE INDEX held_by_lease ON held (lease);
 -- indices with a failure or a suspicion: leased alone; state waiting, leased or set_aside
 CREATE TABLE trouble (dataset TEXT, idx INTEGER, state TEXT, PRIMARY KEY (dataset, idx)) WITHOUT ROWID;
 CREATE INDEX trouble_by_state ON trouble (dataset, state, idx);
 -- mark NULL = provisional
-CREATE TABLE blames (n INTEGER PRIMARY KEY, dataset TEXT, idx INTEGER, worker_key TEXT, worker TEXT, mark REAL, time REAL, reason TEXT, error TEXT);
+CREATE TABLE blames (n INTEGER PRIMARY KEY, dataset TEXT, idx INTEGER, worker_key TEXT, worker TEXT, mark REAL, time REAL,
+    reason TEXT, error TEXT);
 CREATE INDEX blames_by_index ON blames (dataset, idx);
 CREATE INDEX blames_by_worker ON blames (worker_key);
-CREATE TABLE quarantine (worker_key TEXT PRIMARY KEY, worker TEXT, since REAL, until REAL, pause REAL, failures INTEGER, errors TEXT, probe TEXT) WITHOUT ROWID;
+CREATE TABLE quarantine (worker_key TEXT PRIMARY KEY, worker TEXT, since REAL, until REAL, pause REAL, failures INTEGER,
+    errors TEXT, probe TEXT) WITHOUT ROWID;
 CREATE TABLE errors (reason TEXT PRIMARY KEY, count INTEGER, time REAL, error TEXT, worker TEXT) WITHOUT ROWID;
 CREATE TABLE given_back (dataset TEXT, reason TEXT, indices INTEGER, PRIMARY KEY (dataset, reason)) WITHOUT ROWID;
 CREATE TABLE answers (n INTEGER PRIMARY KEY, client_id TEXT, request_id TEXT, answer TEXT, UNIQUE (client_id, request_id));
@@ -45,8 +48,8 @@ def open_database(path, epoch, utc=None):
     """(connection, lost): the ledger's file, whole, with this server's epoch in it before the first grant.
 
     lost: None, or why it is not what the last server left: "deleted", "torn: …" (moved aside, a new one begun) or "rolled back".
-    utc: Unix time at which now was 0; times stored by an earlier server are moved to this one's. Raises sqlite3.OperationalError ("database is
-    locked") while another process holds the file.
+    utc: Unix time at which now was 0; times stored by an earlier server are moved to this one's. Raises sqlite3.OperationalError
+    ("database is locked") while another process holds the file.
     """
     path, lost = Path(path), None
     (path.parent / "epochs").mkdir(exist_ok=True)

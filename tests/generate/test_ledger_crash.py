@@ -1,6 +1,7 @@
 """T2: the ledger's process dies at every statement it sends to SQLite and at every call on its own files, and is started again.
 
-Each death is a real one: os._exit in a forked child. What the child had been answered must hold (promise 1), the sums must be right (promise 13).
+Each death is a real one: os._exit in a forked child. What the child had been answered must hold (promise 1), the sums must be right
+(promise 13).
 """
 
 import json
@@ -26,7 +27,8 @@ def folder():
 
 
 def life(path, epoch, answered, dies=lambda what: None):
-    """A short life of a server: every verb once or more. answered(fact): called when an answer has been given; dies(what) before each step on disk."""
+    """A short life of a server: every verb once or more. answered(fact): called when an answer has been given; dies(what) before each
+    step on disk."""
     for name in FILE_CALLS:
         real = getattr(os, name)
         setattr(ledger_tables.os, name, lambda *args, real=real, name=name: (dies(name), real(*args))[1])
