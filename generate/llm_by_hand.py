@@ -38,9 +38,6 @@ def one_prompt(args):
     for place, item in enumerate(answer.texts, 1):
         print(f"{place:3}. {item['text']}  [{item['backend']}]")
     print(totals_line(prompter.use(), seconds))
-    for name, use in prompter.use()["backends"].items():
-        if use["failures"]:
-            print(f"     {name}: " + ", ".join(f"{n} × {kind}" for kind, n in use["failures"].items()))
     if answer.short:
         print(f"     {answer.short['missing']} fewer than asked for: {answer.short['reason']}")
     return 3 if answer.short else 0

@@ -33,6 +33,7 @@ def classify(error):
         link = link.__cause__ or link.__context__
     names = {cls.__name__ for link in chain for cls in type(link).__mro__}
     text = " ".join(str(error).split())[:300] or type(error).__name__
+    text = re.sub(r" \(status code: -?\d+\)$", "", text)  # ollama's own way of saying it; it stands in front below
     if "LengthFinishReasonError" in names or "ContentFilterFinishReasonError" in names:
         return Failure("unusable" if "LengthFinishReasonError" in names else "content filter", text)
     status = next((s for s in (getattr(link, "status_code", None) for link in chain) if isinstance(s, int)), None)

@@ -301,12 +301,12 @@ def _line(name, use):
             so_far += count
             if so_far and so_far >= wanted:
                 return f"{bound:.3g}"
-        return "-"
 
+    latency = f"half below {below(0.5)} s, 95 % below {below(0.95)} s; " if use["successes"] else ""
     failures = ", ".join(f"{n} × {kind}" for kind, n in use["failures"].items())
     state = use["state"] + (f" ({use['because']})" if use["because"] else "")
-    return (f"{name}: {use['calls']:,} calls, {use['successes']:,} good{', ' + failures if failures else ''}; half below {below(0.5)} s, 95 % below "
-            f"{below(0.95)} s; {use['prompt_tokens']:,} + {use['completion_tokens']:,} tokens, {use['usd']:.4f} USD; {state}")
+    return (f"{name}: {use['calls']:,} calls, {use['successes']:,} good{', ' + failures if failures else ''}; {latency}"
+            f"{use['prompt_tokens']:,} + {use['completion_tokens']:,} tokens, {use['usd']:.4f} USD; {state}")
 
 
 def _sum(a, b):
