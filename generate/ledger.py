@@ -69,8 +69,9 @@ class Ledger(Ends):
             self._remember(self.now, lease, self._ttl(stored[lease]))
         self.blame = Blame(self, self._active_workers)
 
-    def _active_workers(self, now):
-        return {worker_key(client.worker) for client in self.clients.values() if now - client.beat_at <= self.options.ttl_s}
+    def _active_workers(self, now, dataset=None):
+        live = [client for client in self.clients.values() if now - client.beat_at <= self.options.ttl_s]
+        return {worker_key(client.worker) for client in live if dataset in (None, client.dataset)}
 
     def _client(self, now, client_id, worker=None, dataset=None):
         client = self.clients.setdefault(client_id, Client(worker or {}, progress_at=now))
@@ -196,7 +197,7 @@ class Ledger(Ends):
                 break
             if self._checked[dataset][block]:
                 indices += self._free(dataset, block, blob, block_size, held_open)[: size - len(indices)]
-        others = {other for other in self._active_workers(now) if other != key and not self.blame.quarantined_until(other)}
+        others = {other for other in self._active_workers(now, dataset) if other != key and not self.blame.quarantined_until(other)}
         if not indices and failed and not others:
             return [min(failed)], True
         return indices, False

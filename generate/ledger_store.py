@@ -301,19 +301,19 @@ class Store:
     def next_check(self):
         """(data set, block) whose folder is to be compared next, those with open work first; None = all were since this start. Begins
         that check."""
-        for dataset, checked in self._checked.items():
-            if (block := self._next_block(dataset, checked)) >= 0:
-                self._checking[dataset, block] = set()
-                return dataset, block
+        for next_of in (self._next_open, lambda dataset, checked: checked.find(0)):
+            for dataset, checked in self._checked.items():
+                if (block := next_of(dataset, checked)) >= 0:
+                    self._checking[dataset, block] = set()
+                    return dataset, block
         return None
 
-    def _next_block(self, dataset, checked):
-        if checked.find(0) < 0:
-            return -1
-        for (block,) in self.all("SELECT block FROM blocks WHERE dataset = ? AND open > 0 ORDER BY position LIMIT 50", dataset):
-            if not checked[block]:
-                return block
-        return checked.find(0)
+    def _next_open(self, dataset, checked):
+        """The first block not yet compared among the 50 from which work is given out next; -1 = none."""
+        rows = () if checked.find(0) < 0 else self.all(
+            "SELECT block FROM blocks WHERE dataset = ? AND open > 0 ORDER BY position LIMIT 50", dataset
+        )  # fmt: skip
+        return next((block for (block,) in rows if not checked[block]), -1)
 
     def checks_left(self):
         return sum(checked.count(0) for checked in self._checked.values())

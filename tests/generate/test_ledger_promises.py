@@ -500,3 +500,26 @@ def test_times_outlive_a_restart_on_another_node(run):
     first.connection.close()
     second = Ledger(run.path, 3, run.now - 900, run.options, utc=50_900.0)
     assert second.quarantined()[0]["until"] == until - 900 and time.monotonic() > 0
+
+
+def test_promise_09_another_data_sets_workers_judge_nothing(run):
+    """One who works on another data set will not come for this one's suspects: the run ends without."""
+    other = {**run.definition, "name": "other"}
+    run.ledger.define(run.now, other)
+    run.draw(run.lease(size=50))
+    while (grant := run.lease(size=50)) and isinstance(grant, Grant) and run.counts()["waiting"]:
+        run.draw(grant)
+    run.ledger.lease(run.now, "other", "b", "x", B, 1)
+    run.fail(grant)
+    assert run.lease().indices == grant.indices
+
+
+def test_two_data_sets_folders_are_compared_in_turn(tmp_path):
+    run = Run(tmp_path, total=200_000)
+    run.ledger.define(run.now, {**run.definition, "name": "other", "total": 1000})
+    run.ledger.check_again("d")
+    names = [run.ledger.next_check() for _ in range(2)]
+    for _ in range(60):
+        name, block = run.ledger.next_check()
+        run.ledger.folder_checked(run.now, name, block, {})
+    assert names[0][0] == "d" and not run.ledger._checked["other"].count(0), "the large one keeps the small one waiting for 50 folders only"
