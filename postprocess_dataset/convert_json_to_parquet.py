@@ -1,7 +1,7 @@
 """Make one parquet table of the samples (NAME.json beside NAME.jpg) of one or more dataset folders.
 
     python postprocess_dataset/convert_json_to_parquet.py outputs/generate_images/generated_images/HPDv2 HPDv2.parquet
-    python postprocess_dataset/convert_json_to_parquet.py DIR HPDv2.parquet --update            # later: append what is new, at the cost of what is new
+    python postprocess_dataset/convert_json_to_parquet.py DIR HPDv2.parquet --update    # later: append what is new
 
 On a cluster, 64 tasks and a last one that puts their parts together (HPDv2.parquet is then a directory of part files):
 
@@ -26,13 +26,21 @@ from publish import Draft
 
 def main(as_script=False):
     parser = Options(__doc__)
-    parser.add_argument("paths", nargs="+", metavar="DIR", help="dataset folders; the last argument is OUTPUT.parquet unless --output_path is given")
+    parser.add_argument(
+        "paths", nargs="+", metavar="DIR", help="dataset folders; the last argument is OUTPUT.parquet unless --output_path is given"
+    )
     parser.add_argument("--output_path", "--output-path", metavar="OUTPUT.parquet")
-    parser.add_argument("--verify", choices=("exists", "size", "sha256", "decode"), default="exists",
-                        help="what an image must pass: be there (default, costs nothing), not be empty, have its JSON's sha256, decode")
+    parser.add_argument(
+        "--verify",
+        choices=("exists", "size", "sha256", "decode"),
+        default="exists",
+        help="what an image must pass: be there (default, costs nothing), not be empty, have its JSON's sha256, decode",
+    )
     parser.flag("--strict", "publish nothing when any sample is rejected")
     parser.flag("--relative", "image_path relative to the base folder (the common parent of the DIRs), for data that will move")
-    parser.flag("--update", "keep the table's rows and their order, append new samples; rows whose sample is gone are named in OUTPUT.gone.jsonl")
+    parser.flag(
+        "--update", "keep the table's rows and their order, append new samples; rows whose sample is gone are named in OUTPUT.gone.jsonl"
+    )
     parser.flag("--rebuild", "sort a table anew that has been updated")
     parser.add_argument("--part", metavar="I/N", type=part, help="do piece I of N (0/64 … 63/64), independently of the others")
     parser.flag("--finish", "with --part I/N: check that all N pieces are there and put them together")
@@ -149,18 +157,28 @@ class Conversion:
         self.rejects.write((json.dumps(line) + "\n").encode())
 
     def folder(self, subdirectory, listing, known):
-        """Add what is new in a listed folder; `known`: (codes, other stems) of its rows in the table. Returns the stems of rows whose sample is gone."""
+        """Add what is new in a listed folder; `known`: (codes, other stems) of its rows in the table.
+
+        Returns the stems of rows whose sample is gone.
+        """
         import numpy as np
         from dataset_folder import BLOCK, CODE, stems
 
         codes, known_odd = known
         jsons, odd = np.setdiff1d(listing.jsons, codes, assume_unique=True), [stem for stem in listing.odd_jsons if stem not in known_odd]
-        images, odd_images = np.setdiff1d(listing.images, listing.jsons, assume_unique=True), sorted(listing.odd_images - set(listing.odd_jsons))
-        if self.args.part and not os.path.basename(subdirectory).isdecimal():  # else the whole folder is ours; which piece is whose never changes
+        images, odd_images = (
+            np.setdiff1d(listing.images, listing.jsons, assume_unique=True),
+            sorted(listing.odd_images - set(listing.odd_jsons)),
+        )
+        if (
+            self.args.part and not os.path.basename(subdirectory).isdecimal()
+        ):  # else the whole folder is ours; which piece is whose never changes
             i, n = self.args.part
             jsons, images = (names[names // CODE // BLOCK % n == i] for names in (jsons, images))
             odd, odd_images = ([stem for stem in some if zlib.crc32(os.fsencode(stem)) % n == i] for some in (odd, odd_images))
-        self.samples(subdirectory, stems(jsons) + odd, np.isin(jsons, listing.images).tolist() + [stem in listing.odd_images for stem in odd])
+        self.samples(
+            subdirectory, stems(jsons) + odd, np.isin(jsons, listing.images).tolist() + [stem in listing.odd_images for stem in odd]
+        )
         for stem in stems(images) + odd_images:
             self.orphan(f"{subdirectory}/{stem}.jpg")
         self.mtimes[subdirectory] = listing.mtime_ns
@@ -205,7 +223,10 @@ def convert(folders, output, args):
         old = None if os.path.isdir(output) else output
         target = output if old else os.path.join(output, f"part-{len(table.files(output)):05d}.parquet")
     scanned_ns = increment.server_time_ns(folders[0], target)
-    with table.SortedRows(target, {"base": base, "relative": args.relative}, old, known.rows if known else 0) as rows, Draft(f"{output}.rejects.jsonl") as rejects:
+    with (
+        table.SortedRows(target, {"base": base, "relative": args.relative}, old, known.rows if known else 0) as rows,
+        Draft(f"{output}.rejects.jsonl") as rejects,
+    ):
         work = Conversion(base, args, rows, rejects.file)
         gone = work.every_folder(folders, increment.Earlier(output, known))
         work.progress.close()
@@ -213,14 +234,16 @@ def convert(folders, output, args):
 
 
 def base_of(folders, output, args, facts, update):
-    """The folder below which keys begin: the common parent of the DIRs, or the table's. SystemExit when the table that is there forbids the request."""
+    """The folder below which keys begin: the common parent of the DIRs, or the table's. SystemExit when that table forbids the request."""
     if update and facts is None:
         raise SystemExit(f"{output}: not a table of this script, so it cannot be updated; choose another name or --rebuild")
     if update and facts["relative"] != args.relative:
         raise SystemExit(f"{output} was made {'with' if facts['relative'] else 'without'} --relative; update it the same way, or --rebuild")
     if facts and len(facts["generations"]) > 1 and not (update or args.rebuild or args.part):
-        raise SystemExit(f"{output} has grown by --update {len(facts['generations']) - 1} times; say --update again, or --rebuild to sort it anew "
-                         "(its tars must then be made anew, too)")
+        raise SystemExit(
+            f"{output} has grown by --update {len(facts['generations']) - 1} times; say --update again, or --rebuild to sort it anew "
+            "(its tars must then be made anew, too)"
+        )
     if os.path.isdir(output) and not update and not args.part:
         raise SystemExit(f"{output} is a directory of part files: --update it, or make it anew with --part and --finish")
     base = os.path.dirname(folders[0]) if len(folders) == 1 else os.path.commonpath(folders)
@@ -246,8 +269,10 @@ def publish(work, rows, rejects, gone, scanned_ns, output, known, facts, args):
                 os.unlink(f"{output}.state")
             print(f"{output} was not published: {work.new:,} good samples, {listed}", file=sys.stderr)
             return status
-        raise SystemExit(f"convert_json_to_parquet.py: no sample (NAME.json beside NAME.jpg) in {', '.join(args.paths)}; "
-                         f"{work.orphans:,} images without JSON; nothing was published")
+        raise SystemExit(
+            f"convert_json_to_parquet.py: no sample (NAME.json beside NAME.jpg) in {', '.join(args.paths)}; "
+            f"{work.orphans:,} images without JSON; nothing was published"
+        )
     if work.new or not known:
         rows.publish((facts["generations"] if known and not os.path.isdir(output) else []) + [work.new])
     for path, lines in ((f"{output}.gone.jsonl", gone), (f"{output}.rejects.jsonl", work.noted)):
@@ -258,8 +283,12 @@ def publish(work, rows, rejects, gone, scanned_ns, output, known, facts, args):
     if work.noted:
         rejects.publish()
     increment.save_state(output, scanned_ns, work.mtimes)
-    print(f"{output}: {work.new + (known.rows if known else 0):,} rows" + (f", {work.new:,} of them new; {work.skipped:,} folders unchanged" if known else "")
-          + f"; {listed}, {work.orphans:,} images without JSON" + (f", {len(gone):,} gone" if gone else ""))
+    print(
+        f"{output}: {work.new + (known.rows if known else 0):,} rows"
+        + (f", {work.new:,} of them new; {work.skipped:,} folders unchanged" if known else "")
+        + f"; {listed}, {work.orphans:,} images without JSON"
+        + (f", {len(gone):,} gone" if gone else "")
+    )
     return status
 
 
@@ -271,7 +300,10 @@ def finish(folders, output, args):
     parts = [os.path.join(f"{output}.parts", f"part-{i:05d}-of-{n:05d}.parquet") for i in range(n)]
     missing = [str(i) for i, path in enumerate(parts) if not os.path.exists(f"{path}.state")]
     if missing:
-        raise SystemExit(f"{output}: {len(missing)} of {n} parts are missing: {', '.join(missing[:20])}; run --part {missing[0]}/{n} … and --finish again")
+        raise SystemExit(
+            f"{output}: {len(missing)} of {n} parts are missing: {', '.join(missing[:20])}; "
+            f"run --part {missing[0]}/{n} … and --finish again"
+        )
     if os.path.isfile(output):
         raise SystemExit(f"{output} is a file; a table of parts is a directory: remove it or give another name")
     facts = [table.facts(path) for path in parts]

@@ -1,13 +1,14 @@
 """Write the images of a table as WebDataset shards: KEY.jpg (the very bytes), KEY.txt (caption), KEY.json (metadata).
 
-    python postprocess_dataset/convert_parquet_to_wds.py --parquet_file HPDv2.parquet --base_dir outputs/generate_images/generated_images --output_dir tars --num_workers 8
+    python postprocess_dataset/convert_parquet_to_wds.py --parquet_file HPDv2.parquet --base_dir DIR --output_dir tars --num_workers 8
 
 The same command again does only what is missing: after a crash, or after `convert_json_to_parquet.py --update` what is new. On a cluster:
 
-    sbatch --array=0-63 --wrap 'python postprocess_dataset/convert_parquet_to_wds.py --parquet_file P --base_dir D --output_dir O --part $SLURM_ARRAY_TASK_ID/64'
-    python postprocess_dataset/convert_parquet_to_wds.py --parquet_file P --base_dir D --output_dir O --part 0/64 --finish
+    command="python postprocess_dataset/convert_parquet_to_wds.py --parquet_file HPDv2.parquet --base_dir DIR --output_dir tars"
+    sbatch --array=0-63 --wrap "$command --part \\$SLURM_ARRAY_TASK_ID/64"
+    $command --part 0/64 --finish
 
-An image that is missing, truncated or not the one its JSON tells of is left out, named, and makes the exit status 3. index.json lists the shards.
+An image that is missing, truncated or not the one its JSON tells of is left out, named, and makes the exit status 3.
 """
 
 import os
@@ -25,8 +26,12 @@ def main(as_script=False):
     parser.add_argument("--parquet_file", required=True, help="the table: a parquet file or a directory of part files")
     parser.add_argument("--base_dir", default=".", help="where a relative image_path, or KEY.jpg, begins (default: here)")
     parser.add_argument("--output_dir", required=True)
-    parser.add_argument("--num_workers", type=positive, default=min(8, len(os.sched_getaffinity(0))), help="processes (default: %(default)s)")
-    parser.add_argument("--shard_size_mb", type=positive, default=500, help="at most so many MB (10**6 bytes) a shard (default: %(default)s)")
+    parser.add_argument(
+        "--num_workers", type=positive, default=min(8, len(os.sched_getaffinity(0))), help="processes (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--shard_size_mb", type=positive, default=500, help="at most so many MB (10**6 bytes) a shard (default: %(default)s)"
+    )
     parser.add_argument("--split", metavar="train=0.98,val=0.02", help="by prompt: all images of a prompt go to one side")
     parser.add_argument("--shuffle_seed", type=int, help="shuffle the rows (after an --update the new ones among themselves)")
     parser.add_argument("--part", metavar="I/N", type=part, help="write every N-th shard, from the I-th (0/64 … 63/64)")
@@ -59,6 +64,7 @@ def convert(args):
     """All shards, or one part of them, or the check that all are there. Returns the exit status."""
     import increment
     import shards
+
     files = table.files(args.parquet_file)
     os.makedirs(args.output_dir, exist_ok=True)
     gone = {line["__key__"] for line in increment.load_lines(f"{args.parquet_file.rstrip('/')}.gone.jsonl")}
@@ -69,8 +75,11 @@ def convert(args):
     if args.finish:
         missing = [shard["name"] for shard in plan["shards"] if not done[shard["name"]]]
         if missing:
-            raise SystemExit(f"{args.output_dir}: {len(missing)} of {len(plan['shards'])} shards are missing ({', '.join(missing[:5])}{' …' * (len(missing) > 5)}); "
-                             f"run the missing --part again, then --finish")
+            raise SystemExit(
+                f"{args.output_dir}: {len(missing)} of {len(plan['shards'])} shards are missing "
+                f"({', '.join(missing[:5])}{' …' * (len(missing) > 5)}); "
+                f"run the missing --part again, then --finish"
+            )
     elif todo:
         done.update(write(args, plan, todo, gone))
     stats = [done[shard["name"]] for shard in (plan["shards"] if args.finish or not args.part else mine)]
@@ -78,26 +87,35 @@ def convert(args):
         shards.write_index(args.output_dir, stats)
         shutil.rmtree(os.path.join(args.output_dir, ".rows"), ignore_errors=True)
     left_out, dropped = sum(len(s["left_out"]) for s in stats), sum(s["gone"] for s in stats)
-    print(f"{args.output_dir}: {len(stats):,} shards ({len(todo) if not args.finish else 0:,} written now), {sum(s['nsamples'] for s in stats):,} images, "
-          f"{sum(s['filesize'] for s in stats) / 1e6:,.0f} MB; {left_out:,} left out{f', {dropped:,} gone' if dropped else ''}")
+    print(
+        f"{args.output_dir}: {len(stats):,} shards ({len(todo) if not args.finish else 0:,} written now), "
+        f"{sum(s['nsamples'] for s in stats):,} images, "
+        f"{sum(s['filesize'] for s in stats) / 1e6:,.0f} MB; {left_out:,} left out{f', {dropped:,} gone' if dropped else ''}"
+    )
     return 3 if left_out else 0
 
 
 def plan_of(args, files, gone):
-    """The plan as it is on disk, or made or grown now; see shards.py. SystemExit when the folder's shards are of another table or other options."""
+    """The plan as it is on disk, or made or grown now. SystemExit when the folder's shards are of another table or other options."""
     import json
 
     import pyarrow.parquet as pq
     import shards
     from publish import Draft
 
-    identity, options = table.identity(args.parquet_file), {"shard_size_mb": args.shard_size_mb, "split": args.split, "shuffle_seed": args.shuffle_seed}
+    identity, options = (
+        table.identity(args.parquet_file),
+        {"shard_size_mb": args.shard_size_mb, "split": args.split, "shuffle_seed": args.shuffle_seed},
+    )
 
     def load():
         old = shards.load_plan(args.output_dir)
         if old and old["options"] != options:
             name = next(name for name in options if old["options"][name] != options[name])
-            raise SystemExit(f"{args.output_dir} was written with --{name} {old['options'][name]}, now it is {options[name]}; choose an empty --output_dir")
+            raise SystemExit(
+                f"{args.output_dir} was written with --{name} {old['options'][name]}, now it is {options[name]}; "
+                "choose an empty --output_dir"
+            )
         return old, old is not None and old["identity"] == identity
 
     old, ready = load()
@@ -111,10 +129,18 @@ def plan_of(args, files, gone):
         before = old["rows"] if old else 0
         digests = shards.digest_rows(files, [rows, before] if rows > before else [rows])
         if old and digests.get(before) != old["digest"]:
-            raise SystemExit(f"{args.output_dir} holds shards of another table: its {before:,} rows are not the first of {args.parquet_file} "
-                             f"({rows:,} rows); choose an empty --output_dir")
+            raise SystemExit(
+                f"{args.output_dir} holds shards of another table: its {before:,} rows are not the first of {args.parquet_file} "
+                f"({rows:,} rows); choose an empty --output_dir"
+            )
         shards.check_unique(files)
-        plan = {"rows": rows, "digest": digests[rows], "identity": identity, "options": options, "generations": generations_of(args.parquet_file, rows, old)}
+        plan = {
+            "rows": rows,
+            "digest": digests[rows],
+            "identity": identity,
+            "options": options,
+            "generations": generations_of(args.parquet_file, rows, old),
+        }
         kept = old["shards"] if old else []
         if rows > before:
             last = {shard["split"]: shard for shard in kept}
@@ -130,7 +156,7 @@ def generations_of(path, rows, old):
     """Rows of the first conversion and of each update: what is shuffled together. What `old`, an earlier plan, says of its rows stands."""
     facts, before = table.facts(path), old["generations"] if old else []
     said = facts["generations"] if facts and sum(facts["generations"]) == rows else [rows]
-    return said if said[:len(before)] == before else before + [rows - sum(before)] * (rows > sum(before))
+    return said if said[: len(before)] == before else before + [rows - sum(before)] * (rows > sum(before))
 
 
 def in_tar_order(args, files, plan):
@@ -161,14 +187,23 @@ def write(args, plan, todo, gone):
     with Draft(os.path.join(args.output_dir, ".rows.lock"), wait=True):
         order = in_tar_order(args, files, plan)
     rows = sum(shard["stop"] - shard["start"] for shard in todo)
-    progress, done, context = Progress("images", rows), {}, multiprocessing.get_context("fork")  # no thread lives here yet, and a worker saves 0.4 s of imports
+    progress, done, context = (
+        Progress("images", rows),
+        {},
+        multiprocessing.get_context("fork"),
+    )  # no thread lives here yet, and a worker saves 0.4 s of imports
     images, size = context.Value("q", 0), context.Value("q", 0)
     workers = min(args.num_workers, len(todo))
-    pool = (ThreadPoolExecutor(1, initializer=begin_worker, initargs=(images, size)) if workers == 1
-            else ProcessPoolExecutor(workers, context, begin_worker, (images, size)))
+    pool = (
+        ThreadPoolExecutor(1, initializer=begin_worker, initargs=(images, size))
+        if workers == 1
+        else ProcessPoolExecutor(workers, context, begin_worker, (images, size))
+    )
     try:
-        waiting = {pool.submit(one_shard, args.output_dir, shard, order[shard["split"]], args.base_dir, gone, args.parquet_file, plan["identity"])
-                   for shard in todo}
+        waiting = {
+            pool.submit(one_shard, args.output_dir, shard, order[shard["split"]], args.base_dir, gone, args.parquet_file, plan["identity"])
+            for shard in todo
+        }
         while waiting:
             finished, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
             progress.add(images.value - progress.count, size.value - progress.bytes)
@@ -178,10 +213,12 @@ def write(args, plan, todo, gone):
                 for line in stats["left_out"][:5]:
                     progress.say(f"{stats['name']}: left out {line['__key__']}: {line['reason']}")
                 if len(stats["left_out"]) > 5:
-                    progress.say(f"{stats['name']}: left out {len(stats['left_out']) - 5} more, see {shards.stats_path(args.output_dir, stats)}")
+                    progress.say(
+                        f"{stats['name']}: left out {len(stats['left_out']) - 5} more, see {shards.stats_path(args.output_dir, stats)}"
+                    )
         return done
     except BrokenProcessPool:
-        raise SystemExit("convert_parquet_to_wds.py: a worker process was killed (out of memory?); finished shards stay, the same command goes on from there")
+        raise SystemExit("convert_parquet_to_wds.py: a worker process was killed (out of memory?); the same command goes on from there")
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         progress.close()

@@ -4,8 +4,8 @@
     for rows, rejects in read_samples(Reader(), "/data", "HPDv2/000012", stems(listing.jsons), has_image, "exists"): ...
 
 Read are this project's folders (sub-folders of 1,000 prompts) and flat ones with an absolute `image_path`, as the published scripts wrote.
-Files are opened relative to their directory's descriptor (1.7 times less CPU than by their whole path), read in chunks and parsed by pyarrow
-as one text (sample_checks.py).
+Files are opened relative to their directory's descriptor (1.7 times less CPU than by their whole path), read in chunks and parsed by
+pyarrow as one text (sample_checks.py).
 """
 
 import itertools
@@ -30,9 +30,10 @@ MARGIN_NS = 60 * 10**9  # a folder is skipped when its mtime was this much older
 @dataclass
 class Listing:
     """The names of one directory. Numbered samples as sorted codes (prompt_index << 20 | augmentation_idx), others by stem."""
+
     mtime_ns: int
-    jsons: "np.ndarray" = None
-    images: "np.ndarray" = None
+    jsons: object = None
+    images: object = None
     odd_jsons: list = field(default_factory=list)
     odd_images: set = field(default_factory=set)
     folders: list = field(default_factory=list)
@@ -100,10 +101,12 @@ class Reader:
         probe, rest = names[:256], names[256:]
         begun, slept = time.monotonic(), resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
         done = read_files(folder_fd, probe)
-        slept = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - slept  # a busy machine is slow, too, but there nobody waits for a disk
+        slept = (
+            resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - slept
+        )  # a busy machine is slow, too, but there nobody waits for a disk
         if time.monotonic() - begun < COLD_S * len(probe) or slept < len(probe) / 2:
             return done + read_files(folder_fd, rest)
-        waiting = [self.pool.submit(read_files, folder_fd, rest[i:i + 512]) for i in range(0, len(rest), 512)]
+        waiting = [self.pool.submit(read_files, folder_fd, rest[i : i + 512]) for i in range(0, len(rest), 512)]
         for future in waiting:
             done += future.result()
         return done
@@ -128,7 +131,7 @@ def read_files(folder_fd, names):
 
 
 def walk(folders, base, earlier, say, part=None):
-    """Yield (subdirectory, Listing), or (subdirectory, None) for one that has not changed since the `earlier` run, or (subdirectory, OSError)."""
+    """Yield (subdirectory, Listing), or (subdirectory, None) for one unchanged since the `earlier` run, or (subdirectory, OSError)."""
     waiting = [os.path.relpath(folder, base) for folder in reversed(sorted(folders))]
     while waiting:
         subdirectory = waiting.pop()
@@ -159,7 +162,7 @@ def read_samples(reader, base, subdirectory, names, has_image, verify, relative=
     """
     folder = os.path.join(base, subdirectory)
     folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    chunks = [(names[i:i + CHUNK], has_image[i:i + CHUNK]) for i in range(0, len(names), CHUNK)]
+    chunks = [(names[i : i + CHUNK], has_image[i : i + CHUNK]) for i in range(0, len(names), CHUNK)]
     try:
         ahead = [reader.start(folder_fd, [n + ".json" for n in chunk]) for chunk, _ in chunks[:1]]
         for n, (chunk, images) in enumerate(chunks):

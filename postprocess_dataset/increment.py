@@ -46,8 +46,10 @@ def save_lines(path, lines):
 
 
 def server_time_ns(folder, output):
-    """The clock that stamps the mtimes of `folder`: a file's mtime that is made now on the same file system, where that does not touch `folder`
-    itself if it can be helped. A read-only file system gives this machine's clock, later by nothing that MARGIN_NS does not cover."""
+    """The clock that stamps the mtimes of `folder`: that of a file made now on the same file system, outside of it if that can be.
+
+    Where nothing can be written it is this machine's clock, which is right to within MARGIN_NS.
+    """
     import tempfile
     import time
 
@@ -98,7 +100,11 @@ class Known:
             self.rows += metadata.num_rows
 
     def subdirectories(self):
-        return {name for path, group, *_ in self.groups for name in self._read(path, group, ["subdirectory"])["subdirectory"].unique().to_pylist()}
+        return {
+            name
+            for path, group, *_ in self.groups
+            for name in self._read(path, group, ["subdirectory"])["subdirectory"].unique().to_pylist()
+        }
 
     def _read(self, path, group, columns):
         import pyarrow.parquet as pq

@@ -1,8 +1,8 @@
 """A file appears under its name whole or not at all: it is written to a draft beside it, under a lock, fsynced and renamed.
 
-    with Draft("out.parquet") as draft:        # .out.parquet.tmp, locked: a second writer of the same file is refused by name
-        draft.file.write(...)
-        draft.publish()                        # not called, or killed before: the old file stands
+with Draft("out.parquet") as draft:        # .out.parquet.tmp, locked: a second writer of the same file is refused by name
+    draft.file.write(...)
+    draft.publish()                        # not called, or killed before: the old file stands
 """
 
 import fcntl

@@ -39,13 +39,11 @@ def side(prompt, split):
 
 
 def ordered(files, generations, split, seed, folder):
-    """Write the rows in tar order to FOLDER/<split>.parquet and return {split: [its file]}; with neither split nor seed, {None: files} as they are."""
+    """Write the rows in tar order to FOLDER/<split>.parquet ("all" without a split). Returns {split: [its file]}."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if split is None and seed is None:
-        return {None: files}
     os.makedirs(folder, exist_ok=True)
     schema = pq.read_schema(files[0])
     prompt = next((name for name in ("original_prompt", "caption", "augmented_prompt") if name in schema.names), None)

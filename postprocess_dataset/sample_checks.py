@@ -36,8 +36,11 @@ def parse_together(contents):
     try:
         keys = orjson.loads(contents[0]).keys()  # a column asked for that no file has costs 0.3 us a row
         asked = pa.schema([f for f in table.json_schema() if f.name in keys])
-        found = pa.json.read_json(pa.BufferReader(text), read_options=pa.json.ReadOptions(use_threads=False, block_size=len(text) + 1),
-                                  parse_options=pa.json.ParseOptions(explicit_schema=asked, unexpected_field_behavior="error"))
+        found = pa.json.read_json(
+            pa.BufferReader(text),
+            read_options=pa.json.ReadOptions(use_threads=False, block_size=len(text) + 1),
+            parse_options=pa.json.ParseOptions(explicit_schema=asked, unexpected_field_behavior="error"),
+        )
         found.validate(full=True)  # text is UTF-8
     except (pa.ArrowInvalid, orjson.JSONDecodeError):
         return None
@@ -47,8 +50,13 @@ def parse_together(contents):
             found = found.append_column(name, pa.nulls(rows, table.arrow_types()[kind]))
         if not nullable and found[name].null_count:
             return None
-    if rows != len(contents) or pc.min(found["prompt_index"]).as_py() < 0 or pc.min(found["augmentation_idx"]).as_py() < 0 \
-            or pc.any(pc.is_nan(found["guidance_scale"])).as_py() or pc.list_flatten(found["source"]).null_count:
+    if (
+        rows != len(contents)
+        or pc.min(found["prompt_index"]).as_py() < 0
+        or pc.min(found["augmentation_idx"]).as_py() < 0
+        or pc.any(pc.is_nan(found["guidance_scale"])).as_py()
+        or pc.list_flatten(found["source"]).null_count
+    ):
         return None
     return found.append_column("extra", pa.nulls(rows, pa.string()))
 
@@ -93,8 +101,16 @@ def fault_of(record):
         elif kind == "int":
             if type(value) is not int or not -1 << 63 <= value < 1 << 63 or value < 0 and name in ("prompt_index", "augmentation_idx"):
                 return f"{name} is {value!r:.60}, not {'a whole number' if type(value) is not int else 'in range'}"
-        elif kind == "float" and type(value) not in (int, float) or kind == "bool" and type(value) is not bool or kind == "str" and type(value) is not str \
-                or kind == "list of str" and not (isinstance(value, list) and all(type(v) is str for v in value)):
+        elif (
+            kind == "float"
+            and type(value) not in (int, float)
+            or kind == "bool"
+            and type(value) is not bool
+            or kind == "str"
+            and type(value) is not str
+            or kind == "list of str"
+            and not (isinstance(value, list) and all(type(v) is str for v in value))
+        ):
             return f"{name} is {value!r:.60}, not a {kind}"
     return None
 
@@ -169,8 +185,12 @@ def check(pool, base, subdirectory, names, has_image, contents, verify, relative
         kept, places = [kept[p] for p in good], [places[p] for p in good]
     if relative:
         places = [os.path.relpath(place, base) for place in places]
-    own = {"image_path": pa.array(places, pa.string()), "__key__": pa.array([table.key_of(subdirectory, names[row]) for row in kept], pa.string()),
-           "caption": found["augmented_prompt"], "subdirectory": pa.repeat(subdirectory, len(kept))}
+    own = {
+        "image_path": pa.array(places, pa.string()),
+        "__key__": pa.array([table.key_of(subdirectory, names[row]) for row in kept], pa.string()),
+        "caption": found["augmented_prompt"],
+        "subdirectory": pa.repeat(subdirectory, len(kept)),
+    }
     columns = {name: own[name] if name in own else found[name] for name in table.row_schema().names}
     return table.in_order(pa.table(columns)), rejects
 

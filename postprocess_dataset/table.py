@@ -22,20 +22,51 @@ MERGE_BATCH = 1024  # rows held of each run while up to 64 are merged
 MAX_RUNS = 32  # more are merged into one at once: each open run holds a file and a few MB
 KEY = b"text_to_image_dataset"  # the table's own facts in the parquet footer
 ORDER = ("input_file", "prompt_index", "augmentation_idx", "__key__")
-DICTIONARY = ["model_name", "llm_model_name", "input_file", "hostname", "gpu_name", "dtype", "library_versions", "slurm_job_id", "lease", "subdirectory",
-              "original_prompt"]
+DICTIONARY = [
+    "model_name",
+    "llm_model_name",
+    "input_file",
+    "hostname",
+    "gpu_name",
+    "dtype",
+    "library_versions",
+    "slurm_job_id",
+    "lease",
+    "subdirectory",
+    "original_prompt",
+]
 # name: (type, may be null). The first 14 are the published ones; a sample without a value for a "not null" one is rejected.
 JSON_FIELDS = {
-    "prompt_index": ("int", False), "augmentation_idx": ("int", False), "original_prompt": ("str", False), "augmented_prompt": ("str", False),
-    "is_augmented": ("bool", False), "model_name": ("str", False), "llm_model_name": ("str", True), "height": ("int", False), "width": ("int", False),
-    "input_file": ("str", False), "hostname": ("str", True), "image_path": ("str", True), "gpu_name": ("str", True), "generation_timestamp": ("str", True),
-    "source": ("list of str", True), "seed": ("int", True), "num_inference_steps": ("int", True), "guidance_scale": ("float", True), "dtype": ("str", True),
-    "batch_size": ("int", True), "library_versions": ("str", True), "image_sha256": ("str", True), "slurm_job_id": ("str", True), "lease": ("str", True)}
+    "prompt_index": ("int", False),
+    "augmentation_idx": ("int", False),
+    "original_prompt": ("str", False),
+    "augmented_prompt": ("str", False),
+    "is_augmented": ("bool", False),
+    "model_name": ("str", False),
+    "llm_model_name": ("str", True),
+    "height": ("int", False),
+    "width": ("int", False),
+    "input_file": ("str", False),
+    "hostname": ("str", True),
+    "image_path": ("str", True),
+    "gpu_name": ("str", True),
+    "generation_timestamp": ("str", True),
+    "source": ("list of str", True),
+    "seed": ("int", True),
+    "num_inference_steps": ("int", True),
+    "guidance_scale": ("float", True),
+    "dtype": ("str", True),
+    "batch_size": ("int", True),
+    "library_versions": ("str", True),
+    "image_sha256": ("str", True),
+    "slurm_job_id": ("str", True),
+    "lease": ("str", True),
+}
 
 
 def own_process():
-    """For scripts, which own their process: Arrow's memory from malloc (40 MB less at the peak, at the same speed), and no pandas, which pyarrow imports at
-    the first array it makes: 0.4 s and 40 MB for nothing."""
+    """For scripts, which own their process: Arrow's memory from malloc (40 MB less at the peak, at the same speed), and no pandas, which
+    pyarrow imports at the first array it makes: 0.4 s and 40 MB for nothing."""
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     import pyarrow
 
@@ -90,7 +121,7 @@ def files(path):
 
 
 def facts(path):
-    """What the table says of itself: {"base", "relative", "generations": [rows of the first run, of each --update]}; None for a table made elsewhere."""
+    """What the table says of itself: {"base", "relative", "generations": [rows of the first run, of each --update]}; None for others'."""
     import pyarrow.parquet as pq
 
     parts = [json.loads((pq.read_metadata(f).metadata or {}).get(KEY, b"null")) for f in files(path)]
@@ -130,9 +161,9 @@ def read_rows(paths, start=0, stop=None, columns=None, batch_size=BATCH):
 
 
 class RowWriter:
-    """Writes rows into the open draft of a parquet file, numbers them from `first_idx` and cuts row groups at every ROW_GROUP rows, however they come.
+    """Writes rows into the open draft of a parquet file, numbers them from `first_idx`, cuts row groups at every ROW_GROUP rows.
 
-    `old`: an existing table that the new rows follow. Its row groups are copied as bytes, not decoded; the footer is put together from both.
+    `old`: a table that the new rows follow. Its row groups are copied as bytes, not decoded; the footer is put together from both.
     """
 
     def __init__(self, draft, table_facts, first_idx=0, old=None):
@@ -204,7 +235,7 @@ def footer_size(f):
 class SortedRows:
     """Takes sorted tables in any order and publishes them as one sorted table, holding a few pieces in memory.
 
-    A table that follows an earlier one (the usual case: folders come in the order of their prompts) goes on in the same run. The first run is
+    A piece that follows an earlier one (the usual case: folders come in the order of their prompts) goes on in its run. The first run is
     written as the final file at once; when others were needed, all are merged into a second draft at the end.
     """
 

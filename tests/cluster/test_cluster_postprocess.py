@@ -21,9 +21,22 @@ def make_samples(folder, prompts):
         image = io.BytesIO()
         Image.new("RGB", (8, 8), (prompt % 256, 7, 7)).save(image, "JPEG", comment=str(prompt).encode() + bytes(60_000))
         place.with_suffix(".jpg").write_bytes(image.getvalue())
-        place.with_suffix(".json").write_text(json.dumps({
-            "prompt_index": prompt, "augmentation_idx": 0, "original_prompt": f"no. {prompt}", "augmented_prompt": f"no. {prompt}", "is_augmented": False,
-            "model_name": "m", "llm_model_name": None, "height": 8, "width": 8, "input_file": "p.json"}))
+        place.with_suffix(".json").write_text(
+            json.dumps(
+                {
+                    "prompt_index": prompt,
+                    "augmentation_idx": 0,
+                    "original_prompt": f"no. {prompt}",
+                    "augmented_prompt": f"no. {prompt}",
+                    "is_augmented": False,
+                    "model_name": "m",
+                    "llm_model_name": None,
+                    "height": 8,
+                    "width": 8,
+                    "input_file": "p.json",
+                }
+            )
+        )
 
 
 def test_pieces_of_both_converters(cluster, tmp_path):
@@ -33,7 +46,17 @@ def test_pieces_of_both_converters(cluster, tmp_path):
     def array(tasks, command):
         """The README's line; waits until the tasks have left the queue."""
         (tmp_path / "logs").mkdir(exist_ok=True)
-        cluster.run("sbatch", "--parsable", f"--array={tasks}", "--mem=500M", "--partition=all", f"--output={tmp_path}/logs/%A_%a.out", "--wrap", command, cwd=tmp_path)
+        cluster.run(
+            "sbatch",
+            "--parsable",
+            f"--array={tasks}",
+            "--mem=500M",
+            "--partition=all",
+            f"--output={tmp_path}/logs/%A_%a.out",
+            "--wrap",
+            command,
+            cwd=tmp_path,
+        )
         cluster.wait(lambda: not cluster.jobs(), 90, "the array's end")
         return "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
 
@@ -53,7 +76,7 @@ def test_pieces_of_both_converters(cluster, tmp_path):
     assert pq.read_table(tmp_path / "t.parquet").equals(pq.read_table(tmp_path / "whole.parquet"))
 
     tars = f"{sys.executable} {SCRIPTS}/convert_parquet_to_wds.py --parquet_file t.parquet --base_dir . --shard_size_mb 1 --output_dir"
-    killed = 'if [ $SLURM_ARRAY_TASK_ID = 1 ] && [ ! -e once ]; then touch once; kill -9 $$; fi; '  # a node that dies under its task
+    killed = "if [ $SLURM_ARRAY_TASK_ID = 1 ] && [ ! -e once ]; then touch once; kill -9 $$; fi; "  # a node that dies under its task
     said = array("0-2", f"{killed}{tars} tars --part $SLURM_ARRAY_TASK_ID/3")
     here(*tars.split()[1:], "tars", "--part", "0/3", "--finish")
     assert not (tmp_path / "tars/index.json").exists()

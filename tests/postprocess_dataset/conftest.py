@@ -34,20 +34,43 @@ class Folder:
         from PIL import Image
 
         data = io.BytesIO()
-        Image.new("RGB", (8, 8), (prompt % 256, augmentation % 256, 77)).save(data, "JPEG", comment=f"{self.path.name} {prompt} {augmentation} {tag}".encode())
+        Image.new("RGB", (8, 8), (prompt % 256, augmentation % 256, 77)).save(
+            data, "JPEG", comment=f"{self.path.name} {prompt} {augmentation} {tag}".encode()
+        )
         return data.getvalue()
 
     def record(self, prompt, augmentation, image):
         place = self.place(prompt, augmentation)
         record = {
-            "prompt_index": prompt, "augmentation_idx": augmentation, "original_prompt": f"a café, no. {prompt}", "augmented_prompt": f"a café, no. {prompt}, take “{augmentation}”",
-            "is_augmented": augmentation > 0, "model_name": "stabilityai/stable-diffusion-3-medium-diffusers", "llm_model_name": "gemma2" if augmentation else None,
-            "height": 8, "width": 8, "input_file": self.input_file, "hostname": "node1", "image_path": f"{place}.jpg", "gpu_name": "L40S",
-            "generation_timestamp": "2026-01-02T03:04:05+00:00"}
+            "prompt_index": prompt,
+            "augmentation_idx": augmentation,
+            "original_prompt": f"a café, no. {prompt}",
+            "augmented_prompt": f"a café, no. {prompt}, take “{augmentation}”",
+            "is_augmented": augmentation > 0,
+            "model_name": "stabilityai/stable-diffusion-3-medium-diffusers",
+            "llm_model_name": "gemma2" if augmentation else None,
+            "height": 8,
+            "width": 8,
+            "input_file": self.input_file,
+            "hostname": "node1",
+            "image_path": f"{place}.jpg",
+            "gpu_name": "L40S",
+            "generation_timestamp": "2026-01-02T03:04:05+00:00",
+        }
         if not self.published:
-            record |= {"image_path": f"{place.parent.name}/{place.name}.jpg", "source": ["hpd", "sac"], "seed": 2**62 + prompt, "num_inference_steps": 28,
-                       "guidance_scale": 7, "dtype": "bfloat16", "batch_size": 4, "library_versions": "torch 2.13.0", "image_sha256": hashlib.sha256(image).hexdigest(),
-                       "slurm_job_id": "77", "lease": "3-12"}
+            record |= {
+                "image_path": f"{place.parent.name}/{place.name}.jpg",
+                "source": ["hpd", "sac"],
+                "seed": 2**62 + prompt,
+                "num_inference_steps": 28,
+                "guidance_scale": 7,
+                "dtype": "bfloat16",
+                "batch_size": 4,
+                "library_versions": "torch 2.13.0",
+                "image_sha256": hashlib.sha256(image).hexdigest(),
+                "slurm_job_id": "77",
+                "lease": "3-12",
+            }
         return record
 
     def add(self, prompt, augmentation=0, **changes):
@@ -97,9 +120,16 @@ sys.exit(importlib.import_module(sys.argv[0]).main())
 
 @pytest.fixture
 def dying():
-    """dying(n, script, args…): a real process group that SIGKILLs itself at its n-th write, rename, fsync, truncate or unlink. Its exit status."""
-    return lambda at, *args: subprocess.run([sys.executable, "-c", CRASH, str(SCRIPTS), *map(str, args)], capture_output=True, timeout=120, start_new_session=True,
-                                            env={**os.environ, "DIE_AT": str(at)}).returncode
+    """dying(n, script, args…): the exit status of a real process group that SIGKILLs itself at its n-th write, rename, fsync, unlink."""
+    return lambda at, *args: (
+        subprocess.run(
+            [sys.executable, "-c", CRASH, str(SCRIPTS), *map(str, args)],
+            capture_output=True,
+            timeout=120,
+            start_new_session=True,
+            env={**os.environ, "DIE_AT": str(at)},
+        ).returncode
+    )
 
 
 class Ended:
@@ -134,26 +164,47 @@ def to_parquet():
 @pytest.fixture
 def to_tars():
     """One worker, in this process, unless --num_workers says otherwise."""
-    return lambda table, base, output, *args: called("convert_parquet_to_wds", (
-        "--parquet_file", table, "--base_dir", base, "--output_dir", output, *(() if "--num_workers" in args else ("--num_workers", 1)), *args))
+    return lambda table, base, output, *args: called(
+        "convert_parquet_to_wds",
+        (
+            "--parquet_file",
+            table,
+            "--base_dir",
+            base,
+            "--output_dir",
+            output,
+            *(() if "--num_workers" in args else ("--num_workers", 1)),
+            *args,
+        ),
+    )
 
 
 @pytest.fixture
 def process():
     """A script as a real process: process("convert_json_to_parquet", args…, env={…}, cwd=…)."""
+
     def run(script, *args, env=None, **kwargs):
-        return subprocess.run([sys.executable, str(SCRIPTS / f"{script}.py"), *map(str, args)], capture_output=True, text=True, timeout=120,
-                              env={**os.environ, **(env or {})}, **kwargs)
+        return subprocess.run(
+            [sys.executable, str(SCRIPTS / f"{script}.py"), *map(str, args)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, **(env or {})},
+            **kwargs,
+        )
+
     return run
 
 
 @pytest.fixture
 def rows_of():
     """The table's rows as dictionaries."""
+
     def read(path):
         import table
 
         return [row for batch in table.read_rows(table.files(path)) for row in batch.to_pylist()]
+
     return read
 
 
@@ -170,4 +221,5 @@ def tar_members():
                     assert member.name not in members
                     members[member.name] = tar.extractfile(member).read()
         return members
+
     return read

@@ -7,11 +7,24 @@ from pathlib import Path
 
 import pytest
 
-REQUIRED = ["prompt_index", "augmentation_idx", "original_prompt", "augmented_prompt", "is_augmented", "model_name", "height", "width", "input_file"]
+REQUIRED = [
+    "prompt_index",
+    "augmentation_idx",
+    "original_prompt",
+    "augmented_prompt",
+    "is_augmented",
+    "model_name",
+    "height",
+    "width",
+    "input_file",
+]
 
 
 def rejects(table):
-    return {line.get("json") or line["image"]: line["reason"] for line in map(json.loads, Path(f"{table}.rejects.jsonl").read_text().splitlines())}
+    return {
+        line.get("json") or line["image"]: line["reason"]
+        for line in map(json.loads, Path(f"{table}.rejects.jsonl").read_text().splitlines())
+    }
 
 
 def test_a_run_s_folder(folder, to_parquet, rows_of, tmp_path):
@@ -28,7 +41,9 @@ def test_a_run_s_folder(folder, to_parquet, rows_of, tmp_path):
     assert [(r["prompt_index"], r["augmentation_idx"], r["idx"]) for r in rows] == [(998 + i // 3, i % 3, i) for i in range(15)]
     row = rows[7]
     original = json.loads((tmp_path / row["__key__"]).with_suffix(".json").read_text())
-    assert row["__key__"] == "HPDv2/000001/1000_1" and row["subdirectory"] == "HPDv2/000001" and row["caption"] == original["augmented_prompt"]
+    assert (
+        row["__key__"] == "HPDv2/000001/1000_1" and row["subdirectory"] == "HPDv2/000001" and row["caption"] == original["augmented_prompt"]
+    )
     assert row["image_path"] == str(tmp_path / "HPDv2/000001/1000_1.jpg") and os.path.exists(row["image_path"])
     assert {k: row[k] for k in original if k != "image_path"} == {k: v for k, v in original.items() if k != "image_path"}
     assert row["source"] == ["hpd", "sac"] and row["seed"] == 2**62 + 1000 and row["guidance_scale"] == 7.0 and row["extra"] is None
@@ -55,7 +70,11 @@ def test_a_moved_flat_folder_and_images_elsewhere(folder, to_parquet, rows_of, t
     record = json.loads((tmp_path / "moved" / "1_0.json").read_text())
     (tmp_path / "moved" / "1_0.json").write_text(json.dumps(record | {"image_path": str(images / "x.jpg")}))
     assert to_parquet(tmp_path / "moved", tmp_path / "t.parquet").status == 0
-    assert [r["image_path"] for r in rows_of(tmp_path / "t.parquet")] == [str(tmp_path / "moved/0_0.jpg"), str(images / "x.jpg"), str(tmp_path / "moved/2_0.jpg")]
+    assert [r["image_path"] for r in rows_of(tmp_path / "t.parquet")] == [
+        str(tmp_path / "moved/0_0.jpg"),
+        str(images / "x.jpg"),
+        str(tmp_path / "moved/2_0.jpg"),
+    ]
 
 
 @pytest.mark.parametrize("given", [["{}"], ["--output_path", "{}"], ["--output-path", "{}"], ["--output_path={}"]])
@@ -64,11 +83,22 @@ def test_output_by_position_or_option(folder, to_parquet, tmp_path, given):
     assert to_parquet(folder().fill([1]).path, *[g.format(table) for g in given]).status == 0 and table.exists()
 
 
-@pytest.mark.parametrize("args, status, says", [
-    (["{data}"], 2, "give DIR"), (["{data}", "{data}"], 2, "ending in .parquet"), (["t.parquet"], 2, "give DIR"), (["{data}/no", "t.parquet"], 1, "not a directory"),
-    (["{data}", "{data}", "t.parquet"], 1, "given twice"), (["{data}", "{data}/000000", "t.parquet"], 1, "lies in"), (["{empty}", "t.parquet"], 1, "no sample"),
-    (["{data}", "t.parquet", "--part", "3/3"], 2, "--part"), (["{data}", "t.parquet", "--update", "--rebuild"], 2, "--rebuild"),
-    (["{data}", "t.parquet", "--verifi", "size"], 2, "--verify"), (["{data}", "t.parquet", "--finish"], 2, "--part 0/N")])
+@pytest.mark.parametrize(
+    "args, status, says",
+    [
+        (["{data}"], 2, "give DIR"),
+        (["{data}", "{data}"], 2, "ending in .parquet"),
+        (["t.parquet"], 2, "give DIR"),
+        (["{data}/no", "t.parquet"], 1, "not a directory"),
+        (["{data}", "{data}", "t.parquet"], 1, "given twice"),
+        (["{data}", "{data}/000000", "t.parquet"], 1, "lies in"),
+        (["{empty}", "t.parquet"], 1, "no sample"),
+        (["{data}", "t.parquet", "--part", "3/3"], 2, "--part"),
+        (["{data}", "t.parquet", "--update", "--rebuild"], 2, "--rebuild"),
+        (["{data}", "t.parquet", "--verifi", "size"], 2, "--verify"),
+        (["{data}", "t.parquet", "--finish"], 2, "--part 0/N"),
+    ],
+)
 def test_usage_is_one_line(folder, to_parquet, tmp_path, monkeypatch, args, status, says):
     monkeypatch.chdir(tmp_path)
     folder().fill([1])
@@ -79,8 +109,14 @@ def test_usage_is_one_line(folder, to_parquet, tmp_path, monkeypatch, args, stat
 
 
 FAULTS = {
-    "broken": (b'{"prompt_index": 5, ', "not JSON"), "empty": (b"", "an empty file"), "latin-1": ('{"model_name": "é"}'.encode("latin-1"), "not JSON"),
-    "surrogate": (b'{"model_name": "\\ud800"}', "not JSON"), "list": (b"[1, 2]", "not a JSON object"), "two": (b'{"a": 1}{"b": 2}', "not JSON"), "NaN": (b'{"guidance_scale": NaN}', "not JSON")}
+    "broken": (b'{"prompt_index": 5, ', "not JSON"),
+    "empty": (b"", "an empty file"),
+    "latin-1": ('{"model_name": "é"}'.encode("latin-1"), "not JSON"),
+    "surrogate": (b'{"model_name": "\\ud800"}', "not JSON"),
+    "list": (b"[1, 2]", "not a JSON object"),
+    "two": (b'{"a": 1}{"b": 2}', "not JSON"),
+    "NaN": (b'{"guidance_scale": NaN}', "not JSON"),
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -89,13 +125,33 @@ def test_a_broken_json_is_named_and_takes_nothing_with_it(folder, to_parquet, ro
     (data.path / "000000" / "2_1.json").write_bytes(FAULTS[fault][0])
     ended = to_parquet(data.path, tmp_path / "t.parquet")
     assert ended.status == 3 and "1 rejected" in ended.out and "000000/2_1.json" in ended.err
-    assert list(rejects(tmp_path / "t.parquet")) == ["HPDv2/000000/2_1.json"] and FAULTS[fault][1] in rejects(tmp_path / "t.parquet")["HPDv2/000000/2_1.json"]
+    assert (
+        list(rejects(tmp_path / "t.parquet")) == ["HPDv2/000000/2_1.json"]
+        and FAULTS[fault][1] in rejects(tmp_path / "t.parquet")["HPDv2/000000/2_1.json"]
+    )
     assert [r["idx"] for r in rows_of(tmp_path / "t.parquet")] == list(range(7))
 
 
-@pytest.mark.parametrize("name, value", [(name, value) for name in REQUIRED for value in (None, [], {"a": 1})] + [
-    ("prompt_index", "5"), ("prompt_index", 5.0), ("prompt_index", True), ("prompt_index", -1), ("prompt_index", 2**63), ("height", 1.5), ("is_augmented", 1), ("model_name", 3),
-    ("seed", "x"), ("guidance_scale", "7"), ("source", 5), ("source", [1]), ("source", [None]), ("hostname", 4)])
+@pytest.mark.parametrize(
+    "name, value",
+    [(name, value) for name in REQUIRED for value in (None, [], {"a": 1})]
+    + [
+        ("prompt_index", "5"),
+        ("prompt_index", 5.0),
+        ("prompt_index", True),
+        ("prompt_index", -1),
+        ("prompt_index", 2**63),
+        ("height", 1.5),
+        ("is_augmented", 1),
+        ("model_name", 3),
+        ("seed", "x"),
+        ("guidance_scale", "7"),
+        ("source", 5),
+        ("source", [1]),
+        ("source", [None]),
+        ("hostname", 4),
+    ],
+)
 def test_a_wrong_value_costs_its_own_sample_only(folder, to_parquet, rows_of, tmp_path, name, value):
     data = folder()
     data.add(1), data.add(2, **{name: value}), data.add(3)
@@ -123,14 +179,18 @@ def test_unknown_keys_are_kept_as_json(folder, to_parquet, rows_of, tmp_path):
     data.add(1, aesthetic={"score": 5.5, "by": "é"}, idx=99), data.add(2)
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
     first, second = rows_of(tmp_path / "t.parquet")
-    assert json.loads(first["extra"]) == {"aesthetic": {"score": 5.5, "by": "é"}, "idx": 99} and first["idx"] == 0 and second["extra"] is None
+    assert (
+        json.loads(first["extra"]) == {"aesthetic": {"score": 5.5, "by": "é"}, "idx": 99} and first["idx"] == 0 and second["extra"] is None
+    )
 
 
 def test_written_otherwise_but_well(folder, to_parquet, rows_of, tmp_path):
     data = folder()
     for prompt, how in enumerate([dict(indent=2), dict(ensure_ascii=False), dict(separators=(",", ":"))]):
         place = data.add(prompt)
-        place.with_suffix(".json").write_text(json.dumps(json.loads(place.with_suffix(".json").read_text()), **how) + "\n", encoding="utf-8")
+        place.with_suffix(".json").write_text(
+            json.dumps(json.loads(place.with_suffix(".json").read_text()), **how) + "\n", encoding="utf-8"
+        )
     data.add(3, source="one string", augmented_prompt="}{ \n\u2028 \x00 \U0001f431" + "long " * 40000)
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
     rows = rows_of(tmp_path / "t.parquet")
@@ -151,10 +211,16 @@ def test_images_missing_orphaned_and_odd_names(folder, to_parquet, rows_of, tmp_
     ended = to_parquet(data.path, tmp_path / "t.parquet")
     assert ended.status == 3
     found = rejects(tmp_path / "t.parquet")
-    assert found.pop("flat/1_0.json") == "image is missing" and found.pop("flat/9_9.json") == "an empty file" and "directory" in found.pop("flat/8_8.json")
+    assert (
+        found.pop("flat/1_0.json") == "image is missing"
+        and found.pop("flat/9_9.json") == "an empty file"
+        and "directory" in found.pop("flat/8_8.json")
+    )
     assert found == {"flat/2_0.jpg": "image without JSON", "flat/lonely.jpg": "image without JSON"} and "2 images without JSON" in ended.out
     keys = [r["__key__"] for r in rows_of(tmp_path / "t.parquet")]
-    assert sorted(keys) == sorted(["flat/0_0", "flat/007_1", "flat/a%2Eb", "flat/cat", "flat/x%252Ey"]) and all("." not in k.rsplit("/", 1)[1] for k in keys)
+    assert sorted(keys) == sorted(["flat/0_0", "flat/007_1", "flat/a%2Eb", "flat/cat", "flat/x%252Ey"]) and all(
+        "." not in k.rsplit("/", 1)[1] for k in keys
+    )
     assert (data.path / "2_0.jpg").exists() and (data.path / "lonely.jpg").exists()
 
 
@@ -173,7 +239,12 @@ def test_same_named_directories_and_other_ways_to_name_one(folder, to_parquet, r
     assert keys == [f"{d}/HPDv2/000000/1_{a}" for d in ("two", "one") for a in (0, 1)]  # by input_file: Alpha before HPDv2
     assert all((tmp_path / f"{key}.jpg").exists() for key in keys)
     tables = []
-    for cwd, given in ((tmp_path, "one/HPDv2"), (tmp_path / "one/HPDv2", "."), (tmp_path / "one", "./HPDv2/"), (tmp_path / "two", "../one/HPDv2")):
+    for cwd, given in (
+        (tmp_path, "one/HPDv2"),
+        (tmp_path / "one/HPDv2", "."),
+        (tmp_path / "one", "./HPDv2/"),
+        (tmp_path / "two", "../one/HPDv2"),
+    ):
         monkeypatch.chdir(cwd)
         assert to_parquet(given, tmp_path / "same.parquet").status == 0
         tables.append((tmp_path / "same.parquet").read_bytes())
@@ -185,7 +256,9 @@ def test_relative(folder, to_parquet, rows_of, tmp_path):
     assert rows_of(tmp_path / "t.parquet")[0]["image_path"] == "HPDv2/000000/1_0.jpg"
 
 
-@pytest.mark.parametrize("level, found", [("exists", []), ("size", ["0_0"]), ("sha256", ["0_0", "1_0", "2_0"]), ("decode", ["0_0", "1_0", "2_0", "3_0"])])
+@pytest.mark.parametrize(
+    "level, found", [("exists", []), ("size", ["0_0"]), ("sha256", ["0_0", "1_0", "2_0"]), ("decode", ["0_0", "1_0", "2_0", "3_0"])]
+)
 def test_verify(folder, to_parquet, tmp_path, level, found):
     import hashlib
 
@@ -217,13 +290,18 @@ def test_an_unreadable_folder_is_named(folder, to_parquet, rows_of, tmp_path, mo
     import dataset_folder
 
     data, listed = folder().fill([1, 1001], 1), dataset_folder.list_folder
+
     def refuse(path):
         if path.endswith("000001"):
             raise PermissionError(13, "Permission denied")
         return listed(path)
+
     monkeypatch.setattr(dataset_folder, "list_folder", refuse)
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 3
-    assert rejects(tmp_path / "t.parquet") == {"HPDv2/000001": "folder cannot be read: Permission denied"} and len(rows_of(tmp_path / "t.parquet")) == 1
+    assert (
+        rejects(tmp_path / "t.parquet") == {"HPDv2/000001": "folder cannot be read: Permission denied"}
+        and len(rows_of(tmp_path / "t.parquet")) == 1
+    )
 
 
 def test_a_full_disk_leaves_the_old_table(folder, to_parquet, tmp_path, monkeypatch):
@@ -233,8 +311,10 @@ def test_a_full_disk_leaves_the_old_table(folder, to_parquet, tmp_path, monkeypa
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
     before = (tmp_path / "t.parquet").read_bytes()
     data.add(2)
+
     def full(self):
         raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(publish.Draft, "publish", full)
     ended = to_parquet(data.path, tmp_path / "t.parquet")
     assert ended.status == 1 and "No space left" in ended.err and ended.err.count("\n") == 1
@@ -265,7 +345,9 @@ def test_read_by_others(folder, to_parquet, process, tmp_path):
     expected = [f"a café, no. {p}, take “{a}”" for p in (0, 1, 2, 1000, 1001, 1002) for a in (0, 1)]
     assert pandas.read_parquet(path)["caption"].tolist() == expected
     assert [row[0] for row in duckdb.sql(f"select caption from '{path}' order by idx").fetchall()] == expected
-    assert duckdb.sql(f"select count(*), max(idx), sum(length(source)) from '{path}' where prompt_index >= 1000").fetchall() == [(6, 11, 12)]
+    assert duckdb.sql(f"select count(*), max(idx), sum(length(source)) from '{path}' where prompt_index >= 1000").fetchall() == [
+        (6, 11, 12)
+    ]
     found = datasets.load_dataset("parquet", data_files=path, split="train", cache_dir=str(tmp_path / "cache"))
     assert found["caption"][:] == expected and found[0]["source"] == ["hpd", "sac"]
     file = pq.ParquetFile(path)

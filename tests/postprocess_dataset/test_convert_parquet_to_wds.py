@@ -52,12 +52,17 @@ def test_every_byte_of_every_image(table, to_tars, rows_of, tar_members, tmp_pat
         assert members[f"{row['__key__']}.jpg"] == (tmp_path / f"{row['__key__']}.jpg").read_bytes()
         assert hashlib.sha256(members[f"{row['__key__']}.jpg"]).hexdigest() == metadata["image_sha256"]
         assert members[f"{row['__key__']}.txt"].decode() == original["augmented_prompt"]
-        assert {k: metadata[k] for k in original if k in metadata and k != "image_path"} == {k: v for k, v in original.items() if v is not None and k != "image_path"}
+        assert {k: metadata[k] for k in original if k in metadata and k != "image_path"} == {
+            k: v for k, v in original.items() if v is not None and k != "image_path"
+        }
     names = sorted(p.name for p in (tmp_path / "tars").iterdir())
-    assert [n for n in names if n.endswith(".tar")] == [f"output_dataset_{i:06d}.tar" for i in range(6)] and not [n for n in names if n.startswith(".")]
+    assert [n for n in names if n.endswith(".tar")] == [f"output_dataset_{i:06d}.tar" for i in range(6)] and not [
+        n for n in names if n.startswith(".")
+    ]
     index = json.loads((tmp_path / "tars/index.json").read_text())
     assert [(s["url"], s["nsamples"], s["filesize"]) for s in index["shardlist"]] == [
-        (n, min(7, 36 - 7 * i), (tmp_path / "tars" / n).stat().st_size) for i, n in enumerate(n for n in names if n.endswith(".tar"))]
+        (n, min(7, 36 - 7 * i), (tmp_path / "tars" / n).stat().st_size) for i, n in enumerate(n for n in names if n.endswith(".tar"))
+    ]
 
 
 def test_readers_that_nobody_here_wrote(table, to_tars, rows_of, tmp_path, monkeypatch):
@@ -72,11 +77,18 @@ def test_readers_that_nobody_here_wrote(table, to_tars, rows_of, tmp_path, monke
     images = [(tmp_path / f"{r['__key__']}.jpg").read_bytes() for r in rows]
     found = list(webdataset.WebDataset(urls, shardshuffle=False))
     assert [(s["__key__"], s["jpg"], s["txt"].decode(), json.loads(s["json"])["seed"]) for s in found] == [
-        (r["__key__"], image, r["caption"], r["seed"]) for r, image in zip(rows, images)]
+        (r["__key__"], image, r["caption"], r["seed"]) for r, image in zip(rows, images)
+    ]
     indexed = wids.ShardListDataset(str(tmp_path / "tars/index.json"), cache_dir=str(tmp_path / "wids"), transformations=[])
     assert len(indexed) == 36 and [indexed[i][".jpg"].read() for i in (0, 17, 35)] == [images[i] for i in (0, 17, 35)]
-    loaded = datasets.load_dataset("webdataset", data_files=urls, split="train", cache_dir=str(tmp_path / "cache")).cast_column("jpg", datasets.Image(decode=False))
-    assert loaded["__key__"][:] == [r["__key__"] for r in rows] and [s["bytes"] for s in loaded["jpg"]] == images and loaded["txt"][:] == [r["caption"] for r in rows]
+    loaded = datasets.load_dataset("webdataset", data_files=urls, split="train", cache_dir=str(tmp_path / "cache")).cast_column(
+        "jpg", datasets.Image(decode=False)
+    )
+    assert (
+        loaded["__key__"][:] == [r["__key__"] for r in rows]
+        and [s["bytes"] for s in loaded["jpg"]] == images
+        and loaded["txt"][:] == [r["caption"] for r in rows]
+    )
     assert [m.get("llm_model_name") for m in loaded["json"]] == [r["llm_model_name"] for r in rows]
     listed = subprocess.run(["tar", "tf", urls[0]], capture_output=True, text=True, check=True).stdout.splitlines()
     assert listed == [f"{r['__key__']}{suffix}" for r in rows[:7] for suffix in (".jpg", ".txt", ".json")]
@@ -85,22 +97,38 @@ def test_readers_that_nobody_here_wrote(table, to_tars, rows_of, tmp_path, monke
 
 
 def test_null_in_the_first_samples_only(folder, to_parquet, to_tars, tmp_path):
-    """`datasets` guesses the columns from five samples and fails when a null turns into text later; so a field without a value is left out."""
+    """`datasets` guesses columns from five samples and fails when a null turns into text later; so a field without a value is left out."""
     import datasets
 
     data = folder().fill(range(6), 1)
     data.add(6, llm_model_name="gemma2", gpu_name="H100")
-    assert to_parquet(data.path, tmp_path / "t.parquet").status == 0 and to_tars(tmp_path / "t.parquet", tmp_path, tmp_path / "tars").status == 0
-    loaded = datasets.load_dataset("webdataset", data_dir=str(tmp_path / "tars"), data_files="*.tar", split="train", cache_dir=str(tmp_path / "cache"))
+    assert (
+        to_parquet(data.path, tmp_path / "t.parquet").status == 0
+        and to_tars(tmp_path / "t.parquet", tmp_path, tmp_path / "tars").status == 0
+    )
+    loaded = datasets.load_dataset(
+        "webdataset", data_dir=str(tmp_path / "tars"), data_files="*.tar", split="train", cache_dir=str(tmp_path / "cache")
+    )
     assert [m["prompt_index"] for m in loaded["json"]] == list(range(7)) and loaded[6]["json"]["gpu_name"] == "H100"
 
 
 def test_same_table_same_bytes(table, to_tars, process, tmp_path, monkeypatch):
     data, path = table
     for name, workers in (("one", 1), ("three", 3)):
-        ended = process("convert_parquet_to_wds", "--parquet_file", path, "--base_dir", data.path, "--output_dir", tmp_path / name, f"--num_workers={workers}")
+        ended = process(
+            "convert_parquet_to_wds",
+            "--parquet_file",
+            path,
+            "--base_dir",
+            data.path,
+            "--output_dir",
+            tmp_path / name,
+            f"--num_workers={workers}",
+        )
         assert ended.returncode == 0, ended.stderr
-    assert tree(tmp_path / "one") == tree(tmp_path / "three") and len(tree(tmp_path / "one")) == 4  # tar, stats, plan, index: more workers than shards makes no empty one
+    assert (
+        tree(tmp_path / "one") == tree(tmp_path / "three") and len(tree(tmp_path / "one")) == 4
+    )  # tar, stats, plan, index: more workers than shards makes no empty one
 
 
 def test_workers_share_the_shards(folder, to_parquet, process, tmp_path):
@@ -112,8 +140,19 @@ def test_workers_share_the_shards(folder, to_parquet, process, tmp_path):
         place.with_suffix(".json").write_text(json.dumps(record | {"image_sha256": hashlib.sha256(image).hexdigest()}))
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
     for name, workers in (("one", 1), ("two", 2)):
-        ended = process("convert_parquet_to_wds", "--parquet_file", tmp_path / "t.parquet", "--base_dir", data.path, "--output_dir", tmp_path / name,
-                        "--num_workers", workers, "--shard_size_mb", 1)
+        ended = process(
+            "convert_parquet_to_wds",
+            "--parquet_file",
+            tmp_path / "t.parquet",
+            "--base_dir",
+            data.path,
+            "--output_dir",
+            tmp_path / name,
+            "--num_workers",
+            workers,
+            "--shard_size_mb",
+            1,
+        )
         assert ended.returncode == 0 and "2 shards (2 written now), 4 images" in ended.stdout
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
     assert all(p.stat().st_size <= 10**6 for p in (tmp_path / "two").glob("*.tar"))
@@ -129,7 +168,12 @@ def test_where_images_lie(folder, to_parquet, to_tars, tar_members, tmp_path):
         assert to_tars(tmp_path / f"{kind}.parquet", tmp_path / "new", tmp_path / kind).status == 0
         assert len(tar_members(tmp_path / kind)) == 6
         ended = to_tars(tmp_path / f"{kind}.parquet", tmp_path / "nowhere", tmp_path / "none")
-        assert ended.status == 1 and "is --base_dir right?" in ended.err and ended.err.count("\n") == 1 and not list((tmp_path / "none").glob("*.tar"))
+        assert (
+            ended.status == 1
+            and "is --base_dir right?" in ended.err
+            and ended.err.count("\n") == 1
+            and not list((tmp_path / "none").glob("*.tar"))
+        )
 
 
 def test_missing_truncated_and_changed_images(table, to_tars, tar_members, tmp_path):
@@ -140,7 +184,11 @@ def test_missing_truncated_and_changed_images(table, to_tars, tar_members, tmp_p
     data.place(1006, 2).with_suffix(".jpg").write_bytes(data.image(1006, 2, "drawn again"))
     ended = to_tars(path, data.path, tmp_path / "tars")
     assert ended.status == 3 and "33 images" in ended.out and "3 left out" in ended.out
-    assert "left out HPDv2/000000/995_0: image is missing" in ended.err and "1000_1: image is not the one its JSON tells of" in ended.err and "1006_2" in ended.err
+    assert (
+        "left out HPDv2/000000/995_0: image is missing" in ended.err
+        and "1000_1: image is not the one its JSON tells of" in ended.err
+        and "1006_2" in ended.err
+    )
     members = tar_members(tmp_path / "tars")
     assert len(members) == 99 and not [n for n in members if "995_0." in n or "1000_1." in n or "1006_2." in n]
     first = tree(tmp_path / "tars")
@@ -180,13 +228,23 @@ def test_tables_of_other_hands(table, to_tars, tar_members, tmp_path):
     data, path = table
     frame = pandas.read_parquet(path)
     frame = frame[frame.augmentation_idx == 0].drop(columns=["seed", "extra"]).reset_index(drop=True)
-    frame["score"], frame["day"], frame["kind"] = [math.nan, *range(1, len(frame))], pandas.Timestamp("2026-02-03T04:05:06"), pandas.Categorical(["a"] * len(frame))
+    frame["score"], frame["day"], frame["kind"] = (
+        [math.nan, *range(1, len(frame))],
+        pandas.Timestamp("2026-02-03T04:05:06"),
+        pandas.Categorical(["a"] * len(frame)),
+    )
     frame["nested"], frame["__key__"] = [{"x": [1, 2]}] * len(frame), [f"v1.0/p.{i}" for i in range(len(frame))]
     frame.to_parquet(tmp_path / "other.parquet")
     assert to_tars(tmp_path / "other.parquet", tmp_path, tmp_path / "tars").status == 0
     members = tar_members(tmp_path / "tars")
     first, second = (json.loads(members[f"v1.0/p%2E{i}.json"], parse_constant=pytest.fail) for i in (0, 1))
-    assert "score" not in first and second["score"] == 1 and second["day"].startswith("2026-02-03T04:05:06") and second["kind"] == "a" and second["nested"] == {"x": [1, 2]}
+    assert (
+        "score" not in first
+        and second["score"] == 1
+        and second["day"].startswith("2026-02-03T04:05:06")
+        and second["kind"] == "a"
+        and second["nested"] == {"x": [1, 2]}
+    )
     frame[["image_path", "caption"]].to_parquet(tmp_path / "bare.parquet")
     assert to_tars(tmp_path / "bare.parquet", tmp_path, tmp_path / "bare").status == 0 and "000000003.jpg" in tar_members(tmp_path / "bare")
     frame.loc[3, "__key__"] = frame.loc[5, "__key__"]
@@ -210,8 +268,12 @@ def test_foreign_shards_and_other_options_are_refused(table, to_tars, to_parquet
     before = tree(tmp_path / "tars")
     other = folder("other").fill([1, 2], 20)
     assert to_parquet(other.path, tmp_path / "other.parquet").status == 0
-    for args, says in (((tmp_path / "other.parquet", other.path), "another table"), ((path, data.path, "--shard_size_mb", 7), "--shard_size_mb 500"),
-                       ((path, data.path, "--shuffle_seed", 1), "--shuffle_seed None"), ((path, data.path, "--split", "a=0.5,b=0.5"), "--split None")):
+    for args, says in (
+        ((tmp_path / "other.parquet", other.path), "another table"),
+        ((path, data.path, "--shard_size_mb", 7), "--shard_size_mb 500"),
+        ((path, data.path, "--shuffle_seed", 1), "--shuffle_seed None"),
+        ((path, data.path, "--split", "a=0.5,b=0.5"), "--split None"),
+    ):
         ended = to_tars(args[0], args[1], tmp_path / "tars", *args[2:])
         assert ended.status == 1 and says in ended.err and ended.err.count("\n") == 1 and tree(tmp_path / "tars") == before
     data.place(995, 0).with_suffix(".json").unlink()
@@ -219,9 +281,19 @@ def test_foreign_shards_and_other_options_are_refused(table, to_tars, to_parquet
     assert "another table" in to_tars(path, data.path, tmp_path / "tars").err and tree(tmp_path / "tars") == before
 
 
-@pytest.mark.parametrize("args, says", [
-    (["--split", "a=0.5"], "shares that make 1"), (["--split", "a=0.5,a=0.5"], "shares"), (["--split", "nonsense"], "shares"), (["--num_workers", "0"], "--num_workers"),
-    (["--shard_size_mb", "-1"], "--shard_size_mb"), (["--part", "4/4"], "--part"), (["--finish"], "--part 0/N"), (["--shufle_seed", "1"], "--shuffle_seed")])
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        (["--split", "a=0.5"], "shares that make 1"),
+        (["--split", "a=0.5,a=0.5"], "shares"),
+        (["--split", "nonsense"], "shares"),
+        (["--num_workers", "0"], "--num_workers"),
+        (["--shard_size_mb", "-1"], "--shard_size_mb"),
+        (["--part", "4/4"], "--part"),
+        (["--finish"], "--part 0/N"),
+        (["--shufle_seed", "1"], "--shuffle_seed"),
+    ],
+)
 def test_usage_is_one_line(to_tars, tmp_path, args, says):
     ended = to_tars(tmp_path / "t.parquet", tmp_path, tmp_path / "tars", *args)
     assert ended.status == 2 and says in ended.err and ended.err.count("\n") == 1 and not (tmp_path / "tars").exists()
@@ -235,7 +307,9 @@ def test_no_table(to_tars, tmp_path):
     assert ended.status == 1 and ended.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("options", [[], ["--shuffle_seed", 3], ["--split", "train=0.7,val=0.3"], ["--split", "train=0.7,val=0.3", "--shuffle_seed", 3]])
+@pytest.mark.parametrize(
+    "options", [[], ["--shuffle_seed", 3], ["--split", "train=0.7,val=0.3"], ["--split", "train=0.7,val=0.3", "--shuffle_seed", 3]]
+)
 def test_after_an_update_only_what_is_new(table, to_parquet, to_tars, tar_members, rows_of, tmp_path, monkeypatch, options):
     small_shards(monkeypatch, 5)
     data, path = table
@@ -269,8 +343,12 @@ def test_split_and_shuffle(table, to_tars, tar_members, rows_of, tmp_path, monke
     monkeypatch.setattr(row_order, "PILE", 5)
     data, path = table
     rows = rows_of(path)
-    assert to_tars(path, data.path, tmp_path / "tars", "--shard_size_mb", 1, "--split", "train=0.6,val=0.4", "--shuffle_seed", 1).status == 0
-    sides = {name: [n[:-4] for n in tar_members(tmp_path / "tars", f"output_dataset_{name}") if n.endswith(".txt")] for name in ("train", "val")}
+    assert (
+        to_tars(path, data.path, tmp_path / "tars", "--shard_size_mb", 1, "--split", "train=0.6,val=0.4", "--shuffle_seed", 1).status == 0
+    )
+    sides = {
+        name: [n[:-4] for n in tar_members(tmp_path / "tars", f"output_dataset_{name}") if n.endswith(".txt")] for name in ("train", "val")
+    }
     assert sorted(sides["train"] + sides["val"]) == sorted(r["__key__"] for r in rows) and sides["train"] and sides["val"]
     prompts = {name: {key.rsplit("/", 1)[1].split("_")[0] for key in keys} for name, keys in sides.items()}
     assert not prompts["train"] & prompts["val"]
@@ -293,7 +371,11 @@ def test_pieces_equal_the_whole(table, to_tars, tmp_path, monkeypatch):
     for i in (2, 0):
         assert to_tars(path, data.path, tmp_path / "parts", *options, "--part", f"{i}/3").status == 0
     ended = to_tars(path, data.path, tmp_path / "parts", *options, "--part", "0/3", "--finish")
-    assert ended.status == 1 and "3 of 8 shards are missing (output_dataset_000001.tar, " in ended.err and not (tmp_path / "parts/index.json").exists()
+    assert (
+        ended.status == 1
+        and "3 of 8 shards are missing (output_dataset_000001.tar, " in ended.err
+        and not (tmp_path / "parts/index.json").exists()
+    )
     assert to_tars(path, data.path, tmp_path / "parts", *options, "--part", "1/3").status == 0
     assert to_tars(path, data.path, tmp_path / "parts", *options, "--part", "0/3", "--finish").status == 0
     assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
@@ -306,7 +388,19 @@ def test_die_anywhere(folder, to_parquet, to_tars, dying, tmp_path):
     assert to_tars(tmp_path / "t.parquet", data.path, tmp_path / "whole", *args).status == 0
     whole, died = tree(tmp_path / "whole"), 0
     for n in range(500):
-        status = dying(n, "convert_parquet_to_wds", "--parquet_file", tmp_path / "t.parquet", "--base_dir", data.path, "--output_dir", tmp_path / "tars", *args, "--num_workers", 1)
+        status = dying(
+            n,
+            "convert_parquet_to_wds",
+            "--parquet_file",
+            tmp_path / "t.parquet",
+            "--base_dir",
+            data.path,
+            "--output_dir",
+            tmp_path / "tars",
+            *args,
+            "--num_workers",
+            1,
+        )
         for tar in (tmp_path / "tars").glob("*.tar"):
             assert tar.read_bytes() == whole[tar.name]  # under its name only when whole
         if status == 0:
@@ -326,7 +420,18 @@ def test_sigkill_of_a_real_run_with_workers(folder, to_parquet, process, to_tars
         place.with_suffix(".json").write_text(json.dumps(record | {"image_sha256": hashlib.sha256(image).hexdigest()}))
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
     script = Path(__file__).resolve().parents[2] / "postprocess_dataset/convert_parquet_to_wds.py"
-    args = ["--parquet_file", tmp_path / "t.parquet", "--base_dir", data.path, "--output_dir", tmp_path / "tars", "--num_workers", 2, "--shard_size_mb", 1]
+    args = [
+        "--parquet_file",
+        tmp_path / "t.parquet",
+        "--base_dir",
+        data.path,
+        "--output_dir",
+        tmp_path / "tars",
+        "--num_workers",
+        2,
+        "--shard_size_mb",
+        1,
+    ]
     for _ in range(2):
         run = subprocess.Popen([sys.executable, script, *map(str, args)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until = time.monotonic() + 30
@@ -337,14 +442,19 @@ def test_sigkill_of_a_real_run_with_workers(folder, to_parquet, process, to_tars
         run.send_signal(signal.SIGKILL)  # of the parent alone: its workers must not go on as orphans
         run.wait()
         until = time.monotonic() + 30
-        while any(os.path.exists(f"/proc/{pid}") and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" for pid in workers) and time.monotonic() < until:
+        while (
+            any(os.path.exists(f"/proc/{pid}") and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" for pid in workers)
+            and time.monotonic() < until
+        ):
             time.sleep(0.01)
         assert not any(os.path.exists(f"/proc/{pid}") and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" for pid in workers)
         for path in (tmp_path / "tars").glob("*.tar"):
             with tarfile.open(path) as tar:
                 assert len(tar.getnames()) % 3 == 0
     assert process("convert_parquet_to_wds", *args).returncode == 0
-    assert to_tars(tmp_path / "t.parquet", data.path, tmp_path / "whole", "--shard_size_mb", 1).status == 0 and tree(tmp_path / "tars") == tree(tmp_path / "whole")
+    assert to_tars(tmp_path / "t.parquet", data.path, tmp_path / "whole", "--shard_size_mb", 1).status == 0 and tree(
+        tmp_path / "tars"
+    ) == tree(tmp_path / "whole")
 
 
 def test_a_table_replaced_meanwhile(table, to_tars, tmp_path, monkeypatch):
@@ -353,18 +463,24 @@ def test_a_table_replaced_meanwhile(table, to_tars, tmp_path, monkeypatch):
 
     data, path = table
     write = shards.write_shard
+
     def replaced(*args):
         stats = write(*args)
         monkeypatch.setattr(table_module, "identity", lambda path: "another")
         return stats
+
     monkeypatch.setattr(shards, "write_shard", replaced)
     ended = to_tars(path, data.path, tmp_path / "tars")
     assert ended.status == 1 and "was replaced while" in ended.err and not list((tmp_path / "tars").glob("*_stats.json"))
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.one_of(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=300), st.text("abc/", min_size=1, max_size=300)),
-       st.one_of(st.integers(0, 2**20), st.integers(8**11 - 2, 8**11 + 2)))
+@given(
+    st.one_of(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=300), st.text("abc/", min_size=1, max_size=300)
+    ),
+    st.one_of(st.integers(0, 2**20), st.integers(8**11 - 2, 8**11 + 2)),
+)
 def test_headers_are_the_standard_library_s(name, size):
     import shards
 
@@ -408,5 +524,5 @@ def test_rows_in_tar_order_are_the_rows(tmp_path, count, new, pile, seed):
     assert sorted(r["idx"] for rows in orders[1].values() for r in rows) == list(range(count + new))
     side_of = {}
     for name, rows in orders[1].items():
-        assert orders[0][name] == rows[:len(orders[0][name])]  # after an update what was there stays first
+        assert orders[0][name] == rows[: len(orders[0][name])]  # after an update what was there stays first
         assert all(side_of.setdefault(r["caption"], name) == name for r in rows)

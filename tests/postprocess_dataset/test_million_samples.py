@@ -22,8 +22,22 @@ def test_a_million_samples(tmp_path):
     benchmark.make_samples(folder, 0, count, benchmark.pictures(1000), ours=True)
     cost = benchmark.Cost([benchmark.sys.executable, benchmark.SCRIPTS / "convert_json_to_parquet.py", folder, table])
     assert f"{count:,} rows; 0 rejected, 0 images without JSON" in cost.said and cost.peak < 350
-    cost = benchmark.Cost([benchmark.sys.executable, benchmark.SCRIPTS / "convert_parquet_to_wds.py", "--parquet_file", table, "--base_dir", tmp_path,
-                           "--output_dir", tmp_path / "tars", "--num_workers", 2, "--shard_size_mb", 100])
+    cost = benchmark.Cost(
+        [
+            benchmark.sys.executable,
+            benchmark.SCRIPTS / "convert_parquet_to_wds.py",
+            "--parquet_file",
+            table,
+            "--base_dir",
+            tmp_path,
+            "--output_dir",
+            tmp_path / "tars",
+            "--num_workers",
+            2,
+            "--shard_size_mb",
+            100,
+        ]
+    )
     assert f"{count:,} images" in cost.said and "0 left out" in cost.said and cost.peak < 200
     import table as table_module
 
@@ -37,7 +51,10 @@ def test_a_million_samples(tmp_path):
                 record = json.load(tar.extractfile(metadata))
                 assert [image.name, text.name, metadata.name] == [f"{row['__key__']}{suffix}" for suffix in (".jpg", ".txt", ".json")]
                 assert row["idx"] == samples and divmod(samples, 20) == (record["prompt_index"], record["augmentation_idx"])
-                assert hashlib.sha256(tar.extractfile(image).read()).hexdigest() == record["image_sha256"] and tar.extractfile(text).read().decode() == row["caption"]
+                assert (
+                    hashlib.sha256(tar.extractfile(image).read()).hexdigest() == record["image_sha256"]
+                    and tar.extractfile(text).read().decode() == row["caption"]
+                )
                 samples += 1
             tar.members = []  # tarfile keeps them all otherwise
     assert samples == count and next(rows, None) is None

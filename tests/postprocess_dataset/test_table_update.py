@@ -9,7 +9,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -44,7 +43,9 @@ def test_new_samples_are_appended(folder, to_parquet, rows_of, tmp_path):
     ended = to_parquet(data.path, table)
     assert ended.status == 1 and "has grown by --update 1 times" in ended.err and rows_of(table) == rows
     assert to_parquet(data.path, table, "--rebuild").status == 0
-    assert [r["__key__"] for r in rows_of(table)] == sorted((r["__key__"] for r in rows), key=lambda k: [int(n) for n in k.rsplit("/", 1)[1].split("_")])
+    assert [r["__key__"] for r in rows_of(table)] == sorted(
+        (r["__key__"] for r in rows), key=lambda k: [int(n) for n in k.rsplit("/", 1)[1].split("_")]
+    )
     fresh = tmp_path / "fresh.parquet"
     assert to_parquet(data.path, fresh).status == 0 and fresh.read_bytes() == table.read_bytes()
 
@@ -80,7 +81,11 @@ def test_what_is_gone_and_what_is_mended(folder, to_parquet, rows_of, tmp_path):
     import shutil
 
     shutil.rmtree(data.path / "000002")
-    assert to_parquet(data.path, table, "--update").status == 0 and gone(table) == ["HPDv2/000000/1_1", "HPDv2/000002/2001_0", "HPDv2/000002/2001_1"]
+    assert to_parquet(data.path, table, "--update").status == 0 and gone(table) == [
+        "HPDv2/000000/1_1",
+        "HPDv2/000002/2001_0",
+        "HPDv2/000002/2001_1",
+    ]
     assert to_parquet(data.path, table, "--rebuild").status == 0 and len(rows_of(table)) == 2 and not gone(table)
     assert not Path(f"{table}.gone.jsonl").exists()
 
@@ -113,7 +118,14 @@ def test_update_of_tables_that_cannot_be(folder, to_parquet, tmp_path):
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(st.lists(st.tuples(st.sampled_from(["add", "remove image", "remove json", "break", "mend", "settle", "update", "lose state"]), st.integers(0, 11)), max_size=25))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["add", "remove image", "remove json", "break", "mend", "settle", "update", "lose state"]), st.integers(0, 11)
+        ),
+        max_size=25,
+    )
+)
 def test_any_history_against_a_model(folder, to_parquet, rows_of, tmp_path, history):
     """Rows only ever grow at the end; whatever is whole is a row, whatever is not is gone, rejected, or nothing."""
     with tempfile.TemporaryDirectory(dir=tmp_path) as where:
@@ -144,16 +156,21 @@ def test_any_history_against_a_model(folder, to_parquet, rows_of, tmp_path, hist
                 rejected = {path for path in records if int(path.name.split("_")[0]) not in known | whole}
                 ended = to_parquet(data.path, table, "--update")
                 found = rows_of(table)
-                assert found[:len(rows)] == rows and [r["idx"] for r in found] == list(range(len(found)))
-                assert [r["prompt_index"] for r in found[len(rows):]] == sorted(whole - known)
+                assert found[: len(rows)] == rows and [r["idx"] for r in found] == list(range(len(found)))
+                assert [r["prompt_index"] for r in found[len(rows) :]] == sorted(whole - known)
                 assert ended.status == (3 if rejected else 0), ended.err
                 rows = found
                 assert sorted(gone(table)) == sorted(r["__key__"] for r in rows if r["prompt_index"] not in whole)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.lists(st.tuples(st.sampled_from("abé"), st.integers(0, 9), st.integers(0, 3), st.integers(0, 10**6)), min_size=1, max_size=12), max_size=20),
-       st.integers(1, 4))
+@given(
+    st.lists(
+        st.lists(st.tuples(st.sampled_from("abé"), st.integers(0, 9), st.integers(0, 3), st.integers(0, 10**6)), min_size=1, max_size=12),
+        max_size=20,
+    ),
+    st.integers(1, 4),
+)
 def test_any_pieces_come_out_sorted(tmp_path, pieces, max_runs):
     import pyarrow as pa
     import table
@@ -167,8 +184,20 @@ def test_any_pieces_come_out_sorted(tmp_path, pieces, max_runs):
             for piece in pieces:
                 columns = dict(zip(table.ORDER, map(list, zip(*[(f, p, a, f"k/{k}") for f, p, a, k in piece]))))
                 kinds = table.row_schema()
-                some = {n: columns.get(n) or [None if kinds.field(n).nullable else 0 if pa.types.is_integer(kinds.field(n).type) else False
-                                              if pa.types.is_boolean(kinds.field(n).type) else ""] * len(piece) for n in names}
+                some = {
+                    n: columns.get(n)
+                    or [
+                        None
+                        if kinds.field(n).nullable
+                        else 0
+                        if pa.types.is_integer(kinds.field(n).type)
+                        else False
+                        if pa.types.is_boolean(kinds.field(n).type)
+                        else ""
+                    ]
+                    * len(piece)
+                    for n in names
+                }
                 rows.add(table.in_order(pa.table({n: pa.array(some[n], kinds.field(n).type) for n in names})))
             rows.publish([])
     finally:
@@ -177,7 +206,7 @@ def test_any_pieces_come_out_sorted(tmp_path, pieces, max_runs):
     assert [tuple(r[n] for n in table.ORDER) for r in found] == sorted((f, p, a, f"k/{k}") for piece in pieces for f, p, a, k in piece)
     assert [r["idx"] for r in found] == list(range(len(found)))
     for start, stop in ((0, 3), (4, 9), (len(found) - 1, len(found) + 5)):
-        assert [r for batch in table.read_rows([path], start, stop) for r in batch.to_pylist()] == found[max(0, start):stop]
+        assert [r for batch in table.read_rows([path], start, stop) for r in batch.to_pylist()] == found[max(0, start) : stop]
 
 
 def crashes(run, *args, after=lambda: None):
@@ -197,6 +226,7 @@ def test_die_anywhere_in_a_first_conversion(folder, to_parquet, dying, tmp_path)
 
     def after():
         assert not table.exists() or table.read_bytes() == whole  # never a part of it
+
     crashes(dying, "convert_json_to_parquet", data.path, table, after=after)
     assert table.read_bytes() == whole
 
@@ -231,10 +261,14 @@ def test_die_anywhere_in_an_update(folder, to_parquet, dying, rows_of, tmp_path)
 
 
 def test_while_a_run_goes_on(folder, process, to_parquet, rows_of, tmp_path):
-    """A real writer publishes images, then their JSON; tables made meanwhile hold whole samples only, and reject none that is whole a moment later."""
+    """A real writer publishes images, then their JSON; tables made meanwhile hold whole samples, and reject none that soon is."""
     data = folder()
     data.add(0)
-    writer = subprocess.Popen([sys.executable, "-c", """
+    writer = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            """
 import itertools, os, sys, time
 folder, image, record = sys.argv[1], open(sys.argv[1] + "/0_0.jpg", "rb").read(), open(sys.argv[1] + "/0_0.json").read()
 for n in itertools.count(1):
@@ -245,14 +279,17 @@ for n in itertools.count(1):
         os.link(draft, f"{folder}/{n}_0{suffix}")
         os.unlink(draft)
     time.sleep(0.0005)
-"""[1:], str(data.path / "000000")])
+"""[1:],
+            str(data.path / "000000"),
+        ]
+    )
     try:
         table, rows = tmp_path / "t.parquet", []
         for _ in range(8):
             ended = to_parquet(data.path, table, "--update")
             assert ended.status == 0, ended.err
             found = rows_of(table)
-            assert found[:len(rows)] == rows and len(found) > len(rows)
+            assert found[: len(rows)] == rows and len(found) > len(rows)
             rows = found
             time.sleep(0.05)
     finally:
@@ -263,7 +300,10 @@ for n in itertools.count(1):
 
 
 def test_pieces_equal_the_whole(folder, to_parquet, rows_of, tmp_path):
-    ours, flat = folder("ours").fill([1, 999, 1000, 2500, 7001], 2), folder("flat", published=True, input_file="Alpha.json").fill([2, 1500, 3000], 2)
+    ours, flat = (
+        folder("ours").fill([1, 999, 1000, 2500, 7001], 2),
+        folder("flat", published=True, input_file="Alpha.json").fill([2, 1500, 3000], 2),
+    )
     for name in ("cat", "dog"):
         for suffix in (".jpg", ".json"):
             (flat.path / f"{name}{suffix}").write_bytes((flat.path / f"2_0{suffix}").read_bytes())
@@ -279,13 +319,17 @@ def test_pieces_equal_the_whole(folder, to_parquet, rows_of, tmp_path):
     to_parquet(*folders, table, "--part", "1/4")
     ended = to_parquet(*folders, table, "--part", "0/4", "--finish")
     assert ended.status == 3 and rows_of(table) == rows_of(whole) and len(list(table.glob("*.parquet"))) == 4
-    assert sorted(Path(f"{table}.rejects.jsonl").read_text().splitlines()) == sorted(Path(f"{whole}.rejects.jsonl").read_text().splitlines())
+    assert sorted(Path(f"{table}.rejects.jsonl").read_text().splitlines()) == sorted(
+        Path(f"{whole}.rejects.jsonl").read_text().splitlines()
+    )
     assert not Path(f"{table}.parts").exists()
     import datasets
     import pandas
 
     assert pandas.read_parquet(table)["idx"].tolist() == list(range(len(rows_of(whole))))
-    assert len(datasets.load_dataset("parquet", data_dir=str(table), split="train", cache_dir=str(tmp_path / "cache"))) == len(rows_of(whole))
+    assert len(datasets.load_dataset("parquet", data_dir=str(table), split="train", cache_dir=str(tmp_path / "cache"))) == len(
+        rows_of(whole)
+    )
     (ours.path / "000002" / "2500_1.json").unlink()
     old = rows_of(table)
     ours.add(1, 5)
