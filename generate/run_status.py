@@ -1,7 +1,7 @@
 """How a run is doing, on the terminal: what the job server says, the errors with the log to read, and what a run will take.
 
-    python generate/generate_images.py HPDv2.json --status
-    python generate/image_server.py --status
+python generate/generate_images.py HPDv2.json --status
+python generate/image_server.py --status
 """
 
 import getpass
@@ -17,7 +17,9 @@ from pathlib import Path
 
 from job_client import Connection, ServerAway
 
-Answer = namedtuple("Answer", "document why url")  # the server's status document, or None and why there is none; the page's address with its token
+Answer = namedtuple(
+    "Answer", "document why url"
+)  # the server's status document, or None and why there is none; the page's address with its token
 
 
 def fetch(output_root):
@@ -51,7 +53,10 @@ def show(output_root, dataset=None):
 def render(document, dataset=None, output_root="."):
     """The status document of the server (GET /status) as text for a terminal."""
     server, weather = document["server"], document["weather"]
-    lines = [f"server     {server['hostname']}:{server['port']}, up {duration(server['uptime_s'])}, epoch {server['epoch']}; {weather['headline']}"]
+    lines = [
+        f"server     {server['hostname']}:{server['port']}, up {duration(server['uptime_s'])}, epoch {server['epoch']}; "
+        f"{weather['headline']}"
+    ]
     lines += [f"           {what}" for what in weather["what_to_do"]]
     chosen = [d for d in document["datasets"] if dataset in (None, d["name"])]
     if dataset and not chosen:
@@ -60,28 +65,44 @@ def render(document, dataset=None, output_root="."):
         share = 100 * d["done"] / d["total"] if d["total"] else 100
         rate = f", {d['images_per_hour']:,.0f} an hour" if d["images_per_hour"] else ""
         left = f", {duration(d['eta_s'])} left" if d["eta_s"] else ""
-        lines.append(f"{d['name']:10s} {d['done']:,} of {d['total']:,} prompts done ({share:.1f} %), {d['images']:,} of {d['images_expected']:,} images{rate}{left}")
+        lines.append(
+            f"{d['name']:10s} {d['done']:,} of {d['total']:,} prompts done ({share:.1f} %), "
+            f"{d['images']:,} of {d['images_expected']:,} images{rate}{left}"
+        )
         equals = "=" if d["sum_ok"] else "IS NOT"
-        lines.append(f"           {d['waiting']:,} waiting + {d['leased']:,} leased + {d['done']:,} done + {d['set_aside']:,} set aside {equals} {d['total']:,}")
+        lines.append(
+            f"           {d['waiting']:,} waiting + {d['leased']:,} leased + {d['done']:,} done + "
+            f"{d['set_aside']:,} set aside {equals} {d['total']:,}"
+        )
         if d["short"]:
             lines.append(f"           {d['short']:,} prompts were done short of {d['short_images']:,} images (the LLMs gave fewer texts)")
         if any(d["given_back"].values()):
             lines.append("           given back: " + ", ".join(f"{n:,} {reason}" for reason, n in d["given_back"].items() if n))
     workers = document["workers"]
     states = ", ".join(f"{n} {state}" for state, n in workers["by_state"].items())
-    lines.append(f"workers    {workers['total']}" + (f": {states}" if states else "") + (f"; {workers['slow']} slow" if workers["slow"] else ""))
+    lines.append(
+        f"workers    {workers['total']}" + (f": {states}" if states else "") + (f"; {workers['slow']} slow" if workers["slow"] else "")
+    )
     for q in document["quarantined"]:
         probe = f"next probe in {duration(q['probe_in_s'])}" if q["probe_in_s"] else "being probed"
-        lines.append(f"           quarantined: {q['host']} ({q['gpu']}), {q['failures']} failures in a row, {probe}; release: {q['command']}")
+        lines.append(
+            f"           quarantined: {q['host']} ({q['gpu']}), {q['failures']} failures in a row, {probe}; release: {q['command']}"
+        )
     if document["set_aside"]["total"]:
         lines.append(f"set aside  {document['set_aside']['total']:,} prompts; try them again: {document['set_aside']['command']}")
     for error in document["errors"]:
         log = f"; read {Path(output_root, error['log'])}" if error["log"] else ""
-        lines.append(f"error      {error['reason']}, {error['count']:,} times, last {error['time']} on {error['host']}: {one_line(error['last_error'])}{log}")
+        lines.append(
+            f"error      {error['reason']}, {error['count']:,} times, last {error['time']} on {error['host']}: "
+            f"{one_line(error['last_error'])}{log}"
+        )
     llm = document["llm"]
     if llm and llm["calls"]:
         of = f" of {llm['budget_usd']:.2f}" if llm["budget_usd"] is not None else ""
-        lines.append(f"LLMs       {llm['calls']:,} calls, {llm['failures']:,} failed; {llm['prompt_tokens'] + llm['completion_tokens']:,} tokens; USD {llm['usd']:.2f}{of}")
+        lines.append(
+            f"LLMs       {llm['calls']:,} calls, {llm['failures']:,} failed; "
+            f"{llm['prompt_tokens'] + llm['completion_tokens']:,} tokens; USD {llm['usd']:.2f}{of}"
+        )
         lines += [f"           {b['name']} {b['state']}: {one_line(b['because'])}" for b in llm["backends"] if b["state"] != "healthy"]
     lines.append(f"tunnel     {server['ssh']}")
     return "\n".join(lines)
@@ -110,8 +131,14 @@ def estimate(args, definition, items, output_root, document=None):
         left = " and ".join([amount(bytes_left)] * (bytes_left is not None) + [f"{files_left:,} files"] * (files_left is not None))
         lines.append(f"           {'TOO LITTLE: ' if short else ''}{name} leaves {left}")
     rate, where = measured_rate(definition, output_root, document, stored)
-    hours = f"{images / rate:,.0f} GPU hours at {rate:,.0f} images an hour ({where})" if rate else "GPU hours unknown, as no images an hour were measured yet: --preview 8 does"
-    lines.append(f"           {hours}" + (f", {duration(3600 * images / rate / args.num_workers)} with {args.num_workers} workers" if rate else ""))
+    hours = (
+        f"{images / rate:,.0f} GPU hours at {rate:,.0f} images an hour ({where})"
+        if rate
+        else "GPU hours unknown, as no images an hour were measured yet: --preview 8 does"
+    )
+    lines.append(
+        f"           {hours}" + (f", {duration(3600 * images / rate / args.num_workers)} with {args.num_workers} workers" if rate else "")
+    )
     return lines + llm_estimate(args, definition, items, document)
 
 
@@ -125,7 +152,10 @@ def llm_estimate(args, definition, items, document):
         asks, answers, basis = calls * llm["prompt_tokens"] / llm["calls"], calls * llm["completion_tokens"] / llm["calls"], "measured"
     else:
         asks, answers, basis = calls * TOKENS_A_CALL, asking * wanted * TOKENS_A_VARIATION, "assumed"
-    return [f"           {calls:,} LLM calls, {asks / 1e6:,.1f} + {answers / 1e6:,.1f} million tokens (asked + answered, {basis}){cost(args, asks, answers)}"]
+    return [
+        f"           {calls:,} LLM calls, {asks / 1e6:,.1f} + {answers / 1e6:,.1f} million tokens (asked + answered, {basis})"
+        f"{cost(args, asks, answers)}"
+    ]
 
 
 def cost(args, asks, answers):
@@ -134,14 +164,16 @@ def cost(args, asks, answers):
         return ", free of charge (paid backends are off)"
     import llm_backends
 
-    backends = llm_backends.read(args.llm_backends or llm_backends.default_file(), args.ollama_hosts, args.llm_budget_usd, log=lambda *_: None)
+    backends = llm_backends.read(
+        args.llm_backends or llm_backends.default_file(), args.ollama_hosts, args.llm_budget_usd, log=lambda *_: None
+    )
     dearest = max((asks * b.usd_per_million[0] + answers * b.usd_per_million[1] for b in backends if b.usd_per_million), default=0) / 1e6
     capped = f", capped at --llm_budget_usd {args.llm_budget_usd:g}" if dearest > args.llm_budget_usd else ""
     return f", USD {dearest:,.2f} if paid backends took them all{capped}"
 
 
 def measured_rate(definition, output_root, document, stored):
-    """Images an hour of one worker, and where that was seen; (None, None) if nowhere: this run now, else a preview of the same model and size."""
+    """Images an hour of one worker, and where that was seen: this run, else a preview of the same model and size; else (None, None)."""
     drawing = (document or {}).get("workers", {}).get("by_state", {}).get("drawing")
     if stored and stored["images_per_hour"] and drawing:
         return stored["images_per_hour"] / drawing, "a worker of this run, now"
@@ -155,7 +187,7 @@ def measured_rate(definition, output_root, document, stored):
 
 
 def disk_limits(output_root):
-    """What may still be written below output_root: [(who says so, bytes left or None, files left or None)], the file system first, then quotas."""
+    """What may still be written below output_root: [(who says so, bytes left or None, files left or None)]."""
     root = next(p for p in [Path(output_root).resolve(), *Path(output_root).resolve().parents] if p.exists())
     stat = os.statvfs(root)
     limits = [("the file system", stat.f_bavail * stat.f_frsize, stat.f_favail if stat.f_files else None)]
@@ -174,7 +206,10 @@ def quota_rows(text):
         name, *words = line.split() or [""]
         numbers = [int(word.rstrip("*")) if word.rstrip("*").isdigit() else 0 for word in words]
         if len(numbers) >= 7 and words[0].rstrip("*").isdigit():
-            left = [min(limits) - used if (limits := [n for n in (soft, hard) if n]) else None for used, soft, hard in (numbers[0:3], numbers[4:7])]
+            left = [
+                min(limits) - used if (limits := [n for n in (soft, hard) if n]) else None
+                for used, soft, hard in (numbers[0:3], numbers[4:7])
+            ]
             rows.append((name, None if left[0] is None else max(0, left[0]) * 1024, None if left[1] is None else max(0, left[1])))
     return rows
 

@@ -1,6 +1,6 @@
 """SLURM's side of a run: the array is submitted, watched and cancelled here, and a task asks here who and where it is.
 
-    python generate/generate_images.py HPDv2.json --expected_samples_per_index=200 --num_workers=128 --num_chunks=1000 --use_slurm --dry_run
+python generate/generate_images.py HPDv2.json --expected_samples_per_index=200 --num_workers=128 --num_chunks=1000 --use_slurm --dry_run
 """
 
 import json
@@ -15,21 +15,18 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 
+import definitions
 import run_status
-from options import WORDS
-
-HERE = Path(__file__).resolve().parent
-PASSED_ON = "UNIDISC_DIR HF_HOME HF_HUB_CACHE HF_HUB_OFFLINE http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY".split()
-FLAGS = {"--use_slurm", "--is_slurm_task", "--start_server", "--dry_run", "--status", "--cancel", "--tail_log"}
-SUBMISSION_ONLY = FLAGS | {f"--{name}" for name in "partition account qos constraint exclude time gres mem cpus_per_task sbatch_args setup".split()}
-SERVER_MINUTES = 4320  # three days: as published
+import slurm_script
 
 
 def add_options(parser):
     """Add the options of this module, with their published names and defaults, to an options.Options."""
     parser.flag("--use_slurm", "submit a SLURM array instead of running here")
     parser.flag("--is_slurm_task", "this process is a task of the array (its script says so)")
-    parser.add_argument("--num_workers", type=int, help="clients at a time: tasks of the array that run together, or processes here (default: 1)", default=1)
+    parser.add_argument(
+        "--num_workers", type=int, help="clients at a time: tasks of the array that run together, or processes here (default: 1)", default=1
+    )
     parser.add_argument("--num_chunks", type=int, help="tasks of the array (default: num_workers)")
     parser.add_argument("--partition", default="all", help="SLURM partition (default: all)")
     parser.add_argument("--account", help="SLURM account")
@@ -40,7 +37,9 @@ def add_options(parser):
     parser.add_argument("--gres", default="gpu:1", help="what a task needs (default: gpu:1); '' for sites that say it otherwise")
     parser.add_argument("--mem", default="24g", help="memory of a task (default: 24g)")
     parser.add_argument("--cpus_per_task", type=int, default=8, help="CPUs of a task (default: 8)")
-    parser.add_argument("--sbatch_args", default="", help='further sbatch options, with "=": --sbatch_args="--reservation=r1 --comment=images"')
+    parser.add_argument(
+        "--sbatch_args", default="", help='further sbatch options, with "=": --sbatch_args="--reservation=r1 --comment=images"'
+    )
     parser.add_argument("--setup", default="", help='shell lines before each task starts, e.g. "module load cuda; ulimit -n 4096"')
     parser.flag("--start_server", "submit the job server too; the array waits until it runs")
     parser.flag("--dry_run", "show the sbatch script and the estimate, submit nothing")
@@ -64,9 +63,11 @@ def submit(args, definition, output_root, items, argv=None):
     if args.num_workers < 1 or (args.num_chunks or 1) < 1:
         raise SystemExit("generate_images: --num_workers and --num_chunks are at least 1")
     if not shutil.which("sbatch") and not args.dry_run:
-        raise SystemExit("generate_images: sbatch was not found: submit from a machine of the cluster, or leave out --use_slurm to draw here")
-    parts = split(args.num_chunks or args.num_workers, args.num_workers, max_array_size())
-    script = render(args, dataset, output_root, parts, sys.argv[1:] if argv is None else argv)
+        raise SystemExit(
+            "generate_images: sbatch was not found: submit from a machine of the cluster, or leave out --use_slurm to draw here"
+        )
+    parts = slurm_script.split(args.num_chunks or args.num_workers, args.num_workers, max_array_size())
+    script = slurm_script.array(args, dataset, output_root, parts[0], sys.argv[1:] if argv is None else argv)
     running = [] if args.dry_run else live_arrays(output_root, dataset)
     if running:
         return set_throttle(running, args.num_workers)
@@ -88,67 +89,18 @@ def submit(args, definition, output_root, items, argv=None):
     for part in parts:
         arrays[sbatch([f"--array={part}", *dependency, path])] = part
         with open(folder / "arrays.jsonl", "a") as record:  # after each part, so that --cancel knows a half-submitted run
-            record.write(json.dumps({"dataset": dataset, "array": list(arrays)[-1], "tasks": part, "server": server, "script": path.name}) + "\n")
+            record.write(
+                json.dumps({"dataset": dataset, "array": list(arrays)[-1], "tasks": part, "server": server, "script": path.name}) + "\n"
+            )
     print("\n".join(f"array {array} submitted: tasks {part}, logs {output_root}/{array}_*.out" for array, part in arrays.items()))
-    print(f"watch:  python {sys.argv[0]} {shlex.quote(args.data_path)} --output_root {shlex.quote(str(output_root))} --status   (or --tail_log, --cancel)")
+    print(
+        f"watch:  python {sys.argv[0]} {shlex.quote(args.data_path)} "
+        f"--output_root {shlex.quote(str(output_root))} --status   (or --tail_log, --cancel)"
+    )
     print(f"then:   sbatch --dependency=afterany:{':'.join(arrays)} --wrap '…'   converts when all tasks have ended")
     if args.tail_log:
         tail_log(output_root, dataset)
     return 0
-
-
-def split(tasks, throttle, max_size):
-    """--array's values for `tasks` tasks, `throttle` of them at a time: one, or as many as an array of at most max_size tasks makes necessary,
-    of equal size, with the throttle shared out. split(1000, 128, 600) == ["0-499%64", "0-499%64"]"""
-    count = -(-tasks // max_size)
-    sizes = [tasks * (i + 1) // count - tasks * i // count for i in range(count)]
-    return [f"0-{size - 1}%{share}" for size, share in zip(sizes, shares(throttle, count))]
-
-
-def shares(throttle, count):
-    """`throttle` shared out among `count` arrays, at least 1 each (0 would mean: no limit)."""
-    return [max(1, throttle * (i + 1) // count - throttle * i // count) for i in range(count)]
-
-
-def render(args, dataset, output_root, parts, argv):
-    """The sbatch script of the array, as text."""
-    # The signal goes to python itself (it takes the shell's place by exec); two minutes, or a quarter of a short limit, to finish and publish.
-    limit = seconds(args.time)
-    lead = int(min(120, limit / 4)) if limit else 120
-    log = str(output_root).replace("%", "%%") + "/%A_%a.out"
-    options = {
-        "job-name": f"generate_parallel_{dataset}", "array": parts[0], "partition": args.partition, "account": args.account, "qos": args.qos,
-        "constraint": args.constraint, "exclude": args.exclude, "time": args.time, "gres": args.gres, "mem": args.mem,
-        "cpus-per-task": args.cpus_per_task, "output": log, "error": log, "open-mode": "append", "signal": f"B:USR1@{lead}",
-        "export": "ALL", "chdir": str(Path.cwd()),
-    }  # fmt: skip
-    lines = ["#!/bin/bash", *(f"#SBATCH --{name}={shlex.quote(str(value))}" for name, value in options.items() if value), "#SBATCH --requeue"]
-    lines += [f"#SBATCH {args.sbatch_args}"] if args.sbatch_args else []
-    lines += ["", *([args.setup] if args.setup else []), *exports()]
-    words = task_words(argv)
-    if not any(word.split("=")[0] == "--output_root" for word in words):
-        words.append(f"--output_root={output_root}")
-    command = shlex.join([sys.executable, "-u", str(HERE / "generate_images.py"), *words, "--is_slurm_task"])
-    return "\n".join([*lines, f"exec {command}", ""])
-
-
-def exports():
-    """Shell lines for the settings that a task needs. A proxy with a password stays out of the file; it travels with --export=ALL."""
-    return [f"export {name}={shlex.quote(os.environ[name])}" for name in PASSED_ON if os.environ.get(name) and "@" not in os.environ[name]]
-
-
-def task_words(argv):
-    """The words of the command line without the options that concern the submission alone."""
-    words, skip = [], False
-    for word, following in zip(argv, [*argv[1:], ""]):
-        name = word.split("=")[0]
-        if skip:
-            skip = False
-        elif name in SUBMISSION_ONLY:
-            skip = "=" not in word and (name not in FLAGS or following.lower() in WORDS)
-        else:
-            words.append(word)
-    return words
 
 
 def preflight(args, definition, output_root, script):
@@ -163,28 +115,35 @@ def preflight(args, definition, output_root, script):
         output_root.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=output_root).close()
     except OSError as error:
-        raise SystemExit(f"generate_images: cannot write to the output root {output_root}: {error.strerror}; choose another with --output_root") from None
+        raise SystemExit(
+            f"generate_images: cannot write to the output root {output_root}: {error.strerror}; choose another with --output_root"
+        ) from None
 
 
 def check_definition(output_root, definition):
-    """SystemExit if this data set was begun with another definition (a changed prompts file, another model): the server would refuse each task."""
-    import yaml
-
-    begun = sorted((output_root / "generated_images" / definition["name"]).glob("dataset*.yaml"), key=lambda path: path.stat().st_mtime)
-    stored = yaml.safe_load(begun[-1].read_text()) if begun and not definition.get("extend") else {}
-    differs = [key for key in definition if key in stored and key != "prompts_file" and stored[key] != definition[key]]
-    if differs:
-        what = "the prompts file has changed" if "prompts_sha256" in differs else f"{differs[0]} is {definition[differs[0]]!r}, not {stored[differs[0]]!r}"
-        raise SystemExit(f"generate_images: {what} since {begun[-1]} was written; --extend takes appended prompts and more images, anything else is a new data set")
+    """SystemExit if this data set was begun with another definition (changed prompts, another model): the server would refuse each task."""
+    folder = output_root / "generated_images" / definition["name"]
+    try:
+        stored = definitions.stored_definition(folder)
+        if stored and not definition.get("extend"):
+            definitions.compare(stored, definition, definitions.newest_file(folder)[1].name)
+    except ValueError as error:
+        raise SystemExit(f"generate_images: {error}") from None
+    except definitions.Differs as error:
+        changed = "the prompts file has changed: " if error.field in ("prompts_sha256", "total") else ""
+        raise SystemExit(f"generate_images: {changed}{error}") from None
 
 
 def ensure_server(args, output_root, folder):
-    """sbatch's words that make the array wait for a server that does not run yet, and that server's job (or None); SystemExit if there is none."""
+    """sbatch's words that make the array wait for a server that does not run yet, and that server's job (or None).
+    SystemExit if there is none."""
     answer = run_status.fetch(output_root)
     if answer.document:
         return [], None
     log = f"{output_root}/image_server.out"
-    jobs = run("squeue", "--noheader", "--me", "--name=image_server", "--states=PENDING,CONFIGURING,RUNNING", "--Format=JobID:32,STDOUT:1024").stdout
+    jobs = run(
+        "squeue", "--noheader", "--me", "--name=image_server", "--states=PENDING,CONFIGURING,RUNNING", "--Format=JobID:32,STDOUT:1024"
+    ).stdout
     jobs = [line.split(maxsplit=1) for line in jobs.splitlines() if line.strip()]
     # Its log tells whose server a job is; where it lies elsewhere, it may still be ours, unless we are to start one.
     jobs = [job for job, out in jobs if out.strip() == log or not args.start_server]
@@ -193,18 +152,9 @@ def ensure_server(args, output_root, folder):
         return [f"--dependency=after:{jobs[0]}"], jobs[0]
     if not args.start_server:
         raise SystemExit(f"generate_images: {answer.why}; or add --start_server")
-    longest = seconds(run("sinfo", "--noheader", f"--partition={args.partition}", "--format=%l").stdout.split("\n")[0]) or SERVER_MINUTES * 60
-    log = log.replace("%", "%%")
-    options = {
-        "job-name": "image_server", "partition": args.partition, "account": args.account, "qos": args.qos, "exclude": args.exclude,
-        "time": int(min(SERVER_MINUTES, longest // 60)), "mem": "16G", "cpus-per-task": 4, "output": log, "error": log, "open-mode": "append",
-        "signal": "B:USR1@120", "export": "ALL", "chdir": str(Path.cwd()),
-    }  # fmt: skip
-    lines = ["#!/bin/bash", *(f"#SBATCH --{name}={shlex.quote(str(value))}" for name, value in options.items() if value), "#SBATCH --requeue", ""]
-    lines += [*([args.setup] if args.setup else []), *exports()]
-    lines += ["exec " + shlex.join([sys.executable, "-u", str(HERE / "image_server.py"), f"--output_root={output_root}", "--stop_when_done"]), ""]
+    longest = slurm_script.seconds(run("sinfo", "--noheader", f"--partition={args.partition}", "--format=%l").stdout.split("\n")[0])
     path = folder / "image_server.sbatch"
-    path.write_text("\n".join(lines))
+    path.write_text(slurm_script.server(args, output_root, longest))
     job = sbatch([path])
     print(f"job server submitted: job {job}, log {output_root}/image_server.out; the array waits until it runs")
     return [f"--dependency=after:{job}"], job
@@ -220,11 +170,18 @@ def sbatch(words, stdin=None):
     """Run sbatch; return the job's number. SystemExit with sbatch's own words when it refuses."""
     # An interactive job's SLURM_* settings (memory, CPUs) would contradict the script's; a GPU chosen here says nothing there.
     keep = {"SLURM_CONF", "SLURM_CLUSTERS"}
-    env = {k: v for k, v in os.environ.items() if (k in keep or not k.startswith("SLURM_")) and k not in ("CUDA_VISIBLE_DEVICES", "SBATCH_EXPORT")}
+    env = {
+        k: v
+        for k, v in os.environ.items()
+        if (k in keep or not k.startswith("SLURM_")) and k not in ("CUDA_VISIBLE_DEVICES", "SBATCH_EXPORT")
+    }
     done = subprocess.run(["sbatch", "--parsable", *map(str, words)], input=stdin, env=env, capture_output=True, text=True)
     if done.returncode:
         said = [re.sub(r"^(sbatch: )?(error|fatal): |^allocation failure: ", "", line) for line in done.stderr.strip().split("\n")]
-        raise SystemExit(f"generate_images: SLURM refuses the job: {'; '.join(dict.fromkeys(said))}. See --partition, --account, --qos, --gres, --mem, --time")
+        raise SystemExit(
+            f"generate_images: SLURM refuses the job: {'; '.join(dict.fromkeys(said))}. "
+            "See --partition, --account, --qos, --gres, --mem, --time"
+        )
     return done.stdout.strip().split(";")[0]
 
 
@@ -251,11 +208,14 @@ def live_arrays(output_root, dataset):
 
 
 def set_throttle(arrays, num_workers):
-    for array, share in zip(arrays, shares(num_workers, len(arrays))):
+    for array, share in zip(arrays, slurm_script.shares(num_workers, len(arrays))):
         done = run("scontrol", "update", f"JobId={array}", f"ArrayTaskThrottle={share}")
         if done.returncode:
             raise SystemExit(f"generate_images: array {array} keeps its throttle: {done.stderr.strip()}")
-    print(f"already submitted as array {', '.join(arrays)}: at most {num_workers} tasks run at a time from now on, nothing else was changed (--cancel first for a new array)")
+    print(
+        f"already submitted as array {', '.join(arrays)}: at most {num_workers} tasks run at a time from now on, "
+        "nothing else was changed (--cancel first for a new array)"
+    )
     return 0
 
 
@@ -315,7 +275,7 @@ def task_name(environ=None):
 def time_left_s():
     """Seconds this job may still run; None if unlimited, unknown or outside of SLURM. Costs a call of squeue: count down from it."""
     name = task_name()
-    return seconds(run("squeue", "--noheader", f"--jobs={name}", "--format=%L").stdout.strip()) if name else None
+    return slurm_script.seconds(run("squeue", "--noheader", f"--jobs={name}", "--format=%L").stdout.strip()) if name else None
 
 
 def requeue_self(reason):
@@ -344,8 +304,8 @@ def queue():
 
 
 def exclude_node(array_job, node, exclude=True):
-    """Keep the pending tasks of an own array off a node, or let them use it again: "done", "there" (it was so already), or "" (SLURM refused,
-    or no task waits). The user's own --exclude stays as long as exclude=False is called for nodes that were "done" only."""
+    """Keep the pending tasks of an own array off a node, or let them use it again: "done", "there" (it was so already), or ""
+    (SLURM refused, or no task waits). The user's own --exclude stays as long as exclude=False is called for nodes that were "done" only."""
     shown = run("scontrol", "show", "job", array_job)
     pending = [record for record in shown.stdout.split("\n\n") if "JobState=PENDING" in record]
     if not pending:
@@ -360,21 +320,8 @@ def exclude_node(array_job, node, exclude=True):
     return "done" if done.returncode == 0 or "No error" in done.stdout + done.stderr else ""
 
 
-def seconds(text):
-    """A time as SLURM writes it ("90" minutes, "5:59:30", "1-02:03:04", "1-2") in seconds; None for UNLIMITED, INVALID and the like."""
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
-    if not found:
-        return None
-    days, a, b, c = (int(part) if part else None for part in found.groups())
-    if days is not None:
-        return days * 86400 + a * 3600 + (b or 0) * 60 + (c or 0)
-    if c is not None:
-        return a * 3600 + b * 60 + c
-    return a * 60 + (b or 0)
-
-
 def run(*words, timeout_s=15):
-    """Run one of SLURM's commands; a missing command and no answer in time look like a failure. With slurmctld down it takes 9 s to fail."""
+    """Run one of SLURM's commands; a missing command and no answer in time look like a failure (9 s with slurmctld down)."""
     try:
         return subprocess.run(words, capture_output=True, text=True, timeout=timeout_s)
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:

@@ -30,11 +30,17 @@ class Cluster:
     def __init__(self, folder):
         self.folder = folder
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_"))}
-        self.env |= {"SLURM_CLUSTER_DIR": str(folder), "SLURM_CONF": f"{folder}/slurm.conf", "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+        self.env |= {
+            "SLURM_CLUSTER_DIR": str(folder),
+            "SLURM_CONF": f"{folder}/slurm.conf",
+            "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
+        }
 
     def run(self, *words, check=True, **kwargs):
         """Run a command with the cluster's environment; its standard output, stripped."""
-        done = subprocess.run([str(w) for w in words], env=self.env | kwargs.pop("env", {}), capture_output=True, text=True, timeout=120, **kwargs)
+        done = subprocess.run(
+            [str(w) for w in words], env=self.env | kwargs.pop("env", {}), capture_output=True, text=True, timeout=120, **kwargs
+        )
         assert not check or done.returncode == 0, f"{' '.join(map(str, words))}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
@@ -70,11 +76,15 @@ class Cluster:
 
 @pytest.fixture(scope="session")
 def slurm():
-    missing = [name for name in ("slurmctld", "slurmd", "sbatch", "munged") if not shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")]
+    missing = [
+        name for name in ("slurmctld", "slurmd", "sbatch", "munged") if not shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    ]
     if missing:
         say = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
         say(f"not installed: {', '.join(missing)}; on Debian or Ubuntu: apt-get install --no-install-recommends slurm-wlm munge")
-    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # not pytest's own folder: unix sockets want a path of at most 60 characters
+    folder = Path(
+        tempfile.mkdtemp(prefix="slurm-", dir="/tmp")
+    )  # not pytest's own folder: unix sockets want a path of at most 60 characters
     cluster = Cluster(folder)
     cluster.control("start")
     try:
@@ -110,7 +120,11 @@ class Run:
         self.root = folder / "outputs" / "generate_images"
         self.root.mkdir(parents=True)
         self.data = self.root / "generated_images" / "scenes"
-        self.env = cluster.env | {"UNIDISC_DIR": str(folder), "OLLAMA_HOSTS": llm.url, "PATH": f"{Path(sys.executable).parent}:{cluster.env['PATH']}"}
+        self.env = cluster.env | {
+            "UNIDISC_DIR": str(folder),
+            "OLLAMA_HOSTS": llm.url,
+            "PATH": f"{Path(sys.executable).parent}:{cluster.env['PATH']}",
+        }
         self.pipeline = f"--pipeline={PIPELINE}"
         self.may_say = []  # patterns of log lines that a scenario itself provokes
 
@@ -122,14 +136,15 @@ class Run:
         """The job server by the published --wrap form; its job's number."""
         log = self.root / "image_server.out"
         job = self.shell(f"sbatch --parsable --job-name=image_server --mem=16G --cpus-per-task=4 --time=4320 --partition=general "
-                         f"--wrap 'python generate/image_server.py {words}' --output={log} --error={log} --open-mode=append", **env)  # fmt: skip
+                         f"--wrap 'python generate/image_server.py {words}' --output={log} --error={log} --open-mode=append",
+                         **env)  # fmt: skip
         self.cluster.wait(lambda: self.status(), 30, "the server")
         return job
 
     def submit(self, words="--num_workers=4 --num_chunks=8", images="--max_chunk_size=2", **env):
         """The array; its number. FAKE_* variables set the FakePipeline's behaviour in its tasks."""
-        self.shell(f"python generate/generate_images.py scenes.json --expected_samples_per_index={self.images} {words} {images} --use_slurm "
-                   f"--batch_size=4 --resolution=64 {self.pipeline}", **env)  # fmt: skip
+        self.shell(f"python generate/generate_images.py scenes.json --expected_samples_per_index={self.images} {words} {images} "
+                   f"--use_slurm --batch_size=4 --resolution=64 {self.pipeline}", **env)  # fmt: skip
         return self.arrays()[-1]
 
     def arrays(self):
@@ -168,14 +183,16 @@ class Run:
         return {log.name: log.read_text(errors="replace") for log in self.root.glob("*.out")}
 
     def check(self):
-        """Every promise: all indices done, each image once, JSON = JPEG = expected, hashes right, no published text asked again, calm logs."""
+        """All indices done, each image once, JSON = JPEG = expected, hashes right, no published text asked again, calm logs."""
         status = self.status()
         assert status["done"] == len(self.prompts) and status["sum_ok"] and not status["set_aside"] and not status["short"], status
         expected = {f"{i}_{aug}" for i in range(len(self.prompts)) for aug in range(self.images)}
         files = [path for path in self.data.rglob("*") if path.is_file()]
         for suffix in (".jpg", ".json"):
             assert sorted(path.stem for path in files if path.suffix == suffix) == sorted(expected)
-        assert {path.suffix for path in files} <= {".jpg", ".json", ".prompts", ".yaml", ""} and not [p for p in files if p.name.endswith((".tmp", ".failed"))]
+        assert {path.suffix for path in files} <= {".jpg", ".json", ".prompts", ".yaml", ""} and not [
+            p for p in files if p.name.endswith((".tmp", ".failed"))
+        ]
         for i, prompt in enumerate(self.prompts):
             record = json.loads((self.data / f"{i // 1000:06d}" / f"{i}.prompts").read_text())
             assert record["original_prompt"] == record["texts"][0]["text"] == prompt
@@ -183,13 +200,22 @@ class Run:
                 self.check_sample(self.data / f"{i // 1000:06d}" / f"{i}_{aug}", i, aug, prompt, text["text"])
         self.check_asked_once()
         for name, text in self.logs().items():
-            said = [line for line in text.splitlines() if FRIGHTENING.search(line) and not any(re.search(pattern, line) for pattern in [SLURM_SAYS, *self.may_say])]
+            said = [
+                line
+                for line in text.splitlines()
+                if FRIGHTENING.search(line) and not any(re.search(pattern, line) for pattern in [SLURM_SAYS, *self.may_say])
+            ]
             assert not said, f"{name} would frighten a user: {said[:5]}"
             assert json.loads((self.root / ".server" / "server.json").read_text())["token"] not in text
 
     def check_sample(self, path, index, aug, prompt, text):
         sample, image = json.loads(path.with_suffix(".json").read_text()), path.with_suffix(".jpg").read_bytes()
-        assert (sample["prompt_index"], sample["augmentation_idx"], sample["original_prompt"], sample["augmented_prompt"]) == (index, aug, prompt, text)
+        assert (sample["prompt_index"], sample["augmentation_idx"], sample["original_prompt"], sample["augmented_prompt"]) == (
+            index,
+            aug,
+            prompt,
+            text,
+        )
         assert sample["image_sha256"] == hashlib.sha256(image).hexdigest()
         picture = Image.open(io.BytesIO(image))
         inside = json.loads(picture.info["comment"])

@@ -10,7 +10,8 @@ pytestmark = [pytest.mark.xdist_group("slurm"), pytest.mark.timeout(400)]
 
 SERVERS = {
     "file": "mkdir -p $UNIDISC_DIR/outputs/generate_images; sbatch --partition=general generate/image_server.py",
-    "wrap": 'sbatch --job-name=image_server --mem=16G --cpus-per-task=4 --nodelist=main-node --time=4320 --partition=general --wrap "python $PWD/generate/image_server.py" '
+    "wrap": "sbatch --job-name=image_server --mem=16G --cpus-per-task=4 --nodelist=main-node --time=4320 --partition=general "
+    '--wrap "python $PWD/generate/image_server.py" '
     "--output=$UNIDISC_DIR/outputs/generate_images/image_server.out --error=$UNIDISC_DIR/outputs/generate_images/image_server.out",
 }
 PUBLISHED = "--num_workers=128 --num_chunks=1000 --compile=True"
@@ -37,13 +38,15 @@ def running(run, array):
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_the_published_commands(make_run, server):
-    """Both ways to sbatch the server, and the published array of 1,000 tasks, 128 at a time, which this cluster's MaxArraySize splits in two."""
+    """Both ways to sbatch the server, and the published array of 1,000 tasks, which this cluster's MaxArraySize splits in two."""
     run = make_run(prompts=3, images=200)
     run.shell(SERVERS[server])
     run.submit(PUBLISHED, images="--max_chunk_size=512")
     run.wait_done()
     assert len(run.arrays()) == 2
-    assert "cancelled" in run.shell("python generate/generate_images.py scenes.json --cancel")  # or 990 tasks would each start, find nothing to do and end
+    assert "cancelled" in run.shell(
+        "python generate/generate_images.py scenes.json --cancel"
+    )  # or 990 tasks would each start, find nothing to do and end
     run.wait_ended()
     run.check()
 
@@ -72,7 +75,7 @@ def test_preemption(run, grace_s, batch_s):
 
 
 def test_requeue_scancel_and_sigkill(run):
-    """scontrol requeue of one task, scancel of another, scancel of the task whose job id is the array's, SIGKILL of a client, in one run."""
+    """scontrol requeue of one task, scancel of another, scancel of the one whose job id is the array's, SIGKILL of a client."""
     run.start_server()
     array = run.submit("--num_workers=4 --num_chunks=4", FAKE_BATCH_S="1")
     run.wait_images(8)
@@ -106,14 +109,16 @@ def test_a_node_crashes_and_returns(run):
 
 
 def test_a_node_with_a_broken_gpu_does_not_eat_the_array(make_run, tmp_path):
-    """n0 draws black images (of all but the warm-up's text): it is given at most 2 of 40 tasks, its indices are drawn elsewhere, it is probed, and used again once healed."""
+    """n0 draws black images (but for the warm-up): it gets at most 2 of 40 tasks, and is used again once a probe finds it healed."""
     run = make_run(prompts=80)
     bad_hosts = tmp_path / "bad_hosts"
     bad_hosts.write_text("n0\n")
     run.start_server("--ttl_s 6 --beat_s 1 --probe_s 2")
     array = run.submit("--num_workers=4 --num_chunks=40", FAKE_BLACK="lighthouse", FAKE_BAD_HOSTS=str(bad_hosts), FAKE_BATCH_S="1")
     run.cluster.wait(lambda: (document := run.document()) and [q["host"] for q in document["quarantined"]] == ["n0"], 60, "n0's quarantine")
-    run.cluster.wait(lambda: "ExcNodeList=n0" in run.cluster.run("scontrol", "show", "job", array), 20, "n0 on the pending tasks' ExcNodeList")
+    run.cluster.wait(
+        lambda: "ExcNodeList=n0" in run.cluster.run("scontrol", "show", "job", array), 20, "n0 on the pending tasks' ExcNodeList"
+    )
     ended = (run.cluster.folder / "log" / "jobs.txt").read_text().splitlines()
     on_bad = [line for line in ended if f"ArrayJobId={array} " in line and "NodeList=n0 " in line]
     on_bad += [name for name, job in running(run, array).items() if job["node"] == "n0"]
@@ -179,7 +184,7 @@ def test_slurmctld_is_down_for_a_while(run):
 def test_squeue_answers_an_empty_list(run, tmp_path):
     """The server's squeue says that nobody runs any more (as after a purge of slurmctld's state): clients that beat keep their leases."""
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "squeue").write_text(f"#!/bin/sh\n[ -e {tmp_path}/empty ] || exec {run.cluster.run('which', 'squeue')} \"$@\"\n")
+    (tmp_path / "bin" / "squeue").write_text(f'#!/bin/sh\n[ -e {tmp_path}/empty ] || exec {run.cluster.run("which", "squeue")} "$@"\n')
     (tmp_path / "bin" / "squeue").chmod(0o755)
     run.start_server(PATH=f"{tmp_path}/bin:{run.env['PATH']}")
     run.submit("--num_workers=4 --num_chunks=4", FAKE_BATCH_S="0.5")
@@ -220,7 +225,9 @@ def test_the_llm_is_away_for_a_while(run):
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system; without root, tests/generate/test_client_faults.py injects the full disk")
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="mounts a file system; without root, tests/generate/test_client_faults.py injects the full disk"
+)
 def test_the_disk_is_full_for_a_while(run):
     """Every worker fails, so nobody is to blame: leases stop but for a probe, and with room again the run goes on."""
     images = run.root / "generated_images"
@@ -229,7 +236,9 @@ def test_the_disk_is_full_for_a_while(run):
     try:
         run.start_server("--ttl_s 6 --beat_s 1 --probe_s 4")
         array = run.submit("--num_workers=4 --num_chunks=4", FAKE_BATCH_S="0.5")
-        run.cluster.wait(lambda: (document := run.document()) and document["weather"]["state"] == "storm", 90, "the page to say that the disk is full")
+        run.cluster.wait(
+            lambda: (document := run.document()) and document["weather"]["state"] == "storm", 90, "the page to say that the disk is full"
+        )
         assert "disk" in run.shell("python generate/generate_images.py scenes.json --status")
         time.sleep(10)
         assert len(running(run, array)) == 4  # a task that left would let the full disk eat the array

@@ -5,6 +5,7 @@ import time
 
 import pytest
 import slurm
+import slurm_script
 from options import Options
 
 pytestmark = pytest.mark.xdist_group("slurm")
@@ -13,11 +14,13 @@ PAYLOAD = """
 import os, signal, sys, time
 sys.path.insert(0, {generate!r})
 import slurm
+import slurm_script
 if sys.argv[0].endswith("image_server.py"):
     print("serving", flush=True); time.sleep(600)
 signal.signal(signal.SIGUSR1, lambda *_: print("USR1", flush=True))
 left = slurm.time_left_s()
-print("run", slurm.task_name(), slurm.identity()["restart"], "left", left, "CUDA", os.environ.get("CUDA_VISIBLE_DEVICES"), " ".join(sys.argv[1:]), flush=True)
+cuda = os.environ.get("CUDA_VISIBLE_DEVICES")
+print("run", slurm.task_name(), slurm.identity()["restart"], "left", left, "CUDA", cuda, *sys.argv[1:], flush=True)
 if "--requeue_me" in sys.argv and not slurm.identity()["restart"]:
     slurm.requeue_self("the test wants it")
 while not os.path.exists(sys.argv[0] + ".go"):
@@ -30,7 +33,7 @@ def site(cluster, tmp_path, monkeypatch):
     """slurm.py with a payload in the place of generate_images.py and image_server.py, and the cluster's environment."""
     for name in ("generate_images.py", "image_server.py"):
         (tmp_path / name).write_text(PAYLOAD.format(generate=os.path.dirname(slurm.__file__)))
-    monkeypatch.setattr(slurm, "HERE", tmp_path)
+    monkeypatch.setattr(slurm_script, "HERE", tmp_path)
     monkeypatch.setattr("sys.argv", ["generate_images.py", "p.json"])
     monkeypatch.chdir(tmp_path)
     for name, value in cluster.env.items():
@@ -59,7 +62,9 @@ def test_submission_waits_for_the_server_and_is_split(site, cluster, capsys):
     assert submit(root, "--num_workers=5", "--num_chunks=1000", "--start_server") == 0
     first, second = slurm.live_arrays(root, "p")
     assert (root / ".server").stat().st_mode & 0o777 == 0o700
-    cluster.wait(lambda: len([j for j in cluster.jobs(array=first).values() if j["state"] == "RUNNING"]) == 2, what="first array's share of 5")
+    cluster.wait(
+        lambda: len([j for j in cluster.jobs(array=first).values() if j["state"] == "RUNNING"]) == 2, what="first array's share of 5"
+    )
     tasks = cluster.jobs(array=first), cluster.jobs(array=second)
     assert [len(t) for t in tasks] == [500, 500]
     # four GPUs: the shares are 2 and 3, and the second array takes what the first leaves
@@ -82,7 +87,15 @@ def test_submission_waits_for_the_server_and_is_split(site, cluster, capsys):
 
 def test_a_pending_server_is_waited_for(site, cluster, capsys):
     root = site / "out"
-    server = cluster.run("sbatch", "--parsable", "--hold", "--partition=general", "--job-name=image_server", f"--output={root}/image_server.out", "--wrap=sleep 600")
+    server = cluster.run(
+        "sbatch",
+        "--parsable",
+        "--hold",
+        "--partition=general",
+        "--job-name=image_server",
+        f"--output={root}/image_server.out",
+        "--wrap=sleep 600",
+    )
     assert submit(root, "--num_workers=2") == 0
     [array] = slurm.live_arrays(root, "p")
     time.sleep(1)
@@ -122,7 +135,9 @@ def test_a_task_requeues_itself_alone_and_appends_to_its_log(site, cluster):
     [array] = slurm.live_arrays(root, "p")
     for task in (0, 1):  # one of the two has the array's own number as its job id
         log = root / f"{array}_{task}.out"
-        text = cluster.wait(lambda log=log: log.exists() and log.read_text().count("run ") == 2 and log.read_text(), what=f"the second run of {task}")
+        text = cluster.wait(
+            lambda log=log: log.exists() and log.read_text().count("run ") == 2 and log.read_text(), what=f"the second run of {task}"
+        )
         assert f"run {array}_{task} 0 " in text and f"run {array}_{task} 1 " in text  # exactly once each
     states = {key: state for key, state in slurm.queue().items() if key[1] == 1}
     assert set(states.values()) == {"RUNNING"} and len(states) == 2
@@ -142,4 +157,3 @@ def test_pending_tasks_keep_off_a_node(site, cluster):
     (site / "generate_images.py.go").write_text("")
     cluster.wait(lambda: not cluster.jobs(array=array), what="the end")
     assert slurm.exclude_node(array, "n1") == ""  # nothing waits any more
-

@@ -9,21 +9,36 @@ import job_client
 import pytest
 import run_status
 
-ERROR = {"reason": "gpu", "count": 5, "last_error": "CUDA error: unspecified launch failure\nsecond line", "host": "gpu03", "gpu": "GPU-1", "log": "4242_17.out", "time": "2026-11-22T19:01:00Z"}
+ERROR = {
+    "reason": "gpu",
+    "count": 5,
+    "last_error": "CUDA error: unspecified launch failure\nsecond line",
+    "host": "gpu03",
+    "gpu": "GPU-1",
+    "log": "4242_17.out",
+    "time": "2026-11-22T19:01:00Z",
+}
 DATASET = {
-    "name": "HPDv2", "total": 1000, "waiting": 500, "leased": 300, "done": 199, "set_aside": 1, "short": 2, "short_images": 9, "failed_images": 0, "sum_ok": True,
-    "images": 39791, "images_expected": 200000, "images_per_prompt": 200, "images_per_hour": 36000.0, "eta_s": 16000.0, "given_back": {"expired": 3, "preempted": 12, "released": 0},
+    "name": "HPDv2", "total": 1000, "waiting": 500, "leased": 300, "done": 199, "set_aside": 1, "short": 2, "short_images": 9,
+    "failed_images": 0, "sum_ok": True,
+    "images": 39791, "images_expected": 200000, "images_per_prompt": 200, "images_per_hour": 36000.0, "eta_s": 16000.0,
+    "given_back": {"expired": 3, "preempted": 12, "released": 0},
 }  # fmt: skip
 DOCUMENT = {
-    "server": {"url": "http://node7:5000/", "hostname": "node7", "port": 5000, "ssh": "ssh -N -L 5000:node7:5000 <login host>", "epoch": 2, "uptime_s": 7200.0},
+    "server": {"url": "http://node7:5000/", "hostname": "node7", "port": 5000, "ssh": "ssh -N -L 5000:node7:5000 <login host>",
+               "epoch": 2, "uptime_s": 7200.0},
     "weather": {"state": "fair", "headline": "36,000 images an hour", "what_to_do": []},
     "datasets": [DATASET, DATASET | {"name": "other", "short": 0, "sum_ok": False}],
     "workers": {"total": 12, "by_state": {"drawing": 10, "loading": 2}, "slow": 1, "rows": []},
-    "quarantined": [{"host": "gpu03", "gpu": "GPU-1", "since": "2026-11-22T19:01:00Z", "probe_in_s": 540.0, "failures": 5, "last_errors": [], "log": "4242_17.out", "command": "python generate/image_server.py --release gpu03"}],
+    "quarantined": [{"host": "gpu03", "gpu": "GPU-1", "since": "2026-11-22T19:01:00Z", "probe_in_s": 540.0,
+                     "failures": 5, "last_errors": [], "log": "4242_17.out",
+                     "command": "python generate/image_server.py --release gpu03"}],
     "set_aside": {"total": 1, "command": "python generate/image_server.py --retry_failed", "rows": []},
     "errors": [ERROR],
-    "llm": {"calls": 4000, "failures": 7, "prompt_tokens": 1200000, "completion_tokens": 1800000, "usd": 1.5, "reserved_usd": 0.1, "budget_usd": 10.0,
-            "backends": [{"name": "groq", "state": "cooling", "because": "429: rate limit"}, {"name": "ollama", "state": "healthy", "because": None}]},
+    "llm": {"calls": 4000, "failures": 7, "prompt_tokens": 1200000, "completion_tokens": 1800000, "usd": 1.5, "reserved_usd": 0.1,
+            "budget_usd": 10.0,
+            "backends": [{"name": "groq", "state": "cooling", "because": "429: rate limit"},
+                         {"name": "ollama", "state": "healthy", "because": None}]},
 }  # fmt: skip
 
 
@@ -33,7 +48,8 @@ def test_the_status_says_what_happens_and_which_log_to_read():
         "199 of 1,000 prompts done (19.9 %), 39,791 of 200,000 images, 36,000 an hour, 4 h left",
         "500 waiting + 300 leased + 199 done + 1 set aside = 1,000",
         "given back: 3 expired, 12 preempted\n", "done short of 9 images", "12: 10 drawing, 2 loading; 1 slow",
-        "quarantined: gpu03 (GPU-1), 5 failures in a row, next probe in 9 min", "gpu, 5 times", "unspecified launch failure; read /data/out/4242_17.out",
+        "quarantined: gpu03 (GPU-1), 5 failures in a row, next probe in 9 min", "gpu, 5 times",
+        "unspecified launch failure; read /data/out/4242_17.out",
         "4,000 calls, 7 failed; 3,000,000 tokens; USD 1.50 of 10.00", "groq cooling: 429: rate limit", "ssh -N -L 5000:node7:5000",
     ]:  # fmt: skip
         assert part in text, part
@@ -86,7 +102,10 @@ def test_show_prints_no_token_into_a_file_or_pipe(server, capsys, monkeypatch):
     [
         (None, "no job server was started for .*python generate/image_server.py"),
         ("{", "server.json cannot be read"),
-        ('{"url": "http://127.0.0.1:9", "token": "t", "run_id": "r", "epoch": 1, "hostname": "n1"}', "the job server at http://127.0.0.1:9 on n1 does not answer: "),
+        (
+            '{"url": "http://127.0.0.1:9", "token": "t", "run_id": "r", "epoch": 1, "hostname": "n1"}',
+            "the job server at http://127.0.0.1:9 on n1 does not answer: ",
+        ),
     ],
 )
 def test_without_a_server_one_line_says_why(tmp_path, content, message):
@@ -98,7 +117,16 @@ def test_without_a_server_one_line_says_why(tmp_path, content, message):
     assert "\n" not in str(said.value)
 
 
-DEFINITION = {"name": "HPDv2", "total": 1000, "images_per_prompt": 200, "height": 1024, "width": 1024, "num_inference_steps": 28, "model": "m", "augment_prompts": True}
+DEFINITION = {
+    "name": "HPDv2",
+    "total": 1000,
+    "images_per_prompt": 200,
+    "height": 1024,
+    "width": 1024,
+    "num_inference_steps": 28,
+    "model": "m",
+    "augment_prompts": True,
+}
 ITEMS = [{"prompt": "a cat", "source": []}] * 900 + [{"prompt": "a dog", "source": [], "variations": ["x"] * 199}] * 100
 
 
@@ -126,7 +154,9 @@ def test_the_estimate_measures_where_it_can(tmp_path):
     (tmp_path / "generated_images" / "HPDv2" / "000000" / "1_0.jpg").write_bytes(b"x" * 300_000)
     (tmp_path / ".server").mkdir()
     row = {"model": "m", "height": 1024, "width": 1024, "num_inference_steps": 28, "images_per_hour": 500.0, "gpu_name": "A100"}
-    (tmp_path / ".server" / "measured.jsonl").write_text("".join(json.dumps(r) + "\n" for r in (row, row | {"model": "other", "images_per_hour": 1.0})))
+    (tmp_path / ".server" / "measured.jsonl").write_text(
+        "".join(json.dumps(r) + "\n" for r in (row, row | {"model": "other", "images_per_hour": 1.0}))
+    )
     text = estimate(tmp_path)
     assert "(300 kB an image, measured)" in text and "400 GPU hours at 500 images an hour (--preview on A100)" in text
 
@@ -135,7 +165,11 @@ def test_a_quota_is_read_and_too_little_is_said(tmp_path, monkeypatch):
     device, _ = run_status.mount_of(tmp_path.resolve())
     (tmp_path / "bin").mkdir()
     fake_quota = tmp_path / "bin" / "quota"
-    fake_quota.write_text(f"#!/bin/sh\necho 'Disk quotas for user me (uid 1000):'\necho '     Filesystem  blocks   quota   limit   grace   files   quota   limit   grace'\necho '{device} 1000000 0 2000000 0 5000 300000 400000 0'\n")
+    fake_quota.write_text(
+        "#!/bin/sh\necho 'Disk quotas for user me (uid 1000):'\n"
+        "echo '     Filesystem  blocks   quota   limit   grace   files   quota   limit   grace'\n"
+        f"echo '{device} 1000000 0 2000000 0 5000 300000 400000 0'\n"
+    )
     fake_quota.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
     assert f"TOO LITTLE: the quota of {device} leaves 1.02 GB and 295,000 files" in estimate(tmp_path)
@@ -146,6 +180,8 @@ def test_quota_rows_of_lustre():
     assert run_status.quota_rows("lfs: no quota\n") == []
 
 
-@pytest.mark.parametrize("value, text", [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (84.2e9, "84.2 GB"), (8.26e12, "8.26 TB"), (5e16, "50 PB")])
+@pytest.mark.parametrize(
+    "value, text", [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (84.2e9, "84.2 GB"), (8.26e12, "8.26 TB"), (5e16, "50 PB")]
+)
 def test_amounts(value, text):
     assert run_status.amount(value) == text

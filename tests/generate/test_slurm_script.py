@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import slurm
+import slurm_script
 from hypothesis import given
 from hypothesis import strategies as st
 from options import Options
@@ -25,37 +26,41 @@ def options(*words):
 
 def script_of(*words, root="/data/out", dataset="HPDv2", max_size=1001):
     args = options(*words)
-    parts = slurm.split(args.num_chunks or args.num_workers, args.num_workers, max_size)
-    return slurm.render(args, dataset, root, parts, list(words))
+    parts = slurm_script.split(args.num_chunks or args.num_workers, args.num_workers, max_size)
+    return slurm_script.array(args, dataset, root, parts[0], list(words))
 
 
-PUBLISHED = "HPDv2.json --expected_samples_per_index=200 --num_workers=128 --num_chunks=1000 --max_chunk_size=512 --use_slurm --compile=True".split()
+PUBLISHED = "HPDv2.json --expected_samples_per_index=200 --num_workers=128 --num_chunks=1000 --max_chunk_size=9 --use_slurm --compile=True"
 
 
 def test_the_published_command_gives_the_published_job(monkeypatch):
     monkeypatch.setenv("HF_HOME", "/data/hf home")
     monkeypatch.setenv("https_proxy", "http://proxy:3128")
     monkeypatch.setenv("http_proxy", "http://me:secret@proxy:3128")
-    script = script_of(*PUBLISHED)
+    script = script_of(*PUBLISHED.split())
     lines = script.splitlines()
     for line in [
-        "--job-name=generate_parallel_HPDv2", "--array=0-999%128", "--partition=all", "--cpus-per-task=8", "--mem=24g", "--gres=gpu:1", "--time=6:00:00",
+        "--job-name=generate_parallel_HPDv2", "--array=0-999%128", "--partition=all", "--cpus-per-task=8", "--mem=24g", "--gres=gpu:1",
+        "--time=6:00:00",
         "--output=/data/out/%A_%a.out", "--requeue", "--open-mode=append", "--signal=B:USR1@120", "--export=ALL",
     ]:  # fmt: skip
         assert f"#SBATCH {line}" in lines
     assert lines[-1].startswith(f"exec {sys.executable} -u ")
-    assert lines[-1].endswith("HPDv2.json --expected_samples_per_index=200 --num_workers=128 --num_chunks=1000 --max_chunk_size=512 --compile=True --output_root=/data/out --is_slurm_task")
+    assert lines[-1].endswith(PUBLISHED.replace("--use_slurm ", "") + " --output_root=/data/out --is_slurm_task")
     assert "export HF_HOME='/data/hf home'" in lines and "export https_proxy=http://proxy:3128" in lines
     assert "secret" not in script and "CUDA_VISIBLE_DEVICES" not in script
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
 
 
 def test_further_options_reach_the_script_and_only_the_script():
-    words = ["my prompts.json", "--use_slurm", "True", "--partition", "gpu", "--account=a1", "--qos", "low", "--constraint=a100|h100", "--exclude=n[1-3]",
-             "--time", "2-12", "--gres=", "--mem=8g", "--cpus_per_task", "4", "--sbatch_args=--reservation=r1 --comment=x", "--setup", "module load cuda; ulimit -n 4096",
+    words = ["my prompts.json", "--use_slurm", "True", "--partition", "gpu", "--account=a1", "--qos", "low", "--constraint=a100|h100",
+             "--exclude=n[1-3]",
+             "--time", "2-12", "--gres=", "--mem=8g", "--cpus_per_task", "4", "--sbatch_args=--reservation=r1 --comment=x",
+             "--setup", "module load cuda; ulimit -n 4096",
              "--start_server", "--tail_log=False", "--dry_run", "--output_root", "/o o"]  # fmt: skip
     script = script_of(*words, root="/o o")
-    for line in ["--partition=gpu", "--account=a1", "--qos=low", "--constraint='a100|h100'", "--exclude='n[1-3]'", "--time=2-12", "--mem=8g", "--cpus-per-task=4",
+    for line in ["--partition=gpu", "--account=a1", "--qos=low", "--constraint='a100|h100'", "--exclude='n[1-3]'", "--time=2-12",
+                 "--mem=8g", "--cpus-per-task=4",
                  "--reservation=r1 --comment=x", "--output='/o o/%A_%a.out'"]:  # fmt: skip
         assert f"#SBATCH {line}\n" in script
     assert "--gres" not in script
@@ -70,15 +75,26 @@ def test_a_short_limit_shortens_the_warning(limit, lead):
 
 @pytest.mark.parametrize(
     "text, value",
-    [("90", 5400), ("59:30", 3570), ("5:59:30", 21570), ("1-02:03:04", 93784), ("1-2", 93600), ("1-2:30", 95400), ("0:15", 15), ("UNLIMITED", None), ("INVALID", None), ("", None)],
+    [
+        ("90", 5400),
+        ("59:30", 3570),
+        ("5:59:30", 21570),
+        ("1-02:03:04", 93784),
+        ("1-2", 93600),
+        ("1-2:30", 95400),
+        ("0:15", 15),
+        ("UNLIMITED", None),
+        ("INVALID", None),
+        ("", None),
+    ],
 )
 def test_slurm_times(text, value):
-    assert slurm.seconds(text) == value
+    assert slurm_script.seconds(text) == value
 
 
 @given(st.integers(1, 5000), st.integers(1, 3000), st.integers(1, 1500))
 def test_a_split_array_has_every_task_and_shares_the_throttle(tasks, throttle, max_size):
-    parts = [part.removeprefix("0-").split("%") for part in slurm.split(tasks, throttle, max_size)]
+    parts = [part.removeprefix("0-").split("%") for part in slurm_script.split(tasks, throttle, max_size)]
     assert sum(int(last) + 1 for last, _ in parts) == tasks
     assert all(int(last) + 1 <= max_size for last, _ in parts)
     assert sum(int(share) for _, share in parts) == max(throttle, len(parts))
@@ -86,7 +102,13 @@ def test_a_split_array_has_every_task_and_shares_the_throttle(tasks, throttle, m
 
 
 def test_a_task_knows_itself_by_array_and_task():
-    environ = {"SLURM_JOB_ID": "42", "SLURM_ARRAY_JOB_ID": "42", "SLURM_ARRAY_TASK_ID": "7", "SLURM_RESTART_COUNT": "2", "SLURMD_NODENAME": "gpu03"}
+    environ = {
+        "SLURM_JOB_ID": "42",
+        "SLURM_ARRAY_JOB_ID": "42",
+        "SLURM_ARRAY_TASK_ID": "7",
+        "SLURM_RESTART_COUNT": "2",
+        "SLURMD_NODENAME": "gpu03",
+    }
     assert slurm.identity(environ) == {"host": "gpu03", "array_job": "42", "task": "7", "restart": 2, "slurm_job_id": "42"}
     assert slurm.task_name(environ) == "42_7"  # not "42", which is the whole array
     assert slurm.task_name({"SLURM_JOB_ID": "43"}) == "43"
@@ -103,10 +125,15 @@ def test_without_slurm_one_line_says_so(monkeypatch, tmp_path):
 def test_a_changed_prompts_file_is_found_before_submission(tmp_path):
     folder = tmp_path / "generated_images" / "p"
     folder.mkdir(parents=True)
-    (folder / "dataset.yaml").write_text("name: p\nprompts_sha256: aaaa\nmodel: tiny\n")
-    slurm.check_definition(tmp_path, {"name": "p", "prompts_sha256": "aaaa", "model": "tiny"})
-    with pytest.raises(SystemExit, match="the prompts file has changed since .*dataset.yaml"):
-        slurm.check_definition(tmp_path, {"name": "p", "prompts_sha256": "bbbb", "model": "tiny"})
-    with pytest.raises(SystemExit, match="model is 'big', not 'tiny'"):
-        slurm.check_definition(tmp_path, {"name": "p", "prompts_sha256": "aaaa", "model": "big"})
-    slurm.check_definition(tmp_path, {"name": "p", "prompts_sha256": "bbbb", "model": "tiny", "extend": True})
+    definition = {"name": "p", "prompts_sha256": "aaaa", "total": 3, "images_per_prompt": 2, "model": "tiny"}
+    slurm.check_definition(tmp_path, definition)
+    (folder / "dataset.yaml").write_text("".join(f"{key}: {value}\n" for key, value in definition.items()))
+    slurm.check_definition(tmp_path, definition)
+    with pytest.raises(SystemExit, match="the prompts file has changed: .*dataset.yaml.*--extend"):
+        slurm.check_definition(tmp_path, definition | {"prompts_sha256": "bbbb"})
+    with pytest.raises(SystemExit, match="generate_images: model is 'big', but this data set was begun with 'tiny'"):
+        slurm.check_definition(tmp_path, definition | {"model": "big"})
+    slurm.check_definition(tmp_path, definition | {"total": 4, "prompts_sha256": "bbbb", "extend": True})
+    (folder / "dataset.yaml").write_text("[")
+    with pytest.raises(SystemExit, match="dataset.yaml is broken"):
+        slurm.check_definition(tmp_path, definition)
