@@ -39,7 +39,7 @@ class Server:
         import llm_backends
         from llm_router import Backend
 
-        backend = Backend("embedded", model=MODEL, concurrency=SLOTS, timeout_s=180.0, batch=10, max_tokens=900, provider="openai", base_url=f"{self.url}/v1",
+        backend = Backend("embedded", model=MODEL, concurrency=SLOTS, timeout_s=600.0, batch=10, max_tokens=900, provider="openai", base_url=f"{self.url}/v1",
                           key_env=None, temperature=0.9, json="schema", few_shot=True, begin_with_prompt=True,
                           options={"extra_body": {"dry_multiplier": 0.8}})
         backend.ask = llm_backends.Asker(backend)

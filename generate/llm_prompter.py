@@ -23,13 +23,13 @@ from llm_router import LATENCY_BOUNDS_S, AllOff, Purse, Router, Unanswered  # no
 INSTRUCTION = Path(__file__).resolve().parent / "llm_instruction.txt"
 TYPICAL_BYTES = 6000  # of a request: instruction, 30 texts not to repeat, prompt; the first guess of what one call may cost
 MENDED_EVERY_S = 2.0  # how often a configuration file is looked at while everything is off
-RETURNING = ("model", "credit", "budget")  # a model can be pulled, an account or the budget topped up, while a client waits
+RETURNING = ("model", "credit")  # a model can be pulled, an account topped up, while a client waits
 SAID_AGAIN_S = 600.0
 
 
 @dataclass
 class Variations:
-    """texts: [{"text", "llm_model_name", "backend", "overlap"}]; short: None or {"missing", "reason"}; usage of the calls that gave them."""
+    """texts: [{"text", "llm_model_name", "backend", "overlap"}]; short: None or {"missing", "reason"}."""
 
     texts: list
     short: dict | None
@@ -207,7 +207,7 @@ class Prompter:
 
     def _may_return(self):
         """Whether waiting makes sense when all are off: a model can be pulled, an account topped up, the file then touched."""
-        return bool(self.file) and any(b.off_kind in RETURNING for b in self.backends if b.off_kind != "budget" or self.budget_usd > 0)
+        return bool(self.file) and any(b.off_kind in RETURNING for b in self.backends)
 
     def _changed(self):
         try:
