@@ -1,4 +1,4 @@
-"""A data set's definition: dataset.yaml in its folder, written once; dataset.2.yaml, … for each extension. The newest is the one that counts.
+"""A data set's definition: dataset.yaml in its folder, written once; dataset.2.yaml, … for each extension. The newest counts.
 
     stored = stored_definition(folder)                       # dict, or None for a new data set
     settle(folder, asked)                                    # the definition that stands from now on; Differs if the asked one cannot
@@ -22,14 +22,20 @@ class Differs(Exception):
     """.field, .stored, .given; the text is for the user."""
 
     def __init__(self, field, stored, given, what):
-        super().__init__(f"{field} is {given!r}, but this data set was begun with {stored!r} ({what}); --extend takes appended prompts and more images, "
-                         "anything else is a new data set: copy the prompts file to another name")  # fmt: skip
+        super().__init__(
+            f"{field} is {given!r}, but this data set was begun with {stored!r} ({what}); --extend takes appended prompts and more images, "
+            "anything else is a new data set: copy the prompts file to another name"
+        )
         self.field, self.stored, self.given = field, stored, given
 
 
 def newest_file(folder):
     """(number, path) of the newest definition in a data set folder, or (0, None)."""
-    found = [(int(match[1] or 1), folder / match[0]) for name in os.listdir(folder) if (match := NAME.fullmatch(name))] if folder.is_dir() else []
+    found = (
+        [(int(match[1] or 1), folder / match[0]) for name in os.listdir(folder) if (match := NAME.fullmatch(name))]
+        if folder.is_dir()
+        else []
+    )
     return max(found, default=(0, None))
 
 
@@ -57,7 +63,7 @@ def compare(stored, asked, what):
 
 
 def settle(folder, asked):
-    """(definition, whether it is new or extended) for a request's definition: written to the folder if there was none, or extended if asked."""
+    """(definition, whether it is new or extended) of a request: written if there was none, or extended if asked."""
     stored = stored_definition(folder)
     if stored is None:
         first = {key: value for key, value in asked.items() if key not in ("extend", "prefix_total", "prefix_sha256", "bare")}
@@ -77,8 +83,17 @@ def settle(folder, asked):
         if asked[field] < stored[field]:
             raise Differs(field, stored[field], asked[field], path.name)
     if (asked["prefix_total"], asked["prefix_sha256"]) != (stored["total"], stored.get("prompts_sha256")):
-        raise Differs("prompts_sha256", stored.get("prompts_sha256"), asked["prefix_sha256"], f"{path.name}: the first {stored['total']} prompts are not the same")
-    extended = stored | {key: asked[key] for key in (*GROWS, "prompts_sha256", "prompts_file")} | {"created": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+        raise Differs(
+            "prompts_sha256",
+            stored.get("prompts_sha256"),
+            asked["prefix_sha256"],
+            f"{path.name}: the first {stored['total']} prompts are not the same",
+        )
+    extended = (
+        stored
+        | {key: asked[key] for key in (*GROWS, "prompts_sha256", "prompts_file")}
+        | {"created": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+    )
     if not _publish(folder / f"dataset.{number + 1}.yaml", extended):
         return settle(folder, asked)
     return extended, True

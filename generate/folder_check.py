@@ -1,7 +1,7 @@
 """The data set folders against the ledger: the folder wins. Who says an index is done is looked up; blocks of 1,000 are compared in the
 background, before the ledger grants from them after a start and before it says that all is done; whole ones get their COMPLETE mark.
 
-    000012/COMPLETE     {"indices": 1000, "images": 9990, "short": 3, …}: read instead of the folder when a lost ledger is rebuilt, and only then
+    000012/COMPLETE     {"indices": 1000, "images": 9990, "short": 3, …}: read instead of the folder to rebuild a lost ledger, only then
 """
 
 import json
@@ -92,7 +92,7 @@ class Folders:
 
 
 def index_done(folder, index, images_per_prompt):
-    """Whether every text of an index is an image with its JSON or .failed, by looking each name up: 20 look-ups instead of a listing of 400,000."""
+    """Whether every text of an index is an image with its JSON or .failed, by looking up each name: 20, not a listing of 400,000."""
     record = samples.read_texts(folder, index)
     if not record or not record.get("texts") or samples.wanted(record) < images_per_prompt:
         return False
@@ -192,8 +192,13 @@ def counted(files, images):
 def write_mark(mark, done, images):
     """COMPLETE: totals for people, and for the rebuild the indices that have fewer images than asked for."""
     less = {index: counts for index, counts in sorted(done.items()) if counts != (images, 0)}
-    record = {"indices": len(done), "images_per_prompt": images, "images": sum(n for n, _ in done.values()), "short": sum(1 for _, n in done.values() if n),
-              "less": less}  # fmt: skip
+    record = {
+        "indices": len(done),
+        "images_per_prompt": images,
+        "images": sum(n for n, _ in done.values()),
+        "short": sum(1 for _, n in done.values() if n),
+        "less": less,
+    }
     draft = mark.with_name(f".COMPLETE.{secrets.token_hex(4)}.tmp")
     with open(draft, "x") as file:
         file.write(json.dumps(record) + "\n")

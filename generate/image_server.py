@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-#SBATCH --job-name=image_server
-#SBATCH --mem=16G
-#SBATCH --cpus-per-task=4
-#SBATCH --time=4320
-#SBATCH --output=image_server.out
-#SBATCH --open-mode=append
-#SBATCH --requeue
-#SBATCH --signal=B:USR1@120
+# SBATCH --job-name=image_server
+# SBATCH --mem=16G
+# SBATCH --cpus-per-task=4
+# SBATCH --time=4320
+# SBATCH --output=image_server.out
+# SBATCH --open-mode=append
+# SBATCH --requeue
+# SBATCH --signal=B:USR1@120
 """The job server: hands out prompt indices to any number of clients and keeps account of every one of them, whatever dies.
 
     python generate/image_server.py                        # or: sbatch generate/image_server.py
@@ -30,12 +30,16 @@ def own_folder():
     import subprocess
 
     shown = subprocess.run(["scontrol", "show", "job", os.environ["SLURM_JOB_ID"]], capture_output=True, text=True).stdout
-    words = next((line.strip().removeprefix("Command=") for line in shown.splitlines() if line.strip().startswith("Command=")), "").split(" ")
+    words = next((line.strip().removeprefix("Command=") for line in shown.splitlines() if line.strip().startswith("Command=")), "").split(
+        " "
+    )
     for n in range(1, len(words) + 1):  # the arguments follow the path, which may hold blanks itself
         folder = Path(" ".join(words[:n])).parent
         if (folder / "ledger.py").exists():
             return folder
-    sys.exit(f"image_server: scontrol does not say where this script lies; submit it as: sbatch --wrap 'python {Path.cwd()}/generate/image_server.py'")
+    sys.exit(
+        f"image_server: scontrol does not say where this script lies; use: sbatch --wrap 'python {Path.cwd()}/generate/image_server.py'"
+    )
 
 
 sys.path.insert(0, str(own_folder()))
@@ -77,7 +81,9 @@ def main():
 
 def options():
     parser = Options(__doc__)
-    parser.add_argument("--output_root", default=job_client.default_output_root(), help="where logs and data sets lie (default: %(default)s)")
+    parser.add_argument(
+        "--output_root", default=job_client.default_output_root(), help="where logs and data sets lie (default: %(default)s)"
+    )
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all, since clients are on other nodes)")
     parser.add_argument("--port", type=int, help="default: 5000, else the next free one")
     parser.flag("--take_over", "take the place of a server that runs already")
@@ -89,7 +95,9 @@ def options():
     parser.add_argument("--probe_s", type=float, default=600, help="a quarantined worker is tried again after so long (default: 600)")
     parser.flag("--status", "print how the running server is doing")
     parser.flag("--json", "with --status: the whole document")
-    parser.add_argument("--retry_failed", nargs="?", const="", metavar="DATASET", help="try again what was set aside (in one data set, or in all)")
+    parser.add_argument(
+        "--retry_failed", nargs="?", const="", metavar="DATASET", help="try again what was set aside (in one data set, or in all)"
+    )
     parser.add_argument("--release_quarantine", nargs="?", const="", metavar="HOST", help="trust the workers of a host (or all) again")
     parser.flag("--drain", "let the running leases finish and give no more")
     parser.flag("--resume", "give leases again")
@@ -159,16 +167,25 @@ class Server:
         """The ledger, once the server before this one has let go of it."""
         import ledger
 
-        limits = ledger.LedgerOptions(ttl_s=self.args.ttl_s, beat_s=self.args.beat_s, max_marks=self.args.max_marks,
-                                      max_failures=self.args.max_failures, probe_s=self.args.probe_s)  # fmt: skip
+        limits = ledger.LedgerOptions(
+            ttl_s=self.args.ttl_s,
+            beat_s=self.args.beat_s,
+            max_marks=self.args.max_marks,
+            max_failures=self.args.max_failures,
+            probe_s=self.args.probe_s,
+        )
         for attempt in range(OPEN_TRIES):
             try:
-                return ledger.Ledger(self.folder / "ledger.sqlite", self.epoch, time.monotonic(), limits, utc=time.time() - time.monotonic())
+                return ledger.Ledger(
+                    self.folder / "ledger.sqlite", self.epoch, time.monotonic(), limits, utc=time.time() - time.monotonic()
+                )
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error):
                     raise SystemExit(f"image_server: cannot open {self.folder / 'ledger.sqlite'}: {error}") from None
             time.sleep(1)
-        raise SystemExit(f"image_server: another process holds {self.folder / 'ledger.sqlite'} and does not let go; end the old server's process first")
+        raise SystemExit(
+            f"image_server: another process holds {self.folder / 'ledger.sqlite'} and does not let go; end the old server's process first"
+        )
 
     def look(self, function):
         """function(ledger, now) under the ledger's lock."""
@@ -176,8 +193,16 @@ class Server:
             return function(self.ledger, time.monotonic())
 
     def about(self):
-        return {"url": self.url, "hostname": socket.gethostname(), "port": self.port, "run_id": self.run_id, "epoch": self.epoch,
-                "pid": os.getpid(), "started": self.started, "version": 1}  # fmt: skip
+        return {
+            "url": self.url,
+            "hostname": socket.gethostname(),
+            "port": self.port,
+            "run_id": self.run_id,
+            "epoch": self.epoch,
+            "pid": os.getpid(),
+            "started": self.started,
+            "version": 1,
+        }
 
     def weather_extra(self):
         return self.check.progress()
@@ -200,7 +225,10 @@ def serve(args, output_root):
     server_files.write_server_json(server.folder, {**server.about(), "token": server.token})
     log.info("job server of %s: %s (process %d, epoch %d)", output_root, server.url, os.getpid(), server.epoch)
     if server.ledger.lost:
-        log.warning("the ledger is not the last server's (%s): what is done is read from the data set folders; paid LLMs stay off until --llm_spent_usd", server.ledger.lost)
+        log.warning(
+            "the ledger is not the last server's (%s): what is done is read from the folders; paid LLMs stay off until --llm_spent_usd",
+            server.ledger.lost,
+        )
     if sys.stdout.isatty():
         print(f"the page of this run: {server.url}?token={server.token}")
     for name, step, every_s in background(server):
@@ -209,9 +237,18 @@ def serve(args, output_root):
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     logging.getLogger("waitress").setLevel(logging.ERROR)  # "task queue depth is 1" for each pair of requests that meet
     waitress.serve(
-        job_calls.application(server), sockets=[server.listener], threads=THREADS, connection_limit=min(CONNECTIONS, hard - 100), asyncore_use_poll=True,
-        channel_timeout=120, cleanup_interval=15, max_request_body_size=job_calls.LARGEST_BODY * 4, max_request_header_size=16 << 10, ident=None, _quiet=True,
-    )  # fmt: skip
+        job_calls.application(server),
+        sockets=[server.listener],
+        threads=THREADS,
+        connection_limit=min(CONNECTIONS, hard - 100),
+        asyncore_use_poll=True,
+        channel_timeout=120,
+        cleanup_interval=15,
+        max_request_body_size=job_calls.LARGEST_BODY * 4,
+        max_request_header_size=16 << 10,
+        ident=None,
+        _quiet=True,
+    )
     if server.lock.acquire(timeout=10):  # after the answer that is being made durable
         server.ledger.close()
     log.info("stopped; leases are kept, and clients wait for the next server")

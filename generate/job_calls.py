@@ -134,7 +134,13 @@ class Calls:
         images = fields.number("expected_samples_per_index", 1, request_fields.MOST_IMAGES)
         job = request_fields.slurm_job_id(fields, "slurm_job_id")
         worker = request_fields.worker(fields)
-        definition = request_fields.definition(fields) or {"name": name, "total": total, "images_per_prompt": images, "order_seed": None, "bare": True}
+        definition = request_fields.definition(fields) or {
+            "name": name,
+            "total": total,
+            "images_per_prompt": images,
+            "order_seed": None,
+            "bare": True,
+        }
         for field, asked in (("name", name), ("total", total), ("images_per_prompt", images)):
             if definition[field] != asked:
                 raise BadField(f"dataset.{field} is {definition[field]!r}, which is not what the request's other fields say: {asked!r}")
@@ -142,7 +148,12 @@ class Calls:
         if client_id is None and job is None:
             raise BadField("client_id is missing (or slurm_job_id, in the published form)")
         request_id = fields.word("request_id", request_fields.NAME, "1 to 80 letters, digits or _.:@-", None)
-        who = {"client_id": client_id or f"job:{job}"[:80], "request_id": request_id, "worker": worker, "slurm": job and (job, worker["restart"] or 0)}
+        who = {
+            "client_id": client_id or f"job:{job}"[:80],
+            "request_id": request_id,
+            "worker": worker,
+            "slurm": job and (job, worker["restart"] or 0),
+        }
         return name, who, definition
 
     def _answer(self, answer, share):
@@ -159,7 +170,11 @@ class Calls:
     def beat(self, fields):
         client_id = self._client(fields)
         leases = fields.values.get("leases", [])
-        if not isinstance(leases, list) or len(leases) > 16 or not all(isinstance(n, str) and request_fields.LEASE.fullmatch(n) for n in leases):
+        if (
+            not isinstance(leases, list)
+            or len(leases) > 16
+            or not all(isinstance(n, str) and request_fields.LEASE.fullmatch(n) for n in leases)
+        ):
             raise BadField("leases must be a list of at most 16 leases like 3-17")
         state = fields.one_of("state", request_fields.STATES)
         drawing = fields.numbers("drawing", 1000, 0, request_fields.MOST_INDICES, [])
@@ -169,12 +184,20 @@ class Calls:
         job = request_fields.slurm_job_id(fields, "slurm_job_id")
 
         def step(ledger, now):
-            answer = ledger.beat(now, client_id, leases, state, drawing, images, worker=worker, dataset=dataset, slurm=job and (job, worker["restart"] or 0))
+            answer = ledger.beat(
+                now, client_id, leases, state, drawing, images, worker=worker, dataset=dataset, slurm=job and (job, worker["restart"] or 0)
+            )
             share = self._llm_share(now, client_id, use=use) if use is not None else None
             return answer, share
 
         answer, share = self.look(step)
-        body = {"ttl_s": self.server.args.ttl_s, "beat_s": self.server.args.beat_s, "stop": answer.stop, "stale": list(answer.stale), "llm_share": share}
+        body = {
+            "ttl_s": self.server.args.ttl_s,
+            "beat_s": self.server.args.beat_s,
+            "stop": answer.stop,
+            "stale": list(answer.stale),
+            "llm_share": share,
+        }
         if answer.stale:
             return jsonify(error=f"not current any more: {', '.join(answer.stale)}", **body), 409
         return jsonify(body)
@@ -182,10 +205,13 @@ class Calls:
     def complete(self, fields):
         client_id, lease, request_id = self._client(fields), self._lease(fields), self._request(fields)
         results = [
-            {"index": item.number("index", 0, request_fields.MOST_INDICES), "images": item.number("images", 0, request_fields.MOST_IMAGES),
-             "short": item.number("short", 0, request_fields.MOST_IMAGES, 0)}
+            {
+                "index": item.number("index", 0, request_fields.MOST_INDICES),
+                "images": item.number("images", 0, request_fields.MOST_IMAGES),
+                "short": item.number("short", 0, request_fields.MOST_IMAGES, 0),
+            }
             for item in fields.objects("results", request_fields.MOST_RESULTS)
-        ]  # fmt: skip
+        ]
         name = self.look(lambda ledger, now: ledger.dataset_of(lease))
         exists = self.folders.done(name, [result["index"] for result in results]) if name else {}
         verdicts = self.look(lambda ledger, now: ledger.complete(now, client_id, request_id, lease, results, exists))
@@ -194,10 +220,14 @@ class Calls:
     def fail(self, fields):
         client_id, lease, request_id = self._client(fields), self._lease(fields), self._request(fields)
         results = [
-            {"index": item.number("index", 0, request_fields.MOST_INDICES), "reason": item.one_of("reason", request_fields.FAILED),
-             "error": item.text("error", LARGEST_BODY, "")[:ERROR_TEXT], "known_good": request_fields.truth(item, "known_good")}
+            {
+                "index": item.number("index", 0, request_fields.MOST_INDICES),
+                "reason": item.one_of("reason", request_fields.FAILED),
+                "error": item.text("error", LARGEST_BODY, "")[:ERROR_TEXT],
+                "known_good": request_fields.truth(item, "known_good"),
+            }
             for item in fields.objects("results", request_fields.MOST_RESULTS)
-        ]  # fmt: skip
+        ]
         answer = self.look(lambda ledger, now: ledger.fail(now, client_id, request_id, lease, results))
         if answer.stale:
             return jsonify(error=f"lease {lease} is not current any more", stale=[lease]), 409

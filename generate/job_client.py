@@ -27,7 +27,9 @@ from pathlib import Path
 
 log = logging.getLogger("job_client")
 
-Grant = namedtuple("Grant", "lease indices ttl_s llm_share known_good", defaults=(None, False))  # known_good: draw a text first that is known to work
+Grant = namedtuple(
+    "Grant", "lease indices ttl_s llm_share known_good", defaults=(None, False)
+)  # known_good: draw a text first that is known to work
 Wait = namedtuple("Wait", "retry_after_s reason")  # reason: one sentence; "quarantine" in it when this worker is
 AllDone = namedtuple("AllDone", "message")
 
@@ -62,7 +64,9 @@ def read_server_json(output_root):
         record = json.loads(path.read_text())
         return record if {"url", "token", "run_id", "epoch"} <= record.keys() else {}["url"]
     except FileNotFoundError:
-        raise ServerAway(f"no job server was started for {output_root}: python generate/image_server.py --output_root {output_root}") from None
+        raise ServerAway(
+            f"no job server was started for {output_root}: python generate/image_server.py --output_root {output_root}"
+        ) from None
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise ServerAway(f"{path} cannot be read: {type(error).__name__}: {error}") from None
 
@@ -89,14 +93,18 @@ class Connection:
             status, answer = self._ask("GET", f"/healthz?nonce={nonce}", None, {})
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise ServerAway(f"the job server at {self.url} on {server.get('hostname', '?')} does not answer: {error or type(error).__name__}") from None
+            raise ServerAway(
+                f"the job server at {self.url} on {server.get('hostname', '?')} does not answer: {error or type(error).__name__}"
+            ) from None
         except ValueError:
             status, answer = None, {}
         self.epoch = answer.get("epoch")
         proof = proof_of(self.token, nonce, self.run_id, self.epoch)
         if status != 200 or type(self.epoch) is not int or not hmac.compare_digest(str(answer.get("proof")).encode(), proof.encode()):
             self.close()
-            raise WrongServer(f"what answers at {self.url} is not the job server of {output_root}: it was stopped, and another program has its port")
+            raise WrongServer(
+                f"what answers at {self.url} is not the job server of {output_root}: it was stopped, and another program has its port"
+            )
         if self.epoch < epoch:
             self.close()
             raise WrongServer(f"the job server at {self.url} is an older one (epoch {self.epoch}, seen: {epoch}); it will notice and stop")
@@ -123,8 +131,8 @@ class Connection:
 
 
 class JobClient:
-    """definition: the dataset's (see README). worker: {"host", "gpu", "array_job", "task", "restart"}. server_timeout_s: how long a call goes
-    on trying before ServerAway. stopping: once set, calls try for 10 s more only. One object serves several threads.
+    """definition: the dataset's (see README). worker: {"host", "gpu", "array_job", "task", "restart"}. server_timeout_s: how long a call
+    goes on trying before ServerAway. stopping: once set, calls try for 10 s more only. One object serves several threads.
 
     .lost: leases that the server no longer knows as ours: draw nothing more of them. .stop: None, "drain" or "quarantine", from the last
     beat. .llm_share: the last share of the LLM budget. .client_id: random per process.
@@ -144,8 +152,14 @@ class JobClient:
 
     def _fields(self):
         folder = self.output_root / "generated_images" / self.definition["name"]
-        return {"total_indices": self.definition["total"], "output_dir": str(folder), "dataset": self.definition, "slurm_job_id": self.slurm_job_id,
-                "expected_samples_per_index": self.definition["images_per_prompt"], "worker": self.worker}  # fmt: skip
+        return {
+            "total_indices": self.definition["total"],
+            "output_dir": str(folder),
+            "dataset": self.definition,
+            "slurm_job_id": self.slurm_job_id,
+            "expected_samples_per_index": self.definition["images_per_prompt"],
+            "worker": self.worker,
+        }
 
     def check(self):
         """One try, no waiting: {"url", "run_id", "epoch"} of the running server. ServerAway or WrongServer otherwise."""
@@ -164,7 +178,7 @@ class JobClient:
         return Wait(answer["retry_after_s"], answer["error"])
 
     def look(self):
-        """Whether there may be work, before a model is loaded: True, Wait(retry_after_s, reason) while the server compares, or AllDone. Grants nothing."""
+        """Whether there may be work, before a model is loaded: True, Wait(…) while the server compares, or AllDone. Grants nothing."""
         answer = self._call("/get_indices", self.asked | {"chunk_size": 0, "llm": None})
         if answer.get("all_done"):
             return AllDone(answer["error"])
@@ -174,11 +188,15 @@ class JobClient:
         """A Grant over exactly these indices, done or not, so that they can be redrawn; Wait while another client holds one of them."""
         answer = self._call("/repair", self.asked | {"indices": indices})
         self._take(answer)
-        return Grant(answer["lease"], answer["indices"], answer["ttl_s"]) if "indices" in answer else Wait(answer["retry_after_s"], answer["error"])
+        return (
+            Grant(answer["lease"], answer["indices"], answer["ttl_s"])
+            if "indices" in answer
+            else Wait(answer["retry_after_s"], answer["error"])
+        )
 
     def complete(self, lease, results):
-        """results: [{"index", "images", "short"}], short = images missing since the LLMs gave fewer texts. {index: verdict}, one of accepted,
-        already_done, stale, missing (the server does not see all files of it)."""
+        """results: [{"index", "images", "short"}], short = images missing since the LLMs gave fewer texts. {index: verdict}, one of
+        accepted, already_done, stale, missing (the server does not see all files of it)."""
         answer = self._call("/complete", {"lease": lease, "results": results})
         verdicts = {int(index): verdict for index, verdict in answer["verdicts"].items()}
         if "stale" in verdicts.values():
@@ -221,7 +239,9 @@ class JobClient:
 
     def beat(self, report):
         """One beat, one try; its answer. Raises what a single try raises: ServerAway, Refused."""
-        status, answer = self._try("/beat", {"dataset": self.definition["name"], "slurm_job_id": self.slurm_job_id, "worker": self.worker} | report)
+        status, answer = self._try(
+            "/beat", {"dataset": self.definition["name"], "slurm_job_id": self.slurm_job_id, "worker": self.worker} | report
+        )
         self._take(answer)
         self.stop, self.beat_s = answer["stop"], answer["beat_s"]
         self.lost.update(answer["stale"])
@@ -279,7 +299,11 @@ class JobClient:
             if fresh:
                 raise ServerAway(f"the job server at {connection.url} broke off: {error or type(error).__name__}") from None
             return self._try(path, body)  # an idle connection that the server has closed; a new one tells more
-        if status == 200 or (status == 404 and ("all_done" in answer or "retry_after_s" in answer)) or (status == 409 and answer.get("stale")):
+        if (
+            status == 200
+            or (status == 404 and ("all_done" in answer or "retry_after_s" in answer))
+            or (status == 409 and answer.get("stale"))
+        ):
             self._back()
             return status, answer
         if status in (400, 409, 413):

@@ -1,7 +1,7 @@
 """Types and bounds of everything that comes over the wire: a request either is of the known form, or is refused naming the field.
 
-    fields = Fields(request_json)
-    chunk = fields.number("chunk_size", 1, 100_000)        # BadField: "chunk_size must be a whole number from 1 to 100000, not '10'"
+fields = Fields(request_json)
+chunk = fields.number("chunk_size", 1, 100_000)        # BadField: "chunk_size must be a whole number from 1 to 100000, not '10'"
 """
 
 import math
@@ -161,8 +161,11 @@ def definition(fields):
         "augment_prompts": truth(given, "augment_prompts"),
     }
     if truth(given, "extend"):
-        wanted |= {"extend": True, "prefix_total": given.number("prefix_total", 1, MOST_INDICES),
-                   "prefix_sha256": given.word("prefix_sha256", sha, "64 hexadecimal digits", None)}  # fmt: skip
+        wanted |= {
+            "extend": True,
+            "prefix_total": given.number("prefix_total", 1, MOST_INDICES),
+            "prefix_sha256": given.word("prefix_sha256", sha, "64 hexadecimal digits", None),
+        }
     unknown = given.values.keys() - wanted.keys() - {"extend"}
     if unknown:
         raise BadField(f"dataset.{min(map(str, unknown))[:80]} is not a field of a definition")

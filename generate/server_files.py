@@ -1,9 +1,9 @@
 """What the job server keeps in <output root>/.server beside the ledger: who runs here, under which name, and since which epoch.
 
-    folder = open_folder(output_root)          # mode 0700
-    run = run_identity(folder)                 # {"run_id", "token"}: made once, kept over restarts and moves
-    epoch = claim_epoch(folder)                # higher than any before; the server that sees a higher one stops
-    write_server_json(folder, {...})           # mode 0600 from the first instant
+folder = open_folder(output_root)          # mode 0700
+run = run_identity(folder)                 # {"run_id", "token"}: made once, kept over restarts and moves
+epoch = claim_epoch(folder)                # higher than any before; the server that sees a higher one stops
+write_server_json(folder, {...})           # mode 0600 from the first instant
 """
 
 import json
@@ -28,7 +28,9 @@ def open_folder(output_root):
         (Path(output_root) / "generated_images").mkdir(exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise SystemExit(f"image_server: cannot write to the output root {output_root}: {error.strerror}; choose another with --output_root") from None
+        raise SystemExit(
+            f"image_server: cannot write to the output root {output_root}: {error.strerror}; choose another with --output_root"
+        ) from None
     return folder
 
 
@@ -44,8 +46,8 @@ def run_identity(folder):
 
 
 def claim_epoch(folder):
-    """The number of this start. Claimed by an exclusive file outside of the ledger, so that a lease's name never comes twice, not even after
-    the ledger was replaced by yesterday's copy."""
+    """The number of this start. Claimed by an exclusive file outside of the ledger, so that a lease's name never comes twice, not even
+    after the ledger was replaced by yesterday's copy."""
     folder = folder / "epochs"
     while True:
         epoch = max((int(name) for name in os.listdir(folder) if name.isdigit()), default=0) + 1
@@ -70,8 +72,10 @@ def refuse_if_running(output_root):
         return
     there.close()
     server = job_client.read_server_json(output_root)
-    raise SystemExit(f"image_server: a server for {output_root} runs already: {there.url} (process {server.get('pid')} on {server.get('hostname')}); "
-                     "--status shows it, --take_over takes its place")  # fmt: skip
+    raise SystemExit(
+        f"image_server: a server for {output_root} runs already: {there.url} (process {server.get('pid')} on {server.get('hostname')}); "
+        "--status shows it, --take_over takes its place"
+    )
 
 
 def write_server_json(folder, record):

@@ -1,6 +1,6 @@
-"""What SLURM knows, brought to the ledger: which jobs run (a lease of a job that is gone ends early), and which nodes the pending tasks keep off.
+"""What SLURM knows, brought to the ledger: which jobs run (a lease of one that is gone ends early), which nodes pending tasks keep off.
 
-    watch = SlurmWatch(server); watch.step()      # in a thread: a squeue without an answer takes 9 s
+watch = SlurmWatch(server); watch.step()      # in a thread: a squeue without an answer takes 9 s
 """
 
 import json
@@ -31,7 +31,9 @@ class SlurmWatch:
         jobs = slurm.queue()  # None = unknown: squeue failed
         self.server.look(lambda ledger, now: ledger.slurm_seen(now, jobs))
         rows = self.server.look(lambda ledger, now: ledger.quarantined())
-        wanted = {(str(row["worker"]["array_job"]), row["host"]) for row in rows if (row.get("worker") or {}).get("array_job") and row["host"]}
+        wanted = {
+            (str(row["worker"]["array_job"]), row["host"]) for row in rows if (row.get("worker") or {}).get("array_job") and row["host"]
+        }
         for pair in wanted - self.added - self.there:
             done = slurm.exclude_node(*pair)
             if done == "done":

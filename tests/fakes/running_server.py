@@ -73,7 +73,9 @@ class RunningServer:
     def status(self):
         connection = self.connection()
         try:
-            return connection.get(f"/status?workers_page={random.randint(1, 9_999_999)}")[1]  # pages that nobody has asked for are made anew
+            return connection.get(f"/status?workers_page={random.randint(1, 9_999_999)}")[
+                1
+            ]  # pages that nobody has asked for are made anew
         finally:
             connection.close()
 
@@ -82,7 +84,9 @@ class RunningServer:
 
     def client(self, total=20, images=2, name="storm", host="node1", **kwargs):
         worker = {"host": host, "gpu": f"GPU-{host}"}
-        return job_client.JobClient(self.root, definition(name, total, images), worker, server_timeout_s=kwargs.pop("server_timeout_s", 20), **kwargs)
+        return job_client.JobClient(
+            self.root, definition(name, total, images), worker, server_timeout_s=kwargs.pop("server_timeout_s", 20), **kwargs
+        )
 
     def signal(self, number):
         os.kill(self.process.pid, number)
@@ -102,9 +106,11 @@ class RunningServer:
 
 def granted(client, chunk_size=5, seconds=30):
     """A Grant, waiting while the server compares folders."""
+
     def ask():
         answer = client.get_indices(chunk_size)
         return answer if not isinstance(answer, job_client.Wait) else None
+
     return until(ask, "a grant", seconds)
 
 
@@ -118,10 +124,21 @@ def finish(client, grant, images=2, publish=True):
 def write_sample(folder, index, images, lease="1-1"):
     """What the server looks for; the test of the files themselves is elsewhere."""
     texts = [{"text": f"prompt {index}, {aug}", "llm_model_name": None, "backend": None} for aug in range(images)]
-    samples.publish_texts(folder, {"prompt_index": index, "original_prompt": f"prompt {index}", "source": [], "texts": texts, "short": None}, lease)
+    samples.publish_texts(
+        folder, {"prompt_index": index, "original_prompt": f"prompt {index}", "source": [], "texts": texts, "short": None}, lease
+    )
     for aug in range(images):
         for suffix in (".jpg", ".json"):
             samples.path_of(folder, index, aug, suffix).write_text("{}")
+
+
+def order(server, *words):
+    return subprocess.run(
+        [sys.executable, ROOT / "generate/image_server.py", "--output_root", server.root, *words],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
 
 
 class Clients:
@@ -136,7 +153,15 @@ class Clients:
 
     def fill(self):
         while len(self.processes) < self.count:
-            words = [*self.prefix, sys.executable, ROOT / "tests" / "fakes" / "storm_client.py", self.as_root, "--host", f"{self.host}{self.born}", *self.options]
+            words = [
+                *self.prefix,
+                sys.executable,
+                ROOT / "tests" / "fakes" / "storm_client.py",
+                self.as_root,
+                "--host",
+                f"{self.host}{self.born}",
+                *self.options,
+            ]
             with open(self.root / f"{self.host}{self.born}.out", "ab") as out:
                 self.processes.append(subprocess.Popen(list(map(str, words)), stdout=out, stderr=out, env=self.environment))
             self.born += 1

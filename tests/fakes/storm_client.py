@@ -1,4 +1,4 @@
-"""A client in 100 lines for storms: the real JobClient and the real samples.py around FakePipeline; starts in 0.3 s, so that hundreds can be killed.
+"""A client in 100 lines for storms: the real JobClient and the real samples.py around FakePipeline; starts in 0.3 s, to be killed by the hundred.
 
     python tests/fakes/storm_client.py OUTPUT_ROOT --total 600 --images 2 --host node3 --server_timeout_s 60
 
@@ -26,9 +26,22 @@ SIZE = 16
 
 
 def definition(name, total, images):
-    return {"name": name, "prompts_file": f"{name}.json", "prompts_sha256": "0" * 64, "total": total, "images_per_prompt": images, "order_seed": 7,
-            "run_seed": 0, "model": "fake", "revision": None, "height": SIZE, "width": SIZE, "num_inference_steps": 1, "guidance_scale": 1.0,
-            "augment_prompts": images > 1}  # fmt: skip
+    return {
+        "name": name,
+        "prompts_file": f"{name}.json",
+        "prompts_sha256": "0" * 64,
+        "total": total,
+        "images_per_prompt": images,
+        "order_seed": 7,
+        "run_seed": 0,
+        "model": "fake",
+        "revision": None,
+        "height": SIZE,
+        "width": SIZE,
+        "num_inference_steps": 1,
+        "guidance_scale": 1.0,
+        "augment_prompts": images > 1,
+    }
 
 
 class Storm:
@@ -38,8 +51,13 @@ class Storm:
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, lambda *_: self.stopping.set())
         self.folder = Path(args.output_root).resolve() / "generated_images" / args.name
-        self.job = JobClient(args.output_root, definition(args.name, args.total, args.images), {"host": args.host, "gpu": f"GPU-{args.host}"},
-                             server_timeout_s=args.server_timeout_s, stopping=self.stopping)  # fmt: skip
+        self.job = JobClient(
+            args.output_root,
+            definition(args.name, args.total, args.images),
+            {"host": args.host, "gpu": f"GPU-{args.host}"},
+            server_timeout_s=args.server_timeout_s,
+            stopping=self.stopping,
+        )
         self.report = {"leases": [], "state": "idle", "drawing": [], "images": 0}
         self.pipe = FakePipeline()
 
@@ -90,7 +108,10 @@ class Storm:
 
     def draw(self, index, lease):
         samples.remove_drafts(self.folder, index, lease)
-        texts = [{"text": f"prompt {index}" + f", variation {aug}" * (aug > 0), "llm_model_name": None, "backend": None} for aug in range(self.args.images)]
+        texts = [
+            {"text": f"prompt {index}" + f", variation {aug}" * (aug > 0), "llm_model_name": None, "backend": None}
+            for aug in range(self.args.images)
+        ]
         record = {"prompt_index": index, "original_prompt": f"prompt {index}", "source": ["storm"], "texts": texts, "short": None}
         record = samples.publish_texts(self.folder, record, lease)
         for aug, text in enumerate(record["texts"]):
@@ -100,7 +121,12 @@ class Storm:
             image = self.pipe([text["text"]], [FakeGenerator(seed)], SIZE, SIZE).images[0]
             if not 0.01 < image.mean() < 1:
                 raise ValueError("the image is black or not a number")
-            metadata = {"prompt_index": index, "augmentation_idx": aug, "original_prompt": record["original_prompt"], "augmented_prompt": text["text"]}
+            metadata = {
+                "prompt_index": index,
+                "augmentation_idx": aug,
+                "original_prompt": record["original_prompt"],
+                "augmented_prompt": text["text"],
+            }
             if os.path.exists(os.environ.get("FAKE_DISK_FULL", "")):  # where no small disk can be mounted
                 raise OSError(errno.ENOSPC, "No space left on device (injected)")
             pixels = (image.transpose(1, 2, 0) * 255).astype("uint8")

@@ -7,7 +7,15 @@ import time
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions", "--no-first-run"]
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-extensions",
+    "--no-first-run",
+]
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +50,7 @@ def open_page(browser):
     yield open_
     for page in (page for context in contexts for page in context.pages):  # whatever came from the run was text, never markup
         assert page.evaluate("typeof window.evil") == "undefined"
-        assert page.evaluate("[...document.scripts].map(script => new URL(script.src).pathname)") == ["/page.js"]
+        assert page.evaluate("[...document.scripts].map(script => new URL(script.src).pathname)") == ["/page.js", "/newest.js"]
         assert page.evaluate("document.querySelectorAll('main b b, main img[src=x]').length") == 0
     for context in contexts:
         context.close()
@@ -51,7 +59,8 @@ def open_page(browser):
 
 @pytest.fixture(scope="session")
 def until():
-    """until(page, expression, arg=None, seconds=60): wait for a JavaScript expression; page.wait_for_function needs the eval that the page's policy forbids."""
+    """until(page, expression, arg=None, seconds=60): wait for a JavaScript expression. (page.wait_for_function needs the
+    eval that the page's policy forbids.)"""
 
     def wait(page, expression, arg=None, seconds=60):
         end = time.monotonic() + seconds
@@ -60,3 +69,27 @@ def until():
             time.sleep(0.02)
 
     return wait
+
+
+@pytest.fixture
+def start(tmp_path):
+    """start(*options, …) -> RunningServer and start.crowd(count, *options, …) -> Clients, on tmp_path/out; all are ended with the test."""
+    from running_server import Clients, RunningServer
+
+    servers, crowds = [], []
+
+    def start_(*options, root=tmp_path / "out", **kwargs):
+        servers.append(RunningServer(root, *options, **{"ttl_s": 60} | kwargs))
+        return servers[-1]
+
+    def crowd(count, *options, root=tmp_path / "out", **kwargs):
+        crowds.append(Clients(root, count, *options, **kwargs))
+        crowds[-1].fill()
+        return crowds[-1]
+
+    start_.crowd = crowd
+    yield start_
+    for each in crowds:
+        each.end()
+    for server in servers:
+        server.stop()

@@ -11,36 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
-import samples
 import server_files
 from job_client import AllDone, Wait
-from running_server import Clients, RunningServer, check_files, finish, granted, until
-
-
-@pytest.fixture
-def start(tmp_path):
-    """start(...) -> RunningServer; start.crowd(...) -> Clients, on tmp_path/out."""
-    servers, crowds = [], []
-
-    def start_(*options, **kwargs):
-        servers.append(RunningServer(tmp_path / "out", *options, **kwargs))
-        return servers[-1]
-
-    def crowd(count, *options, root=tmp_path / "out", **kwargs):
-        crowds.append(Clients(root, count, *options, **kwargs))
-        crowds[-1].fill()
-        return crowds[-1]
-
-    start_.crowd = crowd
-    yield start_
-    for each in crowds:
-        each.end()
-    for server in servers:
-        server.stop()
+from running_server import check_files, finish, until
 
 
 def finished(server, crowds, seconds=120):
     """Wait until nothing is waiting or leased; clients that die are replaced."""
+
     def over():
         for crowd in crowds:
             crowd.reap()
@@ -48,6 +26,7 @@ def finished(server, crowds, seconds=120):
         storm = server.dataset()
         assert not storm or storm["sum_ok"]
         return storm if storm and not storm["waiting"] + storm["leased"] else None
+
     return until(over, "the end of the work", seconds, 0.3)
 
 
@@ -71,7 +50,7 @@ def test_a_paused_client_that_wakes_up_harms_nothing(start):
 
 
 class DroppingProxy:
-    """Forwards to the server, and drops the connection instead of the reply to the n-th POST, after the server has made it durable, while drop(n)."""
+    """Forwards to the server; where drop(n), drops the connection instead of the reply to the n-th POST, made durable by then."""
 
     def __init__(self, port, drop):
         self.target, self.drop, self.posts, self.dropped = port, drop, 0, 0
@@ -107,7 +86,7 @@ class DroppingProxy:
 
 
 def test_lost_replies_change_nothing(start):
-    """T5, I6: every other reply is lost after the server has committed; each call has the effect of one, and its answer is the first one's."""
+    """T5, I6: every other reply is lost after the server has committed; each call has the effect of one, and the first answer."""
     server = start(ttl_s=30)
     record = server.json
     proxy = DroppingProxy(int(record["url"].rsplit(":")[-1].strip("/")), lambda n: n % 2 == 1)
@@ -127,7 +106,9 @@ def test_lost_replies_change_nothing(start):
             continue
         if not failed:
             failed = True
-            assert set(client.fail(answer.lease, [{"index": answer.indices[0], "reason": "image", "error": "x"}]).values()) == {"retry elsewhere"}
+            assert set(client.fail(answer.lease, [{"index": answer.indices[0], "reason": "image", "error": "x"}]).values()) == {
+                "retry elsewhere"
+            }
             seen.remove(answer.indices.pop(0))
         assert set(finish(client, answer).values()) == {"accepted"}
     assert sorted(seen) == list(range(12)) and proxy.dropped > 5
@@ -137,22 +118,30 @@ def test_lost_replies_change_nothing(start):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """(commands to prefix, the path as we see it, grow()) of a tmpfs of 500 kB on tmp_path/out, in a mount namespace; None where that is not allowed."""
+    """(words to prefix, the path as we see it, grow()) of a tmpfs of 500 kB in a mount namespace; None where that is not allowed."""
     root = tmp_path / "out"
     root.mkdir()
     command = f"mount -t tmpfs -o size=500k tmpfs {root} && echo mounted && exec sleep 600"
-    holder = subprocess.Popen(["unshare", "--mount", "sh", "-c", command], stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL) if shutil.which("unshare") else None
+    holder = (
+        subprocess.Popen(["unshare", "--mount", "sh", "-c", command], stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL)
+        if shutil.which("unshare")
+        else None
+    )
     if holder is None or holder.stdout.readline() != "mounted\n":
         yield None
         return
     enter = ["nsenter", f"--target={holder.pid}", "--mount", "--"]
-    yield enter, Path(f"/proc/{holder.pid}/root{root}"), lambda: subprocess.run([*enter, "mount", "-o", "remount,size=50m", str(root)], check=True)
+    yield (
+        enter,
+        Path(f"/proc/{holder.pid}/root{root}"),
+        lambda: subprocess.run([*enter, "mount", "-o", "remount,size=50m", str(root)], check=True),
+    )
     holder.kill()
     holder.wait()
 
 
 def test_a_full_disk_blames_nobody(start, tmp_path, small_disk):
-    """T6: the data set's disk is full for a while; nothing is set aside, nothing torn is published, and the run ends well after room was made."""
+    """T6: the data set's disk is full for a while; nothing is set aside or torn, and the run ends well after room was made."""
     full = tmp_path / "full"
     if small_disk:
         enter, root, grow = small_disk
@@ -162,7 +151,10 @@ def test_a_full_disk_blames_nobody(start, tmp_path, small_disk):
         enter, root, grow, environment = [], tmp_path / "out", full.unlink, {"FAKE_DISK_FULL": str(full)}
     server = start("--probe_s", 1, prefix=enter, seen_at=root, ttl_s=3)
     crowd = start.crowd(3, "--total", 60, "--images", 2, root=root, prefix=enter, as_root=tmp_path / "out", **environment)
-    until(lambda: os.statvfs(root).f_bavail < 4 or any(error["reason"] == "disk" for error in server.status()["errors"]), "the disk to be full")
+    until(
+        lambda: os.statvfs(root).f_bavail < 4 or any(error["reason"] == "disk" for error in server.status()["errors"]),
+        "the disk to be full",
+    )
     time.sleep(4)
     assert server.dataset()["set_aside"] == 0 and server.dataset()["done"] < 60
     grow()
@@ -172,8 +164,8 @@ def test_a_full_disk_blames_nobody(start, tmp_path, small_disk):
 
 
 def test_one_bad_gpu_and_two_poison_prompts(start):
-    """T8, I9, I10: the GPU is quarantined and costs no index anything; of the prompts one raises an error and one kills its process: both are
-    set aside, and nobody else's worker is quarantined for them."""
+    """T8, I9, I10: the GPU is quarantined and costs no index anything; of the prompts one raises an error and one kills its process:
+    both are set aside, and nobody else's worker is quarantined for them."""
     server = start("--probe_s", 30, ttl_s=2, beat_s=0.3)
     poison = {"FAKE_CUDA_ERROR": "prompt 7(,|$)", "FAKE_SEGFAULT": "prompt 13(,|$)", "FAKE_BATCH_S": "0.02"}
     good = start.crowd(4, "--total", 150, "--images", 2, **poison)

@@ -24,8 +24,16 @@ def server(tmp_path_factory):
 
 
 def asked(server, total=3000, **changes):
-    body = {"slurm_job_id": "77", "chunk_size": 5, "total_indices": total, "output_dir": str(server.root / "generated_images" / "storm"),
-            "expected_samples_per_index": 2, "client_id": "tester", "request_id": f"r{time.monotonic_ns()}", "dataset": definition("storm", total, 2)}  # fmt: skip
+    body = {
+        "slurm_job_id": "77",
+        "chunk_size": 5,
+        "total_indices": total,
+        "output_dir": str(server.root / "generated_images" / "storm"),
+        "expected_samples_per_index": 2,
+        "client_id": "tester",
+        "request_id": f"r{time.monotonic_ns()}",
+        "dataset": definition("storm", total, 2),
+    }
     return body | changes
 
 
@@ -60,13 +68,38 @@ def test_secrets_are_the_owners_alone(server):
     assert server.json["token"] not in server.log()
 
 
-@pytest.mark.parametrize("field, value", [
-    ("chunk_size", "10"), ("chunk_size", -1), ("chunk_size", 10**12), ("chunk_size", True), ("chunk_size", 1.5), ("chunk_size", None), ("chunk_size", [1]),
-    ("total_indices", 0), ("total_indices", "5"), ("total_indices", 10**12), ("expected_samples_per_index", -1), ("expected_samples_per_index", 10**9),
-    ("slurm_job_id", {"a": 1}), ("client_id", ""), ("client_id", 7), ("client_id", "x" * 500), ("client_id", "a/b"), ("request_id", ["r"]),
-    ("output_dir", 7), ("output_dir", "relative/storm"), ("output_dir", "/etc"), ("output_dir", "/etc/passwd\0"), ("worker", "node1"), ("dataset", "storm"), ("dataset", {}),
-    ("llm", 3), ("llm", {"a": 10**30}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("chunk_size", "10"),
+        ("chunk_size", -1),
+        ("chunk_size", 10**12),
+        ("chunk_size", True),
+        ("chunk_size", 1.5),
+        ("chunk_size", None),
+        ("chunk_size", [1]),
+        ("total_indices", 0),
+        ("total_indices", "5"),
+        ("total_indices", 10**12),
+        ("expected_samples_per_index", -1),
+        ("expected_samples_per_index", 10**9),
+        ("slurm_job_id", {"a": 1}),
+        ("client_id", ""),
+        ("client_id", 7),
+        ("client_id", "x" * 500),
+        ("client_id", "a/b"),
+        ("request_id", ["r"]),
+        ("output_dir", 7),
+        ("output_dir", "relative/storm"),
+        ("output_dir", "/etc"),
+        ("output_dir", "/etc/passwd\0"),
+        ("worker", "node1"),
+        ("dataset", "storm"),
+        ("dataset", {}),
+        ("llm", 3),
+        ("llm", {"a": 10**30}),
+    ],
+)
 def test_a_field_out_of_bounds_is_named(server, field, value):
     status, answer = server.post("/get_indices", asked(server, **{field: value}))
     assert status == 400 and field in answer["error"], answer
@@ -77,7 +110,16 @@ def test_an_output_dir_outside_of_the_root(server, tmp_path):
     base = server.root / "generated_images"
     (tmp_path / "elsewhere").mkdir()
     (base / "link").symlink_to(tmp_path / "elsewhere")
-    for wrong in (base / "link", base / ".." / ".." / "storm", base / "a" / "b", base, server.root / "storm", tmp_path / "elsewhere", base / ".hidden", f"{base}/storm/../../.server"):
+    for wrong in (
+        base / "link",
+        base / ".." / ".." / "storm",
+        base / "a" / "b",
+        base,
+        server.root / "storm",
+        tmp_path / "elsewhere",
+        base / ".hidden",
+        f"{base}/storm/../../.server",
+    ):
         body = asked(server, output_dir=str(wrong), dataset=definition("link", 3000, 2))
         status, answer = server.post("/get_indices", body)
         assert status == 400 and "output_dir" in answer["error"], (wrong, answer)
@@ -105,7 +147,13 @@ def test_a_definition_that_differs(server):
 
 
 def test_a_bare_published_request(server):
-    bare = {"slurm_job_id": 4711, "chunk_size": 3, "total_indices": 3000, "output_dir": str(server.root / "generated_images" / "storm"), "expected_samples_per_index": 2}
+    bare = {
+        "slurm_job_id": 4711,
+        "chunk_size": 3,
+        "total_indices": 3000,
+        "output_dir": str(server.root / "generated_images" / "storm"),
+        "expected_samples_per_index": 2,
+    }
     status, answer = until(lambda: (lambda a: a if a[0] == 200 else None)(server.post("/get_indices", bare)), "a grant", 20)
     assert len(answer["indices"]) == 3
     assert server.post("/get_indices", bare)[1]["indices"] == answer["indices"]  # a repeat gets its current lease again
@@ -114,17 +162,59 @@ def test_a_bare_published_request(server):
 
 # No input gives a 500: bodies of the right shape with anything in their fields, and anything at all.
 ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["1-1", "gpu", "drawing", "storm", "tester", "../x", "\ud800", "\0"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(string.ascii_letters, max_size=6), inner, max_size=3), max_leaves=6)  # fmt: skip
-FIELDS = ["slurm_job_id", "chunk_size", "total_indices", "output_dir", "expected_samples_per_index", "client_id", "request_id", "worker", "dataset", "llm", "lease",
-          "leases", "state", "drawing", "images", "llm_use", "results", "reason", "indices", "retry_failed", "release_quarantine", "llm_budget_usd"]  # fmt: skip
-RIGHT = {"client_id": "tester", "request_id": "r1", "lease": "1-1", "leases": ["1-1"], "state": "drawing", "drawing": [1], "images": 3, "indices": [1], "reason": "gpu",
-         "results": [{"index": 1, "images": 1, "short": 0, "reason": "gpu", "error": "x"}]}  # fmt: skip
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["1-1", "gpu", "drawing", "storm", "tester", "../x", "\ud800", "\0"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(string.ascii_letters, max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = [
+    "slurm_job_id",
+    "chunk_size",
+    "total_indices",
+    "output_dir",
+    "expected_samples_per_index",
+    "client_id",
+    "request_id",
+    "worker",
+    "dataset",
+    "llm",
+    "lease",
+    "leases",
+    "state",
+    "drawing",
+    "images",
+    "llm_use",
+    "results",
+    "reason",
+    "indices",
+    "retry_failed",
+    "release_quarantine",
+    "llm_budget_usd",
+]
+RIGHT = {
+    "client_id": "tester",
+    "request_id": "r1",
+    "lease": "1-1",
+    "leases": ["1-1"],
+    "state": "drawing",
+    "drawing": [1],
+    "images": 3,
+    "indices": [1],
+    "reason": "gpu",
+    "results": [{"index": 1, "images": 1, "short": 0, "reason": "gpu", "error": "x"}],
+}
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(path=st.sampled_from(["get_indices", "beat", "complete", "fail", "release", "repair", "admin"]),
-       changes=st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=3), inside=st.dictionaries(st.sampled_from(["index", "images", "name", "total", "extend", "backends", "usd"]), ANYTHING, max_size=2))  # fmt: skip
+@given(
+    path=st.sampled_from(["get_indices", "beat", "complete", "fail", "release", "repair", "admin"]),
+    changes=st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=3),
+    inside=st.dictionaries(st.sampled_from(["index", "images", "name", "total", "extend", "backends", "usd"]), ANYTHING, max_size=2),
+)
 def test_no_input_gives_a_500(server, path, changes, inside):
     body = (asked(server) if path in ("get_indices", "repair") else {}) | RIGHT | changes
     for name in ("results", "dataset", "llm_use", "worker"):
@@ -165,7 +255,10 @@ def test_idle_and_slow_connections_block_nobody(server):
     client = server.client(total=3000)
     grant = granted(client)
     results = []
-    threads = [threading.Thread(target=lambda: results.append(client.beat({"leases": [grant.lease], "state": "drawing", "drawing": []}))) for _ in range(20)]
+    threads = [
+        threading.Thread(target=lambda: results.append(client.beat({"leases": [grant.lease], "state": "drawing", "drawing": []})))
+        for _ in range(20)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

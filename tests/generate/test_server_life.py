@@ -5,34 +5,13 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 
 import job_client
 import pytest
-import samples
 from job_client import AllDone, ServerAway, Wait, WrongServer
-from running_server import ENVIRONMENT, ROOT, RunningServer, finish, granted, until
-
-
-@pytest.fixture
-def start(tmp_path):
-    """start(*options, …) -> RunningServer on tmp_path/out; all are stopped at the end."""
-    servers = []
-
-    def start_(*options, root=tmp_path / "out", **kwargs):
-        servers.append(RunningServer(root, *options, **kwargs))
-        return servers[-1]
-
-    yield start_
-    for server in servers:
-        server.stop()
-
-
-def order(server, *words):
-    return subprocess.run([sys.executable, ROOT / "generate/image_server.py", "--output_root", server.root, *words], env=ENVIRONMENT, capture_output=True, text=True)
+from running_server import finish, granted, order, until
 
 
 def test_a_whole_small_run(start):
@@ -108,7 +87,12 @@ def test_a_client_without_a_server_says_so(start, tmp_path):
 def test_the_second_server_refuses_naming_the_first(start):
     server = start()
     second = order(server, "--host", "127.0.0.1")
-    assert second.returncode == 1 and server.json["url"] in second.stderr and str(server.process.pid) in second.stderr and "--take_over" in second.stderr
+    assert (
+        second.returncode == 1
+        and server.json["url"] in second.stderr
+        and str(server.process.pid) in second.stderr
+        and "--take_over" in second.stderr
+    )
     assert len(second.stderr.splitlines()) == 1
     assert server.answers() and server.process.poll() is None
 
@@ -175,7 +159,11 @@ def test_a_stranger_on_the_port_never_sees_the_token(start):
                 except OSError:
                     return
                 heard.append(line.recv(65536))
-                line.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 62\r\n\r\n{"ok": true, "run_id": "x", "epoch": 99, "proof": "00000000000"}'[: 39 + 62 + 2])
+                line.sendall(
+                    b'HTTP/1.1 200 OK\r\nContent-Length: 62\r\n\r\n{"ok": true, "run_id": "x", "epoch": 99, "proof": "00000000000"}'[
+                        : 39 + 62 + 2
+                    ]
+                )
                 line.close()
 
         threading.Thread(target=answer, daemon=True).start()
@@ -214,120 +202,6 @@ def test_sigterm_stops_it_cleanly(start):
     assert server.dataset()["leased"] == len(grant.indices)
 
 
-def test_a_ledger_that_was_lost_is_rebuilt_from_the_folder(start):
-    """Promise 15, and the tokens never repeat (promise 3)."""
-    server = start()
-    client = server.client(total=2500)
-    first, second = granted(client, 20), granted(client, 20)
-    finish(client, first)
-    server.kill()
-    for path in (server.root / ".server").glob("ledger*"):
-        path.unlink()
-    server.start()
-    until(lambda: server.dataset() and server.dataset()["done"] == len(first.indices), "the rebuild", 20)
-    client.beat_stale = client.beat({"leases": [second.lease], "state": "drawing", "drawing": []})["stale"]
-    assert client.beat_stale == [second.lease]  # leases are void
-    assert finish(client, second) and server.dataset()["sum_ok"]
-    third = granted(client, 20)
-    assert third.lease not in (first.lease, second.lease) and int(third.lease.split("-")[0]) > int(second.lease.split("-")[0])
-    assert not set(third.indices) & set(first.indices)
-
-
-def test_a_ledger_rolled_back_to_yesterday(start):
-    """The folder wins: what was finished since is not drawn again, and no lease's name comes twice."""
-    server = start()
-    client = server.client()
-    granted(client)
-    server.stop()
-    copy = server.root / "yesterday.sqlite"
-    shutil.copy(server.root / ".server" / "ledger.sqlite", copy)
-    server.start()
-    later = granted(client)
-    finish(client, later)
-    server.kill()
-    for path in (server.root / ".server").glob("ledger.sqlite*"):
-        path.unlink()
-    shutil.copy(copy, server.root / ".server" / "ledger.sqlite")
-    copy.unlink()
-    server.start()
-    seen, names = set(), set()
-    while not isinstance(answer := client.get_indices(5), AllDone):
-        if isinstance(answer, Wait):
-            time.sleep(0.1)
-            continue
-        assert answer.lease not in names and answer.lease != later.lease
-        names.add(answer.lease)
-        seen |= set(answer.indices)
-        finish(client, answer)
-    assert not seen & set(later.indices) and server.dataset()["done"] == 20
-
-
-def test_a_torn_ledger_is_recognised(start):
-    server = start()
-    client = server.client()
-    finish(client, granted(client))
-    server.kill()
-    path = server.root / ".server" / "ledger.sqlite"
-    path.write_bytes(path.read_bytes()[:5000])
-    server.start()
-    until(lambda: server.dataset() and server.dataset()["done"] == 5, "the rebuild", 20)
-    assert "Traceback" not in server.log()
-
-
-def test_files_that_vanish_are_drawn_again(start):
-    """The folder wins: before all is said to be done, its names are compared."""
-    server = start()
-    client = server.client(total=8)
-    while not isinstance(answer := client.get_indices(8), AllDone):
-        if not isinstance(answer, Wait):
-            finish(client, answer)
-        time.sleep(0.05)
-    server.stop()
-    samples.path_of(server.root / "generated_images" / "storm", 3, 1, ".jpg").unlink()
-    server.start()
-    grant = granted(client)
-    assert grant.indices == [3]
-    assert not (server.root / "generated_images" / "storm" / "000000" / "COMPLETE").exists()
-    finish(client, grant)
-    until(lambda: isinstance(client.get_indices(8), AllDone), "all done")
-    assert (server.root / "generated_images" / "storm" / "000000" / "COMPLETE").exists()
-
-
-def test_extend(start):
-    """More images a prompt reopen exactly what is then missing; a smaller definition, or one whose prompts changed, is refused."""
-    server = start()
-    client = server.client(total=4)
-    until(lambda: finish(client, granted(client, 4)) or True, "work")
-    while not isinstance(answer := client.get_indices(4), AllDone):
-        if not isinstance(answer, Wait):
-            finish(client, answer)
-        time.sleep(0.05)
-    wider = server.client(total=6, images=3)
-    with pytest.raises(job_client.Refused, match="--extend"):
-        wider.get_indices(1)
-    wider.definition |= {"extend": True, "prefix_total": 4, "prefix_sha256": "0" * 64, "prompts_sha256": "1" * 64}
-    seen = set()
-    while not isinstance(answer := wider.get_indices(6), AllDone):
-        if not isinstance(answer, Wait):
-            seen |= set(answer.indices)
-            finish(wider, answer, images=3)
-        time.sleep(0.05)
-    assert seen == set(range(6)) and (server.root / "generated_images" / "storm" / "dataset.2.yaml").exists()
-    with pytest.raises(job_client.Refused, match="prompts_sha256|total|images_per_prompt"):
-        client.get_indices(1)
-
-
-def test_repair_gives_a_done_index_a_lease(start):
-    server = start()
-    client = server.client(total=4)
-    done = granted(client, 2)
-    finish(client, done)
-    grant = client.repair(done.indices[:1])
-    assert grant.indices == done.indices[:1] and server.dataset()["sum_ok"]
-    other = server.client(total=4, host="node2")
-    assert isinstance(other.repair(done.indices[:1]), Wait)
-
-
 def test_two_data_sets_keep_apart(start):
     server = start()
     one, two = server.client(total=10, name="one"), server.client(total=7, name="two")
@@ -360,33 +234,3 @@ def test_it_stops_when_all_is_done_and_nobody_asks(start):
             finish(client, grant)
         grant = client.get_indices(3)
     assert server.process.wait(20) == 0 and "nobody asks" in server.log()
-
-
-def test_money_is_kept_over_restarts_and_paid_llms_stay_off_after_a_lost_ledger(start):
-    """Promises 15 and 16 over the wire: a share is durable before it is answered, and never adds up to more than the cap."""
-    server = start()
-    limits = {"budget_usd": 1.0, "backends": {"paid": {"model": "m", "requests_per_minute": 60}}}
-    use = {"reported": 1, "usd": 0.0, "wanted_usd": 0.4, "call_usd": 0.1, "backends": {}}
-    clients = [server.client(total=50, host=f"node{i}") for i in range(4)]
-
-    def granted_usd(client, reported):
-        client.get_indices(1, llm=limits)
-        client.beat({"leases": [], "state": "drawing", "drawing": [], "images": 0, "llm_use": use | {"reported": reported}})
-        return client.llm_share["granted_usd"]
-
-    shares = [granted_usd(client, 1) for client in clients]
-    assert 0.8 <= sum(shares) <= 1.0
-    server.kill()
-    server.start()
-    assert [granted_usd(client, 2) for client in clients] == shares
-    assert order(server, "--llm_budget_usd", "2").returncode == 0
-    assert sum(granted_usd(client, 3) for client in clients) <= 2.0
-    server.kill()
-    for path in (server.root / ".server").glob("ledger*"):
-        path.unlink()
-    server.start()
-    granted_usd(clients[0], 4)
-    assert "--llm_spent_usd" in clients[0].llm_share["paid_off"]
-    assert order(server, "--llm_spent_usd", "0.5").returncode == 0
-    granted_usd(clients[0], 5)
-    assert not clients[0].llm_share["paid_off"]

@@ -1,10 +1,11 @@
-"""T3: the real server, many real client processes publishing real files, and SIGKILLs of both, at random and of half the clients at once."""
+"""T3: the real server, many real client processes publishing real files, SIGKILLs of both, at random and half the clients at once."""
 
 import random
 import time
 
 import pytest
 from running_server import Clients, RunningServer, check_files, until
+
 
 def storm(root, clients, total, images, seconds, server_kills):
     """Returns when every index is done; asserts I1 (all along, and after each restart), I11 and I13."""
