@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import samples
 from job_client import AllDone, Grant, Refused, ServerAway
-from publisher import Publisher
+from publisher import Publisher, disk_error
 
 LEASES = 2  # one being drawn, one being asked for
 ASK_AHEAD = 64  # indices being asked for: at 2 s an answer that keeps a device busy that draws 32 prompts a second
@@ -102,6 +102,7 @@ class Client:
                 self.state = "waiting_llm" if self.asking else "idle"
                 self.changed.wait(TICK_S)
         self.drawing, self.state = sorted({sample.index.number for sample in batch}), "drawing"
+        self.job.nudge()  # if this batch kills the process, the server knows whom to suspect
         self.first_batch = self.first_batch or time.monotonic()
         return batch
 
@@ -221,13 +222,13 @@ class Client:
                     if not any(future.done() for future in self.asking):
                         self.changed.wait(TICK_S)
         except (ServerAway, Refused, OSError) as error:
-            self._end(error)
+            self.end(error)
         except Exception as error:  # a fault of this program, or AllOff: every backend is off for good
-            self._end(error)
+            self.end(error)
             if type(error).__name__ != "AllOff":
                 raise
 
-    def _end(self, error):
+    def end(self, error):
         """No more work, because of an error; what is ready is still drawn if the server is only away."""
         with self.changed:
             self.error, self.no_more, self.dry = error, True, True
@@ -270,13 +271,19 @@ class Client:
         self.leases_taken, self.dry = self.leases_taken + 1, False
         folders = {number // samples.FOLDER for number in grant.indices}
         found = {}
-        for folder in folders:
-            found |= samples.scan_folder(self.dataset_dir, folder, only=set(grant.indices))
+        try:
+            for folder in folders:
+                found |= samples.scan_folder(self.dataset_dir, folder, only=set(grant.indices))
+            for number, files in found.items():
+                samples.remove_drafts(self.dataset_dir, number, grant.lease, files.drafts)
+        except OSError as error:
+            print(f"lease {grant.lease} is given back: {disk_error(error)}", flush=True)
+            self.next_try = time.monotonic() + self.publisher.disk_pause()
+            self.job.release(grant.lease, "disk")
+            return
         indices = [Index(n, grant.lease, self.items[n], found.get(n, samples.IndexFiles())) for n in grant.indices]
         with self.changed:
             self.leases[grant.lease] = set(indices)
-        for index in indices:
-            samples.remove_drafts(self.dataset_dir, index.number, grant.lease, index.files.drafts)
         if grant.known_good:
             self.ready.extend(Sample(index, None) for index in indices)
         else:
@@ -289,20 +296,20 @@ class Client:
         wanted, prompt = self.definition["images_per_prompt"], index.item["prompt"]
         stands = samples.read_texts(self.dataset_dir, index.number) if index.files.texts is not None else None
         if stands and samples.wanted(stands) >= wanted:
-            return self._queue(index, stands)
+            return self._queue(index, stands["texts"], stands["short"])
         texts = stands["texts"] if stands else [{"text": prompt, "llm_model_name": None, "backend": None}]
         missing = wanted - len(texts)
         if "variations" in index.item and missing:
             more = [{"text": text, "llm_model_name": None, "backend": "prompts file"} for text in index.item["variations"][len(texts) - 1 : wanted - 1]]
             short = {"missing": missing - len(more), "reason": "the prompts file holds fewer variations"} if len(more) < missing else None
-            self._publish_texts(index, texts + more, short)
+            self._queue(index, texts + more, short)
         elif missing:
             future = self.prompter.submit(prompt, missing, [text["text"] for text in texts[1:]])
             self.asking[future] = index
             self.asked += 1
             future.add_done_callback(self._wake)
         else:
-            self._publish_texts(index, texts, None)
+            self._queue(index, texts, None)
 
     def _wake(self, _):
         with self.changed:
@@ -316,31 +323,34 @@ class Client:
             answer = future.result()  # raises AllOff
             stands = samples.read_texts(self.dataset_dir, index.number) if index.files.texts is not None else None
             texts = stands["texts"] if stands else [{"text": index.item["prompt"], "llm_model_name": None, "backend": None}]
-            self._publish_texts(index, texts + answer.texts, answer.short)
+            self._queue(index, texts + answer.texts, answer.short)
         if self.prompter:
             self.prompter.set_share(self.job.llm_share)
 
-    def _publish_texts(self, index, texts, short):
+    def _queue(self, index, texts, short):
+        """Publish the texts of an index, if none stand, and queue its samples that are not published yet."""
         record = {"prompt_index": index.number, "original_prompt": index.item["prompt"], "source": index.item["source"], "texts": texts, "short": short}
-        self._queue(index, samples.publish_texts(self.dataset_dir, record, index.lease))
-
-    def _queue(self, index, record):
-        """Queue the samples of an index that are not published yet; what an earlier holder left half-published is completed."""
-        index.record, files = record, index.files
-        for aug in range(len(record["texts"])):
-            image, its_json = aug in files.images, aug in files.jsons
-            if (image and its_json) or (aug in files.failed and not image):
-                continue
-            if image and samples.roll_forward(self.dataset_dir, index.number, aug, index.lease):
-                continue
-            if image or its_json:
-                print(f"{samples.stem(index.number, aug)}: {'the image is broken' if image else 'its image is gone'}; drawn again", flush=True)
-                samples.remove_sample(self.dataset_dir, index.number, aug)
-            index.todo.add(aug)
+        try:
+            index.record = record = samples.publish_texts(self.dataset_dir, record, index.lease)
+            index.todo = {aug for aug in range(len(record["texts"])) if self._is_missing(index, aug)}
+        except OSError as error:
+            return self.fail(index, 0, "disk", disk_error(error), at_once=True)
         with self.changed:
             self.short += (record["short"] or {}).get("missing", 0)
             self.ready.extend(Sample(index, aug) for aug in sorted(index.todo))
             self.settle(index)
+
+    def _is_missing(self, index, aug):
+        """Whether a sample is to be drawn. What an earlier holder has left half-published is completed, what is broken is taken away."""
+        image, its_json = aug in index.files.images, aug in index.files.jsons
+        if (image and its_json) or (aug in index.files.failed and not image):
+            return False
+        if image and samples.roll_forward(self.dataset_dir, index.number, aug, index.lease):
+            return False
+        if image or its_json:
+            print(f"{samples.stem(index.number, aug)}: {'the image is broken' if image else 'its image is gone'}; drawn again", flush=True)
+            samples.remove_sample(self.dataset_dir, index.number, aug)
+        return True
 
     def _drop_lost(self):
         for lease in [lease for lease in self.leases if lease in self.job.lost]:

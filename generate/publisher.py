@@ -22,6 +22,11 @@ DISK_PAUSE_S = (5, 300)  # after a failed write: first and longest pause before 
 FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EIO: "the disk has an error", errno.EROFS: "the disk is read-only"}
 
 
+def disk_error(error):
+    """An OSError as one line: what is wrong, and where."""
+    return f"{FULL.get(error.errno, 'the disk failed')}: {error.filename or 'the output root'} ({error.strerror})"
+
+
 class Publisher:
     def __init__(self, client, describe, place, quality):
         self.client, self.describe, self.place, self.quality = client, describe, place, quality
@@ -50,6 +55,11 @@ class Publisher:
         self.reports.put(None)
         self.reporter.join()
 
+    def disk_pause(self):
+        """Seconds before new work after a failed write: more each time, until a write goes well again."""
+        self.disk_failures += 1
+        return min(DISK_PAUSE_S[0] * 2 ** (self.disk_failures - 1), DISK_PAUSE_S[1])
+
     def _publish(self, sample, image):
         index = sample.index
         try:
@@ -67,10 +77,12 @@ class Publisher:
                 index.todo.discard(sample.aug)
                 self.client.settle(index)
         except OSError as error:
-            what = FULL.get(error.errno, error.strerror)
-            self.client.fail(index, sample.aug, "disk", f"{what}: {error.filename or self.client.dataset_dir} ({error.strerror})", at_once=True)
+            self.client.fail(index, sample.aug, "disk", disk_error(error), at_once=True)
         except ValueError as error:
             self.client.fail(index, sample.aug, "prompt", str(error))
+        except Exception as error:  # a fault of this program: the pool would swallow it, and the index would never end
+            self.client.fail(index, sample.aug, "unknown", f"{type(error).__name__}: {error}")
+            raise
         finally:
             self.room.release()
 
@@ -86,7 +98,10 @@ class Publisher:
             for lease in dict.fromkeys(index.lease for index in indices):
                 try:
                     self._report([index for index in indices if index.lease == lease], lease)
-                except (ServerAway, Refused) as error:
+                except Exception as error:
+                    if not isinstance(error, (ServerAway, Refused)):
+                        self.client.end(error)
+                        raise
                     # its images are published all the same, and the next holder will find them
                     print(f"not reported: {error}", flush=True)
                     self.client.job.server_timeout_s = 0
@@ -105,8 +120,13 @@ class Publisher:
             self.client.forget(index)
 
     def _complete(self, indices, lease):
-        for folder in {index.number // samples.FOLDER for index in indices}:
-            samples.sync_folder(self.client.dataset_dir, folder * samples.FOLDER)
+        try:
+            for folder in {index.number // samples.FOLDER for index in indices}:
+                samples.sync_folder(self.client.dataset_dir, folder * samples.FOLDER)
+        except OSError as error:
+            for index in indices:
+                index.failures[0] = ("disk", disk_error(error))
+            return self._fail(indices, lease)
         for pause in (*LOOK_AGAIN_S, None):
             results = [{"index": i.number, "images": len(i.record["texts"]), "short": (i.record["short"] or {}).get("missing", 0)} for i in indices]
             verdicts = self.client.job.complete(lease, results)
@@ -139,8 +159,7 @@ class Publisher:
                         print(f"{samples.stem(index.number, aug)}.failed was not written: {problem}", flush=True)
             self.client.forget(index)
         if on_disk:
-            pause = min(DISK_PAUSE_S[0] * 2**self.disk_failures, DISK_PAUSE_S[1])
-            self.disk_failures += 1
+            pause = self.disk_pause()
             print(f"the disk failed: everything is given back, new work in {pause} s at the earliest", flush=True)
             self.client.next_try = time.monotonic() + pause
         if on_disk or job.quarantined_until_s is not None:

@@ -73,7 +73,7 @@ def test_a_second_signal_leaves_at_once(start):
     client = run.start(FAKE_BATCH_S="60")
     time.sleep(1)  # now it draws its warm-up batch, or is still being started
     client.send_signal(signal.SIGTERM)
-    assert client.wait(10) == 128 + signal.SIGTERM, "nothing is held before the first lease: the first signal is enough"
+    assert client.wait(10) in (128 + signal.SIGTERM, -signal.SIGTERM), "nothing is held before the first lease: the first signal is enough"
     client = run.start()
     until(lambda: run.count() > 0, "an image")
     client.send_signal(signal.SIGSTOP)
