@@ -2,7 +2,7 @@
 
 A failure is provisional until its worker's next results decide. Success on another index: the index gets a mark. M failures in a row while
 others succeed: the worker (host + GPU) is quarantined, its marks are erased. Everybody failing: the world's; nobody is blamed, and only a
-probe with growing pauses gets work. Tests: test_promise_09_* and test_promise_10_* in tests/generate/test_ledger_promises.py.
+probe with growing pauses gets work. Tests: tests/generate/test_ledger_blame.py.
 """
 
 import json

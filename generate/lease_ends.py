@@ -1,7 +1,7 @@
 """How leases end: with their work, by their deadline, or because SLURM says that their job is gone (promises 5, 6 and 11).
 
 Only the server's clock and a silent client end a lease; SLURM's queue can shorten the wait for that, nothing more.
-Tests: test_promise_05_*, test_promise_06_* and test_promise_11_* in tests/generate/test_ledger_promises.py.
+Tests: test_promise_05_* and 06_* in tests/generate/test_ledger_promises.py, 11_* in test_ledger_blame.py.
 """
 
 import json

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from ledger import AllDone, DefinitionDiffers, Grant, Later, Ledger, LedgerOptions
+from ledger_run import audit, dump
 
 OPTIONS = LedgerOptions(ttl_s=20, beat_s=2, max_marks=2, max_failures=3, probe_s=40, stall_s=1000)
 CLIENTS = ("c0", "c1", "c2", "c3")
@@ -32,32 +33,6 @@ REACHED = Counter()
 NEEDED = ("set aside", "quarantine", "storm", "rebuild", "extend", "take over", "rolled back", "all done", "stale", "suspect", "repair")
 SHM = "/dev/shm" if Path("/dev/shm").is_dir() else None
 clients, sizes, anything = st.sampled_from(CLIENTS), st.integers(1, 5), st.integers(0, 2**16)
-
-
-def dump(ledger, *tables):
-    """What is on disk, to compare: all that a request may change."""
-    return {
-        table: ledger.all(f"SELECT * FROM {table}")
-        for table in tables or ("datasets", "blocks", "leases", "held", "trouble", "blames", "quarantine", "given_back")
-    }
-
-
-def audit(ledger, name):
-    """Promise 13 counted from the bottom: bits and rows against the counters."""
-    counts = ledger.counts(name)
-    done = sum(ledger_store.bits_of(bits).bit_count() for (bits,) in ledger.all("SELECT done FROM blocks WHERE dataset = ?", name))
-    held = {idx: lease for idx, lease in ledger.all("SELECT idx, lease FROM held WHERE dataset = ?", name)}
-    trouble = dict(ledger.all("SELECT idx, state FROM trouble WHERE dataset = ?", name))
-    opened = ledger.one("SELECT SUM(open) FROM blocks WHERE dataset = ?", name)[0]
-    assert counts["done"] == done and counts["leased"] == len(held)
-    assert counts["set_aside"] == sum(state == "set_aside" for state in trouble.values())
-    assert counts["waiting"] == opened + sum(state == "waiting" for state in trouble.values())
-    assert counts["waiting"] + counts["leased"] + counts["done"] + counts["set_aside"] == counts["total"]
-    assert {idx for idx, state in trouble.items() if state == "leased"} == trouble.keys() & held.keys()
-    leases = {lease for (lease,) in ledger.all("SELECT lease FROM leases")}
-    assert set(held.values()) <= leases == ledger.deadlines.keys()
-    everywhere = [idx for (block,) in ledger.all("SELECT block FROM blocks WHERE dataset = ?", name) for idx in ledger.done_in(name, block)]
-    assert not set(everywhere) & (held.keys() | trouble.keys())
 
 
 class Histories(RuleBasedStateMachine):

@@ -1,79 +1,16 @@
-"""The job server's promises at the ledger, one or more tests each, named for it; tests/mutants/run.py shows that each can fail."""
+"""The job server's promises at the ledger, one or more tests each, named for it; tests/mutants/run.py shows that each can fail.
+
+Promises 9 to 11, about whose fault a failure is: test_ledger_blame.py.
+"""
 
 import sqlite3
-import time
 
 import ledger as ledger_module
 import pytest
-from ledger import AllDone, DefinitionDiffers, Grant, Later, Ledger, LedgerOptions, Quarantined
+from ledger import AllDone, DefinitionDiffers, Grant, Later, Ledger
+from ledger_run import A, B, C, Run
 from ledger_store import bits_of
 from llm_accounts import Accounts
-
-A, B, C = ({"host": f"node{n}", "gpu": "GPU-0", "array_job": 7, "task": n, "restart": 0} for n in range(3))
-
-
-class Run:
-    """A ledger with one data set, a folder that is a dict, and a clock."""
-
-    def __init__(self, folder, total=100, per=1, seed=None, **options):
-        self.path, self.options, self.epoch, self.now, self.per = folder / "ledger.sqlite", LedgerOptions(**options), 0, 1000.0, per
-        self.folder, self.requests = {}, 0
-        self.definition = {"name": "d", "total": total, "images_per_prompt": per, "order_seed": seed, "prompts_sha256": "0", "model": "m"}
-        self.start()
-
-    def start(self):
-        self.epoch += 1
-        self.ledger = Ledger(self.path, self.epoch, self.now, self.options)
-        self.ledger.define(self.now, self.definition)
-        self.check()
-
-    def restart(self, check=True):
-        self.ledger.connection.close()
-        self.epoch += 1
-        self.ledger = Ledger(self.path, self.epoch, self.now, self.options)
-        if check:
-            self.check()
-
-    def check(self):
-        while work := self.ledger.next_check():
-            self.ledger.folder_checked(
-                self.now, *work, {idx: (n, 0) for idx, n in self.folder.items() if idx // 1000 == work[1] and n >= self.per}
-            )
-
-    def request(self):
-        self.requests += 1
-        return f"r{self.requests}"
-
-    def lease(self, client="a", worker=A, size=1, request="", **more):
-        return self.ledger.lease(self.now, "d", client, self.request() if request == "" else request, worker, size, **more)
-
-    def draw(self, grant, indices=None, client="a"):
-        indices = grant.indices if indices is None else indices
-        self.folder.update(dict.fromkeys(indices, self.per))
-        results = [{"index": idx, "images": self.per, "short": 0} for idx in indices]
-        return self.ledger.complete(self.now, client, self.request(), grant.lease, results, dict.fromkeys(indices, True))
-
-    def fail(self, grant, client="a", reason="gpu", idx=None, known_good=False):
-        result = {"index": grant.indices[0] if idx is None else idx, "reason": reason, "error": "CUDA error", "known_good": known_good}
-        return self.ledger.fail(self.now, client, self.request(), grant.lease, [result])
-
-    def passes(self, seconds, beating=()):
-        """beating: {client: [lease, …]} beat every 10 s."""
-        end = self.now + seconds
-        while self.now < end:
-            self.now += 1
-            if self.now % 10 == 0:
-                for client, leases in dict(beating).items():
-                    self.ledger.beat(self.now, client, leases, "loading")
-            self.ledger.sweep(self.now)
-
-    def marks(self, idx):
-        return self.ledger.one("SELECT COALESCE(SUM(mark), 0) FROM blames WHERE idx = ?", idx)[0]
-
-    def counts(self):
-        counts = self.ledger.counts("d")
-        assert counts["waiting"] + counts["leased"] + counts["done"] + counts["set_aside"] == counts["total"]
-        return counts
 
 
 @pytest.fixture
@@ -246,127 +183,6 @@ def test_promise_08_only_the_unfinished_rest_goes_back(run):
     assert run.lease("b", B, 10).indices[:3] == grant.indices[7:] and run.marks(grant.indices[7]) == 0
 
 
-def test_promise_09_poison_is_set_aside_by_contrast(run):
-    """Three workers fail it, each draws another index: three marks, and only then."""
-    for n, (client, worker) in enumerate([("a", A), ("b", B), ("c", C)]):
-        grant = run.lease(client, worker)
-        assert grant.indices == [0] and grant.known_good == (n > 0), "a suspect is leased alone, beside a known-good text"
-        assert run.fail(grant, client, "prompt").verdicts == {0: "retry elsewhere"} and run.marks(0) == n, "a failure is provisional"
-        other = run.lease(client, worker)
-        assert other.indices != [0]
-        run.draw(other, client=client)
-        assert run.marks(0) == n + 1
-    total, rows = run.ledger.set_aside("d")
-    assert total == 1 and rows[0]["index"] == 0 and len(rows[0]["errors"]) == 3 and rows[0]["marks"] == 3
-    assert run.ledger.retry_failed(run.now, "d", [0]) == 1 and run.counts()["set_aside"] == 0 and run.marks(0) == 0
-
-
-def test_promise_09_expiry_blames_only_what_was_being_drawn(run):
-    grant = run.lease(size=10)
-    run.ledger.beat(run.now, "a", [grant.lease], "drawing", [grant.indices[2]], 1)
-    run.passes(200)
-    assert [idx for (idx,) in run.ledger.all("SELECT idx FROM trouble")] == [grant.indices[2]] and run.marks(grant.indices[2]) == 0.5
-    assert run.lease("b", B, 10).indices == [grant.indices[2]], "a suspect is leased alone"
-
-
-def test_promise_09_everybody_failing_is_the_worlds_fault(run):
-    run.draw(run.lease("a", A))
-    run.draw(run.lease("b", B), client="b")
-    run.now += 10
-    for _ in range(5):
-        for client, worker in (("a", A), ("b", B)):
-            grant = run.lease(client, worker)
-            if isinstance(grant, Grant):
-                run.fail(grant, client, "disk")
-    assert run.ledger.weather()["state"] == "storm" and run.ledger.weather()["reason"] == "disk"
-    assert run.counts()["set_aside"] == 0 and not run.ledger.all("SELECT * FROM trouble") and not run.ledger.quarantined()
-    assert isinstance(run.lease(), Later)
-    run.now += 601
-    probe = run.lease()
-    assert probe.known_good and len(probe.indices) == 1 and isinstance(run.lease("b", B), Later), "one probe alone"
-    run.fail(probe, reason="disk", known_good=True)
-    assert run.ledger.weather()["probe_at"] == run.now + 1200, "a known-good text proves no disk; the pause doubles"
-    run.now += 1201
-    run.draw(run.lease())
-    assert run.ledger.weather()["state"] == "fair" and isinstance(run.lease("b", B), Grant)
-
-
-def test_promise_09_a_run_of_nothing_but_poison_ends(tmp_path):
-    run = Run(tmp_path, total=12)
-    for _ in range(500):
-        grant = run.lease(size=4)
-        if isinstance(grant, AllDone):
-            break
-        if isinstance(grant, Later):
-            run.passes(grant.retry_after_s)
-            run.check()
-            continue
-        run.fail(grant, reason="prompt", known_good=grant.known_good)
-        run.ledger.release(run.now, "a", run.request(), grant.lease, "released")
-    assert isinstance(grant, AllDone) and run.counts()["set_aside"] == 12
-
-
-def test_promise_10_a_broken_gpu_is_quarantined_and_blames_nobody(run):
-    good = run.lease("b", B)
-    failed = 0
-    for _ in range(20):
-        grant = run.lease("a", A)
-        if isinstance(grant, Quarantined):
-            break
-        failed += 1
-        answer = run.fail(grant)
-        run.draw(good, client="b")
-        good = run.lease("b", B)
-        while good.known_good:  # what the broken one failed is drawn by the other
-            run.draw(good, client="b")
-            good = run.lease("b", B)
-    assert failed == 5 and answer.quarantined_s == 600 and run.counts()["set_aside"] == 0
-    assert not run.ledger.all("SELECT * FROM blames WHERE worker_key = 'node0|GPU-0'"), "its marks are erased"
-    assert run.ledger.quarantined()[0]["host"] == "node0" and len(run.ledger.quarantined()[0]["errors"]) >= 1
-    assert isinstance(run.lease("another task on that GPU", A), Quarantined)
-    assert run.ledger.beat(run.now, "a", [], "loading", worker=A).stop == "quarantine"
-
-
-def quarantined(run):
-    run.succeeds = run.lease("b", B)
-    for n in range(5):
-        grant = run.lease("a", A)
-        run.draw(run.succeeds, client="b")
-        run.succeeds = run.lease("b", B)
-        run.fail(grant)
-    assert run.ledger.quarantined()
-
-
-def test_promise_10_the_probe_decides(run):
-    quarantined(run)
-    run.passes(601, {"b": [run.succeeds.lease]})
-    probe = run.lease("a", A)
-    assert probe.known_good and len(probe.indices) == 1 and isinstance(run.lease("a2", A), Quarantined)
-    assert run.fail(probe).quarantined_s == 1200, "the pause doubles"
-    run.restart()
-    run.passes(1201, {"b": [run.succeeds.lease]})
-    run.draw(run.lease("a", A))
-    assert not run.ledger.quarantined() and isinstance(run.lease("a", A), Grant)
-    quarantined(run)
-    assert run.ledger.release_quarantine(run.now, "node0") == 1 and isinstance(run.lease("a", A), Grant)
-
-
-def test_promise_11_slurm_only_shortens(run):
-    job = ("77", 0)
-    grant = run.lease(slurm=job)
-    run.ledger.slurm_seen(run.now, {})
-    run.ledger.slurm_seen(run.now, {})
-    run.now += 31
-    assert run.ledger.slurm_seen(run.now, {}) == [], "never seen: perhaps squeue is late"
-    run.ledger.slurm_seen(run.now, {job: "RUNNING"})
-    assert run.ledger.slurm_seen(run.now, {}) == [] and run.ledger.slurm_seen(run.now, None) == [], "absent once, then unknown"
-    run.ledger.beat(run.now, "a", [grant.lease], "drawing", grant.indices, 1)
-    assert run.ledger.slurm_seen(run.now, {("77", 1): "PENDING"}) == [], "a beating lease is never taken"
-    run.now += 31
-    assert run.ledger.slurm_seen(run.now, {("77", 1): "RUNNING"}) == [grant.lease]
-    assert run.counts()["given_back"] == {"preempted": 1} and run.marks(grant.indices[0]) == 0, "requeued: no fault of its index"
-
-
 def test_promise_12_come_back_is_not_all_done(tmp_path):
     run = Run(tmp_path, total=2)
     first, second = run.lease(), run.lease("b", B)
@@ -489,29 +305,6 @@ def test_promise_16_the_cap_is_never_passed(run):
     assert granted[:2] == [0.4, 0.4] and sum(granted) <= 1.0 + 1e-9
     again = Accounts(run.ledger.connection)
     assert again.share(run.now, "a new one")["granted_usd"] == 0 and again.spent() == pytest.approx(1.0)
-
-
-def test_times_outlive_a_restart_on_another_node(run):
-    """now is this machine's count; what is stored moves along when another machine's begins elsewhere."""
-    quarantined(run)
-    run.ledger.connection.close()
-    first = Ledger(run.path, 2, run.now, run.options, utc=50_000.0)
-    until = first.quarantined()[0]["until"]
-    first.connection.close()
-    second = Ledger(run.path, 3, run.now - 900, run.options, utc=50_900.0)
-    assert second.quarantined()[0]["until"] == until - 900 and time.monotonic() > 0
-
-
-def test_promise_09_another_data_sets_workers_judge_nothing(run):
-    """One who works on another data set will not come for this one's suspects: the run ends without."""
-    other = {**run.definition, "name": "other"}
-    run.ledger.define(run.now, other)
-    run.draw(run.lease(size=50))
-    while (grant := run.lease(size=50)) and isinstance(grant, Grant) and run.counts()["waiting"]:
-        run.draw(grant)
-    run.ledger.lease(run.now, "other", "b", "x", B, 1)
-    run.fail(grant)
-    assert run.lease().indices == grant.indices
 
 
 def test_two_data_sets_folders_are_compared_in_turn(tmp_path):
