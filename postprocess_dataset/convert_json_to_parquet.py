@@ -57,7 +57,12 @@ def main(as_script=False):
     try:
         folders = folders_of(args.paths)
         os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
-        return finish(folders, output, args) if args.finish else convert(folders, output, args)
+        if not args.finish:
+            return convert(folders, output, args)
+        with Draft(f"{output}.finish"):  # its lock alone
+            return finish(output, args)
+    except KeyboardInterrupt:
+        raise SystemExit("convert_json_to_parquet.py: interrupted; nothing was published")
     except OSError as error:  # a full disk, a folder without permission: the old table stands
         raise SystemExit(f"convert_json_to_parquet.py: {error}; nothing was published")
 
@@ -292,7 +297,7 @@ def publish(work, rows, rejects, gone, scanned_ns, output, known, facts, args):
     return status
 
 
-def finish(folders, output, args):
+def finish(output, args):
     """Put the parts of all tasks together in a directory of part files, sorted and numbered as one run would. Returns the exit status."""
     import increment
 

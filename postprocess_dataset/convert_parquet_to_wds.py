@@ -50,6 +50,11 @@ def main(as_script=False):
         table.own_process()
     try:
         return convert(args)
+    except KeyboardInterrupt:
+        print(
+            "convert_parquet_to_wds.py: interrupted; finished shards stay, the same command goes on from there", file=sys.stderr, flush=True
+        )
+        os._exit(130)  # without waiting for the shards that are being written
     except OSError as error:
         raise SystemExit(f"convert_parquet_to_wds.py: {error}; finished shards stay, the same command goes on from there")
 
@@ -229,10 +234,12 @@ COUNTED = []  # images and bytes done by all workers, for the progress
 
 def begin_worker(images, size):
     import multiprocessing
+    import signal
     import threading
 
     COUNTED[:] = images, size
     if parent := multiprocessing.parent_process():  # a killed parent takes its workers along
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 

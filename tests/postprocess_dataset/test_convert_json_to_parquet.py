@@ -1,8 +1,10 @@
 """The table: its rows, the checks, and every fault that widely used converters have."""
 
+import itertools
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -353,3 +355,29 @@ def test_read_by_others(folder, to_parquet, process, tmp_path):
     file = pq.ParquetFile(path)
     column = file.metadata.row_group(0).column(file.schema_arrow.names.index("input_file"))
     assert column.compression == "ZSTD" and "RLE_DICTIONARY" in column.encodings
+
+
+def test_a_slow_disk_is_read_by_several_threads(folder, to_parquet, rows_of, tmp_path, monkeypatch):
+    import threading
+    import types
+
+    import dataset_folder
+
+    data, readers, read = folder().fill(range(300), 4), set(), dataset_folder.read_files
+
+    def noted(folder_fd, names):
+        readers.add(threading.get_ident())
+        time.sleep(0.002)
+        return read(folder_fd, names)
+
+    slept = itertools.count(0, 1000)  # a disk's waits, as the kernel would count them
+    monkeypatch.setattr(
+        dataset_folder,
+        "resource",
+        types.SimpleNamespace(RUSAGE_THREAD=1, getrusage=lambda who: types.SimpleNamespace(ru_nvcsw=next(slept))),
+    )
+    monkeypatch.setattr(dataset_folder, "COLD_S", 0)
+    monkeypatch.setattr(dataset_folder, "read_files", noted)
+    assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
+    assert [(r["prompt_index"], r["augmentation_idx"]) for r in rows_of(tmp_path / "t.parquet")] == [divmod(i, 4) for i in range(1200)]
+    assert len(readers) > 1

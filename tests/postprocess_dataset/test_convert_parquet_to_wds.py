@@ -411,7 +411,9 @@ def test_die_anywhere(folder, to_parquet, to_tars, dying, tmp_path):
     assert died > 20 and tree(tmp_path / "tars") == whole and not list((tmp_path / "tars").glob(".*"))
 
 
-def test_sigkill_of_a_real_run_with_workers(folder, to_parquet, process, to_tars, tmp_path):
+@pytest.fixture
+def heavy(folder, to_parquet, tmp_path):
+    """40 samples of 0.3 MB and their table: shards of 1 MB take a moment."""
     data = folder().fill(range(40), 1)
     for place in data.path.glob("*/*.jpg"):
         image = place.read_bytes()[:-2] + bytes(300_000) + b"\xff\xd9"
@@ -419,6 +421,11 @@ def test_sigkill_of_a_real_run_with_workers(folder, to_parquet, process, to_tars
         record = json.loads(place.with_suffix(".json").read_text())
         place.with_suffix(".json").write_text(json.dumps(record | {"image_sha256": hashlib.sha256(image).hexdigest()}))
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
+    return data, tmp_path / "t.parquet"
+
+
+def test_sigkill_of_a_real_run_with_workers(heavy, process, to_tars, tmp_path):
+    data, path = heavy
     script = Path(__file__).resolve().parents[2] / "postprocess_dataset/convert_parquet_to_wds.py"
     args = [
         "--parquet_file",
@@ -455,6 +462,19 @@ def test_sigkill_of_a_real_run_with_workers(folder, to_parquet, process, to_tars
     assert to_tars(tmp_path / "t.parquet", data.path, tmp_path / "whole", "--shard_size_mb", 1).status == 0 and tree(
         tmp_path / "tars"
     ) == tree(tmp_path / "whole")
+
+
+def test_control_c(heavy, process, tmp_path):
+    data, path = heavy
+    script = Path(__file__).resolve().parents[2] / "postprocess_dataset/convert_parquet_to_wds.py"
+    args = ["--parquet_file", path, "--base_dir", data.path, "--output_dir", tmp_path / "tars", "--num_workers", 2, "--shard_size_mb", 1]
+    run = subprocess.Popen([sys.executable, script, *map(str, args)], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while run.poll() is None and not list((tmp_path / "tars").glob("*_stats.json")):
+        time.sleep(0.001)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to all of them
+    said = run.communicate(timeout=60)[1]
+    assert run.returncode in (0, 130) and "Traceback" not in said and (run.returncode == 0 or "interrupted" in said)
+    assert process("convert_parquet_to_wds", *args).returncode == 0
 
 
 def test_a_table_replaced_meanwhile(table, to_tars, tmp_path, monkeypatch):
