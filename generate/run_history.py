@@ -33,7 +33,10 @@ class RunHistory:
         self.problem = None
         try:
             lines = json.loads(self.path.read_text())
-            self.lines = {str(name): {"spacing": float(line["spacing"]), "points": [[float(t), int(n)] for t, n in line["points"]]} for name, line in lines.items()}
+            self.lines = {
+                str(name): {"spacing": float(line["spacing"]), "points": [[float(t), int(n)] for t, n in line["points"]]}
+                for name, line in lines.items()
+            }
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -20,12 +20,17 @@ SLOW_AFTER_S = 120  # … once watched for this long
 TEXT = 2000  # characters of an error or a prompt
 
 WHAT_TO_DO = {
-    "disk": ["Look at the space left: df -h {root}; quota -s", "Make room, or raise the quota. Nothing is lost: the next probe that succeeds starts everybody again."],
+    "disk": [
+        "Look at the space left: df -h {root}; quota -s",
+        "Make room, or raise the quota. Nothing is lost: the next probe that succeeds starts everybody again.",
+    ],
     "llm": [
         "See the table of LLM backends below for what they answer.",
         "Start the LLM servers again (ollama serve), or mend the key or the budget. The clients try again by themselves.",
     ],
-    "gpu": ["Read the log named below: a driver, CUDA or memory error that every worker meets is usually the container or a too large --batch_size."],
+    "gpu": [
+        "Read the log named below: a driver, CUDA or memory error that every worker meets is usually the container's or the --batch_size's."
+    ],
     "image": ["Look at the newest images: every check of a drawn image fails. Is it the right model, revision and dtype?"],
     "prompt": ["Read the errors below: every prompt is refused. Is it the right prompts file?"],
 }
@@ -36,11 +41,14 @@ def status_document(ledger, server, now, history, notice=None, workers_page=0, s
     """The status document (dict, JSON types only) of every data set of the output root.
 
     ledger: ledger.Ledger; server: what status_page.blueprint() asks of it; now: the ledger's seconds; history: run_history.RunHistory;
-    notice: what the server is busy with beside its clients (a sentence), or None. workers_page, set_aside_page: pages of the two long tables, from 0; a page behind the last one is the last one.
+    notice: what the server is busy with beside its clients (a sentence), or None. workers_page, set_aside_page: pages of
+    the two long tables, from 0; a page behind the last one is the last one.
     """
     clock = Clock(now)
     names = ledger.names()
-    workers = [_worker(worker, clock, history, ledger.options) for worker in ledger.workers() if now - worker["beat_at"] <= ledger.options.ttl_s]
+    workers = [
+        _worker(worker, clock, history, ledger.options) for worker in ledger.workers() if now - worker["beat_at"] <= ledger.options.ttl_s
+    ]
     _mark_slow(workers, history)
     datasets = [_dataset(name, ledger, workers, history, clock) for name in names]
     document = {
@@ -49,7 +57,9 @@ def status_document(ledger, server, now, history, notice=None, workers_page=0, s
         "server": _server(server, clock),
         "weather": None,
         "datasets": datasets,
-        "workers": _page(sorted(workers, key=lambda w: (not w["slow"], w["host"] or "", str(w["gpu"]), w["client_id"])), workers_page, WORKERS_PAGE),
+        "workers": _page(
+            sorted(workers, key=lambda w: (not w["slow"], w["host"] or "", str(w["gpu"]), w["client_id"])), workers_page, WORKERS_PAGE
+        ),
         "quarantined": [_quarantined(row, clock, server) for row in ledger.quarantined()][:100],
         "set_aside": set_aside(ledger, server, clock, datasets, set_aside_page),
         "errors": [{"count": row["count"], **_error(row, clock, "last_error")} for row in ledger.errors()[:20]],
@@ -57,7 +67,9 @@ def status_document(ledger, server, now, history, notice=None, workers_page=0, s
         "newest": [],
     }
     states = [worker["state"] for worker in workers]
-    document["workers"].update(by_state={state: states.count(state) for state in sorted(set(states))}, slow=sum(worker["slow"] for worker in workers))
+    document["workers"].update(
+        by_state={state: states.count(state) for state in sorted(set(states))}, slow=sum(worker["slow"] for worker in workers)
+    )
     document["weather"] = _weather(ledger.weather(), document, clock, server, notice)
     return document
 
@@ -138,7 +150,11 @@ def _worker(row, clock, history, options):
 
 def _mark_slow(workers, history):
     """Slow: draws less than half as fast as the median of three or more that draw the same data set, watched for two minutes."""
-    drawing = [w for w in workers if w["state"] == "drawing" and w["images_per_hour"] is not None and history.watched_s(w["client_id"]) >= SLOW_AFTER_S]
+    drawing = [
+        w
+        for w in workers
+        if w["state"] == "drawing" and w["images_per_hour"] is not None and history.watched_s(w["client_id"]) >= SLOW_AFTER_S
+    ]
     for name in {w["dataset"] for w in drawing}:
         peers = [w for w in drawing if w["dataset"] == name]
         median = statistics.median(w["images_per_hour"] for w in peers)
@@ -200,7 +216,7 @@ def set_aside(ledger, server, clock, datasets, page):
 
 
 def quantile_s(counts, share):
-    """Seconds within which that share of the calls ended (None without calls), as if the calls of a latency class were spread evenly over it.
+    """Seconds within which that share of the calls ended (None without calls), as if a latency class's calls were spread evenly over it.
 
     counts: calls per class of LATENCY_BOUNDS_S and one above, of which only the lower bound is known.
     """
@@ -236,7 +252,9 @@ def _llm(server, clock):
                 "budget_usd": use.get("budget_usd"),
             }
         )
-    sums = {key: sum(backend[key] for backend in backends) for key in ("calls", "prompt_tokens", "completion_tokens", "usd", "reserved_usd")}
+    sums = {
+        key: sum(backend[key] for backend in backends) for key in ("calls", "prompt_tokens", "completion_tokens", "usd", "reserved_usd")
+    }
     failures = sum(sum(backend["failures"].values()) for backend in backends)
     money = {"budget_usd": (accounts.budget_usd or None) if accounts else None, "paid_off": accounts.paid_off if accounts else None}
     return {**sums, "failures": failures, **money, "backends": backends}
@@ -259,20 +277,37 @@ def _weather(weather, document, clock, server, notice):
     }
     if weather["state"] == "storm":
         answer["headline"] = "Every worker fails, so no work is given out: nobody is blamed, nothing is set aside."
-        answer["what_to_do"] = [line.format(root=server.output_root) for line in WHAT_TO_DO.get(weather.get("reason"), WHAT_TO_DO["unknown"])]
+        answer["what_to_do"] = [
+            line.format(root=server.output_root) for line in WHAT_TO_DO.get(weather.get("reason"), WHAT_TO_DO["unknown"])
+        ]
     elif weather["state"] == "draining":
         answer["headline"] = "Draining: running leases are finished, no new ones are given."
         answer["what_to_do"] = [_command(server, "--resume")]
     elif notice:
         answer.update(state="rebuilding", headline=notice)
     elif not datasets:
-        answer.update(state="idle", headline="No data set yet: no client has asked for work.", what_to_do=["python generate/generate_images.py PROMPTS.json …"])
+        answer.update(
+            state="idle",
+            headline="No data set yet: no client has asked for work.",
+            what_to_do=["python generate/generate_images.py PROMPTS.json …"],
+        )
     elif not open_indices:
-        answer.update(state="finished", headline="All work is done." if not document["set_aside"]["total"] else "All work is done but for the prompts set aside.")
+        answer.update(
+            state="finished",
+            headline="All work is done." if not document["set_aside"]["total"] else "All work is done but for the prompts set aside.",
+        )
     elif not workers["total"]:
-        answer.update(state="idle", headline="Work is left, and no client is asking for it.", what_to_do=["squeue --me", "python generate/generate_images.py PROMPTS.json … --use_slurm"])
-    elif workers["by_state"].get("waiting_llm") == workers["total"] and not any(b["clients"].get("healthy") for b in document["llm"]["backends"]):
-        answer.update(state="storm", reason="llm", headline="Every client waits for an LLM, and none is healthy.", what_to_do=WHAT_TO_DO["llm"])
+        answer.update(
+            state="idle",
+            headline="Work is left, and no client is asking for it.",
+            what_to_do=["squeue --me", "python generate/generate_images.py PROMPTS.json … --use_slurm"],
+        )
+    elif workers["by_state"].get("waiting_llm") == workers["total"] and not any(
+        b["clients"].get("healthy") for b in document["llm"]["backends"]
+    ):
+        answer.update(
+            state="storm", reason="llm", headline="Every client waits for an LLM, and none is healthy.", what_to_do=WHAT_TO_DO["llm"]
+        )
     else:
         answer.update(state="fair", headline="Running.")
     return answer

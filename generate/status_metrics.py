@@ -1,6 +1,6 @@
 """The figures of the status document as Prometheus reads them (GET /metrics): totals count up, units are seconds, dollars and tokens.
 
-    curl -H "Authorization: Bearer $TOKEN" http://localhost:5000/metrics
+curl -H "Authorization: Bearer $TOKEN" http://localhost:5000/metrics
 """
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -26,13 +26,19 @@ class _Figures:
 
     def collect(self):
         document = self.document
-        prompts = GaugeMetricFamily("generate_prompts", "Prompts by what became of them; the states add up to all prompts.", labels=["dataset", "state"])
-        short = GaugeMetricFamily("generate_prompts_short", "Finished prompts for which the LLMs gave fewer variations.", labels=["dataset"])
+        prompts = GaugeMetricFamily(
+            "generate_prompts", "Prompts by what became of them; the states add up to all prompts.", labels=["dataset", "state"]
+        )
+        short = GaugeMetricFamily(
+            "generate_prompts_short", "Finished prompts for which the LLMs gave fewer variations.", labels=["dataset"]
+        )
         images = CounterMetricFamily("generate_images", "Images of finished prompts.", labels=["dataset"])
         expected = GaugeMetricFamily("generate_images_expected", "Images of all prompts.", labels=["dataset"])
         speed = GaugeMetricFamily("generate_images_per_second", "Images a second over the last quarter of an hour.", labels=["dataset"])
         eta = GaugeMetricFamily("generate_eta_seconds", "Seconds until all prompts are drawn, at this speed.", labels=["dataset"])
-        back = CounterMetricFamily("generate_prompts_given_back", "Prompts given back by leases that ended, by reason.", labels=["dataset", "reason"])
+        back = CounterMetricFamily(
+            "generate_prompts_given_back", "Prompts given back by leases that ended, by reason.", labels=["dataset", "reason"]
+        )
         for dataset in document["datasets"]:
             name = dataset["name"]
             for state in ("waiting", "leased", "done", "set_aside"):
@@ -59,7 +65,9 @@ class _Figures:
             weather.add_metric([state], document["weather"]["state"] == state)
         yield weather
         yield GaugeMetricFamily("generate_server_epoch", "Starts of the job server.", document["server"]["epoch"])
-        yield GaugeMetricFamily("generate_server_uptime_seconds", "Seconds since the job server's last start.", document["server"]["uptime_s"])
+        yield GaugeMetricFamily(
+            "generate_server_uptime_seconds", "Seconds since the job server's last start.", document["server"]["uptime_s"]
+        )
         yield from self.llm(document["llm"])
 
     def llm(self, llm):

@@ -52,7 +52,9 @@ def blueprint(server):
     pages = Blueprint("status_page", __name__)
     watch = Watch(server)
     pages.record_once(lambda setup: watch.start())  # from the start, not from the first look: the line is that of the whole run
-    cookie = f"status_{server.about()['run_id'][:12]}"  # cookies know no port: two runs forwarded to one localhost must not log each other out
+    cookie = (
+        f"status_{server.about()['run_id'][:12]}"  # cookies know no port: two runs forwarded to one localhost must not log each other out
+    )
     # The cookie opens the page and nothing else: other programs on localhost are sent it too, and it must not let them take leases.
     cookie_value = hmac.new(server.token.encode(), b"status page", hashlib.sha256).hexdigest()
 
@@ -82,7 +84,7 @@ def blueprint(server):
         response.set_cookie(cookie, cookie_value, max_age=COOKIE_DAYS * 86400, httponly=True, samesite="Lax")
         return response
 
-    @pages.get("/<any('page.css', 'page.js', 'icon.svg'):name>")
+    @pages.get("/<any('page.css', 'page.js', 'newest.js', 'icon.svg'):name>")
     def part(name):
         return send_from_directory(PAGE, name)
 
@@ -106,7 +108,9 @@ def blueprint(server):
     @pages.get("/sample/<dataset>/<stem>")
     def sample(dataset, stem):
         fields = json.loads(_inside(server.output_root, dataset, stem, ".json").read_bytes())
-        exact = {name: str(value) if type(value) is int and abs(value) > 2**53 else value for name, value in fields.items()}  # a browser would round a seed
+        exact = {
+            name: str(value) if type(value) is int and abs(value) > 2**53 else value for name, value in fields.items()
+        }  # a browser would round a seed
         return Response(json.dumps(exact), mimetype="application/json")
 
     return pages
@@ -176,7 +180,10 @@ class Watch:
     def start(self):
         with self.starting:
             if not self.threads:
-                self.threads = [threading.Thread(target=self._repeat, args=step, daemon=True) for step in ((self.look, EVERY_S), (self.find_newest, NEWEST_EVERY_S))]
+                self.threads = [
+                    threading.Thread(target=self._repeat, args=step, daemon=True)
+                    for step in ((self.look, EVERY_S), (self.find_newest, NEWEST_EVERY_S))
+                ]
                 for thread in self.threads:
                     thread.start()
 
@@ -224,17 +231,26 @@ class Watch:
         if silent_s > STALE_S:
             document = copy.copy(document)
             document["weather"] = {
-                "state": "storm", "reason": "disk", "since": document["time"], "probe_in_s": None, "errors": [],
+                "state": "storm",
+                "reason": "disk",
+                "since": document["time"],
+                "probe_in_s": None,
+                "errors": [],
                 "headline": f"The ledger has not answered for {silent_s:.0f} s: the file system of the output root hangs, or is away.",
-                "what_to_do": [f"ls {self.server.output_root}", "If that hangs too, ask who runs the file system; the run goes on by itself once it is back."],
-            }  # fmt: skip
+                "what_to_do": [
+                    f"ls {self.server.output_root}",
+                    "If that hangs too, ask who runs the file system; the run goes on by itself once it is back.",
+                ],
+            }
         return document
 
     def _later_page(self, workers_page, set_aside_page):
         def pages(ledger, now):
             return status_document.status_document(ledger, self.server, now, self.history, self.notice, workers_page, set_aside_page)
 
-        with self.paging:  # one at a time, and the same page to all who ask within EVERY_S: the leases have the ledger to themselves meanwhile
+        with (
+            self.paging
+        ):  # one at a time, and the same page to all who ask within EVERY_S: the leases have the ledger to themselves meanwhile
             kept = self.pages.get((workers_page, set_aside_page))
             if kept is None or time.monotonic() - kept[0] > EVERY_S:
                 document = self.server.look(pages)
@@ -289,8 +305,8 @@ class Watch:
 
 
 def last_drawn(folder, index, texts):
-    """Number of the last image drawn of an index with so many texts, or None. They are drawn in order, so halving finds it in 8 looks at 200
-    images; a gap (an image given up) may hide later ones, which only costs their showing."""
+    """Number of the last image drawn of an index with so many texts, or None. They are drawn in order, so halving finds it in 8 looks at
+    200 images; a gap (an image given up) may hide later ones, which only costs their showing."""
     low, high = 0, texts
     while low < high:
         middle = (low + high) // 2

@@ -1,5 +1,5 @@
-"""FakeRun: a job server's page over a made-up run, for what a real run cannot show in a test's time: 1,000 workers, 50,000 prompts set aside,
-a storm, a slow GPU. It answers over a real socket through the very blueprint of image_server.py.
+"""FakeRun: a job server's page over a made-up run, for what a real run cannot show in a test's time: 1,000 workers, 50,000 prompts set
+aside, a storm, a slow GPU. It answers over a real socket through the very blueprint of image_server.py.
 
     python tests/fakes/fake_run.py FOLDER --port 5099        # then http://127.0.0.1:5099/?token=token
 """
@@ -13,8 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "generate"))
 
-EVIL = "<script>window.evil = 1; alert(1)</script><img src=x onerror=alert(2)> & \"quoted\""
-WORKER = {"host": "gpu07\"<b>", "gpu": "GPU-5f1c", "array_job": "812345", "task": "7", "restart": 1, "log": None}
+EVIL = '<script>window.evil = 1; alert(1)</script><img src=x onerror=alert(2)> & "quoted"'
+WORKER = {"host": 'gpu07"<b>', "gpu": "GPU-5f1c", "array_job": "812345", "task": "7", "restart": 1, "log": None}
 
 
 class FakeLedger:
@@ -30,39 +30,94 @@ class FakeLedger:
         return ["HPDv2", "shapes & more"]
 
     def definition(self, name):
-        return {"images_per_prompt": 200 if name == "HPDv2" else 4, "prompts_file": f"{name}.json", "model": "stabilityai/stable-diffusion-3-medium-diffusers"}
+        return {
+            "images_per_prompt": 200 if name == "HPDv2" else 4,
+            "prompts_file": f"{name}.json",
+            "model": "stabilityai/stable-diffusion-3-medium-diffusers",
+        }
 
     def counts(self, name):
         if name != "HPDv2":
-            return {"total": 100, "waiting": 0, "leased": 0, "done": 100, "set_aside": 0, "short": 0, "short_images": 0, "images": 400, "given_back": {}}
+            return {
+                "total": 100,
+                "waiting": 0,
+                "leased": 0,
+                "done": 100,
+                "set_aside": 0,
+                "short": 0,
+                "short_images": 0,
+                "images": 400,
+                "given_back": {},
+            }
         done = 30_000 + self.step
-        return {"total": 107_000, "waiting": 107_000 - 1280 - done - self.n_set_aside, "leased": 1280, "done": done, "set_aside": self.n_set_aside, "short": 41, "short_images": 913,
-                "images": done * 200 - 913, "given_back": {"expired": 31, "preempted": 412, "walltime": 90}}  # fmt: skip
+        return {
+            "total": 107_000,
+            "waiting": 107_000 - 1280 - done - self.n_set_aside,
+            "leased": 1280,
+            "done": done,
+            "set_aside": self.n_set_aside,
+            "short": 41,
+            "short_images": 913,
+            "images": done * 200 - 913,
+            "given_back": {"expired": 31, "preempted": 412, "walltime": 90},
+        }
 
     def workers(self):
         rows = []
         for k in range(self.n_workers):
             state = ("drawing", "drawing", "drawing", "waiting_llm", "loading")[k % 5]
             drawing = list(range(8 * k, 8 * k + 8)) if state == "drawing" else []
-            who = {**WORKER, "host": f"gpu{k // 8:03d}\"<b>", "gpu": f"GPU-8f3c{k:04x}", "task": str(k), "restart": k % 3}
-            rows.append({"client_id": f"client-{k}", "worker": who, "dataset": "HPDv2", "leases": [f"3-{k}"], "state": state, "drawing": drawing,
-                         "images": self.step * (1 if k == 7 else 4), "beat_at": time.monotonic() - k % 15})  # fmt: skip
+            who = {**WORKER, "host": f'gpu{k // 8:03d}"<b>', "gpu": f"GPU-8f3c{k:04x}", "task": str(k), "restart": k % 3}
+            rows.append(
+                {
+                    "client_id": f"client-{k}",
+                    "worker": who,
+                    "dataset": "HPDv2",
+                    "leases": [f"3-{k}"],
+                    "state": state,
+                    "drawing": drawing,
+                    "images": self.step * (1 if k == 7 else 4),
+                    "beat_at": time.monotonic() - k % 15,
+                }
+            )
         return rows
 
     def set_aside(self, name, offset, limit):
         indices = range(offset, min(self.n_set_aside, offset + limit))
         self.rows_read += len(indices)
-        errors = [{"time": time.monotonic() - 900 * k, "reason": "image", "error": f"black image {EVIL}", "worker": WORKER} for k in range(3)]
+        errors = [
+            {"time": time.monotonic() - 900 * k, "reason": "image", "error": f"black image {EVIL}", "worker": WORKER} for k in range(3)
+        ]
         return self.n_set_aside, [{"index": index, "marks": 3, "errors": errors} for index in indices]
 
     def quarantined(self):
-        error = {"time": time.monotonic() - 300, "reason": "gpu", "error": "CUDA error: uncorrectable ECC error encountered", "worker": WORKER}
-        return [{"host": "gpu13", "gpu": "GPU-dead", "since": time.monotonic() - 300, "until": time.monotonic() + 300, "failures": 5, "errors": [error, error], "worker": WORKER}]
+        error = {
+            "time": time.monotonic() - 300,
+            "reason": "gpu",
+            "error": "CUDA error: uncorrectable ECC error encountered",
+            "worker": WORKER,
+        }
+        return [
+            {
+                "host": "gpu13",
+                "gpu": "GPU-dead",
+                "since": time.monotonic() - 300,
+                "until": time.monotonic() + 300,
+                "failures": 5,
+                "errors": [error, error],
+                "worker": WORKER,
+            }
+        ]
 
     def weather(self):
         if not self.storm:
             return {"state": "fair"}
-        error = {"time": time.monotonic() - 9, "reason": "disk", "error": "[Errno 28] No space left on device: 000012/.12345_3.jpg.3-17.tmp", "worker": WORKER}
+        error = {
+            "time": time.monotonic() - 9,
+            "reason": "disk",
+            "error": "[Errno 28] No space left on device: 000012/.12345_3.jpg.3-17.tmp",
+            "worker": WORKER,
+        }
         return {"state": "storm", "since": time.monotonic() - 400, "reason": "disk", "probe_at": time.monotonic() + 42, "errors": [error]}
 
     def errors(self):
@@ -76,10 +131,30 @@ class FakeAccounts:
     budget_usd, paid_off = 25.0, None
 
     def totals(self):
-        free = {"model": "llama3.1:8b", "clients": {"healthy": 12, "cooling": 2}, "calls": 123_456, "failures": {"timeout": 31, "bad_json": 512}, "prompt_tokens": 12_345_678,
-                "completion_tokens": 34_567_890, "usd": 0.0, "seconds": [0, 0, 0, 4, 50, 900, 300, 20, 4, 1, 0, 0, 0, 0, 0]}  # fmt: skip
-        paid = {"model": "llama-3.3-70b-versatile", "clients": {"cooling": 14}, "until_s": 3700, "because": "429: 30 requests a minute", "calls": 4567, "failures": {"rate_limit": 800},
-                "prompt_tokens": 345_678, "completion_tokens": 567_890, "usd": 3.4567, "reserved_usd": 0.02, "budget_usd": 25.0, "seconds": [0, 0, 9, 50, 4] + [0] * 10}  # fmt: skip
+        free = {
+            "model": "llama3.1:8b",
+            "clients": {"healthy": 12, "cooling": 2},
+            "calls": 123_456,
+            "failures": {"timeout": 31, "bad_json": 512},
+            "prompt_tokens": 12_345_678,
+            "completion_tokens": 34_567_890,
+            "usd": 0.0,
+            "seconds": [0, 0, 0, 4, 50, 900, 300, 20, 4, 1, 0, 0, 0, 0, 0],
+        }
+        paid = {
+            "model": "llama-3.3-70b-versatile",
+            "clients": {"cooling": 14},
+            "until_s": 3700,
+            "because": "429: 30 requests a minute",
+            "calls": 4567,
+            "failures": {"rate_limit": 800},
+            "prompt_tokens": 345_678,
+            "completion_tokens": 567_890,
+            "usd": 3.4567,
+            "reserved_usd": 0.02,
+            "budget_usd": 25.0,
+            "seconds": [0, 0, 9, 50, 4] + [0] * 10,
+        }
         return {"ollama gpu01": free, "groq": paid}
 
 
@@ -93,8 +168,16 @@ class FakeRun:
         (self.output_root / ".server").mkdir(exist_ok=True)
 
     def about(self):
-        return {"url": f"http://127.0.0.1:{self.port}/", "hostname": "node7", "port": self.port, "run_id": "0123456789abcdef", "epoch": 3, "pid": 1, "started": "2026-11-01T10:00:00Z",
-                "version": "1.0"}  # fmt: skip
+        return {
+            "url": f"http://127.0.0.1:{self.port}/",
+            "hostname": "node7",
+            "port": self.port,
+            "run_id": "0123456789abcdef",
+            "epoch": 3,
+            "pid": 1,
+            "started": "2026-11-01T10:00:00Z",
+            "version": "1.0",
+        }
 
     def look(self, function):
         with self.lock:
@@ -109,13 +192,21 @@ def draw_samples(folder):
     for index in range(8):
         original = EVIL if index == 0 else f"a red circle above a blue square, number {index}"
         texts = [original] + [f"in variation {k}, {original} on a green background, painted in oil with thick strokes" for k in range(1, 4)]
-        record = {"prompt_index": index, "original_prompt": original, "source": ["HPDv2"], "texts": [{"text": text} for text in texts], "short": None}
+        record = {
+            "prompt_index": index,
+            "original_prompt": original,
+            "source": ["HPDv2"],
+            "texts": [{"text": text} for text in texts],
+            "short": None,
+        }
         (folder / "000000" / f"{index}.prompts").write_text(json.dumps(record))
         for aug in range(1 if index == 7 else 4):
             image = Image.new("RGB", (512, 512), (40 * aug, 100 + 15 * index, 80))
             ImageDraw.Draw(image).ellipse((120, 60, 390, 330), fill=(220, 40, 40 + 50 * aug))
             image.save(folder / "000000" / f"{index}_{aug}.jpg")
-            (folder / "000000" / f"{index}_{aug}.json").write_text(json.dumps({"prompt_index": index, "augmentation_idx": aug, "augmented_prompt": texts[aug], "gpu_name": None}))
+            (folder / "000000" / f"{index}_{aug}.json").write_text(
+                json.dumps({"prompt_index": index, "augmentation_idx": aug, "augmented_prompt": texts[aug], "gpu_name": None})
+            )
 
 
 def serve(output_root, port=0, **kwargs):

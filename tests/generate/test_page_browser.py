@@ -26,24 +26,43 @@ class Run:
 
     def __init__(self, folder):
         self.folder, self.root, self.processes = folder, folder / "outputs", []
-        self.environment = {k: v for k, v in os.environ.items() if k not in ("UNIDISC_DIR", "OLLAMA_HOST", "OLLAMA_HOSTS")} | {"SLURMD_NODENAME": HOST, "FAKE_BATCH_S": "0.4"}
+        self.environment = {k: v for k, v in os.environ.items() if k not in ("UNIDISC_DIR", "OLLAMA_HOST", "OLLAMA_HOSTS")} | {
+            "SLURMD_NODENAME": HOST,
+            "FAKE_BATCH_S": "0.4",
+        }
         self.server = None
 
     def start(self, *command):
         with open(self.folder / "processes.log", "ab") as log:
-            process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(
+                [sys.executable, *map(str, command)], cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
         self.processes.append(process)
         return process
 
     def start_server(self, *options):
-        self.server = self.start("generate/image_server.py", "--output_root", self.root, "--host", "127.0.0.1", "--ttl_s", 20, "--beat_s", 1, *options)
+        self.server = self.start(
+            "generate/image_server.py", "--output_root", self.root, "--host", "127.0.0.1", "--ttl_s", 20, "--beat_s", 1, *options
+        )
         wait_for(lambda: self.known() and self.known()["pid"] == self.server.pid and self.answers(), "the server")
 
     def start_clients(self, prompts, images, *options, workers=2):
         path = self.folder / "page test.json"
         path.write_text(json.dumps(prompts))
-        return self.start("generate/generate_images.py", path, "--pipeline", "tests/fakes/fake_pipeline.py:FakePipeline", "--output_root", self.root,
-                          f"--num_workers={workers}", f"--expected_samples_per_index={images}", "--resolution=64", "--batch_size=2", "--max_chunk_size=3", *options)  # fmt: skip
+        return self.start(
+            "generate/generate_images.py",
+            path,
+            "--pipeline",
+            "tests/fakes/fake_pipeline.py:FakePipeline",
+            "--output_root",
+            self.root,
+            f"--num_workers={workers}",
+            f"--expected_samples_per_index={images}",
+            "--resolution=64",
+            "--batch_size=2",
+            "--max_chunk_size=3",
+            *options,
+        )
 
     def known(self):
         path = self.root / ".server" / "server.json"
@@ -112,7 +131,8 @@ def figures(page):
     return page.evaluate("""() => {
         const card = document.querySelector('.dataset'), number = text => parseInt(text.replace(/,/g, ''));
         const states = [...card.querySelectorAll('.legend li')].map(item => number(item.textContent));
-        return {images: number(card.querySelector('.figures dd').textContent), states, bar: card.querySelector('.bar').getAttribute('aria-label')};
+        const bar = card.querySelector('.bar').getAttribute('aria-label');
+        return {images: number(card.querySelector('.figures dd').textContent), states, bar};
     }""")
 
 
@@ -134,7 +154,11 @@ def test_the_page_follows_a_run_and_outlives_its_server(run, llm, open_page, unt
     seen = []
     while not seen or seen[-1] < n:
         before = run.get("/status")
-        until(page, "polls => Number(document.documentElement.dataset.polls) >= polls + 2", arg=page.evaluate("Number(document.documentElement.dataset.polls)"))
+        until(
+            page,
+            "polls => Number(document.documentElement.dataset.polls) >= polls + 2",
+            arg=page.evaluate("Number(document.documentElement.dataset.polls)"),
+        )
         shown = figures(page)
         after, json_files = run.get("/status"), run.files("*_*.json")
         assert before["datasets"][0]["images"] <= shown["images"] <= after["datasets"][0]["images"] <= json_files
@@ -167,7 +191,7 @@ def test_the_page_follows_a_run_and_outlives_its_server(run, llm, open_page, unt
     assert page.evaluate("document.querySelector('.dataset').kept"), "the page was rebuilt or loaded again"
     assert "finished" in page.inner_text(".dataset")
     assert document["llm"]["calls"] > 0 and page.locator("#llm tr").count() == len(document["llm"]["backends"])
-    assert f'{document["llm"]["calls"]:,} calls' in page.inner_text("#llm-summary")
+    assert f"{document['llm']['calls']:,} calls" in page.inner_text("#llm-summary")
     metrics = run.get("/metrics").decode()
     assert f'generate_images_total{{dataset="page test"}} {float(n * each)}' in metrics
     assert f'generate_prompts{{dataset="page test",state="done"}} {float(n)}' in metrics
@@ -196,7 +220,12 @@ def test_nothing_without_the_token(run, open_page):
     run.start_server()
     url = run.known()["url"].rstrip("/")
     for path in ("/", "/status", "/metrics", "/page.js", "/image/x/0_0", "/sample/x/0_0", "/?token=wrong", "/?token="):
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": f"status_{run.known()['run_id'][:12]}=wrong"}, {"Authorization": "Bearer tök"}):
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Cookie": f"status_{run.known()['run_id'][:12]}=wrong"},
+            {"Authorization": "Bearer tök"},
+        ):
             headers = {name: value.encode().decode("latin-1") for name, value in headers.items()}
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(urllib.request.Request(url + path, headers=headers))
@@ -210,10 +239,14 @@ def test_nothing_without_the_token(run, open_page):
     (cookie,) = page.context.cookies()
     assert cookie["httpOnly"] and cookie["sameSite"] == "Lax" and run.known()["token"] not in cookie["value"]
     assert page.evaluate("document.cookie") == ""
-    policy = urllib.request.urlopen(urllib.request.Request(url + "/", headers={"Cookie": f"{cookie['name']}={cookie['value']}"})).headers["Content-Security-Policy"]
+    policy = urllib.request.urlopen(urllib.request.Request(url + "/", headers={"Cookie": f"{cookie['name']}={cookie['value']}"})).headers[
+        "Content-Security-Policy"
+    ]
     assert "script-src 'self'" in policy and "unsafe" not in policy and "default-src 'none'" in policy
     # the cookie shows the page, and takes no work
-    request = urllib.request.Request(url + "/get_indices", data=b"{}", headers={"Cookie": f"{cookie['name']}={cookie['value']}", "Content-Type": "application/json"})
+    request = urllib.request.Request(
+        url + "/get_indices", data=b"{}", headers={"Cookie": f"{cookie['name']}={cookie['value']}", "Content-Type": "application/json"}
+    )
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request)
     assert refused.value.code == 401
@@ -221,7 +254,9 @@ def test_nothing_without_the_token(run, open_page):
 
 def test_images_only_from_inside_the_data_set(run, llm):
     run.start_server()
-    assert run.start_clients(prompts(2, 2), 2, "--ollama_hosts", llm.url, workers=1).wait(120) == 0, (run.folder / "processes.log").read_text()[-3000:]
+    assert run.start_clients(prompts(2, 2), 2, "--ollama_hosts", llm.url, workers=1).wait(120) == 0, (
+        run.folder / "processes.log"
+    ).read_text()[-3000:]
     folder = run.root / "generated_images" / "page test"
     assert run.get("/image/page%20test/1_1")[:2] == b"\xff\xd8" and run.get("/sample/page%20test/1_1")["prompt_index"] == 1
     assert run.get("/image/page%20test/1_1?small")[:2] == b"\xff\xd8"
@@ -232,9 +267,23 @@ def test_images_only_from_inside_the_data_set(run, llm):
     (run.root / ".server" / "1000_0.json").write_text("{}")
     (run.root / "generated_images" / "linked").symlink_to(folder)
     (folder / "000000" / "8_0.jpg").mkdir()
-    paths = ["/image/page%20test/7_0", "/sample/page%20test/7_0", "/sample/page%20test/1000_0", "/image/linked/1_1", "/image/page%20test/8_0", "/image/page%20test/99_0",
-             "/image/page%20test/..%2F..%2F..%2F.server%2Fserver", "/image/../../.server/server.json", "/image/%2e%2e/1_1", "/sample/page%20test/1_1.json", "/image/page%20test/1_1%00",
-             "/image/page%20test%2F000000/1_1", f"/image/page%20test/{10**11}_{10**5}", "/image/page%20test/-1_0", "/image/page%20test/%D9%A1_0"]  # fmt: skip
+    paths = [
+        "/image/page%20test/7_0",
+        "/sample/page%20test/7_0",
+        "/sample/page%20test/1000_0",
+        "/image/linked/1_1",
+        "/image/page%20test/8_0",
+        "/image/page%20test/99_0",
+        "/image/page%20test/..%2F..%2F..%2F.server%2Fserver",
+        "/image/../../.server/server.json",
+        "/image/%2e%2e/1_1",
+        "/sample/page%20test/1_1.json",
+        "/image/page%20test/1_1%00",
+        "/image/page%20test%2F000000/1_1",
+        f"/image/page%20test/{10**11}_{10**5}",
+        "/image/page%20test/-1_0",
+        "/image/page%20test/%D9%A1_0",
+    ]
     for path in paths:
         with pytest.raises(urllib.error.HTTPError) as refused:
             run.get(path)
@@ -250,15 +299,25 @@ def test_what_was_set_aside_is_named_with_its_log_and_a_command_that_works(run, 
     run.environment["FAKE_BLACK"] = "poison"
     run.start_server("--max_marks", 2)
     texts = [{"prompt": "a poison <b>bottle</b>", "variations": ["poison again"]}] + prompts(6, 2)[1:]
-    assert run.start_clients(texts, 2, "--ollama_hosts", llm.url, workers=2).wait(120) in (0, 3), (run.folder / "processes.log").read_text()[-3000:]
+    assert run.start_clients(texts, 2, "--ollama_hosts", llm.url, workers=2).wait(120) in (0, 3), (
+        run.folder / "processes.log"
+    ).read_text()[-3000:]
     page = open_page(run.link)
     page.wait_for_selector("#set-aside tr")
     text = page.inner_text("#set-aside-section")
     (row,) = run.get("/status")["set_aside"]["rows"]
-    assert (row["index"], row["prompt"]) == (0, "a poison <b>bottle</b>") and "a poison <b>bottle</b>" in text and "image:" in text and HOST in text
+    assert (
+        (row["index"], row["prompt"]) == (0, "a poison <b>bottle</b>")
+        and "a poison <b>bottle</b>" in text
+        and "image:" in text
+        and HOST in text
+    )
     assert all((run.root / error["log"]).exists() and error["log"] in text for error in row["errors"]) and row["errors"]
     assert figures(page)["states"] == [5, 0, 0, 1] and "set aside" in page.inner_text("#weather")
     command = shlex.split(page.inner_text("#set-aside-command"))
-    assert command[0] == "python" and subprocess.run([sys.executable, *command[1:]], cwd=ROOT, env=run.environment, capture_output=True).returncode == 0
+    assert (
+        command[0] == "python"
+        and subprocess.run([sys.executable, *command[1:]], cwd=ROOT, env=run.environment, capture_output=True).returncode == 0
+    )
     page.wait_for_selector("#set-aside-section", state="hidden")
     until(page, "parseInt(document.querySelectorAll('.legend li')[2].textContent) === 1")  # it waits again

@@ -1,5 +1,5 @@
-"""The status page in a real Chromium over a made-up run (tests/fakes/fake_run.py): its looks at phone and desk width, accessibility, a run of
-1,000 workers with 50,000 prompts set aside, a storm, and memory over many polls."""
+"""The status page in a real Chromium over a made-up run (tests/fakes/fake_run.py): its looks at phone and desk width, accessibility, a run
+of 1,000 workers with 50,000 prompts set aside, a storm, and memory over many polls."""
 
 import json
 import os
@@ -41,9 +41,12 @@ def status(run, query="", timeout=20):
 @pytest.mark.parametrize("width", [400, 1600])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_accessible_at_every_width_and_scheme(start, open_page, width, scheme):
-    """axe-core finds no violation on the page, in a storm, and in the viewer; nothing is wider than the screen; PAGE_SCREENSHOTS=folder keeps pictures."""
+    """axe-core finds no violation on the page, in a storm, and in the viewer; nothing is wider than the screen.
+    PAGE_SCREENSHOTS=folder keeps pictures."""
     if not AXE.exists():
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("axe-core is missing: npm install --prefix tests axe-core (make test does it)")
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+            "axe-core is missing: npm install --prefix tests axe-core (make test does it)"
+        )
     run = start()
     page = open_page(link(run), width, scheme)
     page.wait_for_selector("#newest li")
@@ -137,7 +140,9 @@ def test_slow_workers_come_first_and_stand_out(start, open_page, monkeypatch):
     monkeypatch.setattr(status_document, "SLOW_AFTER_S", 0)
     run = start()
     ticking = threading.Event()
-    threading.Thread(target=lambda: [setattr(run.ledger, "step", run.ledger.step + 1) for _ in iter(lambda: ticking.wait(0.5), True)], daemon=True).start()
+    threading.Thread(
+        target=lambda: [setattr(run.ledger, "step", run.ledger.step + 1) for _ in iter(lambda: ticking.wait(0.5), True)], daemon=True
+    ).start()
     page = open_page(link(run))
     page.wait_for_selector("#workers tr.slow", timeout=30_000)
     ticking.set()
