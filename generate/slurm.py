@@ -77,12 +77,14 @@ def submit(args, definition, output_root, items, argv=None):
             print(f"# and, as MaxArraySize is {max_array_size()}, once more with --array={more}")
     else:
         preflight(args, definition, output_root, script)
+        folder = make_server_folder(output_root)
+        dependency, server = ensure_server(args, output_root, folder)
+        if not server and not anything_left(output_root, definition):
+            return 0
     document = run_status.fetch(output_root).document
     print("\n".join(run_status.estimate(args, definition, items, output_root, document)), flush=True)
     if args.dry_run:
         return 0
-    folder = make_server_folder(output_root)
-    dependency, server = ensure_server(args, output_root, folder)
     path = folder / f"generate_parallel_{dataset}-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}.sbatch"
     path.write_text(script)
     arrays = {}
@@ -158,6 +160,14 @@ def ensure_server(args, output_root, folder):
     job = sbatch([path])
     print(f"job server submitted: job {job}, log {output_root}/image_server.out; the array waits until it runs")
     return [f"--dependency=after:{job}"], job
+
+
+def anything_left(output_root, definition):
+    """Whether the server that runs has work for this data set; SystemExit if it refuses the definition. A thousand tasks would ask the same."""
+    import job_client
+    import local_run
+
+    return local_run.work_is_left(job_client.JobClient(output_root, definition, identity(), server_timeout_s=30))
 
 
 def make_server_folder(output_root):

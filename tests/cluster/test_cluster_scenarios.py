@@ -57,6 +57,9 @@ def test_one_command_with_start_server(run):
     run.wait_ended()  # tasks that find nothing left end by themselves
     run.check()
     assert "24 of 24 prompts done" in run.shell("python generate/generate_images.py scenes.json --status")
+    array = run.arrays()
+    run.submit("--num_workers=3 --num_chunks=5")  # once more: all is done, so nothing is submitted
+    assert run.arrays() == array and not run.cluster.jobs(array=array[0])
 
 
 @pytest.mark.parametrize("grace_s, batch_s", [(0, 1), pytest.param(4, 4, marks=pytest.mark.soak)])
