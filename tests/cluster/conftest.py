@@ -82,9 +82,8 @@ def slurm():
     if missing:
         say = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
         say(f"not installed: {', '.join(missing)}; on Debian or Ubuntu: apt-get install --no-install-recommends slurm-wlm munge")
-    folder = Path(
-        tempfile.mkdtemp(prefix="slurm-", dir="/tmp")
-    )  # not pytest's own folder: unix sockets want a path of at most 60 characters
+    # not pytest's own folder: unix sockets want a path of at most 60 characters
+    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
     cluster = Cluster(folder)
     cluster.control("start")
     try:
