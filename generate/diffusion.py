@@ -3,7 +3,7 @@
     drawer = Drawer("tiny", height=64, width=64); drawer.load(); drawer.warm_up()
     images = drawer.draw(["a red circle on a white background"], [seed_of(run_seed=0, index=0, aug=0)])     # [Image]
 
-    python generate/diffusion.py tiny "a red circle on a white background" circle.png
+    cd generate && python -c "import diffusion; diffusion.check_model('stabilityai/stable-diffusion-3-medium-diffusers')"     # can it be had?
 """
 
 import gc
@@ -12,13 +12,11 @@ import importlib.util
 import inspect
 import json
 import os
-import sys
 from functools import cached_property
 from pathlib import Path
 
 import model_families
 
-HERE = Path(__file__).resolve().parent
 
 
 class DeviceBroken(Exception):
@@ -314,11 +312,3 @@ def check_model(model, revision=None):
 
 def first_line(error):
     return f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
-
-
-if __name__ == "__main__":
-    from PIL import Image as PIL
-
-    drawer = Drawer(sys.argv[1])
-    drawer.load()
-    PIL.fromarray(drawer.draw([sys.argv[2]], [0])[0].pixels).save(sys.argv[3])

@@ -1,6 +1,6 @@
 """Tables: how the families of text-to-image models differ, and what fits on which GPU.
 
-    python generate/model_families.py            prints both tables
+    cd generate && python -c "import model_families; model_families.print_tables()"
 
 Any model that DiffusionPipeline.from_pretrained loads can be drawn with; a family's row says what it was made for. A new family is a new row.
 """
@@ -116,7 +116,7 @@ def dtype_for(family, capability):
     return "float16" if family.dtype == "bfloat16" and capability < (8, 0) else family.dtype
 
 
-if __name__ == "__main__":
+def print_tables():
     print(f"{'family':28} {'pipeline':28} {'pixels':>6} {'steps':>5} {'guidance':>8}  tested")
     for row in FAMILIES:
         print(f"{row.name:28} {row.pipeline:28} {row.size:6} {row.steps!s:>5} {row.guidance!s:>8}  {'yes' if row.tested else 'no'}")
