@@ -87,7 +87,7 @@ def guarded(server, call):
 
 class Calls:
     def __init__(self, server):
-        self.server, self.look = server, server.look
+        self.server, self.look, self.write = server, server.look, server.write
         self.folders = folder_check.Folders(server)
 
     # ------------------------------------------------------------ work
@@ -101,15 +101,9 @@ class Calls:
             return self._answer(self.look(lambda ledger, now: ledger.peek(now, name)), None)
         if who["request_id"] is None:
             self._finished(who["client_id"])
-        share = None
-
-        def lease(ledger, now):
-            nonlocal share
-            answer = ledger.lease(now, name, chunk_size=chunk, **who)
-            share = self._llm_share(now, who["client_id"], limits=llm)
-            return answer
-
-        return self._answer(self.look(lease), share)
+        answer = self.write(lambda ledger, now: ledger.lease(now, name, chunk_size=chunk, **who))
+        share = None if llm is None else self.look(lambda ledger, now: self._llm_share(now, who["client_id"], limits=llm))
+        return self._answer(answer, share)
 
     def _finished(self, client_id):
         """A bare published client never says what it finished: that is looked up in the folder, for what it holds."""
@@ -124,7 +118,7 @@ class Calls:
         indices = fields.numbers("indices", 1000, 0, definition["total"] - 1)
         self.folders.settle(name, definition)
         self.folders.unmark(name, {index // folder_check.FOLDER for index in indices})
-        return self._answer(self.look(lambda ledger, now: ledger.repair(now, name, indices=indices, **who)), None)
+        return self._answer(self.write(lambda ledger, now: ledger.repair(now, name, indices=indices, **who)), None)
 
     def _asker(self, fields):
         """(data set, who asks, its definition) of a request for work; the published form brings none of the later fields."""
@@ -214,7 +208,7 @@ class Calls:
         ]
         name = self.look(lambda ledger, now: ledger.dataset_of(lease))
         exists = self.folders.done(name, [result["index"] for result in results]) if name else {}
-        verdicts = self.look(lambda ledger, now: ledger.complete(now, client_id, request_id, lease, results, exists))
+        verdicts = self.write(lambda ledger, now: ledger.complete(now, client_id, request_id, lease, results, exists))
         return jsonify(verdicts=verdicts)
 
     def fail(self, fields):
@@ -228,7 +222,7 @@ class Calls:
             }
             for item in fields.objects("results", request_fields.MOST_RESULTS)
         ]
-        answer = self.look(lambda ledger, now: ledger.fail(now, client_id, request_id, lease, results))
+        answer = self.write(lambda ledger, now: ledger.fail(now, client_id, request_id, lease, results))
         if answer.stale:
             return jsonify(error=f"lease {lease} is not current any more", stale=[lease]), 409
         return jsonify(verdicts=answer.verdicts, quarantined_until_s=answer.quarantined_s)
@@ -236,7 +230,7 @@ class Calls:
     def release(self, fields):
         client_id, lease, request_id = self._client(fields), self._lease(fields), self._request(fields)
         reason = fields.one_of("reason", request_fields.RELEASED, "released")
-        if not self.look(lambda ledger, now: ledger.release(now, client_id, request_id, lease, reason)):
+        if not self.write(lambda ledger, now: ledger.release(now, client_id, request_id, lease, reason)):
             return jsonify(error=f"lease {lease} is not current any more", stale=[lease]), 409
         return jsonify(ok=True)
 
@@ -257,7 +251,6 @@ class Calls:
         if use is not None:
             accounts.report(now, client_id, use)
         share = accounts.share(now, client_id) if limits is not None or use is not None else None
-        accounts.connection.commit()  # costs nothing when nothing was written
         return share
 
     # ------------------------------------------------------------ the user's orders
@@ -279,7 +272,6 @@ class Calls:
 
             def set_budget(ledger, now):
                 self.server.accounts.set_budget(budget_usd=budget, spent_usd=spent)
-                ledger.connection.commit()
                 return f"LLMs: {self.server.accounts.spent():.2f} USD of {self.server.accounts.budget_usd:.2f} USD are spent"
 
             done.append(self.look(lambda ledger, now: set_budget(ledger, now)))
