@@ -1,11 +1,12 @@
 """Throughput of the LLM router over unreliable backends, beside langchain's with_fallbacks chain, in the same run.
 
-    python benchmarks/llm_router.py            # 8 fake Ollama backends of 2 s latency: 4 good, 2 slow (6 s), 1 failing half the time, 1 hanging
+    python benchmarks/llm_router.py            # 8 fake Ollama hosts of 2 s: 4 good, 2 slow (6 s), 1 failing half the time, 1 hanging
     python benchmarks/llm_router.py --quick    # the same with latencies a fifth as long
 
-64 calls are in flight at any time; each backend computes 8 at a time, more wait in it. "Share" is the throughput as a share of the sum of what the healthy six can do (concurrency / latency
-each). The chain with_fallbacks always begins with its first backend and has no memory, so it is measured twice: with the good ones first,
-as a user would write it, and with each call's chain shuffled. CPU is that of the process less the fakes', which run in one of their own.
+64 calls are in flight at any time; each backend computes 8 at a time, more wait in it. "Share" is the throughput as a share of the sum
+of what the healthy six can do (concurrency / latency each). The chain with_fallbacks always begins with its first backend and has no
+memory, so it is measured twice: with the good ones first, as a user would write it, and with each call's chain shuffled. CPU is that of
+this process; the fakes run in processes of their own.
 """
 
 import argparse
@@ -27,7 +28,15 @@ PLAN = [("good", 1, None)] * 4 + [("slow", 3, None)] * 2 + [("half", 1, "500:0.5
 def start_fakes(latency):
     fakes, urls = [], []
     for _, factor, faults in PLAN:
-        command = [sys.executable, ROOT / "tests" / "fakes" / "fake_llm.py", "ollama", "--latency", str(latency * factor), "--slots", str(CONCURRENCY)]
+        command = [
+            sys.executable,
+            ROOT / "tests" / "fakes" / "fake_llm.py",
+            "ollama",
+            "--latency",
+            str(latency * factor),
+            "--slots",
+            str(CONCURRENCY),
+        ]
         fakes.append(subprocess.Popen(command + (["--faults", faults] if faults else []), stdout=subprocess.PIPE, text=True))
         urls.append(fakes[-1].stdout.readline().strip())
     return fakes, urls
@@ -37,7 +46,9 @@ def through_router(urls, seconds, timeout_s):
     """(answers a second in the window, calls made, CPU seconds a call)"""
     from llm_prompting import Prompter
 
-    backends = "".join(f"  - {{provider: ollama, model: llama3.1, hosts: ['{url}'], concurrency: {CONCURRENCY}, timeout_s: {timeout_s}}}\n" for url in urls)
+    backends = "".join(
+        f"  - {{provider: ollama, model: llama3.1, hosts: ['{url}'], concurrency: {CONCURRENCY}, timeout_s: {timeout_s}}}\n" for url in urls
+    )
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write("tiers:\n- backends:\n" + backends)
         file.flush()
@@ -59,13 +70,16 @@ def through_router(urls, seconds, timeout_s):
 
 
 def through_fallbacks(urls, seconds, timeout_s, shuffled):
-    """The same with a chain of langchain's, each model with the same time limit a read; what a backend has no slot for waits in it, as in Ollama."""
+    """The same with a chain of langchain's, each model with the same time limit a read; what finds no slot waits, as in Ollama."""
     import variations
     from langchain_ollama import ChatOllama
 
     async def run():
         draw = random.Random(1)
-        models = [ChatOllama(model="llama3.1", base_url=url, async_client_kwargs={"timeout": timeout_s}).bind(format=variations.schema(3)) for url in urls]
+        models = [
+            ChatOllama(model="llama3.1", base_url=url, async_client_kwargs={"timeout": timeout_s}).bind(format=variations.schema(3))
+            for url in urls
+        ]
         instruction = (ROOT / "generate" / "llm_instruction.txt").read_text()
         began, cpu, counts = time.monotonic(), time.process_time(), [0, 0]  # answered, failed
 
@@ -130,8 +144,11 @@ def main():
     latency, seconds, timeout_s = (0.4, 15, 4) if args.quick else (2.0, 90, 20)
     healthy = sum(CONCURRENCY / (latency * factor) for kind, factor, _ in PLAN if kind in ("good", "slow"))
     rows = []
-    for name, measure in (("llm_router", through_router), ("with_fallbacks, good first", lambda *a: through_fallbacks(*a, False)),
-                          ("with_fallbacks, shuffled", lambda *a: through_fallbacks(*a, True))):
+    for name, measure in (
+        ("llm_router", through_router),
+        ("with_fallbacks, good first", lambda *a: through_fallbacks(*a, False)),
+        ("with_fallbacks, shuffled", lambda *a: through_fallbacks(*a, True)),
+    ):
         fakes, urls = start_fakes(latency)
         try:
             rows.append((name, *measure(urls, seconds, timeout_s)))
@@ -139,8 +156,10 @@ def main():
             for fake in fakes:
                 fake.kill()
                 fake.wait()
-    print(f"8 backends of {latency:g} s latency and {CONCURRENCY} slots, {IN_FLIGHT} calls in flight, {seconds} s each, time limit {timeout_s} s, "
-          f"load {os.getloadavg()[0]:.1f}; the healthy six can do {healthy:.2f} calls/s")
+    print(
+        f"8 backends of {latency:g} s latency and {CONCURRENCY} slots, {IN_FLIGHT} calls in flight, {seconds} s each, "
+        f"time limit {timeout_s} s, load {os.getloadavg()[0]:.1f}; the healthy six can do {healthy:.2f} calls/s"
+    )
     print(f"{'':28} {'answers/s':>10} {'share':>7} {'ratio':>7} {'CPU ms a call':>14}")
     for name, rate, _, cpu in rows:
         print(f"{name:28} {rate:10.2f} {rate / healthy:7.2f} {rate / max(rows[1][1], 1e-9):7.2f} {1000 * cpu:14.1f}")

@@ -22,7 +22,9 @@ class Server:
     """Starts the child. Raises SystemExit when the packages are missing or the model does not come up."""
 
     def __init__(self, log=print):
-        self.process = subprocess.Popen([sys.executable, os.path.abspath(__file__)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [sys.executable, os.path.abspath(__file__)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         too_late = threading.Timer(START_S, self.process.kill)
         too_late.start()
         self.url = self.process.stdout.readline().strip()
@@ -39,9 +41,22 @@ class Server:
         import llm_backends
         from llm_router import Backend
 
-        backend = Backend("embedded", model=MODEL, concurrency=SLOTS, timeout_s=600.0, batch=10, max_tokens=900, provider="openai", base_url=f"{self.url}/v1",
-                          key_env=None, temperature=0.9, json="schema", few_shot=True, begin_with_prompt=True,
-                          options={"extra_body": {"dry_multiplier": 0.8}})
+        backend = Backend(
+            "embedded",
+            model=MODEL,
+            concurrency=SLOTS,
+            timeout_s=600.0,
+            batch=10,
+            max_tokens=900,
+            provider="openai",
+            base_url=f"{self.url}/v1",
+            key_env=None,
+            temperature=0.9,
+            json="schema",
+            few_shot=True,
+            begin_with_prompt=True,
+            options={"extra_body": {"dry_multiplier": 0.8}},
+        )
         backend.ask = llm_backends.Asker(backend)
         return backend
 

@@ -16,7 +16,8 @@ Rates: every limit a minute is divided evenly among the clients heard of in the 
 import json
 
 TABLES = """
-create table if not exists llm_clients (client_id text primary key, granted_usd real not null, spent_usd real not null, closed integer not null, use text not null);
+create table if not exists llm_clients (
+    client_id text primary key, granted_usd real not null, spent_usd real not null, closed integer not null, use text not null);
 create table if not exists llm_facts (name text primary key, value text not null);
 """
 COUNTERS = ("calls", "prompt_tokens", "completion_tokens", "usd")
@@ -36,8 +37,12 @@ class Accounts:
         for statement in TABLES.strip().split(";\n"):
             connection.execute(statement)
         self.clients = {}  # client_id -> {"granted_usd", "spent_usd", "closed", "use", "heard" (None: not since this start), "saved"}
-        for client_id, granted, spent, closed, use in connection.execute("select client_id, granted_usd, spent_usd, closed, use from llm_clients"):
-            self.clients[client_id] = dict(granted_usd=granted, spent_usd=spent, closed=bool(closed), use=json.loads(use), heard=None, saved=float("-inf"))
+        for client_id, granted, spent, closed, use in connection.execute(
+            "select client_id, granted_usd, spent_usd, closed, use from llm_clients"
+        ):
+            self.clients[client_id] = dict(
+                granted_usd=granted, spent_usd=spent, closed=bool(closed), use=json.loads(use), heard=None, saved=float("-inf")
+            )
         self.facts = {name: json.loads(value) for name, value in connection.execute("select name, value from llm_facts")}
         self.began, self.now, self.looked = None, float("-inf"), float("-inf")
 
@@ -94,7 +99,9 @@ class Accounts:
         if llm_use.get("reported", 0) < known.get("reported", 0):
             return
         spent = max(client["spent_usd"], float(llm_use.get("usd", 0.0)))
-        granted = max(client["granted_usd"], float(llm_use.get("granted_usd", 0.0)), spent)  # an older ledger came back: the client knows better
+        granted = max(
+            client["granted_usd"], float(llm_use.get("granted_usd", 0.0)), spent
+        )  # an older ledger came back: the client knows better
         closed = bool(llm_use.get("closed"))
         changed = (spent, granted, closed) != (client["spent_usd"], client["granted_usd"], client["closed"])
         client.update(spent_usd=spent, granted_usd=spent if closed else granted, closed=closed, use=llm_use)
@@ -102,7 +109,7 @@ class Accounts:
             self._save(now, client_id)
 
     def share(self, now, client_id):
-        """What this client may do: {"clients", "backends": {name: {"requests_per_minute", "tokens_per_minute"}}, "granted_usd", "paid_off"}.
+        """What it may do: {"clients", "granted_usd", "paid_off", "backends": {name: {"requests_per_minute", "tokens_per_minute"}}}.
 
         granted_usd is a running total; paid_off says why the paid backends pause, or is None. Limits are floats, null = no limit.
         """
@@ -118,8 +125,10 @@ class Accounts:
                 self._save(now, client_id)
             elif left < call and client["granted_usd"] - client["spent_usd"] < call:
                 paid_off = f"the cap of {self.budget_usd:.2f} USD is reached; raise it with image_server.py --llm_budget_usd"
-        backends = {name: {key: limits[key] / live if limits.get(key) else None for key in ("requests_per_minute", "tokens_per_minute")}
-                    for name, limits in self.facts.get("backends", {}).items()}
+        backends = {
+            name: {key: limits[key] / live if limits.get(key) else None for key in ("requests_per_minute", "tokens_per_minute")}
+            for name, limits in self.facts.get("backends", {}).items()
+        }
         return {"clients": live, "backends": backends, "granted_usd": client["granted_usd"], "paid_off": paid_off}
 
     def forget(self, now, client_id):
@@ -158,7 +167,9 @@ class Accounts:
         if now - self.looked >= SAVE_EVERY_S:
             self.looked = now
             self._fold(now)
-        client = self.clients.setdefault(client_id, dict(granted_usd=0.0, spent_usd=0.0, closed=False, use={}, heard=now, saved=float("-inf")))
+        client = self.clients.setdefault(
+            client_id, dict(granted_usd=0.0, spent_usd=0.0, closed=False, use={}, heard=now, saved=float("-inf"))
+        )
         client["heard"] = now
         return client
 

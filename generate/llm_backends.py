@@ -17,10 +17,35 @@ import variations
 from llm_failures import Failure, classify, retry_after
 from llm_router import Backend
 
-KEYS = {"openai": "OPENAI_API_KEY", "groq": "GROQ_API_KEY", "openrouter": "OPENROUTER_API_KEY", "anthropic": "ANTHROPIC_API_KEY",
-        "azure_openai": "AZURE_OPENAI_API_KEY", "mistralai": "MISTRAL_API_KEY", "google_genai": "GOOGLE_API_KEY", "deepseek": "DEEPSEEK_API_KEY"}
-FIELDS = {"provider", "model", "name", "hosts", "base_url", "key_env", "timeout_s", "concurrency", "requests_per_minute", "tokens_per_minute",
-          "usd_per_million", "batch", "max_tokens", "temperature", "json", "few_shot", "options"}
+KEYS = {
+    "openai": "OPENAI_API_KEY",
+    "groq": "GROQ_API_KEY",
+    "openrouter": "OPENROUTER_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "azure_openai": "AZURE_OPENAI_API_KEY",
+    "mistralai": "MISTRAL_API_KEY",
+    "google_genai": "GOOGLE_API_KEY",
+    "deepseek": "DEEPSEEK_API_KEY",
+}
+FIELDS = {
+    "provider",
+    "model",
+    "name",
+    "hosts",
+    "base_url",
+    "key_env",
+    "timeout_s",
+    "concurrency",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "usd_per_million",
+    "batch",
+    "max_tokens",
+    "temperature",
+    "json",
+    "few_shot",
+    "options",
+}
 OPENAI_LIKE = ("openai", "azure_openai", "groq", "openrouter")
 ollama_retry_after = contextvars.ContextVar("ollama_retry_after")  # ollama's ResponseError drops the headers: a hook keeps this one
 
@@ -48,7 +73,9 @@ def read(path, ollama_hosts=None, budget_usd=0.0, log=print):
     try:
         document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise SystemExit(f"llm_prompting.py: cannot read the backends file {path}: {error.strerror if isinstance(error, OSError) else 'not UTF-8'}") from None
+        raise SystemExit(
+            f"llm_prompting.py: cannot read the backends file {path}: {error.strerror if isinstance(error, OSError) else 'not UTF-8'}"
+        ) from None
     except yaml.YAMLError as error:
         raise SystemExit(f"llm_prompting.py: {path} is not YAML: {' '.join(str(error).split())}") from None
     tiers = document.get("tiers") if isinstance(document, dict) else None
@@ -80,28 +107,57 @@ def _backends_of(entry, tier, paid, where, ollama_hosts, budget_usd, log):
     if paid and not any(prices):
         raise SystemExit(f"llm_prompting.py: {where}: a backend of a paid tier needs usd_per_million, or the budget cannot be kept")
     numbers = {}
-    for field, kind, default in (("concurrency", int, 4), ("timeout_s", float, 120.0), ("batch", int, 10), ("max_tokens", int, 2048),
-                                 ("requests_per_minute", float, None), ("tokens_per_minute", float, None), ("temperature", float, 0.8)):
+    for field, kind, default in (
+        ("concurrency", int, 4),
+        ("timeout_s", float, 120.0),
+        ("batch", int, 10),
+        ("max_tokens", int, 2048),
+        ("requests_per_minute", float, None),
+        ("tokens_per_minute", float, None),
+        ("temperature", float, 0.8),
+    ):
         value = entry.get(field, default)
-        if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0 or (value == 0 and field != "temperature")):
+        if value is not None and (
+            not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0 or (value == 0 and field != "temperature")
+        ):
             raise SystemExit(f"llm_prompting.py: {where}: {field} must be a number above 0, not {value!r}")
         numbers[field] = None if value is None else kind(value)
     json_mode = entry.get("json") or ("schema" if provider == "ollama" or provider in OPENAI_LIKE else "text")
     if json_mode not in ("schema", "text"):
         raise SystemExit(f"llm_prompting.py: {where}: json is schema or text, not {json_mode!r}")
     key_env = entry.get("key_env", KEYS.get(provider))
-    common = dict(provider=provider, key_env=key_env, temperature=numbers.pop("temperature"), json=json_mode,
-                  few_shot=bool(entry.get("few_shot")), options=dict(entry.get("options") or {}))
+    common = dict(
+        provider=provider,
+        key_env=key_env,
+        temperature=numbers.pop("temperature"),
+        json=json_mode,
+        few_shot=bool(entry.get("few_shot")),
+        options=dict(entry.get("options") or {}),
+    )
     made = []
-    addresses = _ollama_addresses(ollama_hosts or entry.get("hosts"), entry.get("base_url"), where) if provider == "ollama" else [entry.get("base_url")]
+    addresses = (
+        _ollama_addresses(ollama_hosts or entry.get("hosts"), entry.get("base_url"), where)
+        if provider == "ollama"
+        else [entry.get("base_url")]
+    )
     for address in addresses:
         place = re.sub(r"^https?://", "", address) if address else None
         name = entry.get("name") or f"{provider}/{model}"
-        backend = Backend(f"{name}@{place}" if provider == "ollama" else name, model=model, tier=tier, usd_per_million=tuple(prices),
-                          base_url=address, **numbers, **common)
+        backend = Backend(
+            f"{name}@{place}" if provider == "ollama" else name,
+            model=model,
+            tier=tier,
+            usd_per_million=tuple(prices),
+            base_url=address,
+            **numbers,
+            **common,
+        )
         pull = f"run `ollama pull {model}` on {place.rsplit(':', 1)[0]}" if provider == "ollama" else f"name a model that {provider} has"
-        backend.remedies = {"key": f"set {key_env or 'OLLAMA_API_KEY'} to a valid key", "credit": "top up the account or take it out of the backends file",
-                            "model": pull}
+        backend.remedies = {
+            "key": f"set {key_env or 'OLLAMA_API_KEY'} to a valid key",
+            "credit": "top up the account or take it out of the backends file",
+            "model": pull,
+        }
         backend.ask = Asker(backend)
         key = os.environ.get(key_env, "") if key_env else "none"
         if backend.paid and budget_usd <= 0:
@@ -150,7 +206,11 @@ class Asker:
             message = await self._bound(made).ainvoke(made["messages"])
         except Exception as error:
             raise self._failure(error, slot) from None
-        content = message.content if isinstance(message.content, str) else "".join(part.get("text", "") for part in message.content if isinstance(part, dict))
+        content = (
+            message.content
+            if isinstance(message.content, str)
+            else "".join(part.get("text", "") for part in message.content if isinstance(part, dict))
+        )
         meta, usage = message.response_metadata or {}, message.usage_metadata or {}
         tokens = usage.get("input_tokens"), usage.get("output_tokens")
         finish = meta.get("finish_reason") or meta.get("stop_reason") or meta.get("done_reason")
@@ -203,13 +263,20 @@ class Asker:
         backend, details = self.backend, self.backend.details
         options = dict(details["options"])
         if details["provider"] == "ollama":
+
             async def keep_headers(response):
                 if response.status_code in (429, 503):
                     ollama_retry_after.get({}).update(response.headers)
 
             options = {"async_client_kwargs": {"timeout": backend.timeout_s, "event_hooks": {"response": [keep_headers]}}, **options}
         else:
-            options = {"max_retries": 0, "timeout": backend.timeout_s, "max_tokens": backend.max_tokens, "temperature": details["temperature"], **options}
+            options = {
+                "max_retries": 0,
+                "timeout": backend.timeout_s,
+                "max_tokens": backend.max_tokens,
+                "temperature": details["temperature"],
+                **options,
+            }
             options.update({"api_key": self._key() or "none"} if details["key_env"] or backend.details["base_url"] else {})
         if backend.details["base_url"]:
             options["base_url"] = backend.details["base_url"]
@@ -222,7 +289,10 @@ class Asker:
             return self.model.bind(options=settings, **({"format": schema} if schema else {}))
         if schema and details["provider"] in OPENAI_LIKE:
             wanted = {"response_format": {"type": "json_schema", "json_schema": {"name": "variations", "schema": schema, "strict": True}}}
-            if details["provider"] in ("openai", "azure_openai"):  # as an option of its own it makes langchain-openai refuse answers cut off at max_tokens
+            if details["provider"] in (
+                "openai",
+                "azure_openai",
+            ):  # as an option of its own it makes langchain-openai refuse answers cut off at max_tokens
                 wanted = {"extra_body": {**details["options"].get("extra_body", {}), **wanted}}
             return self.model.bind(**wanted)
         return self.model

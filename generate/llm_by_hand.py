@@ -1,6 +1,6 @@
 """The three ways of llm_prompting.py on the command line: one prompt by hand, a table of all backends, variations for a whole file.
 
-    from llm_by_hand import whole_file       # called by llm_prompting.py's main()
+from llm_by_hand import whole_file       # called by llm_prompting.py's main()
 """
 
 import asyncio
@@ -45,8 +45,10 @@ def one_prompt(args):
 
 def totals_line(use, seconds):
     sums = {key: sum(b[key] for b in use["backends"].values()) for key in ("calls", "prompt_tokens", "completion_tokens")}
-    return (f"     {sums['calls']:,} calls, {seconds:.1f} s, {sums['prompt_tokens']:,} + {sums['completion_tokens']:,} tokens (asked + answered), "
-            f"{use['usd']:.4f} USD")
+    return (
+        f"     {sums['calls']:,} calls, {seconds:.1f} s, {sums['prompt_tokens']:,} + {sums['completion_tokens']:,} tokens "
+        f"(asked + answered), {use['usd']:.4f} USD"
+    )
 
 
 # ---------------------------------------------------------------- --check
@@ -98,8 +100,13 @@ async def look_at(prompter, backend):
     except Exception as error:
         failure = classify(error)
         reached = failure.kind not in ("refused", "timeout")
-        hints = {"refused": "start it (ollama serve), or check host and port" if backend.details["provider"] == "ollama" else "check base_url and the network",
-                 "timeout": "no answer in time: it hangs, still loads the model, or is overloaded", "rate limit": "wait, or lower requests_per_minute"}
+        hints = {
+            "refused": "start it (ollama serve), or check host and port"
+            if backend.details["provider"] == "ollama"
+            else "check base_url and the network",
+            "timeout": "no answer in time: it hangs, still loads the model, or is overloaded",
+            "rate limit": "wait, or lower requests_per_minute",
+        }
         todo = backend.remedies.get(failure.kind) or hints.get(failure.kind) or f"{failure.kind}: {failure.text}"
         return *row[:3], "yes" if reached else "no", "no" if failure.kind == "model" else "-", "-", todo
     return *row[:3], "yes", "yes", f"{seconds:.2f} s", ""
@@ -129,7 +136,9 @@ def whole_file(args):
     for word in (signal.SIGTERM, signal.SIGINT):
         signal.signal(word, lambda number, frame: stopped.append(number))
     bar = tqdm(total=len(items), initial=len(done), unit="prompt", disable=not sys.stderr.isatty())
-    prompter = prompter_of(args, str(accounts) if args.llm_budget_usd > 0 else ":memory:", args.seed, lambda line: bar.write(line, file=sys.stderr))
+    prompter = prompter_of(
+        args, str(accounts) if args.llm_budget_usd > 0 else ":memory:", args.seed, lambda line: bar.write(line, file=sys.stderr)
+    )
     began, told = time.monotonic(), time.monotonic()
     waiting, under_way = iter([k for k in range(len(items)) if k not in done]), {}
     try:
@@ -147,7 +156,11 @@ def whole_file(args):
                 for k in ready:
                     future = under_way.pop(k)
                     answer = future.result() if future else None
-                    done[k] = {"index": k, "texts": [t["text"] for t in answer.texts] if answer else [], "short": answer.short if answer else None}
+                    done[k] = {
+                        "index": k,
+                        "texts": [t["text"] for t in answer.texts] if answer else [],
+                        "short": answer.short if answer else None,
+                    }
                     lines.write(json.dumps(done[k]) + "\n")
                     bar.update()
                 if ready:
@@ -174,7 +187,10 @@ def whole_file(args):
     print(totals_line(prompter.use(), time.monotonic() - began))
     if short:
         first = min(short)
-        print(f"     {len(short):,} prompts got fewer than {args.num_variations}; the first is number {first}: {done[first]['short']['reason']}")
+        print(
+            f"     {len(short):,} prompts got fewer than {args.num_variations}; "
+            f"the first is number {first}: {done[first]['short']['reason']}"
+        )
     return 3 if short else 0
 
 
@@ -187,7 +203,9 @@ def read_part(part, about):
     whole = data[: data.rfind(b"\n") + 1]
     lines = [json.loads(line) for line in whole.splitlines()]
     if lines and lines[0] != about:
-        raise SystemExit(f"llm_prompting.py: {part} is of another prompts file or --num_variations; remove it to start afresh, or name another --output")
+        raise SystemExit(
+            f"llm_prompting.py: {part} is of another prompts file or --num_variations; remove it to start afresh, or name another --output"
+        )
     if len(whole) < len(data):
         with open(part, "r+b") as file:
             file.truncate(len(whole))

@@ -55,7 +55,10 @@ def classify(error):
 
 
 def _kind_of_status(status, text):
-    if status in (402,) or (status in (400, 403, 429) and re.search(r"insufficient.?(quota|credit|fund|balance)|exceeded your current quota|billing|credit balance", text)):
+    if status in (402,) or (
+        status in (400, 403, 429)
+        and re.search(r"insufficient.?(quota|credit|fund|balance)|exceeded your current quota|billing|credit balance", text)
+    ):
         return "credit"
     if status == 429:
         return "rate limit"

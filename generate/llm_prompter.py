@@ -1,9 +1,9 @@
 """class Prompter: asks LLMs for variations of prompts, in a thread and event loop of its own, until each prompt has as many as wanted.
 
-    prompter = Prompter("llm_backends.yaml", budget_usd=5.0)
-    future = prompter.submit("a corgi in a top hat", 9)
-    future.result().texts     # [{"text", "llm_model_name", "backend", "overlap"}, …]
-    prompter.close()
+prompter = Prompter("llm_backends.yaml", budget_usd=5.0)
+future = prompter.submit("a corgi in a top hat", 9)
+future.result().texts     # [{"text", "llm_model_name", "backend", "overlap"}, …]
+prompter.close()
 """
 
 import asyncio
@@ -36,7 +36,9 @@ class Variations:
 
 
 class Prompter:
-    def __init__(self, backends=None, budget_usd=0.0, seed=0, instruction=None, ollama_hosts=None, min_overlap=0.0, accounts=None, log=print):
+    def __init__(
+        self, backends=None, budget_usd=0.0, seed=0, instruction=None, ollama_hosts=None, min_overlap=0.0, accounts=None, log=print
+    ):
         """backends: a file, "embedded", or None = llm_backends.yaml, else the example. accounts: None = limits and money come from the job
         server by set_share(); a path or ":memory:" = this process keeps them itself. instruction: a text file with {n} and {prompt}.
 
@@ -77,20 +79,36 @@ class Prompter:
 
     def limits(self):
         """What the job server is to know of the backends: {"budget_usd", "call_usd", "wanted_usd", "backends": {name: limits a minute}}."""
-        backends = {b.name: {"model": b.model, "paid": b.paid, "tier": b.tier, "requests_per_minute": b.requests_per_minute,
-                             "tokens_per_minute": b.tokens_per_minute} for b in self.backends}
+        backends = {
+            b.name: {
+                "model": b.model,
+                "paid": b.paid,
+                "tier": b.tier,
+                "requests_per_minute": b.requests_per_minute,
+                "tokens_per_minute": b.tokens_per_minute,
+            }
+            for b in self.backends
+        }
         return {"budget_usd": self.budget_usd, "call_usd": self.purse.call_usd, "wanted_usd": self.purse.wanted_usd, "backends": backends}
 
     def use(self):
-        """Running totals of this process: {"backends": {name: …}, "usd", "granted_usd", "reserved_usd", "wanted_usd", "call_usd", "closed"}."""
+        """Running totals: {"backends": {name: …}, "usd", "granted_usd", "reserved_usd", "wanted_usd", "call_usd", "closed"}."""
         now = time.monotonic()  # the event loop's clock
         self.reports += 1
         backends = {}
         for backend in self.retired + self.backends:
             backends[backend.name] = _sum(backends.get(backend.name), backend.use(now))
         purse = self.purse
-        return {"reported": self.reports, "backends": backends, "usd": purse.spent_usd, "granted_usd": purse.granted_usd, "reserved_usd": purse.reserved_usd,
-                "wanted_usd": purse.wanted_usd, "call_usd": purse.call_usd, "closed": self.closed}
+        return {
+            "reported": self.reports,
+            "backends": backends,
+            "usd": purse.spent_usd,
+            "granted_usd": purse.granted_usd,
+            "reserved_usd": purse.reserved_usd,
+            "wanted_usd": purse.wanted_usd,
+            "call_usd": purse.call_usd,
+            "closed": self.closed,
+        }
 
     def set_share(self, share):
         """share: Accounts.share() of the job server: limits a minute and the money granted so far. Any order, any number of times."""
@@ -100,7 +118,7 @@ class Prompter:
             self._set_share(share)
 
     def state(self):
-        """"healthy", "waiting" (all backends pause) or "off" (all are off for the run)."""
+        """ "healthy", "waiting" (all backends pause) or "off" (all are off for the run)."""
         if not self.router:
             return "healthy" if self.embedded or any(not b.off_kind for b in self.backends) else "off"
         return self.router.state()
@@ -261,7 +279,9 @@ class _Request:
 
     def __init__(self, prompter, prompt, missing, kept, attempt):
         self.prompter, self.prompt, self.missing, self.kept, self.attempt = prompter, prompt, missing, kept, attempt
-        self.prompt_bytes = len(prompter.instruction.encode()) * 2 + 2 * len(prompt.encode()) + sum(len(t.encode()) + 4 for t in kept.texts[-30:]) + 1500
+        self.prompt_bytes = (
+            len(prompter.instruction.encode()) * 2 + 2 * len(prompt.encode()) + sum(len(t.encode()) + 4 for t in kept.texts[-30:]) + 1500
+        )
         self.asked = 0
 
     def make(self, backend):
@@ -279,7 +299,10 @@ class _Request:
         if not accepted:
             kind = collections.Counter(why).most_common(1)[0][0] if why else "unusable"
             raise Failure(kind, f"none of the answer's texts could be used ({kind})")
-        return [{"text": text, "llm_model_name": backend.model, "backend": backend.name, "overlap": variations.overlap(self.prompt, text)} for text in accepted]
+        return [
+            {"text": text, "llm_model_name": backend.model, "backend": backend.name, "overlap": variations.overlap(self.prompt, text)}
+            for text in accepted
+        ]
 
 
 def read_instruction(path):
@@ -305,8 +328,10 @@ def _line(name, use):
     latency = f"half below {below(0.5)} s, 95 % below {below(0.95)} s; " if use["successes"] else ""
     failures = ", ".join(f"{n} × {kind}" for kind, n in use["failures"].items())
     state = use["state"] + (f" ({use['because']})" if use["because"] else "")
-    return (f"{name}: {use['calls']:,} calls, {use['successes']:,} good{', ' + failures if failures else ''}; {latency}"
-            f"{use['prompt_tokens']:,} + {use['completion_tokens']:,} tokens, {use['usd']:.4f} USD; {state}")
+    return (
+        f"{name}: {use['calls']:,} calls, {use['successes']:,} good{', ' + failures if failures else ''}; {latency}"
+        f"{use['prompt_tokens']:,} + {use['completion_tokens']:,} tokens, {use['usd']:.4f} USD; {state}"
+    )
 
 
 def _sum(a, b):

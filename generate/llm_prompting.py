@@ -17,17 +17,27 @@ from options import Options
 
 def add_llm_options(parser):
     """The options that generate_images.py has too."""
-    parser.add_argument("--llm_backends", metavar="FILE", help="backends (default: llm_backends.yaml beside this script, else llm_backends.example.yaml)")
-    parser.add_argument("--llm", choices=["embedded"], help="embedded: a small model in this process's care; needs no server, key or network")
+    parser.add_argument(
+        "--llm_backends", metavar="FILE", help="backends (default: llm_backends.yaml beside this script, else llm_backends.example.yaml)"
+    )
+    parser.add_argument(
+        "--llm", choices=["embedded"], help="embedded: a small model in this process's care; needs no server, key or network"
+    )
     parser.add_argument("--llm_budget_usd", type=float, default=0.0, help="hard cap for paid backends, which are off at 0 (default: 0)")
     parser.add_argument("--ollama_hosts", metavar="HOSTS", help="node1:11434-11438,node2; for every Ollama entry of the backends file")
-    parser.add_argument("--llm_instruction", metavar="FILE", help="your own instruction with {n} and {prompt} (default: llm_instruction.txt)")
-    parser.add_argument("--min_overlap", type=float, default=0.0, help="least share of the prompt's words that a variation must keep (default: 0)")
+    parser.add_argument(
+        "--llm_instruction", metavar="FILE", help="your own instruction with {n} and {prompt} (default: llm_instruction.txt)"
+    )
+    parser.add_argument(
+        "--min_overlap", type=float, default=0.0, help="least share of the prompt's words that a variation must keep (default: 0)"
+    )
 
 
 def prompter_of(args, accounts=None, seed=0, log=print):
     """A Prompter as the options of add_llm_options() say."""
-    return Prompter(args.llm or args.llm_backends, args.llm_budget_usd, seed, args.llm_instruction, args.ollama_hosts, args.min_overlap, accounts, log)
+    return Prompter(
+        args.llm or args.llm_backends, args.llm_budget_usd, seed, args.llm_instruction, args.ollama_hosts, args.min_overlap, accounts, log
+    )
 
 
 def main():

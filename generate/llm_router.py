@@ -21,7 +21,7 @@ import asyncio
 import collections
 import random
 
-from llm_failures import BY_PROMPT, OFF, UNBLAMED, WEATHER, Failure, classify
+from llm_failures import BY_PROMPT, OFF, UNBLAMED, WEATHER, classify
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 120.0
 BAD_IN_A_ROW = 3  # bad answers that pause a backend
@@ -48,8 +48,22 @@ class AllOff(Exception):
 class Backend:
     """One model at one address: what it may do, how it is doing. `ask(request_made, timeout) -> Reply` is set by llm_backends.py."""
 
-    def __init__(self, name, model="", tier=0, concurrency=4, timeout_s=120.0, batch=10, max_tokens=2048, usd_per_million=(0.0, 0.0),
-                 requests_per_minute=None, tokens_per_minute=None, remedies=None, ask=None, **details):
+    def __init__(
+        self,
+        name,
+        model="",
+        tier=0,
+        concurrency=4,
+        timeout_s=120.0,
+        batch=10,
+        max_tokens=2048,
+        usd_per_million=(0.0, 0.0),
+        requests_per_minute=None,
+        tokens_per_minute=None,
+        remedies=None,
+        ask=None,
+        **details,
+    ):
         self.name, self.model, self.tier, self.concurrency, self.timeout_s = name, model, tier, concurrency, timeout_s
         self.batch, self.max_tokens, self.usd_per_million, self.ask, self.details = batch, max_tokens, usd_per_million, ask, details
         self.requests_per_minute, self.tokens_per_minute = requests_per_minute, tokens_per_minute
@@ -65,7 +79,7 @@ class Backend:
         self.failures, self.seconds = collections.Counter(), [0] * (len(LATENCY_BOUNDS_S) + 1)
 
     def limit(self, requests_per_minute, tokens_per_minute):
-        """Set the limits a minute (None = none). Bursts are a sixth of a minute's worth, so that no minute sees more than 7/6 of the limit."""
+        """Set the limits a minute (None = none). Bursts are a sixth of a minute's worth: no minute sees more than 7/6 of the limit."""
         if [requests_per_minute, tokens_per_minute] == [rate for rate, _, _ in self.limiters]:
             return
         from aiolimiter import AsyncLimiter
@@ -76,8 +90,9 @@ class Backend:
             self.limiters.append((rate, burst, AsyncLimiter(burst, 60 * burst / rate) if rate else None))
 
     def has_capacity(self, tokens):
-        return all(limiter is None or limiter.has_capacity(min(amount, burst))
-                   for (_, burst, limiter), amount in zip(self.limiters, (1, tokens)))
+        return all(
+            limiter is None or limiter.has_capacity(min(amount, burst)) for (_, burst, limiter), amount in zip(self.limiters, (1, tokens))
+        )
 
     def likely_tokens(self, prompt_bytes):
         """For the limit a minute, where a guess too low costs a 429: four bytes a token, and answers as long as those so far."""
@@ -96,10 +111,20 @@ class Backend:
     def use(self, now):
         """Running totals of this process, as reported to the job server."""
         state = self.state(now)
-        return {"model": self.model, "paid": self.paid, "state": state, "until_s": round(self.cooling_until - now, 1) if state == "cooling" else None,
-                "because": self.off_because or (self.because if state == "cooling" else None), "calls": self.calls, "successes": self.successes,
-                "failures": dict(self.failures), "prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens,
-                "usd": self.usd, "seconds": list(self.seconds)}
+        return {
+            "model": self.model,
+            "paid": self.paid,
+            "state": state,
+            "until_s": round(self.cooling_until - now, 1) if state == "cooling" else None,
+            "because": self.off_because or (self.because if state == "cooling" else None),
+            "calls": self.calls,
+            "successes": self.successes,
+            "failures": dict(self.failures),
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "usd": self.usd,
+            "seconds": list(self.seconds),
+        }
 
     def turn_off(self, kind, text):
         self.off_kind = kind
@@ -142,7 +167,7 @@ class Backend:
 
 
 class Purse:
-    """What this process may spend: spent + reserved never passes granted. refill(): asks own accounts for more, where there is no server."""
+    """What this process may spend: spent + reserved never passes granted. refill(): asks own accounts for more (no server)."""
 
     def __init__(self, calls_ahead=4):
         self.granted_usd = self.spent_usd = self.reserved_usd = self.call_usd = 0.0
@@ -184,7 +209,7 @@ class Router:
                 backend.limit(backend.requests_per_minute, backend.tokens_per_minute)
 
     def state(self):
-        """"healthy": someone can be asked; "waiting": all pause; "off": all are off for the run."""
+        """ "healthy": someone can be asked; "waiting": all pause; "off": all are off for the run."""
         states = [b.state(self.loop.time()) for b in self.backends if not (b.paid and self.purse.paid_off)]
         if "healthy" in states:
             return "healthy"
@@ -193,13 +218,14 @@ class Router:
     async def call(self, request):
         """Ask until an answer passes request.judge(backend, reply), which returns what call() returns or raises Failure.
 
-        request.prompt_bytes: size of what is sent; request.make(backend): what backend.ask() takes; request.probe(backend): the same for a plain prompt.
+        request.prompt_bytes: size of what is sent; request.make(backend): what backend.ask() takes; request.probe(backend): the same for
+        a plain prompt.
         Raises Unanswered, or AllOff when everything is off for the run and nothing may return.
         """
-        avoid, bad, suspicions, failed = set(), [], [], 0
+        avoid, bad, suspicions, failed = set(), [], [], []
         while True:
             backend = await self._slot(request, avoid)
-            probing = failed >= PROBE_AFTER and backend.last_failed  # is it the backend or the prompt? A plain prompt tells
+            probing = len(failed) >= PROBE_AFTER and backend.last_failed  # is it the backend or the prompt? A plain prompt tells
             worst_usd, now = backend.worst_usd(request.prompt_bytes), self.loop.time()
             worked_before, backend.calls = backend.successes and not backend.last_failed, backend.calls + 1
             spent_usd, failure = worst_usd, None  # until the bill is known, the worst case counts as spent
@@ -214,12 +240,12 @@ class Router:
                 backend.succeeded(self.loop.time(), self.loop.time() - now)
                 if not probing:
                     return answer
-                failed = 0
-                suspicions += [failure_kind] * (SUSPICIONS // 3)
+                suspicions += failed[-1:] * (SUSPICIONS // 3)
+                failed = []
             except Exception as error:  # every failure of a backend is classified; a bug of ours shows as "server error" with its name
                 failure = classify(error)
-                if failure.kind in ("refused", "rate limit", "key", "credit", "model") or failure.text.startswith("HTTP "):
-                    spent_usd = 0.0  # answered with an error status or never reached: no provider bills that
+                if failure.kind == "refused" or failure.text.startswith("HTTP 4") or failure.kind in OFF:
+                    spent_usd = 0.0  # never reached or turned away: no provider bills that; behind a 5xx a model may have run
                 if backend.failed(self.loop.time(), failure, now, self.random.random()):
                     self._tell(backend, failure)
             finally:
@@ -232,7 +258,7 @@ class Router:
                     raise Unanswered(suspicions)
                 continue
             avoid.add(backend)
-            failed, failure_kind = failed + (failure.kind in BY_PROMPT), failure.kind
+            failed += [failure.kind] if failure.kind in BY_PROMPT else []
             if failure.kind in WEATHER + OFF + ("garbled",):
                 suspicions += [failure.kind] if worked_before and failure.kind in BY_PROMPT else []
                 if len(suspicions) >= SUSPICIONS:
@@ -281,8 +307,14 @@ class Router:
         up = [b for b in self.backends if b.state(now) == "healthy"]
         up = [b for b in up if b not in avoid] or up  # who failed this request is asked again only if nobody else is up
         for tier in sorted({b.tier for b in up}):
-            able = [b for b in up if b.tier == tier and b.outstanding < min(b.slots, b.concurrency)
-                    and b.has_capacity(b.likely_tokens(request.prompt_bytes)) and (not b.paid or self.purse.fits(b.worst_usd(request.prompt_bytes)))]
+            able = [
+                b
+                for b in up
+                if b.tier == tier
+                and b.outstanding < min(b.slots, b.concurrency)
+                and b.has_capacity(b.likely_tokens(request.prompt_bytes))
+                and (not b.paid or self.purse.fits(b.worst_usd(request.prompt_bytes)))
+            ]
             if able:
                 backend = max(able, key=lambda b: (1 - b.outstanding / min(b.slots, b.concurrency), -b.picked))
                 self._take(backend, request)

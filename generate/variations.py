@@ -1,30 +1,44 @@
 """What an LLM is asked for and what is taken from its answer: instruction, JSON schema, tolerant parser, rejection of rubbish.
 
-    kept = Kept("a corgi in a top hat", known=[])
-    texts, why = kept.sift('{"variations": ["a corgi in a top hat at sea", "A corgi in a top hat."]}')    # one text, {"copies": 1}
+kept = Kept("a corgi in a top hat", known=[])
+texts, why = kept.sift('{"variations": ["a corgi in a top hat at sea", "A corgi in a top hat."]}')    # one text, {"copies": 1}
 """
 
 import json
 import re
 import unicodedata
 
-LONGEST = 2000  # characters of a text: a JPEG comment holds 65 kB with all metadata, and a text stands in it twice, \\u-escaped 6 bytes a character
+LONGEST = 2000  # characters of a text: a JPEG comment holds 65 kB with all metadata, and a text may be nothing but 4-byte characters
 ALIKE = 92  # rapidfuzz ratio of folded texts from which on one is a copy: "… in snow" / "… in the snow" are, another place or style is not
-REFUSAL = re.compile(r"^(i(['’]m| am)? (sorry|unable|afraid)|sorry\b|i (can['’]?t|cannot|can not|won['’]?t|must decline|apologi[sz]e)|as an ai\b|unfortunately, i)", re.I)
-REFUSAL_ANYWHERE = re.compile(r"\b(can['’]?t|cannot|unable to) (help|assist|comply|create|generate|fulfil|provide)\b.*\b(request|content|that|this)\b", re.I)
-PREAMBLE = re.compile(r"^(sure|certainly|of course|okay|here (are|is|'s)|here’s|below are|the following|these are|hope (this|these|you)|let me know)\b.*([:!.]|variations?|captions?|rewrites?)$", re.I)
+REFUSAL = re.compile(
+    r"^(i(['’]m| am)? (sorry|unable|afraid)|sorry\b|i (can['’]?t|cannot|can not|won['’]?t|must decline|apologi[sz]e)"
+    r"|as an ai\b|unfortunately, i)",
+    re.I,
+)
+REFUSAL_ANYWHERE = re.compile(
+    r"\b(can['’]?t|cannot|unable to) (help|assist|comply|create|generate|fulfil|provide)\b.*\b(request|content|that|this)\b", re.I
+)
+PREAMBLE = re.compile(
+    r"^(sure|certainly|of course|okay|here (are|is|'s)|here’s|below are|the following|these are|hope (this|these|you)"
+    r"|let me know)\b.*([:!.]|variations?|captions?|rewrites?)$",
+    re.I,
+)
 NUMBER = re.compile(r"^\s*(?:[-*•]\s+|\(?\d{1,3}[.):]\s+|(?:variation|caption|rewrite|prompt)\s*#?\d{1,3}\s*[:.)-]\s*)", re.I)
-EXAMPLE = ("a red bicycle against a brick wall", [
-    "a red bicycle against a brick wall in Havana at noon, watercolour",
-    "a red bicycle against a brick wall covered in snow, seen from above",
-    "a rusty red bicycle leaning on a temple wall in old Kyoto, woodblock print",
-    "a red bicycle beside a graffiti wall at midnight, neon lights, wide angle"])
+EXAMPLE = (
+    "a red bicycle against a brick wall",
+    [
+        "a red bicycle against a brick wall in Havana at noon, watercolour",
+        "a red bicycle against a brick wall covered in snow, seen from above",
+        "a rusty red bicycle leaning on a temple wall in old Kyoto, woodblock print",
+        "a red bicycle beside a graffiti wall at midnight, neon lights, wide angle",
+    ],
+)
 
 
 def schema(n, prompt=None):
-    """JSON schema of an answer with exactly n texts. With `prompt`, each begins with its subject: a pattern, which llama.cpp makes a grammar of.
+    """JSON schema of an answer with exactly n texts. With `prompt`, each begins with its subject: a pattern (llama.cpp: a grammar).
 
-    The subject is the beginning of the prompt as far as it is plain letters, 60 characters at most: the rest would need escaping of its own.
+    The subject is the beginning of the prompt as far as it is plain letters, 60 characters at most: the rest would need escaping.
     """
     item = {"type": "string"}
     subject = re.match(r"[A-Za-z0-9 ,']*", prompt or "")[0][:61]
@@ -32,7 +46,13 @@ def schema(n, prompt=None):
     if prompt:
         item["pattern"] = f"^{subject},? [a-zA-Z ,']{{12,60}}[a-z]$" if subject else "^[a-zA-Z ,']{20,90}[a-z]$"
     texts = {"type": "array", "items": item, "minItems": n, "maxItems": n}
-    return {"title": "variations", "type": "object", "properties": {"variations": texts}, "required": ["variations"], "additionalProperties": False}
+    return {
+        "title": "variations",
+        "type": "object",
+        "properties": {"variations": texts},
+        "required": ["variations"],
+        "additionalProperties": False,
+    }
 
 
 def messages(instruction, prompt, n, avoid=(), few_shot=False):
@@ -52,7 +72,7 @@ def _fill(instruction, prompt, n):
 
 
 def parse(text):
-    """Texts of an answer: JSON wherever it stands in it, cut off or not; else a numbered or dashed list, a line each. [] if there is neither."""
+    """Texts of an answer: JSON wherever it stands in it, cut off or not; else a numbered or dashed list. [] if there is neither."""
     from langchain_core.utils.json import parse_json_markdown
 
     found = None

@@ -19,24 +19,45 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-FAULTS_OF_TRANSPORT = ["hang", "drip", "cut", "401", "402", "404", "429", "quota", "500", "503", "html", "truncated", "no_done", "error_line", "load"]
-FAULTS_OF_CONTENT = ["invalid_json", "fewer", "duplicates", "copies", "refusal", "wrong_type", "preamble", "numbered", "empty", "too_long", "content_filter", "prose"]
-WHO = ["at dawn", "at dusk", "at midnight", "at noon", "in heavy rain", "in thick fog", "in the first snow", "under an aurora", "after a storm", "in spring"]
-WHERE = ["in old Kyoto", "in Marrakesh", "on a Norwegian fjord", "in Lagos", "on Mars", "inside a lighthouse", "in a Mayan temple", "on a night train",
-         "in a greenhouse", "at a village fair", "below the sea", "on a rooftop in Mumbai", "in a library", "in the Andes", "in a paper town"]
-HOW = ["as a woodcut", "as an oil painting", "as a 1970s photograph", "as a comic panel", "in watercolour", "as a stained-glass window", "as embroidery",
-       "as a charcoal sketch", "as a clay figure", "as a tin toy", "as a fresco", "as pixel art", "as a botanical plate", "as a mosaic"]
-ANGLE = ["seen from above", "seen through a keyhole", "from a worm's eye", "in wide angle", "in extreme close-up", "mirrored in a puddle", "in silhouette",
-         "from behind", "through a rainy window", "in double exposure", "with long shadows", "lit by one candle"]
+FAULTS_OF_TRANSPORT = "hang drip cut 401 402 404 429 quota 500 503 html truncated no_done error_line load".split()
+FAULTS_OF_CONTENT = "invalid_json fewer duplicates copies refusal wrong_type preamble numbered empty too_long content_filter prose".split()
+WHEN = "at dawn|at dusk|at midnight|at noon|in heavy rain|in thick fog|in the first snow|under an aurora|after a storm|in spring".split("|")
+WHERE = (
+    "in old Kyoto|in Marrakesh|on a Norwegian fjord|in Lagos|on Mars|inside a lighthouse|in a Mayan temple|on a night train|"
+    "in a greenhouse|at a village fair|below the sea|on a rooftop in Mumbai|in a library|in the Andes|in a paper town"
+).split("|")
+HOW = (
+    "as a woodcut|as an oil painting|as a 1970s photograph|as a comic panel|in watercolour|as a stained-glass window|"
+    "as embroidery|as a charcoal sketch|as a clay figure|as a tin toy|as a fresco|as pixel art|as a botanical plate|"
+    "as a mosaic"
+).split("|")
+ANGLE = (
+    "seen from above|seen through a keyhole|from a worm's eye|in wide angle|in extreme close-up|mirrored in a puddle|"
+    "in silhouette|from behind|through a rainy window|in double exposure|with long shadows|lit by one candle"
+).split("|")
 
 
 class FakeLLM:
-    """A server on a free loopback port. calls: bodies received; billed: what the provider's bill would say, counted when the model had run."""
+    """A server on a free loopback port. calls: bodies received; billed: what the provider's bill would say, once the model had run."""
 
-    def __init__(self, latency=0.0, faults=None, models=None, key=None, retry_after=1, usd_per_million=(0.0, 0.0), hang_s=60.0, seed=0, port=0, slots=None):
+    def __init__(
+        self,
+        latency=0.0,
+        faults=None,
+        models=None,
+        key=None,
+        retry_after=1,
+        usd_per_million=(0.0, 0.0),
+        hang_s=60.0,
+        seed=0,
+        port=0,
+        slots=None,
+    ):
         self.latency, self.models, self.key, self.retry_after, self.hang_s = latency, models, key, retry_after, hang_s
         self.usd_per_million, self.random = usd_per_million, random.Random(seed)
-        self.slots = threading.Semaphore(slots) if slots else contextlib.nullcontext()  # calls computed at a time, as OLLAMA_NUM_PARALLEL; more wait
+        self.slots = (
+            threading.Semaphore(slots) if slots else contextlib.nullcontext()
+        )  # calls computed at a time, as OLLAMA_NUM_PARALLEL; more wait
         self.script = list(faults) if isinstance(faults, (list, tuple)) else []
         self.shares = dict(faults) if isinstance(faults, dict) else {}
         self.asked = []  # (unix time, text of the last message) of each call
@@ -103,7 +124,7 @@ class FakeLLM:
         n = int(n[1]) if n else 10
         prompt = (re.findall(r'"((?:[^"\\]|\\.)+)"', asked) or [asked[-80:]])[-1]
         draw = lambda words: self.random.choice(words)  # noqa: E731
-        texts = [f"{prompt} {draw(WHERE)} {draw(WHO)}, {draw(HOW)}, {draw(ANGLE)}" for _ in range(n)]
+        texts = [f"{prompt} {draw(WHERE)} {draw(WHEN)}, {draw(HOW)}, {draw(ANGLE)}" for _ in range(n)]
         if fault == "fewer":
             texts = texts[: max(1, n // 3)]
         if fault == "duplicates":
@@ -200,9 +221,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         wait = [("Retry-After", str(fake.retry_after))] if fake.retry_after is not None else []
-        errors = {"401": ("Incorrect API key provided", "invalid_api_key", []), "402": ("Insufficient credits", "402", []),
-                  "404": (f"model '{body.get('model')}' not found", "model_not_found", []), "429": ("Rate limit reached", "rate_limit_exceeded", wait),
-                  "500": ("internal error", "server_error", []), "503": ("server busy, please try again", "overloaded", wait)}
+        errors = {
+            "401": ("Incorrect API key provided", "invalid_api_key", []),
+            "402": ("Insufficient credits", "402", []),
+            "404": (f"model '{body.get('model')}' not found", "model_not_found", []),
+            "429": ("Rate limit reached", "rate_limit_exceeded", wait),
+            "500": ("internal error", "server_error", []),
+            "503": ("server busy, please try again", "overloaded", wait),
+        }
         if fault in errors:
             return self.error(int(fault), *errors[fault])
         if fault == "quota":
@@ -210,7 +236,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "html":
             return self.send(200, b"<html><body>502 Bad Gateway</body></html>", "text/html")
         if fault == "content_filter" and not fake.ollama:
-            return self.error(400, "The response was filtered due to the prompt triggering our content management policy.", "content_filter")
+            return self.error(
+                400, "The response was filtered due to the prompt triggering our content management policy.", "content_filter"
+            )
         text = fake.text(body, fault)
         with fake.slots:
             time.sleep(fake.latency)
@@ -236,8 +264,21 @@ class FakeOllama(FakeLLM):
     def write(self, handler, body, text, asked, answered, fault):
         base = {"model": body["model"], "created_at": "2026-01-01T00:00:00Z"}
         chunks = [{**base, "message": {"role": "assistant", "content": text[k : k + 200]}, "done": False} for k in range(0, len(text), 200)]
-        counts = {"total_duration": 1, "load_duration": 0, "prompt_eval_count": asked, "prompt_eval_duration": 1, "eval_count": answered, "eval_duration": 1}
-        last = {**base, "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "load" if fault == "load" else "stop", **counts}
+        counts = {
+            "total_duration": 1,
+            "load_duration": 0,
+            "prompt_eval_count": asked,
+            "prompt_eval_duration": 1,
+            "eval_count": answered,
+            "eval_duration": 1,
+        }
+        last = {
+            **base,
+            "message": {"role": "assistant", "content": ""},
+            "done": True,
+            "done_reason": "load" if fault == "load" else "stop",
+            **counts,
+        }
         if fault == "load":
             chunks = []
         if fault == "no_done":
@@ -270,8 +311,15 @@ class FakeOpenAI(FakeLLM):
         usage = {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}
         reason = None if fault == "no_done" else "stop"
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason, "logprobs": None}
-        document = {"id": "fake", "object": "chat.completion", "created": 0, "model": body["model"], "system_fingerprint": None, "choices": [choice],
-                    "usage": usage}
+        document = {
+            "id": "fake",
+            "object": "chat.completion",
+            "created": 0,
+            "model": body["model"],
+            "system_fingerprint": None,
+            "choices": [choice],
+            "usage": usage,
+        }
         if fault in ("load", "error_line"):
             document = {"error": {"message": "upstream failed", "code": 502}}
         data = json.dumps(document).encode()
@@ -298,8 +346,13 @@ def main():
     args = parser.parse_args()
     faults = {name: float(share) for name, share in (item.split(":") for item in args.faults.split(",") if item)}
     fake = (FakeOllama if args.protocol == "ollama" else FakeOpenAI)(
-        latency=args.latency, faults=faults, models=args.models.split(",") if args.models else None, retry_after=args.retry_after, port=args.port,
-        slots=args.slots)
+        latency=args.latency,
+        faults=faults,
+        models=args.models.split(",") if args.models else None,
+        retry_after=args.retry_after,
+        port=args.port,
+        slots=args.slots,
+    )
     fake.start()
     print(fake.url, flush=True)
     threading.Event().wait()

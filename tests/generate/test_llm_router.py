@@ -179,6 +179,7 @@ def test_all_off_names_each_remedy_or_waits_where_one_may_return(loop):
 
 def test_the_only_prompt_left_is_given_up_when_it_breaks_what_works_otherwise(loop):
     """The backend fails at 13 and at nothing else: its other callers, or a plain probe, show that the prompt is at fault."""
+
     def backend():
         b = FakeBackend("b", concurrency=1)
         ask = b.ask
@@ -238,7 +239,9 @@ def test_a_cancelled_wait_gives_everything_back(loop):
 
     loop.run_until_complete(play())
     assert backend.outstanding == 0 and purse.reserved_usd == pytest.approx(0)
-    assert purse.spent_usd == pytest.approx(backend.billed_usd + backend.worst_usd(400)), "a call given up half-way counts as its worst case"
+    assert purse.spent_usd == pytest.approx(backend.billed_usd + backend.worst_usd(400)), (
+        "a call given up half-way counts as its worst case"
+    )
 
 
 def test_classify_by_name_and_status():
@@ -252,10 +255,23 @@ def test_classify_by_name_and_status():
     assert classify(error("RateLimitError", status_code=429, response=headers)).retry_after_s == 7.0
     assert classify(TimeoutError()).kind == classify(error("ReadTimeout")).kind == "timeout"
     assert classify(error("ConnectError")).kind == "refused" and classify(error("RemoteProtocolError")).kind == "cut"
-    for status, kind in {401: "key", 403: "key", 402: "credit", 404: "model", 400: "unusable", 500: "server error", 529: "server error", -1: "server error"}.items():
+    for status, kind in {
+        401: "key",
+        403: "key",
+        402: "credit",
+        404: "model",
+        400: "unusable",
+        500: "server error",
+        529: "server error",
+        -1: "server error",
+    }.items():
         assert classify(error("ResponseError", status_code=status)).kind == kind
     assert classify(error("Surprise")).kind == "server error" and classify(ValueError("x")).kind == "garbled"
-    assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0 and retry_after({"retry-after": "soon"}) is None and retry_after({}) is None
+    assert (
+        retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
+        and retry_after({"retry-after": "soon"}) is None
+        and retry_after({}) is None
+    )
 
 
 MOODS = ["good", "good", "timeout", "cut", "refused", "server error", "rate limit", "garbled", "unusable", "refusal", "copies", "model"]
@@ -266,8 +282,12 @@ class Routing(RuleBasedStateMachine):
         super().__init__()
         self.loop = FakeClockLoop()
         asyncio.set_event_loop(self.loop)
-        self.backends = [FakeBackend("local", latency=2.0, concurrency=2, timeout_s=20), FakeBackend("free", latency=1.0, timeout_s=20, requests_per_minute=60),
-                         FakeBackend("other", latency=3.0, timeout_s=20), FakeBackend("paid", tier=1, usd_per_million=(50.0, 200.0), max_tokens=200, timeout_s=20)]
+        self.backends = [
+            FakeBackend("local", latency=2.0, concurrency=2, timeout_s=20),
+            FakeBackend("free", latency=1.0, timeout_s=20, requests_per_minute=60),
+            FakeBackend("other", latency=3.0, timeout_s=20),
+            FakeBackend("paid", tier=1, usd_per_million=(50.0, 200.0), max_tokens=200, timeout_s=20),
+        ]
         self.purse, self.requests, self.random = Purse(), [], random.Random(1)
         self.purse.paid_off = None
         self.router = self.loop.run_until_complete(self.make())

@@ -6,7 +6,9 @@ from fake_llm import FAULTS_OF_CONTENT, FAULTS_OF_TRANSPORT, FakeOllama, FakeOpe
 from llm_prompting import Prompter
 from variations import fold
 
-PASSING = [fault for fault in FAULTS_OF_TRANSPORT + FAULTS_OF_CONTENT if fault not in ("401", "402", "404", "quota")]  # those end a backend for the run
+PASSING = [
+    fault for fault in FAULTS_OF_TRANSPORT + FAULTS_OF_CONTENT if fault not in ("401", "402", "404", "quota")
+]  # those end a backend for the run
 
 
 @pytest.mark.parametrize("prompts", [40, pytest.param(2000, marks=pytest.mark.soak)])
@@ -20,8 +22,19 @@ def test_nothing_is_lost_or_doubled(tmp_path, monkeypatch, prompts):
     for fake in [*ollama, *openai]:
         fake.start()
     entries = [{"provider": "ollama", "model": "llama3.1", "hosts": [fake.host for fake in ollama], "concurrency": 8, "timeout_s": 2}]
-    entries += [{"provider": provider, "model": "gpt-4o-mini", "name": provider, "base_url": fake.url + path, "key_env": "TEST_LLM_KEY", "timeout_s": 2,
-                 "usd_per_million": [0.15, 0.6], "concurrency": 8} for fake, provider, path in zip(openai, ("openai", "groq"), ("/v1", ""))]
+    entries += [
+        {
+            "provider": provider,
+            "model": "gpt-4o-mini",
+            "name": provider,
+            "base_url": fake.url + path,
+            "key_env": "TEST_LLM_KEY",
+            "timeout_s": 2,
+            "usd_per_million": [0.15, 0.6],
+            "concurrency": 8,
+        }
+        for fake, provider, path in zip(openai, ("openai", "groq"), ("/v1", ""))
+    ]
     file = tmp_path / "backends.yaml"
     file.write_text(yaml.safe_dump({"tiers": [{"backends": entries}]}))
     prompter = Prompter(file, budget_usd=1000.0, accounts=str(tmp_path / "accounts.sqlite"), log=lambda line: None)

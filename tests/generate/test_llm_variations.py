@@ -11,17 +11,31 @@ from variations import LONGEST, Kept, clean, fold, overlap, parse, schema
 
 @pytest.mark.parametrize(
     "answer",
-    ['{"variations": ["one red fox", "two grey owls"]}', '["one red fox", "two grey owls"]', '```json\n{"variations": ["one red fox", "two grey owls"]}\n```',
-     'Sure! Here you go:\n{"variations": ["one red fox", "two grey owls"]}\nHope this helps!', '{"variations": ["one red fox", "two grey owls", "thr',
-     '{"1": "one red fox", "2": "two grey owls"}', '{"variations": [{"caption": "one red fox"}, {"caption": "two grey owls"}, 7, null]}',
-     "Here are the variations:\n1. one red fox\n2) two grey owls", "- one red fox\n- two grey owls", "Variation 1: one red fox\nVariation 2: two grey owls"])
+    [
+        '{"variations": ["one red fox", "two grey owls"]}',
+        '["one red fox", "two grey owls"]',
+        '```json\n{"variations": ["one red fox", "two grey owls"]}\n```',
+        'Sure! Here you go:\n{"variations": ["one red fox", "two grey owls"]}\nHope this helps!',
+        '{"variations": ["one red fox", "two grey owls", "thr',
+        '{"1": "one red fox", "2": "two grey owls"}',
+        '{"variations": [{"caption": "one red fox"}, {"caption": "two grey owls"}, 7, null]}',
+        "Here are the variations:\n1. one red fox\n2) two grey owls",
+        "- one red fox\n- two grey owls",
+        "Variation 1: one red fox\nVariation 2: two grey owls",
+    ],
+)
 def test_tolerant(answer):
     texts = [clean(text) for text in parse(answer)]
     assert texts[:2] == ["one red fox", "two grey owls"]
     assert all(text in ("thr",) for text in texts[2:])
 
 
-@given(st.text() | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)).map(json.dumps))
+@given(
+    st.text()
+    | st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    ).map(json.dumps)
+)
 def test_whatever_a_model_writes_gives_texts_or_nothing(answer):
     accepted, why = Kept("a corgi").sift(answer)
     assert all(isinstance(text, str) and text == text.strip() and len(text) <= LONGEST and "\n" not in text for text in accepted)
@@ -29,24 +43,52 @@ def test_whatever_a_model_writes_gives_texts_or_nothing(answer):
     json.dumps(accepted).encode("ascii")
 
 
-@pytest.mark.parametrize("text,reason", [
-    ("A Corgi, in a top-hat!", "copies"), ("a corgi in the top hat", "copies"), ("A córgi in a töp hat", "copies"), ("a corgi at sea by night in fog", "copies"),
-    ("I'm sorry, but I can't help with that.", "refusal"), ("I cannot create content of that kind", "refusal"), ("I can’t assist with this request", "refusal"),
-    ("As an AI language model, I do not draw", "refusal"), ("Here are the variations:", "unusable"), ("Sure! Here are 5 captions:", "unusable"), ("", "unusable"),
-    ("word " * 500, "too long")])
+@pytest.mark.parametrize(
+    "text,reason",
+    [
+        ("A Corgi, in a top-hat!", "copies"),
+        ("a corgi in the top hat", "copies"),
+        ("A córgi in a töp hat", "copies"),
+        ("a corgi at sea by night in fog", "copies"),
+        ("I'm sorry, but I can't help with that.", "refusal"),
+        ("I cannot create content of that kind", "refusal"),
+        ("I can’t assist with this request", "refusal"),
+        ("As an AI language model, I do not draw", "refusal"),
+        ("Here are the variations:", "unusable"),
+        ("Sure! Here are 5 captions:", "unusable"),
+        ("", "unusable"),
+        ("word " * 500, "too long"),
+    ],
+)
 def test_rejected(text, reason):
     kept = Kept("a corgi in a top hat", known=["a corgi at sea by night, in fog"])
-    assert kept.sift(json.dumps([text, "a lighthouse of paper in a storm, woodcut"])) == (["a lighthouse of paper in a storm, woodcut"], {reason: 1})
+    assert kept.sift(json.dumps([text, "a lighthouse of paper in a storm, woodcut"])) == (
+        ["a lighthouse of paper in a storm, woodcut"],
+        {reason: 1},
+    )
 
 
-@pytest.mark.parametrize("text", ["I, Robot: a film poster in a subway station", "sure-footed goats on a cliff at dawn", "2 owls on a branch in winter",
-                                  "here comes the sun over a harbour, oil painting", "a sign that reads \"I can't swim\" beside a pool", "1950s diner at night, neon"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I, Robot: a film poster in a subway station",
+        "sure-footed goats on a cliff at dawn",
+        "2 owls on a branch in winter",
+        "here comes the sun over a harbour, oil painting",
+        'a sign that reads "I can\'t swim" beside a pool',
+        "1950s diner at night, neon",
+    ],
+)
 def test_not_rejected(text):
     assert Kept("a corgi").sift(json.dumps([text])) == ([text], {})
 
 
 def test_texts_that_differ_in_place_or_style_are_no_copies():
-    texts = [f"a corgi in a top hat {place}, {style}" for place in ("in Lagos", "on Mars", "at sea") for style in ("woodcut", "oil painting", "film still")]
+    texts = [
+        f"a corgi in a top hat {place}, {style}"
+        for place in ("in Lagos", "on Mars", "at sea")
+        for style in ("woodcut", "oil painting", "film still")
+    ]
     assert Kept("a corgi in a top hat").sift(json.dumps(texts)) == (texts, {})
 
 
