@@ -12,6 +12,7 @@ these not in its subject (the clauses before the tail).
 
 import re
 from collections import defaultdict
+from functools import lru_cache
 
 import numpy as np
 
@@ -90,6 +91,12 @@ def jaccard(a, b):
     return len(a & b) / len(a | b)
 
 
+@lru_cache(10_000)  # the candidates of one tail are compared again and again
+def words_of(prompt):
+    return frozenset(WORD.findall(prompt.casefold()))
+
+
+@lru_cache(10_000)
 def subject(prompt):
     """The words before the style tail: the first clauses, up to at least 6 words and at most 30."""
     found = []
@@ -97,14 +104,19 @@ def subject(prompt):
         found += WORD.findall(clause.casefold())
         if len(found) >= 6:
             break
-    return set(found[:30])
+    return tuple(found[:30])
 
 
 def same_subject(a, b):
-    """Whether one of two prompts that are alike says all that the other says, and what it adds is not in its subject."""
-    words_a, words_b = set(WORD.findall(a.casefold())), set(WORD.findall(b.casefold()))
+    """Whether one of two prompts that are alike says all that the other says, what it adds is not in its subject, and what both name there
+    stands in the same order ("a red car beside a blue house" is not "a blue car beside a red house")."""
+    words_a, words_b = words_of(a), words_of(b)
     only_a, only_b = new_words(words_a, words_b), new_words(words_b, words_a)
-    return not (only_a and only_b) and not only_a & subject(a) and not only_b & subject(b)
+    subject_a, subject_b = subject(a), subject(b)
+    if only_a and only_b or only_a & set(subject_a) or only_b & set(subject_b):
+        return False
+    both = set(subject_a) & set(subject_b) - WEIGHTLESS
+    return [word for word in subject_a if word in both] == [word for word in subject_b if word in both]
 
 
 def new_words(words, others):
@@ -120,11 +132,7 @@ def spelling(a, b):
     """The same word written otherwise: a plural, or one typo inside a long word."""
     from rapidfuzz.distance import DamerauLevenshtein
 
-    return (
-        a.rstrip("s") == b.rstrip("s")
-        or a[:2] == b[:2]
-        and len(a) > 6
-        and a.isalpha()
-        and b.isalpha()
-        and DamerauLevenshtein.distance(a, b, score_cutoff=1) <= 1
-    )
+    if a.rstrip("s") == b.rstrip("s"):
+        return True
+    long_words = a[:2] == b[:2] and len(a) > 6 and a.isalpha() and b.isalpha()
+    return long_words and DamerauLevenshtein.distance(a, b, score_cutoff=1) <= 1

@@ -66,8 +66,8 @@ def hub_files(repo, patterns, revision="main"):
     try:
         names = [file.rfilename for file in HfApi().dataset_info(repo, revision=revision, timeout=30).siblings]
         wanted = [name for pattern in patterns for name in sorted(names) if fnmatch(name, pattern)]
-        if len(wanted) < len(patterns):
-            raise OSError(f"revision {revision} holds no {', '.join(p for p in patterns if not any(fnmatch(n, p) for n in names))}")
+        if missing := [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in names)]:
+            raise OSError(f"revision {revision} holds no {', '.join(missing)}")
         paths = []
         for number, name in enumerate(wanted, 1):
             print(f"{repo}: {name} ({number} of {len(wanted)})", file=sys.stderr, flush=True)
@@ -82,9 +82,8 @@ def web_file(url):
     import requests
     from tqdm import tqdm
 
-    folder = (
-        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prompt_sources" / hashlib.sha256(url.encode()).hexdigest()[:12]
-    )
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "prompt_sources" / hashlib.sha256(url.encode()).hexdigest()[:12]
     path, part = folder / url.rsplit("/", 1)[-1], folder / "part"
     if path.exists():
         return path
@@ -93,7 +92,8 @@ def web_file(url):
         for attempt in range(5):
             have = part.stat().st_size if part.exists() else 0
             try:
-                with requests.get(url, headers={"Range": f"bytes={have}-"} if have else {}, stream=True, timeout=30) as answer:
+                headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})  # compressed, the lengths would differ
+                with requests.get(url, headers=headers, stream=True, timeout=30) as answer:
                     if answer.status_code == 416:  # the part is not a part of this file
                         part.unlink()
                         continue
@@ -101,9 +101,8 @@ def web_file(url):
                     print(f"fetching {url}" + (f" from byte {have:,}" if answer.status_code == 206 else ""), file=sys.stderr, flush=True)
                     resumed = have if answer.status_code == 206 else 0
                     total = int(answer.headers.get("Content-Length", 0)) + resumed
-                    with open(part, "ab" if resumed else "wb") as file, tqdm(
-                        total=total, initial=resumed, unit="B", unit_scale=True, desc=path.name, disable=None
-                    ) as bar:
+                    bar = tqdm(total=total, initial=resumed, unit="B", unit_scale=True, desc=path.name, disable=None)
+                    with open(part, "ab" if resumed else "wb") as file, bar:
                         for block in answer.iter_content(1 << 13):
                             file.write(block)
                             bar.update(len(block))

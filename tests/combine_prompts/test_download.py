@@ -1,5 +1,6 @@
 """Fetching without --input: the hub's protocol and plain HTTP from a local server, torn transfers, no network."""
 
+import gzip
 import http.server
 import json
 import os
@@ -36,6 +37,8 @@ class FakeHub(http.server.BaseHTTPRequestHandler):
         data = self.files.get(match.groups()) if match else None
         if data is None:
             return self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
+        if path.startswith("/raw/") and "gzip" in self.headers.get("Accept-Encoding", ""):  # as GitHub does
+            return self.answer(200, gzip.compress(data), {"Content-Encoding": "gzip"})
         headers = {"ETag": f'"{hash(data) & 0xffffffffff:x}"', "X-Repo-Commit": "1" * 40, "Accept-Ranges": "bytes"}
         start = int(re.match(r"bytes=(\d+)-", self.headers.get("Range") or "bytes=0-")[1])
         if start:
