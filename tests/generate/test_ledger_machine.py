@@ -400,12 +400,12 @@ def histories(number, monkeypatch):
     print({word: REACHED[word] for word in NEEDED})
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_histories(monkeypatch):
     histories(1000, monkeypatch)
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(7200)
+@pytest.mark.timeout(20000)
 def test_histories_soak(monkeypatch):
     histories(100_000, monkeypatch)
