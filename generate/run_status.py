@@ -1,7 +1,7 @@
 """How a run is doing, on the terminal: what the job server says, the errors with the log to read, and what a run will take.
 
-python generate/generate_images.py HPDv2.json --status
-python generate/image_server.py --status
+    python generate/generate_images.py HPDv2.json --status
+    python generate/image_server.py --status
 """
 
 import getpass
@@ -17,9 +17,8 @@ from pathlib import Path
 
 from job_client import Connection, ServerAway
 
-Answer = namedtuple(
-    "Answer", "document why url"
-)  # the server's status document, or None and why there is none; the page's address with its token
+# The server's status document, or None and why there is none; the address of its page, with the token.
+Answer = namedtuple("Answer", "document why url")
 
 
 def fetch(output_root):

@@ -1,6 +1,6 @@
 """SLURM's side of a run: the array is submitted, watched and cancelled here, and a task asks here who and where it is.
 
-python generate/generate_images.py HPDv2.json --expected_samples_per_index=200 --num_workers=128 --num_chunks=1000 --use_slurm --dry_run
+    python generate/generate_images.py HPDv2.json --expected_samples_per_index=200 --num_workers=128 --num_chunks=1000 --use_slurm --dry_run
 """
 
 import json

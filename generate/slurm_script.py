@@ -1,6 +1,6 @@
 """The sbatch scripts of a run, as text: the array's, and that of the job server.
 
-print(slurm_script.array(args, "HPDv2", output_root, "0-999%128", sys.argv[1:]))
+    print(slurm_script.array(args, "HPDv2", output_root, "0-999%128", sys.argv[1:]))
 """
 
 import os
