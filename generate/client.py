@@ -60,7 +60,10 @@ class Client:
     place: {"hostname", "gpu_name", "slurm_job_id"}. deadline: time.monotonic() at which the time limit comes, or None.
     After next_batch() has returned None: .all_done, .error (an exception, or None), .stopped (reason word, or None)."""
 
-    def __init__(self, job, prompter, items, definition, dataset_dir, describe, place, chunk_size=1, quality=95, max_leases=None, max_idle=None, deadline=None):
+    def __init__(
+        self, job, prompter, items, definition, dataset_dir, describe, place,
+        chunk_size=1, quality=95, max_leases=None, max_idle=None, deadline=None,
+    ):  # fmt: skip
         self.job, self.prompter, self.items, self.definition, self.dataset_dir = job, prompter, items, definition, dataset_dir
         self.chunk_size, self.max_leases, self.max_idle, self.deadline = chunk_size, max_leases, max_idle, deadline
         self.changed = threading.Condition()
@@ -70,9 +73,9 @@ class Client:
         self.feeding, self.give_back_for = False, None
         self.signalled = self.stopped = self.error = None
         self.state, self.drawing, self.bad_in_a_row = "idle", [], 0
-        self.began = self.last_line = self.busy_at = time.monotonic()
+        self.last_line = self.busy_at = time.monotonic()
         self.first_batch, self.draw_s, self.batches = None, 0.0, 0
-        self.asked = self.short = self.set_aside = 0
+        self.short = self.set_aside = 0
         self.publisher = Publisher(self, describe, place, quality)
 
     def start(self, batch_size):
@@ -285,7 +288,8 @@ class Client:
         with self.changed:
             self.leases[grant.lease] = set(indices)
         if grant.known_good:
-            self.ready.extend(Sample(index, None) for index in indices)
+            with self.changed:
+                self.ready.extend(Sample(index, None) for index in indices)
         else:
             self.unasked.extend(indices)
 
@@ -300,13 +304,15 @@ class Client:
         texts = stands["texts"] if stands else [{"text": prompt, "llm_model_name": None, "backend": None}]
         missing = wanted - len(texts)
         if "variations" in index.item and missing:
-            more = [{"text": text, "llm_model_name": None, "backend": "prompts file"} for text in index.item["variations"][len(texts) - 1 : wanted - 1]]
+            more = [
+                {"text": text, "llm_model_name": None, "backend": "prompts file"}
+                for text in index.item["variations"][len(texts) - 1 : wanted - 1]
+            ]
             short = {"missing": missing - len(more), "reason": "the prompts file holds fewer variations"} if len(more) < missing else None
             self._queue(index, texts + more, short)
         elif missing:
             future = self.prompter.submit(prompt, missing, [text["text"] for text in texts[1:]])
             self.asking[future] = index
-            self.asked += 1
             future.add_done_callback(self._wake)
         else:
             self._queue(index, texts, None)
@@ -329,7 +335,13 @@ class Client:
 
     def _queue(self, index, texts, short):
         """Publish the texts of an index, if none stand, and queue its samples that are not published yet."""
-        record = {"prompt_index": index.number, "original_prompt": index.item["prompt"], "source": index.item["source"], "texts": texts, "short": short}
+        record = {
+            "prompt_index": index.number,
+            "original_prompt": index.item["prompt"],
+            "source": index.item["source"],
+            "texts": texts,
+            "short": short,
+        }
         try:
             index.record = record = samples.publish_texts(self.dataset_dir, record, index.lease)
             index.todo = {aug for aug in range(len(record["texts"])) if self._is_missing(index, aug)}

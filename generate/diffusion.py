@@ -1,9 +1,9 @@
 """Draws batches of texts with any text-to-image pipeline that diffusers can load.
 
-    drawer = Drawer("tiny", height=64, width=64); drawer.load(); drawer.warm_up()
-    images = drawer.draw(["a red circle on a white background"], [seed_of(run_seed=0, index=0, aug=0)])     # [Image]
+drawer = Drawer("tiny", height=64, width=64); drawer.load(); drawer.warm_up()
+images = drawer.draw(["a red circle on a white background"], [seed_of(run_seed=0, index=0, aug=0)])     # [Image]
 
-    cd generate && python -c "import diffusion; diffusion.check_model('stabilityai/stable-diffusion-3-medium-diffusers')"     # can it be had?
+cd generate && python -c "import diffusion; diffusion.check_model('stabilityai/stable-diffusion-3-medium-diffusers')"     # can it be had?
 """
 
 import gc
@@ -16,7 +16,6 @@ from functools import cached_property
 from pathlib import Path
 
 import model_families
-
 
 
 class DeviceBroken(Exception):
@@ -106,7 +105,9 @@ class Drawer:
             spec.loader.exec_module(module)
             pipeline_class = getattr(module, name)
         except (OSError, AttributeError) as error:
-            raise SystemExit(f"generate_images: --pipeline {self.pipeline}: expected FILE.py:CLASS, a file and a class in it ({error})") from None
+            raise SystemExit(
+                f"generate_images: --pipeline {self.pipeline}: expected FILE.py:CLASS, a file and a class in it ({error})"
+            ) from None
         self.pipe = pipeline_class.from_pretrained(self.model)
         self.make_generator = getattr(pipeline_class, "make_generator", None) or torch_generator
         self.device, self.gpu_name, self.dtype = "cpu", None, self.dtype or "float32"
@@ -183,7 +184,9 @@ class Drawer:
         elif offload == "sequential":
             self.pipe.enable_sequential_cpu_offload()
         elif offload == "group":
-            self.pipe.enable_group_offload(torch.device(self.device), torch.device("cpu"), offload_type="leaf_level", use_stream=self.device == "cuda")
+            self.pipe.enable_group_offload(
+                torch.device(self.device), torch.device("cpu"), offload_type="leaf_level", use_stream=self.device == "cuda"
+            )
         else:
             self.pipe.to(self.device)
 
@@ -300,7 +303,9 @@ def check_model(model, revision=None):
     try:
         hub.hf_hub_download(model, name, revision=revision)
     except errors.GatedRepoError:
-        raise SystemExit(f"generate_images: the model {model} is gated: accept its terms at https://huggingface.co/{model}, then `hf auth login`") from None
+        raise SystemExit(
+            f"generate_images: the model {model} is gated: accept its terms at https://huggingface.co/{model}, then `hf auth login`"
+        ) from None
     except errors.RepositoryNotFoundError:
         raise SystemExit(f"generate_images: there is no model {model} on the hub (or it is private: `hf auth login`)") from None
     except errors.LocalEntryNotFoundError:

@@ -38,7 +38,10 @@ def run_client(args, items, definition, root):
 
     leaving = listen_to_signals()
     who = slurm.identity()
-    worker = {name: who[name] for name in ("host", "array_job", "task", "restart")} | {"gpu": local_run.gpu_uuid(), "log": local_run.log_name()}
+    worker = {name: who[name] for name in ("host", "array_job", "task", "restart")} | {
+        "gpu": local_run.gpu_uuid(),
+        "log": local_run.log_name(),
+    }
     job = job_client.JobClient(root, definition, worker, who["slurm_job_id"], args.server_timeout_s)
     left = slurm.time_left_s()
     deadline = time.monotonic() + left if left else None
@@ -101,7 +104,10 @@ def load_drawer(args, definition, root):
         drawer.warm_up()
     except (diffusion.DeviceBroken, diffusion.CannotDraw) as error:
         local_run.start_again(f"the device is not fit: {error}")
-    print(f"{args.model} on {drawer.gpu_name or 'the CPU'}: {drawer.height}x{drawer.width}, {drawer.batch_size} images a batch, {drawer.dtype}", flush=True)
+    print(
+        f"{args.model} on {drawer.gpu_name or 'the CPU'}: {drawer.height}x{drawer.width}, {drawer.batch_size} images a batch, {drawer.dtype}",
+        flush=True,
+    )
     return drawer
 
 
@@ -134,7 +140,10 @@ def leave(client, job, broken):
     """Publish, report, give back; then say how it ended. The exit status: 0 well, 1 not, 3 when prompts were set aside."""
     given_back = client.leave()
     print(client.line())
-    print(f"leaving: {given_back} prompts given back, {client.set_aside} set aside, {client.short} variations fewer than asked for", flush=True)
+    print(
+        f"leaving: {given_back} prompts given back, {client.set_aside} set aside, {client.short} variations fewer than asked for",
+        flush=True,
+    )
     if broken:
         local_run.start_again(f"the device failed: {broken}", job.quarantined_until_s)
     if client.error:
@@ -231,13 +240,19 @@ def show_notice(model):
 def options():
     parser = Options(__doc__)
     parser.add_argument("data_path", help="prompts JSON or .txt, looked for as given, then in prompts/")
-    parser.add_argument("--output_root", default=job_client.default_output_root(), help="where logs and data sets lie (default: %(default)s)")
-    parser.add_argument("--expected_samples_per_index", type=int, default=100, help="images of a prompt, the original's included (default: 100)")
+    parser.add_argument(
+        "--output_root", default=job_client.default_output_root(), help="where logs and data sets lie (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--expected_samples_per_index", type=int, default=100, help="images of a prompt, the original's included (default: 100)"
+    )
     parser.flag("--augment_prompts", "ask LLMs for variations; else one image a prompt", default=True)
     parser.flag("--extend", "take appended prompts or more images a prompt into a data set that was begun")
     parser.flag("--shuffle", "hand out prompts in a random order")
     parser.add_argument("--shuffle_seed", type=int, default=0, help="of that order (default: 0)")
-    parser.add_argument("--seed", type=int, default=0, help="run seed: each image's seed comes from it, the prompt's index and the variation's (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="run seed: each image's seed comes from it, the prompt's index and the variation's (default: 0)"
+    )
     parser.add_argument("--model", help=f"hub id, folder, or tiny (default: {MODEL})")
     parser.add_argument("--revision", help="of a hub model")
     parser.add_argument("--resolution", type=int, help="pixels, height and width (default: the model family's, see model_families.py)")
@@ -246,16 +261,24 @@ def options():
     parser.add_argument("--batch_size", type=int, help="images a batch (default: by GPU, see model_families.py; halved if it does not fit)")
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="default: by family and GPU")
     parser.flag("--compile", "torch.compile transformer and VAE decoder (max-autotune); minutes once for all jobs of a user")
-    parser.add_argument("--offload", choices=["none", "model", "sequential", "group"], help="keep parts of the model in CPU memory (default: by GPU)")
+    parser.add_argument(
+        "--offload", choices=["none", "model", "sequential", "group"], help="keep parts of the model in CPU memory (default: by GPU)"
+    )
     parser.add_argument("--quantize", metavar="BACKEND", help="of diffusers: bitsandbytes_4bit, bitsandbytes_8bit, torchao, quanto, …")
     parser.add_argument("--quantize_args", metavar="JSON", help="its arguments, and components_to_quantize (default: the transformer)")
     parser.add_argument("--pipeline", metavar="FILE.py:CLASS", help="a class of your own, called like a diffusers pipeline")
     parser.add_argument("--jpeg_quality", type=int, default=95, help="default: 95")
     parser.add_argument("--chunk_size", type=int, help="prompts a lease (default: max(1, min(total // num_workers, max_chunk_size)))")
     parser.add_argument("--max_chunk_size", type=int, default=512, help="default: 512")
-    parser.add_argument("--max_leases", type=int, help="leave after so many leases; 1 is what the published script does (default: no limit)")
-    parser.add_argument("--max_idle", type=float, metavar="S", help="leave after so many seconds without anything to draw (default: wait for ever)")
-    parser.add_argument("--server_timeout_s", type=float, default=6 * 3600, help="how long to wait for a server that is away (default: 6 h)")
+    parser.add_argument(
+        "--max_leases", type=int, help="leave after so many leases; 1 is what the published script does (default: no limit)"
+    )
+    parser.add_argument(
+        "--max_idle", type=float, metavar="S", help="leave after so many seconds without anything to draw (default: wait for ever)"
+    )
+    parser.add_argument(
+        "--server_timeout_s", type=float, default=6 * 3600, help="how long to wait for a server that is away (default: 6 h)"
+    )
     parser.add_argument("--preview", type=int, metavar="N", help="draw the first N prompts into a contact sheet, without touching the run")
     parser.add_argument("--redo", metavar="INDEX[_AUG]", help="draw again from the stored JSON and compare; replaces nothing")
     for ignored in ("--invalidate_cache", "--slurm_task_index", "--slurm_task_datetme"):

@@ -96,7 +96,9 @@ def run(args, definition, root):
     try:
         (root / "generated_images").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SystemExit(f"generate_images: cannot write to the output root {root}: {error.strerror}; choose another with --output_root") from None
+        raise SystemExit(
+            f"generate_images: cannot write to the output root {root}: {error.strerror}; choose another with --output_root"
+        ) from None
     job = job_client.JobClient(root, definition, {"host": slurm.identity()["host"], "gpu": None}, server_timeout_s=30)
     server = None if args.is_slurm_task else start_server(job, root)
     try:
@@ -123,7 +125,9 @@ def start_server(job, root):
         start = out.tell()
         # Short leases: on one machine a beat is late only when its process is dead. A session of its own: Ctrl-C ends the clients first.
         words = ["--output_root", str(root), "--host", "127.0.0.1", "--ttl_s", "30", "--beat_s", "5"]
-        server = subprocess.Popen([sys.executable, "-u", str(HERE / "image_server.py"), *words], stdout=out, stderr=out, start_new_session=True)
+        server = subprocess.Popen(
+            [sys.executable, "-u", str(HERE / "image_server.py"), *words], stdout=out, stderr=out, start_new_session=True
+        )
     print(f"job server: process {server.pid}, log {log}", flush=True)
     end = time.monotonic() + SERVER_START_S
     while time.monotonic() < end and server.poll() is None:
@@ -151,7 +155,9 @@ class Child:
         words = [word for word in sys.argv if not word.startswith("--is_slurm_task")]
         with open(self.log, "ab") as out:
             self.said_from = out.tell()
-            self.process = subprocess.Popen([sys.executable, "-u", *words, "--is_slurm_task"], env=environment, stdout=out, stderr=out, start_new_session=True)
+            self.process = subprocess.Popen(
+                [sys.executable, "-u", *words, "--is_slurm_task"], env=environment, stdout=out, stderr=out, start_new_session=True
+            )
         print(f"client {self.number}: process {self.process.pid}, log {self.log}", flush=True)
 
     def ended(self, leaving):
@@ -161,12 +167,15 @@ class Child:
             return False
         if status < 0 and not leaving and self.deaths < MOST_DEATHS:
             self.deaths += 1
-            print(f"client {self.number} (process {self.process.pid}) was killed by signal {-status}; its indices go back when its lease ends", flush=True)
+            print(
+                f"client {self.number} (process {self.process.pid}) was killed by signal {-status}; its indices go back when its lease ends",
+                flush=True,
+            )
             time.sleep(random.uniform(0.5, 1))
             self.start()
             return False
         if status not in (0, 3) and not leaving:
-            said = self.log.read_bytes()[self.said_from:].decode(errors="replace").strip().splitlines()
+            said = self.log.read_bytes()[self.said_from :].decode(errors="replace").strip().splitlines()
             print(said[-1] if said else f"client {self.number} ended with status {status}, log {self.log}", file=sys.stderr, flush=True)
         return True
 
@@ -196,7 +205,9 @@ def supervise(args, definition, root):
         return 1 if statuses - {0, 3} else max(statuses)
     left = counts["total"] - counts["done"] - counts["set_aside"]
     if counts["set_aside"]:
-        print(f"{counts['set_aside']:,} prompts were set aside: python {HERE / 'image_server.py'} --status names them, --retry_failed tries them again")
+        print(
+            f"{counts['set_aside']:,} prompts were set aside: python {HERE / 'image_server.py'} --status names them, --retry_failed tries them again"
+        )
     return 1 if left and statuses - {0, 3} else 3 if counts["set_aside"] else 0
 
 
@@ -221,6 +232,11 @@ class Progress:
             self.bar.set_postfix_str(f"{counts['images']:,} images")
             self.bar.refresh()
         if counts and (last or not terminal):
-            short = f", {counts['short']:,} of them short ({counts['short_images']:,} images fewer than asked for)" if counts["short"] else ""
-            print(f"{self.definition['name']}: {counts['done']:,} of {counts['total']:,} prompts done{short}, {counts['images']:,} images", flush=True)
+            short = (
+                f", {counts['short']:,} of them short ({counts['short_images']:,} images fewer than asked for)" if counts["short"] else ""
+            )
+            print(
+                f"{self.definition['name']}: {counts['done']:,} of {counts['total']:,} prompts done{short}, {counts['images']:,} images",
+                flush=True,
+            )
         return counts

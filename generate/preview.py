@@ -1,7 +1,7 @@
 """A look before the run, and a second look at an image of it. Neither touches the run.
 
-    python generate/generate_images.py HPDv2.json --preview 8            the first prompts into preview_HPDv2.jpg, and images an hour
-    python generate/generate_images.py HPDv2.json --redo 12345_3         draws the image again from its JSON and compares; 12345: all of a prompt
+python generate/generate_images.py HPDv2.json --preview 8            the first prompts into preview_HPDv2.jpg, and images an hour
+python generate/generate_images.py HPDv2.json --redo 12345_3         draws the image again from its JSON and compares; 12345: all of a prompt
 """
 
 import io
@@ -21,7 +21,9 @@ CELL, CAPTION = 256, 44  # pixels
 def contact_sheet(args, items, definition, drawer, root):
     """Draw the first prompts and their variations into a contact sheet; note the images an hour for estimates. The exit status."""
     items = items[: args.preview]
-    rows = [[item["prompt"], *texts] for item, texts in zip(items, variations(args, items, min(SHOWN, definition["images_per_prompt"]) - 1))]
+    rows = [
+        [item["prompt"], *texts] for item, texts in zip(items, variations(args, items, min(SHOWN, definition["images_per_prompt"]) - 1))
+    ]
     drawer.load()
     try:
         drawer.warm_up()
@@ -41,7 +43,11 @@ def contact_sheet(args, items, definition, drawer, root):
     an_hour = round(-(-len(todo) // drawer.batch_size) * drawer.batch_size / (time.monotonic() - began) * 3600)
     path = Path(f"preview_{definition['name']}.jpg").absolute()
     draw_sheet(rows, images).save(path, "JPEG", quality=90)
-    bad = [f"{samples.stem(*key)}: {why}" for key, image in images.items() if (why := diffusion.problem_with(image, drawer.height, drawer.width))]
+    bad = [
+        f"{samples.stem(*key)}: {why}"
+        for key, image in images.items()
+        if (why := diffusion.problem_with(image, drawer.height, drawer.width))
+    ]
     print("\n".join(["images that would not count:", *bad]) if bad else f"{len(images)} images, all of them would count")
     print(f"{path}\n{an_hour:,} images an hour ({drawer.batch_size} a batch, {drawer.gpu_name or 'CPU'})")
     with open(slurm.make_server_folder(root) / "measured.jsonl", "a") as file:
@@ -89,12 +95,12 @@ def redo(args, dataset_dir, which):
     paths = sorted((dataset_dir / samples.folder_name(int(index))).glob(pattern), key=lambda path: int(path.stem.split("_")[1]))
     if not paths:
         raise SystemExit(f"generate_images: --redo {which}: no {samples.folder_name(int(index))}/{pattern} in {dataset_dir}")
-    drawer, differ = None, 0
+    drawer, loaded, differ = None, None, 0
     for path in paths:
         record = json.loads(path.read_text())
         settings = {"height": record["height"], "width": record["width"], "steps": record["num_inference_steps"], "guidance": record["guidance_scale"],
                     "batch_size": record["batch_size"], "dtype": record["dtype"]}  # fmt: skip
-        if drawer is None or settings != loaded:
+        if settings != loaded:
             drawer = diffusion.Drawer(record["model_name"], **settings, revision=args.revision, compile=args.compile, offload=args.offload,
                                       quantize=args.quantize, quantize_args=args.quantize_args, pipeline=args.pipeline)  # fmt: skip
             drawer.load()
@@ -121,5 +127,7 @@ def compare(path, image, record, drawer):
         return False
     stack = "" if record["library_versions"] == drawer.versions else f"; drawn with {record['library_versions']}, here {drawer.versions}"
     card = "" if record["gpu_name"] == drawer.gpu_name else f"; drawn on {record['gpu_name'] or 'a CPU'}, here {drawer.gpu_name or 'a CPU'}"
-    print(f"{path.stem}: {(difference > 0).any(2).mean():.1%} of the pixels differ, by {difference.mean():.2f} of 255 on average, at most {difference.max()}{stack}{card}")
+    print(
+        f"{path.stem}: {(difference > 0).any(2).mean():.1%} of the pixels differ, by {difference.mean():.2f} of 255 on average, at most {difference.max()}{stack}{card}"
+    )
     return True

@@ -50,7 +50,7 @@ def read_item(item):
     """One item as {"prompt", "source"[, "variations"]}. ValueError says what is wrong with it."""
     item = {"prompt": item} if isinstance(item, str) else item
     if not isinstance(item, dict) or not isinstance(item.get("prompt"), str):
-        raise ValueError(f"is {json.dumps(item)[:80]}: neither a string nor an object with a \"prompt\"")
+        raise ValueError(f'is {json.dumps(item)[:80]}: neither a string nor an object with a "prompt"')
     source = item.get("source") or []
     source = [source] if isinstance(source, str) else source
     variations = item.get("variations")

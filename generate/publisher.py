@@ -1,8 +1,8 @@
 """Behind the device: threads that check, encode, hash and publish images, and one that reports to the job server what became of each index.
 
-    publisher = Publisher(client, describe, place, quality); publisher.start(bound=32)
-    publisher.put(sample, image)                # waits while 32 images are on their way: the device must not run ahead of the disk
-    publisher.finish()
+publisher = Publisher(client, describe, place, quality); publisher.start(bound=32)
+publisher.put(sample, image)                # waits while 32 images are on their way: the device must not run ahead of the disk
+publisher.finish()
 """
 
 import concurrent.futures
@@ -19,7 +19,12 @@ from job_client import Refused, ServerAway
 THREADS = min(4, os.cpu_count() or 1)  # Pillow encodes outside of the interpreter's lock: a 512×512 JPEG takes about 4 ms
 LOOK_AGAIN_S = (1, 2, 4)  # a name just linked may not be seen by the server's node at once (NFS caches)
 DISK_PAUSE_S = (5, 300)  # after a failed write: first and longest pause before new work
-FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EIO: "the disk has an error", errno.EROFS: "the disk is read-only"}
+FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EIO: "the disk has an error",
+    errno.EROFS: "the disk is read-only",
+}
 
 
 def disk_error(error):
@@ -128,7 +133,9 @@ class Publisher:
                 index.failures[0] = ("disk", disk_error(error))
             return self._fail(indices, lease)
         for pause in (*LOOK_AGAIN_S, None):
-            results = [{"index": i.number, "images": len(i.record["texts"]), "short": (i.record["short"] or {}).get("missing", 0)} for i in indices]
+            results = [
+                {"index": i.number, "images": len(i.record["texts"]), "short": (i.record["short"] or {}).get("missing", 0)} for i in indices
+            ]
             verdicts = self.client.job.complete(lease, results)
             self.completed += sum(verdict in ("accepted", "already_done") for verdict in verdicts.values())
             indices = [index for index in indices if verdicts.get(index.number) == "missing"]
@@ -137,12 +144,19 @@ class Publisher:
             if pause is not None:
                 time.sleep(pause)
         for index in indices:
-            index.failures[0] = ("disk", "the job server does not see files that this client has published: is the output root the same file system on both nodes?")
+            index.failures[0] = (
+                "disk",
+                "the job server does not see files that this client has published: is the output root the same file system on both nodes?",
+            )
         self._fail(indices, lease)
 
     def _fail(self, indices, lease):
         """Report failures; "set aside" makes the .failed files, a failing disk or quarantine gives everything back."""
-        results = [{"index": i.number, "reason": reason, "error": error[:2000]} for i in indices for reason, error in [next(iter(i.failures.values()))]]
+        results = [
+            {"index": i.number, "reason": reason, "error": error[:2000]}
+            for i in indices
+            for reason, error in [next(iter(i.failures.values()))]
+        ]
         for result, index in zip(results, indices):
             result |= {} if index.known_good is None else {"known_good": index.known_good}
         job = self.client.job

@@ -160,7 +160,7 @@ def publish_texts(dataset_dir, record, lease):
         if stands and wanted(stands) >= wanted(record):
             return stands
         if stands:
-            record = record | {"texts": stands["texts"] + record["texts"][len(stands["texts"]):]}
+            record = record | {"texts": stands["texts"] + record["texts"][len(stands["texts"]) :]}
         final = folder / f"{index}.prompts{generation + 1 if generation else ''}"
         publish(write_draft(final, ascii_json(record), lease), final)
 
