@@ -29,7 +29,7 @@ CONNECTIONS = 128
 
 
 class Load:
-    """CONNECTIONS keep-alive connections; requests(n) gives the bytes of the next request of connection n."""
+    """CONNECTIONS keep-alive connections."""
 
     def __init__(self, server, connections=CONNECTIONS):
         self.token = server.json["token"]  # read once: a file a request would be the benchmark's own cost
@@ -43,13 +43,13 @@ class Load:
         return head.encode() + data
 
     def run(self, seconds, make):
-        """{connection: [(seconds of a request, status, body), …]}; make(connection, k) is its k-th request."""
+        """{connection: [(seconds of a request, status, body), …]}; make(connection, its answers so far) is the next request."""
         waits, sent, buffers = selectors.DefaultSelector(), {}, {}
         answers = {n: [] for n in range(len(self.lines))}
         for n, line in enumerate(self.lines):
             waits.register(line, selectors.EVENT_READ, n)
             sent[n], buffers[n] = time.perf_counter(), b""
-            line.sendall(make(n, 0))
+            line.sendall(make(n, []))
         end = time.perf_counter() + seconds
         busy = len(self.lines)
         while busy:
@@ -64,7 +64,7 @@ class Load:
                 buffers[n] = b""
                 if now < end:
                     sent[n] = now
-                    key.fileobj.sendall(make(n, len(answers[n])))
+                    key.fileobj.sendall(make(n, answers[n]))
                 else:
                     waits.unregister(key.fileobj)
                     busy -= 1
@@ -110,10 +110,17 @@ class Bench:
         name = f"client-{next(self.names)}"
         return self.wanted | {"client_id": name, "request_id": name}
 
-    def lease(self, *_):
-        return self.load.request("/get_indices", self.ask())
+    def lease(self, n, answers):
+        """In turns a lease of ten indices and its release: both are on disk before they are answered."""
+        if len(answers) % 2 == 0:
+            return self.load.request(
+                "/get_indices", self.wanted | {"client_id": f"client-{self.run}-{n}", "request_id": f"{self.run}-{n}-{len(answers)}"}
+            )
+        body = {"client_id": f"client-{self.run}-{n}", "request_id": f"{self.run}-{n}-{len(answers)}", "lease": json.loads(answers[-1][2])["lease"]}
+        return self.load.request("/release", body)
 
     def leases(self):
+        self.run = next(self.names)
         return rate(self.load.run(self.seconds, self.lease), self.seconds)
 
     def trivial(self):
@@ -129,12 +136,14 @@ class Bench:
 
     def beats(self):
         held = self.held()
-        return rate(self.load.run(self.seconds, lambda n, k: self.load.request("/beat", held[n])), self.seconds)
+        return rate(self.load.run(self.seconds, lambda n, _: self.load.request("/beat", held[n])), self.seconds)
 
     def beats_under_load(self):
         """Milliseconds of a beat, median and p99, while every eighth connection takes leases."""
-        held = self.held()
-        answers = self.load.run(self.seconds, lambda n, k: self.lease() if n % 8 == 0 else self.load.request("/beat", held[n]))
+        held, self.run = self.held(), next(self.names)
+        answers = self.load.run(
+            self.seconds, lambda n, answers: self.lease(n, answers) if n % 8 == 0 else self.load.request("/beat", held[n])
+        )
         times = [answer[0] for n, some in answers.items() if n % 8 for answer in some]
         return 1000 * statistics.median(times), 1000 * percentile(times, 0.99)
 
@@ -195,9 +204,9 @@ def main():
     print(f"{CONNECTIONS} keep-alive connections, {os.cpu_count()} cores, generator included")
     print(f"{'trivial route':42s} {trivial:8,.0f} requests/s   1.00 of it")
     print(f"{'beats':42s} {beats:8,.0f} requests/s   {beats / trivial:.2f}")
-    print(f"{'durable leases, 100,000 indices in all':42s} {leases:8,.0f} requests/s   {leases / trivial:.2f}")
+    print(f"{'leases and releases, 100,000 indices in all':42s} {leases:8,.0f} requests/s   {leases / trivial:.2f}")
     print(
-        f"{f'durable leases, {large:,} indices in all':42s} {far_leases:8,.0f} requests/s   {far_leases / trivial:.2f}; a lease: {leases / far_leases:.2f} x"
+        f"{f'leases and releases, {large:,} indices in all':42s} {far_leases:8,.0f} requests/s   {far_leases / trivial:.2f}; a lease: {leases / far_leases:.2f} x"
     )
     print(f"{'a beat beside 16 connections taking leases':42s} {middle:8.1f} ms median, {p99:.1f} ms p99")
     grown = memory_mb(large_bench.server) - memory_mb(small_bench.server)
