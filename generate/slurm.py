@@ -163,7 +163,7 @@ def ensure_server(args, output_root, folder):
 
 
 def anything_left(output_root, definition):
-    """Whether the server that runs has work for this data set; SystemExit if it refuses the definition. A thousand tasks would ask the same."""
+    """Whether the server that runs has work for this data set; SystemExit if it refuses the definition. Else each task would ask."""
     import job_client
     import local_run
 
