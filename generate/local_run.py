@@ -124,7 +124,7 @@ def start_server(job, root):
     with open(log, "ab") as out:
         start = out.tell()
         # Short leases: on one machine a beat is late only when its process is dead. A session of its own: Ctrl-C ends the clients first.
-        words = ["--output_root", str(root), "--host", "127.0.0.1", "--ttl_s", "30", "--beat_s", "5"]
+        words = ["--output_root", str(root), "--host", "127.0.0.1", "--ttl_s", "30", "--beat_s", "5", "--stop_when_done"]
         server = subprocess.Popen(
             [sys.executable, "-u", str(HERE / "image_server.py"), *words], stdout=out, stderr=out, start_new_session=True
         )

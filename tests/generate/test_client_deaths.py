@@ -30,19 +30,20 @@ def start(tmp_path):
         each.stop()
 
 
-def test_sigkill_at_random_instants(start):
+@pytest.mark.parametrize("kills", [6, pytest.param(60, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
+def test_sigkill_at_random_instants(start, kills):
     """Clients are killed one after the other while they draw and publish; the last one finishes. No text that was published is asked again."""
     rng = random.Random(1)
     with FakeOllama(latency=0.1) as llm:
-        run, server = start(total=10, images=5, variations=False, options=["--ollama_hosts", llm.host], FAKE_BATCH_S="0.1")
-        for _ in range(6):
+        run, server = start(total=2 * kills, images=5, variations=False, options=["--ollama_hosts", llm.host], FAKE_BATCH_S="0.1")
+        for _ in range(kills):
             before, client = run.count(), run.start()
             until(lambda: run.count() > before or client.poll() is not None, f"an image\n{run.log()}")
             time.sleep(rng.uniform(0, 0.4))
             client.kill()
             client.wait()
             asked, texts = len(llm.asked), {p: p.read_bytes() for p in run.data.glob("*/*.prompts")}
-        assert run.start().wait(60) == 0, run.log()
+        assert run.start().wait(60 + 10 * kills) == 0, run.log()
         run.check()
         assert all(path.read_bytes() == data for path, data in texts.items()), "texts stand"
         published = {int(path.stem) for path in texts}
