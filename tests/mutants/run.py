@@ -30,37 +30,42 @@ def apply(patch, tree):
     path.write_text(source)
 
 
-def passes(test, tree):
-    command = [sys.executable, "-m", "pytest", "-q", "-x", test]
+def copy_to(tree):
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+        else:
+            shutil.copy(ROOT / name, tree / name)
+
+
+def passes(tests, tree):
+    command = [sys.executable, "-m", "pytest", "-q", "-x", *tests]
     result = subprocess.run(command, cwd=tree, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True)
     if result.returncode not in (0, 1):
-        raise SystemExit(f"mutants: pytest did not run {test}:\n{result.stdout}{result.stderr}")
+        raise SystemExit(f"mutants: pytest did not run {tests}:\n{result.stdout}{result.stderr}")
     return result.returncode == 0
 
 
 def main():
-    patches = sorted(Path(__file__).parent.glob("promise_*.patch"))
-    wanted = [path for path in patches if not sys.argv[1:] or path.stem[-2:] in sys.argv[1:]]
+    paths = sorted(Path(__file__).parent.glob("promise_*.patch"))
+    patches = {path.stem: path.read_text() for path in paths if not sys.argv[1:] or path.stem[-2:] in sys.argv[1:]}
+    tests = {name: re.search(r"^test: (.*)$", patch, re.M)[1] for name, patch in patches.items()}
+    with tempfile.TemporaryDirectory() as tree:
+        copy_to(Path(tree))
+        if not passes(sorted(set(tests.values())), tree):
+            raise SystemExit("mutants: these tests fail without a patch; run them first: " + " ".join(sorted(set(tests.values()))))
     alive = []
-    for path in wanted:
-        patch = path.read_text()
-        test = re.search(r"^test: (.*)$", patch, re.M)[1]
-        with tempfile.TemporaryDirectory() as folder:
-            tree = Path(folder)
-            for name in COPIED:
-                if (ROOT / name).is_dir():
-                    shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
-                else:
-                    shutil.copy(ROOT / name, tree / name)
-            sound = passes(test, tree)
-            apply(patch, tree)
-            caught = sound and not passes(test, tree)
-        said = "caught" if caught else "its test fails without the patch too" if not sound else "NOT caught"
-        print(f"{path.stem}  {patch.splitlines()[0]:75s} {said} by {test.split('::')[1]}", flush=True)
-        alive += [] if caught else [path.stem]
+    for name, patch in patches.items():
+        with tempfile.TemporaryDirectory() as tree:
+            copy_to(Path(tree))
+            apply(patch, Path(tree))
+            caught = not passes([tests[name]], tree)
+        said = "caught by" if caught else "NOT caught by"
+        print(f"{name}  {patch.splitlines()[0]:75s} {said} {tests[name].split('::')[1]}", flush=True)
+        alive += [] if caught else [name]
     if alive:
-        raise SystemExit(f"mutants: {len(alive)} of {len(wanted)} not shown by their test: {', '.join(alive)}")
-    print(f"all {len(wanted)} broken promises are seen by their tests")
+        raise SystemExit(f"mutants: {len(alive)} of {len(patches)} not shown by their test: {', '.join(alive)}")
+    print(f"all {len(patches)} broken promises are seen by their tests")
 
 
 if __name__ == "__main__":
