@@ -9,8 +9,9 @@ import pytest
 from options import Options
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = [path for folder in ("combine_prompts", "generate", "postprocess_dataset") for path in sorted((ROOT / folder).glob("*.py"))
-           if '__name__ == "__main__"' in path.read_text()]
+ENTRY_POINTS = ("combine_prompts/process_*.py", "combine_prompts/combine.py", "generate/image_server.py", "generate/generate_images.py",
+                "generate/llm_prompting.py", "postprocess_dataset/convert_*.py")
+SCRIPTS = sorted(path for pattern in ENTRY_POINTS for path in ROOT.glob(pattern))
 HEAVY = {"torch", "diffusers", "transformers", "langchain", "langchain_core", "pandas", "pyarrow", "datasets", "numpy", "PIL", "flask",
          "huggingface_hub", "ollama", "openai", "sklearn", "ftfy"}
 
