@@ -20,8 +20,8 @@ from job_client import AllDone, Grant, Refused, ServerAway
 from publisher import Publisher, disk_error
 
 LEASES = 2  # one being drawn, one being asked for
-ASK_AHEAD = 64  # indices being asked for: at 2 s an answer that keeps a device busy that draws 32 prompts a second
-READY_BATCHES = 4  # batches of texts ready to draw before the asking pauses
+ASK_AHEAD = 64  # prompts asked for or ready ahead of the device: at 2 s an answer, enough for one that draws 32 prompts a second
+READY_BATCHES = 4  # at least so many batches of texts ready, where a prompt has few images
 PATIENCE_S = 20.0  # so long a device waits for a full batch while texts are still being asked for
 SUSPECT = 3  # bad images in a row (each drawn twice) after which indices fail at once: then it is hardly the texts
 TICK_S = 0.2
@@ -58,7 +58,7 @@ class Client:
     """job: JobClient. prompter: Prompter or None. items: read_prompts(). describe(sample, image) -> metadata of an image.
 
     place: {"hostname", "gpu_name", "slurm_job_id"}. deadline: time.monotonic() at which the time limit comes, or None.
-    After next_batch() has returned None: .all_done, .error (an exception, or None), .stopped (reason word, or None)."""
+    After next_batch() has returned None: `.error` (an exception, or None), .stopped (reason word, or None)."""
 
     def __init__(
         self, job, prompter, items, definition, dataset_dir, describe, place,
@@ -69,12 +69,11 @@ class Client:
         self.changed = threading.Condition()
         self.leases = {}  # token -> set of Index
         self.unasked, self.asking, self.ready = collections.deque(), {}, collections.deque()
-        self.leases_taken, self.next_try, self.dry, self.no_more, self.all_done = 0, 0.0, False, False, False
-        self.feeding, self.give_back_for = False, None
-        self.signalled = self.stopped = self.error = None
+        self.leases_taken, self.next_try, self.dry, self.no_more = 0, 0.0, False, False
+        self.feeding, self.give_back_for, self.signalled, self.stopped, self.error = False, None, None, None, None
         self.state, self.drawing, self.bad_in_a_row = "idle", [], 0
         self.last_line = self.busy_at = time.monotonic()
-        self.first_batch, self.draw_s, self.batches = None, 0.0, 0
+        self.first_batch, self.last_batch, self.draw_s, self.batches = None, None, 0.0, 0
         self.short = self.set_aside = 0
         self.publisher = Publisher(self, describe, place, quality)
 
@@ -107,12 +106,12 @@ class Client:
         self.drawing, self.state = sorted({sample.index.number for sample in batch}), "drawing"
         self.job.nudge()  # if this batch kills the process, the server knows whom to suspect
         self.first_batch = self.first_batch or time.monotonic()
+        self.last_batch = self.last_batch or self.first_batch
         return batch
 
     def drew(self, seconds):
         """The device was busy with a batch for so long."""
-        self.draw_s += seconds
-        self.batches += 1
+        self.draw_s, self.batches, self.last_batch = self.draw_s + seconds, self.batches + 1, time.monotonic()
 
     def good(self, sample):
         """Whether the sample of an image that has passed its check is to be published."""
@@ -185,7 +184,7 @@ class Client:
                 "llm_use": self.prompter.use() if self.prompter else None}  # fmt: skip
 
     def _look_around(self):
-        """What is looked at between two batches: signals, the time limit, idleness; a line in the log every minute."""
+        """Between two batches: signals, the time limit, idleness; a line in the log every minute."""
         now = time.monotonic()
         if self.signalled:
             self.stop(self.signalled)
@@ -202,8 +201,7 @@ class Client:
 
     def line(self):
         """The progress line: images, rate, what waits, the share of the time in which the device was drawing."""
-        now, images = time.monotonic(), self.publisher.images
-        drawing = now - self.first_batch if self.first_batch else 0
+        images, drawing = self.publisher.images, self.last_batch - self.first_batch if self.first_batch else 0
         return (f"{samples.utc_now()[11:19]} {images:,} images, {images / drawing if drawing else 0:.2f}/s, {self.publisher.completed:,} prompts done; {len(self.ready)} texts ready, "
                 f"{len(self.asking)} prompts being asked, {self.publisher.queued()} images being published; device busy {self.draw_s / drawing if drawing else 0:.2f}")  # fmt: skip
 
@@ -216,7 +214,7 @@ class Client:
                 self._drop_lost()
                 self._give_back()
                 self._take_answers()
-                while self.unasked and len(self.asking) < ASK_AHEAD and len(self.ready) < READY_BATCHES * self.batch_size:
+                while self.unasked and self._has_room():
                     self._ask(self.unasked.popleft())
                 self.feeding = False
                 self._lease()
@@ -249,6 +247,12 @@ class Client:
         self.unasked.clear()
         self.asking.clear()
 
+    def _has_room(self):
+        """Whether to ask for another prompt: what is being asked for counts as much as what is ready, or the asking would pause until little is
+        ready, and the device then wait for an answer's latency."""
+        n = self.definition["images_per_prompt"]
+        return len(self.asking) * n + len(self.ready) < max(ASK_AHEAD * n, READY_BATCHES * self.batch_size)
+
     def _lease(self):
         """Take another lease when all indices of the last one are being asked for."""
         now = time.monotonic()
@@ -259,7 +263,7 @@ class Client:
             return
         answer = self.job.get_indices(self.chunk_size, self.prompter.limits() if self.prompter else None)
         if isinstance(answer, AllDone):
-            self.all_done = self.no_more = self.dry = True
+            self.no_more = self.dry = True
         elif not isinstance(answer, Grant):
             self.dry, self.next_try = True, now + answer.retry_after_s
             if "quarantine" in answer.reason:

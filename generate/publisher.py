@@ -7,7 +7,6 @@ publisher.finish()
 
 import concurrent.futures
 import errno
-import os
 import queue
 import threading
 import time
@@ -16,7 +15,7 @@ import diffusion
 import samples
 from job_client import Refused, ServerAway
 
-THREADS = min(4, os.cpu_count() or 1)  # Pillow encodes outside of the interpreter's lock: a 512×512 JPEG takes about 4 ms
+THREADS = 4  # they wait for fsync most of the time, and Pillow encodes outside of the interpreter's lock
 LOOK_AGAIN_S = (1, 2, 4)  # a name just linked may not be seen by the server's node at once (NFS caches)
 DISK_PAUSE_S = (5, 300)  # after a failed write: first and longest pause before new work
 FULL = {
