@@ -13,10 +13,10 @@ demo: .venv/base .venv/demo
 	@$(BIN)/python examples/run_demo.py
 
 test: .venv/base .venv/demo .venv/tests
-	@$(BIN)/python -m pytest -n 3 --dist loadgroup --durations=15
+	@$(BIN)/python -m pytest -n 3 --durations=15
 
 soak: .venv/base .venv/demo .venv/tests
-	@$(BIN)/python -m pytest -m soak -n 2 --dist loadgroup --timeout=7200
+	@$(BIN)/python -m pytest -m soak -n 2 --timeout=7200
 
 bench: .venv/base .venv/demo .venv/tests
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done

@@ -4,9 +4,23 @@ import os
 import sys
 from pathlib import Path
 
+from xdist.scheduler import LoadScopeScheduling
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two torch threads on two busy cores are several times slower than one
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 for folder in ("combine_prompts", "generate", "postprocess_dataset", "tests/fakes"):
     sys.path.insert(0, str(ROOT / folder))
+
+# Tests that share something costly go to one worker, one after the other: a SLURM cluster, Chromium, fake LLMs that time out, torch.
+TOGETHER = ("tests/cluster/", "tests/generate/test_page_", "tests/generate/test_llm_", "tests/generate/test_diffusion_")
+
+
+class Together(LoadScopeScheduling):
+    def _split_scope(self, nodeid):
+        return next((group for group in TOGETHER if nodeid.startswith(group)), nodeid)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return Together(config, log)

@@ -6,11 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "postprocess_dataset"
-pytestmark = pytest.mark.xdist_group("slurm")
 
 
 def make_samples(folder, prompts):

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-pytestmark = [pytest.mark.xdist_group("slurm"), pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 SERVERS = {
     "file": "mkdir -p $UNIDISC_DIR/outputs/generate_images; sbatch --partition=general generate/image_server.py",

@@ -8,7 +8,6 @@ import slurm
 import slurm_script
 from options import Options
 
-pytestmark = pytest.mark.xdist_group("slurm")
 
 PAYLOAD = """
 import os, signal, sys, time

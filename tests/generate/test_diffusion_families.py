@@ -11,7 +11,6 @@ import numpy
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-pytestmark = pytest.mark.xdist_group("torch")  # torch and diffusers are imported by one process only
 TEXTS = ["a red circle on a green background", "two cats in the park", "a star", "青い鳥 " * 200]
 SEEDS = [1, 2, 3, 4]
 

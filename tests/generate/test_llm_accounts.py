@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from llm_accounts import KEEP_S, KILLED, Accounts
 from llm_router import Purse
 
-pytestmark = [pytest.mark.xdist_group("llm"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 BUDGET = 2.0
 
 

@@ -9,7 +9,7 @@ import yaml
 from fake_llm import FakeOllama, FakeOpenAI
 from llm_prompting import AllOff, Prompter
 
-pytestmark = [pytest.mark.xdist_group("llm"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 KEY = "sk-test-0123456789abcdef"
 WEATHER = {"hang": "timeout", "drip": "timeout", "cut": "cut", "500": "server error", "503": "server error", "429": "rate limit"}
 OFF = {"404": "model", "401": "key", "402": "credit", "quota": "credit"}

@@ -15,7 +15,7 @@ import yaml
 from fake_llm import FakeOllama, FakeOpenAI
 from llm_prompting import Prompter
 
-pytestmark = [pytest.mark.xdist_group("llm"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "generate" / "llm_prompting.py"
 KEY = "sk-verysecret0123456789"

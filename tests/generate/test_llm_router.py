@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from llm_failures import Failure, classify, retry_after
 from llm_router import AllOff, Backend, Purse, Router, Unanswered
 
-pytestmark = [pytest.mark.xdist_group("llm"), pytest.mark.timeout(60)]
+pytestmark = pytest.mark.timeout(60)
 
 
 class FakeClockLoop(asyncio.SelectorEventLoop):

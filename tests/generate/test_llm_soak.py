@@ -13,7 +13,6 @@ PASSING = [
 
 @pytest.mark.parametrize("prompts", [40, pytest.param(2000, marks=pytest.mark.soak)])
 @pytest.mark.timeout(3000)
-@pytest.mark.xdist_group("llm")
 def test_nothing_is_lost_or_doubled(tmp_path, monkeypatch, prompts):
     monkeypatch.setenv("TEST_LLM_KEY", "sk-test")
     faults = {fault: 0.2 / len(PASSING) for fault in PASSING}

@@ -12,7 +12,6 @@ import pytest
 from fake_run import EVIL
 
 AXE = Path(__file__).resolve().parent.parent / "node_modules" / "axe-core" / "axe.min.js"
-pytestmark = pytest.mark.xdist_group("page")
 
 
 @pytest.fixture

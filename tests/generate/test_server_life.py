@@ -185,8 +185,9 @@ def test_drain_resume_and_the_terminal(start):
     assert granted(client).indices
     shown = order(server, "--status")
     assert shown.returncode == 0 and "ssh -N -L" in shown.stdout and server.json["token"] not in shown.stdout
-    document = json.loads(order(server, "--status", "--json").stdout)
-    assert document["datasets"][0]["total"] == 20
+    # the document is made every two seconds
+    (dataset,) = until(lambda: json.loads(order(server, "--status", "--json").stdout)["datasets"], "the data set in the document")
+    assert dataset["total"] == 20
     server.stop()
     for words in (["--status"], ["--drain"], ["--retry_failed"]):
         ended = order(server, *words)
