@@ -81,7 +81,7 @@ def make_prompts():
 
 
 def generate():
-    """One server, two clients; the first client is killed (SIGKILL) as soon as it has published an image."""
+    """One server, two clients; one client is killed (SIGKILL) while it draws."""
     (OUTPUTS).mkdir(parents=True)
     # short leases, so that a demo need not wait two minutes for those of the dead
     server = ["generate/image_server.py", "--output_root", OUTPUTS, "--host", "127.0.0.1", "--ttl_s", 20, "--beat_s", 4]
@@ -92,35 +92,59 @@ def generate():
         while not (OUTPUTS / ".server" / "server.json").exists() and server.poll() is None:
             time.sleep(0.1)
         client = ["generate/generate_images.py", PROMPTS / "shapes.json", "--model", "tiny", "--llm", "embedded", "--num_workers=2",
-                  f"--expected_samples_per_index={args.images}", "--max_chunk_size=4", "--output_root", OUTPUTS]
+                  f"--expected_samples_per_index={args.images}", "--max_chunk_size=4", "--batch_size=4", "--output_root", OUTPUTS]
         say(*client)
         clients = subprocess.Popen([sys.executable, *map(str, client)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        victim = None
+        processes = {}
         for line in clients.stdout:
             print(line, end="", flush=True)
-            if victim is None and (found := re.match(r"client \d+: process (\d+)", line)):
-                victim = int(found[1])
-                kill_after_first_image(victim)
+            if len(processes) < 2 and (found := re.match(r"client \d+: process (\d+), log (.+)", line)):
+                processes[Path(found[2]).name] = int(found[1])
+                if len(processes) == 2:
+                    kill_one_in_mid_lease(dict(processes))
         if clients.wait():
             sys.exit(f"run_demo: generate_images.py ended with exit status {clients.returncode}")
-        status = subprocess.run([sys.executable, "generate/image_server.py", "--status", "--json", "--output_root", OUTPUTS],
-                                cwd=ROOT, check=True, capture_output=True, text=True).stdout
-        (DEMO / "status.json").write_text(status)
+        (DEMO / "status.json").write_text(status("--json"))
         run("generate/image_server.py", "--status", "--output_root", OUTPUTS)
     finally:
         server.terminate()
         server.wait()
 
 
-def kill_after_first_image(pid):
-    """In the background: SIGKILL the client once it has published an image while its lease is still open."""
+def kill_one_in_mid_lease(clients):
+    """In the background: SIGKILL a client ({log: process}) that has published some images of a prompt and not yet all. All clients stand
+    still while the server is asked which of them that is."""
     def watch():
-        while not list(DATASET.glob("*/*.json")):
-            time.sleep(0.05)
-        os.kill(pid, signal.SIGKILL)
-        print(f"\n*** demo: killed client process {pid} (SIGKILL) in the middle of its lease ***\n", flush=True)
+        while True:
+            time.sleep(0.005)
+            if not half_drawn():
+                continue
+            for pid in clients.values():
+                os.kill(pid, signal.SIGSTOP)
+            time.sleep(2.5)  # the server renews its status every two seconds
+            lease = half_drawn()
+            workers = json.loads(status("--json"))["workers"]["rows"]
+            victims = [clients[row["log"]] for row in workers if row["log"] in clients and lease in row["lease"].split(", ")]
+            for pid in clients.values():
+                os.kill(pid, signal.SIGKILL if pid in victims else signal.SIGCONT)
+            if victims:
+                print(f"\n*** demo: killed client process {victims[0]} (SIGKILL) in the middle of its lease ***\n", flush=True)
+                return
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def half_drawn():
+    """The lease under which a prompt is being drawn that has some of its images, or None."""
+    for path in DATASET.glob("*/*.prompts"):
+        samples = list(path.parent.glob(f"{path.stem}_*.json"))
+        if 0 < len(samples) < len(json.loads(path.read_text())["texts"]):
+            return json.loads(samples[0].read_text())["lease"]
+
+
+def status(*words):
+    return subprocess.run([sys.executable, "generate/image_server.py", "--status", *words, "--output_root", OUTPUTS],
+                          cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
 # ----------------------------------------------------------------------------- parquet, tars
@@ -152,9 +176,9 @@ def print_table():
     samples = [json.loads(path.read_text()) for path in DATASET.glob("*/*.json")]
     times = sorted(sample["generation_timestamp"] for sample in samples)
     seconds = (parse_time(times[-1]) - parse_time(times[0])).total_seconds() if samples else 0
-    status = json.loads((DEMO / "status.json").read_text())
-    given_back = sum(status["datasets"][0]["given_back"].values())
-    llm = status["llm"]
+    document = json.loads((DEMO / "status.json").read_text())
+    given_back = sum(document["datasets"][0]["given_back"].values())
+    llm = document["llm"]
 
     rows += [("prompts to draw", f"{len(json.loads((PROMPTS / 'shapes.json').read_text())):,}"), ("images expected", f"{expected:,}"),
              ("  of these short indices (the LLM gave fewer)", f"{len(short)}, {sum(r['short']['missing'] for r in short)} images fewer than asked")]
