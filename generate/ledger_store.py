@@ -182,46 +182,6 @@ class Store:
         )
         self.connection.executemany("INSERT INTO blocks (dataset, block, position, size, open) VALUES (?, ?, ?, ?, ?)", rows)
 
-    def extend(self, now, definition):
-        """More images per prompt, or appended prompts. What is then missing is found by comparing every block with the folder anew,
-        before anything is granted from it. Returns the version; the same call again changes nothing. Tested: test_promise_02_extension."""
-        name, stored = definition["name"], self.definition(definition["name"])
-        grows_to, old, per, old_per = definition["total"], stored["total"], definition["images_per_prompt"], stored["images_per_prompt"]
-        for field in definition.keys() - NOT_COMPARED - {"total", "images_per_prompt", "prompts_sha256"}:
-            if definition[field] != stored.get(field):
-                raise DefinitionDiffers(field, stored.get(field), definition[field])
-        if per < old_per:
-            raise DefinitionDiffers("images_per_prompt", old_per, per)
-        if grows_to < old:
-            raise DefinitionDiffers("total", old, grows_to)
-        prefix = (
-            (definition.get("prefix_total"), definition.get("prefix_sha256")) if grows_to > old else (old, definition.get("prompts_sha256"))
-        )
-        if prefix != (old, stored.get("prompts_sha256")):
-            raise DefinitionDiffers("prompts_sha256", stored.get("prompts_sha256"), prefix[1])
-        if (grows_to, per) == (old, old_per):
-            return self.version(name)
-        with self.transaction():
-            stored.update(
-                total=grows_to,
-                images_per_prompt=per,
-                prompts_sha256=definition.get("prompts_sha256"),
-                prompts_file=definition.get("prompts_file"),
-            )
-            self.run(
-                "UPDATE datasets SET definition = ?, version = version + 1, total = ?, waiting = waiting + ? WHERE name = ?",
-                json.dumps(stored),
-                grows_to,
-                grows_to - old,
-                name,
-            )
-            self._append_blocks(name, old, grows_to, stored.get("order_seed"))
-        self._checked[name] = bytearray(-(-grows_to // BLOCK))
-        self._checking = {
-            key: value for key, value in self._checking.items() if key[0] != name
-        }  # a reading begun before measured by the old count
-        return self.version(name)
-
     # ------------------------------------------------ the state of an index
 
     def _is_done(self, dataset, idx):
