@@ -1,6 +1,6 @@
 """T2: the ledger's process dies at every statement it sends to SQLite and at every call on its own files, and is started again.
 
-Each death is a real one: os._exit in a forked child. What the child had been answered must hold (promise 1), the sums must be right
+Each death is a real one: os._exit in a forked child (fakes/ledger_life.py). What the child had been answered must hold (promise 1), the sums must be right
 (promise 13).
 """
 
@@ -12,85 +12,24 @@ from pathlib import Path
 
 import ledger_tables
 import pytest
-from ledger import Grant, Ledger, LedgerOptions
+from forking import Forking
+from ledger import Ledger
+from ledger_life import FILE_CALLS, WORKER
 from ledger_store import bits_of
 
-WORKER = {"host": "n", "gpu": "g"}
 SHM = "/dev/shm" if Path("/dev/shm").is_dir() else None  # it is processes that die here, so memory will do; a disk costs minutes
-FILE_CALLS = ("open", "pwrite", "fsync", "rename", "close")
+
+
+@pytest.fixture(scope="module")
+def forked():
+    with Forking("ledger_life") as forked:
+        yield forked
 
 
 @pytest.fixture
 def folder():
     with tempfile.TemporaryDirectory(dir=SHM) as name:
         yield Path(name)
-
-
-def life(path, epoch, answered, dies=lambda what: None):
-    """A short life of a server: every verb once or more. answered(fact): called when an answer has been given; dies(what) before each
-    step on disk."""
-    for name in FILE_CALLS:
-        real = getattr(os, name)
-        setattr(ledger_tables.os, name, lambda *args, real=real, name=name: (dies(name), real(*args))[1])
-    now, connect = 0.0, ledger_tables.sqlite3.connect
-
-    def traced(*args, **kwargs):
-        connection = connect(*args, **kwargs)
-        connection.set_trace_callback(lambda sql: dies(sql.split(" ")[0]))
-        return connection
-
-    ledger_tables.sqlite3.connect = traced
-    ledger = Ledger(path, epoch, now, LedgerOptions(max_marks=1, max_failures=2, ttl_s=20))
-    ledger.define(now, {"name": "d", "total": 1500, "images_per_prompt": 1, "order_seed": None})
-    answered({"defined": 1500})
-    while work := ledger.next_check():
-        ledger.folder_checked(now, *work, {1200: (1, 0), 1201: (1, 0)} if work[1] == 1 else {})
-    answered({"done": [1200, 1201]})
-    grants = [ledger.lease(now, "d", f"c{n}", f"l{n}", WORKER, 4) for n in range(4)]
-    assert all(isinstance(grant, Grant) for grant in grants)
-    a, b, c, d = grants
-    answered({"held": {idx: grant.lease for grant in (a, d) for idx in grant.indices[2:]}})
-    ledger.complete(now, "c0", "x0", a.lease, [{"index": idx, "images": 1} for idx in a.indices[:2]], dict.fromkeys(a.indices, True))
-    answered({"done": a.indices[:2]})
-    ledger.fail(now, "c1", "x1", b.lease, [{"index": b.indices[0], "reason": "prompt", "error": "no", "known_good": True}])
-    answered({"set_aside": [b.indices[0]]})
-    ledger.release(now, "c2", "x2", c.lease, "preempted")
-    answered({"given_back": len(c.indices)})
-    ledger.define(now, {"name": "d", "total": 2500, "images_per_prompt": 1, "order_seed": None})
-    answered({"defined": 2500})
-    for n in range(1, 62):
-        ledger.beat(n, "c0", [a.lease], "loading")
-        ledger.beat(n, "c3", [d.lease], "loading")
-        ledger.sweep(n)
-    ledger.retry_failed(61, "d", [b.indices[0]])
-    answered({"set_aside": []})
-    ledger.close()
-
-
-def in_child(function):
-    """Exit status of function() in a forked process."""
-    pid = os.fork()
-    if not pid:
-        try:
-            function()
-            os._exit(0)
-        except BaseException as error:
-            os.write(2, f"{error!r}\n".encode())
-            os._exit(99)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def die_at(path, epoch, number, log):
-    count = 0
-
-    def dies(what):
-        nonlocal count
-        count += 1
-        if count == number:
-            os._exit(7)
-
-    handle = open(log, "a", buffering=1)
-    return in_child(lambda: life(path, epoch, lambda fact: handle.write(json.dumps(fact) + "\n"), dies))
 
 
 def whole(ledger):
@@ -124,7 +63,7 @@ def holds(ledger, facts):
         assert [row["index"] for row in ledger.set_aside("d")[1]] in (asides[0], [])
 
 
-def test_dies_at_every_step(folder):
+def test_dies_at_every_step(folder, forked):
     """About 300 deaths; after each the next server finds what was answered, and lives a whole life itself."""
     number, deaths = 0, 0
     while True:
@@ -132,7 +71,7 @@ def test_dies_at_every_step(folder):
         at = folder / str(number)
         at.mkdir()
         path, log = at / "ledger.sqlite", at / "answered"
-        status = die_at(path, 1, number, log)
+        status = forked("die_at", path, 1, number, log)
         if status == 0:
             break
         assert status == 7, number
@@ -146,17 +85,17 @@ def test_dies_at_every_step(folder):
     assert deaths > 200
 
 
-def test_dies_while_a_torn_ledger_is_replaced(folder):
+def test_dies_while_a_torn_ledger_is_replaced(folder, forked):
     """However often the start dies half-way: at the end there is a whole ledger that says that it was rebuilt, or a whole new one."""
     whole_path = folder / "ledger.sqlite"
-    assert die_at(whole_path, 1, 10**9, folder / "answered") == 0
+    assert forked("die_at", whole_path, 1, 10**9, folder / "answered") == 0
     torn = whole_path.read_bytes()[:6000]
     for number in range(1, 60):
         at = folder / f"torn{number}"
         at.mkdir()
         shutil.copytree(folder / "epochs", at / "epochs")
         (at / "ledger.sqlite").write_bytes(torn)
-        status = die_at(at / "ledger.sqlite", 2, number, at / "answered")
+        status = forked("die_at", at / "ledger.sqlite", 2, number, at / "answered")
         assert status in (0, 7)
         ledger = Ledger(at / "ledger.sqlite", 3, 0.0)
         whole(ledger)

@@ -12,24 +12,11 @@ import fake_pipeline
 import numpy
 import pytest
 import samples
+from forking import Forking
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-
-INDEX, PLACE = 12345, {"hostname": "h", "gpu_name": "g", "slurm_job_id": "7"}
-TEXTS = [{"text": text, "llm_model_name": None, "backend": None} for text in ("a bird", "a bird at night")]
-RECORD = {"prompt_index": INDEX, "original_prompt": "a bird", "source": ["x"], "texts": TEXTS, "short": None}
-CALLS = ("open", "fsync", "link", "unlink", "mkdir")
-
-
-def pixels(text, seed=1):
-    return (fake_pipeline.draw(text, seed, 64, 64) * 255).round().astype(numpy.uint8).transpose(1, 2, 0)
-
-
-def put(folder, aug, lease, seed=1, text=None):
-    text = text or TEXTS[aug]["text"]
-    metadata = {"prompt_index": INDEX, "augmentation_idx": aug, "augmented_prompt": text, "seed": seed}
-    return samples.publish_sample(folder, INDEX, aug, pixels(text, seed), metadata, PLACE | {"lease": lease}, lease, 95)
+from sample_holder import INDEX, PLACE, RECORD, TEXTS, holder, pixels, put
 
 
 def check(folder):
@@ -44,51 +31,19 @@ def check(folder):
     return sorted(path.stem for path in Path(folder).glob("*/*.json"))
 
 
-def holder(folder, lease, seed):
-    """What a client does with an index it holds: tidy up, texts, then what is missing."""
-    files = samples.scan_folder(folder, INDEX // samples.FOLDER, only={INDEX}).get(INDEX, samples.IndexFiles())
-    samples.remove_drafts(folder, INDEX, lease, files.drafts)
-    stands = samples.publish_texts(folder, RECORD, lease)
-    for aug in range(len(stands["texts"])):
-        if aug in files.images and samples.roll_forward(folder, INDEX, aug, lease):
-            continue
-        put(folder, aug, lease, seed)
+@pytest.fixture(scope="module")
+def forked():
+    with Forking("sample_holder") as forked:
+        yield forked
 
 
-def calls_of_os(watch):
-    """Replace the calls by which samples.py touches the disk: `watch(name)` is called before and after each."""
-    for name in CALLS:
-        def watched(*args, real=getattr(os, name), name=name, **kwargs):
-            watch(f"before {name}")
-            result = real(*args, **kwargs)
-            watch(f"after {name}")
-            return result
-        setattr(os, name, watched)
-
-
-def in_fork(work):
-    """Run work() in a forked process; its wait status."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return os.waitpid(pid, 0)[1]
-
-
-def test_killed_at_every_step(tmp_path):
+def test_killed_at_every_step(tmp_path, forked):
     """SIGKILL before and after every call of the first holder; the second one finishes, and what was published stays byte for byte."""
     for step in range(1, 1000):
-        folder, seen = tmp_path / str(step), [0]
+        folder = tmp_path / str(step)
         folder.mkdir()
-
-        def count(_):
-            seen[0] += 1
-            if seen[0] == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        status = in_fork(lambda: (calls_of_os(count), holder(folder, "1-1", seed=1)))
+        status = forked("killed_at", folder, step)
+        assert status in (0, -signal.SIGKILL)
         before = {path: path.read_bytes() for path in folder.glob("*/[0-9]*")}
         done = check(folder)
         holder(folder, "1-2", seed=2)
@@ -97,18 +52,16 @@ def test_killed_at_every_step(tmp_path):
         assert not list(folder.glob("*/.*")), "drafts of the dead are removed by the next holder"
         files = samples.scan_folder(folder, 12)[INDEX]
         assert files.done(2) and not files.done(3)
-        if not os.WIFSIGNALED(status):
+        if status == 0:
             assert done == ["12345_0", "12345_1"]
             break
     assert step > 40
 
 
-def test_on_disk_before_it_has_a_name(tmp_path):
+def test_on_disk_before_it_has_a_name(tmp_path, forked):
     """A kill cannot show a missing fsync: the order of the calls can."""
-    pipe = os.pipe()
-    in_fork(lambda: (calls_of_os(lambda what: os.write(pipe[1], f"{what}\n".encode()) if what.startswith("before") else None), put(tmp_path, 0, "1-1")))
-    os.close(pipe[1])
-    order = [line.split()[1] for line in os.fdopen(pipe[0]).read().splitlines()]
+    assert forked("told", tmp_path, tmp_path / "calls") == 0
+    order = [line.split()[1] for line in (tmp_path / "calls").read_text().splitlines()]
     assert [name for name in order if name in ("open", "fsync", "link")] == ["open", "fsync", "link"] * 2
 
 
