@@ -9,6 +9,7 @@ now: seconds that never run backwards while the server lives (time.monotonic()).
 """
 
 import dataclasses
+import itertools
 import json
 from collections import deque
 
@@ -196,14 +197,15 @@ class Ledger(Ends):
             if len(indices) == size:
                 break
             if self._checked[dataset][block]:
-                indices += self._free(dataset, block, blob, block_size, held_open)[: size - len(indices)]
-        others = {other for other in self._active_workers(now, dataset) if other != key and not self.blame.quarantined_until(other)}
-        if not indices and failed and not others:
-            return [min(failed)], True
+                indices += self._free(dataset, block, blob, block_size, held_open, size - len(indices))
+        if not indices and failed:
+            others = self._active_workers(now, dataset) - {key}
+            if all(self.blame.quarantined_until(other) for other in others):
+                return [min(failed)], True
         return indices, False
 
-    def _free(self, dataset, block, blob, size, expected):
-        """Indices of a block that are neither done, held nor troubled, ascending."""
+    def _free(self, dataset, block, blob, size, expected, wanted):
+        """The lowest indices of a block, `wanted` at most, that are neither done, held nor troubled."""
         first = block * BLOCK
         bits = (1 << size) - 1 & ~bits_of(blob)
         for (idx,) in self.all(
@@ -212,10 +214,11 @@ class Ledger(Ends):
             dataset, first, first + BLOCK - 1, dataset, first, first + BLOCK - 1,
         ):  # fmt: skip
             bits &= ~(1 << idx - first)
-        free = [first + n for n in numbers(bits)]
-        if len(free) != expected:
-            raise RuntimeError(f"the ledger is damaged: block {block} of {dataset} has {len(free)} open indices and counts {expected}")
-        return free
+        if bits.bit_count() != expected:
+            raise RuntimeError(
+                f"the ledger is damaged: block {block} of {dataset} has {bits.bit_count()} open indices and counts {expected}"
+            )
+        return [first + n for n in itertools.islice(numbers(bits), wanted)]
 
     def _all_done(self, dataset):
         """ "All done" only after every block was compared with its folder since the last one was finished (promise 12)."""

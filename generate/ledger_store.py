@@ -68,15 +68,17 @@ class Store:
 
     @contextlib.contextmanager
     def transaction(self):
-        """One commit at the end of the outermost; an exception undoes all of it, and the memory is read anew from disk."""
+        """One commit at the end of the outermost, without a sync when nothing was changed; an exception undoes all of it, and the memory
+        is read anew from disk."""
         if self._depth:
             yield
             return
         self.connection.execute("BEGIN IMMEDIATE")
-        self._depth = 1
+        self._depth, before = 1, self.connection.total_changes
         try:
             yield
-            self.connection.execute("UPDATE server SET changes = changes + 1")
+            if self.connection.total_changes > before:
+                self.connection.execute("UPDATE server SET changes = changes + 1")
             self.connection.execute("COMMIT")
         except BaseException:
             if self.connection.in_transaction:

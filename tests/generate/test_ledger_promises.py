@@ -307,6 +307,20 @@ def test_promise_16_the_cap_is_never_passed(run):
     assert again.share(run.now, "a new one")["granted_usd"] == 0 and again.spent() == pytest.approx(1.0)
 
 
+def test_what_changes_nothing_is_no_commit(run):
+    """A release of what is gone, a sweep of nothing, a completion that the folder does not show: no sync, no change counted."""
+    grant, changes = run.lease(size=2), lambda: run.ledger.one("SELECT changes FROM server")[0]
+    before = changes(), run.path.read_bytes()
+    results = [{"index": idx, "images": 1, "short": 0} for idx in grant.indices]
+    run.ledger.complete(run.now, "a", "late", grant.lease, results, dict.fromkeys(grant.indices, False))
+    run.ledger.sweep(run.now)
+    run.ledger.retry_failed(run.now, "d", [5])
+    run.ledger.slurm_seen(run.now, {})
+    assert (changes(), run.path.read_bytes()) == before
+    run.ledger.drain(run.now)
+    assert changes() == before[0] + 1
+
+
 def test_two_data_sets_folders_are_compared_in_turn(tmp_path):
     run = Run(tmp_path, total=200_000)
     run.ledger.define(run.now, {**run.definition, "name": "other", "total": 1000})
