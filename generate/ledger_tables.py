@@ -85,7 +85,8 @@ def open_database(path, epoch, utc=None):
 
 
 def _connect(path):
-    connection = sqlite3.connect(path, timeout=0.1, check_same_thread=False, isolation_level=None)
+    # no waiting for a lock: the server tries again for as long as the one before it may live
+    connection = sqlite3.connect(path, timeout=0, check_same_thread=False, isolation_level=None)
     try:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = DELETE")  # a write-ahead log needs shared memory, which a network disk has not

@@ -1,6 +1,6 @@
 """T1: histories of the ledger that hypothesis makes up, checked after every step (invariants I1-I10, I13 and the sum of promise 13).
 
-    python -m pytest tests/generate/test_ledger_machine.py            # 1,000 histories; with -m soak 100,000
+    python -m pytest tests/generate/test_ledger_machine.py            # 1,000 histories; with -m soak 100,000 in ten parts
 
 Blocks hold 4 indices here, so that ten prompts fill three; the file system is a dict, time a number.
 """
@@ -406,5 +406,6 @@ def test_histories(monkeypatch):
 
 @pytest.mark.soak
 @pytest.mark.timeout(20000)
-def test_histories_soak(monkeypatch):
-    histories(100_000, monkeypatch)
+@pytest.mark.parametrize("part", range(10))
+def test_histories_soak(monkeypatch, part):
+    histories(10_000, monkeypatch)
