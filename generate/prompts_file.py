@@ -7,6 +7,7 @@ An item's place in the list is its prompt_index for ever; the list's sha256 stan
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -18,7 +19,7 @@ def find_prompts(path):
     for candidate in (Path(path), Path("prompts") / path, CHECKOUT / "prompts" / path):
         if candidate.is_file():
             return candidate
-    raise SystemExit(f"generate_images: {path}: no such file, neither here nor in prompts/; combine_prompts/combine.py makes one")
+    raise wrong(f"{path}: no such file, neither here nor in prompts/; combine_prompts/combine.py makes one")
 
 
 def read_prompts(path):
@@ -28,22 +29,27 @@ def read_prompts(path):
         text = path.read_bytes().decode("utf-8-sig")
         items = [line for line in text.splitlines() if line.strip()] if path.suffix == ".txt" else json.loads(text)
     except OSError as error:
-        raise SystemExit(f"generate_images: {path}: {error.strerror}") from None
+        raise wrong(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise SystemExit(f"generate_images: {path}: not UTF-8 (byte {error.start}); convert it with iconv") from None
+        raise wrong(f"{path}: not UTF-8 (byte {error.start}); convert it with iconv") from None
     except (ValueError, RecursionError) as error:
-        raise SystemExit(f"generate_images: {path}: not JSON: {error}") from None
+        raise wrong(f"{path}: not JSON: {error}") from None
     if not isinstance(items, list):
-        raise SystemExit(f"generate_images: {path}: holds no list, but {type(items).__name__}; expected a JSON list of prompts")
+        raise wrong(f"{path}: holds no list, but {type(items).__name__}; expected a JSON list of prompts")
     if not items:
-        raise SystemExit(f"generate_images: {path}: holds no prompt")
+        raise wrong(f"{path}: holds no prompt")
     prompts = []
     for position, item in enumerate(items):
         try:
             prompts.append(read_item(item))
         except ValueError as error:
-            raise SystemExit(f"generate_images: {path}: item {position} {error}") from None
+            raise wrong(f"{path}: item {position} {error}") from None
     return prompts
+
+
+def wrong(what):
+    """SystemExit that begins with the name of the script that runs: generate_images or llm_prompting."""
+    return SystemExit(f"{Path(sys.argv[0]).stem}: {what}")
 
 
 def read_item(item):

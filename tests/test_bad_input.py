@@ -34,6 +34,13 @@ def test_prompts_file(tmp_path, content, says):
     assert not list(tmp_path.glob("out/generated_images/*"))
 
 
+def test_who_speaks_is_the_script_that_was_called(tmp_path):
+    (tmp_path / "prompts.json").write_text("[]")
+    for script, *words in (["generate_images", "--model", "tiny"], ["llm_prompting", "--output", tmp_path / "out.json"]):
+        fails_with(f"{script}: {tmp_path}/prompts.json", f"generate/{script}.py", tmp_path / "prompts.json", *words)
+        fails_with(f"{script}: none.json: no such file", f"generate/{script}.py", "none.json", *words)
+
+
 @pytest.fixture
 def prompts(tmp_path):
     (tmp_path / "prompts.json").write_text('["a bird"]')
