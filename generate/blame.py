@@ -63,21 +63,20 @@ class Blame:
 
     # ------------------------------------------------ results
 
-    def success(self, now, key, dataset, idx):
-        """An accepted index: the worker works, the world does; its earlier failures on other indices were theirs."""
-        self._works(now, key, dataset, idx)
+    def success(self, now, key, dataset, accepted):
+        """Accepted indices: the worker works, the world does; its earlier failures on other indices were theirs."""
+        self._works(now, key, dataset, accepted)
         if self.weather():
             self._set_weather()
 
-    def _works(self, now, key, dataset, idx):
+    def _works(self, now, key, dataset, itself):
+        """The worker works: what it failed before, but for `itself`, is marked."""
         self.succeeded[key] = now
         self.streaks.pop(key, None)
-        blamed = self.store.all(
-            "SELECT n, dataset, idx FROM blames WHERE worker_key = ? AND mark IS NULL AND NOT (dataset = ? AND idx = ?)", key, dataset, idx
-        )
-        for n, *where in blamed:
-            self.store.run("UPDATE blames SET mark = 1 WHERE n = ?", n)
-            self._judge(*where)
+        for n, *where in self.store.all("SELECT n, dataset, idx FROM blames WHERE worker_key = ? AND mark IS NULL", key):
+            if where[0] != dataset or where[1] not in itself:
+                self.store.run("UPDATE blames SET mark = 1 WHERE n = ?", n)
+                self._judge(*where)
 
     def _judge(self, dataset, idx):
         """Sets an index aside that has its K marks. Marks of an index that someone draws just now wait for that result."""
@@ -91,7 +90,7 @@ class Blame:
         self._count_error(now, worker, reason, error)
         weather = self.weather()
         if known_good and reason in DRAWN:  # the contrast is there: worker and world work
-            self._works(now, key, dataset, idx)
+            self._works(now, key, dataset, [idx])
             if weather.get("state") == "storm":
                 self._set_weather(state="doubt", since=now, reason=reason)
             self._blame(now, key, worker, dataset, idx, reason, error, 1)

@@ -24,7 +24,7 @@ NOT_RUNNING = GONE + ("PENDING", "COMPLETED", "FAILED", "OUT_OF_MEMORY", "BOOT_F
 
 
 class Ends(View):
-    """Needs .deadlines, .beat_at, .clients, .slurm_states, .graced, .heard and .blame of class Ledger."""
+    """Needs .deadlines, .beat_at, .owners, .clients, .slurm_states, .graced, .heard and .blame of class Ledger."""
 
     def _end(self, now, lease, reason=None):
         """The lease is over; what it still holds waits again. A probe that ends without a result is tried again after the same pause."""
@@ -37,7 +37,7 @@ class Ends(View):
             weather = self.blame.weather()
             if weather.get("probe") == lease:
                 self.blame._set_weather(**{**weather, "probe": None, "probe_at": now + weather["pause"]})
-        for memory in (self.deadlines, self.beat_at):
+        for memory in (self.deadlines, self.beat_at, self.owners):
             memory.pop(lease, None)
         self.heard.discard(lease)
         return len(rest)

@@ -33,6 +33,7 @@ class Ledger(Ends):
         self.clients = {}  # client id -> Client
         self.deadlines = {}  # lease -> when it ends
         self.beat_at = {}  # lease -> its last beat
+        self.owners = {}  # lease -> (client id, bare): a beat then needs no look into the tables
         self.slurm_states = {}  # (job, restart) -> [was seen, answers in a row without it, last state]
         self.graced, self.heard = set(), set()  # leases with a grace flag; those of them that have beaten since the last sweep
         self.finished = {}  # data set -> the last finished indices, newest last
@@ -43,8 +44,8 @@ class Ledger(Ends):
             self._checked[dataset] = bytearray(-(-self.definition(dataset)["total"] // BLOCK))
         # Promise 6: one TTL of grace; half of it for each further restart without a beat, or a server that keeps dying would keep the
         # dead alive.
-        for lease, bare, grace in self.all("SELECT lease, bare, grace FROM leases"):
-            self._remember(now, lease, self._ttl(bare) / 2**grace)
+        for lease, client_id, bare, grace in self.all("SELECT lease, client_id, bare, grace FROM leases"):
+            self._remember(now, lease, client_id, bare, self._ttl(bare) / 2**grace)
             self.graced.add(lease)
         with self.transaction():
             self.run("UPDATE leases SET grace = grace + 1")
@@ -59,15 +60,18 @@ class Ledger(Ends):
     def _ttl(self, bare):
         return self.options.bare_ttl_s if bare else self.options.ttl_s
 
-    def _remember(self, now, lease, ttl_s):
-        self.deadlines[lease], self.beat_at[lease] = now + ttl_s, now
+    def _remember(self, now, lease, client_id, bare, ttl_s):
+        self.deadlines[lease], self.beat_at[lease], self.owners[lease] = now + ttl_s, now, (client_id, bare)
 
     def forget_memory(self):
         """After a rollback: leases in memory that are not on disk go, those on disk that memory has dropped get a fresh TTL."""
-        stored = dict(self.all("SELECT lease, bare FROM leases"))
-        self.deadlines = {lease: end for lease, end in self.deadlines.items() if lease in stored}
+        stored = {lease: owner for lease, *owner in self.all("SELECT lease, client_id, bare FROM leases")}
+        for memory in (self.deadlines, self.beat_at, self.owners):
+            for lease in memory.keys() - stored.keys():
+                del memory[lease]
         for lease in stored.keys() - self.deadlines.keys():
-            self._remember(self.now, lease, self._ttl(stored[lease]))
+            client_id, bare = stored[lease]
+            self._remember(self.now, lease, client_id, bare, self._ttl(bare))
         self.blame = Blame(self, self._active_workers)
 
     def _active_workers(self, now, dataset=None):
@@ -168,7 +172,7 @@ class Ledger(Ends):
                 self.blame.probe_lease(now, name)
             grant = Grant(name, indices, self._ttl(bare), known_good)
             self._store_answer("lease", client_id, request_id, dataclasses.asdict(grant))
-            self._remember(now, name, self._ttl(bare))
+            self._remember(now, name, client_id, bare, self._ttl(bare))
         return grant
 
     def _chunk(self, now, dataset, waiting, asked):
@@ -242,15 +246,16 @@ class Ledger(Ends):
         client.state, client.drawing, client.images, client.leases = state, tuple(drawing), images, tuple(leases)
         stale = []
         for name in leases:
-            row = self.one("SELECT client_id, bare FROM leases WHERE lease = ?", name)
-            if row is None or row[0] != client_id:
+            owner, bare = self.owners.get(name, (None, None))
+            if owner != client_id:
                 stale.append(name)
             elif now - client.progress_at <= self.options.stall_s:
-                self._beat_lease(now, name, row[1])
-        key = worker_key(client.worker)
-        quarantined = self.blame.quarantined_until(key)
-        probing = quarantined and self.one("SELECT probe FROM quarantine WHERE worker_key = ?", key)[0] in leases
-        return Beat(stale, "quarantine" if quarantined and not probing else "drain" if self.draining() else None)
+                self._beat_lease(now, name, bare)
+        # one statement: at each of them other threads take the interpreter's lock while the ledger's is held
+        draining, quarantined, probe = self.one(
+            "SELECT draining, worker_key, probe FROM server LEFT JOIN quarantine ON worker_key = ?", worker_key(client.worker)
+        )
+        return Beat(stale, "quarantine" if quarantined and probe not in leases else "drain" if draining else None)
 
     def _beat_lease(self, now, lease, bare):
         self.deadlines[lease] = max(self.deadlines[lease], now + self._ttl(bare))
@@ -272,33 +277,32 @@ class Ledger(Ends):
             return {int(idx): verdict for idx, verdict in stored.items()}
         row = self.one("SELECT dataset, version, worker_key, worker FROM leases WHERE lease = ? AND client_id = ?", lease, client_id)
         dataset = row[0] if row else client.dataset
-        held, verdicts = set(self._indices(lease)) if row else set(), {}
+        held, verdicts, accepted = set(self._indices(lease)) if row else set(), {}, {}
         with self.transaction():
             for result in results:
                 idx = result["index"]
                 if idx in held and exists.get(idx):
-                    self._done(dataset, idx, result.get("images", 0), result.get("short") or 0)
-                    self.blame.success(now, row[2], dataset, idx)
+                    accepted[idx] = result.get("images", 0), result.get("short") or 0
                     verdicts[idx] = "accepted"
                 elif idx in held and row[1] < self.version(dataset):
                     self._give_back(dataset, [idx], "extended")
                     verdicts[idx] = "stale"
                 elif idx in held:
                     verdicts[idx] = "missing"
-                else:
-                    verdicts.setdefault(idx, "already_done" if dataset in self._checked and self._is_done(dataset, idx) else "stale")
+                elif idx not in verdicts:
+                    verdicts[idx] = "already_done" if dataset in self._checked and self._is_done(dataset, idx) else "stale"
                 held -= {idx} if verdicts[idx] != "missing" else set()
-            accepted = [idx for idx, verdict in verdicts.items() if verdict == "accepted"]
             if accepted:
+                self._done(dataset, accepted)
+                self.blame.success(now, row[2], dataset, accepted)
                 self.blame.probe_ended(now, lease, good=True)
             if row and not held:
                 self._end(now, lease)
             if set(verdicts.values()) != {"missing"}:
                 self._store_answer("complete", client_id, request_id, verdicts)
-        for result in results:
-            if result["index"] in accepted:
-                self._checking.get((dataset, result["index"] // BLOCK), set()).add(result["index"])
-                self.finished.setdefault(dataset, deque(maxlen=24)).append((result["index"], result.get("images", 0)))
+        for idx, (images, _) in accepted.items():
+            self._checking.get((dataset, idx // BLOCK), set()).add(idx)
+            self.finished.setdefault(dataset, deque(maxlen=24)).append((idx, images))
         return verdicts
 
     def fail(self, now, client_id, request_id, lease, results):

@@ -6,8 +6,10 @@ Data sets with their definitions, blocks of 1,000 indices with a bit each, and t
 """
 
 import contextlib
+import itertools
 import json
 import random
+from collections import Counter
 from pathlib import Path
 
 import ledger_tables
@@ -24,6 +26,7 @@ NOT_COMPARED = {
     "bare",
     "version",
 }  # sha256 tells prompts files apart
+AMONG = "dataset = ? AND idx IN (SELECT value FROM json_each(?))"  # one statement for all indices of a request, given as a JSON list
 GROWS = {"total", "images_per_prompt", "prompts_sha256"}  # what an extension may change
 
 
@@ -191,27 +194,34 @@ class Store:
         return row is not None and bits_of(row[0]) >> idx % BLOCK & 1 == 1
 
     def _take(self, dataset, indices, lease):
-        """From waiting to leased."""
-        for idx in indices:
-            if not self.run("UPDATE trouble SET state = 'leased' WHERE dataset = ? AND idx = ?", dataset, idx):
-                self.run("UPDATE blocks SET open = open - 1 WHERE dataset = ? AND block = ?", dataset, idx // BLOCK)
-            self.run("INSERT INTO held VALUES (?, ?, ?)", dataset, idx, lease)
+        """From waiting to leased. The primary key keeps an index from being held twice (promise 3)."""
+        self._move(dataset, indices, -1, "leased")
+        self.run("INSERT INTO held SELECT ?, value, ? FROM json_each(?)", dataset, lease, json.dumps(indices))
         self._add(dataset, waiting=-len(indices), leased=len(indices))
 
     def _give_back(self, dataset, indices, reason=None):
-        """From leased to waiting; counted under the reason. The primary key keeps an index from being held twice (promise 3)."""
-        for idx in indices:
-            self.run("DELETE FROM held WHERE dataset = ? AND idx = ?", dataset, idx)
-            if not self.run("UPDATE trouble SET state = 'waiting' WHERE dataset = ? AND idx = ?", dataset, idx):
-                self.run("UPDATE blocks SET open = open + 1 WHERE dataset = ? AND block = ?", dataset, idx // BLOCK)
+        """From leased to waiting; counted under the reason."""
+        if not indices:
+            return
+        self.run(f"DELETE FROM held WHERE {AMONG}", dataset, json.dumps(indices))
+        self._move(dataset, indices, 1, "waiting")
         self._add(dataset, waiting=len(indices), leased=-len(indices))
-        if reason and indices:
+        if reason:
             self.run(
                 "INSERT INTO given_back VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET indices = indices + excluded.indices",
                 dataset,
                 reason,
                 len(indices),
             )
+
+    def _move(self, dataset, indices, by, state):
+        """The troubled ones among the indices get the state; of the others their blocks' counts of open ones change."""
+        among = dataset, json.dumps(indices)
+        troubled = {idx for (idx,) in self.all(f"SELECT idx FROM trouble WHERE {AMONG}", *among)}
+        if troubled:
+            self.run(f"UPDATE trouble SET state = ? WHERE {AMONG}", state, *among)
+        for block, count in Counter(idx // BLOCK for idx in indices if idx not in troubled).items():
+            self.run("UPDATE blocks SET open = open + ? WHERE dataset = ? AND block = ?", by * count, dataset, block)
 
     def _suspect(self, dataset, idx):
         """A waiting or leased index is leased alone from now on."""
@@ -239,18 +249,21 @@ class Store:
         self.run("UPDATE trouble SET state = 'set_aside' WHERE dataset = ? AND idx = ?", dataset, idx)
         self._add(dataset, set_aside=1, **{"leased" if state == "leased" else "waiting": -1})
 
-    def _done(self, dataset, idx, images, missing):
-        """From leased to done."""
+    def _done(self, dataset, figures):
+        """From leased to done. figures: {index: (images, texts the LLMs were short of)}."""
         for table in ("held", "trouble", "blames"):
-            self.run(f"DELETE FROM {table} WHERE dataset = ? AND idx = ?", dataset, idx)
-        bits = bits_of(self.one("SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, idx // BLOCK)[0]) | 1 << idx % BLOCK
-        sums = (images, bool(missing), missing)
-        self.run(
-            "UPDATE blocks SET done = ?, images = images + ?, short = short + ?, short_images = short_images + ?"
-            " WHERE dataset = ? AND block = ?",
-            blob_of(bits), *sums, dataset, idx // BLOCK,
-        )  # fmt: skip
-        self._add(dataset, leased=-1, done=1, images=sums[0], short=sums[1], short_images=sums[2])
+            self.run(f"DELETE FROM {table} WHERE {AMONG}", dataset, json.dumps(list(figures)))
+        for block, indices in itertools.groupby(sorted(figures), lambda idx: idx // BLOCK):
+            group = [(1 << idx % BLOCK, *figures[idx]) for idx in indices]
+            bits = bits_of(self.one("SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, block)[0])
+            bits |= sum(bit for bit, *_ in group)
+            sums = [sum(values) for values in zip(*((images, missing > 0, missing) for _, images, missing in group))]
+            self.run(
+                "UPDATE blocks SET done = ?, images = images + ?, short = short + ?, short_images = short_images + ?"
+                " WHERE dataset = ? AND block = ?",
+                blob_of(bits), *sums, dataset, block,
+            )  # fmt: skip
+            self._add(dataset, leased=-len(group), done=len(group), images=sums[0], short=sums[1], short_images=sums[2])
 
     def _reopen(self, dataset, idx):
         """From done to waiting: by the folder check, an extension or a repair, by nothing else (promise 2)."""

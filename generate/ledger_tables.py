@@ -26,6 +26,7 @@ CREATE INDEX open_blocks ON blocks (dataset, position) WHERE open > 0;
 -- grace counts the restarts since the lease's last beat
 CREATE TABLE leases (lease TEXT PRIMARY KEY, dataset TEXT, version INTEGER, client_id TEXT, worker_key TEXT, worker TEXT,
     slurm_job TEXT, slurm_restart INTEGER, bare INTEGER, known_good INTEGER, probe INTEGER, grace INTEGER DEFAULT 0) WITHOUT ROWID;
+CREATE INDEX leases_by_client ON leases (client_id);
 CREATE TABLE held (dataset TEXT, idx INTEGER, lease TEXT, PRIMARY KEY (dataset, idx)) WITHOUT ROWID;
 CREATE INDEX held_by_lease ON held (lease);
 -- indices with a failure or a suspicion: leased alone; state waiting, leased or set_aside
