@@ -223,3 +223,28 @@ def tar_members():
         return members
 
     return read
+
+
+@pytest.fixture
+def table(folder, to_parquet, tmp_path):
+    """(folder of 12 prompts × 3 images, its table)"""
+    data = folder().fill(range(995, 1007), 3)
+    assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
+    return data, tmp_path / "t.parquet"
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    """small_shards(samples=7): shards of a few samples, though --shard_size_mb counts in MB."""
+    import shards
+
+    def set_size(samples=7):
+        monkeypatch.setattr(shards, "padded", lambda size: ((10**6 - 1024) // samples - 3 * 512) // 3)  # image, text, JSON
+
+    return set_size
+
+
+@pytest.fixture
+def tree():
+    """tree(folder) -> {name: bytes} of its tars and of what is written beside them."""
+    return lambda path: {p.name: p.read_bytes() for p in Path(path).iterdir() if p.suffix in (".tar", ".json")}
