@@ -51,6 +51,16 @@ class Run:
         result = {"index": grant.indices[0] if idx is None else idx, "reason": reason, "error": "CUDA error", "known_good": known_good}
         return self.ledger.fail(self.now, client, self.request(), grant.lease, [result])
 
+    def quarantine(self):
+        """Worker A fails while B succeeds, until A is quarantined; B's last lease is .succeeds."""
+        self.succeeds = self.lease("b", B)
+        for _ in range(self.options.max_failures):
+            grant = self.lease("a", A)
+            self.draw(self.succeeds, client="b")
+            self.succeeds = self.lease("b", B)
+            self.fail(grant)
+        assert self.ledger.quarantined()
+
     def passes(self, seconds, beating=()):
         """beating: {client: [lease, …]} beat every 10 s."""
         end = self.now + seconds

@@ -93,18 +93,8 @@ def test_promise_10_a_broken_gpu_is_quarantined_and_blames_nobody(run):
     assert run.ledger.beat(run.now, "a", [], "loading", worker=A).stop == "quarantine"
 
 
-def quarantined(run):
-    run.succeeds = run.lease("b", B)
-    for n in range(5):
-        grant = run.lease("a", A)
-        run.draw(run.succeeds, client="b")
-        run.succeeds = run.lease("b", B)
-        run.fail(grant)
-    assert run.ledger.quarantined()
-
-
 def test_promise_10_the_probe_decides(run):
-    quarantined(run)
+    run.quarantine()
     run.passes(601, {"b": [run.succeeds.lease]})
     probe = run.lease("a", A)
     assert probe.known_good and len(probe.indices) == 1 and isinstance(run.lease("a2", A), Quarantined)
@@ -113,7 +103,7 @@ def test_promise_10_the_probe_decides(run):
     run.passes(1201, {"b": [run.succeeds.lease]})
     run.draw(run.lease("a", A))
     assert not run.ledger.quarantined() and isinstance(run.lease("a", A), Grant)
-    quarantined(run)
+    run.quarantine()
     assert run.ledger.release_quarantine(run.now, "node0") == 1 and isinstance(run.lease("a", A), Grant)
 
 
@@ -135,7 +125,7 @@ def test_promise_11_slurm_only_shortens(run):
 
 def test_times_outlive_a_restart_on_another_node(run):
     """now is this machine's count; what is stored moves along when another machine's begins elsewhere."""
-    quarantined(run)
+    run.quarantine()
     run.ledger.connection.close()
     first = Ledger(run.path, 2, run.now, run.options, utc=50_000.0)
     until = first.quarantined()[0]["until"]

@@ -1,0 +1,119 @@
+"""What the server makes of SLURM: nodes of quarantined workers go onto the array's ExcNodeList and come off again, the user's own stay;
+a squeue that fails says nothing. Over a fake squeue and scontrol; tests/cluster has the real ones."""
+
+import json
+import os
+from types import SimpleNamespace
+
+import pytest
+from fake_slurm import FakeSlurm
+from ledger_run import A, Run
+from slurm_watch import SlurmWatch
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return FakeSlurm(tmp_path / "bin")
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path)
+
+
+@pytest.fixture
+def new_watch(run, tmp_path):
+    """new_watch() -> a SlurmWatch, as each start of the server makes one."""
+    (tmp_path / ".server").mkdir()
+    server = SimpleNamespace(look=lambda function: function(run.ledger, run.now), output_root=tmp_path)
+    return lambda: SlurmWatch(server)
+
+
+def test_a_quarantined_node_is_excluded_and_comes_back(slurm, run, new_watch):
+    """Worker A runs on node0 as a task of array 7, whose user excluded n3 and n4."""
+    slurm.set(arrays={"7": "n[3-4]"})
+    watch = new_watch()
+    watch.step()
+    assert slurm.excluded("7") == "n[3-4]" and not slurm.calls("scontrol")
+    run.quarantine()
+    watch.step()
+    assert slurm.excluded("7") == "n3,n4,node0"
+    before = slurm.calls("scontrol")
+    watch.step()
+    assert slurm.calls("scontrol") == before, "asked once"
+    run.ledger.release_quarantine(run.now, "node0")
+    watch.step()
+    assert slurm.excluded("7") == "n3,n4"
+    watch.step()
+    assert slurm.excluded("7") == "n3,n4"
+
+
+def test_a_node_that_the_user_excluded_stays_excluded(slurm, run, new_watch):
+    slurm.set(arrays={"7": "node0,n3"})
+    run.quarantine()
+    watch = new_watch()
+    watch.step()
+    watch.step()
+    assert len(slurm.calls("show job")) == 1, "asked once"
+    run.ledger.release_quarantine(run.now, "node0")
+    watch.step()
+    new_watch().step()
+    assert slurm.excluded("7") == "node0,n3" and not slurm.calls("update")
+
+
+def test_the_next_server_takes_off_what_this_one_put_on(slurm, run, new_watch, tmp_path):
+    slurm.set(arrays={"7": "n3"})
+    run.quarantine()
+    new_watch().step()
+    assert slurm.excluded("7") == "n3,node0" and json.loads((tmp_path / ".server" / "excluded_nodes.json").read_text()) == [["7", "node0"]]
+    new_watch().step()
+    assert len(slurm.calls("update")) == 1, "it knows that the node is there, and by whom"
+    run.ledger.release_quarantine(run.now, "node0")
+    new_watch().step()
+    assert slurm.excluded("7") == "n3" and json.loads((tmp_path / ".server" / "excluded_nodes.json").read_text()) == []
+
+
+def test_nothing_waits_yet(slurm, run, new_watch):
+    """SLURM refuses: it is asked again at the next step, and by then a task waits."""
+    run.quarantine()
+    watch = new_watch()
+    watch.step()
+    assert not slurm.calls("update")
+    slurm.set(arrays={"7": ""})
+    watch.step()
+    assert slurm.excluded("7") == "node0"
+
+
+def test_a_worker_outside_of_slurm(slurm, run, new_watch, monkeypatch):
+    monkeypatch.setitem(A, "array_job", None)
+    run.quarantine()
+    new_watch().step()
+    assert slurm.calls() == slurm.calls("squeue --noheader --me")
+
+
+def test_a_failing_squeue_is_unknown(slurm, run, new_watch):
+    """The job was seen and its client is silent; squeue fails ten times: the lease stays. Two answers without the job end it."""
+    grant = run.lease(slurm=("71", 0))
+    watch = new_watch()
+    slurm.set(queue=[["71", 0, "RUNNING"], ["9", 2, "PENDING"]])
+    watch.step()
+    run.now += 60
+    slurm.set(queue=[], squeue_fails=True)
+    for _ in range(10):
+        watch.step()
+    assert run.ledger.held_by("a") == {grant.lease: ("d", grant.indices)}
+    slurm.set(squeue_fails=False)
+    watch.step()
+    assert run.ledger.held_by("a"), "one answer is not enough"
+    watch.step()
+    assert not run.ledger.held_by("a") and run.counts()["given_back"] == {"expired": 1}
+
+
+def test_without_slurm_nothing_is_watched(slurm, tmp_path, monkeypatch):
+    assert SlurmWatch.possible()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert SlurmWatch.possible()
+    (tmp_path / "bin" / "scontrol").unlink()
+    assert not SlurmWatch.possible()
