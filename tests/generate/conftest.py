@@ -1,4 +1,4 @@
-"""A real Chromium for the tests of the status page."""
+"""What several tests here need: a real Chromium for the status page, a real server, and a real server with real clients."""
 
 import os
 import shutil
@@ -94,3 +94,22 @@ def start(tmp_path):
         each.end()
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def start_run(tmp_path):
+    """start_run(settings of running_client.Run, server=its options, ttl_s=3) -> (run, server): clients that draw birds and their server."""
+    import running_client
+    from running_server import RunningServer
+
+    begun = []
+
+    def start(server=(), ttl_s=3, **settings):
+        run = running_client.Run(tmp_path, **settings)
+        begun.append(run)
+        begun.append(RunningServer(run.root, *server, ttl_s=ttl_s))
+        return begun
+
+    yield start
+    for each in begun:
+        each.stop()

@@ -10,32 +10,16 @@ import time
 
 import pytest
 import running_client
-import running_server
 from fake_llm import FakeOllama
 from running_server import until
 
 
-@pytest.fixture
-def start(tmp_path):
-    """start(**settings of Run, server options) -> (run, server)."""
-    begun = []
-
-    def start(server=(), ttl_s=3, **settings):
-        run = running_client.Run(tmp_path, **settings)
-        begun.append(run)
-        begun.append(running_server.RunningServer(run.root, *server, ttl_s=ttl_s))
-        return begun
-    yield start
-    for each in begun:
-        each.stop()
-
-
 @pytest.mark.parametrize("kills", [6, pytest.param(60, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
-def test_sigkill_at_random_instants(start, kills):
+def test_sigkill_at_random_instants(start_run, kills):
     """Clients are killed one after the other while they draw and publish; the last one finishes. No text that was published is asked again."""
     rng = random.Random(1)
     with FakeOllama(latency=0.1) as llm:
-        run, server = start(total=2 * kills, images=5, variations=False, options=["--ollama_hosts", llm.host], FAKE_BATCH_S="0.1")
+        run, server = start_run(total=2 * kills, images=5, variations=False, options=["--ollama_hosts", llm.host], FAKE_BATCH_S="0.1")
         for _ in range(kills):
             before, client = run.count(), run.start()
             until(lambda: run.count() > before or client.poll() is not None, f"an image\n{run.log()}")
@@ -51,9 +35,9 @@ def test_sigkill_at_random_instants(start, kills):
         assert published and not published & asked_again
 
 
-def test_sigterm_at_random_instants(start):
+def test_sigterm_at_random_instants(start_run):
     """It finishes its batch, publishes, gives the rest back at once and exits 0; the next one need not wait for a lease to expire."""
-    run, server = start(total=10, images=5, ttl_s=60, FAKE_BATCH_S="0.1")
+    run, server = start_run(total=10, images=5, ttl_s=60, FAKE_BATCH_S="0.1")
     rng = random.Random(2)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGTERM):
         before, client = run.count(), run.start()
@@ -69,8 +53,8 @@ def test_sigterm_at_random_instants(start):
     assert given_back.get("preempted") and not given_back.get("expired"), given_back
 
 
-def test_a_second_signal_leaves_at_once(start):
-    run, server = start(total=4, images=4, FAKE_BATCH_S="0.2")
+def test_a_second_signal_leaves_at_once(start_run):
+    run, server = start_run(total=4, images=4, FAKE_BATCH_S="0.2")
     client = run.start(FAKE_BATCH_S="60")
     time.sleep(1)  # now it draws its warm-up batch, or is still being started
     client.send_signal(signal.SIGTERM)
@@ -84,9 +68,9 @@ def test_a_second_signal_leaves_at_once(start):
     assert client.wait(10) in (128 + signal.SIGTERM, 128 + signal.SIGUSR1)
 
 
-def test_stopped_past_its_lease_and_woken(start):
+def test_stopped_past_its_lease_and_woken(start_run):
     """Another client takes over its indices and finishes; the first one wakes up, and not a byte changes."""
-    run, server = start(total=6, images=5, FAKE_BATCH_S="0.2")
+    run, server = start_run(total=6, images=5, FAKE_BATCH_S="0.2")
     first = run.start()
     until(lambda: run.count() >= 2, "the first images")
     first.send_signal(signal.SIGSTOP)
@@ -101,8 +85,8 @@ def test_stopped_past_its_lease_and_woken(start):
     assert "no longer ours" in run.log() and server.dataset("birds")["given_back"]["expired"] > 0
 
 
-def test_the_server_is_killed_and_comes_back_elsewhere(start):
-    run, server = start(total=10, images=5, FAKE_BATCH_S="0.1", ttl_s=10)
+def test_the_server_is_killed_and_comes_back_elsewhere(start_run):
+    run, server = start_run(total=10, images=5, FAKE_BATCH_S="0.1", ttl_s=10)
     client = run.start()
     until(lambda: run.count() >= 4, "the first images")
     port = server.json["url"]
@@ -121,9 +105,9 @@ def free_port():
         return free.getsockname()[1]
 
 
-def test_a_server_that_stays_away(start):
+def test_a_server_that_stays_away(start_run):
     """What is held is finished and published, then the client ends with one line that says what to do."""
-    run, server = start(total=10, images=3, FAKE_BATCH_S="0.1", options=["--server_timeout_s", 2])
+    run, server = start_run(total=10, images=3, FAKE_BATCH_S="0.1", options=["--server_timeout_s", 2])
     client = run.start()
     until(lambda: run.count() >= 3, "the first images")
     server.kill()
@@ -135,23 +119,23 @@ def test_a_server_that_stays_away(start):
     run.check()
 
 
-def test_max_leases_is_the_published_behaviour(start):
-    run, server = start(total=8, images=2)
+def test_max_leases_is_the_published_behaviour(start_run):
+    run, server = start_run(total=8, images=2)
     assert run.start("--max_leases", 1).wait(30) == 0
     assert (run.count(), server.dataset("birds")["done"], server.dataset("birds")["leased"]) == (4, 2, 0)
 
 
-def test_batches_are_full_across_prompts(start, tmp_path):
+def test_batches_are_full_across_prompts(start_run, tmp_path):
     """Three images a prompt, batches of four: no batch but the last is padded."""
-    run, server = start(total=16, images=3, options=["--chunk_size", 8], FAKE_LOG=str(tmp_path / "drawn"))
+    run, server = start_run(total=16, images=3, options=["--chunk_size", 8], FAKE_LOG=str(tmp_path / "drawn"))
     assert run.start().wait(30) == 0
     run.check()
     drawn = len((tmp_path / "drawn").read_text().splitlines()) - 4  # the warm-up batch
     assert 48 <= drawn <= 48 + 5 * 4, f"{drawn} images drawn for 48"
 
 
-def test_local_mode_starts_a_killed_client_again(start):
-    run, server = start(total=6, images=4, FAKE_BATCH_S="0.1")
+def test_local_mode_starts_a_killed_client_again(start_run):
+    run, server = start_run(total=6, images=4, FAKE_BATCH_S="0.1")
     with open(run.root / "client.out", "wb") as out:
         local = subprocess.Popen(run.command("--num_workers", 2, task=False), stdout=out, stderr=out, env=running_client.ENVIRONMENT | run.environment)
     run.clients.append(local)

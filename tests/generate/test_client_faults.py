@@ -6,31 +6,15 @@ import subprocess
 import sys
 
 import job_client
-import pytest
 import running_client
-import running_server
 import samples
 from PIL import Image
 from running_server import until
 
 
-@pytest.fixture
-def start(tmp_path):
-    begun = []
-
-    def start(server=(), ttl_s=3, **settings):
-        run = running_client.Run(tmp_path, **settings)
-        begun.append(run)
-        begun.append(running_server.RunningServer(run.root, *server, ttl_s=ttl_s))
-        return begun
-    yield start
-    for each in begun:
-        each.stop()
-
-
-def test_a_text_that_gives_nan(start):
+def test_a_text_that_gives_nan(start_run):
     """Drawn twice with different seeds, marked on the server until it is set aside: only that sample is lost, and its reason is on disk."""
-    run, server = start(total=4, images=4, FAKE_NAN="number 2, view 1", FAKE_LOG="drawn", server=["--max_marks", 2])
+    run, server = start_run(total=4, images=4, FAKE_NAN="number 2, view 1", FAKE_LOG="drawn", server=["--max_marks", 2])
     ended = run.start().wait(60)
     assert ended == 3, run.log()
     run.check(given_up={"2_2"})
@@ -40,9 +24,10 @@ def test_a_text_that_gives_nan(start):
     assert len({seed for seed, text in lines if "number 2, view 1" in text}) == 2, "again once, with the next seed"
 
 
-def test_a_bad_device_waits_for_its_probe_and_is_used_again(start):
+def test_a_bad_device_waits_for_its_probe_and_is_used_again(start_run):
     """Every image NaN: nothing is set aside and nothing is published; quarantined, it sleeps; healed, it draws everything."""
-    run, server = start(total=6, images=3, FAKE_NAN="bird number", FAKE_BAD_HOSTS="bad", server=["--max_failures", 2, "--probe_s", 2], SLURMD_NODENAME="n1")
+    faults = {"FAKE_NAN": "bird number", "FAKE_BAD_HOSTS": "bad", "SLURMD_NODENAME": "n1"}
+    run, server = start_run(total=6, images=3, server=["--max_failures", 2, "--probe_s", 2], **faults)
     (run.folder / "bad").write_text("n1")
     good = run.start("--max_leases", 1, SLURMD_NODENAME="n2")  # others succeed: then it is the device
     bad = run.start()
@@ -56,8 +41,8 @@ def test_a_bad_device_waits_for_its_probe_and_is_used_again(start):
     assert server.dataset("birds")["set_aside"] == 0
 
 
-def test_a_cuda_error_is_answered_by_a_fresh_process(start):
-    run, server = start(total=6, images=3, FAKE_CUDA_ERROR="bird number", FAKE_BAD_HOSTS="bad", SLURMD_NODENAME="n1")
+def test_a_cuda_error_is_answered_by_a_fresh_process(start_run):
+    run, server = start_run(total=6, images=3, FAKE_CUDA_ERROR="bird number", FAKE_BAD_HOSTS="bad", SLURMD_NODENAME="n1")
     (run.folder / "bad").write_text("n1")
     client = run.start()
     until(lambda: "starting again" in run.log(), f"the error\n{run.log()}")
@@ -67,8 +52,8 @@ def test_a_cuda_error_is_answered_by_a_fresh_process(start):
     assert re.search(r"failed \(gpu\): RuntimeError: CUDA error", run.log()) and server.dataset("birds")["set_aside"] == 0
 
 
-def test_a_device_that_cannot_draw_the_warm_up_batch_takes_no_lease(start):
-    run, server = start(total=4, images=2, FAKE_BLACK=".", FAKE_BAD_HOSTS="bad", SLURMD_NODENAME="n1")
+def test_a_device_that_cannot_draw_the_warm_up_batch_takes_no_lease(start_run):
+    run, server = start_run(total=4, images=2, FAKE_BLACK=".", FAKE_BAD_HOSTS="bad", SLURMD_NODENAME="n1")
     (run.folder / "bad").write_text("n1")
     client = run.start()
     until(lambda: "not fit: the warm-up batch gave a black image; starting again" in run.log(), run.log)
@@ -92,9 +77,9 @@ runpy.run_path(script, run_name="__main__")
 """
 
 
-def test_the_disk_fills_up(start):
+def test_the_disk_fills_up(start_run):
     """ENOSPC in the middle of the run: everything is given back with its reason, no prompt is blamed; with room again it goes on."""
-    run, server = start(total=6, images=4, FAKE_BATCH_S="0.1", server=["--probe_s", 1])
+    run, server = start_run(total=6, images=4, FAKE_BATCH_S="0.1", server=["--probe_s", 1])
     python, _, *words = run.command()
     with open(run.root / "client.out", "ab") as out:
         client = subprocess.Popen([python, "-u", "-c", FULL_DISK, *words], stdout=out, stderr=out, cwd=run.folder, env=running_client.ENVIRONMENT | run.environment)
@@ -109,8 +94,8 @@ def test_the_disk_fills_up(start):
     assert server.dataset("birds")["set_aside"] == 0 and "Traceback" not in run.log()
 
 
-def test_a_batch_that_does_not_fit(start):
-    run, server = start(total=4, images=3, FAKE_MAX_BATCH="3")
+def test_a_batch_that_does_not_fit(start_run):
+    run, server = start_run(total=4, images=3, FAKE_MAX_BATCH="3")
     assert run.start().wait(60) == 0, run.log()
     run.check()
     assert "2 images at a time" in run.log()
@@ -118,9 +103,9 @@ def test_a_batch_that_does_not_fit(start):
     assert "2 images a batch" in run.log() or run.start().wait(30) == 0
 
 
-def test_what_is_missing_on_disk_is_drawn_again(start):
+def test_what_is_missing_on_disk_is_drawn_again(start_run):
     """A JPEG, a JSON and a whole prompt deleted by hand: the next run brings back exactly these."""
-    run, server = start(total=4, images=3)
+    run, server = start_run(total=4, images=3)
     assert run.start().wait(60) == 0
     before = run.snapshot()
     names = ["0_1.jpg", "1_2.json", *(f"3_{aug}.{suffix}" for aug in range(3) for suffix in ("jpg", "json"))]
@@ -135,9 +120,9 @@ def test_what_is_missing_on_disk_is_drawn_again(start):
     assert json.loads((run.data / "000000" / "1_2.json").read_text())["hostname"] is None, "its JSON was made from the image"
 
 
-def test_extend(start):
+def test_extend(start_run):
     """More images a prompt and appended prompts: texts and images that were there stay, exactly the missing is drawn; without --extend it is refused."""
-    run, server = start(total=4, images=3)
+    run, server = start_run(total=4, images=3)
     assert run.start().wait(60) == 0
     before = run.snapshot()
     run.images = 5
@@ -151,9 +136,9 @@ def test_extend(start):
     assert (run.data / "000000" / "0.prompts2").exists() and (run.data / "dataset.2.yaml").exists()
 
 
-def test_redo(start):
+def test_redo(start_run):
     """Identical pixels on the same stack; a difference is shown; nothing is replaced."""
-    run, server = start(total=2, images=3)
+    run, server = start_run(total=2, images=3)
     assert run.start().wait(60) == 0
     before = run.snapshot()
     same = run.run("--redo", "1_2", task=False)
@@ -177,9 +162,9 @@ def test_preview_touches_nothing(tmp_path):
     assert not run.data.exists() and json.loads((run.root / ".server" / "measured.jsonl").read_text())["images_per_hour"] > 0
 
 
-def test_an_image_left_without_json_is_rolled_forward(start, tmp_path):
+def test_an_image_left_without_json_is_rolled_forward(start_run, tmp_path):
     """A client died between the two links: the next one makes the JSON from the image, and removes the drafts."""
-    run, server = start(total=2, images=2)
+    run, server = start_run(total=2, images=2)
     assert run.start().wait(60) == 0
     samples.path_of(run.data, 0, 1, ".json").unlink()
     (run.data / "000000" / ".1_1.jpg.9-9.tmp").write_bytes(b"half an image")
@@ -193,9 +178,9 @@ def test_an_image_left_without_json_is_rolled_forward(start, tmp_path):
     assert samples.path_of(run.data, 0, 1, ".jpg").read_bytes() == jpeg
 
 
-def test_no_heavy_import_before_work_is_known(start):
+def test_no_heavy_import_before_work_is_known(start_run):
     """A finished set: the client of a real model asks the server and leaves without torch, diffusers or numpy."""
-    run, server = start(total=1, images=1)
+    run, server = start_run(total=1, images=1)
     worker = job_client.JobClient(run.root, {"name": "x"} | dict.fromkeys(["total", "images_per_prompt"], 1), {"host": "h"})
     assert worker.check()["epoch"] == 1
     assert run.start().wait(60) == 0
