@@ -132,12 +132,13 @@ def write_sample(folder, index, images, lease="1-1"):
             samples.path_of(folder, index, aug, suffix).write_text("{}")
 
 
-def order(server, *words):
+def order(server, *words, timeout_s=120):
     return subprocess.run(
         [sys.executable, ROOT / "generate/image_server.py", "--output_root", server.root, *words],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
+        timeout=timeout_s,
     )
 
 

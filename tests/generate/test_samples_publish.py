@@ -127,7 +127,7 @@ def test_full_disk(tmp_path, monkeypatch, code):
     assert json.loads((tmp_path / "000012/12345_0.json").read_text())["hostname"] is None, "who rolls forward does not know the place"
 
 
-@pytest.mark.parametrize("damage", [lambda d: d[: len(d) // 2], lambda d: b"", lambda d: b"not a jpeg" + d])
+@pytest.mark.parametrize("damage", [lambda d: d[: len(d) // 2], lambda d: d[:-100], lambda d: b"", lambda d: b"not a jpeg" + d])
 def test_a_broken_image_is_not_rolled_forward(tmp_path, damage):
     put(tmp_path, 0, "1-1")
     path = tmp_path / "000012" / "12345_0.jpg"

@@ -55,7 +55,7 @@ def test_only_with_the_token(server):
             status, _, data = raw(server, "POST", path, b"{}", wrong and wrong.encode("utf-8").decode("latin-1"))
             assert status == 401 and token not in data.decode()
     for path in ("/", "/status", "/metrics", "/image/storm/0_0"):
-        assert raw(server, "GET", path)[0] == 401
+        assert raw(server, "GET", path)[0] == raw(server, "GET", path + "?token=x")[0] == 401
     assert raw(server, "GET", "/healthz")[0] == 200
     assert token not in raw(server, "GET", "/healthz?nonce=abc")[2].decode()
 

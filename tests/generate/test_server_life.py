@@ -11,7 +11,7 @@ import time
 import job_client
 import pytest
 from job_client import AllDone, ServerAway, Wait, WrongServer
-from running_server import finish, granted, order, until
+from running_server import finish, granted, order, until, write_sample
 
 
 def test_a_whole_small_run(start):
@@ -36,6 +36,24 @@ def test_missing_files_are_not_accepted(start):
     assert set(finish(client, grant, publish=False).values()) == {"missing"}
     assert set(finish(client, grant).values()) == {"accepted"}
     assert set(finish(client, grant).values()) == {"already_done"}
+
+
+def test_what_a_bare_client_finished_is_found_in_the_folder(start):
+    """Promise 7: a published client reports nothing; when it asks again, the files of what it holds are looked up."""
+    server = start()
+    folder = server.root / "generated_images" / "storm"
+    bare = {"slurm_job_id": 4711, "chunk_size": 3, "total_indices": 20, "output_dir": str(folder), "expected_samples_per_index": 2}
+
+    def ask():
+        status, answer = server.post("/get_indices", bare)
+        return answer["indices"] if status == 200 else None
+
+    first = until(ask, "indices")
+    for index in first[:2]:
+        write_sample(folder, index, 2)
+    assert ask() == first[2:] and server.dataset()["done"] == 2
+    write_sample(folder, first[2], 2)
+    assert not set(ask()) & set(first) and server.dataset()["done"] == 3
 
 
 def test_kill_and_restart_keeps_everything(start):
@@ -86,7 +104,7 @@ def test_a_client_without_a_server_says_so(start, tmp_path):
 
 def test_the_second_server_refuses_naming_the_first(start):
     server = start()
-    second = order(server, "--host", "127.0.0.1")
+    second = order(server, "--host", "127.0.0.1", timeout_s=20)
     assert (
         second.returncode == 1
         and server.json["url"] in second.stderr
@@ -120,8 +138,7 @@ def test_a_paused_server_that_was_taken_over_answers_nothing(start):
     (server.root / ".server" / "epochs" / str(old_json["epoch"] + 1)).touch()  # what the second one does first
     old.send_signal(signal.SIGCONT)
     with pytest.raises((OSError, job_client.http.client.HTTPException)):
-        while True:
-            line.post("/beat", {"client_id": "c", "leases": [], "state": "idle"})
+        line.post("/beat", {"client_id": "c", "leases": [], "state": "idle"})
     assert old.wait(20) == 3
 
 
@@ -150,6 +167,7 @@ def test_a_stranger_on_the_port_never_sees_the_token(start):
     client.get_indices(0)  # a connection is open: it must not be reopened to the stranger with the token
     server.kill()
     heard = []
+    said = b'{"ok": true, "run_id": "x", "epoch": 99, "proof": "00000000000"}'
     with socket.create_server(("127.0.0.1", port)) as stranger:
 
         def answer():
@@ -158,13 +176,10 @@ def test_a_stranger_on_the_port_never_sees_the_token(start):
                     line, _ = stranger.accept()
                 except OSError:
                     return
-                heard.append(line.recv(65536))
-                line.sendall(
-                    b'HTTP/1.1 200 OK\r\nContent-Length: 62\r\n\r\n{"ok": true, "run_id": "x", "epoch": 99, "proof": "00000000000"}'[
-                        : 39 + 62 + 2
-                    ]
-                )
-                line.close()
+                with line:
+                    while data := line.recv(65536):
+                        heard.append(data)
+                        line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said))
 
         threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(WrongServer, match="another program"):

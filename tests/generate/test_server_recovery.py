@@ -101,7 +101,10 @@ def test_extend(start):
     wider = server.client(total=6, images=3)
     with pytest.raises(job_client.Refused, match="--extend"):
         wider.get_indices(1)
-    wider.definition |= {"extend": True, "prefix_total": 4, "prefix_sha256": "0" * 64, "prompts_sha256": "1" * 64}
+    wider.definition |= {"extend": True, "prefix_total": 4, "prefix_sha256": "2" * 64, "prompts_sha256": "1" * 64}
+    with pytest.raises(job_client.Refused, match="the first 4 prompts are not the same"):
+        wider.get_indices(1)
+    wider.definition |= {"prefix_sha256": "0" * 64}
     seen = set()
     while not isinstance(answer := wider.get_indices(6), AllDone):
         if not isinstance(answer, Wait):
@@ -122,6 +125,19 @@ def test_repair_gives_a_done_index_a_lease(start):
     assert grant.indices == done.indices[:1] and server.dataset()["sum_ok"]
     other = server.client(total=4, host="node2")
     assert isinstance(other.repair(done.indices[:1]), Wait)
+
+
+def test_a_repair_takes_the_complete_mark_away(start):
+    """A ledger that is lost while the sample is away must not be rebuilt from the mark."""
+    server = start()
+    client = server.client(total=4)
+    while not isinstance(answer := client.get_indices(4), AllDone):
+        if not isinstance(answer, Wait):
+            finish(client, answer)
+        time.sleep(0.05)
+    mark = server.root / "generated_images" / "storm" / "000000" / "COMPLETE"
+    assert mark.exists()
+    assert client.repair([2]).indices == [2] and not mark.exists()
 
 
 def test_money_is_kept_over_restarts_and_paid_llms_stay_off_after_a_lost_ledger(start):
