@@ -1,8 +1,9 @@
-"""Breaks each promise once, in a copy of the tree, and shows that its test fails; without the patch it must pass.
+"""Breaks each promise, in a copy of the tree, and shows that its test fails; without the patch it must pass.
 
-    python tests/mutants/run.py              # all; or: python tests/mutants/run.py 09 10
+    python tests/mutants/run.py              # all; or those whose names hold a word: python tests/mutants/run.py 09 slurm token
 
-promise_NN.patch: what goes wrong, then `test:` and the test that must see it, then a unified diff that changes one condition.
+NAME.patch: what goes wrong, then `test:` and the test that must see it, then a unified diff that changes one condition.
+promise_NN: a promise of the ledger and its server; security: who may call and what is shown; contract: what a request may say.
 """
 
 import os
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,8 +49,10 @@ def passes(tests, tree):
 
 
 def main():
-    paths = sorted(Path(__file__).parent.glob("promise_*.patch"))
-    patches = {path.stem: path.read_text() for path in paths if not sys.argv[1:] or path.stem[-2:] in sys.argv[1:]}
+    paths = sorted(Path(__file__).parent.glob("*.patch"))
+    patches = {path.stem: path.read_text() for path in paths if not sys.argv[1:] or any(word in path.stem for word in sys.argv[1:])}
+    if not patches:
+        raise SystemExit(f"mutants: no patch is named for {' or '.join(sys.argv[1:])}; there are: {', '.join(path.stem for path in paths)}")
     tests = {name: re.search(r"^test: (.*)$", patch, re.M)[1] for name, patch in patches.items()}
     with tempfile.TemporaryDirectory() as tree:
         copy_to(Path(tree))
@@ -56,12 +60,14 @@ def main():
             raise SystemExit("mutants: these tests fail without a patch; run them first: " + " ".join(sorted(set(tests.values()))))
     alive = []
     for name, patch in patches.items():
+        began = time.monotonic()
         with tempfile.TemporaryDirectory() as tree:
             copy_to(Path(tree))
             apply(patch, Path(tree))
             caught = not passes([tests[name]], tree)
         said = "caught by" if caught else "NOT caught by"
-        print(f"{name}  {patch.splitlines()[0]:75s} {said} {tests[name].split('::')[1]}", flush=True)
+        what = patch.splitlines()[0]
+        print(f"{name:21s} {what:71s} {said} {tests[name].split('::')[1]} ({time.monotonic() - began:.1f} s)", flush=True)
         alive += [] if caught else [name]
     if alive:
         raise SystemExit(f"mutants: {len(alive)} of {len(patches)} not shown by their test: {', '.join(alive)}")
