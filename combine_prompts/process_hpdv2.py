@@ -21,7 +21,7 @@ SENTENCE = re.compile(r"""["'(]?[A-Z0-9][^\n]*\s\S+\s\S+\s\S+""")  # begins like
 LABEL = re.compile(r"^(?:(?:the|image|one sentence) )*description(?: without modifiers)?[,:] +", re.I)
 OF_WHAT = re.compile(
     r"^(?:the image (?:is of|depicts|shows|features|portrays|displays|showcases)|the image is(?= an? )|"
-    r"of(?= )|features(?= )|depicts(?= ))\s+",
+    r"in the image,? there (?:is|are)|of(?= )|features(?= )|depicts(?= ))\s+",
     re.I,
 )
 # "The image features a samurai and is painted in ...": without its head the sentence would break

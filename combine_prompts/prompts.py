@@ -25,6 +25,7 @@ LOST = "\ufffd"  # stands where a letter could not be decoded
 
 ENTITY = re.compile(r"&(?:#\d{1,7};?|#[xX][0-9a-fA-F]{1,6};?|[A-Za-z][A-Za-z0-9]{1,31};)")
 NESTED = re.compile(r"&(?:amp;)+", re.I)
+WIDE_COMMA = re.compile(r"\uff0c(?=[^\W\d])")
 JOINERS = "\u200c\u200d"
 EMOJI = re.compile("[\u00a9\u00ae\u203c-\u3299\U0001f000-\U0001faff\U000e0020-\U000e007f\ufe0f]")
 
@@ -68,11 +69,12 @@ def entities(text):
 
 
 def mojibake(text):
-    """ftfy: mojibake, full-width letters, ligatures, curly quotes; then NFC."""
+    """ftfy: mojibake, full-width letters, ligatures, curly quotes; then NFC. A full-width comma holds its own blank."""
     if text.isascii():
         return text
     import ftfy
 
+    text = WIDE_COMMA.sub("\uff0c ", text)
     return ftfy.fix_text(text, unescape_html=False, remove_terminal_escapes=False, normalization="NFC")
 
 

@@ -6,8 +6,9 @@ The reference for the brackets is the grammar of AUTOMATIC1111's WebUI.
 import re
 
 NUMBER = r"-?(?:\d+(?:\.\d+)?|\.\d+)"
-FLAGS = """ar aspect v version q quality s stylize stylise seed sameseed chaos c iw niji tile test testp creative uplight hd w h stop
-    style repeat r weird video fast relax turbo sref cref cw sw sv profile p draft raw beta upanime wallpaper vibe mp fp""".split()
+FLAGS = """ar aspect v version q quality s stylize stylise seed sameseed chaos c iw niji tile test testp creative uplight hd
+    w h stop style repeat r weird width height video fast relax turbo sref cref cw sw sv profile p draft raw beta upanime
+    wallpaper vibe mp fp""".split()
 FLAG = "(?:" + "|".join(sorted(FLAGS, key=len, reverse=True)) + ")"
 VALUE = rf"(?:[ =]*{NUMBER}(?:[:x/]{NUMBER})?(?![\w:])|[ =]+(?:raw|cute|expressive|scenic|original|random|4[abc])\b)"
 
@@ -18,9 +19,12 @@ RULES = [  # (name in the table, does it occur at all?, pattern, replacement)
     ("command", "/imagine", re.compile(r"/imagine(?: +prompt)? *:?", re.I), " "),
     ("network", "<", re.compile(r"<\w+:[^<>\n]+>"), " "),
     ("flag", "--no", re.compile(r"(?<!\S)(?:--|[\u2014\u2013])no\b(?:(?!\s(?:--|[\u2014\u2013]))[\s\S])*"), " "),
-    ("flag", "--", re.compile(rf"(?<![\w-])--{FLAG}\b{VALUE}?(?: *,)?"), " "),
+    ("flag", "--", re.compile(rf"\[--{FLAG}{VALUE}\](?: *,)?|(?<![\w-])--{FLAG}\b{VALUE}?(?: *,)?"), " "),
     ("flag", "\u2014", re.compile(rf"(?<!\S)\u2014{FLAG}{VALUE}(?: *,)?"), " "),  # autocorrected --; without a value it may be a dash
     ("flag", "\u2013", re.compile(rf"(?<!\S)\u2013{FLAG}{VALUE}(?: *,)?"), " "),
+    ("flag", "\u2014", re.compile(r"(?<!\S)\u2014(?:hd|niji|testp?|tile|upanime|uplight)(?=[\s,]*(?:$|--|\u2014))"), " "),
+    # the first Stable Diffusion bot's -W 768 -n 4 -C 10, at the end
+    ("flag", " ", re.compile(r"(?<=[\s,])(?:(?:[-\u2014\u2013] ?|--)(?:[wh] ?\d{3,4}|[cns] ?\d{1,3}(?:\.\d)?)[\s,]*){1,4}$", re.I), " "),
     ("weight", "::", re.compile(rf" *::(?:{NUMBER}(?![\w.:])|(?=[\s,]|$))\s*,?"), ", "),
     ("weight", ":", re.compile(rf"\(([^():]*[^():\d\s]) *: *(?:\d(?:\.\d+)?|\.\d+) *\)"), r"\1"),
     ("weight", ":", re.compile(r"(?<=[A-Za-z\])]):[0-2]?\.\d{1,2}(?![\w.:])"), ""),

@@ -120,6 +120,7 @@ def test_hpdv2_never_reads_drawbench(tmp_path):
     [
         ('"A fox in a hat."', "A fox in a hat."),
         ("The image depicts a fox.", "A fox."),
+        ("In the image, there is a tall man.", "A tall man."),
         ("The image is of a cave.", "A cave."),
         ("The image is an oil painting.", "An oil painting."),
         ("of a pug in a hat.", "A pug in a hat."),
