@@ -5,9 +5,12 @@
     while (batch := client.next_batch(16)) is not None: …        # the loop is in generate_images.py
     client.leave()
 
-One thread (`_feed`) holds at most two leases, asks the LLMs for the texts of their indices and queues what is to be drawn; the caller's thread
-draws; a few threads check, encode and publish (publisher.py); one thread reports. Every queue is bounded: a slow device stops the asking, a
-slow disk stops the device.
+One thread (`_feed`) holds at most two leases, asks the LLMs for the texts of their indices and queues what is to be drawn; the caller's
+thread draws; a few threads check, encode and publish (publisher.py); one thread reports. Every queue is bounded: a slow device stops the
+asking, a slow disk stops the device.
+
+By Little's law a device that draws r prompts in the time of one LLM answer is kept busy by r calls in flight: r slots of the LLMs, and
+leases of r prompts each, since while one lease is drawn the texts of the other must come.
 """
 
 import collections
@@ -19,7 +22,7 @@ import samples
 from job_client import AllDone, Grant, Refused, ServerAway
 from publisher import Publisher, disk_error
 
-LEASES = 2  # one being drawn, one being asked for
+LEASES = 2  # one being drawn, one being asked for; the job server grants no third
 ASK_AHEAD = 64  # prompts asked for or ready ahead of the device: at 2 s an answer, enough for one that draws 32 prompts a second
 READY_BATCHES = 4  # at least so many batches of texts ready, where a prompt has few images
 PATIENCE_S = 20.0  # so long a device waits for a full batch while texts are still being asked for
@@ -36,6 +39,7 @@ class Index:
     lease: str
     item: dict
     files: samples.IndexFiles
+    turn: int  # of its lease: the older lease is drawn first, as only its end makes room for a new one
     record: dict | None = None  # its .prompts
     todo: set = field(default_factory=set)  # augmentations neither published nor failed
     failures: dict = field(default_factory=dict)  # augmentation -> (reason, error)
@@ -92,7 +96,8 @@ class Client:
         while True:
             self._look_around()
             with self.changed:
-                self.ready = collections.deque(sample for sample in self.ready if not sample.index.over)
+                waiting = [sample for sample in self.ready if not sample.index.over]
+                self.ready = collections.deque(sorted(waiting, key=lambda sample: sample.index.turn))
                 waited = time.monotonic() - waiting_since
                 pending = self.asking or self.unasked or self.feeding or (not self.dry and len(self.leases) < LEASES)
                 if self.job.stopping.is_set() or (self.no_more and not self.leases):
@@ -130,10 +135,11 @@ class Client:
             self.bad_in_a_row += 1
             if sample.aug is None:
                 sample.index.known_good, reason = False, "gpu"
-            self.fail(sample.index, sample.aug, reason, error, at_once=sample.aug is None or self.bad_in_a_row >= SUSPECT)
+            at_once = sample.aug is None or self.bad_in_a_row >= SUSPECT
+            self.fail(sample.index, sample.aug, reason, error, at_once)
 
     def fail(self, index, aug, reason, error, at_once=False):
-        """A sample failed for good. The index is reported as failed when its other samples are through, or at once (a suspect device, a disk)."""
+        """A sample failed for good. Its index is reported when its other samples are through, or at once (a suspect device, a disk)."""
         print(f"{samples.stem(index.number, 'known-good' if aug is None else aug)} failed ({reason}): {error}", flush=True)
         with self.changed:
             index.todo.discard(aug)
@@ -202,8 +208,10 @@ class Client:
     def line(self):
         """The progress line: images, rate, what waits, the share of the time in which the device was drawing."""
         images, drawing = self.publisher.images, self.last_batch - self.first_batch if self.first_batch else 0
-        return (f"{samples.utc_now()[11:19]} {images:,} images, {images / drawing if drawing else 0:.2f}/s, {self.publisher.completed:,} prompts done; {len(self.ready)} texts ready, "
-                f"{len(self.asking)} prompts being asked, {self.publisher.queued()} images being published; device busy {self.draw_s / drawing if drawing else 0:.2f}")  # fmt: skip
+        rate, busy = (images / drawing, self.draw_s / drawing) if drawing else (0, 0)
+        done = f"{samples.utc_now()[11:19]} {images:,} images, {rate:.2f}/s, {self.publisher.completed:,} prompts done"
+        waits = f"{len(self.ready)} texts ready, {len(self.asking)} prompts being asked, {self.publisher.queued()} images being published"
+        return f"{done}; {waits}; device busy {busy:.2f}"
 
     # ---------------------------------------------------------------- leases and texts
 
@@ -248,8 +256,8 @@ class Client:
         self.asking.clear()
 
     def _has_room(self):
-        """Whether to ask for another prompt: what is being asked for counts as much as what is ready, or the asking would pause until little is
-        ready, and the device then wait for an answer's latency."""
+        """Whether to ask for another prompt: what is being asked for counts as much as what is ready, or the asking would pause until
+        little is ready, and the device then wait for an answer's latency."""
         n = self.definition["images_per_prompt"]
         return len(self.asking) * n + len(self.ready) < max(ASK_AHEAD * n, READY_BATCHES * self.batch_size)
 
@@ -270,8 +278,6 @@ class Client:
                 print(f"{answer.reason}; asking again in {answer.retry_after_s:.0f} s", flush=True)
         else:
             self._take(answer)
-        if self.prompter:
-            self.prompter.set_share(self.job.llm_share)
 
     def _take(self, grant):
         """Look at what the folder holds of the granted indices, by one listing for each sub-folder; queue them for asking."""
@@ -288,7 +294,7 @@ class Client:
             self.next_try = time.monotonic() + self.publisher.disk_pause()
             self.job.release(grant.lease, "disk")
             return
-        indices = [Index(n, grant.lease, self.items[n], found.get(n, samples.IndexFiles())) for n in grant.indices]
+        indices = [Index(n, grant.lease, self.items[n], found.get(n, samples.IndexFiles()), self.leases_taken) for n in grant.indices]
         with self.changed:
             self.leases[grant.lease] = set(indices)
         if grant.known_good:
@@ -308,10 +314,8 @@ class Client:
         texts = stands["texts"] if stands else [{"text": prompt, "llm_model_name": None, "backend": None}]
         missing = wanted - len(texts)
         if "variations" in index.item and missing:
-            more = [
-                {"text": text, "llm_model_name": None, "backend": "prompts file"}
-                for text in index.item["variations"][len(texts) - 1 : wanted - 1]
-            ]
+            given = index.item["variations"][len(texts) - 1 : wanted - 1]
+            more = [{"text": text, "llm_model_name": None, "backend": "prompts file"} for text in given]
             short = {"missing": missing - len(more), "reason": "the prompts file holds fewer variations"} if len(more) < missing else None
             self._queue(index, texts + more, short)
         elif missing:
@@ -339,13 +343,8 @@ class Client:
 
     def _queue(self, index, texts, short):
         """Publish the texts of an index, if none stand, and queue its samples that are not published yet."""
-        record = {
-            "prompt_index": index.number,
-            "original_prompt": index.item["prompt"],
-            "source": index.item["source"],
-            "texts": texts,
-            "short": short,
-        }
+        record = {"prompt_index": index.number, "original_prompt": index.item["prompt"], "source": index.item["source"],
+                  "texts": texts, "short": short}  # fmt: skip
         try:
             index.record = record = samples.publish_texts(self.dataset_dir, record, index.lease)
             index.todo = {aug for aug in range(len(record["texts"])) if self._is_missing(index, aug)}

@@ -188,7 +188,7 @@ class Prompter:
             attempt += 1
             request = _Request(self, prompt, n - len(texts), kept, attempt)
             try:
-                texts += await self.router.call(request)
+                texts += await self.router.call(request, ahead=attempt > 1)
             except Unanswered as error:
                 short = {"missing": n - len(texts), "reason": str(error)}
                 break

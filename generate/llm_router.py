@@ -215,16 +215,16 @@ class Router:
             return "healthy"
         return "off" if all(b.off_kind for b in self.backends) else "waiting"
 
-    async def call(self, request):
+    async def call(self, request, ahead=False):
         """Ask until an answer passes request.judge(backend, reply), which returns what call() returns or raises Failure.
 
         request.prompt_bytes: size of what is sent; request.make(backend): what backend.ask() takes; request.probe(backend): the same for
-        a plain prompt.
+        a plain prompt. ahead: before those who wait already; for a prompt that has waited its turn and got too few texts.
         Raises Unanswered, or AllOff when everything is off for the run and nothing may return.
         """
         avoid, bad, suspicions, failed = set(), [], [], []
         while True:
-            backend = await self._slot(request, avoid)
+            backend = await self._slot(request, avoid, ahead and not avoid)
             probing = len(failed) >= PROBE_AFTER and backend.last_failed  # is it the backend or the prompt? A plain prompt tells
             worst_usd, now = backend.worst_usd(request.prompt_bytes), self.loop.time()
             worked_before, backend.calls = backend.successes and not backend.last_failed, backend.calls + 1
@@ -268,10 +268,10 @@ class Router:
                 if len(bad) >= BAD_ANSWERS:
                     raise Unanswered(bad)
 
-    async def _slot(self, request, avoid):
+    async def _slot(self, request, avoid, ahead):
         """The backend to ask, its slot, limits and money taken."""
         future = self.loop.create_future()
-        self.waiting.append((future, request, avoid))
+        (self.waiting.appendleft if ahead else self.waiting.append)((future, request, avoid))
         self.dispatch()
         try:
             return await future

@@ -108,6 +108,25 @@ def test_a_slow_host_gets_less_and_an_idle_one_is_never_left_out(loop):
     assert [b.asked for b in pair] == [10, 10]
 
 
+def test_who_has_waited_its_turn_and_got_too_few_goes_before_the_others(loop):
+    """The rest of one prompt's texts must not wait behind all prompts asked after it; a failed call waits at the end again."""
+    backend, order = FakeBackend("b", concurrency=1), []
+
+    async def scenario():
+        router = Router([backend], log=lambda line: None)
+
+        async def ask(number, **kwargs):
+            await router.call(Request(number), **kwargs)
+            order.append(number)
+
+        calls = [asyncio.ensure_future(ask(n)) for n in range(4)]
+        await asyncio.sleep(0.5)  # 0 is being answered
+        await asyncio.gather(*calls, ask(100, ahead=True))
+
+    loop.run_until_complete(scenario())
+    assert order == [0, 100, 1, 2, 3]
+
+
 def test_a_tier_is_left_only_when_none_of_its_backends_can_take_the_call(loop):
     first, second = FakeBackend("first", concurrency=2), FakeBackend("second", tier=1)
     run(loop, [second, first], 2)
