@@ -1,6 +1,6 @@
 """Draws a data set: leases prompts from the job server, asks LLMs for variations, draws them, publishes image + JSON, reports.
 
-    python generate/generate_images.py HPDv2.json --expected_samples_per_index=200 --num_workers=2           here; starts a server if none runs
+    python generate/generate_images.py HPDv2.json --expected_samples_per_index=200 --num_workers=2        here; starts a server if none runs
     python generate/generate_images.py HPDv2.json --expected_samples_per_index=200 --num_workers=128 --num_chunks=1000 --use_slurm
     python generate/generate_images.py examples/shapes.json --model tiny --llm embedded --expected_samples_per_index=10
 
@@ -29,42 +29,70 @@ MODEL = "stabilityai/stable-diffusion-3-medium-diffusers"
 SIGNALS = {signal.SIGTERM: "preempted", signal.SIGUSR1: "walltime", signal.SIGINT: "released"}
 
 
-# ---------------------------------------------------------------- the client
+def main():
+    args = options()
+    root, stem = Path(os.path.abspath(args.output_root)), Path(args.data_path).stem
+    if args.status:
+        import run_status
+
+        return run_status.show(root, stem)
+    if args.cancel:
+        return slurm.cancel(root, stem)
+    if args.tail_log and not args.use_slurm:
+        return slurm.tail_log(root, stem)
+    if args.redo:
+        import preview
+
+        return preview.redo(args, root / "generated_images" / stem, args.redo)
+    items = prompts_file.read_prompts(args.data_path)
+    definition = define(args, items, root)
+    if args.preview:
+        import preview
+
+        return preview.contact_sheet(args, items, definition, make_drawer(args, definition, root), root)
+    if args.is_slurm_task and (local_run.is_child() or len(local_run.gpus()) < 2):
+        return run_client(args, items, definition, root)
+    show_notice(args.model)
+    if args.use_slurm and not args.is_slurm_task:
+        return slurm.submit(args, definition, root, items)
+    return local_run.run(args, definition, root)  # processes of this program, one a GPU, each with --is_slurm_task
+
+
+# ---------------------------------------------------------------- one client
 
 
 def run_client(args, items, definition, root):
-    """One client: options are checked; server reached → anything left? → model loaded, device tested → lease, ask, draw, check, publish, report."""
+    """Options are checked; server reached → anything left? → model loaded, device tested → the loop → leave. The exit status."""
     from client import Client
 
-    leaving = listen_to_signals()
+    leaving = Leaving()
     who = slurm.identity()
-    worker = {name: who[name] for name in ("host", "array_job", "task", "restart")} | {
-        "gpu": local_run.gpu_uuid(),
-        "log": local_run.log_name(),
-    }
+    worker = {name: who[name] for name in ("host", "array_job", "task", "restart")}
+    worker |= {"gpu": local_run.gpu_uuid(), "log": local_run.log_name()}
     job = job_client.JobClient(root, definition, worker, who["slurm_job_id"], args.server_timeout_s)
-    left = slurm.time_left_s()
-    deadline = time.monotonic() + left if left else None
+    left_s = slurm.time_left_s()
+    deadline = None if left_s is None else time.monotonic() + left_s
     if not local_run.work_is_left(job):
         return 0
     dataset_dir = root / "generated_images" / definition["name"]
     samples.probe_folder(dataset_dir)
-    state = {"leases": [], "state": "loading", "drawing": [], "images": 0}
-    job.start_beating(lambda: client.report() if client else state)
     client = None
+    job.start_beating(lambda: client.report() if client else {"leases": [], "state": "loading", "drawing": [], "images": 0})
     drawer = load_drawer(args, definition, root)
     asks = definition["images_per_prompt"] > 1 and not all("variations" in item for item in items)
     prompter = llm_prompting.prompter_of(args, seed=args.seed) if asks else None
     place = {"hostname": who["host"], "gpu_name": drawer.gpu_name, "slurm_job_id": who["slurm_job_id"]}
-    client = Client(job, prompter, items, definition, dataset_dir, describe(args, definition, drawer), place, chunk_size(args, len(items)),
-                    args.jpeg_quality, args.max_leases, args.max_idle, deadline)  # fmt: skip
-    leaving.client = client
+    client = leaving.client = Client(
+        job, prompter, items, definition, dataset_dir, describe(args, definition, drawer), place,
+        chunk_size(args, len(items)), args.jpeg_quality, args.max_leases, args.max_idle, deadline,
+    )  # fmt: skip
     broken = draw_until_done(client, drawer, args.seed)
     return leave(client, job, broken)
 
 
 def draw_until_done(client, drawer, run_seed):
-    """The loop. Leases and texts come from a thread ahead of it, files and reports go to threads behind it. Returns a DeviceBroken, or None."""
+    """The loop. Leases and texts come from a thread ahead of it, files and reports go to threads behind it.
+    Returns a DeviceBroken, or None."""
     client.start(drawer.batch_size)
     while (batch := client.next_batch(drawer.batch_size)) is not None:  # lease, ask
         began = time.monotonic()
@@ -94,69 +122,26 @@ def draw(client, drawer, batch, run_seed):
         return [None]
 
 
-def load_drawer(args, definition, root):
-    """The pipeline, loaded and tried. A device that cannot even draw a warm-up batch waits and tries again: exiting would let it eat the array."""
-    if args.compile:
-        diffusion.share_compiled_code()
-    drawer = make_drawer(args, definition, root)
-    drawer.load()
-    try:
-        drawer.warm_up()
-    except (diffusion.DeviceBroken, diffusion.CannotDraw) as error:
-        local_run.start_again(f"the device is not fit: {error}")
-    print(
-        f"{args.model} on {drawer.gpu_name or 'the CPU'}: {drawer.height}x{drawer.width}, {drawer.batch_size} images a batch, {drawer.dtype}",
-        flush=True,
-    )
-    return drawer
-
-
-def make_drawer(args, definition, root):
-    return diffusion.Drawer(
-        args.model, definition["height"], definition["width"], args.num_inference_steps, args.guidance_scale, args.batch_size, args.dtype, args.revision,
-        args.compile, args.offload, args.quantize, args.quantize_args, args.pipeline, root / ".server" / "batch_sizes.jsonl",
-    )  # fmt: skip
-
-
-def describe(args, definition, drawer):
-    """A function that gives the metadata of a sample's image: all its JSON's fields but the place."""
-
-    def metadata(sample, image):
-        index, texts = sample.index, sample.index.record["texts"]
-        return {
-            "prompt_index": index.number, "augmentation_idx": sample.aug, "original_prompt": index.record["original_prompt"],
-            "augmented_prompt": sample.text, "is_augmented": sample.aug > 0, "model_name": args.model,
-            "llm_model_name": texts[sample.aug]["llm_model_name"], "height": drawer.height, "width": drawer.width,
-            "input_file": definition["prompts_file"], "image_path": f"{samples.folder_name(index.number)}/{samples.stem(index.number, sample.aug)}.jpg",
-            "generation_timestamp": samples.utc_now(), "source": index.record["source"],
-            "seed": diffusion.seed_of(args.seed, index.number, sample.aug, sample.attempt), "num_inference_steps": drawer.steps,
-            "guidance_scale": drawer.guidance, "dtype": drawer.dtype, "batch_size": image.batch_size, "library_versions": drawer.versions,
-        }  # fmt: skip
-
-    return metadata
-
-
 def leave(client, job, broken):
     """Publish, report, give back; then say how it ended. The exit status: 0 well, 1 not, 3 when prompts were set aside."""
     given_back = client.leave()
     print(client.line())
-    print(
-        f"leaving: {given_back} prompts given back, {client.set_aside} set aside, {client.short} variations fewer than asked for",
-        flush=True,
-    )
+    counts = f"{given_back} prompts given back, {client.set_aside} set aside, {client.short} variations fewer than asked for"
+    print(f"leaving: {counts}", flush=True)
     if broken:
         local_run.start_again(f"the device failed: {broken}", job.quarantined_until_s)
     if client.error:
         if isinstance(client.error, job_client.ServerAway):
-            slurm.requeue_self("the job server is away")
+            local_run.requeue("the job server is away")
         raise SystemExit(f"generate_images: {client.error}")
     if client.stopped == "walltime":
-        slurm.requeue_self("time limit")
+        local_run.requeue("time limit")
     return 3 if client.set_aside else 0
 
 
-class listen_to_signals:
-    """SIGTERM, SIGUSR1, SIGINT: the first lets the client leave in order, the second leaves at once. Before there is a client nothing is held."""
+class Leaving:
+    """SIGTERM, SIGUSR1, SIGINT: the first lets the client leave in order, the second leaves at once. Before there is a client nothing is
+    held."""
 
     def __init__(self):
         self.client = None
@@ -171,50 +156,68 @@ class listen_to_signals:
         self.client.signalled = SIGNALS[number]
 
 
-# ---------------------------------------------------------------- the command line
+# ---------------------------------------------------------------- what it draws with, and what it says of an image
 
 
-def main():
-    args = options()
-    root = Path(os.path.abspath(args.output_root))
-    stem = Path(args.data_path).stem
-    if args.status:
-        import run_status
+def load_drawer(args, definition, root):
+    """The pipeline, loaded and tried. A device that cannot even draw a warm-up batch waits and tries again: exiting would let it eat the
+    array."""
+    if args.compile:
+        diffusion.share_compiled_code()
+    drawer = make_drawer(args, definition, root)
+    drawer.load()
+    try:
+        drawer.warm_up()
+    except (diffusion.DeviceBroken, diffusion.CannotDraw) as error:
+        local_run.start_again(f"the device is not fit: {error}")
+    where, size = drawer.gpu_name or "the CPU", f"{drawer.height}x{drawer.width}"
+    print(f"{args.model} on {where}: {size}, {drawer.batch_size} images a batch, {drawer.dtype}", flush=True)
+    return drawer
 
-        return run_status.show(root, stem)
-    if args.cancel:
-        return slurm.cancel(root, stem)
-    if args.tail_log and not args.use_slurm:
-        return slurm.tail_log(root, stem)
-    if args.redo:
-        import preview
 
-        return preview.redo(args, root / "generated_images" / stem, args.redo)
-    items = prompts_file.read_prompts(args.data_path)
-    definition = define(args, items, root)
-    if args.preview:
-        import preview
+def make_drawer(args, definition, root):
+    return diffusion.Drawer(
+        args.model, definition["height"], definition["width"], args.num_inference_steps, args.guidance_scale, args.batch_size,
+        args.dtype, args.revision, args.compile, args.offload, args.quantize, args.quantize_args, args.pipeline,
+        root / ".server" / "batch_sizes.jsonl",
+    )  # fmt: skip
 
-        return preview.contact_sheet(args, items, definition, make_drawer(args, definition, root), root)
-    if args.use_slurm and not args.is_slurm_task:
-        show_notice(args.model)
-        return slurm.submit(args, definition, root, items)
-    if args.is_slurm_task and (local_run.is_child() or len(local_run.gpus()) < 2):
-        return run_client(args, items, definition, root)
-    show_notice(args.model)
-    return local_run.run(args, definition, root)
+
+def describe(args, definition, drawer):
+    """A function that gives the metadata of a sample's image: all its JSON's fields but the place."""
+
+    def metadata(sample, image):
+        index, aug = sample.index, sample.aug
+        return {
+            "prompt_index": index.number, "augmentation_idx": aug, "original_prompt": index.record["original_prompt"],
+            "augmented_prompt": sample.text, "is_augmented": aug > 0, "model_name": args.model,
+            "llm_model_name": index.record["texts"][aug]["llm_model_name"], "height": drawer.height, "width": drawer.width,
+            "input_file": definition["prompts_file"],
+            "image_path": f"{samples.folder_name(index.number)}/{samples.stem(index.number, aug)}.jpg",
+            "generation_timestamp": samples.utc_now(), "source": index.record["source"],
+            "seed": diffusion.seed_of(args.seed, index.number, aug, sample.attempt), "num_inference_steps": drawer.steps,
+            "guidance_scale": drawer.guidance, "dtype": drawer.dtype, "batch_size": image.batch_size, "library_versions": drawer.versions,
+        }  # fmt: skip
+
+    return metadata
+
+
+# ---------------------------------------------------------------- what was asked for
 
 
 def define(args, items, root):
     """The data set's definition, as the job server compares it with dataset.yaml."""
     family = model_families.family_of(args.model)
     definition = {
-        "name": Path(args.data_path).stem, "prompts_file": Path(args.data_path).name, "prompts_sha256": prompts_file.list_sha256(items),
-        "total": len(items), "images_per_prompt": args.expected_samples_per_index if args.augment_prompts else 1,
-        "order_seed": args.shuffle_seed if args.shuffle else None, "run_seed": args.seed, "model": args.model, "revision": args.revision,
+        "name": Path(args.data_path).stem, "prompts_file": Path(args.data_path).name,
+        "prompts_sha256": prompts_file.list_sha256(items), "total": len(items),
+        "images_per_prompt": args.expected_samples_per_index if args.augment_prompts else 1,
+        "order_seed": args.shuffle_seed if args.shuffle else None, "run_seed": args.seed,
+        "model": args.model, "revision": args.revision,
         "height": args.resolution or family.size, "width": args.resolution or family.size,
         "num_inference_steps": args.num_inference_steps or family.steps,
-        "guidance_scale": family.guidance if args.guidance_scale is None else args.guidance_scale, "augment_prompts": args.augment_prompts,
+        "guidance_scale": family.guidance if args.guidance_scale is None else args.guidance_scale,
+        "augment_prompts": args.augment_prompts,
     }  # fmt: skip
     if not args.extend:
         return definition
@@ -287,8 +290,10 @@ def options():
     slurm.add_options(parser)
     args = parser.parse_args()
     args.model = args.model or (args.pipeline.rpartition(":")[2] if args.pipeline else MODEL)
-    least = {"expected_samples_per_index": 1, "num_workers": 1, "chunk_size": 1, "max_chunk_size": 1, "batch_size": 1, "resolution": 16, "max_leases": 1, "seed": 0,
-             "shuffle_seed": 0, "num_inference_steps": 1, "preview": 1}  # fmt: skip
+    least = {
+        "expected_samples_per_index": 1, "num_workers": 1, "chunk_size": 1, "max_chunk_size": 1, "batch_size": 1, "resolution": 16,
+        "max_leases": 1, "seed": 0, "shuffle_seed": 0, "num_inference_steps": 1, "preview": 1,
+    }  # fmt: skip
     for name, value in least.items():
         if getattr(args, name) is not None and getattr(args, name) < value:
             parser.error(f"--{name} is at least {value}")

@@ -22,6 +22,7 @@ import slurm
 HERE = Path(__file__).resolve().parent
 CHILD = "GENERATE_IMAGES_CLIENT"  # number of a client process, in its environment
 RESTARTS = "GENERATE_IMAGES_RESTARTS"  # how often a client process has started itself again
+REQUEUE = 75  # exit status of one of several clients of a SLURM task that wants it requeued (EX_TEMPFAIL)
 MOST_DEATHS = 20  # of one client by signals: a text that crashes the process is set aside after a few
 LONGEST_PAUSE_S = 600
 SERVER_START_S = 60
@@ -70,14 +71,23 @@ def work_is_left(job):
                 return True
             time.sleep(min(answer.retry_after_s, 5))
     except job_client.ServerAway as error:
-        slurm.requeue_self("the job server is away")
+        requeue("the job server is away")
         raise SystemExit(f"generate_images: {error}") from None
     except job_client.Refused as error:
         raise SystemExit(f"generate_images: {error}") from None
 
 
+def requeue(reason):
+    """Have this task requeued. SLURM then ends all of the task at once: one of its several clients only exits, and their parent asks for it
+    when the last of them has published."""
+    if is_child() and slurm.task_name():
+        print(f"{reason}: this task is to be requeued when its other clients have left too", flush=True)
+        raise SystemExit(REQUEUE)
+    slurm.requeue_self(reason)
+
+
 def start_again(why, pause_s=None):
-    """Replace this process by a fresh one after a pause: a device that raised an error is only trusted in a new process. Does not return."""
+    """Replace this process by a fresh one after a pause: a device that raised an error is only trusted in a new process."""
     count = int(os.environ.get(RESTARTS, 0)) + 1
     pause = pause_s or min(LONGEST_PAUSE_S, 2.5 * 2**count)
     print(f"{why}; starting again in {pause:.0f} s", flush=True)
@@ -151,7 +161,8 @@ class Child:
     def start(self):
         who = slurm.task_name() or f"local_{os.uname().nodename}_{os.getpid()}"
         self.log = self.root / f"{who}_{self.number}.out"
-        environment = os.environ | {CHILD: f"{self.number} {self.log.name}"} | ({"CUDA_VISIBLE_DEVICES": self.gpu} if self.gpu else {})
+        environment = os.environ | {CHILD: f"{self.number} {self.log.name}"}
+        environment |= {"CUDA_VISIBLE_DEVICES": self.gpu} if self.gpu else {}
         words = [word for word in sys.argv if not word.startswith("--is_slurm_task")]
         with open(self.log, "ab") as out:
             self.said_from = out.tell()
@@ -167,14 +178,12 @@ class Child:
             return False
         if status < 0 and not leaving and self.deaths < MOST_DEATHS:
             self.deaths += 1
-            print(
-                f"client {self.number} (process {self.process.pid}) was killed by signal {-status}; its indices go back when its lease ends",
-                flush=True,
-            )
+            killed = f"client {self.number} (process {self.process.pid}) was killed by signal {-status}"
+            print(f"{killed}; its indices go back when its lease ends", flush=True)
             time.sleep(random.uniform(0.5, 1))
             self.start()
             return False
-        if status not in (0, 3) and not leaving:
+        if status not in (0, 3, REQUEUE) and not leaving:
             said = self.log.read_bytes()[self.said_from :].decode(errors="replace").strip().splitlines()
             print(said[-1] if said else f"client {self.number} ended with status {status}, log {self.log}", file=sys.stderr, flush=True)
         return True
@@ -199,15 +208,17 @@ def supervise(args, definition, root):
         time.sleep(0.2)
     statuses = {child.process.returncode for child in children}
     counts = progress.show(last=True)
+    if REQUEUE in statuses:
+        slurm.requeue_self("a client of this task ran out of time or of a job server")
+        statuses = statuses - {REQUEUE} | {0}
     if heard:
         return 0 if statuses <= {0, 3} else 1
     if counts is None:
         return 1 if statuses - {0, 3} else max(statuses)
     left = counts["total"] - counts["done"] - counts["set_aside"]
     if counts["set_aside"]:
-        print(
-            f"{counts['set_aside']:,} prompts were set aside: python {HERE / 'image_server.py'} --status names them, --retry_failed tries them again"
-        )
+        print(f"{counts['set_aside']:,} prompts were set aside: "
+              f"python {HERE / 'image_server.py'} --status names them, --retry_failed tries them again")  # fmt: skip
     return 1 if left and statuses - {0, 3} else 3 if counts["set_aside"] else 0
 
 
