@@ -1,14 +1,20 @@
 """How busy the client keeps a device, what the whole client costs beside a bare pipeline loop, and what a signal costs.
 
-    python benchmarks/generate.py [--quick]
+    python benchmarks/generate.py [--quick] [--part 1] [--ratio 5]
 
 1. The real client, server and files, an LLM server that takes 2 s an answer (as a process of its own), and a device stand-in that holds a
    fixed time a batch of ten 512×512 images, part of it in Python as a real pipeline's loop does. A prompt is one LLM call and one batch.
    Beside it, in the same run, the one-after-the-other loop: ask, draw, save.
+
+   By Little's law a device that draws a prompt in 1/5 of an answer's time needs 5 calls in flight. "Sufficient concurrency" is 16 calls
+   at a time and leases of 20 prompts (two at most, so 40 prompts). "Once running" leaves out what is the same however long a run is: its
+   first three answers, in which the calls in flight grow from 2 to 16, and its end, where the job server's leases shrink to one prompt
+   each, so that two of them hold fewer than 5. The last line of the table is a short data set with its start and its end.
 2. The tiny model on this CPU: the whole client beside a bare `pipe(batch)` loop that saves nothing.
 3. Seconds from SIGTERM to exit, and images that were drawn but not published when SIGKILL came.
 """
 
+import argparse
 import json
 import os
 import random
@@ -27,10 +33,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy  # noqa: E402
 
-QUICK = "--quick" in sys.argv
 BATCH, SIZE, LATENCY_S = 10, 512, 2.0
-# LLM time / draw time of a prompt: prompts drawn. 0.1 = 20 s a batch
-RATIOS = {0.5: 6, 1: 12, 5: 40} if QUICK else {0.1: 5, 0.5: 12, 1: 24, 2: 40, 5: 80}
+CHUNK = 20  # prompts a lease
+RAMP_S = 3 * LATENCY_S  # the calls in flight grow 2, 4, 8, 16
+# LLM time / draw time of a prompt: batches drawn. 0.1 = 20 s a batch
+BATCHES = {0.1: 5, 0.5: 12, 1: 24, 2: 44, 5: 100}
+QUICK_BATCHES = {0.5: 6, 1: 12, 5: 60}
+WHOLE = (5, 80)  # the data set drawn from its start to its end: ratio, prompts
 LLM = str(ROOT / "tests" / "fakes" / "fake_llm.py")
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("UNIDISC_DIR", "OLLAMA_HOST", "OLLAMA_HOSTS")}
 
@@ -75,14 +84,15 @@ class Run:
         self.data = self.folder / "out/generated_images/bench"
 
     def client(self, *options, **environment):
-        command = [sys.executable, "-u", str(ROOT / "generate/generate_images.py"), str(self.folder / "bench.json"), "--output_root", str(self.folder / "out"),
-                   "--expected_samples_per_index", str(self.images), "--is_slurm_task", *map(str, options)]  # fmt: skip
+        command = [sys.executable, "-u", ROOT / "generate/generate_images.py", self.folder / "bench.json", "--is_slurm_task",
+                   "--output_root", self.folder / "out", "--expected_samples_per_index", self.images, *options]  # fmt: skip
         with open(self.folder / "client.out", "wb") as out:
-            return subprocess.Popen(command, stdout=out, stderr=out, env=ENVIRONMENT | {"STAND_IN_LOG": str(self.log)} | environment)
+            environment = ENVIRONMENT | {"STAND_IN_LOG": str(self.log)} | environment
+            return subprocess.Popen([*map(str, command)], stdout=out, stderr=out, env=environment)
 
     def stand_in(self, seconds, python, *options):
-        return self.client("--pipeline", f"{__file__}:StandIn", "--resolution", SIZE, "--batch_size", BATCH, *options, STAND_IN_S=str(seconds),
-                           STAND_IN_PYTHON=str(python))  # fmt: skip
+        return self.client("--pipeline", f"{__file__}:StandIn", "--resolution", SIZE, "--batch_size", BATCH, *options,
+                           STAND_IN_S=str(seconds), STAND_IN_PYTHON=str(python))  # fmt: skip
 
     def calls(self):
         """(begin, end) of each call of the stand-in but the warm-up."""
@@ -115,19 +125,26 @@ def python_share():
     return (16 * took[1] - took[16]) / 15 / took[16]
 
 
-def overlap(ratio, prompts, python, llm):
-    """(share of the time in which the device was busy, images a second) of the shipped loop."""
-    run = Run([f"a painting of bird number {i}" for i in range(prompts)], BATCH)
+def overlap(ratio, batches, python, llm, whole=False):
+    """(share of the time in which the device was busy, images a second) of the shipped loop: once running, or of a whole data set."""
+    run = Run([f"a painting of bird number {i}" for i in range(batches if whole else 1000)], BATCH)
     (run.folder / "llm.yaml").write_text(json.dumps({"tiers": [{"name": "here", "backends": [
         {"provider": "ollama", "model": "fake", "hosts": [llm], "concurrency": 16}]}]}))  # fmt: skip
-    client = run.stand_in(LATENCY_S / ratio, python, "--llm_backends", run.folder / "llm.yaml")
+    client = run.stand_in(LATENCY_S / ratio, python, "--llm_backends", run.folder / "llm.yaml", "--chunk_size", CHUNK)
+    while not whole and len(run.calls()) < batches:
+        assert client.poll() is None, (run.folder / "client.out").read_text()
+        time.sleep(0.05)
+    if not whole:
+        client.send_signal(signal.SIGTERM)
     assert client.wait() == 0, (run.folder / "client.out").read_text()
     run.close()
     calls = run.calls()
-    # once running: from the first batch on
-    span = calls[-1][1] - calls[0][0]
-    assert run.published() == prompts * BATCH
-    return sum(end - begin for begin, end in calls) / span, prompts * BATCH / span
+    assert run.published() == len(calls) * BATCH, "every image drawn was published"
+    before = [] if whole else [end for begin, end in calls if begin < calls[0][0] + RAMP_S]
+    running = calls[len(before) : batches]
+    # a wait before the first batch that counts, counts
+    span = running[-1][1] - (before[-1] if before else calls[0][0])
+    return sum(end - begin for begin, end in running) / span, len(running) * BATCH / span
 
 
 def one_after_the_other(ratio, prompts, python, llm):
@@ -138,8 +155,10 @@ def one_after_the_other(ratio, prompts, python, llm):
     os.environ |= {"STAND_IN_S": str(LATENCY_S / ratio), "STAND_IN_PYTHON": str(python), "STAND_IN_LOG": str(folder / "calls")}
     began = time.monotonic()
     for index in range(prompts):
-        schema = {"type": "object", "properties": {"variations": {"type": "array", "items": {"type": "string"}, "minItems": 9, "maxItems": 9}}}
-        body = {"model": "x", "stream": False, "format": schema, "messages": [{"role": "user", "content": f"9 variations of: a painting of bird number {index}"}]}
+        texts = {"type": "array", "items": {"type": "string"}, "minItems": 9, "maxItems": 9}
+        schema = {"type": "object", "properties": {"variations": texts}}
+        asked = [{"role": "user", "content": f"9 variations of: a painting of bird number {index}"}]
+        body = {"model": "x", "stream": False, "format": schema, "messages": asked}
         urllib.request.urlopen(urllib.request.Request(f"http://{llm}/api/chat", json.dumps(body).encode())).read()
         for aug, image in enumerate(device([""] * BATCH, None).images):
             Image.fromarray((image * 255).round().astype(numpy.uint8).transpose(1, 2, 0)).save(folder / f"{index}_{aug}.jpg", quality=95)
@@ -159,14 +178,15 @@ print({batches} * 16 / (time.perf_counter() - began))
 """
 
 
-def tiny(batches):
-    """Images a second of the bare loop and of the whole client, the mean of two runs each, taken in turns."""
+def tiny(batches, times):
+    """Images a second of the bare loop and of the whole client, the mean of so many runs each, taken in turns."""
+    prompts = [f"a {size} {colour} circle on a white background" for size in ("small", "large") for colour in ("red", "blue")]
     bare, whole = [], []
-    for _ in range(1 if QUICK else 2):
+    for _ in range(times):
         code = BARE_LOOP.format(generate=str(ROOT / "generate"), batches=batches)
-        bare.append(float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True).stdout))
-        run = Run([f"a {size} {colour} circle on a white background" for size in ("small", "large") for colour in ("red", "blue")] * (batches // 4), 16,
-                  ["a red circle above a blue square on a green background"] * 15)  # fmt: skip
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+        bare.append(float(done.stdout))
+        run = Run(prompts * (batches // 4), 16, ["a red circle above a blue square on a green background"] * 15)
         client = run.client("--model", "tiny")
         assert client.wait() == 0, (run.folder / "client.out").read_text()
         run.close()
@@ -198,24 +218,42 @@ def signals(python, times):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer ratios and batches")
+    parser.add_argument("--part", type=int, choices=[1, 2, 3], help="only this part")
+    parser.add_argument("--ratio", type=float, choices=list(BATCHES), help="of part 1, only this LLM time / draw time")
+    args = parser.parse_args()
     share = python_share()
-    print(f"Python's share of a pipeline's loop, measured on the tiny SD3 (upper bound, its kernels are short): {share:.2f}; load {os.getloadavg()[0]:.1f}")
+    print(f"Python's share of a pipeline's loop, from the tiny SD3 (an upper bound): {share:.2f}; load {os.getloadavg()[0]:.1f}")
+    if args.part in (1, None):
+        part_1({args.ratio: BATCHES[args.ratio]} if args.ratio else QUICK_BATCHES if args.quick else BATCHES, share)
+    if args.part in (2, None):
+        bare, whole = tiny(*((8, 1) if args.quick else (24, 2)))
+        rates = f"bare pipe(batch) loop {bare:.1f} images/s, whole client {whole:.1f}: {whole / bare:.2f} (aim 0.8)"
+        print(f"\n2. tiny model, one thread: {rates}", flush=True)
+    if args.part in (3, None):
+        exits, lost = signals(share, 1 if args.quick else 4)
+        print(f"\n3. SIGTERM to exit: {', '.join(f'{s:.1f}' for s in exits)} s (a batch takes 1 s)\n"
+              f"   drawn and not published at SIGKILL: {lost} images (bound: a batch {BATCH} + the queue {2 * BATCH})")  # fmt: skip
+
+
+def part_1(batches, share):
     fake = subprocess.Popen([sys.executable, LLM, "ollama", "--latency", str(LATENCY_S)], stdout=subprocess.PIPE, text=True)
     llm = fake.stdout.readline().strip().removeprefix("http://")
     try:
-        print(f"\n1. LLM {LATENCY_S} s an answer, {BATCH} images of {SIZE}x{SIZE} a batch, published for real")
+        print(f"\n1. LLM {LATENCY_S} s an answer, {BATCH} images of {SIZE}x{SIZE} a batch, published for real (aims: 0.97; 1.9 times at 1)")
         print(f"{'LLM time / draw time':>22} {'s a batch':>10} {'device busy':>12} {'images/s':>9}  one after the other")
-        for ratio, prompts in RATIOS.items():
-            busy, rate = overlap(ratio, prompts, share, llm)
-            plain = one_after_the_other(ratio, max(2, prompts // 4), share, llm)
-            print(f"{ratio:22} {LATENCY_S / ratio:10.2f} {busy:12.3f} {rate:9.2f}  {plain:.2f} images/s: {rate / plain:.2f} times as many", flush=True)
+        for ratio, count in batches.items():
+            busy, rate = overlap(ratio, count, share, llm)
+            plain = one_after_the_other(ratio, max(2, count // 8), share, llm)
+            row = f"{ratio:22} {LATENCY_S / ratio:10.2f} {busy:12.3f} {rate:9.2f}"
+            print(f"{row}  {plain:.2f} images/s: {rate / plain:.2f} times as many", flush=True)
+        if WHOLE[0] in batches:
+            busy, rate = overlap(*WHOLE, share, llm, whole=True)
+            row = f"{WHOLE[0]:22} {LATENCY_S / WHOLE[0]:10.2f} {busy:12.3f} {rate:9.2f}"
+            print(f"{row}  all of a data set of {WHOLE[1]} prompts", flush=True)
     finally:
         fake.kill()
-    bare, whole = tiny(8 if QUICK else 24)
-    print(f"\n2. tiny model, one thread: bare pipe(batch) loop {bare:.1f} images/s, whole client {whole:.1f} images/s: {whole / bare:.2f} (aim 0.8)")
-    exits, lost = signals(share, 1 if QUICK else 4)
-    print(f"\n3. SIGTERM to exit: {', '.join(f'{s:.1f}' for s in exits)} s (a batch takes 1 s); drawn and not published at SIGKILL: {lost} images "
-          f"(bound: the batch on the device {BATCH} + the queue {2 * BATCH})")  # fmt: skip
 
 
 if __name__ == "__main__":
