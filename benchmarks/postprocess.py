@@ -5,7 +5,7 @@
     python benchmarks/postprocess.py tar --folder /data/tmp # one of json, update, tar, growth
 
 All repetitions of a comparison are interleaved; figures are medians. CPU is user + system time of the command and its workers, memory the
-largest resident set of one process, and of all of them together (sampled every 50 ms).
+largest resident set of one process, and of all of them together (shared pages counted once, sampled every 0.2 s).
 """
 
 import argparse
@@ -98,12 +98,13 @@ class Cost:
             while waiting:
                 pid = waiting.pop()
                 try:
-                    total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 2**20
+                    shares = Path(f"/proc/{pid}/smaps_rollup").read_text()  # Pss: a page that n processes share counts 1/n in each
+                    total += int(shares.split("\nPss:")[1].split()[0]) / 1024
                     waiting += Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
                 except (OSError, IndexError):
                     continue
             self.together = max(self.together, total)
-            time.sleep(0.05)
+            time.sleep(0.2)
 
 
 def compare(title, ways, reference, repetitions, before=lambda name: None):

@@ -266,3 +266,23 @@ def test_idle_and_slow_connections_block_nobody(server):
     assert len(results) == 20
     for line in lines:
         line.close()
+
+
+def test_a_slow_reader_gets_the_whole_answer_and_the_next(server):
+    """8 MB, more than a socket takes at once, read in small pieces with pauses; two requests in one go on the same connection."""
+    folder = server.root / "generated_images" / "storm" / "000000"
+    folder.mkdir(exist_ok=True)
+    content = bytes(range(256)) * 32_768
+    (folder / "7_0.jpg").write_bytes(content)
+    line = socket.create_connection(("127.0.0.1", int(server.json["url"].rsplit(":")[-1].strip("/"))), timeout=60)
+    head = f"Host: x\r\nAuthorization: Bearer {server.json['token']}\r\n"
+    line.sendall(f"GET /image/storm/7_0 HTTP/1.1\r\n{head}\r\nGET /healthz HTTP/1.1\r\n{head}Connection: close\r\n\r\n".encode())
+    answer = b""
+    while piece := line.recv(1000 if len(answer) < 20_000 else 1 << 20):
+        answer += piece
+        time.sleep(0.01 if len(answer) < 20_000 else 0)
+    assert answer.startswith(b"HTTP/1.1 200"), answer[:300]
+    assert content in answer and b"run_id" in answer[-400:]
+    line.close()
+    assert server.client(total=3000).beat({"leases": [], "state": "loading", "drawing": []}) is not None
+    (folder / "7_0.jpg").unlink()
