@@ -73,7 +73,8 @@ class Run:
     """A server and the prompts of one measurement, in a folder of its own."""
 
     def __init__(self, prompts, images, variations=None):
-        self.folder = Path(tempfile.mkdtemp(prefix="bench-"))
+        self.removed_with_this = tempfile.TemporaryDirectory(prefix="bench-")
+        self.folder = Path(self.removed_with_this.name)
         items = [{"prompt": text} | ({"variations": variations} if variations else {}) for text in prompts]
         (self.folder / "bench.json").write_text(json.dumps(items))
         self.images, self.log = images, self.folder / "calls"
@@ -151,7 +152,8 @@ def one_after_the_other(ratio, prompts, python, llm):
     """Images a second of the loop that asks, draws, saves, one prompt after the other, with the same LLM, stand-in and JPEG quality."""
     from PIL import Image
 
-    folder, device = Path(tempfile.mkdtemp(prefix="bench-")), StandIn()
+    temporary, device = tempfile.TemporaryDirectory(prefix="bench-"), StandIn()
+    folder = Path(temporary.name)
     os.environ |= {"STAND_IN_S": str(LATENCY_S / ratio), "STAND_IN_PYTHON": str(python), "STAND_IN_LOG": str(folder / "calls")}
     began = time.monotonic()
     for index in range(prompts):
