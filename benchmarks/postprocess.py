@@ -31,18 +31,21 @@ FLOOR_C = r"""
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-int main(int argc, char **argv) {                  /* open, read and close every .json of a directory: nobody can do less */
+int main(int argc, char **argv) {                  /* open, read and close every .json of the directories: nobody can do less */
     static char buffer[65536];
     long files = 0, bytes = 0;
-    DIR *dir = opendir(argv[1]);
-    struct dirent *entry;
-    while ((entry = readdir(dir))) {
-        size_t n = strlen(entry->d_name);
-        if (n < 5 || strcmp(entry->d_name + n - 5, ".json")) continue;
-        int fd = openat(dirfd(dir), entry->d_name, O_RDONLY);
-        bytes += read(fd, buffer, sizeof buffer);
-        close(fd);
-        files++;
+    for (int i = 1; i < argc; i++) {
+        DIR *dir = opendir(argv[i]);
+        struct dirent *entry;
+        while ((entry = readdir(dir))) {
+            size_t n = strlen(entry->d_name);
+            if (n < 5 || strcmp(entry->d_name + n - 5, ".json")) continue;
+            int fd = openat(dirfd(dir), entry->d_name, O_RDONLY);
+            bytes += read(fd, buffer, sizeof buffer);
+            close(fd);
+            files++;
+        }
+        closedir(dir);
     }
     printf("%ld files, %ld bytes\n", files, bytes);
 }
@@ -199,12 +202,16 @@ def pictures(size):
     return made
 
 
+def make_floor(where):
+    (where / "floor.c").write_text(FLOOR_C)
+    subprocess.run(["cc", "-O2", "-o", where / "floor", where / "floor.c"], check=True)
+
+
 def measure_json(where, small, less, repetitions):
     n, flat = 200_000 // less, where / "flat"
     flat.mkdir()
     make_samples(flat, 0, n, small, ours=False)
-    (where / "floor.c").write_text(FLOOR_C)
-    subprocess.run(["cc", "-O2", "-o", where / "floor", where / "floor.c"], check=True)
+    make_floor(where)
     compare(
         f"JSON -> parquet, {n:,} samples in a flat folder of the published form",
         {
@@ -271,19 +278,22 @@ def measure_tar(where, small, less, repetitions):
 
 def measure_growth(where, small, less, repetitions):
     ours, table, made = where / "ours", where / "ours.parquet", 0
-    print("\nGrowth, small images in sub-folders (one run each; tars with 2 workers)")
+    make_floor(where)
+    print("\nGrowth, small images in sub-folders (one run each; tars with 2 workers; floor: the C program on the same files)")
     print(
-        f"  {'samples':>10}{'':3}{'table: CPU s':>13}{'us/sample':>11}{'wall s':>8}{'peak MB':>9}{'':3}"
+        f"  {'samples':>10}{'':3}{'table: CPU s':>13}{'us/sample':>11}{'floor us':>10}{'wall s':>8}{'peak MB':>9}{'':3}"
         f"{'tars: CPU s':>12}{'us/sample':>11}{'wall s':>8}{'peak MB':>9}{'all MB':>8}"
     )
     for n in (50_000 // less, 200_000 // less, 1_000_000 // less):
         make_samples(ours, made, n, small, ours=True)
         made = n
+        os.sync()
         shutil.rmtree(where / "tars", ignore_errors=True)
+        floor = Cost([where / "floor", *ours.iterdir()])
         first = Cost([*TO_PARQUET, ours, table, "--rebuild"])
         second = Cost([*TO_TARS, "--parquet_file", table, "--base_dir", where, "--output_dir", where / "tars", "--num_workers", 2])
         print(
-            f"  {n:10,}{'':3}{first.cpu:13.1f}{first.cpu / n * 1e6:11.1f}{first.wall:8.1f}{first.peak:9.0f}"
+            f"  {n:10,}{'':3}{first.cpu:13.1f}{first.cpu / n * 1e6:11.1f}{floor.cpu / n * 1e6:10.1f}{first.wall:8.1f}{first.peak:9.0f}"
             f"{'':3}{second.cpu:12.1f}{second.cpu / n * 1e6:11.1f}{second.wall:8.1f}{second.peak:9.0f}{second.together:8.0f}",
             flush=True,
         )

@@ -23,6 +23,8 @@ from options import Options
 from progress import Progress
 from publish import Draft
 
+NAMES = 1 << 18  # stems of a folder held as text at a time, 20 MB; a flat folder of a million would need 80
+
 
 def main(as_script=False):
     parser = Options(__doc__)
@@ -181,9 +183,10 @@ class Conversion:
             i, n = self.args.part
             jsons, images = (names[names // CODE // BLOCK % n == i] for names in (jsons, images))
             odd, odd_images = ([stem for stem in some if zlib.crc32(os.fsencode(stem)) % n == i] for some in (odd, odd_images))
-        self.samples(
-            subdirectory, stems(jsons) + odd, np.isin(jsons, listing.images).tolist() + [stem in listing.odd_images for stem in odd]
-        )
+        has_image = np.isin(jsons, listing.images)
+        for n in range(0, len(jsons), NAMES):
+            self.samples(subdirectory, stems(jsons[n : n + NAMES]), has_image[n : n + NAMES].tolist())
+        self.samples(subdirectory, odd, [stem in listing.odd_images for stem in odd])
         for stem in stems(images) + odd_images:
             self.orphan(f"{subdirectory}/{stem}.jpg")
         self.mtimes[subdirectory] = listing.mtime_ns
