@@ -1,4 +1,4 @@
-# make demo   the whole flow on embedded models: no GPU, no key, no cluster (about 5 minutes after the set-up)
+# make demo   the whole flow on embedded models: no GPU, no key, no cluster (below two minutes on 2 cores, after the set-up)
 # make test   every test (under 15 minutes on 2 cores)
 # make soak   the long tests; make bench the measurements of the README; make mutants: each promise broken once, its test must fail
 # Each sets up .venv by itself; a second call skips what is done. Another Python: make demo PYTHON=python3.12
