@@ -71,8 +71,8 @@ def problem_with(image, height, width):
 class Drawer:
     """One pipeline on one device. Arguments that are None come from the family's row and the GPU's profile (model_families.py).
 
-    pipeline: "FILE.py:CLASS", a class called like a diffusers pipeline, instead of diffusers. remembered: JSON-lines file of batch sizes that
-    had to be halved, read at load and appended to. After load(): .batch_size, .dtype, .gpu_name, .versions, .device.
+    pipeline: "FILE.py:CLASS", a class called like a diffusers pipeline, instead of diffusers. remembered: JSON-lines file of batch sizes
+    that had to be halved, read at load and appended to. After load(): .batch_size, .dtype, .gpu_name, .versions, .device.
     """
 
     def __init__(self, model, height=None, width=None, steps=None, guidance=None, batch_size=None, dtype=None, revision=None, compile=False,
@@ -225,7 +225,8 @@ class Drawer:
 
     def draw(self, texts, seeds):
         """Images of up to batch_size texts, in order. The batch is padded to full size, so that an image depends on its text, its seed, the
-        batch size and the stack only. A batch that does not fit is drawn in halves, and the half is remembered. DeviceBroken, CannotDraw."""
+        batch size and the stack only. A batch that does not fit is drawn in halves, and the half is remembered.
+        DeviceBroken, CannotDraw."""
         images = []
         while len(images) < len(texts):
             n = self.batch_size
@@ -309,8 +310,10 @@ def check_model(model, revision=None):
     except errors.RepositoryNotFoundError:
         raise SystemExit(f"generate_images: there is no model {model} on the hub (or it is private: `hf auth login`)") from None
     except errors.LocalEntryNotFoundError:
-        raise SystemExit(f"generate_images: the model {model} is not in the local cache ({hub.constants.HF_HUB_CACHE}) and the hub cannot be reached; "
-                         "is the name right, is there a network?") from None  # fmt: skip
+        raise SystemExit(
+            f"generate_images: the model {model} is not in the local cache ({hub.constants.HF_HUB_CACHE}) and the hub cannot be reached; "
+            "is the name right, is there a network?"
+        ) from None
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         raise SystemExit(f"generate_images: the model {model} cannot be had: {first_line(error)}") from None
 

@@ -2,7 +2,8 @@
 
     cd generate && python -c "import model_families; model_families.print_tables()"
 
-Any model that DiffusionPipeline.from_pretrained loads can be drawn with; a family's row says what it was made for. A new family is a new row.
+Any model that DiffusionPipeline.from_pretrained loads can be drawn with; a family's row says what it was made for. A new family is a new
+row.
 """
 
 import json
@@ -11,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 TINY = Path(__file__).resolve().parent / "tiny_model"
-SD3_NOTICE = ("the Stability AI Community License forbids to train a foundation model on images of this model, and asks a licence of who earns "
-              "over 1 M USD a year; Apache-2.0 models without such a clause: FLUX.1-schnell, Z-Image-Turbo, Qwen-Image")  # fmt: skip
+SD3_NOTICE = (
+    "the Stability AI Community License forbids to train a foundation model on images of this model, and asks a licence of who earns "
+    "over 1 M USD a year; Apache-2.0 models without such a clause: FLUX.1-schnell, Z-Image-Turbo, Qwen-Image"
+)
 FLUX_NOTICE = "FLUX.1-dev is for non-commercial use; FLUX.1-schnell is Apache-2.0"
 
 
@@ -43,8 +46,10 @@ FAMILIES = [
     # these hold a transformer alone, as published; 1024-MS is a whole pipeline and loads as one
     Family("pixart-sigma (transformer)", "PixArtSigmaPipeline", r"PixArt-Sigma-XL-2-(256|512|2K)", 512, 20, 4.5, 300, dtype="float16",
            base="PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers", call={"use_resolution_binning": False}),
-    Family("pixart-sigma", "PixArtSigmaPipeline", r"(?i)pixart.sigma", 1024, 20, 4.5, 300, dtype="float16", call={"use_resolution_binning": False}),
-    Family("pixart-alpha", "PixArtAlphaPipeline", r"(?i)pixart", 1024, 20, 4.5, 120, dtype="float16", call={"use_resolution_binning": False}),
+    Family("pixart-sigma", "PixArtSigmaPipeline", r"(?i)pixart.sigma", 1024, 20, 4.5, 300, dtype="float16",
+           call={"use_resolution_binning": False}),
+    Family("pixart-alpha", "PixArtAlphaPipeline", r"(?i)pixart", 1024, 20, 4.5, 120, dtype="float16",
+           call={"use_resolution_binning": False}),
     Family("lumina", "LuminaPipeline", r"(?i)lumina-next", 1024, 30, 4.0),
     Family("lumina2", "Lumina2Pipeline", r"(?i)lumina-image-2", 1024, 50, 4.0, 256, tested=False),
     Family("sdxl", "StableDiffusionXLPipeline", r"(?i)stable-diffusion-xl|sdxl", 1024, 50, 5.0, dtype="float16"),

@@ -1,7 +1,7 @@
 """A look before the run, and a second look at an image of it. Neither touches the run.
 
-python generate/generate_images.py HPDv2.json --preview 8            the first prompts into preview_HPDv2.jpg, and images an hour
-python generate/generate_images.py HPDv2.json --redo 12345_3         draws the image again from its JSON and compares; 12345: all of a prompt
+python generate/generate_images.py HPDv2.json --preview 8        the first prompts into preview_HPDv2.jpg, and images an hour
+python generate/generate_images.py HPDv2.json --redo 12345_3     draws the image again from its JSON and compares; 12345: all of a prompt
 """
 
 import io
@@ -98,8 +98,8 @@ def redo(args, dataset_dir, which):
     drawer, loaded, differ = None, None, 0
     for path in paths:
         record = json.loads(path.read_text())
-        settings = {"height": record["height"], "width": record["width"], "steps": record["num_inference_steps"], "guidance": record["guidance_scale"],
-                    "batch_size": record["batch_size"], "dtype": record["dtype"]}  # fmt: skip
+        settings = {"height": record["height"], "width": record["width"], "steps": record["num_inference_steps"],
+                    "guidance": record["guidance_scale"], "batch_size": record["batch_size"], "dtype": record["dtype"]}  # fmt: skip
         if settings != loaded:
             drawer = diffusion.Drawer(record["model_name"], **settings, revision=args.revision, compile=args.compile, offload=args.offload,
                                       quantize=args.quantize, quantize_args=args.quantize_args, pipeline=args.pipeline)  # fmt: skip
@@ -128,6 +128,7 @@ def compare(path, image, record, drawer):
     stack = "" if record["library_versions"] == drawer.versions else f"; drawn with {record['library_versions']}, here {drawer.versions}"
     card = "" if record["gpu_name"] == drawer.gpu_name else f"; drawn on {record['gpu_name'] or 'a CPU'}, here {drawer.gpu_name or 'a CPU'}"
     print(
-        f"{path.stem}: {(difference > 0).any(2).mean():.1%} of the pixels differ, by {difference.mean():.2f} of 255 on average, at most {difference.max()}{stack}{card}"
+        f"{path.stem}: {(difference > 0).any(2).mean():.1%} of the pixels differ, by {difference.mean():.2f} of 255 on average, "
+        f"at most {difference.max()}{stack}{card}"
     )
     return True

@@ -1,6 +1,6 @@
 """Where a sample lies in the dataset folder and how it is published: the image is the commit.
 
-    000012/12345.prompts      the texts of an index, once, before its first image (12345.prompts2, … after an extension: the newest counts)
+    000012/12345.prompts      the texts of an index, once, before its first image (.prompts2, … after an extension: the newest counts)
     000012/12345_3.jpg        carries its metadata as a JPEG comment, so that the .json can be made from the image alone
     000012/12345_3.json       that metadata, the place it was made at, and the sha256 of the image's bytes; one line of ASCII
     000012/12345_3.failed     a sample given up, written only after the server said "set aside"
@@ -148,10 +148,10 @@ def _newest_texts(folder, index):
 
 
 def publish_texts(dataset_dir, record, lease):
-    """Publish {"prompt_index", "original_prompt", "source", "texts", "short"}; return the record that stands: this one, or another holder's.
+    """Publish {"prompt_index", "original_prompt", "source", "texts", "short"}; return the record that stands: this or another holder's.
 
-    A record that stands is only followed by a newer one (.prompts2, …) if that one was asked for more images (an extension), and then begins
-    with the texts that stand: an image's text never changes."""
+    A record that stands is only followed by a newer one (.prompts2, …) if that one was asked for more images (an extension), and then
+    begins with the texts that stand: an image's text never changes."""
     index = record["prompt_index"]
     folder = Path(dataset_dir) / folder_name(index)
     folder.mkdir(parents=True, exist_ok=True)
@@ -169,7 +169,7 @@ def publish_texts(dataset_dir, record, lease):
 
 
 def publish_sample(dataset_dir, index, aug, image, metadata, place, lease, quality):
-    """Publish an image (PIL, or uint8 array H×W×3) and its JSON; True if the sample now counts with this image, False if another one stands.
+    """Publish an image (PIL, or uint8 array H×W×3) and its JSON; True if the sample now counts with this image, False if another stands.
 
     metadata: what the image carries (all fields but the place), a dict of JSON values; place: dict with the keys of PLACE.
     ValueError: metadata too long for a JPEG comment. OSError: the disk; nothing is left behind but what counts."""
