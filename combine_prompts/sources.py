@@ -92,7 +92,8 @@ def web_file(url):
         for attempt in range(5):
             have = part.stat().st_size if part.exists() else 0
             try:
-                headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})  # compressed, the lengths would differ
+                # compressed, the lengths would differ
+                headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
                 with requests.get(url, headers=headers, stream=True, timeout=30) as answer:
                     if answer.status_code == 416:  # the part is not a part of this file
                         part.unlink()

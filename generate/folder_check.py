@@ -88,6 +88,7 @@ class Folders:
                     for mark in (self.path(dataset) / samples.folder_name(index)).glob(f"{index}_*.failed"):
                         mark.unlink(missing_ok=True)
                 count += self.look(lambda ledger, now: ledger.retry_failed(now, dataset, indices))
+                self.unmark(dataset, {index // FOLDER for index in indices})  # a check that ended meanwhile
         return count
 
 
@@ -160,9 +161,11 @@ class FolderCheck:
         if lost:
             mark.unlink(missing_ok=True)
             log.warning("%s: files of %d prompts that were done are missing (%s…): they are drawn again", name, len(lost), lost[0])
-        self.server.look(lambda ledger, now: ledger.folder_checked(now, name, block, done))
-        if len(done) == len(indices) and not mark.exists():
+        outdated = self.server.look(lambda ledger, now: ledger.folder_checked(now, name, block, done)) is None
+        if len(done) == len(indices) and not outdated and not mark.exists():
             write_mark(mark, done, images)
+            if len(self.server.look(lambda ledger, now: ledger.done_in(name, block))) < len(indices):
+                mark.unlink(missing_ok=True)  # a repair or a retry came between
 
     def trusted(self, mark, indices, images):
         """{index: (images, short)} of a folder marked COMPLETE for this definition, without looking at its names; None if it is not."""

@@ -202,8 +202,8 @@ class Server:
             return function(self.ledger, time.monotonic())
 
     def write(self, function):
-        """look() for what must be durable before it is answered: those who wait together share one commit, since its fsyncs take longer than
-        all the rest (128 connections: 126 leases a second with a commit each)."""
+        """look() for what must be durable before it is answered: those who wait together share one commit, since its fsyncs take longer
+        than all the rest."""
         turn = Turn(function)
         self.turns.append(turn)
         with self.lock:
@@ -294,8 +294,9 @@ def serve(args, output_root):
 
 
 def let_answers_send_themselves():
-    """waitress's main thread polls a connection for writing while the thread that made the answer is still sending it, and cannot help: it
-    only spins, with the interpreter (128 connections: 97 beats a second with that, 2,000 without). What that thread leaves is sent as ever."""
+    """waitress's main thread polls a connection for writing while the thread that made the answer is still sending it, and cannot help:
+    it only spins, with the interpreter (128 connections: 97 beats a second with that, 2,000 without). What that thread leaves is sent as
+    ever."""
     from waitress.channel import HTTPChannel
     from waitress.server import BaseWSGIServer
 

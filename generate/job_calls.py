@@ -117,8 +117,10 @@ class Calls:
         name, who, definition = self._asker(fields)
         indices = fields.numbers("indices", 1000, 0, definition["total"] - 1)
         self.folders.settle(name, definition)
+        answer = self.write(lambda ledger, now: ledger.repair(now, name, indices=indices, **who))
+        # before the client hears of it, and after the ledger does: a check that ends just now leaves no new mark
         self.folders.unmark(name, {index // folder_check.FOLDER for index in indices})
-        return self._answer(self.write(lambda ledger, now: ledger.repair(now, name, indices=indices, **who)), None)
+        return self._answer(answer, None)
 
     def _asker(self, fields):
         """(data set, who asks, its definition) of a request for work; the published form brings none of the later fields."""

@@ -152,6 +152,7 @@ class Ledger(Ends):
             free = sorted(set(indices) - held)
             if not free:
                 return Later(self.options.beat_s, "others are drawing all of these indices")
+            self._outdate(dataset, free)
             for idx in free:
                 self._reopen(dataset, idx) if self._is_done(dataset, idx) else self._clear(dataset, idx)
             return self._grant(now, dataset, client_id, request_id, worker, slurm, free, False, False)

@@ -301,10 +301,11 @@ class Store:
     def folder_checked(self, now, dataset, block, found):
         """Takes over what the folder of a block holds: {index: (images, texts the LLMs were short of)} of the done indices. Returns
         (reopened, newly done). What was accepted since next_check() began stays done; a leased index stays leased; one that was set aside
-        is done only with all its images, since its .failed marks are this ledger's own."""
+        is done only with all its images, since its .failed marks are this ledger's own. None: the reading was outdated meanwhile (an
+        extension, a repair, a retry), nothing was taken over, and next_check() will name the block again."""
         accepted = self._checking.pop((dataset, block), None)
-        if accepted is None:  # the check was begun before an extension
-            return 0, 0
+        if accepted is None:
+            return None
         first = block * BLOCK
         before, per = self.done_in(dataset, block), self.definition(dataset)["images_per_prompt"]
         around = (dataset, first, first + BLOCK - 1)
@@ -330,6 +331,11 @@ class Store:
                 self._add(dataset, done=len(newly) - len(lost), waiting=len(lost) - len(newly), **change)
         self._checked[dataset][block] = 1
         return len(lost), len(newly)
+
+    def _outdate(self, dataset, indices):
+        """Readings of these indices' folders that are under way may tell of files that go now. Test: test_a_reading_begun_before_*."""
+        for block in {idx // BLOCK for idx in indices}:
+            self._checking.pop((dataset, block), None)
 
     def check_again(self, dataset):
         """Every block is to be compared anew, e.g. before "all done" is answered (promise 12)."""

@@ -25,6 +25,7 @@ class View(Store):
     def retry_failed(self, now, dataset, indices):
         """Those of the indices that were set aside wait again, with a clean slate; how many."""
         count = 0
+        self._outdate(dataset, indices)
         with self.transaction():
             for idx in indices:
                 if self.one("SELECT 1 FROM trouble WHERE dataset = ? AND idx = ? AND state = 'set_aside'", dataset, idx):

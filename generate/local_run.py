@@ -217,8 +217,11 @@ def supervise(args, definition, root):
         return 1 if statuses - {0, 3} else max(statuses)
     left = counts["total"] - counts["done"] - counts["set_aside"]
     if counts["set_aside"]:
-        print(f"{counts['set_aside']:,} prompts were set aside: "
-              f"python {HERE / 'image_server.py'} --status names them, --retry_failed tries them again")  # fmt: skip
+        server = f"python {HERE / 'image_server.py'} --output_root {root}"
+        print(
+            f"{counts['set_aside']:,} prompts were set aside. With a job server running (`{server}`), `{server} --status` names them, and\n"
+            f"`{server} --retry_failed`, then this command again, tries them once more"
+        )
     return 1 if left and statuses - {0, 3} else 3 if counts["set_aside"] else 0
 
 

@@ -23,7 +23,7 @@ def find_prompts(path):
 
 
 def read_prompts(path):
-    """List of {"prompt": str, "source": [str, …], "variations": [str, …] or absent}. SystemExit, naming the item by position (from 0)."""
+    """[{"prompt": str, "source": [str, …], "variations": [str, …] or absent}]. SystemExit, naming the item by position (from 0)."""
     path = find_prompts(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")

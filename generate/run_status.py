@@ -143,7 +143,7 @@ def estimate(args, definition, items, output_root, document=None):
 
 def llm_estimate(args, definition, items, document):
     wanted = definition["images_per_prompt"] - 1
-    asking = sum(1 for item in items if len(item.get("variations") or ()) < wanted) if definition["augment_prompts"] else 0
+    asking = sum("variations" not in item for item in items) if definition["augment_prompts"] else 0
     if not asking or wanted < 1:
         return ["           no LLM is asked"]
     calls, llm = asking * -(-wanted // 10), (document or {}).get("llm") or {}

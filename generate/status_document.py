@@ -2,7 +2,7 @@
 
     document = status_document(ledger, server, now, history)      # under the ledger's lock: a few queries, each bounded
 
-Its size is bounded too (about 200 kB for 1,000 workers and 50,000 prompts set aside): long tables come in pages.
+Its size is bounded too (about 30 kB for 1,000 workers and 50,000 prompts set aside): long tables come in pages.
 """
 
 import math

@@ -9,7 +9,8 @@ import re
 import unicodedata
 
 LONGEST = 2000  # characters of a text: a JPEG comment holds 65 kB with all metadata, and a text may be nothing but 4-byte characters
-ALIKE = 92  # rapidfuzz ratio of folded texts from which on one is a copy: "… in snow" / "… in the snow" are, another place or style is not
+# rapidfuzz ratio of folded texts from which on one is a copy: "… in snow" / "… in the snow" are, another place or style is not
+ALIKE = 92
 REFUSAL = re.compile(
     r"^(i(['’]m| am)? (sorry|unable|afraid)|sorry\b|i (can['’]?t|cannot|can not|won['’]?t|must decline|apologi[sz]e)"
     r"|as an ai\b|unfortunately, i)",

@@ -307,6 +307,29 @@ def test_promise_16_the_cap_is_never_passed(run):
     assert again.share(run.now, "a new one")["granted_usd"] == 0 and again.spent() == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("order", ["retry", "repair"])
+def test_a_reading_begun_before_a_retry_or_a_repair_is_outdated(run, order):
+    """The folder was listed, its .failed marks or images go, and only then the listing arrives: it must not make the index done again."""
+    if order == "retry":
+        for client, worker in (("a", A), ("b", B), ("c", C)):
+            run.fail(run.lease(client, worker), client, "prompt", known_good=True)
+            run.draw(run.lease(client, worker), client=client)
+        assert run.counts()["set_aside"] == 1
+    else:
+        run.draw(run.lease())
+    run.ledger.check_again("d")
+    work, found = run.ledger.next_check(), {idx: (n, 0) for idx, n in run.folder.items()} | {0: (int(order == "repair"), 0)}
+    if order == "retry":
+        assert run.ledger.retry_failed(run.now, "d", [0]) == 1
+    else:
+        grant = run.ledger.repair(run.now, "d", "a", "r", A, [0])
+        run.ledger.release(run.now, "a", "r2", grant.lease, "released")
+    assert run.ledger.folder_checked(run.now, *work, found) is None and 0 not in run.ledger.done_in("d", 0)
+    run.check()
+    assert 0 not in run.ledger.done_in("d", 0) or order == "repair", "made anew: the folder's word counts"
+    assert not run.ledger.checks_left()
+
+
 def test_what_changes_nothing_is_no_commit(run):
     """A release of what is gone, a sweep of nothing, a completion that the folder does not show: no sync, no change counted."""
     grant, changes = run.lease(size=2), lambda: run.ledger.one("SELECT changes FROM server")[0]

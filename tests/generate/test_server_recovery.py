@@ -86,7 +86,7 @@ def test_files_that_vanish_are_drawn_again(start):
     assert not (server.root / "generated_images" / "storm" / "000000" / "COMPLETE").exists()
     finish(client, grant)
     until(lambda: isinstance(client.get_indices(8), AllDone), "all done")
-    assert (server.root / "generated_images" / "storm" / "000000" / "COMPLETE").exists()
+    until((server.root / "generated_images" / "storm" / "000000" / "COMPLETE").exists, "the mark, which is written last")
 
 
 def test_extend(start):
