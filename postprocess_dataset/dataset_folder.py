@@ -119,8 +119,8 @@ def read_files(folder_fd, names):
         try:
             fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=folder_fd)  # a named pipe called x.json must not hang us
             try:
-                content = os.read(fd, 65536)
-                while len(content) and not len(content) % 65536 and (more := os.read(fd, 1 << 20)):
+                content = os.read(fd, 4096)
+                while len(content) and not len(content) % 4096 and (more := os.read(fd, 1 << 20)):
                     content += more
             finally:
                 os.close(fd)
