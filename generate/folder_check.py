@@ -7,7 +7,6 @@ background, before the ledger grants from them after a start and before it says 
 import json
 import logging
 import os
-import secrets
 import sys
 import threading
 import time
@@ -202,8 +201,8 @@ def write_mark(mark, done, images):
         "short": sum(1 for _, n in done.values() if n),
         "less": less,
     }
-    draft = mark.with_name(f".COMPLETE.{secrets.token_hex(4)}.tmp")
-    with open(draft, "x") as file:
+    draft = mark.with_name(".COMPLETE.tmp")  # always this name: what a killed server leaves is overwritten by the next one's
+    with open(draft, "w") as file:
         file.write(json.dumps(record) + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -80,6 +80,8 @@ def test_files_that_vanish_are_drawn_again(start):
         time.sleep(0.05)
     server.stop()
     samples.path_of(server.root / "generated_images" / "storm", 3, 1, ".jpg").unlink()
+    draft = server.root / "generated_images" / "storm" / "000000" / ".COMPLETE.tmp"
+    draft.write_text('{"indices"')  # as a server leaves it that is killed while it writes the mark
     server.start()
     grant = granted(client)
     assert grant.indices == [3]
@@ -87,6 +89,7 @@ def test_files_that_vanish_are_drawn_again(start):
     finish(client, grant)
     until(lambda: isinstance(client.get_indices(8), AllDone), "all done")
     until((server.root / "generated_images" / "storm" / "000000" / "COMPLETE").exists, "the mark, which is written last")
+    assert not draft.exists()
 
 
 def test_extend(start):
