@@ -88,6 +88,15 @@ class Folder:
                 self.add(prompt, augmentation)
         return self
 
+    def heavier(self, size):
+        """`size` bytes more in each image; its JSON tells of the new bytes."""
+        for place in self.path.glob("*/*.jpg"):
+            image = place.read_bytes()[:-2] + os.urandom(size) + b"\xff\xd9"
+            place.write_bytes(image)
+            record = json.loads(place.with_suffix(".json").read_text())
+            place.with_suffix(".json").write_text(json.dumps(record | {"image_sha256": hashlib.sha256(image).hexdigest()}))
+        return self
+
 
 @pytest.fixture
 def folder(tmp_path):
