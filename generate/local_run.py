@@ -237,6 +237,11 @@ class Progress:
         terminal = sys.stdout.isatty()
         self.next = time.monotonic() + (2 if terminal else 60)
         document = run_status.fetch(self.root).document
+        if last and document:  # the server looks every two seconds: wait for the look after the clients' last words
+            before, end = document["time"], time.monotonic() + 10
+            while document and document["time"] == before and time.monotonic() < end:
+                time.sleep(0.2)
+                document = run_status.fetch(self.root).document
         counts = next((d for d in document["datasets"] if d["name"] == self.definition["name"]), None) if document else None
         if counts and terminal:
             from tqdm import tqdm
@@ -245,6 +250,8 @@ class Progress:
             self.bar.n = counts["done"]
             self.bar.set_postfix_str(f"{counts['images']:,} images")
             self.bar.refresh()
+            if last:
+                self.bar.close()  # ends its line: what follows starts a line of its own
         if counts and (last or not terminal):
             short = (
                 f", {counts['short']:,} of them short ({counts['short_images']:,} images fewer than asked for)" if counts["short"] else ""

@@ -1,0 +1,110 @@
+"""What a user sees of a run from a terminal: a bar, a line a minute in each log, --tail_log, --dry_run."""
+
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CLIENT = ROOT / "generate" / "generate_images.py"
+NOT_OURS = ("SLURM", "FAKE_", "UNIDISC_DIR", "OLLAMA_HOST")
+ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(NOT_OURS)}
+FAST_CLOCK = """
+import time
+real = time.monotonic
+if b"--is_slurm_task" in open("/proc/self/cmdline", "rb").read():  # a client, not its server
+    time.monotonic = lambda: 40 * real()
+"""
+
+
+def on_a_terminal(command, seconds, **environment):
+    """Run a command on a terminal of 120 columns; what it shows, and its exit status (None: it went on and was ended)."""
+    process, terminal = pty.fork()
+    if not process:
+        termios.tcsetwinsize(0, (40, 120))
+        os.execvpe(command[0], [str(word) for word in command], ENVIRONMENT | environment)
+    shown, end = b"", time.monotonic() + seconds
+    while time.monotonic() < end:
+        if select.select([terminal], [], [], 0.2)[0]:
+            try:
+                shown += os.read(terminal, 65536)
+            except OSError:  # EIO: the other end is closed
+                break
+    ended, status = os.waitpid(process, os.WNOHANG if time.monotonic() >= end else 0)
+    if not ended:
+        os.kill(process, 9)
+        os.waitpid(process, 0)
+    os.close(terminal)
+    return shown.decode(errors="replace"), os.waitstatus_to_exitcode(status) if ended else None
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    (tmp_path / "birds.json").write_text(json.dumps([f"bird number {i}" for i in range(40)]))
+    return tmp_path / "birds.json"
+
+
+def test_a_bar_on_a_terminal_and_a_line_a_minute_in_each_log(tmp_path, prompts):
+    """The clients' clocks run 40 times as fast, so that a minute takes 1.5 s."""
+    (tmp_path / "clock").mkdir()
+    (tmp_path / "clock" / "sitecustomize.py").write_text(FAST_CLOCK)
+    command = [sys.executable, CLIENT, prompts, "--pipeline", f"{ROOT}/tests/fakes/fake_pipeline.py:FakePipeline",
+               "--augment_prompts=False", "--num_workers=2", "--resolution=64", "--batch_size=2", "--max_chunk_size=5",
+               "--output_root", tmp_path / "out"]  # fmt: skip
+    shown, status = on_a_terminal(command, 90, FAKE_BATCH_S="0.6", PYTHONPATH=str(tmp_path / "clock"))
+    assert status == 0, shown
+    bars = [int(done) for done in re.findall(r"\| (\d+)/40 \[", shown)]
+    assert bars == sorted(bars) and bars[-1] == 40 and len(set(bars)) >= 2, shown
+    assert "\nbirds: 40 of 40 prompts done, 40 images\r" in shown, "the last line is one of its own"
+    logs = [path.read_text().partition("leaving:")[0] for path in (tmp_path / "out").glob("local_*.out")]
+    assert len(logs) == 2
+    for text in logs:
+        lines = re.findall(r"^\d\d:\d\d:\d\d (\d+) images, .* prompts done; .*; device busy", text, re.M)
+        assert 2 <= len(lines) <= 15 and [int(n) for n in lines] == sorted(map(int, lines)), text
+
+
+def test_tail_log_follows_the_newest_logs_of_the_data_sets_arrays(tmp_path, prompts):
+    """Of the last submission only: a split array has two numbers, and other arrays' logs lie beside them."""
+    root = tmp_path / "out"
+    (root / ".server").mkdir(parents=True)
+    rows = [("birds", "7", "old"), ("cats", "8", "cats"), ("birds", "9", "new"), ("birds", "10", "new")]
+    (root / ".server" / "arrays.jsonl").write_text(
+        "".join(json.dumps({"dataset": d, "array": a, "tasks": "0-1%1", "server": None, "script": s}) + "\n" for d, a, s in rows)
+    )
+    for log in ("7_0", "8_0", "9_0", "10_1"):
+        (root / f"{log}.out").write_text(f"this is {log}\n")
+    command = [sys.executable, CLIENT, prompts, "--output_root", root, "--tail_log"]
+    tail = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    shown = []
+    try:
+        while "this is 9_0\n" not in shown or "this is 10_1\n" not in shown:
+            shown.append(tail.stdout.readline())
+            assert shown[-1], shown
+        with open(root / "9_0.out", "a") as log:
+            log.write("one more line\n")
+        while shown[-1] != "one more line\n":
+            shown.append(tail.stdout.readline())
+            assert shown[-1], shown
+    finally:
+        tail.kill()
+        tail.wait()
+    assert "this is 7_0\n" not in shown and "this is 8_0\n" not in shown
+
+
+def test_dry_run_shows_the_script_first(tmp_path, prompts):
+    """Then the estimate, and the model's licence with it; nothing is written, with no SLURM needed."""
+    shown = subprocess.run([sys.executable, CLIENT, prompts, "--output_root", tmp_path / "out", "--use_slurm", "--dry_run"],
+                           capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path)  # fmt: skip
+    assert shown.returncode == 0 and not shown.stderr, shown.stderr
+    script, _, estimate = shown.stdout.partition("\nestimate ")
+    assert script.startswith("#!/bin/bash\n#SBATCH ") and "--dry_run" not in script and "note on" not in script
+    assert "4,000 images: 40 prompts x 100" in estimate and "Stability AI Community License" in estimate
+    assert not (tmp_path / "out").exists()
