@@ -49,12 +49,14 @@ def main():
     if args.preview:
         import preview
 
+        if not args.pipeline:
+            diffusion.check_model(args.model, args.revision)
         return preview.contact_sheet(args, items, definition, make_drawer(args, definition, root), root)
     if args.is_slurm_task and (local_run.is_child() or len(local_run.gpus()) < 2):
         return run_client(args, items, definition, root)
-    show_notice(args.model)
     if args.use_slurm and not args.is_slurm_task:
         return slurm.submit(args, definition, root, items)
+    show_notice(args.model)
     return local_run.run(args, definition, root)  # processes of this program, one a GPU, each with --is_slurm_task
 
 

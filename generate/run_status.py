@@ -15,6 +15,7 @@ from collections import namedtuple
 from itertools import islice
 from pathlib import Path
 
+import model_families
 from job_client import Connection, ServerAway
 
 # The server's status document, or None and why there is none; the address of its page, with the token.
@@ -138,7 +139,8 @@ def estimate(args, definition, items, output_root, document=None):
     lines.append(
         f"           {hours}" + (f", {duration(3600 * images / rate / args.num_workers)} with {args.num_workers} workers" if rate else "")
     )
-    return lines + llm_estimate(args, definition, items, document)
+    notice = model_families.family_of(definition["model"]).notice
+    return lines + llm_estimate(args, definition, items, document) + ([f"           note on the model: {notice}"] if notice else [])
 
 
 def llm_estimate(args, definition, items, document):

@@ -71,20 +71,18 @@ def submit(args, definition, output_root, items, argv=None):
     running = [] if args.dry_run else live_arrays(output_root, dataset)
     if running:
         return set_throttle(running, args.num_workers)
-    if args.dry_run:
-        print(script)
-        for more in parts[1:]:
-            print(f"# and, as MaxArraySize is {max_array_size()}, once more with --array={more}")
-    else:
+    if not args.dry_run:
         preflight(args, definition, output_root, script)
         folder = make_server_folder(output_root)
         dependency, server = ensure_server(args, output_root, folder)
         if not server and not anything_left(output_root, definition):
             return 0
-    document = run_status.fetch(output_root).document
-    print("\n".join(run_status.estimate(args, definition, items, output_root, document)), flush=True)
+    estimate = run_status.estimate(args, definition, items, output_root, run_status.fetch(output_root).document)
     if args.dry_run:
+        more = [f"# and, as MaxArraySize is {max_array_size()}, once more with --array={part}" for part in parts[1:]]
+        print("\n".join([script, *more, *estimate]))
         return 0
+    print("\n".join(estimate), flush=True)
     path = folder / f"generate_parallel_{dataset}-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}.sbatch"
     path.write_text(script)
     arrays = {}
@@ -188,10 +186,10 @@ def sbatch(words, stdin=None):
     done = subprocess.run(["sbatch", "--parsable", *map(str, words)], input=stdin, env=env, capture_output=True, text=True)
     if done.returncode:
         said = [re.sub(r"^(sbatch: )?(error|fatal): |^allocation failure: ", "", line) for line in done.stderr.strip().split("\n")]
-        raise SystemExit(
-            f"generate_images: SLURM refuses the job: {'; '.join(dict.fromkeys(said))}. "
-            "See --partition, --account, --qos, --gres, --mem, --time"
-        )
+        said = "; ".join(dict.fromkeys(said))
+        if re.search("contact slurm controller|configuration source", said, re.I):
+            raise SystemExit(f"generate_images: SLURM does not answer: {said}. Is this a machine of the cluster, and does `sinfo` work?")
+        raise SystemExit(f"generate_images: SLURM refuses the job: {said}. See --partition, --account, --qos, --gres, --mem, --time")
     return done.stdout.strip().split(";")[0]
 
 

@@ -1,10 +1,14 @@
 """What a user gets wrong on the command line of the server and the client: one line that says what, where and what to do; no traceback;
 exit status not 0; nothing left behind."""
 
+import http.server
+import json
 import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +18,8 @@ ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("UNIDISC_DIR", "
 
 
 def fails_with(says, *command, **environment):
-    ended = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, env=ENVIRONMENT | environment, capture_output=True, text=True,
+                           timeout=120)  # fmt: skip
     lines = [line for line in ended.stderr.splitlines() if line.strip() and not line.endswith("; trying again")]
     assert ended.returncode not in (0, -9, -15), ended.stdout
     assert "Traceback" not in ended.stderr and len(lines) == 1, ended.stderr
@@ -23,9 +28,9 @@ def fails_with(says, *command, **environment):
 
 
 @pytest.mark.parametrize("content, says", [
-    (None, ("prompts.json", "no such file")), ("", "prompts.json"), ("[]", ("prompts.json", "no prompt")), ("{oops", ("prompts.json", "not JSON")),
-    ('{"prompt": "a"}', ("prompts.json", "list")), ('["a bird", 7]', ("prompts.json", "item 1")), ('["a bird", {"text": "x"}]', ("prompts.json", "item 1")),
-    ('["a bird", "  "]', ("prompts.json", "item 1")),
+    (None, ("prompts.json", "no such file")), ("", "prompts.json"), ("[]", ("prompts.json", "no prompt")),
+    ("{oops", ("prompts.json", "not JSON")), ('{"prompt": "a"}', ("prompts.json", "list")), ('["a bird", 7]', ("prompts.json", "item 1")),
+    ('["a bird", {"text": "x"}]', ("prompts.json", "item 1")), ('["a bird", "  "]', ("prompts.json", "item 1")),
 ])
 def test_prompts_file(tmp_path, content, says):
     if content is not None:
@@ -52,6 +57,42 @@ def test_a_model_that_cannot_be_had(tmp_path, prompts):
                "--output_root", tmp_path / "out", HF_HUB_OFFLINE="1")
 
 
+@pytest.fixture
+def gated_hub():
+    """FakeHub: answers every file as the hub does for a model whose terms were not accepted; its address."""
+
+    class FakeHub(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_response(403)
+            self.send_header("X-Error-Code", "GatedRepo")
+            self.send_header("X-Error-Message", "Access to this model is restricted.")
+            self.end_headers()
+
+        do_GET = do_HEAD
+
+        def log_message(self, *_):
+            pass
+
+    hub = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
+    threading.Thread(target=hub.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{hub.server_port}"
+    hub.shutdown()
+
+
+@pytest.mark.parametrize("words", [["--preview=1"], ["--use_slurm"]])
+def test_a_gated_model(tmp_path, prompts, gated_hub, words):
+    """Found before anything is drawn, and before anything is submitted."""
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/sbatch.calls\n')
+    sbatch.chmod(0o755)
+    fails_with(("stable-diffusion-3-medium-diffusers is gated", "accept its terms at https://huggingface.co/", "hf auth login"),
+               "generate/generate_images.py", prompts, "--augment_prompts=False", "--output_root", tmp_path / "out", *words,
+               HF_ENDPOINT=gated_hub, HF_HUB_OFFLINE="0",
+               HF_HOME=str(tmp_path / "hf"), PATH=f"{tmp_path}:{os.environ['PATH']}")  # fmt: skip
+    assert words == ["--preview=1"] or (tmp_path / "sbatch.calls").read_text() == "--parsable --test-only\n"
+    assert not list(tmp_path.glob("out/generated_images/*"))
+
+
 def test_an_output_root_that_cannot_be_written(tmp_path, prompts):
     (tmp_path / "file").write_text("")
     for script in (["generate/image_server.py"], ["generate/generate_images.py", prompts, "--model", "tiny"]):
@@ -68,3 +109,25 @@ def test_a_port_in_use(tmp_path):
         port = str(other.getsockname()[1])
         fails_with((port, "in use"), "generate/image_server.py", "--host", "127.0.0.1", "--port", port, "--output_root", tmp_path)
     assert not (tmp_path / ".server" / "server.json").exists()
+
+
+def test_without_a_port_the_next_free_one_is_taken(tmp_path):
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            other.bind(("127.0.0.1", 5000))
+            other.listen()
+        except OSError:
+            pass  # somebody else has it, which serves as well
+        server = subprocess.Popen([sys.executable, "generate/image_server.py", "--host", "127.0.0.1", "--output_root", tmp_path], cwd=ROOT,
+                                  env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        try:
+            known, end = tmp_path / ".server" / "server.json", time.monotonic() + 60
+            while not known.exists():
+                assert server.poll() is None and time.monotonic() < end
+                time.sleep(0.1)
+            port = int(json.loads(known.read_text())["url"].strip("/").rpartition(":")[2])
+            assert 5000 < port < 5100
+        finally:
+            server.terminate()
+            server.wait()

@@ -56,10 +56,15 @@ def submit(root, *words, payload_words=()):
     return slurm.submit(options("--use_slurm", *words), definition, root, ["a cat"] * 10, ["p.json", *words, *payload_words])
 
 
-def test_submission_waits_for_the_server_and_is_split(site, cluster, capsys):
-    root = site / "o%ut"
+def test_submission_waits_for_the_server_and_is_split(site, cluster, capsys, monkeypatch):
+    root, asked, sbatch = site / "o%ut", [], slurm.sbatch
+    monkeypatch.setattr(slurm, "sbatch", lambda words, stdin=None: (asked.append(words), sbatch(words, stdin))[1])
     assert submit(root, "--num_workers=5", "--num_chunks=1000", "--start_server") == 0
     first, second = slurm.live_arrays(root, "p")
+    (server,) = [job for job in cluster.run("squeue", "-h", "--me", "--name=image_server", "-o", "%A").split()]
+    assert len(asked) == 4 and all(f"--dependency=after:{server}" in words for words in asked[2:])  # after --test-only and the server
+    (kept,) = (root / ".server").glob("generate_parallel_p-*.sbatch")
+    assert kept == asked[2][-1] and "--is_slurm_task" in kept.read_text()
     assert (root / ".server").stat().st_mode & 0o777 == 0o700
     cluster.wait(
         lambda: len([j for j in cluster.jobs(array=first).values() if j["state"] == "RUNNING"]) == 2, what="first array's share of 5"

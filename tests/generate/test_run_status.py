@@ -147,6 +147,7 @@ def test_the_estimate_counts_what_is_left_to_draw(tmp_path):
     assert "measured), USD 5.67 if paid backends took them all" in estimate(tmp_path, DOCUMENT, budget_usd=10.0)  # 5.4 x 0.15 + 8.1 x 0.60
     assert "took them all, capped at --llm_budget_usd 2" in estimate(tmp_path, DOCUMENT, budget_usd=2.0)
     assert "no LLM is asked" in estimate(tmp_path, augment_prompts=False)
+    assert "note on" not in text and "note on the model: " in estimate(tmp_path, model="stabilityai/stable-diffusion-3.5-large")
 
 
 def test_the_estimate_measures_where_it_can(tmp_path):

@@ -122,6 +122,20 @@ def test_without_slurm_one_line_says_so(monkeypatch, tmp_path):
     assert slurm.queue() is None and slurm.time_left_s() is None
 
 
+@pytest.mark.parametrize("says, advice", [
+    ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)", "SLURM does not answer: .*sinfo"),
+    ("sbatch: fatal: Could not establish a configuration source", "SLURM does not answer: .*Is this a machine of the cluster"),
+    ("sbatch: error: invalid partition specified: nope", "SLURM refuses the job: invalid partition specified: nope. See --partition"),
+])  # fmt: skip
+def test_what_sbatch_says_comes_with_what_to_do(monkeypatch, tmp_path, says, advice):
+    (tmp_path / "sbatch").write_text(f"#!/bin/sh\necho '{says}' >&2\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(SystemExit, match=f"^generate_images: {advice}") as said:
+        slurm.sbatch(["--test-only"], stdin="")
+    assert "\n" not in str(said.value)
+
+
 def test_a_changed_prompts_file_is_found_before_submission(tmp_path):
     folder = tmp_path / "generated_images" / "p"
     folder.mkdir(parents=True)
