@@ -10,6 +10,7 @@ import shlex
 import statistics
 import time
 from datetime import datetime, timezone
+from urllib.parse import urlsplit
 
 WORKERS_PAGE = 50
 SET_ASIDE_PAGE = 10
@@ -94,9 +95,17 @@ def _server(server, clock):
     return {
         **about,
         "output_root": str(server.output_root),
-        "ssh": f"ssh -N -L {about['port']}:{about['hostname']}:{about['port']} <login host>",
+        "ssh": _tunnel(about),
         "uptime_s": round(clock.unix_s - datetime.fromisoformat(about["started"].replace("Z", "+00:00")).timestamp()),
     }
+
+
+def _tunnel(about):
+    """The line that forwards the page's port: through the login host, or to the server's own machine where it listens on loopback only."""
+    address, port = urlsplit(about["url"]), about["port"]
+    if address.hostname in ("127.0.0.1", "::1", "localhost"):
+        return f"ssh -N -L {port}:{address.netloc} {about['hostname']}"
+    return f"ssh -N -L {port}:{address.netloc} <login host>"
 
 
 def _dataset(name, ledger, workers, history, clock):

@@ -93,6 +93,21 @@ def test_quantiles_of_a_known_mixture():
     assert status_document.quantile_s(counts, 0.98) == pytest.approx(6.4 + 6.4 * 3 / 5)
 
 
+@pytest.mark.parametrize("url, line", [
+    ("http://node7:5000/", "ssh -N -L 5000:node7:5000 <login host>"),
+    ("http://10.0.0.7:5000/", "ssh -N -L 5000:10.0.0.7:5000 <login host>"),  # its name is not in the cluster's DNS
+    ("http://127.0.0.1:5000/", "ssh -N -L 5000:127.0.0.1:5000 node7"),  # a local run's server: nobody else can reach it
+])  # fmt: skip
+def test_the_tunnel_leads_to_where_the_server_listens(tmp_path, monkeypatch, url, line):
+    import fake_run
+
+    run = fake_run.FakeRun(tmp_path, 5000)
+    about = run.about() | {"url": url}
+    monkeypatch.setattr(run, "about", lambda: about)
+    document = run.look(lambda ledger, now: status_document.status_document(ledger, run, now, RunHistory(tmp_path / "history.json")))
+    assert document["server"]["ssh"] == line
+
+
 def test_prometheus_reads_the_figures_of_the_document(tmp_path):
     import fake_run
     import status_metrics

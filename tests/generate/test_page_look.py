@@ -68,6 +68,33 @@ def test_accessible_at_every_width_and_scheme(start, open_page, width, scheme):
     no_violation(page)
 
 
+def test_what_the_page_says_of_a_run(start, open_page):
+    """Short prompts, quarantine with its command, each LLM backend's state, failures by kind, latencies, tokens and money, a variation
+    beside its original, the bar's and the plot's text alternatives."""
+    run = start()
+    page = open_page(link(run))
+    page.wait_for_selector("#newest li")
+    document = status(run)
+    card = page.locator(".dataset").first
+    assert all(part in card.inner_text() for part in ("30,000 done (41 short)", "913 images fewer", "412 preempted"))
+    assert "30,000 done (28.0 %)" in card.locator(".bar").get_attribute("aria-label")
+    widths = page.evaluate("[...document.querySelector('.dataset .bar').children].map(part => part.getBoundingClientRect().width)")
+    assert widths[0] / sum(widths) == pytest.approx(30_000 / 107_000, abs=0.02) and widths[3] >= 2  # 23 of 107,000 can still be seen
+    quarantine = page.inner_text("#quarantine")
+    for part in ("gpu13 GPU-dead", "5 failures", "probe in 5 min", "2 × gpu: CUDA error", "log 812345_7.out", "--release_quarantine gpu13"):
+        assert part in quarantine or part.replace("5 min", "4 min") in quarantine, part
+    assert document["quarantined"][0]["command"] in quarantine
+    paid, free = (row.replace("\t", " ") for row in page.locator("#llm tr").all_inner_texts())
+    b = {backend["name"]: backend for backend in document["llm"]["backends"]}
+    for part in ("llama3.1:8b", "123,456", "31 timeout", "512 bad_json", "12.3M / 34.6M", "$0.00",
+                 f"{b['ollama gpu01']['p50_s']:.1f} / {b['ollama gpu01']['p95_s']:.1f} s"):  # fmt: skip
+        assert part in free, (part, free)
+    for part in ("cooling for 1 h 1 min", "429: 30 requests a minute", "800 rate_limit", "$3.46", "of $25.00"):
+        assert part in paid, (part, paid)
+    newest = page.locator("#newest li").filter(has_text="number 1").first
+    assert newest.locator("img").count() == 2 and "Original prompt: a red circle above a blue square, number 1" in newest.inner_text()
+
+
 def no_violation(page):
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.evaluate(AXE.read_text())
