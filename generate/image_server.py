@@ -60,6 +60,7 @@ from datetime import datetime, timezone  # noqa: E402
 import job_client  # noqa: E402
 import server_files  # noqa: E402
 import slurm  # noqa: E402
+import status_document  # noqa: E402
 from options import Options  # noqa: E402
 
 log = logging.getLogger("image_server")
@@ -266,7 +267,7 @@ def serve(args, output_root):
             server.ledger.lost,
         )
     if sys.stdout.isatty():
-        print(f"the page of this run: {server.url}?token={server.token}")
+        print(f"the page of this run: {server.url}?token={server.token}\nfrom elsewhere: {status_document.tunnel(server.about())}")
     for name, step, every_s in background(server):
         threading.Thread(target=repeat, args=(name, step, every_s), name=name, daemon=True).start()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -95,12 +95,12 @@ def _server(server, clock):
     return {
         **about,
         "output_root": str(server.output_root),
-        "ssh": _tunnel(about),
+        "ssh": tunnel(about),
         "uptime_s": round(clock.unix_s - datetime.fromisoformat(about["started"].replace("Z", "+00:00")).timestamp()),
     }
 
 
-def _tunnel(about):
+def tunnel(about):
     """The line that forwards the page's port: through the login host, or to the server's own machine where it listens on loopback only."""
     address, port = urlsplit(about["url"]), about["port"]
     if address.hostname in ("127.0.0.1", "::1", "localhost"):

@@ -25,20 +25,20 @@ if b"--is_slurm_task" in open("/proc/self/cmdline", "rb").read():  # a client, n
 """
 
 
-def on_a_terminal(command, seconds, **environment):
-    """Run a command on a terminal of 120 columns; what it shows, and its exit status (None: it went on and was ended)."""
+def on_a_terminal(command, seconds, until=None, **environment):
+    """Run a command on a terminal of 120 columns, or until it has shown a text; what it shows, and its exit status (None: it was ended)."""
     process, terminal = pty.fork()
     if not process:
         termios.tcsetwinsize(0, (40, 120))
         os.execvpe(command[0], [str(word) for word in command], ENVIRONMENT | environment)
     shown, end = b"", time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end and not (until and until in shown):
         if select.select([terminal], [], [], 0.2)[0]:
             try:
                 shown += os.read(terminal, 65536)
             except OSError:  # EIO: the other end is closed
                 break
-    ended, status = os.waitpid(process, os.WNOHANG if time.monotonic() >= end else 0)
+    ended, status = os.waitpid(process, os.WNOHANG if until or time.monotonic() >= end else 0)
     if not ended:
         os.kill(process, 9)
         os.waitpid(process, 0)
@@ -69,6 +69,14 @@ def test_a_bar_on_a_terminal_and_a_line_a_minute_in_each_log(tmp_path, prompts):
     for text in logs:
         lines = re.findall(r"^\d\d:\d\d:\d\d (\d+) images, .* prompts done; .*; device busy", text, re.M)
         assert 2 <= len(lines) <= 15 and [int(n) for n in lines] == sorted(map(int, lines)), text
+
+
+def test_the_server_shows_its_link_and_tunnel_on_a_terminal_only(tmp_path):
+    server = ROOT / "generate" / "image_server.py"
+    shown, _ = on_a_terminal([sys.executable, server, "--host", "127.0.0.1", "--output_root", tmp_path], 60, until=b"from elsewhere: ssh")
+    known = json.loads((tmp_path / ".server" / "server.json").read_text())
+    assert f"{known['url']}?token={known['token']}\r\nfrom elsewhere: ssh" in shown
+    assert "job server of" in (tmp_path / "image_server.out").read_text() and known["token"] not in (tmp_path / "image_server.out").read_text()
 
 
 def test_tail_log_follows_the_newest_logs_of_the_data_sets_arrays(tmp_path, prompts):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import job_client
+import pytest
 import running_client
 import samples
 from PIL import Image
@@ -68,7 +69,8 @@ import errno, os, runpy, sys
 fsync, script = os.fsync, sys.argv.pop(1)
 def full(fd):
     if os.path.exists("full"):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        number = getattr(errno, open("full").read())
+        raise OSError(number, os.strerror(number))
     fsync(fd)
 os.fsync = full
 sys.path.insert(0, script.rpartition("/")[0])
@@ -77,17 +79,19 @@ runpy.run_path(script, run_name="__main__")
 """
 
 
-def test_the_disk_fills_up(start_run):
-    """ENOSPC in the middle of the run: everything is given back with its reason, no prompt is blamed; with room again it goes on."""
+@pytest.mark.parametrize("number, says", [("ENOSPC", "the disk is full"), ("EDQUOT", "the quota is used up")])
+def test_the_disk_fills_up(start_run, number, says):
+    """In the middle of the run: everything is given back with its reason, no prompt is blamed; with room again it goes on."""
     run, server = start_run(total=6, images=4, FAKE_BATCH_S="0.1", server=["--probe_s", 1])
     python, _, *words = run.command()
     with open(run.root / "client.out", "ab") as out:
         client = subprocess.Popen([python, "-u", "-c", FULL_DISK, *words], stdout=out, stderr=out, cwd=run.folder, env=running_client.ENVIRONMENT | run.environment)
     run.clients.append(client)
     until(lambda: run.count() >= 3, f"images\n{run.log()}")
-    (run.folder / "full").touch()
+    (run.folder / "draft").write_text(number)
+    (run.folder / "draft").rename(run.folder / "full")
     until(lambda: "everything is given back" in run.log(), f"the failure\n{run.log()}")
-    assert client.poll() is None and "the disk is full" in run.log()
+    assert client.poll() is None and says in run.log()
     (run.folder / "full").unlink()
     assert client.wait(100) == 0, run.log()
     run.check()
