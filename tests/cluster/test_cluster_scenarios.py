@@ -1,6 +1,7 @@
 """Whatever happens to a run on SLURM, everything is drawn, once, as it should be: each test ends with Run.check of conftest.py."""
 
 import os
+import re
 import signal
 import time
 
@@ -121,6 +122,9 @@ def test_a_node_with_a_broken_gpu_does_not_eat_the_array(make_run, tmp_path):
     run.cluster.wait(
         lambda: "ExcNodeList=n0" in run.cluster.run("scontrol", "show", "job", array), 20, "n0 on the pending tasks' ExcNodeList"
     )
+    said = run.shell("python generate/generate_images.py scenes.json --status")
+    assert re.search(rf"error +image, \d+ times, last \S+ on n0: a black image; read {run.root}/{array}_\d+\.out$", said, re.M), said
+    assert "quarantined: n0 " in said
     ended = (run.cluster.folder / "log" / "jobs.txt").read_text().splitlines()
     on_bad = [line for line in ended if f"ArrayJobId={array} " in line and "NodeList=n0 " in line]
     on_bad += [name for name, job in running(run, array).items() if job["node"] == "n0"]

@@ -61,7 +61,10 @@ def test_submission_waits_for_the_server_and_is_split(site, cluster, capsys, mon
     monkeypatch.setattr(slurm, "sbatch", lambda words, stdin=None: (asked.append(words), sbatch(words, stdin))[1])
     assert submit(root, "--num_workers=5", "--num_chunks=1000", "--start_server") == 0
     first, second = slurm.live_arrays(root, "p")
-    (server,) = [job for job in cluster.run("squeue", "-h", "--me", "--name=image_server", "-o", "%A").split()]
+    said = capsys.readouterr().out
+    assert 0 < said.index("estimate   10 images: 10 prompts x 1") < said.index(f"array {first} submitted: tasks 0-499%2")
+    assert f"--dependency=afterany:{first}:{second}" in said  # how conversion waits for both halves
+    (server,) = cluster.run("squeue", "-h", "--me", "--name=image_server", "-o", "%A").split()
     assert len(asked) == 4 and all(f"--dependency=after:{server}" in words for words in asked[2:])  # after --test-only and the server
     (kept,) = (root / ".server").glob("generate_parallel_p-*.sbatch")
     assert kept == asked[2][-1] and "--is_slurm_task" in kept.read_text()
