@@ -26,6 +26,7 @@ OWN = (KEY, "caption", "extra")  # in the tar as names, as .txt, and merged into
 COLD_S = 40e-6  # a stat; a warm one takes 2 us, and then more threads only cost CPU
 ZEROS = bytes(512)
 TAIL = 1024  # a tar ends with two empty blocks
+SEND = 8 << 20  # bytes after which Linux is asked to begin sending them to the disk, which else waits for the fsync: 0.8 of the wall time
 
 
 def name_of(split, number):
@@ -253,7 +254,7 @@ def write_shard(output, shard, files, base_dir, gone, counted):
     """Write one shard. `counted(images, bytes)` is called on the way. Returns the stats."""
     buffer = bytearray(1 << 20)  # one for all images: 0.3 s less a GB than new memory for each
     with Draft(os.path.join(output, shard["name"])) as draft:
-        fd, left_out, dropped, written, size, row = draft.file.fileno(), [], 0, 0, 0, shard["start"]
+        fd, left_out, dropped, written, size, sent, row = draft.file.fileno(), [], 0, 0, 0, 0, shard["start"]
         for batch in table.read_rows(files, shard["start"], shard["stop"], batch_size=2048):
             before = size
             for key, caption, metadata, sha256, path in samples(batch, row):
@@ -272,6 +273,9 @@ def write_shard(output, shard, files, base_dir, gone, counted):
                     members += [header(key + suffix, len(content)), content, ZEROS[: -len(content) % 512]]
                 size += write_all(fd, members)
                 written += 1
+                if size - sent > SEND:
+                    os.posix_fadvise(fd, sent, size - sent, os.POSIX_FADV_DONTNEED)
+                    sent = size
             counted(len(batch), size - before)
         if not written:
             raise SystemExit(
