@@ -51,15 +51,17 @@ int main(int argc, char **argv) {                  /* open, read and close every
 }
 """
 PANDAS_WAY = """
-import glob, json, sys
+import glob, json, os, sys
 import pandas
 rows = []
 for path in glob.glob(sys.argv[1] + "/*.json"):
     with open(path) as f:
         row = json.load(f)
-    row["__key__"], row["caption"] = path, row["augmented_prompt"]
-    rows.append(row)
-pandas.DataFrame(rows).to_parquet(sys.argv[2])
+    if os.path.exists(path[:-5] + ".jpg"):
+        rows.append({**row, "__key__": path[:-5], "caption": row["augmented_prompt"]})
+frame = pandas.DataFrame(rows).sort_values(["input_file", "prompt_index", "augmentation_idx"], ignore_index=True)
+frame["idx"] = frame.index
+frame.to_parquet(sys.argv[2], compression="zstd")
 """
 WEBDATASET_WAY = """
 import json, sys
@@ -217,7 +219,7 @@ def measure_json(where, small, less, repetitions):
         {
             "C: open, read, close each JSON": [where / "floor", flat],
             "convert_json_to_parquet.py": [*TO_PARQUET, flat, where / "flat.parquet"],
-            "pandas: json.load, DataFrame, to_parquet": [sys.executable, "-c", PANDAS_WAY, flat, where / "pandas.parquet"],
+            "pandas: json.load, image there?, sort, zstd": [sys.executable, "-c", PANDAS_WAY, flat, where / "pandas.parquet"],
         },
         "C: open, read, close each JSON",
         repetitions,

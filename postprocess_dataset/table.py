@@ -183,7 +183,7 @@ class RowWriter:
                 left = os.path.getsize(old) - footer_size(f) - 4
                 f.seek(4)
                 while left:
-                    piece = f.read(min(left, 1 << 23))
+                    piece = f.read(min(left, 1 << 18))
                     self.sink.write(piece)
                     left -= len(piece)
 
