@@ -74,7 +74,7 @@ def run_client(args, items, definition, root):
     job = job_client.JobClient(root, definition, worker, who["slurm_job_id"], args.server_timeout_s)
     left_s = slurm.time_left_s()
     deadline = None if left_s is None else time.monotonic() + left_s
-    if not local_run.work_is_left(job):
+    if local_run.nothing_left(job):
         return 0
     dataset_dir = root / "generated_images" / definition["name"]
     samples.probe_folder(dataset_dir)

@@ -156,7 +156,8 @@ class Calls:
         if isinstance(answer, ledger.Grant):
             return jsonify(indices=answer.indices, lease=answer.lease, ttl_s=answer.ttl_s, llm_share=share, known_good=answer.known_good)
         if isinstance(answer, ledger.AllDone):
-            return jsonify(error="all indices are done", all_done=True), 404
+            but = f", but for {answer.set_aside:,} set aside (image_server.py --status names them)" if answer.set_aside else ""
+            return jsonify(error=f"all indices are done{but}", all_done=True, set_aside=answer.set_aside), 404
         if answer is True:
             return jsonify(indices=[], lease=None, ttl_s=self.server.args.ttl_s)
         return jsonify(error=answer.reason, retry_after_s=answer.retry_after_s, llm_share=share), 404

@@ -31,7 +31,7 @@ Grant = namedtuple(
     "Grant", "lease indices ttl_s llm_share known_good", defaults=(None, False)
 )  # known_good: draw a text first that is known to work
 Wait = namedtuple("Wait", "retry_after_s reason")  # reason: one sentence; "quarantine" in it when this worker is
-AllDone = namedtuple("AllDone", "message")
+AllDone = namedtuple("AllDone", "message set_aside")  # set_aside: number of prompts given up
 
 CONNECT_S, ANSWER_S = 10, 60  # a connection and its proof; an answer, which waits for a disk that may be busy
 PAUSE_S, LONGEST_PAUSE_S = 0.3, 15
@@ -168,20 +168,20 @@ class JobClient:
         return {"url": connection.url, "run_id": connection.run_id, "epoch": connection.epoch}
 
     def get_indices(self, chunk_size, llm=None):
-        """Grant(lease, indices, ttl_s, llm_share), Wait(retry_after_s, reason) or AllDone(message). llm: Prompter.limits(), or None."""
+        """Grant(lease, indices, ttl_s, llm_share), Wait(retry_after_s, reason) or AllDone. llm: Prompter.limits(), or None."""
         answer = self._call("/get_indices", self.asked | {"chunk_size": chunk_size, "llm": llm})
         self._take(answer)
         if "indices" in answer:
             return Grant(answer["lease"], answer["indices"], answer["ttl_s"], answer.get("llm_share"), answer.get("known_good", False))
         if answer.get("all_done"):
-            return AllDone(answer["error"])
+            return AllDone(answer["error"], answer.get("set_aside", 0))
         return Wait(answer["retry_after_s"], answer["error"])
 
     def look(self):
         """Whether there may be work, before a model is loaded: True, Wait(…) while the server compares, or AllDone. Grants nothing."""
         answer = self._call("/get_indices", self.asked | {"chunk_size": 0, "llm": None})
         if answer.get("all_done"):
-            return AllDone(answer["error"])
+            return AllDone(answer["error"], answer.get("set_aside", 0))
         return True if "indices" in answer else Wait(answer["retry_after_s"], answer["error"])
 
     def repair(self, indices):

@@ -234,7 +234,7 @@ class Ledger(Ends):
             self.verified[dataset] = done
             self.check_again(dataset)
             return Later(1.0, "comparing the folder before all done")
-        return AllDone()
+        return AllDone(done[1])
 
     # ------------------------------------------------ beat
 

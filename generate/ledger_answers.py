@@ -33,7 +33,7 @@ class Later:
 
 @dataclasses.dataclass
 class AllDone:
-    pass
+    set_aside: int  # indices given up
 
 
 @dataclasses.dataclass

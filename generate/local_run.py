@@ -59,16 +59,16 @@ def _nvidia_smi(fields):
     return done.stdout.splitlines() if done.returncode == 0 else []
 
 
-def work_is_left(job):
-    """Reach the server and ask whether anything is left, before a model is loaded; SystemExit when it is away or refuses."""
+def nothing_left(job):
+    """Reach the server and ask whether anything is left, before a model is loaded: AllDone, or None; SystemExit when it is away or refuses."""
     try:
         while True:
             answer = job.look()
             if isinstance(answer, job_client.AllDone):
                 print(f"{job.definition['name']}: {answer.message}", flush=True)
-                return False
+                return answer
             if not isinstance(answer, job_client.Wait):
-                return True
+                return None
             time.sleep(min(answer.retry_after_s, 5))
     except job_client.ServerAway as error:
         requeue("the job server is away")
@@ -112,8 +112,8 @@ def run(args, definition, root):
     job = job_client.JobClient(root, definition, {"host": slurm.identity()["host"], "gpu": None}, server_timeout_s=30)
     server = None if args.is_slurm_task else start_server(job, root)
     try:
-        if not work_is_left(job):
-            return 0
+        if ended := nothing_left(job):
+            return 3 if ended.set_aside else 0
         if not args.pipeline:
             diffusion.check_model(args.model, args.revision)
         return supervise(args, definition, root)

@@ -75,8 +75,8 @@ def submit(args, definition, output_root, items, argv=None):
         preflight(args, definition, output_root, script)
         folder = make_server_folder(output_root)
         dependency, server = ensure_server(args, output_root, folder)
-        if not server and not anything_left(output_root, definition):
-            return 0
+        if not server and (ended := nothing_left(output_root, definition)):
+            return 3 if ended.set_aside else 0
     estimate = run_status.estimate(args, definition, items, output_root, run_status.fetch(output_root).document)
     if args.dry_run:
         more = [f"# and, as MaxArraySize is {max_array_size()}, once more with --array={part}" for part in parts[1:]]
@@ -160,12 +160,13 @@ def ensure_server(args, output_root, folder):
     return [f"--dependency=after:{job}"], job
 
 
-def anything_left(output_root, definition):
-    """Whether the server that runs has work for this data set; SystemExit if it refuses the definition. Else each task would ask."""
+def nothing_left(output_root, definition):
+    """AllDone if the server that runs has no work for this data set, else None; SystemExit if it refuses the definition. Else each task
+    would ask."""
     import job_client
     import local_run
 
-    return local_run.work_is_left(job_client.JobClient(output_root, definition, identity(), server_timeout_s=30))
+    return local_run.nothing_left(job_client.JobClient(output_root, definition, identity(), server_timeout_s=30))
 
 
 def make_server_folder(output_root):

@@ -52,14 +52,23 @@ def prompts(tmp_path):
     return tmp_path / "birds.json"
 
 
+def drawing(prompts):
+    return [sys.executable, CLIENT, prompts, "--pipeline", f"{ROOT}/tests/fakes/fake_pipeline.py:FakePipeline", "--augment_prompts=False",
+            "--num_workers=2", "--resolution=64", "--batch_size=2", "--max_chunk_size=5", "--output_root", prompts.parent / "out"]  # fmt: skip
+
+
+def test_what_was_set_aside_is_said_each_time(prompts):
+    """At the end of the run, and by the next call, which finds nothing to do: both end with 3."""
+    for says in ("39 of 40 prompts done, 39 images\n1 prompts were set aside", "birds: all indices are done, but for 1 set aside"):
+        shown = subprocess.run([*map(str, drawing(prompts))], capture_output=True, text=True, env=ENVIRONMENT | {"FAKE_BLACK": "number 3$"})
+        assert shown.returncode == 3 and says in shown.stdout and not shown.stderr, shown.stdout + shown.stderr
+
+
 def test_a_bar_on_a_terminal_and_a_line_a_minute_in_each_log(tmp_path, prompts):
     """The clients' clocks run 40 times as fast, so that a minute takes 1.5 s."""
     (tmp_path / "clock").mkdir()
     (tmp_path / "clock" / "sitecustomize.py").write_text(FAST_CLOCK)
-    command = [sys.executable, CLIENT, prompts, "--pipeline", f"{ROOT}/tests/fakes/fake_pipeline.py:FakePipeline",
-               "--augment_prompts=False", "--num_workers=2", "--resolution=64", "--batch_size=2", "--max_chunk_size=5",
-               "--output_root", tmp_path / "out"]  # fmt: skip
-    shown, status = on_a_terminal(command, 90, FAKE_BATCH_S="0.6", PYTHONPATH=str(tmp_path / "clock"))
+    shown, status = on_a_terminal(drawing(prompts), 90, FAKE_BATCH_S="0.6", PYTHONPATH=str(tmp_path / "clock"))
     assert status == 0, shown
     bars = [int(done) for done in re.findall(r"\| (\d+)/40 \[", shown)]
     assert bars == sorted(bars) and bars[-1] == 40 and len(set(bars)) >= 2, shown
