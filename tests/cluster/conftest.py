@@ -119,7 +119,8 @@ class Run:
         self.cluster, self.folder, self.llm, self.images = cluster, folder, llm, images
         self.prompts = [f"scene number {i}, a lighthouse in a storm" for i in range(prompts)]
         (folder / "scenes.json").write_text(json.dumps(self.prompts))
-        (folder / "generate").symlink_to(ROOT / "generate")  # commands are typed as in the README, logs stay out of the checkout
+        for scripts in ("generate", "postprocess_dataset"):  # commands are typed as in the README, logs stay out of the checkout
+            (folder / scripts).symlink_to(ROOT / scripts)
         self.root = folder / "outputs" / "generate_images"
         self.root.mkdir(parents=True)
         self.data = self.root / "generated_images" / "scenes"

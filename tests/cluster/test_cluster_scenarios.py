@@ -1,11 +1,15 @@
 """Whatever happens to a run on SLURM, everything is drawn, once, as it should be: each test ends with Run.check of conftest.py."""
 
+import json
 import os
 import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -52,14 +56,21 @@ def test_the_published_commands(make_run, server):
 
 
 def test_one_command_with_start_server(run):
-    run.submit("--num_workers=3 --num_chunks=5 --start_server")
+    """And the README's line that converts when the array has ended: one comes back to a data set."""
+    array = run.submit("--num_workers=3 --num_chunks=5 --start_server")
+    readme = (ROOT / "README.md").read_text()
+    convert = re.search(r"^    (sbatch --dependency=afterany:\$JOB .*?_wds --num_workers=8\")$", readme, re.M | re.S)
+    run.shell(f"JOB={array}; D=$UNIDISC_DIR/outputs/generate_images/generated_images; {convert[1].replace('HPDv2', 'scenes')}")
     run.wait_done()
     run.wait_ended()  # tasks that find nothing left end by themselves
     run.check()
+    index = run.folder / "scenes_wds" / "index.json"
+    run.cluster.wait(index.exists, 60, "the conversion")
+    shards = json.loads(index.read_text())["shardlist"]
+    assert sum(shard["nsamples"] for shard in shards) == 24 * 4, (run.folder / "convert.out").read_text()
     assert "24 of 24 prompts done" in run.shell("python generate/generate_images.py scenes.json --status")
-    array = run.arrays()
     run.submit("--num_workers=3 --num_chunks=5")  # once more: all is done, so nothing is submitted
-    assert run.arrays() == array and not run.cluster.jobs(array=array[0])
+    assert run.arrays() == [array] and not run.cluster.jobs(array=array)
 
 
 @pytest.mark.parametrize("grace_s, batch_s", [(0, 1), pytest.param(4, 4, marks=pytest.mark.soak)])

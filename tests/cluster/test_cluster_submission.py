@@ -19,7 +19,8 @@ if sys.argv[0].endswith("image_server.py"):
 signal.signal(signal.SIGUSR1, lambda *_: print("USR1", flush=True))
 left = slurm.time_left_s()
 cuda = os.environ.get("CUDA_VISIBLE_DEVICES")
-print("run", slurm.task_name(), slurm.identity()["restart"], "left", left, "CUDA", cuda, *sys.argv[1:], flush=True)
+said = os.environ.get("FROM_SETUP")
+print("run", slurm.task_name(), slurm.identity()["restart"], "left", left, "CUDA", cuda, "setup", said, *sys.argv[1:], flush=True)
 if "--requeue_me" in sys.argv and not slurm.identity()["restart"]:
     slurm.requeue_self("the test wants it")
 while not os.path.exists(sys.argv[0] + ".go"):
@@ -138,13 +139,15 @@ def test_dry_run_submits_and_writes_nothing(site, cluster, capsys):
 def test_a_task_requeues_itself_alone_and_appends_to_its_log(site, cluster):
     root = site / "out"
     cluster.run("sbatch", "--partition=general", "--job-name=image_server", "--output=/dev/null", "--wrap=sleep 600")
-    submit(root, "--num_workers=2", "--num_chunks=2", "--sbatch_args=--comment=x", payload_words=["--requeue_me"])
+    words = ["--num_workers=2", "--num_chunks=2", "--sbatch_args=--comment=x", "--setup=export FROM_SETUP=yes; true"]
+    submit(root, *words, payload_words=["--requeue_me"])
     [array] = slurm.live_arrays(root, "p")
     for task in (0, 1):  # one of the two has the array's own number as its job id
         log = root / f"{array}_{task}.out"
         text = cluster.wait(
             lambda log=log: log.exists() and log.read_text().count("run ") == 2 and log.read_text(), what=f"the second run of {task}"
         )
+        assert "CUDA 0 setup yes" in text and "Comment=x" in cluster.run("scontrol", "show", "job", array)
         assert f"run {array}_{task} 0 " in text and f"run {array}_{task} 1 " in text  # exactly once each
     states = {key: state for key, state in slurm.queue().items() if key[1] == 1}
     assert set(states.values()) == {"RUNNING"} and len(states) == 2
