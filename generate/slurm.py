@@ -60,7 +60,7 @@ def submit(args, definition, output_root, items, argv=None):
     one is submitted: its throttle becomes args.num_workers. SystemExit (one line) for what would otherwise fail in every task.
     """
     output_root, dataset = Path(output_root).resolve(), definition["name"]
-    if args.num_workers < 1 or (args.num_chunks or 1) < 1:
+    if args.num_workers < 1 or (args.num_chunks is not None and args.num_chunks < 1):
         raise SystemExit("generate_images: --num_workers and --num_chunks are at least 1")
     if not shutil.which("sbatch") and not args.dry_run:
         raise SystemExit(
@@ -212,8 +212,9 @@ def submitted(output_root, dataset):
 
 def live_arrays(output_root, dataset):
     """The arrays of this data set that are queued or run: their numbers, as text, oldest first."""
-    known = run("squeue", "--noheader", "--me", f"--name=generate_parallel_{dataset}", "--format=%F").stdout.split()
-    return [entry["array"] for entry in submitted(output_root, dataset) if entry["array"] in known]
+    # The whole name is compared here: --name= would take "cats, dogs" for two names. A number alone might be used again one day.
+    known = set(run("squeue", "--noheader", "--me", "--format=%F %j").stdout.splitlines())
+    return [e["array"] for e in submitted(output_root, dataset) if f"{e['array']} generate_parallel_{dataset}" in known]
 
 
 def set_throttle(arrays, num_workers):

@@ -52,8 +52,8 @@ def options(*words):
     return parser.parse_args(["p.json", *words])
 
 
-def submit(root, *words, payload_words=()):
-    definition = {"name": "p", "total": 10, "images_per_prompt": 1, "height": 64, "width": 64, "augment_prompts": False, "model": "tiny"}
+def submit(root, *words, payload_words=(), name="p"):
+    definition = {"name": name, "total": 10, "images_per_prompt": 1, "height": 64, "width": 64, "augment_prompts": False, "model": "tiny"}
     return slurm.submit(options("--use_slurm", *words), definition, root, ["a cat"] * 10, ["p.json", *words, *payload_words])
 
 
@@ -113,9 +113,21 @@ def test_a_pending_server_is_waited_for(site, cluster, capsys):
     cluster.wait(lambda: {j["state"] for j in cluster.jobs(array=array).values()} == {"RUNNING"}, what="the array")
 
 
+def test_a_data_set_with_any_name_is_found_again(site, cluster, capsys):
+    root, name = site / "out", "cats, dogs 50% 'off'"
+    cluster.run("sbatch", "--partition=general", "--job-name=image_server", "--output=/dev/null", "--wrap=sleep 600")
+    assert submit(root, "--num_workers=1", "--num_chunks=2", name=name) == 0
+    [array] = slurm.live_arrays(root, name)
+    assert submit(root, "--num_workers=2", "--num_chunks=2", name=name) == 0
+    assert f"already submitted as array {array}: at most 2 tasks" in capsys.readouterr().out
+    assert slurm.cancel(root, name) == 0
+    cluster.wait(lambda: not cluster.jobs(array=array), what="the end of the array")
+
+
 def test_what_would_fail_in_every_task_fails_here(site, cluster, tmp_path):
     (site / "a_file").write_text("")
     for words, root, message in [
+        (["--num_chunks=0"], "out", "--num_workers and --num_chunks are at least 1"),
         (["--partition=nope"], "out", "SLURM refuses the job: invalid partition specified: nope"),
         (["--gres=gpu:9"], "out", "SLURM refuses the job: Requested node configuration is not available"),
         (["--exclude=n77"], "out", "SLURM refuses the job: Invalid node name"),
