@@ -48,7 +48,10 @@ def status_document(ledger, server, now, history, notice=None, workers_page=0, s
     clock = Clock(now)
     names = ledger.names()
     workers = [
-        _worker(worker, clock, history, ledger.options) for worker in ledger.workers() if now - worker["beat_at"] <= ledger.options.ttl_s
+        _worker(worker, clock, history, ledger.options)
+        for worker in ledger.workers()
+        # who has given everything back has left: it would soon count as silent
+        if now - worker["beat_at"] <= ledger.options.ttl_s and not (worker["state"] == "releasing" and not worker["leases"])
     ]
     _mark_slow(workers, history)
     datasets = [_dataset(name, ledger, workers, history, clock) for name in names]

@@ -93,6 +93,18 @@ def test_quantiles_of_a_known_mixture():
     assert status_document.quantile_s(counts, 0.98) == pytest.approx(6.4 + 6.4 * 3 / 5)
 
 
+def test_who_has_left_in_order_is_no_worker(tmp_path, monkeypatch):
+    import fake_run
+
+    run = fake_run.FakeRun(tmp_path, 5000)
+    rows = run.ledger.workers()
+    rows[0].update(state="releasing", leases=[])
+    rows[1].update(state="releasing")  # still publishes
+    monkeypatch.setattr(run.ledger, "workers", lambda: rows)
+    document = run.look(lambda ledger, now: status_document.status_document(ledger, run, now, RunHistory(tmp_path / "history.json")))
+    assert document["workers"]["total"] == 11 and document["workers"]["by_state"]["releasing"] == 1
+
+
 @pytest.mark.parametrize("url, line", [
     ("http://node7:5000/", "ssh -N -L 5000:node7:5000 <login host>"),
     ("http://10.0.0.7:5000/", "ssh -N -L 5000:10.0.0.7:5000 <login host>"),  # its name is not in the cluster's DNS
