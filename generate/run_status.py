@@ -128,8 +128,10 @@ def estimate(args, definition, items, output_root, document=None):
     lines.append(f"           {files:,} files, {amount(total)} ({amount(size)} an image, {'measured' if sizes else 'assumed'})")
     for name, bytes_left, files_left in disk_limits(output_root):
         short = (bytes_left is not None and bytes_left < total) or (files_left is not None and files_left < files)
-        left = " and ".join([amount(bytes_left)] * (bytes_left is not None) + [f"{files_left:,} files"] * (files_left is not None))
-        lines.append(f"           {'TOO LITTLE: ' if short else ''}{name} leaves {left}")
+        left = [] if bytes_left is None else [amount(bytes_left)]
+        left += [] if files_left is None else [f"{files_left:,} files"]  # btrfs and some network file systems count none
+        if left:
+            lines.append(f"           {'TOO LITTLE: ' if short else ''}{name} leaves {' and '.join(left)}")
     rate, where = measured_rate(definition, output_root, document, stored)
     hours = (
         f"{images / rate:,.0f} GPU hours at {rate:,.0f} images an hour ({where})"

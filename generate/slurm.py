@@ -205,8 +205,14 @@ def max_array_size():
 
 def submitted(output_root, dataset):
     """What was submitted for this data set, oldest first: [{"array": number, "tasks", "server", "script"}]."""
-    record = Path(output_root) / ".server" / "arrays.jsonl"
-    entries = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+    record, entries = Path(output_root) / ".server" / "arrays.jsonl", []
+    for number, line in enumerate(record.read_text().splitlines() if record.exists() else [], 1):
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            raise SystemExit(
+                f"generate_images: {record}: line {number} is torn (a full disk?); remove it, and look for its array in squeue"
+            ) from None
     return [entry for entry in entries if entry["dataset"] == dataset]
 
 

@@ -3,6 +3,7 @@
 import argparse
 import http.server
 import json
+import os
 import threading
 
 import job_client
@@ -174,6 +175,16 @@ def test_a_quota_is_read_and_too_little_is_said(tmp_path, monkeypatch):
     fake_quota.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
     assert f"TOO LITTLE: the quota of {device} leaves 1.02 GB and 295,000 files" in estimate(tmp_path)
+
+
+def test_what_is_not_limited_is_not_said(tmp_path, monkeypatch):
+    """btrfs counts no files; a quota may limit files alone, or nothing."""
+    monkeypatch.setattr(os, "statvfs", lambda path: argparse.Namespace(f_bavail=10, f_frsize=10**9, f_files=0, f_favail=0))
+    assert "the file system leaves 10 GB\n" in estimate(tmp_path)
+    for row, says in (((None, 5), "leaves 5 files\n"), ((7e9, None), "leaves 7 GB\n"), ((None, None), None)):
+        monkeypatch.setattr(run_status, "disk_limits", lambda root, row=row: [("the quota of disk", *row)])
+        text = estimate(tmp_path)
+        assert says in text if says else "quota" not in text
 
 
 def test_quota_rows_of_lustre():

@@ -136,6 +136,13 @@ def test_what_sbatch_says_comes_with_what_to_do(monkeypatch, tmp_path, says, adv
     assert "\n" not in str(said.value)
 
 
+def test_a_torn_record_of_the_arrays_is_one_line(tmp_path):
+    (tmp_path / ".server").mkdir()
+    (tmp_path / ".server" / "arrays.jsonl").write_text('{"dataset": "p", "array": "7"}\n{"dataset": "p", "arr')
+    with pytest.raises(SystemExit, match="arrays.jsonl: line 2 is torn"):
+        slurm.cancel(tmp_path, "p")
+
+
 def test_a_changed_prompts_file_is_found_before_submission(tmp_path):
     folder = tmp_path / "generated_images" / "p"
     folder.mkdir(parents=True)
