@@ -4,7 +4,6 @@
     python generate/image_server.py --status
 """
 
-import getpass
 import http.client
 import json
 import os
@@ -110,6 +109,8 @@ def render(document, dataset=None, output_root="."):
 
 # ---------------------------------------------------------------- before a run
 
+QUOTA_S = 20  # a quota command that waits for a file server which is away would hold up the submission
+
 # Assumed where nothing was measured: bytes a pixel of a JPEG, bytes of a .json, tokens of an instruction and of a variation.
 JPEG_BYTES_A_PIXEL, JSON_BYTES, TOKENS_A_CALL, TOKENS_A_VARIATION = 0.4, 1500, 340, 40
 
@@ -194,9 +195,13 @@ def disk_limits(output_root):
     root = next(p for p in [Path(output_root).resolve(), *Path(output_root).resolve().parents] if p.exists())
     stat = os.statvfs(root)
     limits = [("the file system", stat.f_bavail * stat.f_frsize, stat.f_favail if stat.f_files else None)]
-    for words in (["quota", "-w", "-p", "-u"], ["lfs", "quota", "-q", "-u", getpass.getuser(), str(root)]):
+    for words in (["quota", "-w", "-p", "-u"], ["lfs", "quota", "-q", "-u", str(os.getuid()), str(root)]):
         if shutil.which(words[0]):
-            answer = subprocess.run(words, capture_output=True, text=True, timeout=20).stdout
+            try:
+                answer = subprocess.run(words, capture_output=True, text=True, timeout=QUOTA_S).stdout
+            except (OSError, subprocess.TimeoutExpired) as error:
+                print(f"no quota is known: {words[0]}: {type(error).__name__}", file=sys.stderr)
+                continue
             limits += [(f"the quota of {row[0]}", *row[1:]) for row in quota_rows(answer) if row[0] in mount_of(root)]
     return limits
 

@@ -177,6 +177,14 @@ def test_a_quota_is_read_and_too_little_is_said(tmp_path, monkeypatch):
     assert f"TOO LITTLE: the quota of {device} leaves 1.02 GB and 295,000 files" in estimate(tmp_path)
 
 
+def test_a_quota_command_that_hangs_holds_up_nothing(tmp_path, monkeypatch, capsys):
+    (tmp_path / "quota").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "quota").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(run_status, "QUOTA_S", 0.2)
+    assert "the file system leaves" in estimate(tmp_path) and "no quota is known: quota: TimeoutExpired" in capsys.readouterr().err
+
+
 def test_what_is_not_limited_is_not_said(tmp_path, monkeypatch):
     """btrfs counts no files; a quota may limit files alone, or nothing."""
     monkeypatch.setattr(os, "statvfs", lambda path: argparse.Namespace(f_bavail=10, f_frsize=10**9, f_files=0, f_favail=0))
