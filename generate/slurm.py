@@ -19,6 +19,8 @@ import definitions
 import run_status
 import slurm_script
 
+WHERE = "Is this a machine of the cluster, and does `sinfo` work?"
+
 
 def add_options(parser):
     """Add the options of this module, with their published names and defaults, to an options.Options."""
@@ -189,7 +191,7 @@ def sbatch(words, stdin=None):
         said = [re.sub(r"^(sbatch: )?(error|fatal): |^allocation failure: ", "", line) for line in done.stderr.strip().split("\n")]
         said = "; ".join(dict.fromkeys(said))
         if re.search("contact slurm controller|configuration source", said, re.I):
-            raise SystemExit(f"generate_images: SLURM does not answer: {said}. Is this a machine of the cluster, and does `sinfo` work?")
+            raise SystemExit(f"generate_images: SLURM does not answer: {said}. {WHERE}")
         raise SystemExit(f"generate_images: SLURM refuses the job: {said}. See --partition, --account, --qos, --gres, --mem, --time")
     return done.stdout.strip().split(";")[0]
 
@@ -217,10 +219,16 @@ def submitted(output_root, dataset):
 
 
 def live_arrays(output_root, dataset):
-    """The arrays of this data set that are queued or run: their numbers, as text, oldest first."""
+    """The arrays of this data set that are queued or run: their numbers, as text, oldest first. SystemExit if squeue does not say."""
+    entries = submitted(output_root, dataset)
+    if not entries:
+        return []
+    done = run("squeue", "--noheader", "--me", "--format=%F %j")
+    if done.returncode:
+        raise SystemExit(f"generate_images: SLURM does not answer: {done.stderr.strip()}. {WHERE}")
     # The whole name is compared here: --name= would take "cats, dogs" for two names. A number alone might be used again one day.
-    known = set(run("squeue", "--noheader", "--me", "--format=%F %j").stdout.splitlines())
-    return [e["array"] for e in submitted(output_root, dataset) if f"{e['array']} generate_parallel_{dataset}" in known]
+    known = set(done.stdout.splitlines())
+    return [e["array"] for e in entries if f"{e['array']} generate_parallel_{dataset}" in known]
 
 
 def set_throttle(arrays, num_workers):

@@ -136,6 +136,17 @@ def test_what_sbatch_says_comes_with_what_to_do(monkeypatch, tmp_path, says, adv
     assert "\n" not in str(said.value)
 
 
+def test_cancel_does_not_take_silence_for_an_empty_queue(monkeypatch, tmp_path, capsys):
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2\nexit 1\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert slurm.cancel(tmp_path, "p") == 0 and "no array of p" in capsys.readouterr().out  # none was ever submitted
+    (tmp_path / ".server").mkdir()
+    (tmp_path / ".server" / "arrays.jsonl").write_text('{"dataset": "p", "array": "7"}\n')
+    with pytest.raises(SystemExit, match="SLURM does not answer: .*Unable to contact slurm controller.*sinfo"):
+        slurm.cancel(tmp_path, "p")
+
+
 def test_a_torn_record_of_the_arrays_is_one_line(tmp_path):
     (tmp_path / ".server").mkdir()
     (tmp_path / ".server" / "arrays.jsonl").write_text('{"dataset": "p", "array": "7"}\n{"dataset": "p", "arr')
