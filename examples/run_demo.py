@@ -40,6 +40,8 @@ GRAMMAR = re.compile(r"^(an? |two |three |four ).*\b(circle|square|triangle)s?\b
 
 
 def main():
+    if args.table and not (DEMO / "status.json").exists():
+        sys.exit(f"run_demo: no finished run lies in {shown(DEMO)}; leave out --table")
     if not args.table:
         shutil.rmtree(DEMO, ignore_errors=True)
         make_prompts()
@@ -51,7 +53,9 @@ def main():
 def run(*command, **kwargs):
     """Show a command as the user would type it, and run it."""
     say(*command)
-    subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, check=True, **kwargs)
+    ended = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, **kwargs)
+    if ended.returncode:
+        sys.exit(f"run_demo: {command[0]} ended with exit status {ended.returncode}; what it said is above")
 
 
 def say(*command):

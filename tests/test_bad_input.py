@@ -104,6 +104,14 @@ def test_a_task_without_a_server(tmp_path, prompts):
                "--server_timeout_s", 1, "--output_root", tmp_path / "out")
 
 
+def test_the_demo(tmp_path):
+    (tmp_path / "file").touch()
+    fails_with(("no finished run lies in", str(tmp_path), "leave out --table"), "examples/run_demo.py", "--table", "--folder", tmp_path)
+    ended = subprocess.run([sys.executable, "examples/run_demo.py", "--folder", tmp_path / "file"], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr and str(tmp_path / "file") in ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("run_demo: combine_prompts/process_image_reward.py ended with exit status")
+
+
 def test_a_port_in_use(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
