@@ -108,6 +108,13 @@ def submit(args, definition, output_root, items, argv=None):
 def preflight(args, definition, output_root, script):
     """SystemExit, with one line, for what would otherwise fail in each task."""
     sbatch(["--test-only"], stdin=script)
+    longest, wanted = longest_s(args.partition), slurm_script.seconds(args.time)
+    # SLURM takes such a job, and lets it wait for ever; a QOS may allow more than the partition.
+    if longest and args.time and not args.qos and (wanted is None or wanted > longest):
+        raise SystemExit(
+            f"generate_images: --time {args.time} is more than partition {args.partition} allows ({longest // 60} minutes): "
+            f"no task would ever start; give --time {longest // 60}"
+        )
     check_definition(output_root, definition)
     if not args.pipeline:
         import diffusion
@@ -154,9 +161,8 @@ def ensure_server(args, output_root, folder):
         return [f"--dependency=after:{jobs[0]}"], jobs[0]
     if not args.start_server:
         raise SystemExit(f"generate_images: {answer.why}; or add --start_server")
-    longest = slurm_script.seconds(run("sinfo", "--noheader", f"--partition={args.partition}", "--format=%l").stdout.split("\n")[0])
     path = folder / "image_server.sbatch"
-    path.write_text(slurm_script.server(args, output_root, longest))
+    path.write_text(slurm_script.server(args, output_root, longest_s(args.partition)))
     job = sbatch([path])
     print(f"job server submitted: job {job}, log {output_root}/image_server.out; the array waits until it runs")
     return [f"--dependency=after:{job}"], job
@@ -194,6 +200,12 @@ def sbatch(words, stdin=None):
             raise SystemExit(f"generate_images: SLURM does not answer: {said}. {WHERE}")
         raise SystemExit(f"generate_images: SLURM refuses the job: {said}. See --partition, --account, --qos, --gres, --mem, --time")
     return done.stdout.strip().split(";")[0]
+
+
+def longest_s(partition):
+    """The time limit of a partition, in seconds (of several, the longest); None if there is none, or none is known."""
+    limits = [slurm_script.seconds(line) for line in run("sinfo", "--noheader", f"--partition={partition}", "--format=%l").stdout.split()]
+    return None if None in limits else max(limits, default=None)
 
 
 def max_array_size():

@@ -69,7 +69,7 @@ class Cluster:
         self.run("scancel", "--me", "--state=PENDING", check=False)
         self.run("scancel", "--me", "--full", "--signal=KILL", check=False)
         self.run("scancel", "--me", check=False)
-        self.run("scontrol", "update", "PartitionName=all", "GraceTime=0")
+        self.run("scontrol", "update", "PartitionName=all", "GraceTime=0", "MaxTime=UNLIMITED")
         self.wait(lambda: not self.jobs(), what="an empty queue")
         self.wait(lambda: set(self.run("sinfo", "-h", "-N", "-o", "%T").split()) == {"idle"}, what="idle nodes")
 

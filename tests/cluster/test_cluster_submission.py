@@ -141,6 +141,18 @@ def test_what_would_fail_in_every_task_fails_here(site, cluster, tmp_path):
     assert cluster.jobs() == {}
 
 
+def test_a_time_that_the_partition_does_not_allow(site, cluster):
+    """SLURM would take the array, and let it wait for ever (PartitionTimeLimit)."""
+    cluster.run("scontrol", "update", "PartitionName=all", "MaxTime=60")
+    for words in ([], ["--time=61"], ["--time=UNLIMITED"], ["--partition=all", "--time=1-0"]):
+        with pytest.raises(SystemExit, match="--time .* is more than partition all allows .60 minutes.: no task would ever start"):
+            submit(site / "out", *words)
+    with pytest.raises(SystemExit, match="no job server was started"):
+        submit(site / "out", "--time=1:00:00")
+    with pytest.raises(SystemExit, match="no job server was started"):
+        submit(site / "out", "--partition=all,high")  # the other one has no limit
+
+
 def test_dry_run_submits_and_writes_nothing(site, cluster, capsys):
     assert submit(site / "out", "--num_workers=4", "--num_chunks=1000", "--dry_run") == 0
     said = capsys.readouterr().out
