@@ -32,8 +32,8 @@ class Accounts:
     After a call `connection.in_transaction` says whether something is to be committed before the answer leaves.
     """
 
-    def __init__(self, connection, client_ttl_s=180.0):
-        self.connection, self.client_ttl_s = connection, client_ttl_s
+    def __init__(self, connection, client_ttl_s=180.0, raised_by="image_server.py --llm_budget_usd"):
+        self.connection, self.client_ttl_s, self.raised_by = connection, client_ttl_s, raised_by
         for statement in TABLES.strip().split(";\n"):
             connection.execute(statement)
         self.clients = {}  # client_id -> {"granted_usd", "spent_usd", "closed", "use", "heard" (None: not since this start), "saved"}
@@ -56,7 +56,7 @@ class Accounts:
         if self.facts.get("rebuilt"):
             return "the job server's ledger was lost, so that nobody knows what was spent: name it with image_server.py --llm_spent_usd"
         if self.budget_usd <= 0:
-            return "the run's budget is 0 USD, as its first client said; change it with image_server.py --llm_budget_usd"
+            return f"the run's budget is 0 USD, as its first client said; change it with {self.raised_by}"
         return None
 
     def register(self, llm):
@@ -124,7 +124,8 @@ class Accounts:
                 client["granted_usd"] += more
                 self._save(now, client_id)
             elif left < call and client["granted_usd"] - client["spent_usd"] < call:
-                paid_off = f"the cap of {self.budget_usd:.2f} USD is reached; raise it with image_server.py --llm_budget_usd"
+                cost = f"a call can cost {call:.2g}"
+                paid_off = f"the cap of {self.budget_usd:.2f} USD is reached ({cost}); raise it with {self.raised_by}"
         backends = {
             name: {key: limits[key] / live if limits.get(key) else None for key in ("requests_per_minute", "tokens_per_minute")}
             for name, limits in self.facts.get("backends", {}).items()

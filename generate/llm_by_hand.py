@@ -4,6 +4,7 @@ from llm_by_hand import whole_file       # called by llm_prompting.py's main()
 """
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
@@ -129,10 +130,12 @@ def whole_file(args):
     items = [item if isinstance(item, dict) else {"prompt": item} for item in items]
     if not output.parent.is_dir():
         raise SystemExit(f"llm_prompting.py: the folder of --output {output} does not exist")
+    if output.is_dir():
+        raise SystemExit(f"llm_prompting.py: --output {output} is a folder; name a file, such as {output / 'prompts.json'}")
     about = {"prompts_sha256": prompts_file.list_sha256(items), "num_variations": args.num_variations}
     part, accounts = output.with_name(output.name + ".part"), output.with_name(output.name + ".accounts")
     done = read_part(part, about)
-    stopped = []
+    stopped, off = [], None
     for word in (signal.SIGTERM, signal.SIGINT):
         signal.signal(word, lambda number, frame: stopped.append(number))
     bar = tqdm(total=len(items), initial=len(done), unit="prompt", disable=not sys.stderr.isatty())
@@ -143,10 +146,11 @@ def whole_file(args):
     waiting, under_way = iter([k for k in range(len(items)) if k not in done]), {}
     try:
         with open(part, "a", encoding="utf-8") as lines:
+            hold(lines)
             if not done and lines.tell() == 0:
                 lines.write(json.dumps(about) + "\n")
             while not stopped:
-                while len(under_way) < WINDOW and (k := next(waiting, None)) is not None:
+                while not off and len(under_way) < WINDOW and (k := next(waiting, None)) is not None:
                     known = list(items[k].get("variations") or [])
                     wanted = args.num_variations - len(known)
                     under_way[k] = prompter.submit(items[k]["prompt"], wanted, known) if wanted > 0 else None
@@ -155,7 +159,11 @@ def whole_file(args):
                 ready = [k for k, future in under_way.items() if future is None or future.done()]
                 for k in ready:
                     future = under_way.pop(k)
-                    answer = future.result() if future else None
+                    try:
+                        answer = future.result() if future else None
+                    except AllOff as error:  # the others may still be answered, and paid for
+                        off = error
+                        continue
                     done[k] = {
                         "index": k,
                         "texts": [t["text"] for t in answer.texts] if answer else [],
@@ -171,11 +179,13 @@ def whole_file(args):
                 if bar.disable and time.monotonic() - told > 30:
                     told = time.monotonic()
                     to_stderr(f"{len(done):,} of {len(items):,} prompts, {(told - began) / 60:.0f} min")
-    except AllOff as error:
-        raise SystemExit(f"llm_prompting.py: {error}; {len(done):,} of {len(items):,} prompts are kept in {part}") from None
+    except OSError as error:
+        raise SystemExit(f"llm_prompting.py: cannot write {part}: {error.strerror}; the same command goes on from what it holds") from None
     finally:
         prompter.close()
         bar.close()
+    if off:
+        raise SystemExit(f"llm_prompting.py: {off}; {len(done):,} of {len(items):,} prompts are kept in {part}")
     if stopped:
         to_stderr(f"llm_prompting.py: stopped; {len(done):,} of {len(items):,} prompts are kept, the same command goes on from here")
         return 128 + stopped[0]
@@ -192,6 +202,16 @@ def whole_file(args):
             f"the first is number {first}: {done[first]['short']['reason']}"
         )
     return 3 if short else 0
+
+
+def hold(lines):
+    """Refuse a second process that writes the same file: both would ask, and pay, for everything."""
+    try:
+        fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SystemExit(f"llm_prompting.py: another process is writing {lines.name}; wait for its end, or name another --output") from None
+    except OSError:
+        pass  # a file system without locks: then it is the user's word that counts
 
 
 def read_part(part, about):
@@ -220,5 +240,7 @@ def write(output, items):
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, output)
+    except OSError as error:
+        raise SystemExit(f"llm_prompting.py: cannot write {output}: {error.strerror}; nothing is lost, call again with room") from None
     finally:
         draft.unlink(missing_ok=True)

@@ -254,7 +254,8 @@ class Prompter:
 
         from llm_accounts import Accounts
 
-        self.accounts = Accounts(sqlite3.connect(self.accounts_path, isolation_level=None), client_ttl_s=float("inf"))
+        connection = sqlite3.connect(self.accounts_path, isolation_level=None)
+        self.accounts = Accounts(connection, client_ttl_s=float("inf"), raised_by="--llm_budget_usd")
         for client_id in list(self.accounts.clients):
             if not self.accounts.clients[client_id]["closed"]:
                 self.accounts.forget(time.monotonic(), client_id)  # an earlier process that was killed: its grant counts as spent
@@ -272,6 +273,9 @@ class Prompter:
         self.refilled = now
         self.accounts.report(now, self.client_id, self.use())
         self._set_money(self.accounts.share(now, self.client_id))
+        for backend in self.backends if self.purse.paid_off else ():
+            if backend.paid and not backend.off_kind:
+                backend.turn_off("budget", self.purse.paid_off)  # nobody can raise the cap of this process while it runs
 
 
 class _Request:

@@ -9,10 +9,22 @@ Stopped half-way, the first command goes on where it was when called again. The 
 "variations"; generate_images.py draws it without asking any LLM. Backends: generate/llm_backends.example.yaml.
 """
 
+import argparse
 import sys
 
 from llm_prompter import AllOff, Prompter, Variations  # noqa: F401  what generate_images.py imports from here
 from options import Options
+
+
+def number_to(most):
+    """For argparse: a number from 0 to `most`. Not nan, which no comparison finds too large: as a cap it would be none."""
+
+    def number(word):
+        if not 0 <= float(word) <= most:
+            raise argparse.ArgumentTypeError(f"{word} is not a number from 0 to {most:,}")
+        return float(word)
+
+    return number
 
 
 def add_llm_options(parser):
@@ -23,13 +35,15 @@ def add_llm_options(parser):
     parser.add_argument(
         "--llm", choices=["embedded"], help="embedded: a small model in this process's care; needs no server, key or network"
     )
-    parser.add_argument("--llm_budget_usd", type=float, default=0.0, help="hard cap for paid backends, which are off at 0 (default: 0)")
+    parser.add_argument(
+        "--llm_budget_usd", type=number_to(10**9), default=0.0, help="hard cap for paid backends, which are off at 0 (default: 0)"
+    )
     parser.add_argument("--ollama_hosts", metavar="HOSTS", help="node1:11434-11438,node2; for every Ollama entry of the backends file")
     parser.add_argument(
         "--llm_instruction", metavar="FILE", help="your own instruction with {n} and {prompt} (default: llm_instruction.txt)"
     )
     parser.add_argument(
-        "--min_overlap", type=float, default=0.0, help="least share of the prompt's words that a variation must keep (default: 0)"
+        "--min_overlap", type=number_to(1), default=0.0, help="least share of the prompt's words that a variation must keep (default: 0)"
     )
 
 
@@ -58,6 +72,8 @@ def main():
     for name, value in (("-n", args.n), ("--num_variations", args.num_variations)):
         if value < 1:
             parser.error(f"{name} must be at least 1")
+    if args.prompt is not None and not args.prompt.strip():
+        parser.error("--prompt is blank")
     import llm_by_hand
 
     if args.check:

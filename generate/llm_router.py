@@ -335,6 +335,12 @@ class Router:
     def _note_weather(self):
         """Say when everybody is away, wake up when the first may return, give up where nobody can."""
         now, state = self.loop.time(), self.state()
+        if self.waiting and state == "off" and not self.may_return():
+            remedies = "; ".join(f"{b.name}: {b.off_because}" for b in self.backends) or "no backend is configured"
+            while self.waiting:
+                future = self.waiting.popleft()[0]
+                if not future.done():
+                    future.set_exception(AllOff(f"no LLM can be asked: {remedies}"))
         if not self.waiting or state == "healthy":
             self.away_since = None
         elif self.away_since is None:
@@ -344,12 +350,6 @@ class Router:
             self.said = now
             names = "; ".join(f"{b.name}: {b.because or self.purse.paid_off}" for b in self.backends if not b.off_kind)
             self.log(f"LLMs: all backends are away, waiting for the first to return ({names or 'all are off for this run'})")
-        if self.waiting and state == "off" and not self.may_return():
-            remedies = "; ".join(f"{b.name}: {b.off_because}" for b in self.backends) or "no backend is configured"
-            while self.waiting:
-                future = self.waiting.popleft()[0]
-                if not future.done():
-                    future.set_exception(AllOff(f"no LLM can be asked: {remedies}"))
         self._wake(now)
 
     def _wake(self, now):

@@ -231,3 +231,49 @@ def test_limits_a_minute_are_kept(tmp_path):
         answer(prompter, prompts=60)
         prompter.close()
     assert 1 <= len(slow.calls) <= 7 and len(free.calls) >= 53, "a burst of a sixth of the minute's 30, the rest goes to the next tier"
+
+
+def test_the_share_that_the_job_server_gives_is_kept(tmp_path):
+    """Of 600 calls a minute this client, one of 40, has 15: a burst of two, then the next tier."""
+    with FakeOllama() as shared, FakeOllama() as free:
+        prompter = prompter_for(tmp_path, [entry(shared, requests_per_minute=600)], [entry(free)])
+        prompter.start()
+        name = prompter.backends[0].name
+        prompter.set_share({"granted_usd": 0, "paid_off": None, "backends": {name: {"requests_per_minute": 15, "tokens_per_minute": None}}})
+        answer(prompter, prompts=40)
+        prompter.close()
+    assert 1 <= len(shared.calls) <= 10 and len(free.calls) >= 30
+
+
+@pytest.mark.parametrize("provider", ["openai", "groq", "openrouter", "azure_openai"])
+def test_providers_speak_through_init_chat_model(tmp_path, provider):
+    with FakeOpenAI(key=None) as fake:
+        azure = {"provider": provider, "model": "gpt-4o-mini", "key_env": "TEST_LLM_KEY"}
+        azure["options"] = {"azure_endpoint": fake.url, "api_version": "2024-10-21"}
+        prompter = prompter_for(tmp_path, [azure if provider == "azure_openai" else entry(fake, provider)])
+        answer(prompter, n=5)
+        use = next(iter(prompter.use()["backends"].values()))
+        prompter.close()
+    assert use["prompt_tokens"] > 100 and use["completion_tokens"] > 50
+    assert fake.calls[0]["response_format"]["json_schema"]["schema"]["properties"]["variations"]["maxItems"] == 5
+
+
+@pytest.mark.parametrize("provider", ["ollama", "openai"])
+def test_what_reaches_the_model_is_what_the_user_set(tmp_path, provider):
+    """The instruction's file, temperature and longest answer. Texts that the index has already are copies; the log says how each fared."""
+    (tmp_path / "instruction").write_text("Paint {n} of {prompt} in blue.")
+    lines = []
+    with (FakeOllama if provider == "ollama" else FakeOpenAI)() as fake:
+        backend = entry(fake, provider, temperature=0.3, max_tokens=321)
+        prompter = prompter_for(tmp_path, [backend], lines=lines, instruction=tmp_path / "instruction")
+        known = [item["text"] for item in prompter.submit("a corgi", 2).result(60).texts]
+        write, stale = fake.text, [json.dumps(known)]
+        fake.text = lambda body, fault: stale.pop() if stale else write(body, fault)
+        texts = [item["text"] for item in prompter.submit("a corgi", 2, known).result(60).texts]
+        prompter.close()
+    assert len({*texts, *known}) == 4 and not stale
+    assert fake.calls[0]["messages"][-1]["content"].strip() == "Paint 2 of a corgi in blue."
+    asked = fake.calls[0].get("options") or fake.calls[0]
+    longest = asked.get("num_predict") or asked.get("max_completion_tokens") or asked.get("max_tokens")
+    assert (asked["temperature"], longest) == (0.3, 321)
+    assert "3 calls, 2 good, 1 × copies; half below 0.0" in lines[-1] and "0.0000 USD; healthy" in lines[-1], lines

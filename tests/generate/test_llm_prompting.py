@@ -93,6 +93,39 @@ def test_short_prompts_are_named_and_the_exit_status_says_so(tmp_path):
     assert [len(item["variations"]) for item in json.loads(output.read_text())] == [9, 0]
 
 
+def test_the_cap_ends_a_call_that_nothing_else_can_serve_and_a_higher_one_goes_on(tmp_path):
+    """Nobody can raise the cap of a process while it runs: it ends with one line, keeps what was paid for, and asks for nothing twice."""
+    prompts, output = tmp_path / "p.json", tmp_path / "o.json"
+    prompts.write_text(json.dumps([f"bird number {k}" for k in range(12)]))
+    with FakeOpenAI(usd_per_million=(15, 60)) as fake:
+        price = {"usd_per_million": [15, 60], "max_tokens": 400, "key_env": "A_KEY", "concurrency": 1}
+        file = backends_file(tmp_path, [{"provider": "openai", "model": "gpt-4o-mini", "base_url": f"{fake.url}/v1", **price}])
+        args = (prompts, "--output", output, "--num_variations", 3, "--llm_backends", file)
+        status, out, err = call(*args, "--llm_budget_usd", 0.15, A_KEY=KEY)
+        last, paid_for = err.strip().splitlines()[-1], len(fake.calls)
+        assert status == 1 and "the cap of 0.15 USD is reached" in last and "raise it with --llm_budget_usd" in last, err
+        assert f"{paid_for} of 12 prompts are kept" in last and 0 < paid_for < 12 and fake.billed["usd"] <= 0.15 and not output.exists()
+        status, out, err = call(*args, "--llm_budget_usd", 5, A_KEY=KEY)
+        assert status == 0 and len(fake.calls) == 12 and len(json.loads(output.read_text())) == 12, err
+
+
+def test_two_at_once_and_an_output_that_cannot_be(tmp_path):
+    """A second process for the same output would pay for everything again; a folder is found before anything is asked."""
+    prompts, output = tmp_path / "p.json", tmp_path / "o.json"
+    prompts.write_text(json.dumps([f"bird number {k}" for k in range(8)]))
+    with FakeOllama(latency=1, slots=1) as fake:
+        args = (prompts, "--output", output, "--num_variations", 2, "--ollama_hosts", fake.url)
+        first = start(*args)
+        while not fake.calls:
+            time.sleep(0.02)
+        status, out, err = call(*args)
+        assert status == 1 and "another process is writing" in err.strip().splitlines()[-1]
+        first.communicate(timeout=60)
+        assert first.returncode == 0 and len(fake.calls) == 8
+        status, out, err = call(prompts, "--output", tmp_path, "--ollama_hosts", fake.url)
+        assert status == 1 and "is a folder" in err and len(fake.calls) == 8
+
+
 def test_one_prompt_by_hand_and_no_key_anywhere(tmp_path):
     with FakeOllama() as good, FakeOpenAI(key="another") as refuses:
         file = backends_file(
@@ -166,6 +199,10 @@ def test_check_says_what_to_do_about_each(tmp_path):
         (["nowhere.json", "--output", "o.json"], 1, "nowhere.json"),
         (["--check", "--llm_backends", "nowhere.yaml"], 1, "cannot read the backends file nowhere.yaml"),
         (["--prompt", "x", "--llm_instruction", __file__.replace("test_llm_prompting.py", "test_llm_router.py")], 1, "must hold {n}"),
+        (["--prompt", " "], 2, "--prompt is blank"),
+        (["--prompt", "x", "--llm_budget_usd", "nan"], 2, "nan is not a number from 0 to 1,000,000,000"),
+        (["--prompt", "x", "--llm_budget_usd=-3"], 2, "-3 is not a number from 0"),
+        (["--prompt", "x", "--min_overlap", "50"], 2, "50 is not a number from 0 to 1"),
         (["--check", "--ollama_hosts", "node1:2-1"], 1, "'node1:2-1' is no Ollama host"),
     ],
 )
@@ -268,26 +305,6 @@ def test_help_imports_nothing_heavy():
         "yaml",
         "rapidfuzz",
     }
-
-
-@pytest.mark.parametrize("provider,path", [("openai", "/v1"), ("groq", ""), ("openrouter", "/api/v1"), ("azure_openai", None)])
-def test_providers_speak_through_init_chat_model(tmp_path, monkeypatch, provider, path):
-    monkeypatch.setenv("A_KEY", KEY)
-    with FakeOpenAI(key=None) as fake:
-        entry = {"provider": provider, "model": "gpt-4o-mini", "key_env": "A_KEY", "base_url": fake.url + (path or "")}
-        if provider == "azure_openai":
-            entry = {
-                "provider": provider,
-                "model": "gpt-4o-mini",
-                "key_env": "A_KEY",
-                "options": {"azure_endpoint": fake.url, "api_version": "2024-10-21"},
-            }
-        prompter = Prompter(backends_file(tmp_path, [entry]), accounts=":memory:", log=print)
-        result = prompter.submit("a corgi in a top hat", 5).result(60)
-        use = next(iter(prompter.use()["backends"].values()))
-        prompter.close()
-    assert len(result.texts) == 5 and use["prompt_tokens"] > 100 and use["completion_tokens"] > 50
-    assert fake.calls[0]["response_format"]["json_schema"]["schema"]["properties"]["variations"]["maxItems"] == 5
 
 
 @pytest.fixture(scope="module")
