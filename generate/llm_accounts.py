@@ -18,6 +18,8 @@ import json
 TABLES = """
 create table if not exists llm_clients (
     client_id text primary key, granted_usd real not null, spent_usd real not null, closed integer not null, use text not null);
+create table if not exists llm_past (
+    client_id text primary key, granted_usd real not null, spent_usd real not null, closed integer not null, use text not null);
 create table if not exists llm_facts (name text primary key, value text not null);
 """
 COUNTERS = ("calls", "prompt_tokens", "completion_tokens", "usd")
@@ -37,12 +39,8 @@ class Accounts:
         for statement in TABLES.strip().split(";\n"):
             connection.execute(statement)
         self.clients = {}  # client_id -> {"granted_usd", "spent_usd", "closed", "use", "heard" (None: not since this start), "saved"}
-        for client_id, granted, spent, closed, use in connection.execute(
-            "select client_id, granted_usd, spent_usd, closed, use from llm_clients"
-        ):
-            self.clients[client_id] = dict(
-                granted_usd=granted, spent_usd=spent, closed=bool(closed), use=json.loads(use), heard=None, saved=float("-inf")
-            )
+        for client_id, *row in connection.execute("select client_id, granted_usd, spent_usd, closed, use from llm_clients"):
+            self.clients[client_id] = _client_of(*row)
         self.facts = {name: json.loads(value) for name, value in connection.execute("select name, value from llm_facts")}
         self.began, self.now, self.looked = None, float("-inf"), float("-inf")
 
@@ -168,14 +166,29 @@ class Accounts:
         if now - self.looked >= SAVE_EVERY_S:
             self.looked = now
             self._fold(now)
-        client = self.clients.setdefault(
-            client_id, dict(granted_usd=0.0, spent_usd=0.0, closed=False, use={}, heard=now, saved=float("-inf"))
-        )
+        client = self.clients.get(client_id) or self._new(now, client_id)
         client["heard"] = now
         return client
 
+    def _new(self, now, client_id):
+        """A client that is not known; one that was folded is taken out of the past again, where its grant would be counted twice."""
+        row = self.connection.execute(
+            "select granted_usd, spent_usd, closed, use from llm_past where client_id = ?", (client_id,)
+        ).fetchone()
+        client = self.clients[client_id] = _client_of(*row or (0.0, 0.0, False, "{}"))
+        if row:
+            past, unspent = self.facts["past"], client["granted_usd"] - client["spent_usd"]
+            past["granted_usd"] -= client["granted_usd"]
+            _add(past["backends"], client["use"].get("backends") or {}, -1)
+            _add(past["backends"], {KILLED: {"usd": unspent}} if unspent > 0 else {}, -1)
+            self._fact("past", past)
+            self.connection.execute("delete from llm_past where client_id = ?", (client_id,))
+            self._save(now, client_id)
+        return client
+
     def _fold(self, now):
-        """Clients that ended long ago become part of the sums, so that memory and cost follow the live ones, not all that ever were."""
+        """Clients that ended long ago become part of the sums, so that memory and cost follow the live ones, not all that ever were.
+        Those that had money stay on disk, for the day that one of them was paused only."""
         past = self.facts.get("past", {"granted_usd": 0.0, "backends": {}})
         ended = []
         for client_id, client in self.clients.items():
@@ -186,7 +199,9 @@ class Accounts:
         if ended:
             self._fact("past", past)
             for client_id in ended:
-                del self.clients[client_id]
+                client = self.clients.pop(client_id)
+                if client["granted_usd"]:
+                    self.connection.execute("insert or replace into llm_past values (?, ?, ?, ?, ?)", _row(client_id, client))
                 self.connection.execute("delete from llm_clients where client_id = ?", (client_id,))
 
     def _dead(self, client, now=None):
@@ -201,12 +216,21 @@ class Accounts:
     def _save(self, now, client_id):
         client = self.clients[client_id]
         client["saved"] = now
-        row = (client_id, client["granted_usd"], client["spent_usd"], int(client["closed"]), json.dumps(client["use"]))
-        self.connection.execute("insert or replace into llm_clients values (?, ?, ?, ?, ?)", row)
+        self.connection.execute("insert or replace into llm_clients values (?, ?, ?, ?, ?)", _row(client_id, client))
 
     def _fact(self, name, value):
         self.facts[name] = value
         self.connection.execute("insert or replace into llm_facts values (?, ?)", (name, json.dumps(value)))
+
+
+def _row(client_id, client):
+    return client_id, client["granted_usd"], client["spent_usd"], int(client["closed"]), json.dumps(client["use"])
+
+
+def _client_of(granted_usd, spent_usd, closed, use):
+    return dict(
+        granted_usd=granted_usd, spent_usd=spent_usd, closed=bool(closed), use=json.loads(use), heard=None, saved=float("-inf")
+    )
 
 
 def _empty(model):
@@ -214,13 +238,13 @@ def _empty(model):
     return {"model": model, "clients": {}, "until_s": None, "because": None, "failures": {}, "seconds": [], "reserved_usd": 0.0, **counts}
 
 
-def _add(totals, uses):
-    """Add the counters of uses, {backend: …}, to totals."""
+def _add(totals, uses, sign=1):
+    """Add the counters of uses, {backend: …}, to totals, or with sign -1 take them away."""
     for name, use in uses.items():
         total = totals.setdefault(name, _empty(use.get("model")))
         for key in COUNTERS:
-            total[key] += use.get(key, 0)
+            total[key] += sign * use.get(key, 0)
         for kind, n in (use.get("failures") or {}).items():
-            total["failures"][kind] = total["failures"].get(kind, 0) + n
+            total["failures"][kind] = total["failures"].get(kind, 0) + sign * n
         a, b = total["seconds"], use.get("seconds") or []
-        total["seconds"] = [(a[k] if k < len(a) else 0) + (b[k] if k < len(b) else 0) for k in range(max(len(a), len(b)))]
+        total["seconds"] = [(a[k] if k < len(a) else 0) + (sign * b[k] if k < len(b) else 0) for k in range(max(len(a), len(b)))]

@@ -9,7 +9,8 @@ another's text. It misbehaves as the environment says:
     FAKE_NAN=PATTERN           NaN images for texts in which the regular expression is found; "." = all
     FAKE_BLACK=PATTERN         black images, likewise
     FAKE_CUDA_ERROR=PATTERN    RuntimeError "CUDA error: …", likewise
-    FAKE_BAD_HOSTS=PATH        these three only happen on the hosts (SLURMD_NODENAME or host name) that this file names, read at every call
+    FAKE_ERROR=PATTERN         ValueError, as pipelines raise it at a text they cannot take, likewise
+    FAKE_BAD_HOSTS=PATH        these four only happen on the hosts (SLURMD_NODENAME or host name) that this file names, read at every call
     FAKE_SEGFAULT=PATTERN      the process dies of SIGSEGV, on every host
     FAKE_MAX_BATCH=4           a bigger batch raises an out-of-memory error
     FAKE_LOG=PATH              appends a line `host<tab>seed<tab>text` for each image drawn
@@ -77,6 +78,8 @@ class FakePipeline:
             os.kill(os.getpid(), signal.SIGSEGV)
         if any(misbehaves("FAKE_CUDA_ERROR", text) for text in prompt):
             raise RuntimeError("CUDA error: an illegal memory access was encountered (fake)")
+        if any(misbehaves("FAKE_ERROR", text) for text in prompt):
+            raise ValueError("the text has a token that is not known (fake)")
         images = [draw(text, gen.seed, height, width) for text, gen in zip(prompt, generator, strict=True)]
         for text, image in zip(prompt, images):
             image[:] = numpy.nan if misbehaves("FAKE_NAN", text) else 0 if misbehaves("FAKE_BLACK", text) else image

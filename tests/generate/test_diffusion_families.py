@@ -130,6 +130,19 @@ def test_group_offload_draws_the_same(tiny):
     assert numpy.array_equal(loaded(tiny("sd3"), offload="group").draw(TEXTS, SEEDS)[0].pixels, loaded(tiny("sd3")).draw(TEXTS, SEEDS)[0].pixels)
 
 
+def test_compile_takes_transformer_and_decoder(tiny, monkeypatch):
+    """What is compiled, and how: the compiler itself (minutes on a GPU) is replaced by the identity."""
+    import torch
+
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda what, **how: compiled.append((what, how)) or what)
+    drawer = loaded(tiny("sd3"), compile=True)
+    assert [how for _, how in compiled] == [{"mode": "max-autotune", "fullgraph": True}] * 2
+    assert compiled[0][0] is drawer.pipe.transformer and compiled[1][0].__func__ is type(drawer.pipe.vae).decode
+    assert drawer.pipe.vae.decoder.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    assert numpy.abs(drawer.draw(TEXTS, SEEDS)[0].pixels.astype(int) - loaded(tiny("sd3")).draw(TEXTS, SEEDS)[0].pixels).max() <= 2
+
+
 def test_the_trained_tiny_model_draws_what_it_is_told():
     drawer = diffusion.Drawer("tiny")
     drawer.load()

@@ -190,6 +190,27 @@ def test_paid_stays_off_after_a_rebuild_until_the_user_names_what_was_spent():
     assert accounts.share(3.0, "b")["granted_usd"] == 1.0
 
 
+def test_a_client_that_returns_after_hours_is_counted_once():
+    """Paused (or cut off) for so long that its sums became part of the past; its next beat names its grant again. Money and counters."""
+    accounts = Accounts(sqlite3.connect(":memory:"), client_ttl_s=10)
+    accounts.register({"budget_usd": 2.0, "call_usd": 0.05, "wanted_usd": 0.2, "backends": {"paid": {}}})
+    client = Client("sleeper")
+    client.take(accounts.share(0.0, "sleeper"))
+    client.purse.settle(0.0, 0.05)
+    client.calls = 1
+    accounts.report(1.0, "sleeper", client.use())
+    accounts.share(10 * KEEP_S, "another")
+    assert "sleeper" not in accounts.clients and accounts.granted() == pytest.approx(0.4)
+    assert accounts.totals()[KILLED]["usd"] == pytest.approx(0.15), "what it had not reported counts as spent"
+    client.calls = 2
+    accounts.report(10 * KEEP_S + 1, "sleeper", client.use())
+    assert accounts.granted() == pytest.approx(0.4) and accounts.spent() == pytest.approx(0.05)
+    totals = accounts.totals()
+    assert totals["paid"]["calls"] == 2 and totals[KILLED]["usd"] == pytest.approx(0)
+    again = Accounts(accounts.connection, client_ttl_s=10)
+    assert again.granted() == pytest.approx(0.4), "and so it stands on disk"
+
+
 def test_many_clients_that_ended_cost_nothing():
     accounts = Accounts(sqlite3.connect(":memory:"), client_ttl_s=10)
     use = {"backends": {"ollama": {"calls": 2, "seconds": [1, 1], "failures": {"cut": 1}, "prompt_tokens": 5, "state": "healthy"}}}
