@@ -95,7 +95,7 @@ class Calls:
     def get_indices(self, fields):
         name, who, definition = self._asker(fields)
         chunk = fields.number("chunk_size", 0, request_fields.MOST_CHUNK)
-        llm = fields.tree("llm")
+        llm = request_fields.llm(fields, "llm")
         self.folders.settle(name, definition)
         if chunk == 0:  # a client that wants to know whether it should load a model
             return self._answer(self.look(lambda ledger, now: ledger.peek(now, name)), None)
@@ -177,7 +177,7 @@ class Calls:
         drawing = fields.numbers("drawing", 1000, 0, request_fields.MOST_INDICES, [])
         images = fields.number("images", 0, 10**12, 0)
         dataset = fields.word("dataset", request_fields.FOLDER_NAME, "the name of a data set", None)
-        worker, use = request_fields.worker(fields), fields.tree("llm_use")
+        worker, use = request_fields.worker(fields), request_fields.llm(fields, "llm_use")
         job = request_fields.slurm_job_id(fields, "slurm_job_id")
 
         def step(ledger, now):

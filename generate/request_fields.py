@@ -13,6 +13,8 @@ LEASE = re.compile(r"[0-9]{1,12}-[0-9]{1,15}")
 FOLDER_NAME = re.compile(r"[^\0-\x1f/.][^\0-\x1f/]{0,199}")
 STATES = ("loading", "compiling", "warming_up", "waiting_llm", "drawing", "idle", "waiting", "checking", "publishing", "releasing")
 RELEASED = ("preempted", "walltime", "released", "disk", "llm", "gpu", "unknown")
+COUNTED = ("reported", "usd", "granted_usd", "reserved_usd", "wanted_usd", "call_usd", "calls", "prompt_tokens", "completion_tokens")
+LIMITS = ("budget_usd", "requests_per_minute", "tokens_per_minute", "until_s")
 FAILED = ("gpu", "disk", "llm", "prompt", "image", "unknown")
 MOST_INDICES, MOST_IMAGES, MOST_CHUNK, MOST_RESULTS = 10**9, 100_000, 100_000, 10_000
 
@@ -116,6 +118,25 @@ def output_dir(fields, output_root):
     if path.is_symlink() or base.is_symlink() or path.parent.resolve() != base.resolve():
         raise fields._bad("output_dir", wanted, text)
     return path.name
+
+
+def llm(fields, name):
+    """Prompter.limits() or Prompter.use() as it came, but for nulls; None if absent. Sums over all clients are made of it, so that one
+    wrong type would stop the status page."""
+    given = fields.tree(name)
+    if given is None:
+        return None
+    given = {key: value for key, value in given.items() if value is not None}
+    backends = given.get("backends", {})
+    for part in (given, *(backends.values() if isinstance(backends, dict) else [None])):
+        failures, seconds = (part.get("failures") or {}, part.get("seconds") or []) if isinstance(part, dict) else (None, None)
+        numbers = [None]
+        if isinstance(failures, dict) and isinstance(seconds, list):
+            numbers = [*failures.values(), *seconds, *(part[key] for key in COUNTED if key in part)]
+            numbers += [part[key] for key in LIMITS if part.get(key) is not None]
+        if not all(type(n) in (int, float) for n in numbers) or not isinstance(part.get("state"), str | None):
+            raise fields._bad(name, "what the client's LLM side says (numbers, and backends as objects)", given)
+    return given
 
 
 def worker(fields):

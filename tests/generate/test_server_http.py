@@ -239,6 +239,24 @@ def test_no_bytes_give_a_500(server, path, data, method):
     assert raw(server, method, "/" + quote(path, safe="/"), data, server.json["token"])[0] < 500
 
 
+LLM_RUBBISH = [
+    {"usd": "x"}, {"usd": [1]}, {"wanted_usd": True}, {"backends": 5}, {"backends": {"a": 5}}, {"backends": {"a": {"calls": None}}},
+    {"backends": {"a": {"state": []}}}, {"backends": {"a": {"failures": 3}}}, {"backends": {"a": {"failures": {"cut": "x"}}}},
+    {"backends": {"a": {"seconds": {"1": 2}}}}, {"backends": {"a": {"requests_per_minute": "x"}}},
+]  # fmt: skip
+
+
+def test_what_a_client_says_of_its_llms_cannot_stop_the_page(server):
+    for n, rubbish in enumerate(LLM_RUBBISH):
+        for path, name in (("beat", "llm_use"), ("get_indices", "llm")):
+            body = (asked(server) if path == "get_indices" else {}) | RIGHT | {"client_id": f"rubbish{n}", name: rubbish}
+            status, answer = server.post(f"/{path}", body)
+            assert status == 400 and name in answer["error"], (path, rubbish, answer)
+    status, _ = server.post("/beat", RIGHT | {"client_id": "right", "leases": [], "llm_use": {"usd": None, "backends": None}})
+    assert status == 200
+    assert "status page" not in server.log() and "Traceback" not in server.log()
+
+
 def test_the_fuzzed_server_is_still_sound(server):
     assert granted(server.client(total=3000)).indices
     storm = server.dataset()
