@@ -71,7 +71,7 @@ def run_client(args, items, definition, root):
     who = slurm.identity()
     worker = {name: who[name] for name in ("host", "array_job", "task", "restart")}
     worker |= {"gpu": local_run.gpu_uuid(), "log": local_run.log_name()}
-    job = job_client.JobClient(root, definition, worker, who["slurm_job_id"], args.server_timeout_s)
+    job = job_client.JobClient(root, definition, worker, who["slurm_job_id"], args.server_timeout * 3600)
     left_s = slurm.time_left_s()
     deadline = None if left_s is None else time.monotonic() + left_s
     if local_run.nothing_left(job):
@@ -282,7 +282,7 @@ def options():
         "--max_idle", type=float, metavar="S", help="leave after so many seconds without anything to draw (default: wait for ever)"
     )
     parser.add_argument(
-        "--server_timeout_s", type=float, default=6 * 3600, help="how long to wait for a server that is away (default: 6 h)"
+        "--server_timeout", type=float, default=6, metavar="HOURS", help="how long to wait for a server that is away (default: 6)"
     )
     parser.add_argument("--preview", type=int, metavar="N", help="draw the first N prompts into a contact sheet, without touching the run")
     parser.add_argument("--redo", metavar="INDEX[_AUG]", help="draw again from the stored JSON and compare; replaces nothing")

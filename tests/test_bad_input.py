@@ -101,7 +101,7 @@ def test_an_output_root_that_cannot_be_written(tmp_path, prompts):
 
 def test_a_task_without_a_server(tmp_path, prompts):
     fails_with("image_server.py", "generate/generate_images.py", prompts, "--model", "tiny", "--is_slurm_task", "--augment_prompts=False",
-               "--server_timeout_s", 1, "--output_root", tmp_path / "out")
+               "--server_timeout", 1 / 3600, "--output_root", tmp_path / "out")
 
 
 def test_the_demo(tmp_path):

@@ -107,7 +107,7 @@ def free_port():
 
 def test_a_server_that_stays_away(start_run):
     """What is held is finished and published, then the client ends with one line that says what to do."""
-    run, server = start_run(total=10, images=3, FAKE_BATCH_S="0.1", options=["--server_timeout_s", 2])
+    run, server = start_run(total=10, images=3, FAKE_BATCH_S="0.1", options=["--server_timeout", 2 / 3600])
     client = run.start()
     until(lambda: run.count() >= 3, "the first images")
     server.kill()
