@@ -79,10 +79,14 @@ def part(text):
 
 def folders_of(paths):
     """Absolute paths of the DIRs. SystemExit for one that is none, or that lies in another."""
+    from sample_checks import is_utf8
+
     folders = [os.path.abspath(path) for path in paths]
     for folder in folders:
         if not os.path.isdir(folder):
             raise SystemExit(f"convert_json_to_parquet.py: {folder} is not a directory")
+        if not is_utf8(folder):
+            raise SystemExit(f"convert_json_to_parquet.py: {folder!r}: its name is not UTF-8, which a table's text must be; rename it")
     for first in folders:
         for second in folders:
             if first is not second and f"{second}/".startswith(f"{first}/"):
@@ -121,7 +125,7 @@ class Conversion:
                 missing = self.folder(subdirectory, listing, earlier.keys(subdirectory))
                 gone += [{"__key__": table.key_of(subdirectory, stem)} for stem in missing]
         for subdirectory in sorted(unseen):
-            if any(f"{self.base}/{subdirectory}/".startswith(f"{folder}/") for folder in folders):
+            if any(os.path.join(self.base, subdirectory, "").startswith(os.path.join(folder, "")) for folder in folders):
                 codes, odd = earlier.keys(subdirectory)
                 gone += [{"__key__": table.key_of(subdirectory, stem)} for stem in stems(codes) + sorted(odd)]
                 continue
@@ -318,7 +322,13 @@ def finish(output, args):
     if any(f["base"] != facts[0]["base"] or f["relative"] != facts[0]["relative"] for f in facts):
         raise SystemExit(f"{output}: the parts were made of different folders or with different options; make them anew")
     total = sum(sum(f["generations"]) for f in facts)
-    size = -(-total // n) or 1
+    unique = {json.dumps(line) for path in parts for line in increment.load_lines(f"{path}.rejects.jsonl")}  # an unreadable folder is everyone's
+    lines = list(map(json.loads, sorted(unique)))
+    rejected = sum("json" in line for line in lines)
+    if not total:
+        increment.save_lines(f"{output}.rejects.jsonl", lines)
+        raise SystemExit(f"{output} was not published: no good sample in {n} parts; {rejected:,} rejected (see {output}.rejects.jsonl)")
+    size = -(-total // n)
     fresh, old = (os.path.join(os.path.dirname(output), f".{os.path.basename(output)}.{word}") for word in ("fresh", "old"))
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -326,7 +336,7 @@ def finish(output, args):
     progress = Progress("samples", total)
     pending, first = [], 0
     pieces = table.merge([table.read_rows([path], batch_size=table.MERGE_BATCH) for path in parts])
-    for first in range(0, max(total, 1), size):
+    for first in range(0, total, size):
         with Draft(os.path.join(fresh, f"part-{first // size:05d}.parquet")) as draft:
             writer = table.RowWriter(draft, {k: facts[0][k] for k in ("base", "relative")}, first)
             wanted = min(size, total - first)
@@ -344,8 +354,6 @@ def finish(output, args):
         os.rename(output, old)
     os.rename(fresh, output)
     shutil.rmtree(old, ignore_errors=True)
-    lines = sorted((line for path in parts for line in increment.load_lines(f"{path}.rejects.jsonl")), key=json.dumps)
-    rejected = sum("json" in line for line in lines)
     for path, content in ((f"{output}.rejects.jsonl", lines), (f"{output}.gone.jsonl", [])):
         if content:
             increment.save_lines(path, content)

@@ -8,7 +8,7 @@ The same command again does only what is missing: after a crash, or after `conve
     sbatch --array=0-63 --wrap "$command --part \\$SLURM_ARRAY_TASK_ID/64"
     $command --part 0/64 --finish
 
-An image that is missing, truncated or not the one its JSON tells of is left out, named, and makes the exit status 3.
+An image that is missing, truncated or not the one of its row is left out, named, and makes the exit status 3.
 """
 
 import os
@@ -104,7 +104,6 @@ def plan_of(args, files, gone):
     """The plan as it is on disk, or made or grown now. SystemExit when the folder's shards are of another table or other options."""
     import json
 
-    import pyarrow.parquet as pq
     import shards
     from publish import Draft
 
@@ -130,7 +129,9 @@ def plan_of(args, files, gone):
         old, ready = load()
         if ready:
             return old
-        rows = sum(pq.read_metadata(path).num_rows for path in files)
+        rows = sum(table.footer(path).num_rows for path in files)
+        if not rows:
+            raise SystemExit(f"{args.parquet_file}: the table has no rows")
         before = old["rows"] if old else 0
         digests = shards.digest_rows(files, [rows, before] if rows > before else [rows])
         if old and digests.get(before) != old["digest"]:
@@ -152,6 +153,10 @@ def plan_of(args, files, gone):
             kept = [shard for shard in kept if shard is not last[shard["split"]]]  # the last one of a split may not be full
             shutil.rmtree(os.path.join(args.output_dir, ".rows"), ignore_errors=True)
             kept = shards.make_shards(in_tar_order(args, files, plan), kept, args.shard_size_mb, args.base_dir, gone)
+        names = {shard["name"] for shard in kept}
+        for shard in old["shards"] if old else ():
+            if shard["name"] not in names:  # a plan that got shorter: its last images are gone
+                shards.remove(args.output_dir, shard)
         draft.file.write(json.dumps({**plan, "shards": kept}).encode())
         draft.publish()
         return {**plan, "shards": kept}
@@ -182,6 +187,7 @@ def in_tar_order(args, files, plan):
 def write(args, plan, todo, gone):
     """{name: stats} of the shards `todo`, written by worker processes."""
     import multiprocessing
+    import signal
     from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
     from concurrent.futures.process import BrokenProcessPool
 
@@ -205,10 +211,12 @@ def write(args, plan, todo, gone):
         else ProcessPoolExecutor(workers, context, begin_worker, (images, size))
     )
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # workers, forked now, keep it: Ctrl-C is the parent's to answer
         waiting = {
             pool.submit(one_shard, args.output_dir, shard, order[shard["split"]], args.base_dir, gone, args.parquet_file, plan["identity"])
             for shard in todo
         }
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         while waiting:
             finished, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
             progress.add(images.value - progress.count, size.value - progress.bytes)
@@ -234,12 +242,10 @@ COUNTED = []  # images and bytes done by all workers, for the progress
 
 def begin_worker(images, size):
     import multiprocessing
-    import signal
     import threading
 
     COUNTED[:] = images, size
     if parent := multiprocessing.parent_process():  # a killed parent takes its workers along
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 

@@ -8,6 +8,7 @@ Files are opened relative to their directory's descriptor (1.7 times less CPU th
 pyarrow as one text (sample_checks.py).
 """
 
+import errno
 import itertools
 import os
 import resource
@@ -15,7 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from sample_checks import check
+from sample_checks import check, is_utf8
 
 CHUNK = 16384  # samples: 11-20 MB of JSON, about 100 MB at the peak with the parsed columns and the next chunk
 READERS = 8  # threads for a cold disk, where a file costs 100 us of waiting
@@ -140,6 +141,8 @@ def walk(folders, base, earlier, say, part=None):
             continue  # a folder of 1,000 prompts is another piece's, whole
         path = os.path.join(base, subdirectory)
         try:
+            if not is_utf8(name):
+                raise OSError(errno.EILSEQ, "its name is not UTF-8, which a table's text must be; rename it")
             then = earlier.mtimes.get(subdirectory)
             if then is not None and then < earlier.scanned_ns - MARGIN_NS and os.stat(path).st_mtime_ns == then:
                 listing = None

@@ -153,6 +153,11 @@ def bytes_fault(data, sha256):
     return None
 
 
+def is_utf8(name):
+    """Python keeps the bytes of other names as lone surrogates, which no table takes."""
+    return name.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in name)
+
+
 def check(pool, base, subdirectory, names, has_image, contents, verify, relative):
     """(sorted rows or None, [(stem, reason)]) of one chunk: parsed, its images verified, the table's own columns added."""
     import pyarrow as pa
@@ -174,7 +179,7 @@ def check(pool, base, subdirectory, names, has_image, contents, verify, relative
         if fault:
             reasons[kept[position]] = fault
     for row, name in enumerate(names):
-        if not name.isascii() and "\udc80" <= max(name) <= "\udcff":
+        if not is_utf8(name):
             reasons[row] = "file name is not UTF-8"
     rejects = [(names[row], reason) for row, reason in sorted(reasons.items())]
     good = [position for position, row in enumerate(kept) if row not in reasons]

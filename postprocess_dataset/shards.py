@@ -231,12 +231,13 @@ def samples(batch, first):
     import orjson
     import pyarrow as pa
 
-    columns = {
-        name: column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-        for name, column in zip(batch.schema.names, batch.columns)
-    }
-    keys, rows = row_keys(batch, first), len(batch)
-    values = {name: column.to_pylist() for name, column in columns.items()}
+    keys, rows, values = row_keys(batch, first), len(batch), {}
+    for name, column in zip(batch.schema.names, batch.columns):
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if pa.types.is_timestamp(column.type) and column.type.unit == "ns":  # older pandas writes these; a datetime holds microseconds
+            column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+        values[name] = column.to_pylist()
     none = [None] * rows
     captions = [caption or text for caption, text in zip(values.get("caption", none), values.get("augmented_prompt", none))]
     extras, sums, paths = (values.get(name, none) for name in ("extra", "image_sha256", "image_path"))
@@ -246,8 +247,13 @@ def samples(batch, first):
             name: value for name, value in zip(kept, row) if value is not None
         }  # `datasets` takes five nulls for a column's type and fails at a sixth value
         if extra:
-            record.update(orjson.loads(extra))
-        yield key, caption, orjson.dumps(record, default=str), sha256, path  # orjson writes NaN as null, dates as ISO 8601
+            record = {**record, **{name: value for name, value in orjson.loads(extra).items() if name not in record}}
+        yield key, caption, orjson.dumps(record, default=in_json), sha256, path  # orjson writes NaN as null, dates as ISO 8601
+
+
+def in_json(value):
+    """What orjson does not know, in tables of other hands: bytes as hexadecimal digits, durations and decimals as text."""
+    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def write_shard(output, shard, files, base_dir, gone, counted):
@@ -310,7 +316,10 @@ def read_image(base_dir, image_path, key, sha256, buffer):
             return None, f"image cannot be read: {error.strerror}"
         finally:
             os.close(fd)
-        return image, sample_checks.bytes_fault(image, sha256)
+        fault = sample_checks.bytes_fault(image, sha256)
+        if fault and sha256:
+            fault = "image is not the one of the table's row (sha256 differs); if it was drawn again since, --rebuild the table"
+        return image, fault
     return None, "image is missing"
 
 
@@ -327,6 +336,13 @@ def write_all(fd, pieces):
 
 def stats_path(output, shard):
     return os.path.join(output, shard["name"].removesuffix(".tar") + "_stats.json")
+
+
+def remove(output, shard):
+    """Remove a shard and its done mark, the mark first."""
+    for path in (stats_path(output, shard), os.path.join(output, shard["name"])):
+        if os.path.exists(path):
+            os.unlink(path)
 
 
 def stats_of(output, shard, base_dir):

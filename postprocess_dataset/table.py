@@ -124,11 +124,20 @@ def files(path):
     return found
 
 
-def facts(path):
-    """What the table says of itself: {"base", "relative", "generations": [rows of the first run, of each --update]}; None for others'."""
+def footer(path):
+    """The parquet file's own account of itself. SystemExit when it is none, or torn."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    parts = [json.loads((pq.read_metadata(f).metadata or {}).get(KEY, b"null")) for f in files(path)]
+    try:
+        return pq.read_metadata(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise SystemExit(f"{path} cannot be read as a parquet file: {str(error).splitlines()[0]}")
+
+
+def facts(path):
+    """What the table says of itself: {"base", "relative", "generations": [rows of the first run, of each --update]}; None for others'."""
+    parts = [json.loads((footer(f).metadata or {}).get(KEY, b"null")) for f in files(path)]
     if None in parts:
         return None
     return {**parts[0], "generations": [n for part in parts for n in part["generations"]]}
@@ -138,6 +147,7 @@ def identity(path):
     """sha256 over the footers of the table's files: another table has another one. The state beside the table names it."""
     digest = hashlib.sha256()
     for name in files(path):
+        footer(name)  # it is one
         with open(name, "rb") as f:
             f.seek(-footer_size(f), os.SEEK_END)
             digest.update(f.read())

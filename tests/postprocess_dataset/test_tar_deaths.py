@@ -103,6 +103,31 @@ def test_control_c(heavy, process, tmp_path):
     assert process("convert_parquet_to_wds", *args).returncode == 0
 
 
+def test_control_c_while_workers_are_forked(heavy, process, tmp_path):
+    """Ctrl-C reaches the whole process group, also a worker that is just born: the parent alone answers."""
+    data, path = heavy
+    code = """
+import os, signal, sys
+real = os.fork
+def fork():
+    pid = real()
+    if not pid:
+        os.killpg(0, signal.SIGINT)
+    return pid
+os.fork = fork
+sys.path.insert(0, sys.argv[1])
+sys.argv = sys.argv[1:]
+import convert_parquet_to_wds
+sys.exit(convert_parquet_to_wds.main())
+"""
+    scripts = Path(__file__).resolve().parents[2] / "postprocess_dataset"
+    args = ["--parquet_file", path, "--base_dir", data.path, "--output_dir", tmp_path / "tars", "--num_workers", 2, "--shard_size_mb", 1]
+    command = [sys.executable, "-c", code, scripts, *args]
+    ended = subprocess.run(list(map(str, command)), stderr=subprocess.PIPE, text=True, start_new_session=True, timeout=60)
+    assert ended.returncode == 130 and "interrupted" in ended.stderr and ended.stderr.count("\n") == 1, ended.stderr
+    assert process("convert_parquet_to_wds", *args).returncode == 0
+
+
 def test_a_table_replaced_meanwhile(table, to_tars, tmp_path, monkeypatch):
     import shards
     import table as table_module

@@ -98,6 +98,23 @@ def test_after_an_update_only_what_is_new(table, to_parquet, to_tars, tar_member
     assert ended.status == 0 and "1 gone" in ended.out and not [n for n in tar_members(tmp_path / "tars") if "1500_1." in n]
 
 
+def test_a_plan_that_gets_shorter_leaves_no_old_shard(folder, to_parquet, to_tars, tar_members, tmp_path):
+    data, path = folder().fill(range(4), 1).heavier(400_000), tmp_path / "t.parquet"
+    assert to_parquet(data.path, path).status == 0
+    assert to_tars(path, tmp_path, tmp_path / "tars", "--shard_size_mb", 1).status == 0
+    assert len(list((tmp_path / "tars").glob("*.tar"))) == 2
+    for prompt in (2, 3):
+        data.place(prompt, 0).with_suffix(".json").unlink()
+    data.add(5)
+    assert ", 2 gone" in to_parquet(data.path, path, "--update").out
+    data.place(5, 0).with_suffix(".jpg").unlink()
+    ended = to_tars(path, tmp_path, tmp_path / "tars", "--shard_size_mb", 1)
+    assert ended.status == 3 and "1 shards" in ended.out
+    left = [f"HPDv2/000000/{prompt}_0.{kind}" for prompt in (0, 1) for kind in ("jpg", "json", "txt")]
+    assert sorted(tar_members(tmp_path / "tars")) == left
+    assert not (tmp_path / "tars/output_dataset_000001_stats.json").exists()
+
+
 def test_split_and_shuffle(table, to_tars, tar_members, rows_of, tmp_path, monkeypatch, small_shards):
     import row_order
 

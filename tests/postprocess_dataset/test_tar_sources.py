@@ -35,7 +35,7 @@ def test_missing_truncated_and_changed_images(table, to_tars, tar_members, tmp_p
     assert ended.status == 3 and "33 images" in ended.out and "3 left out" in ended.out
     assert (
         "left out HPDv2/000000/995_0: image is missing" in ended.err
-        and "1000_1: image is not the one its JSON tells of" in ended.err
+        and "1000_1: image is not the one of the table's row (sha256 differs)" in ended.err
         and "1006_2" in ended.err
     )
     members = tar_members(tmp_path / "tars")
