@@ -14,14 +14,15 @@ HPDv2.parquet.rejects.jsonl and counted; the exit status is then 3. It may run w
 
 import json
 import os
-import shutil
 import sys
 import zlib
 
 import table
 from options import Options
+from parts import part
 from progress import Progress
 from publish import Draft
+from sorted_rows import SortedRows
 
 NAMES = 1 << 18  # stems of a folder held as text at a time, 20 MB; a flat folder of a million would need 80
 
@@ -62,19 +63,14 @@ def main(as_script=False):
         if not args.finish:
             return convert(folders, output, args)
         with Draft(f"{output}.finish"):  # its lock alone
-            return finish(output, args)
+            from parts import finish
+
+            return finish(output, args.part[1])
     except KeyboardInterrupt:
         raise SystemExit("convert_json_to_parquet.py: interrupted; nothing was published")
     except OSError as error:  # a full disk, a folder without permission: the old table stands
-        raise SystemExit(f"convert_json_to_parquet.py: {error}; nothing was published")
-
-
-def part(text):
-    """(I, N) of I/N."""
-    i, n = map(int, text.split("/"))
-    if not 0 <= i < n:
-        raise ValueError
-    return i, n
+        where = "" if error.filename else f"{output}: "
+        raise SystemExit(f"convert_json_to_parquet.py: {where}{error}; nothing was published")
 
 
 def folders_of(paths):
@@ -236,7 +232,7 @@ def convert(folders, output, args):
         target = output if old else os.path.join(output, f"part-{len(table.files(output)):05d}.parquet")
     scanned_ns = increment.server_time_ns(folders[0], target)
     with (
-        table.SortedRows(target, {"base": base, "relative": args.relative}, old, known.rows if known else 0) as rows,
+        SortedRows(target, {"base": base, "relative": args.relative}, old, known.rows if known else 0) as rows,
         Draft(f"{output}.rejects.jsonl") as rejects,
     ):
         work = Conversion(base, args, rows, rejects.file)
@@ -302,73 +298,6 @@ def publish(work, rows, rejects, gone, scanned_ns, output, known, facts, args):
         + (f", {len(gone):,} gone" if gone else "")
     )
     return status
-
-
-def finish(output, args):
-    """Put the parts of all tasks together in a directory of part files, sorted and numbered as one run would. Returns the exit status."""
-    import increment
-
-    n = args.part[1]
-    parts = [os.path.join(f"{output}.parts", f"part-{i:05d}-of-{n:05d}.parquet") for i in range(n)]
-    missing = [str(i) for i, path in enumerate(parts) if not os.path.exists(f"{path}.state")]
-    if missing:
-        raise SystemExit(
-            f"{output}: {len(missing)} of {n} parts are missing: {', '.join(missing[:20])}; "
-            f"run --part {missing[0]}/{n} … and --finish again"
-        )
-    if os.path.isfile(output):
-        raise SystemExit(f"{output} is a file; a table of parts is a directory: remove it or give another name")
-    facts = [table.facts(path) for path in parts]
-    if any(f["base"] != facts[0]["base"] or f["relative"] != facts[0]["relative"] for f in facts):
-        raise SystemExit(f"{output}: the parts were made of different folders or with different options; make them anew")
-    total = sum(sum(f["generations"]) for f in facts)
-    unique = {json.dumps(line) for path in parts for line in increment.load_lines(f"{path}.rejects.jsonl")}  # an unreadable folder is everyone's
-    lines = list(map(json.loads, sorted(unique)))
-    rejected = sum("json" in line for line in lines)
-    if not total:
-        increment.save_lines(f"{output}.rejects.jsonl", lines)
-        raise SystemExit(f"{output} was not published: no good sample in {n} parts; {rejected:,} rejected (see {output}.rejects.jsonl)")
-    size = -(-total // n)
-    fresh, old = (os.path.join(os.path.dirname(output), f".{os.path.basename(output)}.{word}") for word in ("fresh", "old"))
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    os.mkdir(fresh)
-    progress = Progress("samples", total)
-    pending, first = [], 0
-    pieces = table.merge([table.read_rows([path], batch_size=table.MERGE_BATCH) for path in parts])
-    for first in range(0, total, size):
-        with Draft(os.path.join(fresh, f"part-{first // size:05d}.parquet")) as draft:
-            writer = table.RowWriter(draft, {k: facts[0][k] for k in ("base", "relative")}, first)
-            wanted = min(size, total - first)
-            while wanted:
-                piece = pending.pop() if pending else next(pieces)
-                taken = piece.slice(0, wanted)
-                writer.write(taken)
-                wanted -= taken.num_rows
-                progress.add(taken.num_rows)
-                if taken.num_rows < piece.num_rows:
-                    pending.append(piece.slice(taken.num_rows))
-            writer.close([] if first else [total])
-            draft.publish()
-    if os.path.exists(output):
-        os.rename(output, old)
-    os.rename(fresh, output)
-    shutil.rmtree(old, ignore_errors=True)
-    for path, content in ((f"{output}.rejects.jsonl", lines), (f"{output}.gone.jsonl", [])):
-        if content:
-            increment.save_lines(path, content)
-        elif os.path.exists(path):
-            os.unlink(path)
-    states = [increment.load_state(path) for path in parts]
-    mtimes = {}
-    for state in states:
-        for subdirectory, mtime in state["folders"].items():
-            mtimes[subdirectory] = min(mtime, mtimes.get(subdirectory, mtime))
-    increment.save_state(output, min(state["scanned_ns"] for state in states), mtimes)
-    shutil.rmtree(f"{output}.parts")
-    progress.close()
-    print(f"{output}: {total:,} rows of {n} parts; {rejected:,} rejected, {len(lines) - rejected:,} images without JSON")
-    return 3 if rejected else 0
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ import shutil
 import sys
 
 import table
-from convert_json_to_parquet import part
 from options import Options
+from parts import part
 from progress import Progress
 
 
@@ -56,7 +56,8 @@ def main(as_script=False):
         )
         os._exit(130)  # without waiting for the shards that are being written
     except OSError as error:
-        raise SystemExit(f"convert_parquet_to_wds.py: {error}; finished shards stay, the same command goes on from there")
+        where = "" if error.filename else f"{args.output_dir}: "
+        raise SystemExit(f"convert_parquet_to_wds.py: {where}{error}; finished shards stay, the same command goes on from there")
 
 
 def positive(text):

@@ -9,6 +9,7 @@ shuffle is an even one over all rows of a generation (the first conversion, each
 import hashlib
 import os
 
+import sorted_rows
 import table
 
 PILE = 32768  # rows shuffled in memory at a time, about 40 MB
@@ -71,7 +72,7 @@ def ordered(files, generations, split, seed, folder):
             for piece in piles[where].read():
                 if seed is not None:
                     piece = piece.take(np.random.default_rng([seed, generation, where[1]]).permutation(piece.num_rows))
-                writers[where[0]].write_table(piece, row_group_size=table.ROW_GROUP)
+                writers[where[0]].write_table(piece, row_group_size=sorted_rows.ROW_GROUP)
         start += rows
     for writer in writers.values():
         writer.close()

@@ -7,6 +7,7 @@ import hashlib
 import os
 import stat
 
+import sorted_rows
 import table
 
 
@@ -197,7 +198,7 @@ def check(pool, base, subdirectory, names, has_image, contents, verify, relative
         "subdirectory": pa.repeat(subdirectory, len(kept)),
     }
     columns = {name: own[name] if name in own else found[name] for name in table.row_schema().names}
-    return table.in_order(pa.table(columns)), rejects
+    return sorted_rows.in_order(pa.table(columns)), rejects
 
 
 def image_elsewhere(folder, stored):

@@ -1,42 +1,19 @@
-"""The parquet table: its columns, its order, how rows are written once, merged, appended and read by number.
+"""The parquet table: its columns, its files, what it says of itself, rows read by number.
 
-    rows = SortedRows("out.parquet", meta)      # add(sorted pieces), then publish(): constant memory, the same bytes for the same rows
     for batch in read_rows(files("out.parquet"), 10_000, 20_000): ...
 
 A table is one parquet file, or (from `--part`) a directory of part files with one schema, read in the order of their names.
 """
 
-import bisect
 import ctypes
 import hashlib
-import io
 import json
 import os
 import sys
-import tempfile
 
-from publish import Draft
-
-ROW_GROUP = 16384  # rows, 10-20 MB decoded: a tar worker that wants 10,000 rows from the middle decodes few in vain
 BATCH = 4096  # rows read at a time
-MERGE_BATCH = 1024  # rows held of each run while up to 64 are merged
-MAX_RUNS = 32  # more are merged into one at once: each open run holds a file and a few MB
 M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 KEY = b"text_to_image_dataset"  # the table's own facts in the parquet footer
-ORDER = ("input_file", "prompt_index", "augmentation_idx", "__key__")
-DICTIONARY = [
-    "model_name",
-    "llm_model_name",
-    "input_file",
-    "hostname",
-    "gpu_name",
-    "dtype",
-    "library_versions",
-    "slurm_job_id",
-    "lease",
-    "subdirectory",
-    "original_prompt",
-]
 # name: (type, may be null). The first 14 are the published ones; a sample without a value for a "not null" one is rejected.
 JSON_FIELDS = {
     "prompt_index": ("int", False),
@@ -174,150 +151,10 @@ def read_rows(paths, start=0, stop=None, columns=None, batch_size=BATCH):
                     yield batch.slice(max(0, start - begin), min(position, stop) - max(begin, start))
 
 
-class RowWriter:
-    """Writes rows into the open draft of a parquet file, numbers them from `first_idx`, cuts row groups at every ROW_GROUP rows.
-
-    `old`: a table that the new rows follow. Its row groups are copied as bytes, not decoded; the footer is put together from both.
-    """
-
-    def __init__(self, draft, table_facts, first_idx=0, old=None):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        self.draft, self.facts, self.old, self.rows, self.idx = draft, table_facts, old, 0, first_idx
-        self.pending, self.pending_rows = [], 0
-        self.sink = pa.OSFile(draft.temporary, "wb")
-        self.writer = pq.ParquetWriter(self.sink, schema(), compression="zstd", use_dictionary=DICTIONARY)
-        if old:  # the writer has put its 4 magic bytes and notes where in the sink it writes each row group
-            with open(old, "rb") as f:
-                left = os.path.getsize(old) - footer_size(f) - 4
-                f.seek(4)
-                while left:
-                    piece = f.read(min(left, 1 << 18))
-                    self.sink.write(piece)
-                    left -= len(piece)
-
-    def write(self, table):
-        """Add rows (all columns but idx)."""
-        self.pending.append(table)
-        self.pending_rows += table.num_rows
-        while self.pending_rows >= ROW_GROUP:
-            self._cut(ROW_GROUP)
-
-    def _cut(self, rows):
-        import pyarrow as pa
-
-        table = pa.concat_tables(self.pending)
-        rest = table.slice(rows)
-        self.pending, self.pending_rows = [rest] if rest.num_rows else [], rest.num_rows
-        table = table.slice(0, rows).append_column("idx", pa.array(range(self.idx, self.idx + rows), pa.int64()))
-        self.writer.write_table(table.select(schema().names).cast(schema()), row_group_size=ROW_GROUP)
-        self.idx += rows
-        self.rows += rows
-
-    def close(self, generations):
-        """Finish the file. `generations`: numbers of rows, for facts()."""
-        import pyarrow.parquet as pq
-
-        if self.pending_rows:
-            self._cut(self.pending_rows)
-        note = {KEY.decode(): json.dumps({**self.facts, "generations": generations})}
-        self.writer.add_key_value_metadata(note)
-        self.writer.close()
-        self.sink.close()
-        if self.old:
-            buffer = io.BytesIO()
-            with pq.ParquetWriter(buffer, schema()) as empty:
-                empty.add_key_value_metadata(note)
-            merged = pq.read_metadata(buffer)
-            merged.append_row_groups(pq.read_metadata(self.old))
-            merged.append_row_groups(pq.read_metadata(self.draft.temporary))
-            buffer = io.BytesIO()
-            merged.write_metadata_file(buffer)
-            with open(self.draft.temporary, "r+b") as f:
-                f.truncate(os.path.getsize(f.name) - footer_size(f))
-                f.seek(0, os.SEEK_END)
-                f.write(buffer.getvalue()[4:])  # without the magic bytes of a file's beginning
-
-
 def footer_size(f):
     """Bytes of an open parquet file's footer, with its length and magic."""
     f.seek(-8, os.SEEK_END)
     return int.from_bytes(f.read(4), "little") + 8
-
-
-class SortedRows:
-    """Takes sorted tables in any order and publishes them as one sorted table, holding a few pieces in memory.
-
-    A piece that follows an earlier one (the usual case: folders come in the order of their prompts) goes on in its run. The first run is
-    written as the final file at once; when others were needed, all are merged into a second draft at the end.
-    """
-
-    def __init__(self, path, table_facts, old=None, first_idx=0):
-        self.path, self.how = path, (table_facts, first_idx, old)
-        self.draft, self.first = Draft(path), None
-        self.lasts, self.runs = [], []  # of run 0, 1, …: its last key; runs holds 1, 2, …
-
-    def add(self, table):
-        """`table`: rows in ORDER, all columns but idx."""
-        self.first = self.first or RowWriter(self.draft, *self.how)
-        low, high = order_key(table, 0), order_key(table, -1)
-        fitting = [n for n, last in enumerate(self.lasts) if last < low]
-        number = max(fitting, key=self.lasts.__getitem__, default=len(self.lasts))
-        if number == len(self.lasts):
-            if len(self.runs) == MAX_RUNS:
-                compact, last = Run(os.path.dirname(self.path)), max(self.lasts[1:])
-                for piece in merge([run.read() for run in self.runs]):
-                    compact.write(piece)
-                self.runs, self.lasts, number = [compact], [self.lasts[0], last], 2
-            if number:
-                self.runs.append(Run(os.path.dirname(self.path)))
-            self.lasts.append(high)
-        (self.runs[number - 1] if number else self.first).write(table)
-        self.lasts[number] = high
-
-    def publish(self, generations):
-        """Replace the file at `path`; nothing of it is seen before."""
-        self.first = self.first or RowWriter(self.draft, *self.how)
-        if not self.runs:
-            self.first.close(generations)
-            return self.draft.publish()
-        self.first.old = None  # its footer then tells of the new rows alone
-        self.first.close([])
-        with Draft(f"{self.path}.merged") as merged:
-            writer = RowWriter(merged, *self.how)
-            for piece in merge([read_rows([self.draft.temporary], batch_size=MERGE_BATCH), *(run.read() for run in self.runs)]):
-                writer.write(piece)
-            writer.close(generations)
-            merged.path = self.path
-            merged.publish()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.draft.__exit__(*error)
-
-
-class Run:
-    """Sorted rows in a file without a name, gone with the process."""
-
-    def __init__(self, folder):
-        import pyarrow.parquet as pq
-
-        self.file, self.rows = tempfile.TemporaryFile(dir=folder or "."), 0
-        self.writer = pq.ParquetWriter(self.file, row_schema(), compression="zstd", use_dictionary=DICTIONARY)
-
-    def write(self, table):
-        self.writer.write_table(table.select(row_schema().names).cast(row_schema()))
-        self.rows += table.num_rows
-
-    def read(self):
-        import pyarrow.parquet as pq
-
-        self.writer.close()
-        self.file.seek(0)
-        yield from pq.ParquetFile(self.file).iter_batches(MERGE_BATCH, use_threads=False)
 
 
 def key_of(subdirectory, stem):
@@ -330,42 +167,3 @@ def stem_of(key):
     """(subdirectory, stem) of a `__key__`."""
     subdirectory, stem = key.rsplit("/", 1)
     return subdirectory, stem.replace("%2E", ".").replace("%25", "%")
-
-
-def order_key(table, row):
-    """A row's place in ORDER. Python and Arrow both sort text by code points."""
-    return tuple(table.column(name)[row].as_py() for name in ORDER)
-
-
-def in_order(table):
-    """The table, sorted by ORDER. Most pieces are so already: one input_file, and rising numbers."""
-    import numpy as np
-    import pyarrow.compute as pc
-
-    names = table["input_file"]
-    prompts, augmentations = table["prompt_index"].to_numpy(), table["augmentation_idx"].to_numpy()
-    rising = (prompts[1:] > prompts[:-1]) | ((prompts[1:] == prompts[:-1]) & (augmentations[1:] > augmentations[:-1]))
-    if bool(np.all(rising)) and pc.all(pc.equal(names, names[0])).as_py():
-        return table
-    return table.take(pc.sort_indices(table, sort_keys=[(name, "ascending") for name in ORDER]))
-
-
-def merge(runs):
-    """Yield tables that together are the rows of all `runs` (iterators of sorted record batches) in ORDER, a batch of each in memory."""
-    import pyarrow as pa
-
-    def following(run):
-        return next((pa.Table.from_batches([batch]).select(row_schema().names) for batch in run), None)
-
-    heads = [(run, head) for run in map(iter, runs) if (head := following(run))]
-    while heads:
-        until = min(order_key(head, head.num_rows - 1) for _, head in heads)  # no later batch holds a row before this one
-        pieces, rest = [], []
-        for run, head in heads:
-            rows = bisect.bisect_right(range(head.num_rows), until, key=lambda row: order_key(head, row))
-            pieces.append(head.slice(0, rows))
-            head = head.slice(rows) if rows < head.num_rows else following(run)
-            if head:
-                rest.append((run, head))
-        yield in_order(pa.concat_tables(pieces).combine_chunks())
-        heads = rest

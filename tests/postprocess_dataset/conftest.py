@@ -119,9 +119,9 @@ os.rename, os.fsync, os.unlink, os.truncate = map(dies, (os.rename, os.fsync, os
 os.writev = dies(os.writev, torn=True)
 sys.path.insert(0, sys.argv[1])
 sys.argv = sys.argv[2:]
-import table
-cut = table.RowWriter._cut
-table.RowWriter._cut = dies(cut)
+import sorted_rows
+cut = sorted_rows.RowWriter._cut
+sorted_rows.RowWriter._cut = dies(cut)
 import importlib
 sys.exit(importlib.import_module(sys.argv[0]).main())
 """

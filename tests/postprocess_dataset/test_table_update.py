@@ -173,16 +173,17 @@ def test_any_history_against_a_model(folder, to_parquet, rows_of, tmp_path, hist
 )
 def test_any_pieces_come_out_sorted(tmp_path, pieces, max_runs):
     import pyarrow as pa
+    import sorted_rows
     import table
 
     names = table.row_schema().names
     path = tmp_path / "sorted.parquet"
-    before = table.ROW_GROUP, table.MERGE_BATCH, table.MAX_RUNS
-    table.ROW_GROUP, table.MERGE_BATCH, table.MAX_RUNS = 5, 2, max_runs
+    before = sorted_rows.ROW_GROUP, sorted_rows.MERGE_BATCH, sorted_rows.MAX_RUNS
+    sorted_rows.ROW_GROUP, sorted_rows.MERGE_BATCH, sorted_rows.MAX_RUNS = 5, 2, max_runs
     try:
-        with table.SortedRows(path, {}) as rows:
+        with sorted_rows.SortedRows(path, {}) as rows:
             for piece in pieces:
-                columns = dict(zip(table.ORDER, map(list, zip(*[(f, p, a, f"k/{k}") for f, p, a, k in piece]))))
+                columns = dict(zip(sorted_rows.ORDER, map(list, zip(*[(f, p, a, f"k/{k}") for f, p, a, k in piece]))))
                 kinds = table.row_schema()
                 some = {
                     n: columns.get(n)
@@ -198,12 +199,13 @@ def test_any_pieces_come_out_sorted(tmp_path, pieces, max_runs):
                     * len(piece)
                     for n in names
                 }
-                rows.add(table.in_order(pa.table({n: pa.array(some[n], kinds.field(n).type) for n in names})))
+                rows.add(sorted_rows.in_order(pa.table({n: pa.array(some[n], kinds.field(n).type) for n in names})))
             rows.publish([])
     finally:
-        table.ROW_GROUP, table.MERGE_BATCH, table.MAX_RUNS = before
+        sorted_rows.ROW_GROUP, sorted_rows.MERGE_BATCH, sorted_rows.MAX_RUNS = before
     found = [row for batch in table.read_rows([path]) for row in batch.to_pylist()]
-    assert [tuple(r[n] for n in table.ORDER) for r in found] == sorted((f, p, a, f"k/{k}") for piece in pieces for f, p, a, k in piece)
+    keys = [tuple(r[n] for n in sorted_rows.ORDER) for r in found]
+    assert keys == sorted((f, p, a, f"k/{k}") for piece in pieces for f, p, a, k in piece)
     assert [r["idx"] for r in found] == list(range(len(found)))
     for start, stop in ((0, 3), (4, 9), (len(found) - 1, len(found) + 5)):
         assert [r for batch in table.read_rows([path], start, stop) for r in batch.to_pylist()] == found[max(0, start) : stop]
@@ -297,47 +299,3 @@ for n in itertools.count(1):
         writer.wait()
     to_parquet(data.path, table, "--update")
     assert {r["prompt_index"] for r in rows_of(table)} == {int(p.name.split("_")[0]) for p in (data.path / "000000").glob("[0-9]*.json")}
-
-
-def test_pieces_equal_the_whole(folder, to_parquet, rows_of, tmp_path):
-    ours, flat = (
-        folder("ours").fill([1, 999, 1000, 2500, 7001], 2),
-        folder("flat", published=True, input_file="Alpha.json").fill([2, 1500, 3000], 2),
-    )
-    for name in ("cat", "dog"):
-        for suffix in (".jpg", ".json"):
-            (flat.path / f"{name}{suffix}").write_bytes((flat.path / f"2_0{suffix}").read_bytes())
-    (ours.path / "000002" / "2500_1.json").write_text("{")
-    os.unlink(flat.path / "1500_0.json")
-    whole, table = tmp_path / "whole.parquet", tmp_path / "t.parquet"
-    assert to_parquet(ours.path, flat.path, whole).status == 3
-    folders = [ours.path, flat.path]
-    for i in (2, 0, 3):
-        to_parquet(*folders, table, "--part", f"{i}/4")
-    ended = to_parquet(*folders, table, "--part", "0/4", "--finish")
-    assert ended.status == 1 and "1 of 4 parts are missing: 1;" in ended.err and not table.exists()
-    to_parquet(*folders, table, "--part", "1/4")
-    ended = to_parquet(*folders, table, "--part", "0/4", "--finish")
-    assert ended.status == 3 and rows_of(table) == rows_of(whole) and len(list(table.glob("*.parquet"))) == 4
-    assert sorted(Path(f"{table}.rejects.jsonl").read_text().splitlines()) == sorted(
-        Path(f"{whole}.rejects.jsonl").read_text().splitlines()
-    )
-    assert not Path(f"{table}.parts").exists()
-    import datasets
-    import pandas
-
-    assert pandas.read_parquet(table)["idx"].tolist() == list(range(len(rows_of(whole))))
-    assert len(datasets.load_dataset("parquet", data_dir=str(table), split="train", cache_dir=str(tmp_path / "cache"))) == len(
-        rows_of(whole)
-    )
-    (ours.path / "000002" / "2500_1.json").unlink()
-    old = rows_of(table)
-    ours.add(1, 5)
-    ended = to_parquet(*folders, table, "--update")  # grows by a part file
-    assert ended.status == 0 and rows_of(table)[:-1] == old and rows_of(table)[-1]["idx"] == len(old) and "1 of them new" in ended.out
-    assert "0 of them new" in to_parquet(*folders, table, "--update").out
-    assert "directory of part files" in to_parquet(*folders, table, "--rebuild").err
-    for i in range(2):  # again, over the old one
-        to_parquet(*folders, table, "--part", f"{i}/2")
-    assert to_parquet(*folders, table, "--part", "0/2", "--finish").status == 0
-    assert to_parquet(*folders, whole, "--rebuild").status == 0 and rows_of(table) == rows_of(whole)

@@ -103,11 +103,11 @@ def test_exif_survives(folder, to_parquet, to_tars, tar_members, tmp_path):
     st.one_of(st.integers(0, 2**20), st.integers(8**11 - 2, 8**11 + 2)),
 )
 def test_headers_are_the_standard_library_s(name, size):
-    import shards
+    import tar_header
 
     member = tarfile.TarInfo(name)
     member.size = size
-    assert shards.header(name, size) == member.tobuf(tarfile.PAX_FORMAT)
+    assert tar_header.header(name, size) == member.tobuf(tarfile.PAX_FORMAT)
 
 
 def test_long_and_foreign_names(folder, to_parquet, to_tars, tar_members, tmp_path):
