@@ -146,9 +146,12 @@ def walk(folders, base, earlier, say, part=None):
             then = earlier.mtimes.get(subdirectory)
             if then is not None and then < earlier.scanned_ns - MARGIN_NS and os.stat(path).st_mtime_ns == then:
                 listing = None
-                inside = sorted(other for other in earlier.mtimes if os.path.dirname(other) == subdirectory)
+                inside = earlier.inside.get(subdirectory, [])
             else:
                 listing = list_folder(path)
+                if "output_dataset_plan" in listing.odd_jsons:
+                    say(f"{subdirectory}: holds tars made here, no samples; skipped")
+                    continue
                 inside = [f"{subdirectory}/{name}" for name in listing.folders]
                 for link in listing.links:
                     say(f"{subdirectory}/{link}: a link to a folder is not followed; give it as a DIR of its own")

@@ -71,6 +71,9 @@ class Earlier:
         state = load_state(output) if known else {"scanned_ns": 0, "folders": {}}
         self.known, self.scanned_ns, self.mtimes = known, state["scanned_ns"], state["folders"]
         self.folders = set(self.mtimes) or (known.subdirectories() if known else set())
+        self.inside = {}  # folder: [its sub-folders]
+        for subdirectory in sorted(self.mtimes):
+            self.inside.setdefault(os.path.dirname(subdirectory), []).append(subdirectory)
         self.rejects, self.gone = {}, {}
         for line in load_lines(f"{output}.rejects.jsonl") if known else ():
             self.rejects.setdefault(os.path.dirname(line.get("json") or line["image"]), []).append(line)

@@ -116,3 +116,11 @@ def test_drawn_again_after_the_table(table, to_parquet, to_tars, tmp_path):
     assert ended.status == 3 and "1000_1: image is not the one of the table's row" in ended.err and "--rebuild the table" in ended.err
     assert to_parquet(data.path, path, "--rebuild").status == 0
     assert to_tars(path, tmp_path, tmp_path / "anew").status == 0
+
+
+def test_tars_inside_a_dataset_folder(table, to_parquet, to_tars, tmp_path):
+    data, path = table
+    assert to_tars(path, tmp_path, data.path / "tars").status == 0
+    ended = to_parquet(data.path, path)
+    assert ended.status == 0 and "HPDv2/tars: holds tars made here, no samples; skipped" in ended.err
+    assert "36 rows; 0 rejected, 0 images without JSON" in ended.out
