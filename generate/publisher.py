@@ -160,7 +160,7 @@ class Publisher:
             result |= {} if index.known_good is None else {"known_good": index.known_good}
         job = self.client.job
         verdicts = job.fail(lease, results)
-        on_disk = any(result["reason"] == "disk" for result in results)
+        on_disk = next((result["error"] for result in results if result["reason"] == "disk"), None)
         for index in indices:
             if verdicts.get(index.number) == "set aside":
                 self.client.set_aside += 1
@@ -173,7 +173,7 @@ class Publisher:
             self.client.forget(index)
         if on_disk:
             pause = self.disk_pause()
-            print(f"the disk failed: everything is given back, new work in {pause} s at the earliest", flush=True)
+            print(f"everything is given back, new work in {pause} s at the earliest: {on_disk}", flush=True)
             self.client.next_try = time.monotonic() + pause
         if on_disk or job.quarantined_until_s is not None:
             self.client.give_back("disk" if on_disk else "released")

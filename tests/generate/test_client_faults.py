@@ -65,10 +65,10 @@ def test_a_device_that_cannot_draw_the_warm_up_batch_takes_no_lease(start_run):
 
 
 FULL_DISK = """
-import errno, os, runpy, sys
-fsync, script = os.fsync, sys.argv.pop(1)
+import errno, os, runpy, stat, sys
+fsync, only_folders, script = os.fsync, sys.argv.pop(1) == "a folder", sys.argv.pop(1)
 def full(fd):
-    if os.path.exists("full"):
+    if os.path.exists("full") and (stat.S_ISDIR(os.fstat(fd).st_mode) or not only_folders):
         number = getattr(errno, open("full").read())
         raise OSError(number, os.strerror(number))
     fsync(fd)
@@ -79,13 +79,15 @@ runpy.run_path(script, run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("number, says", [("ENOSPC", "the disk is full"), ("EDQUOT", "the quota is used up")])
-def test_the_disk_fills_up(start_run, number, says):
+@pytest.mark.parametrize(
+    "number, says, of", [("ENOSPC", "the disk is full", "all"), ("EDQUOT", "the quota is used up", "all"), ("ENOSPC", "the disk is full", "a folder")]
+)
+def test_the_disk_fills_up(start_run, number, says, of):
     """In the middle of the run: everything is given back with its reason, no prompt is blamed; with room again it goes on."""
     run, server = start_run(total=6, images=4, FAKE_BATCH_S="0.1", server=["--probe_s", 1])
     python, _, *words = run.command()
     with open(run.root / "client.out", "ab") as out:
-        client = subprocess.Popen([python, "-u", "-c", FULL_DISK, *words], stdout=out, stderr=out, cwd=run.folder, env=running_client.ENVIRONMENT | run.environment)
+        client = subprocess.Popen([python, "-u", "-c", FULL_DISK, of, *words], stdout=out, stderr=out, cwd=run.folder, env=running_client.ENVIRONMENT | run.environment)
     run.clients.append(client)
     until(lambda: run.count() >= 3, f"images\n{run.log()}")
     (run.folder / "draft").write_text(number)
