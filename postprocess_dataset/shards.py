@@ -23,6 +23,7 @@ from tar_header import header, padded
 STEM = "output_dataset"
 KEY = "__key__"
 OWN = (KEY, "caption", "extra")  # in the tar as names, as .txt, and merged into .json
+NO_TEXT = "row has no key or no caption"
 COLD_S = 40e-6  # a stat; a warm one takes 2 us, and then more threads only cost CPU
 ZEROS = bytes(512)
 TAIL = 1024  # a tar ends with two empty blocks
@@ -203,6 +204,7 @@ def samples(batch, first):
     """Yield (key, caption, metadata as JSON bytes, sha256 or None, image_path or None) of a batch's rows."""
     import orjson
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     keys, rows, values = row_keys(batch, first), len(batch), {}
     for name, column in zip(batch.schema.names, batch.columns):
@@ -210,6 +212,8 @@ def samples(batch, first):
             column = column.dictionary_decode()
         if pa.types.is_timestamp(column.type) and column.type.unit == "ns":  # older pandas writes these; a datetime holds microseconds
             column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+        if pa.types.is_floating(column.type):
+            column = pc.if_else(pc.is_finite(column), column, None)  # NaN and infinity are no JSON
         values[name] = column.to_pylist()
     none = [None] * rows
     captions = [caption or text for caption, text in zip(values.get("caption", none), values.get("augmented_prompt", none))]
@@ -220,8 +224,9 @@ def samples(batch, first):
             name: value for name, value in zip(kept, row) if value is not None
         }  # `datasets` takes five nulls for a column's type and fails at a sixth value
         if extra:
-            record = {**record, **{name: value for name, value in orjson.loads(extra).items() if name not in record}}
-        yield key, caption, orjson.dumps(record, default=in_json), sha256, path  # orjson writes NaN as null, dates as ISO 8601
+            more = {name: value for name, value in orjson.loads(extra).items() if value is not None and name not in record}
+            record = {**record, **more}
+        yield key, caption, orjson.dumps(record, default=in_json), sha256, path  # dates as ISO 8601; NaN inside a list as null
 
 
 def in_json(value):
@@ -242,9 +247,9 @@ def write_shard(output, shard, files, base_dir, gone, counted):
                     dropped += 1
                     continue
                 image, fault = read_image(base_dir, path, key, sha256, buffer)
-                fault = fault or (None if key and isinstance(caption, str) else "row has no key or no caption")
+                fault = fault or (None if key and isinstance(caption, str) else NO_TEXT)
                 if fault:
-                    left_out.append({"row": row - 1, KEY: key, "image_path": path, "reason": fault})
+                    left_out.append({"row": row - 1, KEY: key, "image_path": path, "image_sha256": sha256, "reason": fault})
                     continue
                 text = caption.encode()
                 members = []
@@ -319,16 +324,16 @@ def remove(output, shard):
 
 
 def stats_of(output, shard, base_dir):
-    """A shard's stats when it is done: whole, of these rows, and no image that was missing then is there now. Else None."""
+    """A shard's stats when it is done: whole, of these rows, and no image that was left out then can be taken now. Else None."""
     try:
         with open(stats_path(output, shard)) as f:
             stats = json.load(f)
         whole = os.path.getsize(os.path.join(output, shard["name"])) == stats["filesize"]
     except (FileNotFoundError, ValueError):
         return None
-    same = all(stats[name] == shard[name] for name in ("split", "start", "stop"))
+    same, buffer = all(stats[name] == shard[name] for name in ("split", "start", "stop")), bytearray(1 << 20)
     back = any(
-        line["reason"] == "image is missing" and image_size(base_dir, line["image_path"], line[KEY]) is not None
+        line["reason"] != NO_TEXT and read_image(base_dir, line["image_path"], line[KEY], line["image_sha256"], buffer)[1] is None
         for line in stats["left_out"]
     )
     return stats if whole and same and not back else None

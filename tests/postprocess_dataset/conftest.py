@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "postprocess_dataset"
+LONG_AGO = itertools.count(1_600_000_000)
 
 
 class Folder:
@@ -87,6 +89,12 @@ class Folder:
             for augmentation in range(images):
                 self.add(prompt, augmentation)
         return self
+
+    def settle(self):
+        """A week passes: the mtime of each folder that has changed is a new one, but long ago. Only such a folder may be skipped."""
+        for path in [self.path, *self.path.glob("*/")]:
+            if path.stat().st_mtime > 1_700_000_000:
+                os.utime(path, (now := next(LONG_AGO), now))
 
     def heavier(self, size):
         """`size` bytes more in each image; its JSON tells of the new bytes."""
@@ -213,6 +221,17 @@ def rows_of():
         import table
 
         return [row for batch in table.read_rows(table.files(path)) for row in batch.to_pylist()]
+
+    return read
+
+
+@pytest.fixture
+def gone():
+    """The keys on a table's list of rows whose sample is gone."""
+
+    def read(path):
+        path = Path(f"{path}.gone.jsonl")
+        return [json.loads(line)["__key__"] for line in path.read_text().splitlines()] if path.exists() else []
 
     return read
 

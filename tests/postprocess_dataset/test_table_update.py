@@ -12,24 +12,11 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-LONG_AGO = itertools.count(1_600_000_000)
-
-
-def settle(folder):
-    """A week passes: the mtime of each folder that has changed is a new one, but long ago. Only such a folder may be skipped."""
-    for path in [folder.path, *folder.path.glob("*/")]:
-        if path.stat().st_mtime > 1_700_000_000:
-            os.utime(path, (now := next(LONG_AGO), now))
-
-
-def gone(table):
-    path = Path(f"{table}.gone.jsonl")
-    return [json.loads(line)["__key__"] for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def test_new_samples_are_appended(folder, to_parquet, rows_of, tmp_path):
     table, data = tmp_path / "t.parquet", folder().fill([5, 1005, 2005])
-    settle(data)
+    data.settle()
     assert to_parquet(data.path, table).status == 0
     old, inode = rows_of(table), table.stat().st_ino
     ended = to_parquet(data.path, table, "--update")
@@ -59,21 +46,21 @@ def test_a_folder_changed_a_moment_ago_is_listed_again(folder, to_parquet, tmp_p
     assert "2 rows, 1 of them new; 0 folders unchanged" in to_parquet(data.path, tmp_path / "t.parquet", "--update").out
 
 
-def test_what_is_gone_and_what_is_mended(folder, to_parquet, rows_of, tmp_path):
+def test_what_is_gone_and_what_is_mended(folder, to_parquet, rows_of, gone, tmp_path):
     table, data = tmp_path / "t.parquet", folder().fill([1, 1001, 2001])
     (data.path / "000002" / "2001_1.json").write_text("{")
     os.unlink(data.path / "000001" / "1001_1.json")  # an orphan
-    settle(data)
+    data.settle()
     assert to_parquet(data.path, table).status == 3
     old = rows_of(table)
     os.unlink(data.path / "000000" / "1_0.jpg"), os.unlink(data.path / "000000" / "1_1.json")
     ended = to_parquet(data.path, table, "--update")
     assert ended.status == 3 and "0 of them new" in ended.out and "1 rejected" in ended.out and "2 gone" in ended.out
     assert rows_of(table) == old and gone(table) == ["HPDv2/000000/1_0", "HPDv2/000000/1_1"]
-    settle(data)
+    data.settle()
     place = data.place(2001, 1)
     place.with_suffix(".json").write_text(json.dumps(data.record(2001, 1, data.image(2001, 1))))  # mended in place: no folder's mtime tells
-    settle(data)
+    data.settle()
     data.add(1, 0)  # drawn again
     ended = to_parquet(data.path, table, "--update")
     assert ended.status == 0 and "5 rows, 1 of them new" in ended.out and "2 images without JSON" in ended.out and rows_of(table)[:4] == old
@@ -90,7 +77,7 @@ def test_what_is_gone_and_what_is_mended(folder, to_parquet, rows_of, tmp_path):
     assert not Path(f"{table}.gone.jsonl").exists()
 
 
-def test_update_of_one_of_two_folders(folder, to_parquet, rows_of, tmp_path):
+def test_update_of_one_of_two_folders(folder, to_parquet, rows_of, gone, tmp_path):
     first, second, table = folder("a").fill([1], 1), folder("b", published=True).fill([1, 2], 1), tmp_path / "t.parquet"
     os.unlink(second.path / "2_0.jpg")
     assert to_parquet(first.path, second.path, table).status == 3
@@ -126,11 +113,11 @@ def test_update_of_tables_that_cannot_be(folder, to_parquet, tmp_path):
         max_size=25,
     )
 )
-def test_any_history_against_a_model(folder, to_parquet, rows_of, tmp_path, history):
+def test_any_history_against_a_model(folder, to_parquet, rows_of, gone, tmp_path, history):
     """Rows only ever grow at the end; whatever is whole is a row, whatever is not is gone, rejected, or nothing."""
     with tempfile.TemporaryDirectory(dir=tmp_path) as where:
         data, table = folder(f"{Path(where).name}/HPDv2"), Path(where) / "t.parquet"
-        data.add(100), settle(data)
+        data.add(100), data.settle()
         assert to_parquet(data.path, table).status == 0
         rows = rows_of(table)
         for verb, number in [*history, ("update", 0)]:
@@ -145,7 +132,7 @@ def test_any_history_against_a_model(folder, to_parquet, rows_of, tmp_path, hist
             elif verb == "break" and record.exists() and not any(r["prompt_index"] == number * 500 for r in rows):
                 record.write_text("{")
             elif verb == "settle":
-                settle(data)
+                data.settle()
             elif verb == "lose state":
                 Path(f"{table}.state").unlink(missing_ok=True)
             elif verb == "update":
@@ -233,12 +220,12 @@ def test_die_anywhere_in_a_first_conversion(folder, to_parquet, dying, tmp_path)
     assert table.read_bytes() == whole
 
 
-def test_die_anywhere_in_an_update(folder, to_parquet, dying, rows_of, tmp_path):
+def test_die_anywhere_in_an_update(folder, to_parquet, dying, rows_of, gone, tmp_path):
     import shutil
 
     data, table = folder().fill([5, 1005, 2005], 2), tmp_path / "t.parquet"
     (data.path / "000002" / "2005_1.json").write_text("{")
-    settle(data)
+    data.settle()
     assert to_parquet(data.path, table).status == 3
     first = tmp_path / "first"
     first.mkdir()

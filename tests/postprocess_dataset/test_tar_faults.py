@@ -1,0 +1,226 @@
+"""What goes wrong while shards are written: half writes, full disks, killed workers, images that cannot be read for a while."""
+
+import errno
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "postprocess_dataset"
+
+
+def test_a_write_that_takes_only_a_part(table, to_tars, tmp_path, monkeypatch, tree):
+    """As a signal, a quota or a network disk may do: the rest is written after it."""
+    data, path = table
+    assert to_tars(path, data.path, tmp_path / "whole").status == 0
+    write = os.write
+    monkeypatch.setattr(os, "writev", lambda fd, pieces: write(fd, b"".join(pieces)[:300]))
+    monkeypatch.setattr(os, "write", lambda fd, piece: write(fd, piece[:100]))
+    assert to_tars(path, data.path, tmp_path / "tars").status == 0 and tree(tmp_path / "tars") == tree(tmp_path / "whole")
+
+
+@pytest.fixture
+def disk_calls(monkeypatch):
+    """A list that takes every fsync and rename: ("fsync", path, bytes at that moment), ("rename", from, to)."""
+    calls, fsync, rename = [], os.fsync, os.rename
+
+    def note_fsync(fd):
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        calls.append(("fsync", path, os.stat(path).st_size))
+        fsync(fd)
+
+    def note_rename(source, target):
+        calls.append(("rename", os.path.abspath(source), os.path.abspath(target)))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync), monkeypatch.setattr(os, "rename", note_rename)
+    return calls
+
+
+def test_on_disk_before_it_has_a_name(table, to_parquet, to_tars, tmp_path, disk_calls):
+    """A node that loses its power keeps what was renamed only when the bytes were sent first, and the folder after it."""
+    data, path = table
+    (tmp_path / "again").mkdir()
+    assert to_parquet(data.path, tmp_path / "again/t.parquet").status == 0
+    assert to_tars(tmp_path / "again/t.parquet", data.path, tmp_path / "tars").status == 0
+    renamed = []
+    for n, (call, source, target) in enumerate(disk_calls):
+        if call == "rename":
+            renamed.append(os.path.basename(target))
+            assert disk_calls[n - 1] == ("fsync", source, os.path.getsize(target))
+            assert disk_calls[n + 1][:2] == ("fsync", os.path.dirname(target))
+    assert [name for name in renamed if "rejects" not in name] == [
+        "t.parquet",
+        "t.parquet.state",  # names the table by its footer: after it
+        "output_dataset_plan.json",
+        "output_dataset_000000.tar",
+        "output_dataset_000000_stats.json",  # the done mark, after what it vouches for
+        "index.json",
+    ]
+
+
+def test_a_shard_that_lost_its_end_is_written_anew(table, to_tars, tmp_path, small_shards, tree):
+    data, path = table
+    small_shards(12)
+    assert to_tars(path, data.path, tmp_path / "tars", "--shard_size_mb", 1).status == 0
+    whole = tree(tmp_path / "tars")
+    for name, harm in (
+        ("output_dataset_000001.tar", lambda path: os.truncate(path, 5120)),
+        ("output_dataset_000000.tar", os.unlink),
+        ("output_dataset_000002_stats.json", lambda path: os.truncate(path, 9)),
+    ):
+        harm(tmp_path / "tars" / name)
+        ended = to_tars(path, data.path, tmp_path / "tars", "--shard_size_mb", 1)
+        assert ended.status == 0 and "(1 written now)" in ended.out and tree(tmp_path / "tars") == whole
+
+
+def in_a_worker(patch):
+    """The command whose workers, forked, run `patch` before each shard; `shard` is its name."""
+    return f"""
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+sys.argv = sys.argv[1:]
+import convert_parquet_to_wds, shards
+write_shard = shards.write_shard
+def patched(output, row, *args):
+    shard = row["name"]
+    {patch}
+    return write_shard(output, row, *args)
+shards.write_shard = patched
+sys.exit(convert_parquet_to_wds.main(as_script=True))
+"""
+
+
+@pytest.mark.parametrize(
+    "patch, says",
+    [
+        ("if '000001' in shard: os.kill(os.getpid(), signal.SIGKILL)", "a worker process was killed (out of memory?)"),
+        ("if '000001' in shard: os.writev = lambda *args: os.write(os.open('/dev/full', os.O_WRONLY), b'x')", "No space left"),
+    ],
+    ids=["killed", "disk full"],
+)
+def test_a_worker_that_fails(folder, to_parquet, process, to_tars, tmp_path, tree, patch, says):
+    data, path = folder().fill(range(12), 1).heavier(300_000), tmp_path / "t.parquet"
+    assert to_parquet(data.path, path).status == 0
+    args = ["--parquet_file", path, "--base_dir", data.path, "--output_dir", tmp_path / "tars", "--num_workers", 2, "--shard_size_mb", 1]
+    command = [sys.executable, "-c", in_a_worker(patch), SCRIPTS, *args]
+    ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60)
+    said = [line for line in ended.stderr.splitlines() if not line.startswith("output_dataset_")]
+    assert ended.returncode == 1 and len(said) == 1 and says in said[0] and "the same command goes on from there" in said[0], ended.stderr
+    assert not (tmp_path / "tars/output_dataset_000001.tar").exists() and not (tmp_path / "tars/index.json").exists()
+    assert process("convert_parquet_to_wds", *args).returncode == 0
+    assert to_tars(path, data.path, tmp_path / "whole", "--shard_size_mb", 1).status == 0 and tree(tmp_path / "tars") == tree(
+        tmp_path / "whole"
+    )
+
+
+def test_an_image_that_cannot_be_read_for_a_while(table, to_tars, tmp_path, monkeypatch, tree):
+    """A disk that fails for a moment costs no sample: the same command takes it when it can be read."""
+    data, path = table
+    assert to_tars(path, data.path, tmp_path / "whole").status == 0
+    open_, bad = os.open, f"{data.place(1000, 1)}.jpg"
+
+    def fails(place, *args, **kwargs):
+        if str(place) == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return open_(place, *args, **kwargs)
+
+    with monkeypatch.context() as away:
+        away.setattr(os, "open", fails)
+        ended = to_tars(path, data.path, tmp_path / "tars")
+        assert ended.status == 3 and "1000_1: image cannot be read: Input/output error" in ended.err and "35 images" in ended.out
+        assert "(0 written now)" in to_tars(path, data.path, tmp_path / "tars").out  # not again and again while it lasts
+    ended = to_tars(path, data.path, tmp_path / "tars")
+    assert ended.status == 0 and "(1 written now), 36 images" in ended.out and tree(tmp_path / "tars") == tree(tmp_path / "whole")
+
+
+def test_a_changed_image_that_is_put_back(table, to_tars, tmp_path, tree):
+    data, path = table
+    image = data.place(1000, 1).with_suffix(".jpg")
+    good = image.read_bytes()
+    image.write_bytes(good[:-9])
+    assert to_tars(path, data.path, tmp_path / "tars").status == 3
+    image.write_bytes(good)
+    assert "(1 written now), 36 images" in to_tars(path, data.path, tmp_path / "tars").out
+
+
+def test_image_path_comes_before_the_key(folder, to_parquet, to_tars, tar_members, tmp_path):
+    """A table whose images were moved by hand: its image_path says where, although another file lies where the key leads."""
+    data, path = folder("flat", published=True).fill([1, 2], 1), tmp_path / "t.parquet"
+    assert to_parquet(data.path, path).status == 0
+    rows, moved = pq.read_table(path), [data.image(prompt, 0, "moved") for prompt in (1, 2)]
+    (tmp_path / "moved").mkdir()
+    for n, image in enumerate(moved):
+        (tmp_path / f"moved/{n}.jpg").write_bytes(image)
+    at = rows.schema.get_field_index("image_path")
+    pq.write_table(rows.set_column(at, "image_path", pa.array(["moved/0.jpg", f"{tmp_path}/moved/1.jpg"])), path)
+    assert to_tars(path, tmp_path, tmp_path / "tars").status == 0
+    members = tar_members(tmp_path / "tars")
+    assert [members["flat/1_0.jpg"], members["flat/2_0.jpg"]] == moved
+
+
+def test_numbers_that_json_does_not_know(table, to_tars, tar_members, tmp_path):
+    """NaN and infinities of other hands' columns are left out like nulls: `datasets` would take five nulls for the column's type."""
+    import datasets
+
+    data, path = table
+    rows = pq.read_table(path)
+    scores = [math.nan] * 6 + [math.inf, -math.inf] + [0.5] * (rows.num_rows - 8)
+    pq.write_table(rows.append_column("score", pa.array(scores)).append_column("half", pa.array(scores, pa.float32())), path)
+    assert to_tars(path, tmp_path, tmp_path / "tars").status == 0
+    members = tar_members(tmp_path / "tars").items()
+    records = [json.loads(content, parse_constant=pytest.fail) for name, content in members if name.endswith(".json")]
+    assert [record.get("score") for record in records] == [None] * 8 + [0.5] * (len(records) - 8)
+    assert all("score" not in record and "half" not in record for record in records[:8])
+    where = {"data_dir": str(tmp_path / "tars"), "data_files": "*.tar", "cache_dir": str(tmp_path / "cache")}
+    read = datasets.load_dataset("webdataset", split="train", **where)  # reads to the end
+    assert read.num_rows == 36
+
+
+def test_parts_that_start_at_once(table, to_tars, tmp_path, small_shards, tree):
+    """As an array does: one of them makes the plan and the shuffled rows, the others take it."""
+    data, path = table
+    code = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+sys.argv = sys.argv[1:]
+import row_order, shards
+shards.padded = lambda size: ((10**6 - 1024) // 5 - 3 * 512) // 3
+ordered = row_order.ordered
+row_order.ordered = lambda *args: (ordered(*args), time.sleep(0.3))  # so that the others come meanwhile
+import convert_parquet_to_wds
+sys.exit(convert_parquet_to_wds.main(as_script=True))
+"""
+    args = ["--parquet_file", path, "--base_dir", data.path, "--shard_size_mb", 1, "--num_workers", 1]
+    args += ["--split", "train=0.7,val=0.3", "--shuffle_seed", 3]
+    command = [sys.executable, "-c", code, SCRIPTS, *args, "--output_dir", tmp_path / "tars"]
+    small_shards(5)
+    args = [*args[4:6], *args[8:]]
+    assert to_tars(path, data.path, tmp_path / "whole", *args).status == 0
+    for _ in range(2):
+        pieces = [list(map(str, [*command, "--part", f"{i}/4"])) for i in range(4)]
+        parts = [subprocess.Popen(piece, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for piece in pieces]
+        said = [part.communicate(timeout=60)[1] for part in parts]
+        assert [part.returncode for part in parts] == [0] * 4, said
+        assert to_tars(path, data.path, tmp_path / "tars", *args, "--part", "0/4", "--finish").status == 0
+        assert tree(tmp_path / "tars") == tree(tmp_path / "whole") and len(list((tmp_path / "tars").glob("*.tar"))) > 6
+        for tar in (tmp_path / "tars").glob("*.tar"):  # all to do again, with a plan, but without the shuffled rows that --finish removed
+            tar.unlink()
+
+
+def test_a_shuffle_shuffles(table, to_tars, tar_members, tmp_path):
+    """One pile holds all rows here: their order is another one, another for another seed, and the same for the same."""
+    data, path = table
+    orders = []
+    for n, seed in enumerate((None, 1, 2, 1)):
+        assert to_tars(path, data.path, tmp_path / f"{n}", *([] if seed is None else ["--shuffle_seed", seed])).status == 0
+        orders.append([name for name in tar_members(tmp_path / f"{n}") if name.endswith(".jpg")])
+    assert orders[1] == orders[3] and sorted(orders[0]) == sorted(orders[1]) == sorted(orders[2])
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert sum(a == b for a, b in zip(orders[one], orders[other])) < 12  # of 36; by chance 1
