@@ -174,6 +174,6 @@ class Publisher:
         if on_disk:
             pause = self.disk_pause()
             print(f"everything is given back, new work in {pause} s at the earliest: {on_disk}", flush=True)
-            self.client.next_try = time.monotonic() + pause
+            self.client.feeder.next_try = time.monotonic() + pause
         if on_disk or job.quarantined_until_s is not None:
-            self.client.give_back("disk" if on_disk else "released")
+            self.client.feeder.give_back("disk" if on_disk else "released")

@@ -4,6 +4,7 @@ import threading
 import types
 
 import client
+import feeder
 import job_client
 import samples
 
@@ -31,18 +32,18 @@ def a_client(folder, images=3):
 
 
 def answered(made, index, images=3):
-    made._queue(index, [{"text": f"bird {index.number}, view {aug}", "llm_model_name": None, "backend": None} for aug in range(images)], None)
+    made.feeder._queue(index, [{"text": f"bird {index.number}, view {aug}", "llm_model_name": None, "backend": None} for aug in range(images)], None)
 
 
 def test_the_older_lease_is_drawn_first(tmp_path):
     """An answer that comes late must not be drawn behind the whole younger lease: only the end of a lease makes room for the next one."""
     made = a_client(tmp_path)
-    made._lease()
-    made.unasked.clear()
-    made._lease()
-    assert [index.turn for index in made.unasked] == [2, 2] and len(made.leases) == client.LEASES
+    made.feeder._lease()
+    made.feeder.unasked.clear()
+    made.feeder._lease()
+    assert [index.turn for index in made.feeder.unasked] == [2, 2] and len(made.leases) == feeder.LEASES
     (first, late), younger = (sorted(made.leases[lease], key=lambda index: index.number) for lease in ("1-1", "1-2"))
-    made.unasked.clear()
+    made.feeder.unasked.clear()
     for index in [first, *younger, late]:
         answered(made, index)
     drawn = [sorted({sample.index.number for sample in made.next_batch(3)}) for _ in range(4)]
@@ -52,21 +53,21 @@ def test_the_older_lease_is_drawn_first(tmp_path):
 def test_no_third_lease_while_two_are_held(tmp_path):
     made = a_client(tmp_path)
     for _ in range(5):
-        made.unasked.clear()
-        made._lease()
+        made.feeder.unasked.clear()
+        made.feeder._lease()
     assert made.job.granted == 2
     for index in list(made.leases["1-1"]):
         made.forget(index)
-    made._lease()
+    made.feeder._lease()
     assert made.job.granted == 3 and list(made.leases) == ["1-2", "1-3"]
 
 
 def test_an_image_drawn_again_comes_before_the_others_of_its_lease(tmp_path):
     made = a_client(tmp_path)
-    made._lease()
-    indices = list(made.unasked)
-    made.unasked.clear()
-    made.no_more = True
+    made.feeder._lease()
+    indices = list(made.feeder.unasked)
+    made.feeder.unasked.clear()
+    made.feeder.no_more = True
     for index in indices:
         answered(made, index)
     batch = made.next_batch(3)
@@ -79,23 +80,23 @@ def test_what_is_ready_stops_the_asking(tmp_path):
     """Texts that wait for the device and prompts that are being asked count alike: memory stays bounded, and the asking never pauses
     until nothing is left."""
     made = a_client(tmp_path, images=200)
-    assert made._has_room()
-    made.asking = dict.fromkeys(range(client.ASK_AHEAD - 1))
-    assert made._has_room()
+    assert made.feeder._has_room()
+    made.feeder.asking = dict.fromkeys(range(feeder.ASK_AHEAD - 1))
+    assert made.feeder._has_room()
     made.ready.extend([None] * 200)
-    assert not made._has_room()
-    made.asking.popitem()
-    assert made._has_room()
+    assert not made.feeder._has_room()
+    made.feeder.asking.popitem()
+    assert made.feeder._has_room()
 
 
 def test_publishing_texts_for_a_lease_that_was_lost_draws_nothing(tmp_path):
     made = a_client(tmp_path)
-    made._lease()
-    indices = list(made.unasked)
+    made.feeder._lease()
+    indices = list(made.feeder.unasked)
     for index in indices:
         answered(made, index)
     made.job.lost.add("1-1")
-    made._drop_lost()
-    made.no_more = True
+    made.feeder._drop_lost()
+    made.feeder.no_more = True
     assert made.next_batch(3) is None
     assert all(samples.read_texts(tmp_path, index.number) for index in indices), "the texts stand for the next holder"
