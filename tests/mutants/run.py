@@ -3,7 +3,8 @@
     python tests/mutants/run.py              # all; or those whose names hold a word: python tests/mutants/run.py 09 slurm token
 
 NAME.patch: what goes wrong, then `test:` and the test that must see it, then a unified diff that changes one condition.
-promise_NN: a promise of the ledger and its server; security: who may call and what is shown; contract: what a request may say.
+promise_NN: a promise of the ledger and its server; security: who may call and what is shown; contract: what a request may say;
+converter: what a table or a tar is safe from.
 """
 
 import os
