@@ -181,19 +181,12 @@ def to_parquet():
 @pytest.fixture
 def to_tars():
     """One worker, in this process, unless --num_workers says otherwise."""
-    return lambda table, base, output, *args: called(
-        "convert_parquet_to_wds",
-        (
-            "--parquet_file",
-            table,
-            "--base_dir",
-            base,
-            "--output_dir",
-            output,
-            *(() if "--num_workers" in args else ("--num_workers", 1)),
-            *args,
-        ),
-    )
+
+    def run(table, base, output, *args):
+        workers = () if "--num_workers" in args else ("--num_workers", 1)
+        return called("convert_parquet_to_wds", ("--parquet_file", table, "--base_dir", base, "--output_dir", output, *workers, *args))
+
+    return run
 
 
 @pytest.fixture

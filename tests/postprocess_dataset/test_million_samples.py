@@ -20,24 +20,10 @@ def test_a_million_samples(tmp_path):
     count = int(os.environ.get("SAMPLES", 1_000_000))
     folder, table = tmp_path / "ours", tmp_path / "ours.parquet"
     benchmark.make_samples(folder, 0, count, benchmark.pictures(1000), ours=True)
-    cost = benchmark.Cost([benchmark.sys.executable, benchmark.SCRIPTS / "convert_json_to_parquet.py", folder, table])
+    cost = benchmark.Cost([*benchmark.TO_PARQUET, folder, table])
     assert f"{count:,} rows; 0 rejected, 0 images without JSON" in cost.said and cost.peak < 350
-    cost = benchmark.Cost(
-        [
-            benchmark.sys.executable,
-            benchmark.SCRIPTS / "convert_parquet_to_wds.py",
-            "--parquet_file",
-            table,
-            "--base_dir",
-            tmp_path,
-            "--output_dir",
-            tmp_path / "tars",
-            "--num_workers",
-            2,
-            "--shard_size_mb",
-            100,
-        ]
-    )
+    args = ["--parquet_file", table, "--base_dir", tmp_path, "--output_dir", tmp_path / "tars", "--num_workers", 2, "--shard_size_mb", 100]
+    cost = benchmark.Cost([*benchmark.TO_TARS, *args])
     assert f"{count:,} images" in cost.said and "0 left out" in cost.said and cost.peak < 200
     import table as table_module
 

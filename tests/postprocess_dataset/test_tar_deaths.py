@@ -18,20 +18,9 @@ def test_die_anywhere(folder, to_parquet, to_tars, dying, tmp_path, tree):
     args = ["--split", "a=0.5,b=0.5"]
     assert to_tars(tmp_path / "t.parquet", data.path, tmp_path / "whole", *args).status == 0
     whole, died = tree(tmp_path / "whole"), 0
+    words = ["--parquet_file", tmp_path / "t.parquet", "--base_dir", data.path, "--output_dir", tmp_path / "tars", "--num_workers", 1, *args]
     for n in range(500):
-        status = dying(
-            n,
-            "convert_parquet_to_wds",
-            "--parquet_file",
-            tmp_path / "t.parquet",
-            "--base_dir",
-            data.path,
-            "--output_dir",
-            tmp_path / "tars",
-            *args,
-            "--num_workers",
-            1,
-        )
+        status = dying(n, "convert_parquet_to_wds", *words)
         for tar in (tmp_path / "tars").glob("*.tar"):
             assert tar.read_bytes() == whole[tar.name]  # under its name only when whole
         if status == 0:
@@ -53,18 +42,7 @@ def heavy(folder, to_parquet, tmp_path):
 def test_sigkill_of_a_real_run_with_workers(heavy, process, to_tars, tmp_path, tree):
     data, path = heavy
     script = Path(__file__).resolve().parents[2] / "postprocess_dataset/convert_parquet_to_wds.py"
-    args = [
-        "--parquet_file",
-        tmp_path / "t.parquet",
-        "--base_dir",
-        data.path,
-        "--output_dir",
-        tmp_path / "tars",
-        "--num_workers",
-        2,
-        "--shard_size_mb",
-        1,
-    ]
+    args = ["--parquet_file", path, "--base_dir", data.path, "--output_dir", tmp_path / "tars", "--num_workers", 2, "--shard_size_mb", 1]
     for _ in range(2):
         run = subprocess.Popen([sys.executable, script, *map(str, args)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until = time.monotonic() + 30
@@ -81,8 +59,8 @@ def test_sigkill_of_a_real_run_with_workers(heavy, process, to_tars, tmp_path, t
         ):
             time.sleep(0.01)
         assert not any(os.path.exists(f"/proc/{pid}") and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" for pid in workers)
-        for path in (tmp_path / "tars").glob("*.tar"):
-            with tarfile.open(path) as tar:
+        for shard in (tmp_path / "tars").glob("*.tar"):
+            with tarfile.open(shard) as tar:
                 assert len(tar.getnames()) % 3 == 0
     assert process("convert_parquet_to_wds", *args).returncode == 0
     assert to_tars(tmp_path / "t.parquet", data.path, tmp_path / "whole", "--shard_size_mb", 1).status == 0 and tree(

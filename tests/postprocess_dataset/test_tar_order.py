@@ -33,19 +33,8 @@ def test_workers_share_the_shards(folder, to_parquet, process, tmp_path, tree):
     data = folder().fill(range(4), 1).heavier(400_000)  # so that real shards of 1 MB hold two
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
     for name, workers in (("one", 1), ("two", 2)):
-        ended = process(
-            "convert_parquet_to_wds",
-            "--parquet_file",
-            tmp_path / "t.parquet",
-            "--base_dir",
-            data.path,
-            "--output_dir",
-            tmp_path / name,
-            "--num_workers",
-            workers,
-            "--shard_size_mb",
-            1,
-        )
+        args = ["--parquet_file", tmp_path / "t.parquet", "--base_dir", data.path, "--output_dir", tmp_path / name]
+        ended = process("convert_parquet_to_wds", *args, "--num_workers", workers, "--shard_size_mb", 1)
         assert ended.returncode == 0 and "2 shards (2 written now), 4 images" in ended.stdout
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
     assert all(p.stat().st_size <= 10**6 for p in (tmp_path / "two").glob("*.tar"))
