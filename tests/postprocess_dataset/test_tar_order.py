@@ -5,6 +5,7 @@ import random
 import tempfile
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -85,6 +86,30 @@ def test_after_an_update_only_what_is_new(table, to_parquet, to_tars, tar_member
     to_parquet(data.path, path, "--update")
     ended = to_tars(path, data.path, tmp_path / "tars", *options)
     assert ended.status == 0 and "1 gone" in ended.out and not [n for n in tar_members(tmp_path / "tars") if "1500_1." in n]
+
+
+def test_an_update_between_two_pieces(table, to_parquet, to_tars, tar_members, rows_of, tmp_path, small_shards):
+    """A piece leaves the shuffled rows for the others; those of the table that has grown since are other ones."""
+    small_shards(5)
+    data, path = table
+    options = ["--shard_size_mb", 1, "--shuffle_seed", 3]
+    assert to_tars(path, data.path, tmp_path / "tars", *options, "--part", "0/2").status == 0 and (tmp_path / "tars/.rows").exists()
+    data.fill(range(1007, 1012), 3)
+    assert to_parquet(data.path, path, "--update").status == 0
+    for part in (["--part", "1/2"], ["--part", "0/2"], ["--part", "0/2", "--finish"]):
+        assert to_tars(path, data.path, tmp_path / "tars", *options, *part).status == 0
+    assert {name.rsplit(".", 1)[0] for name in tar_members(tmp_path / "tars")} == {row["__key__"] for row in rows_of(path)}
+
+
+def test_a_table_of_other_hands_that_has_grown(table, to_tars, tar_members, tmp_path, small_shards):
+    """It says nothing of its generations: the rows that are in shards already keep their places all the same."""
+    small_shards(5)
+    data, path = table
+    rows, options = pq.read_table(path).replace_schema_metadata(), ["--shard_size_mb", 1, "--shuffle_seed", 3]
+    for count in (20, rows.num_rows):
+        pq.write_table(rows.slice(0, count), tmp_path / "other.parquet")
+        assert to_tars(tmp_path / "other.parquet", data.path, tmp_path / "tars", *options).status == 0
+        assert len(tar_members(tmp_path / "tars")) == 3 * count
 
 
 def test_a_plan_that_gets_shorter_leaves_no_old_shard(folder, to_parquet, to_tars, tar_members, tmp_path):
