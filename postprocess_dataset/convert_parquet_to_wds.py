@@ -186,7 +186,7 @@ def in_tar_order(args, files, plan):
 
 
 def write(args, plan, todo, gone):
-    """{name: stats} of the shards `todo`, written by worker processes."""
+    """{name: stats} of the shards `todo`, written by worker processes. SystemExit, after all others, for those without any usable image."""
     import multiprocessing
     import signal
     from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
@@ -199,11 +199,8 @@ def write(args, plan, todo, gone):
     with Draft(os.path.join(args.output_dir, ".rows.lock"), wait=True):
         order = in_tar_order(args, files, plan)
     rows = sum(shard["stop"] - shard["start"] for shard in todo)
-    progress, done, context = (
-        Progress("images", rows),
-        {},
-        multiprocessing.get_context("fork"),
-    )  # no thread lives here yet, and a worker saves 0.4 s of imports
+    progress, done, empty = Progress("images", rows), {}, {}
+    context = multiprocessing.get_context("fork")  # no thread lives here yet, and a worker saves 0.4 s of imports
     images, size = context.Value("q", 0), context.Value("q", 0)
     workers = min(args.num_workers, len(todo))
     pool = (
@@ -222,14 +219,21 @@ def write(args, plan, todo, gone):
             finished, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
             progress.add(images.value - progress.count, size.value - progress.bytes)
             for stats in (future.result() for future in finished):
-                done[stats["name"]] = stats
-                progress.say(f"{stats['name']}: {stats['nsamples']:,} images, {stats['filesize'] / 1e6:,.1f} MB; {progress.line()}")
+                (done if stats["nsamples"] else empty)[stats["name"]] = stats
+                without = f", {stats['gone']:,} gone" if stats["gone"] else ""
+                size_mb = stats["filesize"] / 1e6
+                progress.say(f"{stats['name']}: {stats['nsamples']:,} images, {size_mb:,.1f} MB{without}; {progress.line()}")
                 for line in stats["left_out"][:5]:
                     progress.say(f"{stats['name']}: left out {line['__key__']}: {line['reason']}")
                 if len(stats["left_out"]) > 5:
                     progress.say(
                         f"{stats['name']}: left out {len(stats['left_out']) - 5} more, see {shards.stats_path(args.output_dir, stats)}"
                     )
+        if empty:
+            raise SystemExit(
+                f"{args.output_dir}: no image of {', '.join(list(empty)[:5])}{' …' * (len(empty) > 5)} can be taken (reasons above); the "
+                "other shards are written. Put the images back and say it again, or --rebuild the table and choose an empty --output_dir"
+            )
         return done
     except BrokenProcessPool:
         raise SystemExit("convert_parquet_to_wds.py: a worker process was killed (out of memory?); the same command goes on from there")
@@ -262,7 +266,8 @@ def one_shard(output, shard, files, base_dir, gone, parquet_file, identity):
     stats = shards.write_shard(output, shard, files, base_dir, gone, counted)
     if table.identity(parquet_file) != identity:
         raise SystemExit(f"{parquet_file} was replaced while its tars were written; run the same command again")
-    shards.mark_done(output, shard, stats)
+    if stats["nsamples"]:
+        shards.mark_done(output, shard, stats)
     return stats
 
 

@@ -48,7 +48,7 @@ def finish(output, n):
     if any(f["base"] != facts[0]["base"] or f["relative"] != facts[0]["relative"] for f in facts):
         raise SystemExit(f"{output}: the parts were made of different folders or with different options; make them anew")
     total = sum(sum(f["generations"]) for f in facts)
-    unique = {json.dumps(line) for path in parts for line in increment.load_lines(f"{path}.rejects.jsonl")}  # some folders are listed by all
+    unique = {json.dumps(line) for path in parts for line in increment.load_lines(f"{path}.rejects.jsonl")}  # all list some folders
     lines = list(map(json.loads, sorted(unique)))
     rejected = sum("json" in line for line in lines)
     if not total:

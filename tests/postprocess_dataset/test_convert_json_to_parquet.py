@@ -224,6 +224,8 @@ def test_images_missing_orphaned_and_odd_names(folder, to_parquet, rows_of, tmp_
         "." not in k.rsplit("/", 1)[1] for k in keys
     )
     assert (data.path / "2_0.jpg").exists() and (data.path / "lonely.jpg").exists()
+    ended = to_parquet(data.path, tmp_path / "t.parquet", "--update")  # finds each of them again
+    assert "5 rows, 0 of them new" in ended.out and "gone" not in ended.out
 
 
 def test_a_name_that_is_not_utf8(folder, to_parquet, rows_of, tmp_path):

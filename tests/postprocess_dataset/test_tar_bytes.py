@@ -5,7 +5,7 @@ import json
 import subprocess
 import tarfile
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 
@@ -96,6 +96,9 @@ def test_exif_survives(folder, to_parquet, to_tars, tar_members, tmp_path):
 
 
 @settings(max_examples=300, deadline=None)
+@example("a" * 99, 1)
+@example("a" * 100, 1)
+@example("a" * 101, 1)  # no longer fits
 @given(
     st.one_of(
         st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=300), st.text("abc/", min_size=1, max_size=300)

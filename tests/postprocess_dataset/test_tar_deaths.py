@@ -15,10 +15,10 @@ import pytest
 def test_die_anywhere(folder, to_parquet, to_tars, dying, tmp_path, tree):
     data = folder().fill(range(6), 1)
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
-    args = ["--split", "a=0.5,b=0.5"]
+    args = ["--split", "a=0.5,b=0.5", "--num_workers", 1]
     assert to_tars(tmp_path / "t.parquet", data.path, tmp_path / "whole", *args).status == 0
     whole, died = tree(tmp_path / "whole"), 0
-    words = ["--parquet_file", tmp_path / "t.parquet", "--base_dir", data.path, "--output_dir", tmp_path / "tars", "--num_workers", 1, *args]
+    words = [*args, "--parquet_file", tmp_path / "t.parquet", "--base_dir", data.path, "--output_dir", tmp_path / "tars"]
     for n in range(500):
         status = dying(n, "convert_parquet_to_wds", *words)
         for tar in (tmp_path / "tars").glob("*.tar"):

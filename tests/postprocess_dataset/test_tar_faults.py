@@ -150,6 +150,35 @@ def test_a_changed_image_that_is_put_back(table, to_tars, tmp_path, tree):
     assert "(1 written now), 36 images" in to_tars(path, data.path, tmp_path / "tars").out
 
 
+def test_a_shard_of_which_no_image_can_be_taken(folder, to_parquet, to_tars, tmp_path, tree):
+    """It holds up no other one, and is written as soon as it can be."""
+    data, path = folder().fill(range(6), 1).heavier(400_000), tmp_path / "t.parquet"
+    assert to_parquet(data.path, path).status == 0
+    args = [path, data.path, tmp_path / "tars", "--shard_size_mb", 1]
+    images = [data.place(prompt, 0).with_suffix(".jpg") for prompt in (0, 1)]
+    good = [image.read_bytes() for image in images]
+    for image, whole in zip(images, good):
+        image.write_bytes(whole[:-9])
+    for _ in range(2):
+        ended = to_tars(*args)
+        assert ended.status == 1 and "no image of output_dataset_000000.tar can be taken" in ended.err and "sha256 differs" in ended.err
+        assert sorted(p.name for p in (tmp_path / "tars").glob("*.tar")) == ["output_dataset_000001.tar", "output_dataset_000002.tar"]
+    assert "1 of 3 shards are missing (output_dataset_000000.tar)" in to_tars(*args, "--part", "0/1", "--finish").err
+    for image, whole in zip(images, good):
+        image.write_bytes(whole)
+    assert "3 shards (1 written now), 6 images" in to_tars(*args).out and (tmp_path / "tars/index.json").exists()
+
+
+def test_an_image_larger_than_a_shard(folder, to_parquet, to_tars, tar_members, tmp_path):
+    """It stands alone, whole."""
+    data, path = folder().fill(range(3), 1), tmp_path / "t.parquet"
+    data.heavier(1_500_000)
+    assert to_parquet(data.path, path).status == 0
+    assert "3 shards (3 written now), 3 images" in to_tars(path, data.path, tmp_path / "tars", "--shard_size_mb", 1).out
+    members = tar_members(tmp_path / "tars")
+    assert all(members[f"HPDv2/000000/{n}_0.jpg"] == data.place(n, 0).with_suffix(".jpg").read_bytes() for n in range(3))
+
+
 def test_image_path_comes_before_the_key(folder, to_parquet, to_tars, tar_members, tmp_path):
     """A table whose images were moved by hand: its image_path says where, although another file lies where the key leads."""
     data, path = folder("flat", published=True).fill([1, 2], 1), tmp_path / "t.parquet"
