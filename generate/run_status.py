@@ -102,7 +102,8 @@ def render(document, dataset=None, output_root="."):
             f"LLMs       {llm['calls']:,} calls, {llm['failures']:,} failed; "
             f"{llm['prompt_tokens'] + llm['completion_tokens']:,} tokens; USD {llm['usd']:.2f}{of}"
         )
-        lines += [f"           {b['name']} {b['state']}: {one_line(b['because'])}" for b in llm["backends"] if b["state"] != "healthy"]
+        ill = [b for b in llm["backends"] if b["state"] in ("cooling", "off")]  # "unused": no client is there
+        lines += [f"           {b['name']} {b['state']}: {one_line(b['because'])}" for b in ill]
     lines.append(f"tunnel     {server['ssh']}")
     return "\n".join(lines)
 
