@@ -55,7 +55,7 @@ def parse_together(contents):
         rows != len(contents)
         or pc.min(found["prompt_index"]).as_py() < 0
         or pc.min(found["augmentation_idx"]).as_py() < 0
-        or pc.any(pc.is_nan(found["guidance_scale"])).as_py()
+        or not pc.all(pc.is_finite(found["guidance_scale"])).as_py()  # NaN and Infinity are no JSON, but Arrow takes them
         or pc.list_flatten(found["source"]).null_count
     ):
         return None
@@ -89,7 +89,8 @@ def parse_apart(contents):
 
 
 def fault_of(record):
-    """Why a parsed JSON is no sample, or None. A `source` that is one string becomes a list of it."""
+    """Why a parsed JSON is no sample, or None. A `source` that is one string becomes a list of it, a whole number where a float
+    belongs a float (Arrow takes no integer beyond 2**53 for one)."""
     if not isinstance(record, dict):
         return "not a JSON object"
     if isinstance(record.get("source"), str):
@@ -102,9 +103,11 @@ def fault_of(record):
         elif kind == "int":
             if type(value) is not int or not -1 << 63 <= value < 1 << 63 or value < 0 and name in ("prompt_index", "augmentation_idx"):
                 return f"{name} is {value!r:.60}, not {'a whole number' if type(value) is not int else 'in range'}"
+        elif kind == "float" and type(value) is int:
+            record[name] = float(value)
         elif (
             kind == "float"
-            and type(value) not in (int, float)
+            and type(value) is not float
             or kind == "bool"
             and type(value) is not bool
             or kind == "str"

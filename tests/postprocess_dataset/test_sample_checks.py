@@ -3,7 +3,7 @@
 import json
 
 import sample_checks
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 RECORD = {
@@ -60,7 +60,15 @@ CONTENT = st.one_of(
 )
 
 
+GOOD = json.dumps(RECORD).encode()  # before the others: the first one's keys are looked at more closely
+
+
 @settings(max_examples=400, deadline=None)
+@example([GOOD, json.dumps(RECORD | {"guidance_scale": 2**53 + 1}).encode()])
+@example([GOOD, json.dumps(RECORD | {"guidance_scale": float("nan")}).encode()])
+@example([GOOD, json.dumps(RECORD | {"guidance_scale": float("inf")}).encode()])
+@example([GOOD, GOOD.replace(b'"h"', b'"h\xff"')])
+@example([GOOD, GOOD + b" " + GOOD])
 @given(st.lists(CONTENT, min_size=1, max_size=5))
 def test_together_is_apart(contents):
     together = sample_checks.parse_together(contents)

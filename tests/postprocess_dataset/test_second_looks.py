@@ -116,6 +116,15 @@ def test_what_is_gone_stays_so_in_a_folder_that_is_skipped(folder, to_parquet, g
     assert "3 folders unchanged" in ended.out and "1 gone" in ended.out and gone(table) == ["HPDv2/000000/2_0"]
 
 
+def test_a_folder_removed_after_the_state_was_lost(folder, to_parquet, gone, tmp_path):
+    """The table itself says then which folders there were."""
+    data, table = folder().fill([1, 1001], 1), tmp_path / "t.parquet"
+    assert to_parquet(data.path, table).status == 0
+    Path(f"{table}.state").unlink()
+    shutil.rmtree(data.path / "000001")
+    assert ", 1 gone" in to_parquet(data.path, table, "--update").out and gone(table) == ["HPDv2/000001/1001_0"]
+
+
 def test_after_strict_no_folder_is_skipped(folder, to_parquet, tmp_path):
     """--strict lists what it found, which is then not what the folders of the table's state had."""
     one, other, table = folder("one").fill([1, 2], 1), folder("other").fill([1], 1), tmp_path / "t.parquet"

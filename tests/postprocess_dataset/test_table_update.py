@@ -150,49 +150,38 @@ def test_any_history_against_a_model(folder, to_parquet, rows_of, gone, tmp_path
                 assert sorted(gone(table)) == sorted(r["__key__"] for r in rows if r["prompt_index"] not in whole)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.lists(
-        st.lists(st.tuples(st.sampled_from("abé"), st.integers(0, 9), st.integers(0, 3), st.integers(0, 10**6)), min_size=1, max_size=12),
-        max_size=20,
-    ),
-    st.integers(1, 4),
-)
-def test_any_pieces_come_out_sorted(tmp_path, pieces, max_runs):
+ROW = st.tuples(st.sampled_from("abé"), st.integers(0, 9), st.integers(0, 3), st.integers(0, 10**6))
+PIECES = st.lists(st.lists(ROW, min_size=1, max_size=12), max_size=20)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(PIECES, min_size=1, max_size=2), st.integers(2, 4))
+def test_any_pieces_come_out_sorted(tmp_path, generations, max_runs):
+    """Of a first conversion, and of an update that follows its rows; with a bounded number of files open."""
     import pyarrow as pa
     import sorted_rows
     import table
 
-    names = table.row_schema().names
-    path = tmp_path / "sorted.parquet"
+    schema, path = table.row_schema(), tmp_path / "sorted.parquet"
+    empty = {pa.int64(): 0, pa.bool_(): False, pa.string(): ""}
     before = sorted_rows.ROW_GROUP, sorted_rows.MERGE_BATCH, sorted_rows.MAX_RUNS
     sorted_rows.ROW_GROUP, sorted_rows.MERGE_BATCH, sorted_rows.MAX_RUNS = 5, 2, max_runs
+    path.unlink(missing_ok=True)
     try:
-        with sorted_rows.SortedRows(path, {}) as rows:
-            for piece in pieces:
-                columns = dict(zip(sorted_rows.ORDER, map(list, zip(*[(f, p, a, f"k/{k}") for f, p, a, k in piece]))))
-                kinds = table.row_schema()
-                some = {
-                    n: columns.get(n)
-                    or [
-                        None
-                        if kinds.field(n).nullable
-                        else 0
-                        if pa.types.is_integer(kinds.field(n).type)
-                        else False
-                        if pa.types.is_boolean(kinds.field(n).type)
-                        else ""
-                    ]
-                    * len(piece)
-                    for n in names
-                }
-                rows.add(sorted_rows.in_order(pa.table({n: pa.array(some[n], kinds.field(n).type) for n in names})))
-            rows.publish([])
+        wanted = []
+        for pieces in generations:
+            with sorted_rows.SortedRows(path, {}, path if path.exists() else None, len(wanted)) as rows:
+                for piece in pieces:
+                    keys = dict(zip(sorted_rows.ORDER, map(list, zip(*[(f, p, a, f"k/{k}") for f, p, a, k in piece]))))
+                    columns = [keys.get(field.name, [None if field.nullable else empty[field.type]] * len(piece)) for field in schema]
+                    rows.add(sorted_rows.in_order(pa.table([pa.array(c, f.type) for c, f in zip(columns, schema)], schema=schema)))
+                    assert len(rows.runs) <= max_runs
+                rows.publish([])
+            wanted += sorted((f, p, a, f"k/{k}") for piece in pieces for f, p, a, k in piece)
     finally:
         sorted_rows.ROW_GROUP, sorted_rows.MERGE_BATCH, sorted_rows.MAX_RUNS = before
     found = [row for batch in table.read_rows([path]) for row in batch.to_pylist()]
-    keys = [tuple(r[n] for n in sorted_rows.ORDER) for r in found]
-    assert keys == sorted((f, p, a, f"k/{k}") for piece in pieces for f, p, a, k in piece)
+    assert [tuple(r[n] for n in sorted_rows.ORDER) for r in found] == wanted
     assert [r["idx"] for r in found] == list(range(len(found)))
     for start, stop in ((0, 3), (4, 9), (len(found) - 1, len(found) + 5)):
         assert [r for batch in table.read_rows([path], start, stop) for r in batch.to_pylist()] == found[max(0, start) : stop]

@@ -86,6 +86,7 @@ def test_control_c_while_workers_are_forked(heavy, process, tmp_path):
     data, path = heavy
     code = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
 real = os.fork
 def fork():
     pid = real()

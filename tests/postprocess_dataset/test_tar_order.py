@@ -129,6 +129,14 @@ def test_a_plan_that_gets_shorter_leaves_no_old_shard(folder, to_parquet, to_tar
     assert not (tmp_path / "tars/output_dataset_000001_stats.json").exists()
 
 
+def test_a_prompt_s_side_is_for_ever():
+    """Another order of the table, another release: what was validation stays so."""
+    from row_order import side
+
+    split = {"train": 0.5, "val": 0.5}
+    assert [side(prompt, split) for prompt in ("a cat", "a dog", "ein Café", "")] == ["train", "val", "val", "val"]
+
+
 def test_split_and_shuffle(table, to_tars, tar_members, rows_of, tmp_path, monkeypatch, small_shards):
     import row_order
 

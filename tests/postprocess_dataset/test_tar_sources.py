@@ -52,9 +52,11 @@ def test_truncated_images_of_published_folders(folder, to_parquet, to_tars, tar_
     data = folder("flat", published=True).fill(range(4), 1)  # no sha256 there
     image = data.path / "2_0.jpg"
     image.write_bytes(image.read_bytes()[:-2])
+    image = data.path / "3_0.jpg"
+    image.write_bytes(b"\0\0" + image.read_bytes()[2:])
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
     ended = to_tars(tmp_path / "t.parquet", ".", tmp_path / "tars")
-    assert ended.status == 3 and "flat/2_0: image is truncated" in ended.err
+    assert ended.status == 3 and "flat/2_0: image is truncated" in ended.err and "flat/3_0: image is truncated or no JPEG" in ended.err
     assert "seed" not in json.loads(tar_members(tmp_path / "tars")["flat/1_0.json"])
 
 
