@@ -98,9 +98,9 @@ def read_inputs(args, problems):
         for position, item in enumerate(found):
             if isinstance(item, str):
                 item = {"prompt": item}
-            if not isinstance(item, dict) or not isinstance(item.get("prompt"), str) or not item["prompt"].strip():
+            if why := no_prompt(item):
                 if not invalid[path.stem]:
-                    problems.append(f'{path}: item {position}: not a prompt (a string, or an object with "prompt")')
+                    problems.append(f"{path}: item {position}: not a prompt ({why})")
                 invalid[path.stem] += 1
             else:
                 items.append((path.stem, item))
@@ -110,16 +110,30 @@ def read_inputs(args, problems):
     return items, sources, invalid
 
 
+def no_prompt(item):
+    """What is wrong with an item ("" if nothing). JSON can spell half a surrogate pair, which no file of UTF-8 can hold."""
+    if not isinstance(item, dict) or not isinstance(item.get("prompt"), str) or not item["prompt"].strip():
+        return 'a string, or an object with "prompt"'
+    try:
+        json.dumps(item, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return "it holds half a surrogate pair"
+    return ""
+
+
 def read_excluded(args):
-    """The validation prompts. A broken file ends the run: without it the validation set would leak."""
+    """The validation prompts. A broken or empty file ends the run: without it the validation set would leak."""
     prompts = []
     for path in args.exclude:
         try:
-            for position, item in enumerate(read_file(path)):
-                prompt = item.get("prompt") if isinstance(item, dict) else item
-                if not isinstance(prompt, str):
-                    raise ValueError(f"item {position} is not a prompt")
-                prompts.append(prompt)
+            items = read_file(path)
+            if not items:
+                raise ValueError("holds no prompt")
+            for position, item in enumerate(items):
+                item = {"prompt": item} if isinstance(item, str) else item
+                if why := no_prompt(item):
+                    raise ValueError(f"item {position} is not a prompt ({why})")
+                prompts.append(item["prompt"])
         except (OSError, ValueError) as error:
             raise SystemExit(f"combine: --exclude {path}: {one_line(error)}; the validation set would leak, so nothing was written")
     return prompts
@@ -131,7 +145,7 @@ def read_file(path):
         raise OSError("no such file")
     data = path.read_bytes()
     if path.suffix == ".txt":
-        lines = data.split(b"\n")
+        lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")  # the mark that Windows editors put in front
         for number, line in enumerate(lines, 1):
             try:
                 line.decode()

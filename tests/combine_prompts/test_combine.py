@@ -322,12 +322,17 @@ def test_items_that_are_no_prompts_are_named_and_counted(tmp_path):
         and "sac.json: item 1" in ended.stderr
         and "2 more" in ended.stderr
     )
+    surrogates = b'["a fox in the snow \\ud800", {"prompt": "an owl", "variations": ["\\udfff"]}, "a \\ud83e\\udd8a in the snow"]'
+    (tmp_path / "half").mkdir()
+    ended, combined, _, report = combine(tmp_path / "half", {"sac.json": surrogates, "t.txt": b"\xef\xbb\xbfa hare\n"}, status=3)
+    assert {item["prompt"] for item in combined} == {"a \U0001f98a in the snow", "a hare"}
+    assert report["sources"]["sac"]["counts"]["not a prompt"] == 2 and "sac.json: item 0: not a prompt (it holds half" in ended.stderr
     (tmp_path / "second").mkdir()
     ended, _, _, _ = combine(tmp_path / "second", {"t.txt": b"fine line here\nbad \xff line\n"}, status=1)
     assert "t.txt: line 2 is not UTF-8" in ended.stderr
 
 
-@pytest.mark.parametrize("content", [b"", b'{"a": 1}', b"[7]", b'["\xff"]'])
+@pytest.mark.parametrize("content", [b"", b'{"a": 1}', b"[7]", b'["\xff"]', b"[]", b'["  "]', b'["a fox \\ud800"]'])
 def test_a_broken_validation_set_ends_the_run(tmp_path, content):
     ended, combined, _, _ = combine(tmp_path, {"sac.json": ["a fox in the snow"], "exclude.json": content}, status=1)
     assert combined is None and "exclude.json" in ended.stderr and "leak" in ended.stderr and len(ended.stderr.splitlines()) == 1
