@@ -27,7 +27,8 @@ def read_prompts(path):
     path = find_prompts(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
-        items = [line for line in text.splitlines() if line.strip()] if path.suffix == ".txt" else json.loads(text)
+        # not splitlines(): it also cuts at form feeds and U+2028, which pasted prompts have inside
+        items = [line.removesuffix("\r") for line in text.split("\n") if line.strip()] if path.suffix == ".txt" else json.loads(text)
     except OSError as error:
         raise wrong(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
