@@ -225,8 +225,8 @@ class Drawer:
 
     def draw(self, texts, seeds):
         """Images of up to batch_size texts, in order. The batch is padded to full size, so that an image depends on its text, its seed, the
-        batch size and the stack only. A batch that does not fit is drawn in halves, and the half is remembered.
-        DeviceBroken, CannotDraw."""
+        batch size and the stack only (in Lumina2, whose transformer cuts the padding, a rounding also on the longest text). A batch that
+        does not fit is drawn in halves, and the half is remembered. DeviceBroken, CannotDraw."""
         images = []
         while len(images) < len(texts):
             n = self.batch_size

@@ -39,7 +39,11 @@ def loaded(model, **kwargs):
 @pytest.mark.parametrize("name, family", [("sd3", "sd3"), ("sd3-no-t5", "sd3"), ("pixart-sigma", "pixart-sigma"), ("pixart-alpha", "pixart-alpha"),
                                           ("sdxl", "sdxl"), ("flux", "flux"), ("lumina2", "lumina2")])
 def test_family(tiny, name, family):
-    """Images of the right size that pass the check; the same with other neighbours in the batch, and in a batch that is padded."""
+    """Images of the right size that pass the check; the same with other neighbours in the batch, and in a batch that is padded.
+
+    Lumina2's transformer cuts a batch to its longest text, so its attention sums in another order without the long one: on some processors
+    (AVX-512) a pixel in thousands rounds to the next level, whatever this project does.
+    """
     drawer = loaded(tiny(name))
     assert drawer.family.name.startswith(family) and drawer.dtype == "float32" and "torch 2" in drawer.versions
     drawer.warm_up()
@@ -47,7 +51,8 @@ def test_family(tiny, name, family):
     assert [diffusion.problem_with(image, 64, 64) for image in images] == [None] * 4
     assert len({image.pixels.tobytes() for image in images}) == 4
     alone = drawer.draw(TEXTS[1:2], SEEDS[1:2])[0]
-    assert numpy.array_equal(alone.pixels, images[1].pixels) and alone.batch_size == 4
+    apart = numpy.abs(alone.pixels.astype(int) - images[1].pixels.astype(int))
+    assert apart.max() <= (name == "lumina2") and apart.mean() < 0.01 and alone.batch_size == 4
     turned = drawer.draw(TEXTS[::-1], SEEDS[::-1])[::-1]
     assert all(numpy.array_equal(a.pixels, b.pixels) for a, b in zip(images, turned))
 
