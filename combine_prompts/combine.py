@@ -21,6 +21,8 @@ from prompts import FOLDER, fold, json_list, one_line, publish
 from sources import TERMS
 from verdicts import judge
 
+to_json = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps(…, ensure_ascii=False) makes an encoder a call: 5 us instead of 3
+
 
 def main():
     options = Options(__doc__)
@@ -58,7 +60,7 @@ def main():
     if not kept:
         raise SystemExit("combine: no prompt is left" + "".join(f"; {problem}" for problem in problems))
 
-    text = "[\n" + ",\n".join(json.dumps(item["prompt"] if args.plain else item, ensure_ascii=False) for item in kept) + "\n]\n"
+    text = "[\n" + ",\n".join(to_json(item["prompt"] if args.plain else item) for item in kept) + "\n]\n"
     beside = args.output.with_suffix("")
     publish(f"{beside}.removed.json", json.dumps(removed, ensure_ascii=False, indent=1) + "\n")
     publish(f"{beside}.report.json", json.dumps(summary(args, report, kept, text), ensure_ascii=False, indent=1) + "\n")
@@ -96,8 +98,6 @@ def read_inputs(args, problems):
             continue
         sources[path.stem] = len(found)
         for position, item in enumerate(found):
-            if isinstance(item, str):
-                item = {"prompt": item}
             if why := no_prompt(item):
                 if not invalid[path.stem]:
                     problems.append(f"{path}: item {position}: not a prompt ({why})")
@@ -115,7 +115,7 @@ def no_prompt(item):
     if not isinstance(item, dict) or not isinstance(item.get("prompt"), str) or not item["prompt"].strip():
         return 'a string, or an object with "prompt"'
     try:
-        json.dumps(item, ensure_ascii=False).encode()
+        to_json(item).encode()
     except UnicodeEncodeError:
         return "it holds half a surrogate pair"
     return ""
@@ -130,7 +130,6 @@ def read_excluded(args):
             if not items:
                 raise ValueError("holds no prompt")
             for position, item in enumerate(items):
-                item = {"prompt": item} if isinstance(item, str) else item
                 if why := no_prompt(item):
                     raise ValueError(f"item {position} is not a prompt ({why})")
                 prompts.append(item["prompt"])
@@ -140,7 +139,7 @@ def read_excluded(args):
 
 
 def read_file(path):
-    """The items of a prompts file. Raises OSError, or ValueError saying where it is broken."""
+    """The items of a prompts file, strings as {"prompt": …}. Raises OSError, or ValueError saying where it is broken."""
     if not path.exists():
         raise OSError("no such file")
     data = path.read_bytes()
@@ -151,8 +150,8 @@ def read_file(path):
                 line.decode()
             except UnicodeDecodeError:
                 raise ValueError(f"line {number} is not UTF-8")
-        return [line.decode().strip() for line in lines if line.strip()]
-    return json_list(data)
+        return [{"prompt": line.decode().strip()} for line in lines if line.strip()]
+    return [{"prompt": item} if isinstance(item, str) else item for item in json_list(data)]
 
 
 # ----------------------------------------------------------------------------- sorting out
