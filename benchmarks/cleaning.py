@@ -23,12 +23,12 @@ from difflib import SequenceMatcher
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "combine_prompts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import ftfy
 
-import process_hpdv2
-from prompts import clean_row
+from combine_prompts import process_hpdv2
+from combine_prompts.processor import clean_row
 
 QUICK = [
     f"{style}, ( ( {subject} ) ), 8 k, f 1. 4, sci - fi --ar 16:9 "

@@ -133,10 +133,11 @@ def memory_mb(pid):
 
 
 def near_duplicates_only(size):
-    sys.path.insert(0, str(ROOT / "combine_prompts"))
-    import near_duplicates
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from datasketch import MinHash, MinHashLSH
-    from prompts import fold
+
+    from combine_prompts import near_duplicates
+    from combine_prompts.processor import fold
 
     made = list(dict.fromkeys(prompts(size, random.Random(size))))
     foldeds = [fold(prompt) for prompt in made]

@@ -27,11 +27,11 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "generate"), str(ROOT / "tests" / "fakes")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import numpy  # noqa: E402
+import numpy
 
 BATCH, SIZE, LATENCY_S = 10, 512, 2.0
 CHUNK = 20  # prompts a lease
@@ -110,7 +110,7 @@ class Run:
 def python_share():
     """Share of its time that a pipeline's loop spends in Python and in dispatching, not computing: what a call costs however few images it
     draws, by its CPU time for 1 and for 16. From the tiny SD3, whose kernels are short: an upper bound for any bigger model."""
-    import diffusion
+    from generate.client import image_generator as diffusion
 
     took = {}
     for size in (1, 16):
@@ -170,7 +170,7 @@ def one_after_the_other(ratio, prompts, python, llm):
 
 BARE_LOOP = """
 import sys, time; sys.path.insert(0, {generate!r})
-import diffusion
+from generate.client import image_generator as diffusion
 drawer = diffusion.Drawer("tiny"); drawer.load(); drawer.warm_up()
 texts = ["a red circle above a blue square on a green background"] * 16
 began = time.perf_counter()
@@ -185,7 +185,7 @@ def tiny(batches, times):
     prompts = [f"a {size} {colour} circle on a white background" for size in ("small", "large") for colour in ("red", "blue")]
     bare, whole = [], []
     for _ in range(times):
-        code = BARE_LOOP.format(generate=str(ROOT / "generate"), batches=batches)
+        code = BARE_LOOP.format(generate=str(ROOT), batches=batches)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
         bare.append(float(done.stdout))
         run = Run(prompts * (batches // 4), 16, ["a red circle above a blue square on a green background"] * 15)

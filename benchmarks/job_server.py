@@ -18,12 +18,12 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "generate"), str(ROOT / "tests" / "fakes")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import samples  # noqa: E402
-from options import Options  # noqa: E402
-from running_server import RunningServer, until  # noqa: E402
-from storm_client import definition  # noqa: E402
+from common.command_line import Options
+from generate.dataset import samples
+from tests.fakes.running_server import RunningServer, until
+from tests.fakes.storm_client import definition
 
 CONNECTIONS = 128
 

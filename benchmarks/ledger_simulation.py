@@ -17,9 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "generate"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ledger import AllDone, Grant, Ledger, LedgerOptions  # noqa: E402
+from generate.server.ledger import AllDone, Grant, Ledger, LedgerOptions
 
 BEAT_S, LOAD_S = 15, 60
 

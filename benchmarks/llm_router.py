@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "generate"), str(ROOT / "tests" / "fakes")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 CONCURRENCY, IN_FLIGHT = 8, 64
 PLAN = [("good", 1, None)] * 4 + [("slow", 3, None)] * 2 + [("half", 1, "500:0.5"), ("hang", 1, "hang:1.0")]
 
@@ -44,7 +44,7 @@ def start_fakes(latency):
 
 def through_router(urls, seconds, timeout_s):
     """(answers a second in the window, calls made, CPU seconds a call)"""
-    from llm_prompting import Prompter
+    from generate.llms.prompter import Prompter
 
     backends = "".join(
         f"  - {{provider: ollama, model: llama3.1, hosts: ['{url}'], concurrency: {CONCURRENCY}, timeout_s: {timeout_s}}}\n" for url in urls
@@ -71,8 +71,9 @@ def through_router(urls, seconds, timeout_s):
 
 def through_fallbacks(urls, seconds, timeout_s, shuffled):
     """The same with a chain of langchain's, each model with the same time limit a read; what finds no slot waits, as in Ollama."""
-    import variations
     from langchain_ollama import ChatOllama
+
+    from generate.llms import variations
 
     async def run():
         draw = random.Random(1)
@@ -104,7 +105,7 @@ def through_fallbacks(urls, seconds, timeout_s, shuffled):
 
 def router_alone(calls):
     """CPU seconds a call of the router itself: backends that answer at once, in the process."""
-    from llm_router import Backend, Router
+    from generate.llms.router import Backend, Router
 
     class Reply:
         text, prompt_tokens, completion_tokens = "x", 100, 100

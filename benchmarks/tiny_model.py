@@ -10,13 +10,14 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "generate"), str(ROOT / "generate" / "tiny_model")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import diffusion  # noqa: E402
-import numpy as np  # noqa: E402
-import train_tiny  # noqa: E402
+import numpy as np
+
+from examples.tiny_model import train_tiny
+from generate.client import image_generator as diffusion
 
 CARD = {"background": 1.0, "colours": 1.0, "places": 1.0, "shapes": 0.99, "all": 0.99}
 NAMES, PALETTE = list(train_tiny.COLORS), np.array(list(train_tiny.COLORS.values()))

@@ -8,18 +8,21 @@ reason, licences, citations) and combined.removed.json (what was too near to the
 The order is shuffled, so that any prefix of the file is a fair sample of all sources. The same inputs and options give the same bytes.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout: modules are imported by their full names
+
 import hashlib
 import json
 import os
 import random
-import sys
 from collections import Counter
-from pathlib import Path
 
-from options import Options
-from prompts import FOLDER, fold, json_list, one_line, publish
-from sources import TERMS
-from verdicts import judge
+from combine_prompts.processor import FOLDER, fold, json_list, one_line, publish
+from combine_prompts.sources import TERMS
+from combine_prompts.verdicts import judge
+from common.command_line import Options
 
 to_json = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps(…, ensure_ascii=False) makes an encoder a call: 5 us instead of 3
 
@@ -190,7 +193,7 @@ def sort_out(unique, verdicts, args, report):
             kept.append((name, {**item, "flags": flags} if flags else item))
             foldeds.append(folded)
     if args.near_duplicates and kept:
-        import near_duplicates
+        from combine_prompts import near_duplicates
 
         twins = near_duplicates.find([item["prompt"] for _, item in kept], foldeds)
         for position, (first, similarity) in twins.items():

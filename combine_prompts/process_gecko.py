@@ -9,12 +9,16 @@ posescript (CC-BY-NC-SA-4.0) and whoops ("prohibited to use as a training set").
 Expected of the real source (counted): 1,546 rows, 1,545 prompts; --reliable 1,037 rows; --trainable 1,438 rows.
 """
 
-import csv
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout: modules are imported by their full names
+
+import csv
 from functools import partial
 
-from prompts import local_files, parser, process
-from sources import web_file
+from combine_prompts.processor import local_files, parser, process
+from combine_prompts.sources import web_file
 
 URL = "https://raw.githubusercontent.com/google-deepmind/gecko_benchmark_t2i/{revision}/prompts.csv"
 RELIABLE = "max_disagreement_less_0.5"

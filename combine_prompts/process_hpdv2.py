@@ -9,11 +9,15 @@ Expected of the real source (counted): 4 x 800 prompts, 3,172 distinct (anime 78
 written after cleaning.
 """
 
-import re
 import sys
+from pathlib import Path
 
-from prompts import json_list, local_files, parser, process
-from sources import hub_files
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout: modules are imported by their full names
+
+import re
+
+from combine_prompts.processor import json_list, local_files, parser, process
+from combine_prompts.sources import hub_files
 
 FILES = ["anime.json", "concept-art.json", "paintings.json", "photo.json"]
 

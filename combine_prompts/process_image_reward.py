@@ -10,9 +10,13 @@ test split as the ImageReward repository has it: 2,720 rows, 466 ids, 463 distin
 """
 
 import sys
+from pathlib import Path
 
-from prompts import local_files, parser, process
-from sources import hub_files, parquet_column
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout: modules are imported by their full names
+
+
+from combine_prompts.processor import local_files, parser, process
+from combine_prompts.sources import hub_files, parquet_column
 
 FILES = ["metadata-train.parquet", "metadata-validation.parquet", "metadata-test.parquet"]
 

@@ -10,9 +10,13 @@ most of v1 again. Counted: v1 train has 27,480 distinct captions of 6 words and 
 """
 
 import sys
+from pathlib import Path
 
-from prompts import local_files, parser, process
-from sources import hub_files, parquet_column
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout: modules are imported by their full names
+
+
+from combine_prompts.processor import local_files, parser, process
+from combine_prompts.sources import hub_files, parquet_column
 
 
 def main():

@@ -7,11 +7,15 @@ Reads `generations.prompt` of the SQLite file from the repository JD-P/simulacra
 Expected of the real source (by a notebook run on it): 40,385 generations, 34,247 distinct prompts. By the README: over 40,000 prompts.
 """
 
-import sqlite3
 import sys
+from pathlib import Path
 
-from prompts import local_files, parser, process
-from sources import web_file
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout: modules are imported by their full names
+
+import sqlite3
+
+from combine_prompts.processor import local_files, parser, process
+from combine_prompts.sources import web_file
 
 NAME = "sac_public_2022_06_29.sqlite"
 URL = "https://raw.githubusercontent.com/JD-P/simulacra-aesthetic-captions/{revision}/" + NAME

@@ -26,7 +26,7 @@ RULES = [  # (name in the table, does it occur at all?, pattern, replacement)
     # the first Stable Diffusion bot's -W 768 -n 4 -C 10, at the end
     ("flag", " ", re.compile(r"(?<=[\s,])(?:(?:[-\u2014\u2013] ?|--)(?:[wh] ?\d{3,4}|[cns] ?\d{1,3}(?:\.\d)?)[\s,]*){1,4}$", re.I), " "),
     ("weight", "::", re.compile(rf" *::(?:{NUMBER}(?![\w.:])|(?=[\s,]|$))\s*,?"), ", "),
-    ("weight", ":", re.compile(rf"\(([^():]*[^():\d\s]) *: *(?:\d(?:\.\d+)?|\.\d+) *\)"), r"\1"),
+    ("weight", ":", re.compile(r"\(([^():]*[^():\d\s]) *: *(?:\d(?:\.\d+)?|\.\d+) *\)"), r"\1"),
     ("weight", ":", re.compile(r"(?<=[A-Za-z\])]):[0-2]?\.\d{1,2}(?![\w.:])"), ""),
     ("BREAK", "BREAK", re.compile(r"(?:(?<=,)|(?<=\n)) *BREAK *(?=,|\n|$)"), " "),
 ]

@@ -9,9 +9,9 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-import filters
-from decontamination import Excluded
-from prompts import fold
+from combine_prompts import filters
+from combine_prompts.decontamination import Excluded
+from combine_prompts.processor import fold
 
 CHUNK = 5_000
 INLINE = 20_000  # fewer prompts than this are not worth starting processes

@@ -25,7 +25,7 @@ from pathlib import Path
 def own_folder():
     """The folder of this script. SLURM runs a copy from its spool folder: the true path is then the `Command=` of the job."""
     here = Path(__file__).resolve().parent
-    if (here / "ledger.py").exists() or "SLURM_JOB_ID" not in os.environ:
+    if (here / "server" / "ledger.py").exists() or "SLURM_JOB_ID" not in os.environ:
         return here
     import subprocess
 
@@ -35,57 +35,30 @@ def own_folder():
     )
     for n in range(1, len(words) + 1):  # the arguments follow the path, which may hold blanks itself
         folder = Path(" ".join(words[:n])).parent
-        if (folder / "ledger.py").exists():
+        if (folder / "server" / "ledger.py").exists():
             return folder
     sys.exit(
         f"image_server: scontrol does not say where this script lies; use: sbatch --wrap 'python {Path.cwd()}/generate/image_server.py'"
     )
 
 
-sys.path.insert(0, str(own_folder()))
+sys.path.insert(0, str(own_folder().parent))
 
-import collections  # noqa: E402
-import contextlib  # noqa: E402
-import http.client  # noqa: E402
-import json  # noqa: E402
-import logging  # noqa: E402
-import resource  # noqa: E402
-import signal  # noqa: E402
-import socket  # noqa: E402
-import threading  # noqa: E402
-import sqlite3  # noqa: E402
-import time  # noqa: E402
-from datetime import datetime, timezone  # noqa: E402
-
-import job_client  # noqa: E402
-import server_files  # noqa: E402
-import slurm  # noqa: E402
-import status_document  # noqa: E402
-from options import Options  # noqa: E402
-
-log = logging.getLogger("image_server")
-THREADS, CONNECTIONS = 32, 4096  # waitress: threads wait for the ledger's disk; a connection for each of 1,000 clients' three threads
-OPEN_TRIES = 60  # seconds that a server being taken over may need to let go of the ledger
-STOP_AFTER_S = float(os.environ.get("IMAGE_SERVER_STOP_AFTER_S", 600))  # --stop_when_done: without a request for so long
-REQUEUE_BEFORE_S = 120  # of the job's own time limit
+from common.command_line import Options
+from generate.protocol.output_root import default_output_root
 
 
 def main():
     args = options()
-    output_root = Path(os.path.abspath(args.output_root))
-    if args.status:
-        return status(output_root, args.json)
-    order = {"drain": args.drain, "resume": args.resume, "retry_failed": args.retry_failed, "release_quarantine": args.release_quarantine}
-    order |= {"llm_budget_usd": args.llm_budget_usd, "llm_spent_usd": args.llm_spent_usd}
-    if order := {name: value for name, value in order.items() if value not in (None, False)}:
-        return tell(output_root, order)
-    return serve(args, output_root)
+    from generate.launch.server_command import run
+
+    return run(args)
 
 
 def options():
     parser = Options(__doc__)
     parser.add_argument(
-        "--output_root", default=job_client.default_output_root(), help="where logs and data sets lie (default: %(default)s)"
+        "--output_root", default=default_output_root(), help="where logs and data sets lie (default: %(default)s)"
     )
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all, since clients are on other nodes)")
     parser.add_argument("--port", type=int, help="default: 5000, else the next free one")
@@ -107,255 +80,6 @@ def options():
     parser.add_argument("--llm_budget_usd", type=float, help="change the cap on the cost of LLMs")
     parser.add_argument("--llm_spent_usd", type=float, help="what the LLMs had cost before the ledger was lost")
     return parser.parse_args()
-
-
-# ---------------------------------------------------------------- orders to a server that runs
-
-
-def status(output_root, as_json):
-    import run_status
-
-    if not as_json:
-        return run_status.show(output_root)
-    answer = run_status.fetch(output_root)
-    if not answer.document:
-        raise SystemExit(f"image_server: no job server for {output_root}: {answer.why}")
-    print(json.dumps(answer.document))
-    return 0
-
-
-def tell(output_root, order):
-    try:
-        connection = job_client.Connection(output_root)
-        code, answer = connection.post("/admin", order)
-    except (job_client.ServerAway, OSError, http.client.HTTPException, ValueError) as error:
-        raise SystemExit(f"image_server: {error}") from None
-    if code != 200:
-        raise SystemExit(f"image_server: {answer.get('error')}")
-    print("\n".join(answer["done"]))
-    return 0
-
-
-# ---------------------------------------------------------------- the server itself
-
-
-class Turn:
-    """A change that waits for the ledger, and what became of it."""
-
-    def __init__(self, function):
-        self.function, self.result, self.error, self.ended = function, None, None, False
-
-
-class Server:
-    """What the parts of the server share: the ledger under its lock, and who this server is."""
-
-    def __init__(self, args, output_root):
-        import folder_check
-        import llm_accounts
-
-        self.args, self.output_root = args, output_root
-        self.folder = server_files.open_folder(output_root)
-        if not args.take_over:
-            server_files.refuse_if_running(output_root)
-        self.listener = server_files.listen(args.host, args.port)
-        self.run = server_files.run_identity(self.folder)
-        self.run_id, self.token = self.run["run_id"], self.run["token"]
-        self.epoch = server_files.claim_epoch(self.folder)
-        self.port = self.listener.getsockname()[1]
-        self.url = f"http://{server_files.address(args.host)}:{self.port}/"
-        self.started, self.asked_at = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.monotonic()
-        self.lock = threading.RLock()  # the status document asks for the weather while it holds it
-        self.turns = collections.deque()
-        self.ledger = self.open_ledger()
-        self.accounts = llm_accounts.Accounts(self.ledger.connection, client_ttl_s=1.5 * args.ttl_s)
-        if self.ledger.rebuilt:
-            self.accounts.rebuilt()
-        self.check = folder_check.FolderCheck(self)
-        self.check.folders.adopt()
-
-    def open_ledger(self):
-        """The ledger, once the server before this one has let go of it."""
-        import ledger
-
-        limits = ledger.LedgerOptions(
-            ttl_s=self.args.ttl_s,
-            beat_s=self.args.beat_s,
-            max_marks=self.args.max_marks,
-            max_failures=self.args.max_failures,
-            probe_s=self.args.probe_s,
-        )
-        for attempt in range(OPEN_TRIES):
-            try:
-                return ledger.Ledger(
-                    self.folder / "ledger.sqlite", self.epoch, time.monotonic(), limits, utc=time.time() - time.monotonic()
-                )
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error):
-                    raise SystemExit(f"image_server: cannot open {self.folder / 'ledger.sqlite'}: {error}") from None
-            time.sleep(1)
-        raise SystemExit(
-            f"image_server: another process holds {self.folder / 'ledger.sqlite'} and does not let go; end the old server's process first"
-        )
-
-    def look(self, function):
-        """function(ledger, now) under the ledger's lock."""
-        with self.lock:
-            return function(self.ledger, time.monotonic())
-
-    def write(self, function):
-        """look() for what must be durable before it is answered: those who wait together share one commit, since its fsyncs take longer
-        than all the rest."""
-        turn = Turn(function)
-        self.turns.append(turn)
-        with self.lock:
-            if not turn.ended:
-                self.take_turns([self.turns.popleft() for _ in range(len(self.turns))])
-        if turn.error:
-            raise turn.error
-        return turn.result
-
-    def take_turns(self, turns):
-        now = time.monotonic()
-        try:
-            with self.ledger.transaction() if len(turns) > 1 else contextlib.nullcontext():
-                for turn in turns:
-                    turn.result = turn.function(self.ledger, now)
-        except Exception:  # all of them were undone: each by itself, and only who is at fault fails
-            for turn in turns:
-                try:
-                    turn.result = turn.function(self.ledger, now)
-                except Exception as error:
-                    turn.error = error
-        for turn in turns:
-            turn.ended = True
-
-    def about(self):
-        return {
-            "url": self.url,
-            "hostname": socket.gethostname(),
-            "port": self.port,
-            "run_id": self.run_id,
-            "epoch": self.epoch,
-            "pid": os.getpid(),
-            "started": self.started,
-            "version": 1,
-        }
-
-    def weather_extra(self):
-        return self.check.progress()
-
-    def stop_if_overtaken(self):
-        if server_files.overtaken(self.folder, self.epoch):
-            log.warning("a later server was started for this output root: this one stops before its next answer")
-            os._exit(3)
-
-
-def serve(args, output_root):
-    """Serve until SIGTERM."""
-    import job_calls
-    import waitress
-
-    server = Server(args, output_root)
-    log_to(output_root / "image_server.out")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=slurm.requeue_self, args=("time limit",), daemon=True).start())
-    server_files.write_server_json(server.folder, {**server.about(), "token": server.token})
-    log.info("job server of %s: %s (process %d, epoch %d)", output_root, server.url, os.getpid(), server.epoch)
-    if server.ledger.lost:
-        log.warning(
-            "the ledger is not the last server's (%s): what is done is read from the folders; paid LLMs stay off until --llm_spent_usd",
-            server.ledger.lost,
-        )
-    if sys.stdout.isatty():
-        print(f"the page of this run: {server.url}?token={server.token}\nfrom elsewhere: {status_document.tunnel(server.about())}")
-    for name, step, every_s in background(server):
-        threading.Thread(target=repeat, args=(name, step, every_s), name=name, daemon=True).start()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    logging.getLogger("waitress").setLevel(logging.ERROR)  # "task queue depth is 1" for each pair of requests that meet
-    let_answers_send_themselves()
-    waitress.serve(
-        job_calls.application(server),
-        sockets=[server.listener],
-        threads=THREADS,
-        connection_limit=min(CONNECTIONS, hard - 100),
-        asyncore_use_poll=True,
-        channel_timeout=120,
-        cleanup_interval=15,
-        max_request_body_size=job_calls.LARGEST_BODY * 4,
-        max_request_header_size=16 << 10,
-        ident=None,
-        _quiet=True,
-    )
-    if server.lock.acquire(timeout=10):  # after the answer that is being made durable
-        server.ledger.close()
-    log.info("stopped; leases are kept, and clients wait for the next server")
-    logging.shutdown()
-    os._exit(0)  # threads that wait for a file system that hangs must not hold up the end
-
-
-def let_answers_send_themselves():
-    """waitress's main thread polls a connection for writing while the thread that made the answer is still sending it, and cannot help:
-    it only spins, with the interpreter (128 connections: 97 beats a second with that, 2,000 without). What that thread leaves is sent as
-    ever."""
-    from waitress.channel import HTTPChannel
-    from waitress.server import BaseWSGIServer
-
-    class Channel(HTTPChannel):
-        def writable(self):
-            return self.will_close or self.close_when_flushed or (self.total_outbufs_len and not self.requests)
-
-    BaseWSGIServer.channel_class = Channel
-
-
-def background(server):
-    """(name, function, pause in seconds) of what goes on beside the requests."""
-    import slurm_watch
-
-    steps = [("sweep", housekeeping(server), min(1.0, server.args.ttl_s / 10)), ("folder check", server.check.step, 0.2)]
-    if slurm_watch.SlurmWatch.possible():
-        steps.append(("slurm", slurm_watch.SlurmWatch(server).step, min(30.0, server.args.ttl_s / 4)))
-    return steps
-
-
-def housekeeping(server):
-    left_s = slurm.time_left_s()
-    requeue_at = time.monotonic() + left_s - REQUEUE_BEFORE_S if left_s else None
-
-    def step():
-        nonlocal requeue_at
-        server.stop_if_overtaken()
-        server.look(lambda ledger, now: ledger.sweep(now))
-        if requeue_at and time.monotonic() > requeue_at:
-            requeue_at = None
-            slurm.requeue_self("time limit")  # SIGTERM follows
-        if server.args.stop_when_done and time.monotonic() - server.asked_at > STOP_AFTER_S and server.check.all_done():
-            log.info("all is done and nobody asks any more")
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return step
-
-
-def repeat(name, step, every_s):
-    told = None
-    while True:
-        try:
-            step()
-            told = None
-        except Exception as error:  # a thread that dies would take its promise with it; the next round may do better
-            if repr(error) != told:
-                told = repr(error)
-                log.exception("%s: will be tried again", name)
-        time.sleep(every_s)
-
-
-def log_to(path):
-    """Log to standard output and to the output root's image_server.out, unless that is the same file."""
-    handlers = [logging.StreamHandler(sys.stdout)]
-    if not path.exists() or not os.path.samestat(os.fstat(sys.stdout.fileno()), path.stat()):
-        handlers.append(logging.FileHandler(path))
-    logging.basicConfig(level=logging.INFO, handlers=handlers, format="%(asctime)sZ %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
-    logging.Formatter.converter = time.gmtime
 
 
 if __name__ == "__main__":

@@ -9,49 +9,13 @@ Stopped half-way, the first command goes on where it was when called again. The 
 "variations"; generate_images.py draws it without asking any LLM. Backends: generate/llm_backends.example.yaml.
 """
 
-import argparse
 import sys
+from pathlib import Path
 
-from llm_prompter import AllOff, Prompter, Variations  # noqa: F401  what generate_images.py imports from here
-from options import Options
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout: modules are imported by their full names
 
-
-def number_to(most):
-    """For argparse: a number from 0 to `most`. Not nan, which no comparison finds too large: as a cap it would be none."""
-
-    def number(word):
-        if not 0 <= float(word) <= most:
-            raise argparse.ArgumentTypeError(f"{word} is not a number from 0 to {most:,}")
-        return float(word)
-
-    return number
-
-
-def add_llm_options(parser):
-    """The options that generate_images.py has too."""
-    parser.add_argument(
-        "--llm_backends", metavar="FILE", help="backends (default: llm_backends.yaml beside this script, else llm_backends.example.yaml)"
-    )
-    parser.add_argument(
-        "--llm", choices=["embedded"], help="embedded: a small model in this process's care; needs no server, key or network"
-    )
-    parser.add_argument(
-        "--llm_budget_usd", type=number_to(10**9), default=0.0, help="hard cap for paid backends, which are off at 0 (default: 0)"
-    )
-    parser.add_argument("--ollama_hosts", metavar="HOSTS", help="node1:11434-11438,node2; for every Ollama entry of the backends file")
-    parser.add_argument(
-        "--llm_instruction", metavar="FILE", help="your own instruction with {n} and {prompt} (default: llm_instruction.txt)"
-    )
-    parser.add_argument(
-        "--min_overlap", type=number_to(1), default=0.0, help="least share of the prompt's words that a variation must keep (default: 0)"
-    )
-
-
-def prompter_of(args, accounts=None, seed=0, log=print):
-    """A Prompter as the options of add_llm_options() say."""
-    return Prompter(
-        args.llm or args.llm_backends, args.llm_budget_usd, seed, args.llm_instruction, args.ollama_hosts, args.min_overlap, accounts, log
-    )
+from common.command_line import Options
+from generate.llms.options import add_llm_options
 
 
 def main():
@@ -74,13 +38,13 @@ def main():
             parser.error(f"{name} must be at least 1")
     if args.prompt is not None and not args.prompt.strip():
         parser.error("--prompt is blank")
-    import llm_by_hand
+    from generate.llms import commands
 
     if args.check:
-        return llm_by_hand.check(args)
+        return commands.check(args)
     if args.prompt is not None:
-        return llm_by_hand.one_prompt(args)
-    return llm_by_hand.whole_file(args)
+        return commands.one_prompt(args)
+    return commands.whole_file(args)
 
 
 if __name__ == "__main__":

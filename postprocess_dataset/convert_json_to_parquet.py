@@ -12,17 +12,21 @@ Rows come by (input_file, prompt_index, augmentation_idx). A sample that does no
 HPDv2.parquet.rejects.jsonl and counted; the exit status is then 3. It may run while images are still being generated.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout: modules are imported by their full names
+
 import json
 import os
-import sys
 import zlib
 
-import table
-from options import Options
-from parts import part
-from progress import Progress
-from publish import Draft
-from sorted_rows import SortedRows
+from common.command_line import Options
+from postprocess_dataset import table
+from postprocess_dataset.parts import part
+from postprocess_dataset.progress import Progress
+from postprocess_dataset.publish import Draft
+from postprocess_dataset.sorted_rows import SortedRows
 
 NAMES = 1 << 18  # stems of a folder held as text at a time, 20 MB; a flat folder of a million would need 80
 
@@ -63,7 +67,7 @@ def main(as_script=False):
         if not args.finish:
             return convert(folders, output, args)
         with Draft(f"{output}.finish"):  # its lock alone
-            from parts import finish
+            from postprocess_dataset.parts import finish
 
             return finish(output, args.part[1])
     except KeyboardInterrupt:
@@ -75,7 +79,7 @@ def main(as_script=False):
 
 def folders_of(paths):
     """Absolute paths of the DIRs. SystemExit for one that is none, or that lies in another."""
-    from sample_checks import is_utf8
+    from postprocess_dataset.sample_checks import is_utf8
 
     folders = [os.path.abspath(path) for path in paths]
     for folder in folders:
@@ -94,7 +98,7 @@ class Conversion:
     """One pass over the folders: rows to a table, the rest to the list of rejects."""
 
     def __init__(self, base, args, rows, rejects):
-        from dataset_folder import Reader
+        from postprocess_dataset.dataset_folder import Reader
 
         self.base, self.args, self.rows, self.rejects = base, args, rows, rejects
         self.reader, self.progress = Reader(), Progress("samples")
@@ -103,7 +107,7 @@ class Conversion:
 
     def every_folder(self, folders, earlier):
         """Add what is new in all of them; `earlier`: what the last run knew. Returns the lines of OUTPUT.gone.jsonl."""
-        from dataset_folder import stems, walk
+        from postprocess_dataset.dataset_folder import stems, walk
 
         gone, unseen = [], set(earlier.folders)
         for subdirectory, listing in walk(folders, self.base, earlier, self.progress.say, self.args.part):
@@ -134,7 +138,7 @@ class Conversion:
 
     def samples(self, subdirectory, names, has_image):
         """Read, check and add the samples `names` of a folder."""
-        from dataset_folder import read_samples
+        from postprocess_dataset.dataset_folder import read_samples
 
         for rows, rejects in read_samples(self.reader, self.base, subdirectory, names, has_image, self.args.verify, self.args.relative):
             if rows is not None:
@@ -169,7 +173,8 @@ class Conversion:
         Returns the stems of rows whose sample is gone.
         """
         import numpy as np
-        from dataset_folder import BLOCK, CODE, stems
+
+        from postprocess_dataset.dataset_folder import BLOCK, CODE, stems
 
         codes, known_odd = known
         jsons, odd = np.setdiff1d(listing.jsons, codes, assume_unique=True), [stem for stem in listing.odd_jsons if stem not in known_odd]
@@ -196,7 +201,7 @@ class Conversion:
 
     def still_there(self, subdirectory, stem):
         """A second look by name at a sample that the listing did not show whole."""
-        from sample_checks import image_elsewhere
+        from postprocess_dataset.sample_checks import image_elsewhere
 
         place = os.path.join(self.base, subdirectory, stem)
         try:
@@ -217,7 +222,7 @@ class Conversion:
 
 def convert(folders, output, args):
     """The table, or one part of it, or what is new in it. Returns the exit status."""
-    import increment
+    from postprocess_dataset import increment
 
     update = args.update and os.path.exists(output)
     facts = table.facts(output) if os.path.exists(output) else None
@@ -265,7 +270,7 @@ def base_of(folders, output, args, facts, update):
 
 def publish(work, rows, rejects, gone, scanned_ns, output, known, facts, args):
     """Table first, state last; see increment.py. Returns the exit status."""
-    import increment
+    from postprocess_dataset import increment
 
     found = work.new + work.rejected
     status = 3 if work.rejected else 0

@@ -11,14 +11,18 @@ The same command again does only what is missing: after a crash, or after `conve
 An image that is missing, truncated or not the one of its row is left out, named, and makes the exit status 3.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout: modules are imported by their full names
+
 import os
 import shutil
-import sys
 
-import table
-from options import Options
-from parts import part
-from progress import Progress
+from common.command_line import Options
+from postprocess_dataset import table
+from postprocess_dataset.parts import part
+from postprocess_dataset.progress import Progress
 
 
 def main(as_script=False):
@@ -41,7 +45,7 @@ def main(as_script=False):
         parser.error("--finish needs the number of pieces: --part 0/N")
     try:
         if args.split:
-            from row_order import parse_split
+            from postprocess_dataset.row_order import parse_split
 
             parse_split(args.split)
     except ValueError:
@@ -68,8 +72,7 @@ def positive(text):
 
 def convert(args):
     """All shards, or one part of them, or the check that all are there. Returns the exit status."""
-    import increment
-    import shards
+    from postprocess_dataset import increment, shards
 
     files = table.files(args.parquet_file)
     os.makedirs(args.output_dir, exist_ok=True)
@@ -105,8 +108,8 @@ def plan_of(args, files, gone):
     """The plan as it is on disk, or made or grown now. SystemExit when the folder's shards are of another table or other options."""
     import json
 
-    import shards
-    from publish import Draft
+    from postprocess_dataset import shards
+    from postprocess_dataset.publish import Draft
 
     identity, options = (
         table.identity(args.parquet_file),
@@ -172,7 +175,7 @@ def generations_of(path, rows, old):
 
 def in_tar_order(args, files, plan):
     """{split: parquet files whose rows are in the order of the tars}; where that is not the table's they are made in O/.rows."""
-    from row_order import ordered, parse_split
+    from postprocess_dataset.row_order import ordered, parse_split
 
     folder = os.path.join(args.output_dir, ".rows")
     split = parse_split(args.split) if args.split else None
@@ -192,8 +195,8 @@ def write(args, plan, todo, gone):
     from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
     from concurrent.futures.process import BrokenProcessPool
 
-    import shards
-    from publish import Draft
+    from postprocess_dataset import shards
+    from postprocess_dataset.publish import Draft
 
     files = table.files(args.parquet_file)
     with Draft(os.path.join(args.output_dir, ".rows.lock"), wait=True):
@@ -256,7 +259,7 @@ def begin_worker(images, size):
 
 def one_shard(output, shard, files, base_dir, gone, parquet_file, identity):
     """Write a shard, then its done mark."""
-    import shards
+    from postprocess_dataset import shards
 
     def counted(images, size):
         for counter, more in zip(COUNTED, (images, size)):

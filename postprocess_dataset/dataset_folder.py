@@ -16,7 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from sample_checks import check, is_utf8
+from postprocess_dataset.sample_checks import check, is_utf8
 
 CHUNK = 16384  # samples: 11-20 MB of JSON, about 100 MB at the peak with the parsed columns and the next chunk
 READERS = 8  # threads for a cold disk, where a file costs 100 us of waiting

@@ -11,9 +11,8 @@ then every folder is listed once more; what is known is read from the table itse
 import json
 import os
 
-import dataset_folder
-import table
-from publish import publish_text
+from postprocess_dataset import dataset_folder, table
+from postprocess_dataset.publish import publish_text
 
 
 def load_state(output):

@@ -8,10 +8,9 @@ import json
 import os
 import shutil
 
-import sorted_rows
-import table
-from progress import Progress
-from publish import Draft
+from postprocess_dataset import sorted_rows, table
+from postprocess_dataset.progress import Progress
+from postprocess_dataset.publish import Draft
 
 
 def part(text):
@@ -24,7 +23,7 @@ def part(text):
 
 def finish(output, n):
     """Put the parts of all tasks together in a directory of part files, sorted and numbered as one run would. Returns the exit status."""
-    import increment
+    from postprocess_dataset import increment
 
     folder = f"{output}.parts"
     fresh, old, used = (os.path.join(os.path.dirname(output), f".{os.path.basename(output)}.{word}") for word in ("fresh", "old", "used"))

@@ -9,8 +9,7 @@ shuffle is an even one over all rows of a generation (the first conversion, each
 import hashlib
 import os
 
-import sorted_rows
-import table
+from postprocess_dataset import sorted_rows, table
 
 PILE = 32768  # rows shuffled in memory at a time, about 40 MB
 MAX_PILES = 256  # open files; beyond 8 million rows a pile grows instead

@@ -7,8 +7,7 @@ import hashlib
 import os
 import stat
 
-import sorted_rows
-import table
+from postprocess_dataset import sorted_rows, table
 
 
 def parse(contents):

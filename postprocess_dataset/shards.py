@@ -15,10 +15,9 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import sample_checks
-import table
-from publish import Draft, publish_text
-from tar_header import header, padded
+from postprocess_dataset import sample_checks, table
+from postprocess_dataset.publish import Draft, publish_text
+from postprocess_dataset.tar_header import header, padded
 
 STEM = "output_dataset"
 KEY = "__key__"

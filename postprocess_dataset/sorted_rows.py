@@ -11,8 +11,8 @@ import json
 import os
 import tempfile
 
-import table
-from publish import Draft
+from postprocess_dataset import table
+from postprocess_dataset.publish import Draft
 
 ROW_GROUP = 16384  # rows, 10-20 MB decoded: a tar worker that wants 10,000 rows from the middle decodes few in vain
 MERGE_BATCH = 1024  # rows held of each run while up to 64 are merged

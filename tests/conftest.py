@@ -1,4 +1,4 @@
-"""The scripts import their siblings by bare name, as `python folder/script.py` does; so do the tests."""
+"""Modules are imported by their full names from the checkout, as the scripts do."""
 
 import os
 import sys
@@ -10,8 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two torch threads on two busy c
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
-for folder in ("combine_prompts", "generate", "postprocess_dataset", "tests/fakes"):
-    sys.path.insert(0, str(ROOT / folder))
+sys.path.insert(0, str(ROOT))
 
 # Tests that share something costly go to one worker, one after the other: a SLURM cluster, Chromium, fake LLMs that time out, torch.
 TOGETHER = ("tests/cluster/", "tests/generate/test_page_", "tests/generate/test_llm_", "tests/generate/test_diffusion_")

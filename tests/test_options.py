@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from options import Options
+
+from common.command_line import Options
 
 ROOT = Path(__file__).resolve().parent.parent
 ENTRY_POINTS = ("combine_prompts/process_*.py", "combine_prompts/combine.py", "generate/image_server.py", "generate/generate_images.py",
@@ -38,11 +39,6 @@ def test_a_wrong_option_is_one_line(args, says, capsys):
         parser().parse_args(args)
     error = capsys.readouterr().err
     assert end.value.code == 2 and says in error and error.count("\n") == 1
-
-
-def test_the_three_copies_are_the_same():
-    copies = {(ROOT / folder / "options.py").read_bytes() for folder in ("combine_prompts", "generate", "postprocess_dataset")}
-    assert len(copies) == 1
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

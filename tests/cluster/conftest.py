@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -13,12 +12,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import fake_llm
-import fake_pipeline
 import pytest
-import run_status
-import slurm as slurm_side
 from PIL import Image
+
+from generate.launch import status as run_status
+from generate.launch import submit
+from tests.fakes import fake_llm, fake_pipeline
 
 SCRIPT = Path(__file__).parent / "slurm-cluster"
 GPU_NODES = ["n0", "n1", "n2", "n3"]
@@ -152,7 +151,7 @@ class Run:
         return self.arrays()[-1]
 
     def arrays(self):
-        return [entry["array"] for entry in slurm_side.submitted(self.root, "scenes")]
+        return [entry["array"] for entry in submit.submitted(self.root, "scenes")]
 
     def document(self):
         return run_status.fetch(self.root).document

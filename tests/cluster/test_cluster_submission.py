@@ -1,19 +1,21 @@
 """What slurm.py asks of a real SLURM, with a payload that only says what it sees."""
 
-import os
 import time
+from pathlib import Path
 
 import pytest
-import slurm
-import slurm_script
-from options import Options
 
+from common import slurm
+from common.command_line import Options
+from generate.launch import sbatch as slurm_script
+from generate.launch import submit as launch
+from generate.launch.options import add_slurm_options
 
+ROOT = Path(__file__).resolve().parents[2]
 PAYLOAD = """
 import os, signal, sys, time
 sys.path.insert(0, {generate!r})
-import slurm
-import slurm_script
+from common import slurm
 if sys.argv[0].endswith("image_server.py"):
     print("serving", flush=True); time.sleep(600)
 signal.signal(signal.SIGUSR1, lambda *_: print("USR1", flush=True))
@@ -32,7 +34,7 @@ while not os.path.exists(sys.argv[0] + ".go"):
 def site(cluster, tmp_path, monkeypatch):
     """slurm.py with a payload in the place of generate_images.py and image_server.py, and the cluster's environment."""
     for name in ("generate_images.py", "image_server.py"):
-        (tmp_path / name).write_text(PAYLOAD.format(generate=os.path.dirname(slurm.__file__)))
+        (tmp_path / name).write_text(PAYLOAD.format(generate=str(ROOT)))
     monkeypatch.setattr(slurm_script, "HERE", tmp_path)
     monkeypatch.setattr("sys.argv", ["generate_images.py", "p.json"])
     monkeypatch.chdir(tmp_path)
@@ -48,20 +50,20 @@ def options(*words):
     parser.add_argument("data_path")
     parser.add_argument("--pipeline", default="fake")
     parser.add_argument("--expected_samples_per_index", type=int, default=1)
-    slurm.add_options(parser)
+    add_slurm_options(parser)
     return parser.parse_args(["p.json", *words])
 
 
 def submit(root, *words, payload_words=(), name="p"):
     definition = {"name": name, "total": 10, "images_per_prompt": 1, "height": 64, "width": 64, "augment_prompts": False, "model": "tiny"}
-    return slurm.submit(options("--use_slurm", *words), definition, root, ["a cat"] * 10, ["p.json", *words, *payload_words])
+    return launch.submit(options("--use_slurm", *words), definition, root, ["a cat"] * 10, ["p.json", *words, *payload_words])
 
 
 def test_submission_waits_for_the_server_and_is_split(site, cluster, capsys, monkeypatch):
-    root, asked, sbatch = site / "o%ut", [], slurm.sbatch
+    root, asked, sbatch = site / "o%ut", [], launch.sbatch
     monkeypatch.setattr(slurm, "sbatch", lambda words, stdin=None: (asked.append(words), sbatch(words, stdin))[1])
     assert submit(root, "--num_workers=5", "--num_chunks=1000", "--start_server") == 0
-    first, second = slurm.live_arrays(root, "p")
+    first, second = launch.live_arrays(root, "p")
     said = capsys.readouterr().out
     assert 0 < said.index("estimate   10 images: 10 prompts x 1") < said.index(f"array {first} submitted: tasks 0-499%2")
     assert f"--dependency=afterany:{first}:{second}" in said  # how conversion waits for both halves
@@ -87,10 +89,10 @@ def test_submission_waits_for_the_server_and_is_split(site, cluster, capsys, mon
     assert f"already submitted as array {first}, {second}: at most 3 tasks" in capsys.readouterr().out
     shown = cluster.run("scontrol", "show", "job", first) + cluster.run("scontrol", "show", "job", second)
     assert "ArrayTaskThrottle=1 " in shown and "ArrayTaskThrottle=2 " in shown and "ArrayTaskThrottle=3 " not in shown
-    assert slurm.cancel(root, "p") == 0
+    assert launch.cancel(root, "p") == 0
     cluster.wait(lambda: len(cluster.jobs()) == 1, what="only the server's job")
-    assert slurm.live_arrays(root, "p") == []
-    assert slurm.cancel(root, "p") == 0
+    assert launch.live_arrays(root, "p") == []
+    assert launch.cancel(root, "p") == 0
 
 
 def test_a_pending_server_is_waited_for(site, cluster, capsys):
@@ -105,7 +107,7 @@ def test_a_pending_server_is_waited_for(site, cluster, capsys):
         "--wrap=sleep 600",
     )
     assert submit(root, "--num_workers=2") == 0
-    [array] = slurm.live_arrays(root, "p")
+    [array] = launch.live_arrays(root, "p")
     time.sleep(1)
     assert {j["state"] for j in cluster.jobs(array=array).values()} == {"PENDING"}
     assert f"Dependency=after:{server}" in cluster.run("scontrol", "show", "job", array)
@@ -117,10 +119,10 @@ def test_a_data_set_with_any_name_is_found_again(site, cluster, capsys):
     root, name = site / "out", "cats, dogs 50% 'off'"
     cluster.run("sbatch", "--partition=general", "--job-name=image_server", "--output=/dev/null", "--wrap=sleep 600")
     assert submit(root, "--num_workers=1", "--num_chunks=2", name=name) == 0
-    [array] = slurm.live_arrays(root, name)
+    [array] = launch.live_arrays(root, name)
     assert submit(root, "--num_workers=2", "--num_chunks=2", name=name) == 0
     assert f"already submitted as array {array}: at most 2 tasks" in capsys.readouterr().out
-    assert slurm.cancel(root, name) == 0
+    assert launch.cancel(root, name) == 0
     cluster.wait(lambda: not cluster.jobs(array=array), what="the end of the array")
 
 
@@ -165,7 +167,7 @@ def test_a_task_requeues_itself_alone_and_appends_to_its_log(site, cluster):
     cluster.run("sbatch", "--partition=general", "--job-name=image_server", "--output=/dev/null", "--wrap=sleep 600")
     words = ["--num_workers=2", "--num_chunks=2", "--sbatch_args=--comment=x", "--setup=export FROM_SETUP=yes; true"]
     submit(root, *words, payload_words=["--requeue_me"])
-    [array] = slurm.live_arrays(root, "p")
+    [array] = launch.live_arrays(root, "p")
     for task in (0, 1):  # one of the two has the array's own number as its job id
         log = root / f"{array}_{task}.out"
         text = cluster.wait(
@@ -181,7 +183,7 @@ def test_pending_tasks_keep_off_a_node(site, cluster):
     root = site / "out"
     cluster.run("sbatch", "--partition=general", "--job-name=image_server", "--output=/dev/null", "--wrap=sleep 600")
     submit(root, "--num_workers=2", "--num_chunks=6", "--exclude=n3")
-    [array] = slurm.live_arrays(root, "p")
+    [array] = launch.live_arrays(root, "p")
     running = lambda: {j["node"] for j in cluster.jobs(array=array).values() if j["state"] == "RUNNING"}  # noqa: E731
     cluster.wait(lambda: len(running()) == 2, what="two tasks")
     assert [slurm.exclude_node(array, node) for node in ("n1", "n0", "n3")] == ["done", "done", "there"]

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import spacing
-import syntax
-from prompts import clean, clean_row, fold
+from combine_prompts import spacing, syntax
+from combine_prompts.processor import clean, clean_row, fold
 
 CHANGED = {
     # ImageRewardDB's tokenised spacing

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-import decontamination
-import filters
-from prompts import fold
+from combine_prompts import decontamination, filters
+from combine_prompts.processor import fold
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMBINE = ROOT / "combine_prompts" / "combine.py"

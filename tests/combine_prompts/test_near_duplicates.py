@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import near_duplicates
-from prompts import fold
+from combine_prompts import near_duplicates
+from combine_prompts.processor import fold
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TAIL = (
@@ -124,7 +124,7 @@ def test_bands_find_what_datasketch_finds():
 
 def test_sketches_do_not_depend_on_the_process():
     code = (
-        f"import sys; sys.path.insert(0, {str(ROOT / 'combine_prompts')!r}); import near_duplicates as n; "
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from combine_prompts import near_duplicates as n; "
         "print(n.sketches(['a red fox in the snow at dawn', 'b', ''])[0][:, :3].tolist())"
     )
     seen = {

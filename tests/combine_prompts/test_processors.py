@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import process_gecko
-import process_hpdv2
+from combine_prompts import process_gecko, process_hpdv2
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCES = {"image_reward": "image_reward", "sac": "sac", "pickscore": "pickscore", "hpdv2": "HPDv2", "gecko": "gecko"}
@@ -86,7 +85,6 @@ def test_pickscore_reads_one_column_in_little_memory(tmp_path):
     code = f"""
 import re, runpy, sys
 sys.argv = ['process_pickscore.py', '--input', {str(tmp_path)!r}, '--output', {str(tmp_path / 'out.json')!r}]
-sys.path.insert(0, {str(ROOT / 'combine_prompts')!r})
 try:
     runpy.run_path({str(ROOT / 'combine_prompts' / 'process_pickscore.py')!r}, run_name='__main__')
 except SystemExit as end:

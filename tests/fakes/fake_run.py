@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "generate"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 EVIL = '<script>window.evil = 1; alert(1)</script><img src=x onerror=alert(2)> & "quoted"'
 WORKER = {"host": 'gpu07"<b>', "gpu": "GPU-5f1c", "array_job": "812345", "task": "7", "restart": 1, "log": None}
@@ -212,8 +212,9 @@ def draw_samples(folder):
 def serve(output_root, port=0, **kwargs):
     """Serve a FakeRun in threads of this process; return it. Its address is http://127.0.0.1:{run.port}."""
     import flask
-    import status_page
     import werkzeug.serving
+
+    from generate.server import page as status_page
 
     app = flask.Flask("fake_run", static_folder=None)
     server = werkzeug.serving.make_server("127.0.0.1", port, app, threaded=True)

@@ -7,6 +7,7 @@ The children are forked by a process of their own that has no threads: in a chil
 held at that instant is never released, and the pipes of other tests' browsers stay open as long as the child hangs.
 """
 
+import importlib
 import json
 import os
 import subprocess
@@ -53,7 +54,7 @@ def in_child(function, args):
 
 
 if __name__ == "__main__":
-    module = __import__(sys.argv[1])
+    module = importlib.import_module(f"tests.fakes.{sys.argv[1]}")
     for line in sys.stdin:
         function, *args = json.loads(line)
         print(in_child(getattr(module, function), args), flush=True)

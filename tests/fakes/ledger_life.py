@@ -4,8 +4,8 @@ import json
 import os
 from pathlib import Path
 
-import ledger_tables
-from ledger import Grant, Ledger, LedgerOptions
+from generate.server import schema as ledger_tables
+from generate.server.ledger import Grant, Ledger, LedgerOptions
 
 WORKER = {"host": "n", "gpu": "g"}
 FILE_CALLS = ("open", "pwrite", "fsync", "rename", "close")

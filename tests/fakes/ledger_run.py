@@ -1,7 +1,7 @@
 """A ledger with one data set, for tests: the real one, with a folder that is a dict and a clock that is a number."""
 
-import ledger_store
-from ledger import Ledger, LedgerOptions
+from generate.server import store as ledger_store
+from generate.server.ledger import Ledger, LedgerOptions
 
 A, B, C = ({"host": f"node{n}", "gpu": "GPU-0", "array_job": 7, "task": n, "restart": 0} for n in range(3))
 

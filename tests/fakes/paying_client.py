@@ -4,7 +4,8 @@ multiprocessing.get_context("forkserver").Process(target=paying_client.run, args
 """
 
 import langchain_openai  # noqa: F401  the fork server imports it once instead of fifty clients each
-from llm_prompting import Prompter
+
+from generate.llms.prompter import Prompter
 
 
 def run(backends_file, connection, seed, budget_usd):

@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fake_pipeline
-import samples
 from PIL import Image
+
+from generate.dataset import samples
+from tests.fakes import fake_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PIPELINE = f"{ROOT}/tests/fakes/fake_pipeline.py:FakePipeline"

@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-import job_client
-import samples
-from storm_client import definition
+from generate.client import job_client
+from generate.dataset import samples
+from tests.fakes.storm_client import definition
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "UNIDISC_DIR" and not k.startswith("SLURM")}

@@ -3,9 +3,10 @@
 import os
 import signal
 
-import fake_pipeline
 import numpy
-import samples
+
+from generate.dataset import samples
+from tests.fakes import fake_pipeline
 
 INDEX, PLACE = 12345, {"hostname": "h", "gpu_name": "g", "slurm_job_id": "7"}
 TEXTS = [{"text": text, "llm_model_name": None, "backend": None} for text in ("a bird", "a bird at night")]

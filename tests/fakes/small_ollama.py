@@ -9,8 +9,8 @@ import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "generate"))
-import embedded_llm  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from examples import embedded_llm
 
 NAME = "smollm2"
 OPTIONS = {"temperature": "temperature", "seed": "seed", "num_predict": "max_tokens", "top_p": "top_p"}

@@ -16,11 +16,11 @@ import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(ROOT / "generate"), str(ROOT / "tests" / "fakes")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import samples  # noqa: E402
-from fake_pipeline import FakeGenerator, FakePipeline  # noqa: E402
-from job_client import AllDone, JobClient, Refused, ServerAway, Wait  # noqa: E402
+from generate.client.job_client import AllDone, JobClient, Refused, ServerAway, Wait
+from generate.dataset import samples
+from tests.fakes.fake_pipeline import FakeGenerator, FakePipeline
 
 SIZE = 16
 

@@ -75,7 +75,7 @@ def until():
 @pytest.fixture
 def start(tmp_path):
     """start(*options, …) -> RunningServer and start.crowd(count, *options, …) -> Clients, on tmp_path/out; all are ended with the test."""
-    from running_server import Clients, RunningServer
+    from tests.fakes.running_server import Clients, RunningServer
 
     servers, crowds = [], []
 
@@ -99,8 +99,8 @@ def start(tmp_path):
 @pytest.fixture
 def start_run(tmp_path):
     """start_run(settings of running_client.Run, server=its options, ttl_s=3) -> (run, server): clients that draw birds and their server."""
-    import running_client
-    from running_server import RunningServer
+    from tests.fakes import running_client
+    from tests.fakes.running_server import RunningServer
 
     begun = []
 

@@ -9,9 +9,10 @@ import subprocess
 import time
 
 import pytest
-import running_client
-from fake_llm import FakeOllama
-from running_server import until
+
+from tests.fakes import running_client
+from tests.fakes.fake_llm import FakeOllama
+from tests.fakes.running_server import until
 
 
 @pytest.mark.parametrize("kills", [6, pytest.param(60, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])

@@ -5,12 +5,13 @@ import re
 import subprocess
 import sys
 
-import job_client
 import pytest
-import running_client
-import samples
 from PIL import Image
-from running_server import until
+
+from generate.client import job_client
+from generate.dataset import samples
+from tests.fakes import running_client
+from tests.fakes.running_server import until
 
 
 def test_a_text_that_gives_nan(start_run):

@@ -3,10 +3,8 @@
 import threading
 import types
 
-import client
-import feeder
-import job_client
-import samples
+from generate.client import client, feeder, job_client
+from generate.dataset import samples
 
 
 class FakeJob:

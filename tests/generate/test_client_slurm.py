@@ -6,10 +6,11 @@ import signal
 import time
 from pathlib import Path
 
-import local_run
 import pytest
-import slurm
-from running_server import until
+
+from common import slurm
+from generate.client import process
+from tests.fakes.running_server import until
 
 TASK = {"SLURM_JOB_ID": "49", "SLURM_ARRAY_JOB_ID": "42", "SLURM_ARRAY_TASK_ID": "7", "SLURM_RESTART_COUNT": "0", "SLURMD_NODENAME": "n1"}
 
@@ -98,15 +99,15 @@ def test_which_gpus_are_mine(fake, monkeypatch, visible, mine, uuid):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert (local_run.gpus(), local_run.gpu_uuid()) == (mine, uuid)
+    assert (process.gpus(), process.gpu_uuid()) == (mine, uuid)
 
 
 def test_without_nvidia_smi_there_is_no_gpu(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert (local_run.gpus(), local_run.gpu_uuid()) == ([], "cpu")
+    assert (process.gpus(), process.gpu_uuid()) == ([], "cpu")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    assert (local_run.gpus(), local_run.gpu_uuid()) == (["3"], "3")
+    assert (process.gpus(), process.gpu_uuid()) == (["3"], "3")
 
 
 @pytest.fixture

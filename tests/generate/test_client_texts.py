@@ -3,14 +3,17 @@
 import json
 import types
 
-import diffusion
-import generate_images
-import model_families
 import pytest
 import yaml
-from fake_llm import FakeOllama, FakeOpenAI
 from PIL import Image
-from running_server import until
+
+from generate import generate_images
+from generate.client import image_generator as diffusion
+from generate.client import model_recipes as model_families
+from generate.client import process
+from generate.launch import start
+from tests.fakes.fake_llm import FakeOllama, FakeOpenAI
+from tests.fakes.running_server import until
 
 
 def test_a_text_at_which_the_pipeline_raises_an_error(start_run):
@@ -67,12 +70,12 @@ def test_what_the_run_was_begun_with_stands_in_its_files(start_run):
 
 @pytest.mark.parametrize("given, total, size", [(None, 100, 25), (None, 3, 1), (None, 10**6, 512), (7, 10**6, 7)])
 def test_prompts_a_lease(given, total, size):
-    assert generate_images.chunk_size(types.SimpleNamespace(chunk_size=given, num_workers=4, max_chunk_size=512), total) == size
+    assert process.chunk_size(types.SimpleNamespace(chunk_size=given, num_workers=4, max_chunk_size=512), total) == size
 
 
 def test_a_licence_that_restricts_training_is_said_once(capsys):
     for model in (generate_images.MODEL, "black-forest-labs/FLUX.1-schnell", "tiny"):
-        generate_images.show_notice(model)
+        start.show_notice(model)
     said = capsys.readouterr().out
     assert said == f"note on {generate_images.MODEL}: {model_families.SD3_NOTICE}\n"
 

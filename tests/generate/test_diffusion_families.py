@@ -2,15 +2,14 @@
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
-import diffusion
-import model_families
 import numpy
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from generate.client import image_generator as diffusion
+from generate.client import model_recipes as model_families
+
 TEXTS = ["a red circle on a green background", "two cats in the park", "a star", "青い鳥 " * 200]
 SEEDS = [1, 2, 3, 4]
 
@@ -18,7 +17,7 @@ SEEDS = [1, 2, 3, 4]
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """tiny(name) -> folder of a tiny random pipeline of that family."""
-    import make_tiny
+    from tests import make_tiny
 
     folder, built = tmp_path_factory.mktemp("tiny"), {}
 
@@ -79,8 +78,9 @@ def test_a_transformer_of_its_own(tiny, tmp_path, monkeypatch):
 
 def test_nan_images_do_not_count(tiny, tmp_path):
     """NaN weights, and the random Lumina whose images are NaN: found by the check; the warm-up batch refuses such a device."""
-    import make_tiny
     import torch
+
+    from tests import make_tiny
 
     pipe = make_tiny.build("pixart-sigma", tmp_path)
     with torch.no_grad():
@@ -213,7 +213,7 @@ def test_check_model(tmp_path):
 
 
 def test_licence_notice():
-    import generate_images
+    from generate import generate_images
 
     assert "train a foundation model" in model_families.family_of(generate_images.MODEL).notice
     assert model_families.family_of("black-forest-labs/FLUX.1-schnell").notice is None

@@ -3,8 +3,9 @@
 import time
 
 import pytest
-from ledger import AllDone, Grant, Later, Ledger, Quarantined
-from ledger_run import A, B, C, Run
+
+from generate.server.ledger import AllDone, Grant, Later, Ledger, Quarantined
+from tests.fakes.ledger_run import A, B, C, Run
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import ledger_tables
 import pytest
-from forking import Forking
-from ledger import Ledger
-from ledger_life import FILE_CALLS, WORKER
-from ledger_store import bits_of
+
+from generate.server import schema as ledger_tables
+from generate.server.ledger import Ledger
+from generate.server.store import bits_of
+from tests.fakes.forking import Forking
+from tests.fakes.ledger_life import FILE_CALLS, WORKER
 
 SHM = "/dev/shm" if Path("/dev/shm").is_dir() else None  # it is processes that die here, so memory will do; a disk costs minutes
 

@@ -11,14 +11,21 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-import ledger as ledger_module
-import ledger_store
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from ledger import AllDone, DefinitionDiffers, Grant, Later, Ledger, LedgerOptions
-from ledger_run import audit, dump
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from generate.server import ledger as ledger_module
+from generate.server import store as ledger_store
+from generate.server.ledger import AllDone, DefinitionDiffers, Grant, Later, Ledger, LedgerOptions
+from tests.fakes.ledger_run import audit, dump
 
 OPTIONS = LedgerOptions(ttl_s=20, beat_s=2, max_marks=2, max_failures=3, probe_s=40, stall_s=1000)
 CLIENTS = ("c0", "c1", "c2", "c3")

@@ -5,12 +5,13 @@ Promises 9 to 11, about whose fault a failure is: test_ledger_blame.py.
 
 import sqlite3
 
-import ledger as ledger_module
 import pytest
-from ledger import AllDone, DefinitionDiffers, Grant, Later, Ledger
-from ledger_run import A, B, C, Run
-from ledger_store import bits_of
-from llm_accounts import Accounts
+
+from generate.llms.budget import Accounts
+from generate.server import ledger as ledger_module
+from generate.server.ledger import AllDone, DefinitionDiffers, Grant, Later, Ledger
+from generate.server.store import bits_of
+from tests.fakes.ledger_run import A, B, C, Run
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ import time
 
 import pytest
 import yaml
-from fake_llm import FakeOpenAI
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from llm_accounts import KEEP_S, KILLED, Accounts
-from llm_router import Purse
+
+from generate.llms.budget import KEEP_S, KILLED, Accounts
+from generate.llms.router import Purse
+from tests.fakes.fake_llm import FakeOpenAI
 
 pytestmark = pytest.mark.timeout(120)
 BUDGET = 2.0
@@ -227,8 +228,8 @@ def test_killed_between_call_and_report_fifty_times(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # the fork server looks there for what it imports beforehand
     price, budget = [15.0, 60.0], 60.0
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["paying_client"])
-    import paying_client
+    context.set_forkserver_preload(["tests.fakes.paying_client"])
+    from tests.fakes import paying_client
 
     draw, killed, victim = random.Random(5), 0, None
     with FakeOpenAI(usd_per_million=price) as fake:

@@ -3,11 +3,12 @@ in the end, and the right backend gets the right blame. Beside the backend that 
 
 import json
 
-import llm_router
 import pytest
 import yaml
-from fake_llm import FakeOllama, FakeOpenAI
-from llm_prompting import AllOff, Prompter
+
+from generate.llms import router as llm_router
+from generate.llms.prompter import AllOff, Prompter
+from tests.fakes.fake_llm import FakeOllama, FakeOpenAI
 
 pytestmark = pytest.mark.timeout(120)
 KEY = "sk-test-0123456789abcdef"
@@ -155,7 +156,7 @@ def test_everything_off_says_every_remedy(tmp_path):
 
 def test_a_mended_configuration_is_read_again(tmp_path, monkeypatch):
     """The model is not there: everything is off, the prompt waits; the file then names another model and the run goes on."""
-    import llm_prompter
+    from generate.llms import prompter as llm_prompter
 
     monkeypatch.setattr(llm_prompter, "MENDED_EVERY_S", 0.05)
     lines = []

@@ -10,11 +10,12 @@ import sys
 import time
 from pathlib import Path
 
-import llm_backends
 import pytest
 import yaml
-from fake_llm import FakeOllama, FakeOpenAI
-from llm_prompting import Prompter
+
+from generate.llms import backends_file as llm_backends
+from generate.llms.prompter import Prompter
+from tests.fakes.fake_llm import FakeOllama, FakeOpenAI
 
 pytestmark = pytest.mark.timeout(240)
 ROOT = Path(__file__).resolve().parents[2]
@@ -326,9 +327,9 @@ def test_embedded_model_for_real(embedded_packages):
 
 
 def test_embedded_model_dies_with_its_client(embedded_packages):
-    code = "import time; from llm_prompting import Prompter; p = Prompter('embedded', log=lambda l: None); p.start(); "
+    code = "import time; from generate.llms.prompter import Prompter; p = Prompter('embedded', log=lambda l: None); p.start(); "
     code += "print(p.server.process.pid, flush=True); time.sleep(100)"
-    client = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT / "generate", stdout=subprocess.PIPE, text=True)
+    client = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     child = int(client.stdout.readline())
     assert Path(f"/proc/{child}").exists()
     client.kill()

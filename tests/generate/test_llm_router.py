@@ -12,8 +12,9 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from llm_failures import Failure, classify, retry_after
-from llm_router import AllOff, Backend, Purse, Router, Unanswered
+
+from generate.llms.failures import Failure, classify, retry_after
+from generate.llms.router import AllOff, Backend, Purse, Router, Unanswered
 
 pytestmark = pytest.mark.timeout(60)
 

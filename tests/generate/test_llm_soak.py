@@ -2,9 +2,10 @@
 
 import pytest
 import yaml
-from fake_llm import FAULTS_OF_CONTENT, FAULTS_OF_TRANSPORT, FakeOllama, FakeOpenAI
-from llm_prompting import Prompter
-from variations import fold
+
+from generate.llms.prompter import Prompter
+from generate.llms.variations import fold
+from tests.fakes.fake_llm import FAULTS_OF_CONTENT, FAULTS_OF_TRANSPORT, FakeOllama, FakeOpenAI
 
 PASSING = [
     fault for fault in FAULTS_OF_TRANSPORT + FAULTS_OF_CONTENT if fault not in ("401", "402", "404", "quota")

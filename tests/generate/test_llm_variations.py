@@ -3,10 +3,11 @@
 import json
 
 import pytest
-import variations
 from hypothesis import given
 from hypothesis import strategies as st
-from variations import LONGEST, Kept, clean, fold, overlap, parse, schema
+
+from generate.llms import variations
+from generate.llms.variations import LONGEST, Kept, clean, fold, overlap, parse, schema
 
 
 @pytest.mark.parametrize(

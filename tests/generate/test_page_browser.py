@@ -13,8 +13,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from fake_llm import FakeOllama
-from fake_run import EVIL
+
+from tests.fakes.fake_llm import FakeOllama
+from tests.fakes.fake_run import EVIL
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOST = "gpu\"01'<b>"

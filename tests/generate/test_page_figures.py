@@ -3,10 +3,11 @@
 import json
 
 import pytest
-import status_document
 from hypothesis import given
 from hypothesis import strategies as st
-from run_history import POINTS, RunHistory
+
+from generate.server import status as status_document
+from generate.server.history import POINTS, RunHistory
 
 
 def observe(history, now, images, clients=()):
@@ -94,7 +95,7 @@ def test_quantiles_of_a_known_mixture():
 
 
 def test_who_has_left_in_order_is_no_worker(tmp_path, monkeypatch):
-    import fake_run
+    from tests.fakes import fake_run
 
     run = fake_run.FakeRun(tmp_path, 5000)
     rows = run.ledger.workers()
@@ -111,7 +112,7 @@ def test_who_has_left_in_order_is_no_worker(tmp_path, monkeypatch):
     ("http://127.0.0.1:5000/", "ssh -N -L 5000:127.0.0.1:5000 node7"),  # a local run's server: nobody else can reach it
 ])  # fmt: skip
 def test_the_tunnel_leads_to_where_the_server_listens(tmp_path, monkeypatch, url, line):
-    import fake_run
+    from tests.fakes import fake_run
 
     run = fake_run.FakeRun(tmp_path, 5000)
     about = run.about() | {"url": url}
@@ -121,9 +122,10 @@ def test_the_tunnel_leads_to_where_the_server_listens(tmp_path, monkeypatch, url
 
 
 def test_prometheus_reads_the_figures_of_the_document(tmp_path):
-    import fake_run
-    import status_metrics
     from prometheus_client.parser import text_string_to_metric_families
+
+    from generate.server import metrics as status_metrics
+    from tests.fakes import fake_run
 
     run = fake_run.FakeRun(tmp_path, 5000)
     history = RunHistory(tmp_path / "history.json")

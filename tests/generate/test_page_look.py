@@ -7,9 +7,10 @@ import threading
 import urllib.request
 from pathlib import Path
 
-import fake_run
 import pytest
-from fake_run import EVIL
+
+from tests.fakes import fake_run
+from tests.fakes.fake_run import EVIL
 
 AXE = Path(__file__).resolve().parent.parent / "node_modules" / "axe-core" / "axe.min.js"
 
@@ -148,7 +149,7 @@ def test_a_poll_waits_for_no_lock_and_holds_none(start):
 
 
 def test_a_ledger_that_hangs_is_the_weather(start, open_page, monkeypatch):
-    import status_page
+    from generate.server import page as status_page
 
     monkeypatch.setattr(status_page, "STALE_S", 3)
     run = start()
@@ -161,7 +162,7 @@ def test_a_ledger_that_hangs_is_the_weather(start, open_page, monkeypatch):
 
 
 def test_slow_workers_come_first_and_stand_out(start, open_page, monkeypatch):
-    import status_document
+    from generate.server import status as status_document
 
     monkeypatch.setattr(status_document, "SLOW_AFTER_S", 0)
     run = start()
@@ -197,7 +198,7 @@ def memory_over(page, run, polls, until):
 
 @pytest.mark.parametrize("polls", [120, pytest.param(2040, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])])
 def test_memory_stays_flat(start, open_page, until, polls, monkeypatch):
-    import status_page
+    from generate.server import page as status_page
 
     monkeypatch.setattr(status_page, "EVERY_S", 0.02)  # a new document for nearly every poll
     monkeypatch.setattr(status_page, "NEWEST_EVERY_S", 0.5)

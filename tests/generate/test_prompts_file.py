@@ -2,7 +2,7 @@
 
 import pytest
 
-from prompts_file import list_sha256, read_prompts
+from generate.dataset.prompts_file import list_sha256, read_prompts
 
 
 def prompts_of(path, content):

@@ -6,9 +6,10 @@ import json
 import os
 import threading
 
-import job_client
 import pytest
-import run_status
+
+from generate.client import job_client
+from generate.launch import status as run_status
 
 ERROR = {
     "reason": "gpu",

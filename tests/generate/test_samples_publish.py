@@ -8,15 +8,15 @@ import signal
 import threading
 from pathlib import Path
 
-import fake_pipeline
-import numpy
 import pytest
-import samples
-from forking import Forking
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sample_holder import INDEX, PLACE, RECORD, TEXTS, holder, pixels, put
+
+from generate.dataset import samples
+from tests.fakes import fake_pipeline
+from tests.fakes.forking import Forking
+from tests.fakes.sample_holder import INDEX, PLACE, RECORD, TEXTS, holder, pixels, put
 
 
 def check(folder):

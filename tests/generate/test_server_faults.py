@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-import server_files
-from job_client import AllDone, Wait
-from running_server import check_files, finish, until
+
+from generate.client.job_client import AllDone, Wait
+from generate.server import identity as server_files
+from tests.fakes.running_server import check_files, finish, until
 
 
 def finished(server, crowds, seconds=120):

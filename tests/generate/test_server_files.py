@@ -2,7 +2,7 @@
 
 import os
 
-import server_files
+from generate.server import identity as server_files
 
 
 def test_an_epoch_is_claimed_once(tmp_path, monkeypatch):

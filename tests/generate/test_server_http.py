@@ -11,8 +11,9 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from running_server import RunningServer, granted, until
-from storm_client import definition
+
+from tests.fakes.running_server import RunningServer, granted, until
+from tests.fakes.storm_client import definition
 
 
 @pytest.fixture(scope="module")

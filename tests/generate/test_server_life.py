@@ -8,10 +8,11 @@ import socket
 import threading
 import time
 
-import job_client
 import pytest
-from job_client import AllDone, ServerAway, Wait, WrongServer
-from running_server import finish, granted, order, until, write_sample
+
+from generate.client import job_client
+from generate.client.job_client import AllDone, ServerAway, Wait, WrongServer
+from tests.fakes.running_server import finish, granted, order, until, write_sample
 
 
 def test_a_whole_small_run(start):

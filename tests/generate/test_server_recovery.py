@@ -3,11 +3,12 @@
 import shutil
 import time
 
-import job_client
 import pytest
-import samples
-from job_client import AllDone, Wait
-from running_server import finish, granted, order, until
+
+from generate.client import job_client
+from generate.client.job_client import AllDone, Wait
+from generate.dataset import samples
+from tests.fakes.running_server import finish, granted, order, until
 
 
 def test_a_ledger_that_was_lost_is_rebuilt_from_the_folder(start):

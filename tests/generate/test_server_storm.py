@@ -4,7 +4,8 @@ import random
 import time
 
 import pytest
-from running_server import Clients, RunningServer, check_files, until
+
+from tests.fakes.running_server import Clients, RunningServer, check_files, until
 
 
 def storm(root, clients, total, images, seconds, server_kills):

@@ -6,11 +6,14 @@ import subprocess
 import sys
 
 import pytest
-import slurm
-import slurm_script
 from hypothesis import given
 from hypothesis import strategies as st
-from options import Options
+
+from common import slurm
+from common.command_line import Options
+from generate.launch import sbatch as slurm_script
+from generate.launch import submit
+from generate.launch.options import add_slurm_options
 
 
 def options(*words):
@@ -20,7 +23,7 @@ def options(*words):
     parser.add_argument("--max_chunk_size", type=int)
     parser.add_argument("--output_root")
     parser.flag("--compile", "compile")
-    slurm.add_options(parser)
+    add_slurm_options(parser)
     return parser.parse_args(list(words))
 
 
@@ -89,7 +92,7 @@ def test_a_short_limit_shortens_the_warning(limit, lead):
     ],
 )
 def test_slurm_times(text, value):
-    assert slurm_script.seconds(text) == value
+    assert slurm.seconds(text) == value
 
 
 @given(st.integers(1, 5000), st.integers(1, 3000), st.integers(1, 1500))
@@ -118,7 +121,7 @@ def test_a_task_knows_itself_by_array_and_task():
 def test_without_slurm_one_line_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SystemExit, match="sbatch was not found.*leave out --use_slurm"):
-        slurm.submit(argparse.Namespace(num_workers=1, num_chunks=None, dry_run=False), {"name": "p"}, tmp_path, [])
+        submit.submit(argparse.Namespace(num_workers=1, num_chunks=None, dry_run=False), {"name": "p"}, tmp_path, [])
     assert slurm.queue() is None and slurm.time_left_s() is None
 
 
@@ -132,7 +135,7 @@ def test_what_sbatch_says_comes_with_what_to_do(monkeypatch, tmp_path, says, adv
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     with pytest.raises(SystemExit, match=f"^generate_images: {advice}") as said:
-        slurm.sbatch(["--test-only"], stdin="")
+        submit.sbatch(["--test-only"], stdin="")
     assert "\n" not in str(said.value)
 
 
@@ -140,32 +143,32 @@ def test_cancel_does_not_take_silence_for_an_empty_queue(monkeypatch, tmp_path, 
     (tmp_path / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2\nexit 1\n")
     (tmp_path / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert slurm.cancel(tmp_path, "p") == 0 and "no array of p" in capsys.readouterr().out  # none was ever submitted
+    assert submit.cancel(tmp_path, "p") == 0 and "no array of p" in capsys.readouterr().out  # none was ever submitted
     (tmp_path / ".server").mkdir()
     (tmp_path / ".server" / "arrays.jsonl").write_text('{"dataset": "p", "array": "7"}\n')
     with pytest.raises(SystemExit, match="SLURM does not answer: .*Unable to contact slurm controller.*sinfo"):
-        slurm.cancel(tmp_path, "p")
+        submit.cancel(tmp_path, "p")
 
 
 def test_a_torn_record_of_the_arrays_is_one_line(tmp_path):
     (tmp_path / ".server").mkdir()
     (tmp_path / ".server" / "arrays.jsonl").write_text('{"dataset": "p", "array": "7"}\n{"dataset": "p", "arr')
     with pytest.raises(SystemExit, match="arrays.jsonl: line 2 is torn"):
-        slurm.cancel(tmp_path, "p")
+        submit.cancel(tmp_path, "p")
 
 
 def test_a_changed_prompts_file_is_found_before_submission(tmp_path):
     folder = tmp_path / "generated_images" / "p"
     folder.mkdir(parents=True)
     definition = {"name": "p", "prompts_sha256": "aaaa", "total": 3, "images_per_prompt": 2, "model": "tiny"}
-    slurm.check_definition(tmp_path, definition)
+    submit.check_definition(tmp_path, definition)
     (folder / "dataset.yaml").write_text("".join(f"{key}: {value}\n" for key, value in definition.items()))
-    slurm.check_definition(tmp_path, definition)
+    submit.check_definition(tmp_path, definition)
     with pytest.raises(SystemExit, match="the prompts file has changed: .*dataset.yaml.*--extend"):
-        slurm.check_definition(tmp_path, definition | {"prompts_sha256": "bbbb"})
+        submit.check_definition(tmp_path, definition | {"prompts_sha256": "bbbb"})
     with pytest.raises(SystemExit, match="generate_images: model is 'big', but this data set was begun with 'tiny'"):
-        slurm.check_definition(tmp_path, definition | {"model": "big"})
-    slurm.check_definition(tmp_path, definition | {"total": 4, "prompts_sha256": "bbbb", "extend": True})
+        submit.check_definition(tmp_path, definition | {"model": "big"})
+    submit.check_definition(tmp_path, definition | {"total": 4, "prompts_sha256": "bbbb", "extend": True})
     (folder / "dataset.yaml").write_text("[")
     with pytest.raises(SystemExit, match="dataset.yaml is broken"):
-        slurm.check_definition(tmp_path, definition)
+        submit.check_definition(tmp_path, definition)

@@ -6,9 +6,10 @@ import os
 from types import SimpleNamespace
 
 import pytest
-from fake_slurm import FakeSlurm
-from ledger_run import A, Run
-from slurm_watch import SlurmWatch
+
+from generate.server.slurm_watch import SlurmWatch
+from tests.fakes.fake_slurm import FakeSlurm
+from tests.fakes.ledger_run import A, Run
 
 
 @pytest.fixture

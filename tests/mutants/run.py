@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("combine_prompts", "generate", "postprocess_dataset", "tests", "pytest.ini")
+COPIED = ("common", "examples", "combine_prompts", "generate", "postprocess_dataset", "tests", "pyproject.toml")
 
 
 def apply(patch, tree):

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "postprocess_dataset"
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "postprocess_dataset"
 LONG_AGO = itertools.count(1_600_000_000)
 
 
@@ -127,11 +128,11 @@ os.rename, os.fsync, os.unlink, os.truncate = map(dies, (os.rename, os.fsync, os
 os.writev = dies(os.writev, torn=True)
 sys.path.insert(0, sys.argv[1])
 sys.argv = sys.argv[2:]
-import sorted_rows
+from postprocess_dataset import sorted_rows
 cut = sorted_rows.RowWriter._cut
 sorted_rows.RowWriter._cut = dies(cut)
 import importlib
-sys.exit(importlib.import_module(sys.argv[0]).main())
+sys.exit(importlib.import_module(f"postprocess_dataset.{sys.argv[0]}").main())
 """
 
 
@@ -140,7 +141,7 @@ def dying():
     """dying(n, script, args…): the exit status of a real process group that SIGKILLs itself at its n-th write, rename, fsync, unlink."""
     return lambda at, *args: (
         subprocess.run(
-            [sys.executable, "-c", CRASH, str(SCRIPTS), *map(str, args)],
+            [sys.executable, "-c", CRASH, str(ROOT), *map(str, args)],
             capture_output=True,
             timeout=120,
             start_new_session=True,
@@ -162,7 +163,7 @@ def called(module, args):
     sys.argv = [f"{module}.py", *map(str, args)]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = importlib.import_module(module).main()
+            status = importlib.import_module(f"postprocess_dataset.{module}").main()
     except SystemExit as end:
         status = end.code
         if isinstance(status, str):
@@ -211,7 +212,7 @@ def rows_of():
     """The table's rows as dictionaries."""
 
     def read(path):
-        import table
+        from postprocess_dataset import table
 
         return [row for batch in table.read_rows(table.files(path)) for row in batch.to_pylist()]
 
@@ -257,7 +258,7 @@ def table(folder, to_parquet, tmp_path):
 @pytest.fixture
 def small_shards(monkeypatch):
     """small_shards(samples=7): shards of a few samples, though --shard_size_mb counts in MB."""
-    import shards
+    from postprocess_dataset import shards
 
     def set_size(samples=7):
         monkeypatch.setattr(shards, "padded", lambda size: ((10**6 - 1024) // samples - 3 * 512) // 3)  # image, text, JSON

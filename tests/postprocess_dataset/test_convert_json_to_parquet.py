@@ -291,7 +291,7 @@ def test_strict_publishes_nothing(folder, to_parquet, tmp_path):
 
 
 def test_an_unreadable_folder_is_named(folder, to_parquet, rows_of, tmp_path, monkeypatch):
-    import dataset_folder
+    from postprocess_dataset import dataset_folder
 
     data, listed = folder().fill([1, 1001], 1), dataset_folder.list_folder
 
@@ -337,7 +337,7 @@ def test_a_slow_disk_is_read_by_several_threads(folder, to_parquet, rows_of, tmp
     import threading
     import types
 
-    import dataset_folder
+    from postprocess_dataset import dataset_folder
 
     data, readers, read = folder().fill(range(300), 4), set(), dataset_folder.read_files
 

@@ -25,7 +25,7 @@ def test_a_million_samples(tmp_path):
     args = ["--parquet_file", table, "--base_dir", tmp_path, "--output_dir", tmp_path / "tars", "--num_workers", 2, "--shard_size_mb", 100]
     cost = benchmark.Cost([*benchmark.TO_TARS, *args])
     assert f"{count:,} images" in cost.said and "0 left out" in cost.said and cost.peak < 200
-    import table as table_module
+    from postprocess_dataset import table as table_module
 
     samples = 0
     rows = (row for batch in table_module.read_rows([str(table)], columns=["__key__", "idx", "caption"]) for row in batch.to_pylist())

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-
 TORN = b"PAR1" + bytes(40) + b"\x10\0\0\0PAR1"
 
 
@@ -69,7 +68,7 @@ def test_a_folder_that_is_not_utf8(folder, process, to_parquet, rows_of, tmp_pat
 
 def test_a_folder_below_the_root(folder, to_parquet, tmp_path, monkeypatch):
     """/data in a container: the base folder is then "/"."""
-    import convert_json_to_parquet as module
+    from postprocess_dataset import convert_json_to_parquet as module
 
     data = folder().fill([1, 1001])
     place = os.path.relpath(data.path, "/")

@@ -8,8 +8,9 @@ import sys
 import termios
 from pathlib import Path
 
-import progress
 import pytest
+
+from postprocess_dataset import progress
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "postprocess_dataset"
 

@@ -2,9 +2,10 @@
 
 import json
 
-import sample_checks
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
+from postprocess_dataset import sample_checks
 
 RECORD = {
     "prompt_index": 7,

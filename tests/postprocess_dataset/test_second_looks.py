@@ -8,10 +8,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import dataset_folder
-import increment
 import numpy as np
 import pytest
+
+from postprocess_dataset import dataset_folder, increment
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 
 def test_a_full_disk_leaves_the_old_table(folder, to_parquet, tmp_path, monkeypatch):
-    import publish
+    from postprocess_dataset import publish
 
     data = folder().fill([1], 1)
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
@@ -38,7 +38,7 @@ def test_a_disk_that_fills_up_half_way(folder, to_parquet, process, tmp_path):
 
 
 def test_two_writers_of_one_table(folder, to_parquet, tmp_path):
-    from publish import Draft
+    from postprocess_dataset.publish import Draft
 
     data = folder().fill([1], 1)
     with Draft(tmp_path / "t.parquet"):

@@ -1,6 +1,5 @@
 """--update, --rebuild, --part and crashes: old rows never move, new ones are appended, a killed run leaves the old table."""
 
-import itertools
 import json
 import os
 import subprocess
@@ -11,7 +10,6 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 
 
 def test_new_samples_are_appended(folder, to_parquet, rows_of, tmp_path):
@@ -159,8 +157,8 @@ PIECES = st.lists(st.lists(ROW, min_size=1, max_size=12), max_size=20)
 def test_any_pieces_come_out_sorted(tmp_path, generations, max_runs):
     """Of a first conversion, and of an update that follows its rows; with a bounded number of files open."""
     import pyarrow as pa
-    import sorted_rows
-    import table
+
+    from postprocess_dataset import sorted_rows, table
 
     schema, path = table.row_schema(), tmp_path / "sorted.parquet"
     empty = {pa.int64(): 0, pa.bool_(): False, pa.string(): ""}

@@ -106,7 +106,7 @@ def test_exif_survives(folder, to_parquet, to_tars, tar_members, tmp_path):
     st.one_of(st.integers(0, 2**20), st.integers(8**11 - 2, 8**11 + 2)),
 )
 def test_headers_are_the_standard_library_s(name, size):
-    import tar_header
+    from postprocess_dataset import tar_header
 
     member = tarfile.TarInfo(name)
     member.size = size

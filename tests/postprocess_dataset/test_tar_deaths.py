@@ -96,20 +96,20 @@ def fork():
 os.fork = fork
 sys.path.insert(0, sys.argv[1])
 sys.argv = sys.argv[1:]
-import convert_parquet_to_wds
+from postprocess_dataset import convert_parquet_to_wds
 sys.exit(convert_parquet_to_wds.main())
 """
-    scripts = Path(__file__).resolve().parents[2] / "postprocess_dataset"
+    root = Path(__file__).resolve().parents[2]
     args = ["--parquet_file", path, "--base_dir", data.path, "--output_dir", tmp_path / "tars", "--num_workers", 2, "--shard_size_mb", 1]
-    command = [sys.executable, "-c", code, scripts, *args]
+    command = [sys.executable, "-c", code, root, *args]
     ended = subprocess.run(list(map(str, command)), stderr=subprocess.PIPE, text=True, start_new_session=True, timeout=60)
     assert ended.returncode == 130 and "interrupted" in ended.stderr and ended.stderr.count("\n") == 1, ended.stderr
     assert process("convert_parquet_to_wds", *args).returncode == 0
 
 
 def test_a_table_replaced_meanwhile(table, to_tars, tmp_path, monkeypatch):
-    import shards
-    import table as table_module
+    from postprocess_dataset import shards
+    from postprocess_dataset import table as table_module
 
     data, path = table
     write = shards.write_shard

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "postprocess_dataset"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_write_that_takes_only_a_part(table, to_tars, tmp_path, monkeypatch, tree):
@@ -86,7 +86,7 @@ def in_a_worker(patch):
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 sys.argv = sys.argv[1:]
-import convert_parquet_to_wds, shards
+from postprocess_dataset import convert_parquet_to_wds, shards
 write_shard = shards.write_shard
 def patched(output, row, *args):
     shard = row["name"]
@@ -109,7 +109,7 @@ def test_a_worker_that_fails(folder, to_parquet, process, to_tars, tmp_path, tre
     data, path = folder().fill(range(12), 1).heavier(300_000), tmp_path / "t.parquet"
     assert to_parquet(data.path, path).status == 0
     args = ["--parquet_file", path, "--base_dir", data.path, "--output_dir", tmp_path / "tars", "--num_workers", 2, "--shard_size_mb", 1]
-    command = [sys.executable, "-c", in_a_worker(patch), SCRIPTS, *args]
+    command = [sys.executable, "-c", in_a_worker(patch), ROOT, *args]
     ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60)
     said = [line for line in ended.stderr.splitlines() if not line.startswith("output_dataset_")]
     assert ended.returncode == 1 and len(said) == 1 and says in said[0] and "the same command goes on from there" in said[0], ended.stderr
@@ -219,16 +219,16 @@ def test_parts_that_start_at_once(table, to_tars, tmp_path, small_shards, tree):
 import sys, time
 sys.path.insert(0, sys.argv[1])
 sys.argv = sys.argv[1:]
-import row_order, shards
+from postprocess_dataset import row_order, shards
 shards.padded = lambda size: ((10**6 - 1024) // 5 - 3 * 512) // 3
 ordered = row_order.ordered
 row_order.ordered = lambda *args: (ordered(*args), time.sleep(0.3))  # so that the others come meanwhile
-import convert_parquet_to_wds
+from postprocess_dataset import convert_parquet_to_wds
 sys.exit(convert_parquet_to_wds.main(as_script=True))
 """
     args = ["--parquet_file", path, "--base_dir", data.path, "--shard_size_mb", 1, "--num_workers", 1]
     args += ["--split", "train=0.7,val=0.3", "--shuffle_seed", 3]
-    command = [sys.executable, "-c", code, SCRIPTS, *args, "--output_dir", tmp_path / "tars"]
+    command = [sys.executable, "-c", code, ROOT, *args, "--output_dir", tmp_path / "tars"]
     small_shards(5)
     args = [*args[4:6], *args[8:]]
     assert to_tars(path, data.path, tmp_path / "whole", *args).status == 0

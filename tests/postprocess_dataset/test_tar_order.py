@@ -131,14 +131,14 @@ def test_a_plan_that_gets_shorter_leaves_no_old_shard(folder, to_parquet, to_tar
 
 def test_a_prompt_s_side_is_for_ever():
     """Another order of the table, another release: what was validation stays so."""
-    from row_order import side
+    from postprocess_dataset.row_order import side
 
     split = {"train": 0.5, "val": 0.5}
     assert [side(prompt, split) for prompt in ("a cat", "a dog", "ein Café", "")] == ["train", "val", "val", "val"]
 
 
 def test_split_and_shuffle(table, to_tars, tar_members, rows_of, tmp_path, monkeypatch, small_shards):
-    import row_order
+    from postprocess_dataset import row_order
 
     small_shards(4)
     monkeypatch.setattr(row_order, "PILE", 5)
@@ -169,7 +169,8 @@ def test_split_and_shuffle(table, to_tars, tar_members, rows_of, tmp_path, monke
 def test_rows_in_tar_order_are_the_rows(tmp_path, count, new, pile, seed):
     import pyarrow as pa
     import pyarrow.parquet as pq
-    import row_order
+
+    from postprocess_dataset import row_order
 
     where = Path(tempfile.mkdtemp(dir=tmp_path))
     prompts = [f"p{random.Random(seed + i).randrange(9)}" for i in range(count + new)]

@@ -1,0 +1,98 @@
+"""The figures of the status document as Prometheus reads them (GET /metrics): totals count up, units are seconds, dollars and tokens.
+
+curl -H "Authorization: Bearer $TOKEN" http://localhost:5000/metrics
+"""
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+from generate.server.status import LATENCY_BOUNDS_S
+
+WEATHER = ("fair", "storm", "draining", "rebuilding", "idle", "finished")
+
+
+def text(document):
+    """The document (status_document.status_document) in Prometheus' text format: bytes."""
+    registry = CollectorRegistry()
+    registry.register(_Figures(document))
+    return generate_latest(registry)
+
+
+class _Figures:
+    """A collector as prometheus_client wants it: collect() yields the metric families."""
+
+    def __init__(self, document):
+        self.document = document
+
+    def collect(self):
+        document = self.document
+        prompts = GaugeMetricFamily(
+            "generate_prompts", "Prompts by what became of them; the states add up to all prompts.", labels=["dataset", "state"]
+        )
+        short = GaugeMetricFamily(
+            "generate_prompts_short", "Finished prompts for which the LLMs gave fewer variations.", labels=["dataset"]
+        )
+        images = CounterMetricFamily("generate_images", "Images of finished prompts.", labels=["dataset"])
+        expected = GaugeMetricFamily("generate_images_expected", "Images of all prompts.", labels=["dataset"])
+        speed = GaugeMetricFamily("generate_images_per_second", "Images a second over the last quarter of an hour.", labels=["dataset"])
+        eta = GaugeMetricFamily("generate_eta_seconds", "Seconds until all prompts are drawn, at this speed.", labels=["dataset"])
+        back = CounterMetricFamily(
+            "generate_prompts_given_back", "Prompts given back by leases that ended, by reason.", labels=["dataset", "reason"]
+        )
+        for dataset in document["datasets"]:
+            name = dataset["name"]
+            for state in ("waiting", "leased", "done", "set_aside"):
+                prompts.add_metric([name, state], dataset[state])
+            short.add_metric([name], dataset["short"])
+            images.add_metric([name], dataset["images"])
+            expected.add_metric([name], dataset["images_expected"])
+            if dataset["images_per_hour"] is not None:
+                speed.add_metric([name], dataset["images_per_hour"] / 3600)
+            if dataset["eta_s"] is not None:
+                eta.add_metric([name], dataset["eta_s"])
+            for reason, count in dataset["given_back"].items():
+                back.add_metric([name, reason], count)
+        yield from (prompts, short, images, expected, speed, eta, back)
+
+        workers = GaugeMetricFamily("generate_workers", "Clients that beat, by what they do.", labels=["state"])
+        for state, count in document["workers"]["by_state"].items():
+            workers.add_metric([state], count)
+        yield workers
+        yield GaugeMetricFamily("generate_workers_slow", "Clients less than half as fast as the median.", document["workers"]["slow"])
+        yield GaugeMetricFamily("generate_gpus_quarantined", "GPUs that get no work but probes.", len(document["quarantined"]))
+        weather = GaugeMetricFamily("generate_weather", "1 for the state the whole run is in; alert on storm.", labels=["state"])
+        for state in WEATHER:
+            weather.add_metric([state], document["weather"]["state"] == state)
+        yield weather
+        yield GaugeMetricFamily("generate_server_epoch", "Starts of the job server.", document["server"]["epoch"])
+        yield GaugeMetricFamily(
+            "generate_server_uptime_seconds", "Seconds since the job server's last start.", document["server"]["uptime_s"]
+        )
+        yield from self.llm(document["llm"])
+
+    def llm(self, llm):
+        calls = CounterMetricFamily("generate_llm_calls", "LLM calls.", labels=["backend"])
+        failures = CounterMetricFamily("generate_llm_failures", "Failed LLM calls, by kind.", labels=["backend", "kind"])
+        tokens = CounterMetricFamily("generate_llm_tokens", "LLM tokens.", labels=["backend", "kind"])
+        usd = CounterMetricFamily("generate_llm_cost_usd", "US dollars spent on LLM calls.", labels=["backend"])
+        clients = GaugeMetricFamily("generate_llm_clients", "Clients by how they see a backend.", labels=["backend", "state"])
+        latency = HistogramMetricFamily("generate_llm_call_seconds", "Seconds an LLM call takes.", labels=["backend"])
+        for backend in llm["backends"]:
+            name = backend["name"]
+            calls.add_metric([name], backend["calls"])
+            for kind, count in backend["failures"].items():
+                failures.add_metric([name, kind], count)
+            tokens.add_metric([name, "prompt"], backend["prompt_tokens"])
+            tokens.add_metric([name, "completion"], backend["completion_tokens"])
+            usd.add_metric([name], backend["usd"])
+            for state, count in backend["clients"].items():
+                clients.add_metric([name, state], count)
+            if backend["seconds"]:
+                so_far, buckets = 0, []
+                for bound, count in zip([*LATENCY_BOUNDS_S, "+Inf"], backend["seconds"]):
+                    so_far += count
+                    buckets.append((str(bound), so_far))
+                latency.add_metric([name], buckets, sum_value=None)
+        yield from (calls, failures, tokens, usd, clients, latency)
+        if llm["budget_usd"] is not None:
+            yield GaugeMetricFamily("generate_llm_budget_usd", "US dollars that may be spent on LLM calls.", llm["budget_usd"])
