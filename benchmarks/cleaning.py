@@ -38,25 +38,47 @@ QUICK = [
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", nargs="+", type=Path, default=[], help="files with raw prompts (default: six prompts of ours)")
-    parser.add_argument("--hpdv2", action="store_true", help="also undo HPDv2's chat debris, as process_hpdv2.py does")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--input",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="files with raw prompts (default: six prompts of ours)",
+    )
+    parser.add_argument(
+        "--hpdv2",
+        action="store_true",
+        help="also undo HPDv2's chat debris, as process_hpdv2.py does",
+    )
     parser.add_argument("--quick", action="store_true", help="six prompts of ours")
     args = parser.parse_args()
-    print(f"{'file':<28} {'prompts':>8} {'changed':>8} {'dropped':>8} {'letters or digits differ':>25} {'prompts/s':>10}")
+    print(
+        f"{'file':<28} {'prompts':>8} {'changed':>8} {'dropped':>8} {'letters or digits differ':>25} {'prompts/s':>10}"
+    )
     details = []
     for path in args.input if args.input and not args.quick else [None]:
         prompts = list(dict.fromkeys(read(path) if path else QUICK))
         start = time.perf_counter()
-        cleaned = [clean_row(prompt, repair=process_hpdv2.repair if args.hpdv2 else None) for prompt in prompts]
+        cleaned = [
+            clean_row(prompt, repair=process_hpdv2.repair if args.hpdv2 else None)
+            for prompt in prompts
+        ]
         rate = len(prompts) / (time.perf_counter() - start)
         letters, kinds, rules = compare(prompts, cleaned)
         changed = sum(raw != new for raw, (new, _, _) in zip(prompts, cleaned))
         dropped = [(raw, reason) for raw, (_, reason, _) in zip(prompts, cleaned) if reason]
-        print(f"{path.name if path else 'ours':<28} {len(prompts):>8,} {changed:>8,} {len(dropped):>8,} {len(letters):>25,} {rate:>10,.0f}")
+        print(
+            f"{path.name if path else 'ours':<28} {len(prompts):>8,} {changed:>8,} {len(dropped):>8,} {len(letters):>25,} {rate:>10,.0f}"
+        )
         details.append((path, letters, kinds, rules, dropped))
     for path, letters, kinds, rules, dropped in details:
-        print(f"\n===== {path or 'ours'}\n\nrules: " + ", ".join(f"{name} {count:,}" for name, count in rules.most_common()))
+        print(
+            f"\n===== {path or 'ours'}\n\nrules: "
+            + ", ".join(f"{name} {count:,}" for name, count in rules.most_common())
+        )
         print(f"\n--- dropped ({len(dropped)})")
         for raw, reason in dropped:
             print(f"  {reason}: {raw!r}")
@@ -68,7 +90,9 @@ def main():
                 textwrap.fill(
                     "   ".join(
                         f"{what} ×{count}" if count > 1 else what
-                        for what, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+                        for what, count in sorted(
+                            counts.items(), key=lambda item: (-item[1], item[0])
+                        )
                     ),
                     200,
                 )
@@ -85,7 +109,9 @@ def read(path):
         import pyarrow.parquet as pq
 
         file = pq.ParquetFile(path)
-        for batch in file.iter_batches(columns=["caption" if "caption" in file.schema_arrow.names else "prompt"]):
+        for batch in file.iter_batches(
+            columns=["caption" if "caption" in file.schema_arrow.names else "prompt"]
+        ):
             yield from batch.column(0).to_pylist()
     else:
         for item in json.loads(path.read_text()):
@@ -99,23 +125,31 @@ def compare(prompts, cleaned):
             continue
         rules.update(struck)
         a, b = neutral(raw), neutral(new)
-        by = " + ".join(rule for rule in struck if rule not in ("blanks", "mojibake", "entities")) or " + ".join(struck)
+        by = " + ".join(
+            rule for rule in struck if rule not in ("blanks", "mojibake", "entities")
+        ) or " + ".join(struck)
         a_signs, b_signs = ["".join(c for c in text if not c.isspace()) for text in (a, b)]
-        a_letters, b_letters = ["".join(c for c in text if c.isalnum()) for text in (a_signs, b_signs)]
+        a_letters, b_letters = [
+            "".join(c for c in text if c.isalnum()) for text in (a_signs, b_signs)
+        ]
         if a_letters != b_letters:
             letters.append(f"  [{by}] {marked(a_letters, b_letters, a)}")
             continue
         if a_signs != b_signs:
-            for kind, i1, i2, j1, j2 in SequenceMatcher(None, a_signs, b_signs, autojunk=False).get_opcodes():
+            for kind, i1, i2, j1, j2 in SequenceMatcher(
+                None, a_signs, b_signs, autojunk=False
+            ).get_opcodes():
                 if kind != "equal":
                     kinds["signs lost or new", by][
-                        f"{a_signs[max(0, i1 - 6):i1]}[-{a_signs[i1:i2]}-]{{+{b_signs[j1:j2]}+}}{a_signs[i2:i2 + 6]}"
+                        f"{a_signs[max(0, i1 - 6) : i1]}[-{a_signs[i1:i2]}-]{{+{b_signs[j1:j2]}+}}{a_signs[i2 : i2 + 6]}"
                     ] += 1
         if a.split() != b.split():
             x, y = a.split(), b.split()
             for kind, i1, i2, j1, j2 in SequenceMatcher(None, x, y, autojunk=False).get_opcodes():
                 if kind != "equal":
-                    kinds["words joined or split", by][f"{' '.join(x[i1:i2])} → {' '.join(y[j1:j2])}"] += 1
+                    kinds["words joined or split", by][
+                        f"{' '.join(x[i1:i2])} → {' '.join(y[j1:j2])}"
+                    ] += 1
     return letters, kinds, rules
 
 
@@ -130,7 +164,11 @@ def marked(a, b, raw):
     parts = []
     for kind, i1, i2, j1, j2 in SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
         if kind != "equal":
-            parts.append(f"…{a[max(0, i1 - 12):i1]}[-{a[i1:i2]}-]{{+{b[j1:j2]}+}}{a[i2:i2 + 8]}…".replace("{++}", ""))
+            parts.append(
+                f"…{a[max(0, i1 - 12) : i1]}[-{a[i1:i2]}-]{{+{b[j1:j2]}+}}{a[i2 : i2 + 8]}…".replace(
+                    "{++}", ""
+                )
+            )
     return "  ".join(parts) + f"\n        raw: {raw[:400]!r}"
 
 

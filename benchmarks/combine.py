@@ -33,9 +33,17 @@ TAIL = ", intricate, elegant, highly detailed, digital painting, artstation, con
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="2,000 and 20,000 prompts")
-    parser.add_argument("--sizes", nargs="+", type=int, default=[100_000, 300_000, 1_000_000], help="default: %(default)s")
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=int,
+        default=[100_000, 300_000, 1_000_000],
+        help="default: %(default)s",
+    )
     args = parser.parse_args()
     sizes = [2_000, 20_000] if args.quick else args.sizes
     print(
@@ -46,7 +54,10 @@ def main():
     for size in sizes:
         kept, seconds, cpu, peak = combine(size)
         growth = f"CPU x {cpu / before[1]:.1f} for x {size / before[0]:.1f}" if before else ""
-        print(f"{size:>10,} {kept:>9,} {seconds:>9.1f} {cpu:>7.1f} {size / seconds:>10,.0f} {peak:>24,.0f} {growth:>20}", flush=True)
+        print(
+            f"{size:>10,} {kept:>9,} {seconds:>9.1f} {cpu:>7.1f} {size / seconds:>10,.0f} {peak:>24,.0f} {growth:>20}",
+            flush=True,
+        )
         if before is None:
             smallest = size
         before = size, cpu
@@ -68,7 +79,9 @@ def prompts(size, rng):
         name = "".join(rng.choice("bcdfgklmnprstv") + rng.choice("aeiou") for _ in range(3))
         text = f"a {rng.choice(KINDS)} {rng.choice(KINDS)} {rng.choice(SUBJECTS)} {rng.choice(DOINGS)} "
         text += f"near {name} with a {rng.choice(KINDS)} {rng.choice(SUBJECTS)}"
-        text += TAIL if rng.random() < 0.2 else ", " + ", ".join(rng.sample(STYLES, rng.randint(1, 5)))
+        text += (
+            TAIL if rng.random() < 0.2 else ", " + ", ".join(rng.sample(STYLES, rng.randint(1, 5)))
+        )
         if len(made) < 20_000:
             made.append(text)
         yield text
@@ -84,7 +97,10 @@ def combine(size):
             path.write_text(json.dumps(made[i::4]))
         (folder / "gecko.json").write_text(
             json.dumps(
-                [f"{rng.choice(KINDS)} {rng.choice(SUBJECTS)} and {rng.choice(SUBJECTS)} {rng.choice(DOINGS)}" for _ in range(1_450)]
+                [
+                    f"{rng.choice(KINDS)} {rng.choice(SUBJECTS)} and {rng.choice(SUBJECTS)} {rng.choice(DOINGS)}"
+                    for _ in range(1_450)
+                ]
                 + [prompt for prompt in made[:200] if TAIL[-20:] not in prompt.casefold()][:50]
             )
         )
@@ -109,7 +125,12 @@ def combine(size):
         if process.returncode:
             sys.exit(f"combine.py ended with exit status {process.returncode}")
         seconds = time.perf_counter() - start
-        return json.loads((folder / "combined.report.json").read_text())["kept"], seconds, cpu_seconds() - cpu, peak
+        return (
+            json.loads((folder / "combined.report.json").read_text())["kept"],
+            seconds,
+            cpu_seconds() - cpu,
+            peak,
+        )
 
 
 def cpu_seconds():
@@ -126,7 +147,9 @@ def memory_mb(pid):
         return 0
     for each in pids:
         try:
-            total += int(re.search(r"^Pss: +(\d+)", Path(f"/proc/{each}/smaps_rollup").read_text(), re.M)[1])
+            total += int(
+                re.search(r"^Pss: +(\d+)", Path(f"/proc/{each}/smaps_rollup").read_text(), re.M)[1]
+            )
         except (OSError, TypeError):
             pass
     return total / 1024
@@ -150,7 +173,9 @@ def near_duplicates_only(size):
     lsh, hits = MinHashLSH(num_perm=b * r, params=(b, r)), 0
     for i, folded in enumerate(foldeds):
         sketch = MinHash(num_perm=b * r)
-        sketch.update_batch([shingle.encode() for shingle in near_duplicates.shingles(folded.split())])
+        sketch.update_batch(
+            [shingle.encode() for shingle in near_duplicates.shingles(folded.split())]
+        )
         if lsh.query(sketch):
             hits += 1
         else:

@@ -41,7 +41,9 @@ BATCHES = {0.1: 5, 0.5: 12, 1: 24, 2: 44, 5: 100}
 QUICK_BATCHES = {0.5: 6, 1: 12, 5: 60}
 WHOLE = (5, 80)  # the data set drawn from its start to its end: ratio, prompts
 LLM = str(ROOT / "tests" / "fakes" / "fake_llm.py")
-ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("UNIDISC_DIR", "OLLAMA_HOST", "OLLAMA_HOSTS")}
+ENVIRONMENT = {
+    k: v for k, v in os.environ.items() if k not in ("UNIDISC_DIR", "OLLAMA_HOST", "OLLAMA_HOSTS")
+}
 
 
 class StandIn:
@@ -56,11 +58,17 @@ class StandIn:
     def __init__(self):
         rng = numpy.random.default_rng(0)
         coarse = rng.random((BATCH, 3, SIZE // 8, SIZE // 8), numpy.float32)
-        fine = coarse.repeat(8, 2).repeat(8, 3) + rng.normal(0, 0.02, (BATCH, 3, SIZE, SIZE)).astype(numpy.float32)
+        fine = coarse.repeat(8, 2).repeat(8, 3) + rng.normal(
+            0, 0.02, (BATCH, 3, SIZE, SIZE)
+        ).astype(numpy.float32)
         self.images = fine.clip(0, 1)
 
     def __call__(self, prompt, generator, **kwargs):
-        began, seconds, python = time.monotonic(), float(os.environ["STAND_IN_S"]), float(os.environ["STAND_IN_PYTHON"])
+        began, seconds, python = (
+            time.monotonic(),
+            float(os.environ["STAND_IN_S"]),
+            float(os.environ["STAND_IN_PYTHON"]),
+        )
         while time.monotonic() < began + seconds * python:
             sum(range(1000))
         time.sleep(max(0, began + seconds - time.monotonic()))
@@ -75,29 +83,64 @@ class Run:
     def __init__(self, prompts, images, variations=None):
         self.removed_with_this = tempfile.TemporaryDirectory(prefix="bench-")
         self.folder = Path(self.removed_with_this.name)
-        items = [{"prompt": text} | ({"variations": variations} if variations else {}) for text in prompts]
+        items = [
+            {"prompt": text} | ({"variations": variations} if variations else {})
+            for text in prompts
+        ]
         (self.folder / "bench.json").write_text(json.dumps(items))
         self.images, self.log = images, self.folder / "calls"
-        command = [sys.executable, str(ROOT / "generate/image_server.py"), "--output_root", str(self.folder / "out"), "--host", "127.0.0.1"]
-        self.server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+        command = [
+            sys.executable,
+            str(ROOT / "generate/image_server.py"),
+            "--output_root",
+            str(self.folder / "out"),
+            "--host",
+            "127.0.0.1",
+        ]
+        self.server = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+        )
         while not (self.folder / "out/.server/server.json").exists():
             time.sleep(0.05)
         self.data = self.folder / "out/generated_images/bench"
 
     def client(self, *options, **environment):
-        command = [sys.executable, "-u", ROOT / "generate/generate_images.py", self.folder / "bench.json", "--is_slurm_task",
-                   "--output_root", self.folder / "out", "--expected_samples_per_index", self.images, *options]  # fmt: skip
+        command = [
+            sys.executable,
+            "-u",
+            ROOT / "generate/generate_images.py",
+            self.folder / "bench.json",
+            "--is_slurm_task",
+            "--output_root",
+            self.folder / "out",
+            "--expected_samples_per_index",
+            self.images,
+            *options,
+        ]
         with open(self.folder / "client.out", "wb") as out:
             environment = ENVIRONMENT | {"STAND_IN_LOG": str(self.log)} | environment
             return subprocess.Popen([*map(str, command)], stdout=out, stderr=out, env=environment)
 
     def stand_in(self, seconds, python, *options):
-        return self.client("--pipeline", f"{__file__}:StandIn", "--resolution", SIZE, "--batch_size", BATCH, *options,
-                           STAND_IN_S=str(seconds), STAND_IN_PYTHON=str(python))  # fmt: skip
+        return self.client(
+            "--pipeline",
+            f"{__file__}:StandIn",
+            "--resolution",
+            SIZE,
+            "--batch_size",
+            BATCH,
+            *options,
+            STAND_IN_S=str(seconds),
+            STAND_IN_PYTHON=str(python),
+        )
 
     def calls(self):
         """(begin, end) of each call of the stand-in but the warm-up."""
-        return [tuple(map(float, line.split())) for line in self.log.read_text().splitlines()][1:] if self.log.exists() else []
+        return (
+            [tuple(map(float, line.split())) for line in self.log.read_text().splitlines()][1:]
+            if self.log.exists()
+            else []
+        )
 
     def published(self):
         return len(list(self.data.glob("*/*.json")))
@@ -119,7 +162,9 @@ def python_share():
         drawer.warm_up()
         tries = []
         for _ in range(5):
-            began = time.thread_time()  # CPU time: on a busy machine the wall clock measures the others
+            began = (
+                time.thread_time()
+            )  # CPU time: on a busy machine the wall clock measures the others
             drawer.draw(["a red circle on a white background"] * size, list(range(size)))
             tries.append(time.thread_time() - began)
         took[size] = min(tries)
@@ -129,9 +174,28 @@ def python_share():
 def overlap(ratio, batches, python, llm, whole=False):
     """(share of the time in which the device was busy, images a second) of the shipped loop: once running, or of a whole data set."""
     run = Run([f"a painting of bird number {i}" for i in range(batches if whole else 1000)], BATCH)
-    (run.folder / "llm.yaml").write_text(json.dumps({"tiers": [{"name": "here", "backends": [
-        {"provider": "ollama", "model": "fake", "hosts": [llm], "concurrency": 16}]}]}))  # fmt: skip
-    client = run.stand_in(LATENCY_S / ratio, python, "--llm_backends", run.folder / "llm.yaml", "--chunk_size", CHUNK)
+    (run.folder / "llm.yaml").write_text(
+        json.dumps(
+            {
+                "tiers": [
+                    {
+                        "name": "here",
+                        "backends": [
+                            {
+                                "provider": "ollama",
+                                "model": "fake",
+                                "hosts": [llm],
+                                "concurrency": 16,
+                            }
+                        ],
+                    }
+                ]
+            }
+        )
+    )
+    client = run.stand_in(
+        LATENCY_S / ratio, python, "--llm_backends", run.folder / "llm.yaml", "--chunk_size", CHUNK
+    )
     while not whole and len(run.calls()) < batches:
         assert client.poll() is None, (run.folder / "client.out").read_text()
         time.sleep(0.05)
@@ -154,16 +218,24 @@ def one_after_the_other(ratio, prompts, python, llm):
 
     temporary, device = tempfile.TemporaryDirectory(prefix="bench-"), StandIn()
     folder = Path(temporary.name)
-    os.environ |= {"STAND_IN_S": str(LATENCY_S / ratio), "STAND_IN_PYTHON": str(python), "STAND_IN_LOG": str(folder / "calls")}
+    os.environ |= {
+        "STAND_IN_S": str(LATENCY_S / ratio),
+        "STAND_IN_PYTHON": str(python),
+        "STAND_IN_LOG": str(folder / "calls"),
+    }
     began = time.monotonic()
     for index in range(prompts):
         texts = {"type": "array", "items": {"type": "string"}, "minItems": 9, "maxItems": 9}
         schema = {"type": "object", "properties": {"variations": texts}}
         asked = [{"role": "user", "content": f"9 variations of: a painting of bird number {index}"}]
         body = {"model": "x", "stream": False, "format": schema, "messages": asked}
-        urllib.request.urlopen(urllib.request.Request(f"http://{llm}/api/chat", json.dumps(body).encode())).read()
+        urllib.request.urlopen(
+            urllib.request.Request(f"http://{llm}/api/chat", json.dumps(body).encode())
+        ).read()
         for aug, image in enumerate(device([""] * BATCH, None).images):
-            Image.fromarray((image * 255).round().astype(numpy.uint8).transpose(1, 2, 0)).save(folder / f"{index}_{aug}.jpg", quality=95)
+            Image.fromarray((image * 255).round().astype(numpy.uint8).transpose(1, 2, 0)).save(
+                folder / f"{index}_{aug}.jpg", quality=95
+            )
             (folder / f"{index}_{aug}.json").write_text(json.dumps({"prompt_index": index}))
     return prompts * BATCH / (time.monotonic() - began)
 
@@ -182,17 +254,35 @@ print({batches} * 16 / (time.perf_counter() - began))
 
 def tiny(batches, times):
     """Images a second of the bare loop and of the whole client, the mean of so many runs each, taken in turns."""
-    prompts = [f"a {size} {colour} circle on a white background" for size in ("small", "large") for colour in ("red", "blue")]
+    prompts = [
+        f"a {size} {colour} circle on a white background"
+        for size in ("small", "large")
+        for colour in ("red", "blue")
+    ]
     bare, whole = [], []
     for _ in range(times):
         code = BARE_LOOP.format(generate=str(ROOT), batches=batches)
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            env=ENVIRONMENT,
+            check=True,
+        )
         bare.append(float(done.stdout))
-        run = Run(prompts * (batches // 4), 16, ["a red circle above a blue square on a green background"] * 15)
+        run = Run(
+            prompts * (batches // 4),
+            16,
+            ["a red circle above a blue square on a green background"] * 15,
+        )
         client = run.client("--model", "tiny")
         assert client.wait() == 0, (run.folder / "client.out").read_text()
         run.close()
-        line = next(line for line in (run.folder / "client.out").read_text().splitlines()[::-1] if "device busy" in line)
+        line = next(
+            line
+            for line in (run.folder / "client.out").read_text().splitlines()[::-1]
+            if "device busy" in line
+        )
         whole.append(float(line.split(" images, ")[1].split("/s")[0]))
         assert run.published() == batches // 4 * 4 * 16
     return numpy.mean(bare), numpy.mean(whole)
@@ -220,31 +310,57 @@ def signals(python, times):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="fewer ratios and batches")
     parser.add_argument("--part", type=int, choices=[1, 2, 3], help="only this part")
-    parser.add_argument("--ratio", type=float, choices=list(BATCHES), help="of part 1, only this LLM time / draw time")
+    parser.add_argument(
+        "--ratio",
+        type=float,
+        choices=list(BATCHES),
+        help="of part 1, only this LLM time / draw time",
+    )
     args = parser.parse_args()
     share = python_share()
-    print(f"Python's share of a pipeline's loop, from the tiny SD3 (an upper bound): {share:.2f}; load {os.getloadavg()[0]:.1f}")
+    print(
+        f"Python's share of a pipeline's loop, from the tiny SD3 (an upper bound): {share:.2f}; load {os.getloadavg()[0]:.1f}"
+    )
     if args.part in (1, None):
-        part_1({args.ratio: BATCHES[args.ratio]} if args.ratio else QUICK_BATCHES if args.quick else BATCHES, share)
+        part_1(
+            {args.ratio: BATCHES[args.ratio]}
+            if args.ratio
+            else QUICK_BATCHES
+            if args.quick
+            else BATCHES,
+            share,
+        )
     if args.part in (2, None):
         bare, whole = tiny(*((8, 1) if args.quick else (24, 2)))
         rates = f"bare pipe(batch) loop {bare:.1f} images/s, whole client {whole:.1f}: {whole / bare:.2f} (aim 0.8)"
         print(f"\n2. tiny model, one thread: {rates}", flush=True)
     if args.part in (3, None):
         exits, lost = signals(share, 1 if args.quick else 4)
-        print(f"\n3. SIGTERM to exit: {', '.join(f'{s:.1f}' for s in exits)} s (a batch takes 1 s)\n"
-              f"   drawn and not published at SIGKILL: {lost} images (bound: a batch {BATCH} + the queue {2 * BATCH})")  # fmt: skip
+        print(
+            f"\n3. SIGTERM to exit: {', '.join(f'{s:.1f}' for s in exits)} s (a batch takes 1 s)\n"
+            f"   drawn and not published at SIGKILL: {lost} images (bound: a batch {BATCH} + the queue {2 * BATCH})"
+        )
 
 
 def part_1(batches, share):
-    fake = subprocess.Popen([sys.executable, LLM, "ollama", "--latency", str(LATENCY_S)], stdout=subprocess.PIPE, text=True)
+    fake = subprocess.Popen(
+        [sys.executable, LLM, "ollama", "--latency", str(LATENCY_S)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     llm = fake.stdout.readline().strip().removeprefix("http://")
     try:
-        print(f"\n1. LLM {LATENCY_S} s an answer, {BATCH} images of {SIZE}x{SIZE} a batch, published for real (aims: 0.97; 1.9 times at 1)")
-        print(f"{'LLM time / draw time':>22} {'s a batch':>10} {'device busy':>12} {'images/s':>9}  one after the other")
+        print(
+            f"\n1. LLM {LATENCY_S} s an answer, {BATCH} images of {SIZE}x{SIZE} a batch, published for real (aims: 0.97; 1.9 times at 1)"
+        )
+        print(
+            f"{'LLM time / draw time':>22} {'s a batch':>10} {'device busy':>12} {'images/s':>9}  one after the other"
+        )
         for ratio, count in batches.items():
             busy, rate = overlap(ratio, count, share, llm)
             plain = one_after_the_other(ratio, max(2, count // 8), share, llm)

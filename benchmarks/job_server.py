@@ -32,7 +32,9 @@ class Load:
     """CONNECTIONS keep-alive connections."""
 
     def __init__(self, server, connections=CONNECTIONS):
-        self.token = server.json["token"]  # read once: a file a request would be the benchmark's own cost
+        self.token = server.json[
+            "token"
+        ]  # read once: a file a request would be the benchmark's own cost
         port = int(server.json["url"].rsplit(":")[-1].strip("/"))
         self.lines = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
 
@@ -57,7 +59,9 @@ class Load:
                 n = key.data
                 buffers[n] += key.fileobj.recv(1 << 16)
                 head, _, body = buffers[n].partition(b"\r\n\r\n")
-                if not body or len(body) < int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]):
+                if not body or len(body) < int(
+                    head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]
+                ):
                     continue
                 now = time.perf_counter()
                 answers[n].append((now - sent[n], int(head[9:12]), body))
@@ -83,7 +87,16 @@ def percentile(values, share):
 
 
 def memory_mb(server):
-    return int(next(line for line in open(f"/proc/{server.process.pid}/status") if line.startswith("VmRSS")).split()[1]) / 1024
+    return (
+        int(
+            next(
+                line
+                for line in open(f"/proc/{server.process.pid}/status")
+                if line.startswith("VmRSS")
+            ).split()[1]
+        )
+        / 1024
+    )
 
 
 class Bench:
@@ -103,8 +116,15 @@ class Bench:
         }
         self.names = iter(range(10**9))
         self.load = Load(self.server)
-        until(lambda: self.server.post("/get_indices", self.ask())[0] == 200, "the first grant", 600)
-        until(lambda: not self.server.status()["weather"]["state"] == "rebuilding", "the comparison with the folder", 1200, 0.5)
+        until(
+            lambda: self.server.post("/get_indices", self.ask())[0] == 200, "the first grant", 600
+        )
+        until(
+            lambda: not self.server.status()["weather"]["state"] == "rebuilding",
+            "the comparison with the folder",
+            1200,
+            0.5,
+        )
 
     def ask(self):
         name = f"client-{next(self.names)}"
@@ -114,9 +134,17 @@ class Bench:
         """In turns a lease of ten indices and its release: both are on disk before they are answered."""
         if len(answers) % 2 == 0:
             return self.load.request(
-                "/get_indices", self.wanted | {"client_id": f"client-{self.run}-{n}", "request_id": f"{self.run}-{n}-{len(answers)}"}
+                "/get_indices",
+                self.wanted
+                | {
+                    "client_id": f"client-{self.run}-{n}",
+                    "request_id": f"{self.run}-{n}-{len(answers)}",
+                },
             )
-        who = {"client_id": f"client-{self.run}-{n}", "request_id": f"{self.run}-{n}-{len(answers)}"}
+        who = {
+            "client_id": f"client-{self.run}-{n}",
+            "request_id": f"{self.run}-{n}-{len(answers)}",
+        }
         return self.load.request("/release", who | {"lease": json.loads(answers[-1][2])["lease"]})
 
     def leases(self):
@@ -124,25 +152,42 @@ class Bench:
         return rate(self.load.run(self.seconds, self.lease), self.seconds)
 
     def trivial(self):
-        return rate(self.load.run(self.seconds, lambda *_: self.load.request("/healthz")), self.seconds)
+        return rate(
+            self.load.run(self.seconds, lambda *_: self.load.request("/healthz")), self.seconds
+        )
 
     def held(self):
         """A lease for each connection."""
-        answers = [self.server.post("/get_indices", ask) + (ask["client_id"],) for ask in (self.ask() for _ in range(CONNECTIONS))]
+        answers = [
+            self.server.post("/get_indices", ask) + (ask["client_id"],)
+            for ask in (self.ask() for _ in range(CONNECTIONS))
+        ]
         return [
-            {"client_id": name, "leases": [answer["lease"]], "state": "drawing", "drawing": answer["indices"][:4], "images": 1}
+            {
+                "client_id": name,
+                "leases": [answer["lease"]],
+                "state": "drawing",
+                "drawing": answer["indices"][:4],
+                "images": 1,
+            }
             for _, answer, name in answers
         ]
 
     def beats(self):
         held = self.held()
-        return rate(self.load.run(self.seconds, lambda n, _: self.load.request("/beat", held[n])), self.seconds)
+        return rate(
+            self.load.run(self.seconds, lambda n, _: self.load.request("/beat", held[n])),
+            self.seconds,
+        )
 
     def beats_under_load(self):
         """Milliseconds of a beat, median and p99, while every eighth connection takes leases."""
         held, self.run = self.held(), next(self.names)
         answers = self.load.run(
-            self.seconds, lambda n, answers: self.lease(n, answers) if n % 8 == 0 else self.load.request("/beat", held[n])
+            self.seconds,
+            lambda n, answers: (
+                self.lease(n, answers) if n % 8 == 0 else self.load.request("/beat", held[n])
+            ),
         )
         times = [answer[0] for n, some in answers.items() if n % 8 for answer in some]
         return 1000 * statistics.median(times), 1000 * percentile(times, 0.99)
@@ -183,7 +228,9 @@ def recovery(prompts, images):
             path.unlink()
         began = time.monotonic()
         server.start()
-        until(lambda: (server.dataset() or {"done": 0})["done"] == prompts, "the rebuild", 3600, 0.1)
+        until(
+            lambda: (server.dataset() or {"done": 0})["done"] == prompts, "the rebuild", 3600, 0.1
+        )
         taken.append(time.monotonic() - began)
         server.stop()
     shutil.rmtree(root)
@@ -198,22 +245,34 @@ def main():
     small_bench, large_bench = Bench(100_000, seconds), Bench(large, seconds)
     rows = []
     for _ in range(1 if quick else 3):  # in turns, so that a busy machine weighs on all alike
-        rows.append([small_bench.trivial(), small_bench.leases(), small_bench.beats(), large_bench.leases()])
-    trivial, leases, beats, far_leases = (statistics.median(row[k] for row in rows) for k in range(4))
+        rows.append(
+            [small_bench.trivial(), small_bench.leases(), small_bench.beats(), large_bench.leases()]
+        )
+    trivial, leases, beats, far_leases = (
+        statistics.median(row[k] for row in rows) for k in range(4)
+    )
     middle, p99 = small_bench.beats_under_load()
     print(f"{CONNECTIONS} keep-alive connections, {os.cpu_count()} cores, generator included")
     print(f"{'trivial route':42s} {trivial:8,.0f} requests/s   1.00 of it")
     print(f"{'beats':42s} {beats:8,.0f} requests/s   {beats / trivial:.2f}")
-    print(f"{'leases and releases, 100,000 indices in all':42s} {leases:8,.0f} requests/s   {leases / trivial:.2f}")
+    print(
+        f"{'leases and releases, 100,000 indices in all':42s} {leases:8,.0f} requests/s   {leases / trivial:.2f}"
+    )
     print(
         f"{f'leases and releases, {large:,} indices in all':42s} {far_leases:8,.0f} requests/s   {far_leases / trivial:.2f} ({leases / far_leases:.2f} x the cost)"
     )
-    print(f"{'a beat beside 16 connections taking leases':42s} {middle:8.1f} ms median, {p99:.1f} ms p99")
+    print(
+        f"{'a beat beside 16 connections taking leases':42s} {middle:8.1f} ms median, {p99:.1f} ms p99"
+    )
     grown = memory_mb(large_bench.server) - memory_mb(small_bench.server)
-    print(f"{f'memory for {large:,} more indices':42s} {grown:8.1f} MB, {large / 8 / 2**20:.1f} MB would be a bit each")
+    print(
+        f"{f'memory for {large:,} more indices':42s} {grown:8.1f} MB, {large / 8 / 2**20:.1f} MB would be a bit each"
+    )
     small_bench.end(), large_bench.end()
     names, marks = recovery(prompts, 10)
-    print(f"{f'recovery of {10 * prompts:,} samples':42s} {names:8.1f} s from the names, {marks:.1f} s with COMPLETE marks")
+    print(
+        f"{f'recovery of {10 * prompts:,} samples':42s} {names:8.1f} s from the names, {marks:.1f} s with COMPLETE marks"
+    )
 
 
 if __name__ == "__main__":

@@ -26,13 +26,29 @@ BEAT_S, LOAD_S = 15, 60
 
 class Simulation:
     def __init__(self, folder, prompts, workers, mean_life_s, prompt_s, chunk_size, seed):
-        self.draw, self.prompt_s, self.chunk_size, self.mean_life_s = random.Random(seed), prompt_s, chunk_size, mean_life_s
+        self.draw, self.prompt_s, self.chunk_size, self.mean_life_s = (
+            random.Random(seed),
+            prompt_s,
+            chunk_size,
+            mean_life_s,
+        )
         self.ledger = Ledger(Path(folder) / "ledger.sqlite", 1, 0.0, LedgerOptions())
-        self.ledger.connection.execute("PRAGMA synchronous = OFF")  # the disk is not what is measured here
-        self.ledger.define(0.0, {"name": "d", "total": prompts, "images_per_prompt": 1, "order_seed": 1})
+        self.ledger.connection.execute(
+            "PRAGMA synchronous = OFF"
+        )  # the disk is not what is measured here
+        self.ledger.define(
+            0.0, {"name": "d", "total": prompts, "images_per_prompt": 1, "order_seed": 1}
+        )
         while work := self.ledger.next_check():
             self.ledger.folder_checked(0.0, *work, {})
-        self.requests, self.lost_s, self.drawn_s, self.deaths, self.finished, self.jobs = {}, 0.0, 0.0, 0, False, {}
+        self.requests, self.lost_s, self.drawn_s, self.deaths, self.finished, self.jobs = (
+            {},
+            0.0,
+            0.0,
+            0,
+            False,
+            {},
+        )
         self.done_at = None
         self.events, self.number, self.born, self.left = [], 0, 0, prompts
         for n in range(workers):
@@ -55,10 +71,26 @@ class Simulation:
 
     def start(self, now, slot):
         self.born += 1
-        worker = {"host": f"node{slot // 8}", "gpu": f"GPU-{slot % 8}", "array_job": 1, "task": slot, "restart": 0}
+        worker = {
+            "host": f"node{slot // 8}",
+            "gpu": f"GPU-{slot % 8}",
+            "array_job": 1,
+            "task": slot,
+            "restart": 0,
+        }
         dies = now + self.draw.expovariate(1 / self.mean_life_s)
-        state = {"client": f"c{self.born}", "worker": worker, "job": (str(self.born), 0), "dies": dies,
-                 "slot": slot, "lease": None, "todo": [], "images": 0, "since": now, "dead": False}  # fmt: skip
+        state = {
+            "client": f"c{self.born}",
+            "worker": worker,
+            "job": (str(self.born), 0),
+            "dies": dies,
+            "slot": slot,
+            "lease": None,
+            "todo": [],
+            "images": 0,
+            "since": now,
+            "dead": False,
+        }
         if self.draw.random() < 0.5:
             self.jobs[state["job"]] = "RUNNING"
         self.at(dies, self.die, state)
@@ -77,7 +109,15 @@ class Simulation:
         if state["dead"]:
             return
         self.count("get_indices")
-        answer = self.ledger.lease(now, "d", state["client"], f"r{self.number}", state["worker"], self.chunk_size, state["job"])
+        answer = self.ledger.lease(
+            now,
+            "d",
+            state["client"],
+            f"r{self.number}",
+            state["worker"],
+            self.chunk_size,
+            state["job"],
+        )
         if isinstance(answer, Grant):
             state.update(lease=answer.lease, todo=list(answer.indices), since=now)
             self.at(now + self.prompt_s * self.draw.uniform(0.8, 1.2), self.complete, state)
@@ -85,7 +125,9 @@ class Simulation:
             self.finished = True
         else:
             while work := self.ledger.next_check():
-                self.ledger.folder_checked(now, *work, {idx: (1, 0) for idx in self.ledger.done_in(*work)})
+                self.ledger.folder_checked(
+                    now, *work, {idx: (1, 0) for idx in self.ledger.done_in(*work)}
+                )
             self.at(now + answer.retry_after_s, self.ask, state)
 
     def complete(self, now, state):
@@ -93,9 +135,14 @@ class Simulation:
             return
         self.count("complete")
         idx = state["todo"].pop(0)
-        verdict = self.ledger.complete(now, state["client"], f"r{self.number}", state["lease"], [{"index": idx, "images": 1}], {idx: True})[
-            idx
-        ]
+        verdict = self.ledger.complete(
+            now,
+            state["client"],
+            f"r{self.number}",
+            state["lease"],
+            [{"index": idx, "images": 1}],
+            {idx: True},
+        )[idx]
         assert verdict == "accepted", "a living worker lost its lease"
         state["images"] += 1
         self.drawn_s += now - state["since"]
@@ -114,7 +161,14 @@ class Simulation:
         self.count("beat")
         leases = [state["lease"]] if state["todo"] else []
         self.ledger.beat(
-            now, state["client"], leases, "drawing" if leases else "loading", state["todo"][:1], state["images"], state["worker"], "d"
+            now,
+            state["client"],
+            leases,
+            "drawing" if leases else "loading",
+            state["todo"][:1],
+            state["images"],
+            state["worker"],
+            "d",
         )
         self.at(now + BEAT_S * self.draw.uniform(0.8, 1.2), self.beat, state)
 
@@ -128,22 +182,43 @@ class Simulation:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--prompts", type=int, default=1_000_000)
     parser.add_argument("--workers", type=int, default=1000)
     parser.add_argument("--mean_life_s", type=float, default=7200)
-    parser.add_argument("--prompt_s", type=float, default=20, help="seconds that a worker draws one prompt")
+    parser.add_argument(
+        "--prompt_s", type=float, default=20, help="seconds that a worker draws one prompt"
+    )
     parser.add_argument("--chunk_size", type=int, default=10)
-    parser.add_argument("--quick", action="store_true", help="10,000 prompts, 100 workers with a mean life of 10 minutes")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="10,000 prompts, 100 workers with a mean life of 10 minutes",
+    )
     args = parser.parse_args()
     if args.quick:
         args.prompts, args.workers, args.mean_life_s = 10_000, 100, 600
     began = time.process_time()
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
-        run = Simulation(folder, args.prompts, args.workers, args.mean_life_s, args.prompt_s, args.chunk_size, seed=0)
+    with tempfile.TemporaryDirectory(
+        dir="/dev/shm" if Path("/dev/shm").is_dir() else None
+    ) as folder:
+        run = Simulation(
+            folder,
+            args.prompts,
+            args.workers,
+            args.mean_life_s,
+            args.prompt_s,
+            args.chunk_size,
+            seed=0,
+        )
         end = run.run()
         counts = run.ledger.counts("d")
-    assert counts["done"] + counts["set_aside"] == counts["total"] and counts["waiting"] == counts["leased"] == 0
+    assert (
+        counts["done"] + counts["set_aside"] == counts["total"]
+        and counts["waiting"] == counts["leased"] == 0
+    )
     ideal = LOAD_S + args.prompts * args.prompt_s / args.workers
     total = sum(run.requests.values())
     cpu = time.process_time() - began
@@ -160,9 +235,15 @@ def main():
         f" given back by ended leases {counts['given_back']}; set aside {counts['set_aside']}"
     )
     for what, number in sorted(run.requests.items()):
-        print(f"  {what:12s} {number / end:9.1f} a second   for 10,000 workers {number / end * 10_000 / args.workers:9.0f}")
-    print(f"  all          {total / end:9.1f} a second   for 10,000 workers {total / end * 10_000 / args.workers:9.0f}")
-    print(f"the ledger alone: {1e6 * cpu / total:.0f} us of CPU a request, the simulation's own and its sweeps included")
+        print(
+            f"  {what:12s} {number / end:9.1f} a second   for 10,000 workers {number / end * 10_000 / args.workers:9.0f}"
+        )
+    print(
+        f"  all          {total / end:9.1f} a second   for 10,000 workers {total / end * 10_000 / args.workers:9.0f}"
+    )
+    print(
+        f"the ledger alone: {1e6 * cpu / total:.0f} us of CPU a request, the simulation's own and its sweeps included"
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 CONCURRENCY, IN_FLIGHT = 8, 64
-PLAN = [("good", 1, None)] * 4 + [("slow", 3, None)] * 2 + [("half", 1, "500:0.5"), ("hang", 1, "hang:1.0")]
+PLAN = (
+    [("good", 1, None)] * 4
+    + [("slow", 3, None)] * 2
+    + [("half", 1, "500:0.5"), ("hang", 1, "hang:1.0")]
+)
 
 
 def start_fakes(latency):
@@ -37,7 +41,13 @@ def start_fakes(latency):
             "--slots",
             str(CONCURRENCY),
         ]
-        fakes.append(subprocess.Popen(command + (["--faults", faults] if faults else []), stdout=subprocess.PIPE, text=True))
+        fakes.append(
+            subprocess.Popen(
+                command + (["--faults", faults] if faults else []),
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
         urls.append(fakes[-1].stdout.readline().strip())
     return fakes, urls
 
@@ -47,7 +57,8 @@ def through_router(urls, seconds, timeout_s):
     from generate.llms.prompter import Prompter
 
     backends = "".join(
-        f"  - {{provider: ollama, model: llama3.1, hosts: ['{url}'], concurrency: {CONCURRENCY}, timeout_s: {timeout_s}}}\n" for url in urls
+        f"  - {{provider: ollama, model: llama3.1, hosts: ['{url}'], concurrency: {CONCURRENCY}, timeout_s: {timeout_s}}}\n"
+        for url in urls
     )
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write("tiers:\n- backends:\n" + backends)
@@ -78,7 +89,9 @@ def through_fallbacks(urls, seconds, timeout_s, shuffled):
     async def run():
         draw = random.Random(1)
         models = [
-            ChatOllama(model="llama3.1", base_url=url, async_client_kwargs={"timeout": timeout_s}).bind(format=variations.schema(3))
+            ChatOllama(
+                model="llama3.1", base_url=url, async_client_kwargs={"timeout": timeout_s}
+            ).bind(format=variations.schema(3))
             for url in urls
         ]
         instruction = (ROOT / "generate" / "llm_instruction.txt").read_text()
@@ -88,7 +101,11 @@ def through_fallbacks(urls, seconds, timeout_s, shuffled):
             while time.monotonic() - began < seconds:
                 order = draw.sample(models, len(models)) if shuffled else models
                 try:
-                    await order[0].with_fallbacks(order[1:]).ainvoke(variations.messages(instruction, f"a corgi number {k}", 3))
+                    await (
+                        order[0]
+                        .with_fallbacks(order[1:])
+                        .ainvoke(variations.messages(instruction, f"a corgi number {k}", 3))
+                    )
                     counts[0] += time.monotonic() - began < seconds
                 except Exception:
                     counts[1] += 1
@@ -139,11 +156,15 @@ def router_alone(calls):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     latency, seconds, timeout_s = (0.4, 15, 4) if args.quick else (2.0, 90, 20)
-    healthy = sum(CONCURRENCY / (latency * factor) for kind, factor, _ in PLAN if kind in ("good", "slow"))
+    healthy = sum(
+        CONCURRENCY / (latency * factor) for kind, factor, _ in PLAN if kind in ("good", "slow")
+    )
     rows = []
     for name, measure in (
         ("llm_router", through_router),
@@ -163,7 +184,9 @@ def main():
     )
     print(f"{'':28} {'answers/s':>10} {'share':>7} {'ratio':>7} {'CPU ms a call':>14}")
     for name, rate, _, cpu in rows:
-        print(f"{name:28} {rate:10.2f} {rate / healthy:7.2f} {rate / max(rows[1][1], 1e-9):7.2f} {1000 * cpu:14.1f}")
+        print(
+            f"{name:28} {rate:10.2f} {rate / healthy:7.2f} {rate / max(rows[1][1], 1e-9):7.2f} {1000 * cpu:14.1f}"
+        )
     print(f"the router itself, without any client: {1000 * router_alone(20_000):.3f} ms CPU a call")
 
 

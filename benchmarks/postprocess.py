@@ -72,7 +72,10 @@ with webdataset.TarWriter(sys.argv[2]) as sink:
             with open(row["image_path"], "rb") as f:
                 sink.write({"__key__": row["__key__"], "jpg": f.read(), "txt": row["caption"], "json": json.dumps(row).encode()})
 """
-TO_PARQUET, TO_TARS = ([sys.executable, SCRIPTS / f"{name}.py"] for name in ("convert_json_to_parquet", "convert_parquet_to_wds"))
+TO_PARQUET, TO_TARS = (
+    [sys.executable, SCRIPTS / f"{name}.py"]
+    for name in ("convert_json_to_parquet", "convert_parquet_to_wds")
+)
 WORDS = "portrait cat castle neon rain oil painting digital art cinematic lighting misty forest dragon vintage café “quoted” sunset".split()
 
 
@@ -81,7 +84,9 @@ class Cost:
 
     def __init__(self, command):
         started, self.together = time.monotonic(), 0
-        process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
         reading = threading.Thread(target=self.read, args=(process.stdout,))
         reading.start()
         watching = threading.Thread(target=self.watch, args=(process,))
@@ -91,7 +96,9 @@ class Cost:
         self.wall = time.monotonic() - started
         reading.join(), watching.join()
         if process.returncode:
-            raise SystemExit(f"{' '.join(map(str, command))} ended with {process.returncode}: {self.said}")
+            raise SystemExit(
+                f"{' '.join(map(str, command))} ended with {process.returncode}: {self.said}"
+            )
         self.cpu, self.peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
     def read(self, stream):
@@ -103,7 +110,9 @@ class Cost:
             while waiting:
                 pid = waiting.pop()
                 try:
-                    shares = Path(f"/proc/{pid}/smaps_rollup").read_text()  # Pss: a page that n processes share counts 1/n in each
+                    shares = Path(
+                        f"/proc/{pid}/smaps_rollup"
+                    ).read_text()  # Pss: a page that n processes share counts 1/n in each
                     total += int(shares.split("\nPss:")[1].split()[0]) / 1024
                     waiting += Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
                 except (OSError, IndexError):
@@ -120,7 +129,10 @@ def compare(title, ways, reference, repetitions, before=lambda name: None):
             before(name)
             costs[name].append(Cost(command))
     middle = {
-        name: {field: statistics.median(getattr(c, field) for c in some) for field in ("cpu", "wall", "peak", "together")}
+        name: {
+            field: statistics.median(getattr(c, field) for c in some)
+            for field in ("cpu", "wall", "peak", "together")
+        }
         for name, some in costs.items()
     }
     print(f"\n{title} (medians of {repetitions}, interleaved; reference: {reference})")
@@ -142,13 +154,19 @@ def make_samples(folder, start, stop, images, ours):
     texts = [" ".join(chance.choices(WORDS, k=chance.randint(22, 38))) for _ in range(5000)]
     for sample in order:
         prompt, augmentation = divmod(sample, 20)
-        place = f"{folder}/{prompt // 1000:06d}/{prompt}_{augmentation}" if ours else f"{folder}/{prompt}_{augmentation}"
+        place = (
+            f"{folder}/{prompt // 1000:06d}/{prompt}_{augmentation}"
+            if ours
+            else f"{folder}/{prompt}_{augmentation}"
+        )
         original = f"{texts[prompt % 4999][:80]}, no. {prompt}"
         record = {
             "prompt_index": prompt,
             "augmentation_idx": augmentation,
             "original_prompt": original,
-            "augmented_prompt": f"{texts[sample % 4999]}, take {sample}" if augmentation else original,
+            "augmented_prompt": f"{texts[sample % 4999]}, take {sample}"
+            if augmentation
+            else original,
             "is_augmented": augmentation > 0,
             "model_name": "black-forest-labs/FLUX.1-dev",
             "llm_model_name": chance.choice(["gemma2", "gpt-4o-mini"]) if augmentation else None,
@@ -193,10 +211,15 @@ def pictures(size):
     chance, made = numpy.random.default_rng(3), []
     for _ in range(50):
         rough = numpy.asarray(
-            Image.fromarray(chance.integers(0, 256, (12, 12, 3), numpy.uint8)).resize((512, 512), Image.BICUBIC), numpy.float32
+            Image.fromarray(chance.integers(0, 256, (12, 12, 3), numpy.uint8)).resize(
+                (512, 512), Image.BICUBIC
+            ),
+            numpy.float32,
         )
         side = 512 if size > 10_000 else 16
-        noisy = Image.fromarray(numpy.clip(rough + chance.normal(0, 9.3, (512, 512, 1)), 0, 255).astype(numpy.uint8)).resize((side, side))
+        noisy = Image.fromarray(
+            numpy.clip(rough + chance.normal(0, 9.3, (512, 512, 1)), 0, 255).astype(numpy.uint8)
+        ).resize((side, side))
         data = io.BytesIO()
         noisy.save(data, "JPEG", quality=75)
         made.append(data.getvalue())
@@ -219,7 +242,13 @@ def measure_json(where, small, less, repetitions):
         {
             "C: open, read, close each JSON": [where / "floor", flat],
             "convert_json_to_parquet.py": [*TO_PARQUET, flat, where / "flat.parquet"],
-            "pandas: json.load, image there?, sort, zstd": [sys.executable, "-c", PANDAS_WAY, flat, where / "pandas.parquet"],
+            "pandas: json.load, image there?, sort, zstd": [
+                sys.executable,
+                "-c",
+                PANDAS_WAY,
+                flat,
+                where / "pandas.parquet",
+            ],
         },
         "C: open, read, close each JSON",
         repetitions,
@@ -242,7 +271,10 @@ def measure_update(where, small, less, repetitions):
 
     compare(
         f"--update after 1 % new samples, {n:,} samples in sub-folders",
-        {"full": [*TO_PARQUET, ours, where / "full.parquet"], "--update": [*TO_PARQUET, ours, table, "--update"]},
+        {
+            "full": [*TO_PARQUET, ours, where / "full.parquet"],
+            "--update": [*TO_PARQUET, ours, table, "--update"],
+        },
         "full",
         repetitions,
         before,
@@ -254,8 +286,20 @@ def measure_tar(where, small, less, repetitions):
     make_samples(ours, 0, n, pictures(53_000), ours=True)
     subprocess.run([*map(str, TO_PARQUET), ours, table], check=True, stdout=subprocess.DEVNULL)
     names, size = where / "names", sum(path.stat().st_size for path in ours.glob("*/*.jpg"))
-    names.write_text("".join(f"{path.relative_to(where)}\n" for path in sorted(ours.glob("*/*.jpg"))))
-    tars = [*TO_TARS, "--parquet_file", table, "--base_dir", where, "--output_dir", where / "tars", "--shard_size_mb", 100]
+    names.write_text(
+        "".join(f"{path.relative_to(where)}\n" for path in sorted(ours.glob("*/*.jpg")))
+    )
+    tars = [
+        *TO_TARS,
+        "--parquet_file",
+        table,
+        "--base_dir",
+        where,
+        "--output_dir",
+        where / "tars",
+        "--shard_size_mb",
+        100,
+    ]
 
     def before(name):
         shutil.rmtree(where / "tars", ignore_errors=True)
@@ -270,7 +314,13 @@ def measure_tar(where, small, less, repetitions):
             "GNU tar of the images, then fsync": ["sh", "-c", f"{tar} && sync {where}/out.tar"],
             "convert_parquet_to_wds.py, 1 worker": [*tars, "--num_workers", 1],
             "convert_parquet_to_wds.py, 2 workers": [*tars, "--num_workers", 2],
-            "webdataset.TarWriter, 1 process": [sys.executable, "-c", WEBDATASET_WAY, table, where / "out.tar"],
+            "webdataset.TarWriter, 1 process": [
+                sys.executable,
+                "-c",
+                WEBDATASET_WAY,
+                table,
+                where / "out.tar",
+            ],
         },
         "GNU tar of the images",
         repetitions,
@@ -281,7 +331,9 @@ def measure_tar(where, small, less, repetitions):
 def measure_growth(where, small, less, repetitions):
     ours, table, made = where / "ours", where / "ours.parquet", 0
     make_floor(where)
-    print("\nGrowth, small images in sub-folders (one run each; tars with 2 workers; floor: the C program on the same files)")
+    print(
+        "\nGrowth, small images in sub-folders (one run each; tars with 2 workers; floor: the C program on the same files)"
+    )
     print(
         f"  {'samples':>10}{'':3}{'table: CPU s':>13}{'us/sample':>11}{'floor us':>10}{'wall s':>8}{'peak MB':>9}{'':3}"
         f"{'tars: CPU s':>12}{'us/sample':>11}{'wall s':>8}{'peak MB':>9}{'all MB':>8}"
@@ -293,13 +345,28 @@ def measure_growth(where, small, less, repetitions):
         shutil.rmtree(where / "tars", ignore_errors=True)
         floor = Cost([where / "floor", *ours.iterdir()])
         first = Cost([*TO_PARQUET, ours, table, "--rebuild"])
-        second = Cost([*TO_TARS, "--parquet_file", table, "--base_dir", where, "--output_dir", where / "tars", "--num_workers", 2])
+        second = Cost(
+            [
+                *TO_TARS,
+                "--parquet_file",
+                table,
+                "--base_dir",
+                where,
+                "--output_dir",
+                where / "tars",
+                "--num_workers",
+                2,
+            ]
+        )
         print(
             f"  {n:10,}{'':3}{first.cpu:13.1f}{first.cpu / n * 1e6:11.1f}{floor.cpu / n * 1e6:10.1f}{first.wall:8.1f}{first.peak:9.0f}"
             f"{'':3}{second.cpu:12.1f}{second.cpu / n * 1e6:11.1f}{second.wall:8.1f}{second.peak:9.0f}{second.together:8.0f}",
             flush=True,
         )
-    print(f"  {first.said.strip().rsplit(': ', 1)[1]}\n  {second.said.strip().splitlines()[-1].split(': ', 1)[1]}", flush=True)
+    print(
+        f"  {first.said.strip().rsplit(': ', 1)[1]}\n  {second.said.strip().splitlines()[-1].split(': ', 1)[1]}",
+        flush=True,
+    )
     flat = where / "flat"
     flat.mkdir()
     for place in ours.glob("*/*"):
@@ -312,9 +379,22 @@ def measure_growth(where, small, less, repetitions):
 
 
 def main():
-    measures = {"json": measure_json, "update": measure_update, "tar": measure_tar, "growth": measure_growth}
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", nargs="*", choices=[*measures, []], default=[], help="json, update, tar or growth (default: all)")
+    measures = {
+        "json": measure_json,
+        "update": measure_update,
+        "tar": measure_tar,
+        "growth": measure_growth,
+    }
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "which",
+        nargs="*",
+        choices=[*measures, []],
+        default=[],
+        help="json, update, tar or growth (default: all)",
+    )
     parser.add_argument("--quick", action="store_true", help="a tenth of the sizes")
     parser.add_argument("--folder", help="where temporary data goes (default: the system's)")
     args = parser.parse_args()

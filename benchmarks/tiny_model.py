@@ -1,6 +1,6 @@
 """Scores the trained tiny model: 96 fresh prompts of its grammar through the project's own pipeline code. Fails more than 5 points below its card.
 
-    python benchmarks/tiny_model.py [--quick]
+python benchmarks/tiny_model.py [--quick]
 """
 
 import os
@@ -33,25 +33,41 @@ def main():
     images, began = [], time.perf_counter()
     for start in range(0, COUNT, drawer.batch_size):
         batch = scenes[start : start + drawer.batch_size]
-        images += drawer.draw([scene[0] for scene in batch], [diffusion.seed_of(0, start + i, 0) for i in range(len(batch))])
+        images += drawer.draw(
+            [scene[0] for scene in batch],
+            [diffusion.seed_of(0, start + i, 0) for i in range(len(batch))],
+        )
     ms = (time.perf_counter() - began) / COUNT * 1000
     scores = [check(image.pixels, *scene[1:]) for image, scene in zip(images, scenes)]
     truth = [check(train_tiny.draw(*scene[1:]), *scene[1:]) for scene in scenes]
-    print(f"{COUNT} fresh prompts, {drawer.steps} steps, guidance {drawer.guidance}, {ms:.0f} ms an image (batch {drawer.batch_size}, one thread)")
-    print(f"{'share of images in which':26} {'drawn':>6} {'card':>6} {'the drawings themselves':>24}")
+    print(
+        f"{COUNT} fresh prompts, {drawer.steps} steps, guidance {drawer.guidance}, {ms:.0f} ms an image (batch {drawer.batch_size}, one thread)"
+    )
+    print(
+        f"{'share of images in which':26} {'drawn':>6} {'card':>6} {'the drawings themselves':>24}"
+    )
     below = False
     for name, card in CARD.items():
         drawn = np.mean([score[name] for score in scores])
         below |= drawn < card - 0.05 - (0.05 if COUNT < 96 else 0)  # one image of 32 is 3 points
-        print(f"{name:26} {drawn:6.2f} {card:6.2f} {np.mean([score[name] for score in truth]):24.2f}")
+        print(
+            f"{name:26} {drawn:6.2f} {card:6.2f} {np.mean([score[name] for score in truth]):24.2f}"
+        )
     return "tiny_model: more than 5 points below its card" if below else 0
 
 
 def check(image, background, things):
     """Whether background, colours, places and shapes of an image are those of its scene."""
     labels = np.abs(image[:, :, None].astype(int) - PALETTE).sum(-1).argmin(-1)
-    border = np.concatenate([labels[:3].ravel(), labels[-3:].ravel(), labels[:, :3].ravel(), labels[:, -3:].ravel()])
-    right = {"background": (border == NAMES.index(background)).mean() > 0.8, "colours": True, "shapes": True, "places": True}
+    border = np.concatenate(
+        [labels[:3].ravel(), labels[-3:].ravel(), labels[:, :3].ravel(), labels[:, -3:].ravel()]
+    )
+    right = {
+        "background": (border == NAMES.index(background)).mean() > 0.8,
+        "colours": True,
+        "shapes": True,
+        "places": True,
+    }
     for colour, shape, x, y, _ in things:
         x, y, mask = int(x + 32), int(y + 32), labels == NAMES.index(colour)
         right["places"] &= bool(mask[max(0, y - 3) : y + 4, max(0, x - 3) : x + 4].mean() > 0.6)

@@ -11,7 +11,9 @@ The order is shuffled, so that any prefix of the file is a fair sample of all so
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout: modules are imported by their full names
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # the checkout: modules are imported by their full names
 
 import hashlib
 import json
@@ -24,35 +26,73 @@ from combine_prompts.sources import TERMS
 from combine_prompts.verdicts import judge
 from common.command_line import Options
 
-to_json = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps(…, ensure_ascii=False) makes an encoder a call: 5 us instead of 3
+to_json = json.JSONEncoder(
+    ensure_ascii=False
+).encode  # json.dumps(…, ensure_ascii=False) makes an encoder a call: 5 us instead of 3
 
 
 def main():
     options = Options(__doc__)
     add, three = options.add_argument, ("drop", "flag", "keep")
-    add("inputs", nargs="+", type=Path, metavar="FILE", help="prompts files (JSON lists, or .txt, a prompt a line); the name is the source")
-    add("--exclude", nargs="+", type=Path, default=[], metavar="FILE", help="validation sets: nothing like a prompt of these gets in")
+    add(
+        "inputs",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="prompts files (JSON lists, or .txt, a prompt a line); the name is the source",
+    )
+    add(
+        "--exclude",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="validation sets: nothing like a prompt of these gets in",
+    )
     add("--output", type=Path, default=FOLDER / "combined.json", help="default: %(default)s")
     options.flag("--plain", "write strings instead of objects")
     add("--seed", type=int, default=0, help="of the order (default: %(default)s)")
-    add("--language", choices=("en", "any"), default="en", help="keep English prompts, or any (default: %(default)s)")
+    add(
+        "--language",
+        choices=("en", "any"),
+        default="en",
+        help="keep English prompts, or any (default: %(default)s)",
+    )
     add("--min_words", type=int, default=3, help="default: %(default)s")
     add("--max_words", type=int, default=200, help="default: %(default)s")
     add("--min_chars", type=int, default=8, help="default: %(default)s")
     add("--max_chars", type=int, default=1000, help="default: %(default)s")
-    add("--profanity", choices=three, default="drop",
-        help="alt-profanity-check above 0.8: drop, flag ({'flags': ['profanity']}) or keep (default: %(default)s)")
-    add("--sexual", choices=three, default="drop",
-        help="sexual content by a short list: drop, flag or keep (default: %(default)s); with an age word for minors it is always dropped")
-    options.flag("--near_duplicates", "drop near duplicates (MinHash LSH, 0.7, same subject)", default=True)
-    add("--num_workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: the cores, %(default)s)")
+    add(
+        "--profanity",
+        choices=three,
+        default="drop",
+        help="alt-profanity-check above 0.8: drop, flag ({'flags': ['profanity']}) or keep (default: %(default)s)",
+    )
+    add(
+        "--sexual",
+        choices=three,
+        default="drop",
+        help="sexual content by a short list: drop, flag or keep (default: %(default)s); with an age word for minors it is always dropped",
+    )
+    options.flag(
+        "--near_duplicates", "drop near duplicates (MinHash LSH, 0.7, same subject)", default=True
+    )
+    add(
+        "--num_workers",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        help="processes (default: the cores, %(default)s)",
+    )
     args = options.parse_args()
 
     refuse_overwriting(args)
     problems = []
     items, sources, invalid = read_inputs(args, problems)
     excluded = read_excluded(args)
-    report = {name: Counter(read=count, **({"not a prompt": invalid[name]} if invalid[name] else {})) for name, count in sources.items()}
+    report = {
+        name: Counter(read=count, **({"not a prompt": invalid[name]} if invalid[name] else {}))
+        for name, count in sources.items()
+    }
     unique = exact(items, report)
     verdicts = judge([item["prompt"] for _, item in unique], excluded, args)
     kept, removed = sort_out(unique, verdicts, args, report)
@@ -61,12 +101,21 @@ def main():
         report[name]["kept"] = count
     kept = [item for _, item in kept]
     if not kept:
-        raise SystemExit("combine: no prompt is left" + "".join(f"; {problem}" for problem in problems))
+        raise SystemExit(
+            "combine: no prompt is left" + "".join(f"; {problem}" for problem in problems)
+        )
 
-    text = "[\n" + ",\n".join(to_json(item["prompt"] if args.plain else item) for item in kept) + "\n]\n"
+    text = (
+        "[\n"
+        + ",\n".join(to_json(item["prompt"] if args.plain else item) for item in kept)
+        + "\n]\n"
+    )
     beside = args.output.with_suffix("")
     publish(f"{beside}.removed.json", json.dumps(removed, ensure_ascii=False, indent=1) + "\n")
-    publish(f"{beside}.report.json", json.dumps(summary(args, report, kept, text), ensure_ascii=False, indent=1) + "\n")
+    publish(
+        f"{beside}.report.json",
+        json.dumps(summary(args, report, kept, text), ensure_ascii=False, indent=1) + "\n",
+    )
     publish(args.output, text)
     print_table(report)
     print(f"wrote {args.output}, {beside}.report.json, {beside}.removed.json")
@@ -77,13 +126,20 @@ def main():
 
 def refuse_overwriting(args):
     beside = args.output.with_suffix("")
-    written = {path.resolve() for path in (args.output, Path(f"{beside}.report.json"), Path(f"{beside}.removed.json"))}
+    written = {
+        path.resolve()
+        for path in (args.output, Path(f"{beside}.report.json"), Path(f"{beside}.removed.json"))
+    }
     for path in args.inputs + args.exclude:
         if path.resolve() in written:
-            raise SystemExit(f"combine: {path} is an input, and the output would overwrite it; choose another --output")
+            raise SystemExit(
+                f"combine: {path} is an input, and the output would overwrite it; choose another --output"
+            )
     names = [path.stem for path in args.inputs]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise SystemExit(f"combine: two inputs are called {twice[0]}; a file's name is its source, so rename one")
+        raise SystemExit(
+            f"combine: two inputs are called {twice[0]}; a file's name is its source, so rename one"
+        )
 
 
 # ----------------------------------------------------------------------------- reading
@@ -107,15 +163,25 @@ def read_inputs(args, problems):
                 invalid[path.stem] += 1
             else:
                 items.append((path.stem, item))
-    problems += [f"{name}: {count - 1:,} more items that are no prompts" for name, count in invalid.items() if count > 1]
+    problems += [
+        f"{name}: {count - 1:,} more items that are no prompts"
+        for name, count in invalid.items()
+        if count > 1
+    ]
     if not items:
-        raise SystemExit("combine: nothing to combine: " + "; ".join(problems or ["the inputs are empty"]))
+        raise SystemExit(
+            "combine: nothing to combine: " + "; ".join(problems or ["the inputs are empty"])
+        )
     return items, sources, invalid
 
 
 def no_prompt(item):
     """What is wrong with an item ("" if nothing). JSON can spell half a surrogate pair, which no file of UTF-8 can hold."""
-    if not isinstance(item, dict) or not isinstance(item.get("prompt"), str) or not item["prompt"].strip():
+    if (
+        not isinstance(item, dict)
+        or not isinstance(item.get("prompt"), str)
+        or not item["prompt"].strip()
+    ):
         return 'a string, or an object with "prompt"'
     try:
         to_json(item).encode()
@@ -137,7 +203,9 @@ def read_excluded(args):
                     raise ValueError(f"item {position} is not a prompt ({why})")
                 prompts.append(item["prompt"])
         except (OSError, ValueError) as error:
-            raise SystemExit(f"combine: --exclude {path}: {one_line(error)}; the validation set would leak, so nothing was written")
+            raise SystemExit(
+                f"combine: --exclude {path}: {one_line(error)}; the validation set would leak, so nothing was written"
+            )
     return prompts
 
 
@@ -147,7 +215,9 @@ def read_file(path):
         raise OSError("no such file")
     data = path.read_bytes()
     if path.suffix == ".txt":
-        lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")  # the mark that Windows editors put in front
+        lines = data.removeprefix(b"\xef\xbb\xbf").split(
+            b"\n"
+        )  # the mark that Windows editors put in front
         for number, line in enumerate(lines, 1):
             try:
                 line.decode()
@@ -166,7 +236,13 @@ def exact(items, report):
     for name, item in items:
         key = fold(item["prompt"]) or item["prompt"]
         given = item.get("source")
-        sources = list(given) if isinstance(given, list) and given and all(isinstance(source, str) for source in given) else [name]
+        sources = (
+            list(given)
+            if isinstance(given, list)
+            and given
+            and all(isinstance(source, str) for source in given)
+            else [name]
+        )
         if key in unique:
             report[name]["exact duplicate"] += 1
             first = unique[key][1]["source"]
@@ -207,19 +283,31 @@ def sort_out(unique, verdicts, args, report):
 
 def summary(args, report, kept, text):
     """The report: deterministic (no time, no path), so that two runs can be compared."""
-    terms = lambda name: TERMS.get(name, {"name": name, "licence": "not known to this program: state it on the data set card"})
+    terms = lambda name: TERMS.get(
+        name, {"name": name, "licence": "not known to this program: state it on the data set card"}
+    )
     return {
         "output": args.output.name,
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
         "kept": len(kept),
         "in several sources": sum(len(item["source"]) > 1 for item in kept),
-        "options": {name: value for name, value in vars(args).items() if name not in ("inputs", "exclude", "output", "num_workers")},
+        "options": {
+            name: value
+            for name, value in vars(args).items()
+            if name not in ("inputs", "exclude", "output", "num_workers")
+        },
         "sources": {
-            path.stem: {"sha256": sha256(path), "counts": dict(report[path.stem]), "terms": terms(path.stem)}
+            path.stem: {
+                "sha256": sha256(path),
+                "counts": dict(report[path.stem]),
+                "terms": terms(path.stem),
+            }
             for path in args.inputs
             if path.stem in report
         },
-        "excluded": {path.stem: {"sha256": sha256(path), "terms": terms(path.stem)} for path in args.exclude},
+        "excluded": {
+            path.stem: {"sha256": sha256(path), "terms": terms(path.stem)} for path in args.exclude
+        },
     }
 
 
@@ -230,14 +318,25 @@ def sha256(path):
 
 def print_table(report):
     """Counts per source; an item that several sources have counts under the first."""
-    reasons = list(dict.fromkeys(reason for counts in report.values() for reason in counts if reason not in ("read", "kept")))
+    reasons = list(
+        dict.fromkeys(
+            reason
+            for counts in report.values()
+            for reason in counts
+            if reason not in ("read", "kept")
+        )
+    )
     rows = ["read", *reasons, "kept"]
     width = max(map(len, rows))
     names = list(report)
     print(f"  {'':<{width}}" + "".join(f"  {name:>12}" for name in names) + f"  {'all':>12}")
     for row in rows:
         counts = [report[name][row] for name in names]
-        print(f"  {row:<{width}}" + "".join(f"  {count:>12,}" for count in counts) + f"  {sum(counts):>12,}")
+        print(
+            f"  {row:<{width}}"
+            + "".join(f"  {count:>12,}" for count in counts)
+            + f"  {sum(counts):>12,}"
+        )
 
 
 if __name__ == "__main__":

@@ -44,9 +44,17 @@ class Excluded:
 
         n = len(folded)
         if n not in self.windows:
-            shortest = RATIO / (200 - RATIO)  # of the other's length: a ratio of 85 cannot be had below 0.74
-            near = [pair for length in range(int(n * shortest), int(n / shortest) + 2) for pair in self.by_length.get(length, ())]
+            shortest = RATIO / (
+                200 - RATIO
+            )  # of the other's length: a ratio of 85 cannot be had below 0.74
+            near = [
+                pair
+                for length in range(int(n * shortest), int(n / shortest) + 2)
+                for pair in self.by_length.get(length, ())
+            ]
             self.windows[n] = ([text for text, _ in near], [prompt for _, prompt in near])
         texts, prompts = self.windows[n]
-        best = process.extractOne(folded, texts, scorer=fuzz.ratio, processor=None, score_cutoff=RATIO)
+        best = process.extractOne(
+            folded, texts, scorer=fuzz.ratio, processor=None, score_cutoff=RATIO
+        )
         return best and ("alike", prompts[best[2]], best[1] / 100)

@@ -19,15 +19,20 @@ import numpy as np
 WORDS = 3  # words a shingle: with 2 lists of artists look alike, with 4 prompts of 10 words have too few
 THRESHOLD = 0.7  # on 12,966 real prompts drops 42; 0.6 takes 8 more, half of them other pictures, 0.8 misses half of the true ones
 BANDS, ROWS = 21, 6  # finds 0.93 of the pairs at 0.7, 0.998 at 0.8; 126 values a sketch
-QUICK, QUICK_SHARE = 32, 0.4  # candidates are first compared by 32 values: at 0.7 fewer than 0.4 of them are equal once in 7,000
+QUICK, QUICK_SHARE = (
+    32,
+    0.4,
+)  # candidates are first compared by 32 values: at 0.7 fewer than 0.4 of them are equal once in 7,000
 BUCKET = 20  # candidates of one band, the latest; so the cost stays linear when a million prompts share a tail
 SEED = 42
 CHUNK = 5_000  # prompts sketched at a time: their shingles as strings take 2 kB a prompt
 WORD = re.compile(r"[^\W_]+|[\u2600-\u27bf\U0001f000-\U0001faff]")
-WEIGHTLESS = set("""
+WEIGHTLESS = set(
+    """
     a an the of in on at by with and or to for from as is are was its it his her their this that very highly extremely ultra hyper super
     really beautiful stunning gorgeous amazing detailed intricate realistic photorealistic hyperrealistic painting portrait photo
-    photograph picture image illustration drawing render art artwork digital concept style styled""".split())
+    photograph picture image illustration drawing render art artwork digital concept style styled""".split()
+)
 
 
 def shingles(words):
@@ -41,17 +46,25 @@ def sketches(foldeds):
     """Return (band keys: uint64 array (prompts, BANDS), candidates share a key in a column; values: uint32 array (prompts, QUICK))."""
     from rensa import RMinHash
 
-    keys, values = np.empty((len(foldeds), BANDS), np.uint64), np.empty((len(foldeds), QUICK), np.uint32)
+    keys, values = (
+        np.empty((len(foldeds), BANDS), np.uint64),
+        np.empty((len(foldeds), QUICK), np.uint32),
+    )
     multiplier = np.uint64(0x9E3779B97F4A7C15)
     for start in range(0, len(foldeds), CHUNK):
         tokens = [sorted(shingles(folded.split())) for folded in foldeds[start : start + CHUNK]]
-        sketch = np.array(RMinHash.digest_matrix_from_token_sets(tokens, BANDS * ROWS, SEED).to_rows(), np.uint64)
+        sketch = np.array(
+            RMinHash.digest_matrix_from_token_sets(tokens, BANDS * ROWS, SEED).to_rows(), np.uint64
+        )
         bands = sketch.reshape(len(tokens), BANDS, ROWS)
         key = np.zeros((len(tokens), BANDS), np.uint64)
         for row in range(ROWS):
             key = (key ^ bands[:, :, row]) * multiplier
             key ^= key >> np.uint64(29)
-        keys[start : start + CHUNK], values[start : start + CHUNK] = key, sketch[:, :QUICK].astype(np.uint32)
+        keys[start : start + CHUNK], values[start : start + CHUNK] = (
+            key,
+            sketch[:, :QUICK].astype(np.uint32),
+        )
     return keys, values
 
 
@@ -70,7 +83,11 @@ def find(prompts, foldeds):
     for i in np.flatnonzero(crowded).tolist():
         mine = [bucket[key] for bucket, key in zip(buckets, keys[i].tolist())]
         others = np.fromiter({j for bucket in mine for j in bucket[-BUCKET:]}, np.int64)
-        near = others[(values[others] == values[i]).mean(axis=1) >= QUICK_SHARE] if len(others) else others
+        near = (
+            others[(values[others] == values[i]).mean(axis=1) >= QUICK_SHARE]
+            if len(others)
+            else others
+        )
         twin = None
         if len(near):
             own = shingles(foldeds[i].split())
@@ -116,7 +133,9 @@ def same_subject(a, b):
     if only_a and only_b or only_a & set(subject_a) or only_b & set(subject_b):
         return False
     both = set(subject_a) & set(subject_b) - WEIGHTLESS
-    return [word for word in subject_a if word in both] == [word for word in subject_b if word in both]
+    return [word for word in subject_a if word in both] == [
+        word for word in subject_b if word in both
+    ]
 
 
 def new_words(words, others):

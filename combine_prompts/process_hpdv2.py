@@ -12,7 +12,9 @@ written after cleaning.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout: modules are imported by their full names
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # the checkout: modules are imported by their full names
 
 import re
 
@@ -21,15 +23,21 @@ from combine_prompts.sources import hub_files
 
 FILES = ["anime.json", "concept-art.json", "paintings.json", "photo.json"]
 
-SENTENCE = re.compile(r"""["'(]?[A-Z0-9][^\n]*\s\S+\s\S+\s\S+""")  # begins like one and has four words
-LABEL = re.compile(r"^(?:(?:the|image|one sentence) )*description(?: without modifiers)?[,:] +", re.I)
+SENTENCE = re.compile(
+    r"""["'(]?[A-Z0-9][^\n]*\s\S+\s\S+\s\S+"""
+)  # begins like one and has four words
+LABEL = re.compile(
+    r"^(?:(?:the|image|one sentence) )*description(?: without modifiers)?[,:] +", re.I
+)
 OF_WHAT = re.compile(
     r"^(?:the image (?:is of|depicts|shows|features|portrays|displays|showcases)|the image is(?= an? )|"
     r"in the image,? there (?:is|are)|of(?= )|features(?= )|depicts(?= ))\s+",
     re.I,
 )
 # "The image features a samurai and is painted in ...": without its head the sentence would break
-MORE_VERBS = re.compile(r"\b(?:and|but|which|,) (?:is|are|was|were|has|have|features|depicts|shows|includes)\b")
+MORE_VERBS = re.compile(
+    r"\b(?:and|but|which|,) (?:is|are|was|were|has|have|features|depicts|shows|includes)\b"
+)
 REFUSAL = re.compile(r"^(?:there is no (?:picture|image)|(?:i'm |i am )?sorry\b|as an ai\b)", re.I)
 
 
@@ -37,10 +45,17 @@ def main():
     args = parser(__doc__, "HPDv2.json").parse_args()
     if args.input:
         files, problems = local_files(args.input, FILES)
-        problems += [f"{path}: not read, DrawBench is a validation set" for path in files if path.name == "drawbench.json"]
+        problems += [
+            f"{path}: not read, DrawBench is a validation set"
+            for path in files
+            if path.name == "drawbench.json"
+        ]
         files = [path for path in files if path.name != "drawbench.json"]
     else:
-        files, problems = hub_files("ymhao/HPDv2", [f"benchmark/{name}" for name in FILES], args.revision), []
+        files, problems = (
+            hub_files("ymhao/HPDv2", [f"benchmark/{name}" for name in FILES], args.revision),
+            [],
+        )
     return process(args, files, problems, read, repair)
 
 
@@ -54,7 +69,9 @@ def repair(text):
     before, rule = text, None
     text = text.strip()
     parts = [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
-    if len(parts) > 1:  # the model answered twice: the first answer if it is a sentence, else (a torn one) the last
+    if (
+        len(parts) > 1
+    ):  # the model answered twice: the first answer if it is a sentence, else (a torn one) the last
         text, rule = parts[0] if SENTENCE.match(parts[0]) else parts[-1], "chat: second answer"
     if REFUSAL.match(text):
         return None, "chat: refusal"

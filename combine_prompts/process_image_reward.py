@@ -12,7 +12,9 @@ test split as the ImageReward repository has it: 2,720 rows, 466 ids, 463 distin
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout: modules are imported by their full names
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # the checkout: modules are imported by their full names
 
 
 from combine_prompts.processor import local_files, parser, process
@@ -23,7 +25,11 @@ FILES = ["metadata-train.parquet", "metadata-validation.parquet", "metadata-test
 
 def main():
     args = parser(__doc__, "image_reward.json").parse_args()
-    files, problems = local_files(args.input, FILES) if args.input else (hub_files("zai-org/ImageRewardDB", FILES, args.revision), [])
+    files, problems = (
+        local_files(args.input, FILES)
+        if args.input
+        else (hub_files("zai-org/ImageRewardDB", FILES, args.revision), [])
+    )
     return process(args, files, problems, lambda path: parquet_column(path, "prompt"))
 
 

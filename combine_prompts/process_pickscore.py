@@ -12,7 +12,9 @@ most of v1 again. Counted: v1 train has 27,480 distinct captions of 6 words and 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout: modules are imported by their full names
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # the checkout: modules are imported by their full names
 
 
 from combine_prompts.processor import local_files, parser, process
@@ -24,9 +26,15 @@ def main():
     if args.input:
         files, problems = local_files(args.input, ["*.parquet"])
     else:
-        patterns = [f"data/{split}-0*.parquet" for split in ("train", "validation", "test")]  # not {validation,test}_unique: parts of these
+        patterns = [
+            f"data/{split}-0*.parquet" for split in ("train", "validation", "test")
+        ]  # not {validation,test}_unique: parts of these
         files = [
-            path for version in ("v1", "v2") for path in hub_files(f"yuvalkirstain/pickapic_{version}_no_images", patterns, args.revision)
+            path
+            for version in ("v1", "v2")
+            for path in hub_files(
+                f"yuvalkirstain/pickapic_{version}_no_images", patterns, args.revision
+            )
         ]
         problems = []
     return process(args, files, problems, lambda path: parquet_column(path, "caption"))

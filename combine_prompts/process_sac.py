@@ -10,7 +10,9 @@ Expected of the real source (by a notebook run on it): 40,385 generations, 34,24
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout: modules are imported by their full names
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # the checkout: modules are imported by their full names
 
 import sqlite3
 
@@ -23,10 +25,16 @@ URL = "https://raw.githubusercontent.com/JD-P/simulacra-aesthetic-captions/{revi
 
 def main():
     options = parser(__doc__, "sac.json")
-    options.add_argument("--url", default=URL, help="where the file is fetched from, for a mirror (default: %(default)s)")
+    options.add_argument(
+        "--url",
+        default=URL,
+        help="where the file is fetched from, for a mirror (default: %(default)s)",
+    )
     args = options.parse_args()
     files, problems = (
-        local_files(args.input, ["*.sqlite"]) if args.input else ([web_file(args.url.replace("{revision}", args.revision))], [])
+        local_files(args.input, ["*.sqlite"])
+        if args.input
+        else ([web_file(args.url.replace("{revision}", args.revision))], [])
     )
     return process(args, files, problems, read)
 

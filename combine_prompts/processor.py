@@ -20,7 +20,9 @@ from common.command_line import Options
 from common.files import CHECKOUT
 
 FOLDER = CHECKOUT / "prompts"
-LONGEST = 20_000  # characters; the longest real prompt has 1,951, so a longer "prompt" is a broken file
+LONGEST = (
+    20_000  # characters; the longest real prompt has 1,951, so a longer "prompt" is a broken file
+)
 LOST = "\ufffd"  # stands where a letter could not be decoded
 
 ENTITY = re.compile(r"&(?:#\d{1,7};?|#[xX][0-9a-fA-F]{1,6};?|[A-Za-z][A-Za-z0-9]{1,31};)")
@@ -63,7 +65,11 @@ def entities(text):
     """HTML entities, to the end: `&amp;amp;` is `&`. Without a semicolon only numbers count: `b&w;` and `&copycat` are words."""
     if "&" not in text:
         return text
-    while (shorter := ENTITY.sub(lambda m: html.unescape(m[0]), NESTED.sub("&", text) if NESTED.search(text) else text)) != text:
+    while (
+        shorter := ENTITY.sub(
+            lambda m: html.unescape(m[0]), NESTED.sub("&", text) if NESTED.search(text) else text
+        )
+    ) != text:
         text = shorter
     return text
 
@@ -75,7 +81,9 @@ def mojibake(text):
     import ftfy
 
     text = WIDE_COMMA.sub("\uff0c ", text)
-    return ftfy.fix_text(text, unescape_html=False, remove_terminal_escapes=False, normalization="NFC")
+    return ftfy.fix_text(
+        text, unescape_html=False, remove_terminal_escapes=False, normalization="NFC"
+    )
 
 
 def invisible(text):
@@ -95,8 +103,14 @@ def invisible(text):
         elif "\ufe00" <= c <= "\ufe0f" or "\U000e0100" <= c <= "\U000e01ef":
             c = c if i and _takes_selector(text[i - 1]) else ""
         elif "\U000e0020" <= c <= "\U000e007f":  # the flags of England, Scotland, Wales
-            c = c if kept and (kept[-1] == "\U0001f3f4" or "\U000e0020" <= kept[-1] <= "\U000e007f") else ""
-        elif category == "Cf" and not ("\u0600" <= c <= "\u0605" or c in "\u06dd\u070f\u08e2\U000110bd"):
+            c = (
+                c
+                if kept and (kept[-1] == "\U0001f3f4" or "\U000e0020" <= kept[-1] <= "\U000e007f")
+                else ""
+            )
+        elif category == "Cf" and not (
+            "\u0600" <= c <= "\u0605" or c in "\u06dd\u070f\u08e2\U000110bd"
+        ):
             c = ""
         if c:
             kept.append(c)
@@ -109,14 +123,20 @@ def _joins(c):
 
 
 def _takes_selector(c):
-    return c in "#*0123456789" or bool(EMOJI.match(c)) or unicodedata.category(c) in ("So", "Sm", "Lo", "Po", "Sk")
+    return (
+        c in "#*0123456789"
+        or bool(EMOJI.match(c))
+        or unicodedata.category(c) in ("So", "Sm", "Lo", "Po", "Sk")
+    )
 
 
 def transliterate(text):
     from anyascii import anyascii
 
     letters = [(c, anyascii(c)) for c in text]
-    return "".join("" if EMOJI.match(c) and a[:1] + a[-1:] == "::" else a for c, a in letters)  # anyascii writes :bridge_at_night:
+    return "".join(
+        "" if EMOJI.match(c) and a[:1] + a[-1:] == "::" else a for c, a in letters
+    )  # anyascii writes :bridge_at_night:
 
 
 FOLDED_AWAY = re.compile("[^\\w\u2600-\u27bf\U0001f000-\U0001faff]+|_+")
@@ -133,13 +153,27 @@ def fold(text):
 
 
 def parser(doc, output):
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(f"{Path(sys.argv[0]).stem}: interrupted; nothing was written"))
+    signal.signal(
+        signal.SIGINT,
+        lambda *_: sys.exit(f"{Path(sys.argv[0]).stem}: interrupted; nothing was written"),
+    )
     options = Options(doc)
     options.add_argument(
-        "--input", nargs="+", metavar="FILE_OR_FOLDER", help="local files (default: fetched from the source's public home)"
+        "--input",
+        nargs="+",
+        metavar="FILE_OR_FOLDER",
+        help="local files (default: fetched from the source's public home)",
     )
-    options.add_argument("--output", type=Path, default=FOLDER / output, metavar="FILE.json", help="default: %(default)s")
-    options.add_argument("--revision", default="main", help="branch, tag or commit to fetch (default: %(default)s)")
+    options.add_argument(
+        "--output",
+        type=Path,
+        default=FOLDER / output,
+        metavar="FILE.json",
+        help="default: %(default)s",
+    )
+    options.add_argument(
+        "--revision", default="main", help="branch, tag or commit to fetch (default: %(default)s)"
+    )
     options.flag("--ascii", "transliterate to ASCII (å -> a); letters are never dropped")
     return options
 
@@ -193,7 +227,9 @@ def process(args, files, problems, read, repair=None):
                 kept[cleaned] = None
     problems += [f"{count - 3:,} more rows: {why}" for why, count in bad_rows.items() if count > 3]
     if not kept:
-        raise SystemExit(f"{script}: no prompts to write" + "".join(f"; {problem}" for problem in problems))
+        raise SystemExit(
+            f"{script}: no prompts to write" + "".join(f"; {problem}" for problem in problems)
+        )
     publish(args.output, json.dumps(list(kept), ensure_ascii=False, indent=0) + "\n")
     table(
         [("read", read_rows)]
@@ -213,12 +249,16 @@ def rows(path, read, problems):
 
     row = None
     try:
-        for row, text in tqdm(read(path), desc=path.name, unit=" rows", disable=None, mininterval=1, leave=False):
+        for row, text in tqdm(
+            read(path), desc=path.name, unit=" rows", disable=None, mininterval=1, leave=False
+        ):
             yield row, text
     except Exception as error:  # OSError, ValueError, sqlite3.Error, csv.Error, ArrowException
         if isinstance(error, (MemoryError, ImportError)):
             raise
-        problems.append(f"{path}: {'cannot be read' if row is None else f'stopped after row {row}'}: {one_line(error)}")
+        problems.append(
+            f"{path}: {'cannot be read' if row is None else f'stopped after row {row}'}: {one_line(error)}"
+        )
 
 
 def clean_row(text, ascii=False, repair=None):

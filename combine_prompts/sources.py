@@ -64,9 +64,14 @@ def hub_files(repo, patterns, revision="main"):
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
-        names = [file.rfilename for file in HfApi().dataset_info(repo, revision=revision, timeout=30).siblings]
+        names = [
+            file.rfilename
+            for file in HfApi().dataset_info(repo, revision=revision, timeout=30).siblings
+        ]
         wanted = [name for pattern in patterns for name in sorted(names) if fnmatch(name, pattern)]
-        if missing := [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in names)]:
+        if missing := [
+            pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in names)
+        ]:
             raise OSError(f"revision {revision} holds no {', '.join(missing)}")
         paths = []
         for number, name in enumerate(wanted, 1):
@@ -74,7 +79,11 @@ def hub_files(repo, patterns, revision="main"):
             paths.append(Path(hf_hub_download(repo, name, repo_type="dataset", revision=revision)))
         return paths
     except Exception as error:  # huggingface_hub raises its own, httpx's and OSError
-        fetch_by_hand(f"{repo} on the hub", f"{', '.join(patterns)} of https://huggingface.co/datasets/{repo}", error)
+        fetch_by_hand(
+            f"{repo} on the hub",
+            f"{', '.join(patterns)} of https://huggingface.co/datasets/{repo}",
+            error,
+        )
 
 
 def web_file(url):
@@ -93,16 +102,30 @@ def web_file(url):
             have = part.stat().st_size if part.exists() else 0
             try:
                 # compressed, the lengths would differ
-                headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+                headers = {"Accept-Encoding": "identity"} | (
+                    {"Range": f"bytes={have}-"} if have else {}
+                )
                 with requests.get(url, headers=headers, stream=True, timeout=30) as answer:
                     if answer.status_code == 416:  # the part is not a part of this file
                         part.unlink()
                         continue
                     answer.raise_for_status()
-                    print(f"fetching {url}" + (f" from byte {have:,}" if answer.status_code == 206 else ""), file=sys.stderr, flush=True)
+                    print(
+                        f"fetching {url}"
+                        + (f" from byte {have:,}" if answer.status_code == 206 else ""),
+                        file=sys.stderr,
+                        flush=True,
+                    )
                     resumed = have if answer.status_code == 206 else 0
                     total = int(answer.headers.get("Content-Length", 0)) + resumed
-                    bar = tqdm(total=total, initial=resumed, unit="B", unit_scale=True, desc=path.name, disable=None)
+                    bar = tqdm(
+                        total=total,
+                        initial=resumed,
+                        unit="B",
+                        unit_scale=True,
+                        desc=path.name,
+                        disable=None,
+                    )
                     with open(part, "ab" if resumed else "wb") as file, bar:
                         for block in answer.iter_content(1 << 13):
                             file.write(block)
@@ -110,12 +133,20 @@ def web_file(url):
                         file.flush()
                         os.fsync(file.fileno())
                 if total and part.stat().st_size != total:
-                    raise requests.ConnectionError(f"got {part.stat().st_size:,} of {total:,} bytes")
+                    raise requests.ConnectionError(
+                        f"got {part.stat().st_size:,} of {total:,} bytes"
+                    )
                 os.replace(part, path)
                 return path
-            except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+            except (
+                requests.ConnectionError,
+                requests.Timeout,
+                requests.exceptions.ChunkedEncodingError,
+            ) as error:
                 last = error
-                if attempt == 4 or not (part.exists() and part.stat().st_size > have):  # no progress: no use in trying on
+                if attempt == 4 or not (
+                    part.exists() and part.stat().st_size > have
+                ):  # no progress: no use in trying on
                     raise
                 time.sleep(attempt)
         raise OSError(str(last))
@@ -136,14 +167,18 @@ def parquet_column(path, column):
 
     with pq.ParquetFile(path) as file:
         if column not in file.schema_arrow.names:
-            raise ValueError(f"no column {column!r}; its columns are {', '.join(file.schema_arrow.names[:20])}")
+            raise ValueError(
+                f"no column {column!r}; its columns are {', '.join(file.schema_arrow.names[:20])}"
+            )
         row = 0
         for batch in file.iter_batches(BATCH, columns=[column]):
             values = batch.column(0)
             try:
                 values = values.to_pylist()
             except UnicodeDecodeError:
-                values = values.cast("large_binary" if "large" in str(values.type) else "binary").to_pylist()
+                values = values.cast(
+                    "large_binary" if "large" in str(values.type) else "binary"
+                ).to_pylist()
             for value in values:
                 yield row, value
                 row += 1

@@ -19,7 +19,9 @@ UNIT = re.compile(
     r"(?<![\w.-])[1-9]\d* [kdKD](?![\w'-])|(?<!\w)(?:\d+0|1\d{3}|20\d\d) s(?![\w'-])|(?<!\w)800 [tT](?![\w'-])|"
     r"(?<!\w)(?:240|360|480|720|1080|1440|2160) [pP](?![\w'.-])|(?<!\w)\d*(?:1 st|2 nd|3 rd|[04-9] th|1[1-3] th)(?!\w)"
 )
-THOUSANDS = re.compile(r"(?<![\w.,])\d(?: \d){0,2}(?: ?, 0 0 0)+(?! ?0)")  # 4 0, 0 0 0; but "f 4. 2, 2 5 0 mm" are two numbers
+THOUSANDS = re.compile(
+    r"(?<![\w.,])\d(?: \d){0,2}(?: ?, 0 0 0)+(?! ?0)"
+)  # 4 0, 0 0 0; but "f 4. 2, 2 5 0 mm" are two numbers
 # One digit follows the point: f 1. 8 5 0 mm, f 3. 5 1 / 1 6 0 0. Where it might begin the next number, f 2. 8 5 mm, nothing is done;
 # nor without the f: "unreal engine 5. 3 5 mm", "no. 3. 5 cats"
 DECIMAL = re.compile(
@@ -31,13 +33,19 @@ APERTURE = re.compile(r"(?<!\w)f / ?(?=\d)")
 WORDS = re.compile(r"(?<![\w'&])(?:y 2 ?k|c 4 ?d|2\. 5 ?d|d & d|b & w|r & b)(?![\w'&])", re.I)
 OPENING = re.compile(r"([(\[{]) +(?=\S)")
 CLOSING = re.compile(r"(?<=\S) +(?=[)\]}])")
-SPACED_BRACKETS = re.compile(r"[(\[{] [^()\[\]{}]|[^()\[\]{}\s:;] [)\]}]|[(\[{] [(\[{]|[)\]}] [)\]}]")
+SPACED_BRACKETS = re.compile(
+    r"[(\[{] [^()\[\]{}]|[^()\[\]{}\s:;] [)\]}]|[(\[{] [(\[{]|[)\]}] [)\]}]"
+)
 COMMA = re.compile(r"(?<=[^\s,.:;]) +(?=[,.:;](?:\s|$))|(?<=\d) +(?=%)|(?<=\S #) +(?=\w)")
 DOUBLE_COLON = re.compile(r"(?<!:) : :(?!\S)")
 APOSTROPHE = re.compile(r"(?<=[A-Za-z]) ' (?=(?:s|t|re|ve|ll|d|m)\b)|(?<=\d) ' (?=s\b)")
 # The only pair of its kind, or which quote opens? A single one closes before punctuation: "the dogs ' house and the cats ' food"
-QUOTED = re.compile(r"""(?<!\S)(?<!\d )(["']) ((?:(?!\1).)+) \1(?:(?<=")(?![\w'"])|(?=$|[,.;:!?)]))""")
-MODEL = re.compile(r"(?<![\w'-])(ak|b|f|mg|mp|rx|sr|su|t|u|v) - (\d{1,3})(?![\w.:/-]| ?mm\b)", re.I)  # ak - 47
+QUOTED = re.compile(
+    r"""(?<!\S)(?<!\d )(["']) ((?:(?!\1).)+) \1(?:(?<=")(?![\w'"])|(?=$|[,.;:!?)]))"""
+)
+MODEL = re.compile(
+    r"(?<![\w'-])(ak|b|f|mg|mp|rx|sr|su|t|u|v) - (\d{1,3})(?![\w.:/-]| ?mm\b)", re.I
+)  # ak - 47
 HYPHENS = re.compile(r"(?<![\w'-])[A-Za-z0-9]+(?:-[A-Za-z]+)*(?: - (?:[A-Za-z]+|\d0s))+(?![\w'])")
 FOLLOWING = re.compile(r" (\w+)")
 ENTITY = re.compile(r" ?& # (\d(?: \d)+) ; ?(?=s\b)|& # (\d(?: \d)+) ;")  # gentleman & # 0 3 9 ; s
@@ -45,17 +53,25 @@ YEAR_2K = re.compile(r"(?<!\w)((?:nba|wwe|nfl|mlb|tour) )2 k (\d) (\d)(?! ?\d)",
 
 # Compounds among 10,000 real prompts (868 " - ", 420 kinds): a prefix, an ending, or a fixed pair. Anything else may be a dash and stays:
 # so words that also end a clause ("up close - photo", "medium - oil") are no prefixes, and "a cat - realistic" makes no ending.
-PREFIXES = set("""
+PREFIXES = set(
+    """
     anti bio cel co cyber eco ex half hsiao high hyper inter jean lo low mega mid mini mono multi neo non obi papier perfectly post pre
-    proto sci self semi sub super trans tri ukiyo ultra un well wou""".split())
-ENDINGS = set("""
+    proto sci self semi sub super trans tri ukiyo ultra un well wou""".split()
+)
+ENDINGS = set(
+    """
     adolphe aged armed based bearded blown bodied boiled bound breasted breathing capped carved century chan clad coated colored coloured
     covered crafted dressed driven edged esque eyed faced fi filled fueled furred haired handed headed horned hybrid inspired ish jawed
     jointed legged like lit looking masked mounted patterned plated powered rimmed sama san shaded shaped shaven sized skinned soaked
-    style styled themed throwing toned toothed traced tracing winged winning""".split())
+    style styled themed throwing toned toothed traced tracing winged winning""".split()
+)
 # what follows a clause and never such a compound: "girl - looking at the sea", "castle - inspired by escher", "fox - colored pencil"
-CLAUSE = set("a after an as at away back by down for from in into like of on out over pencil pencils the through to up with".split())
-PAIRS = {pair.strip() for pair in """
+CLAUSE = set(
+    "a after an as at away back by down for from in into like of on out over pencil pencils the through to up with".split()
+)
+PAIRS = {
+    pair.strip()
+    for pair in """
     alma tadema, art deco, art house, art nouveau, at st, attention grabbing, awe inspiring, b movie, b roll, bastien lepage, battle axe,
     body shot, built in, chain mail, chan wook, chun li, close up, close ups, coca cola, cold weather, comic book, computer animated,
     cute fine, cyber punk, d cup, day lewis, didier pouget, diesel punk, double exposure, e m, etienne louis, eye level, eye view,
@@ -69,7 +85,8 @@ PAIRS = {pair.strip() for pair in """
     spider man, spider verse, spider woman, stained glass, star gate, steam punk, still life, stop motion, synth wave, t pose, t rex,
     t shirt, t shirts, taylor joy, techno spirit, three piece, time lapse, top rated, toulouse lautrec, turbo charged, two piece, u boat,
     upside down, v ray, vanishing point, vapor wave, warrior princess, wide angle, wide lens, wide screen, wide shot, witch doctor,
-    worms eye, x men, x ray, x t, x wing, year old, yog sothoth, yu gi, yukio e""".split(",")}
+    worms eye, x men, x ray, x t, x wing, year old, yog sothoth, yu gi, yukio e""".split(",")
+}
 AFTER_NUMBER = set("axis bit d day foot hour inch minute piece point story way year years".split())
 MIDDLES = set("a and by in it o of on the to up".split())  # ghost-in-the-shell, wet-on-wet
 
@@ -104,7 +121,11 @@ def _together(match):
 
 def _run_with_unit(match):
     digits, unit = match[1].replace(" ", ""), match[2]
-    one = digits in THOUSANDS_OF_K or digits[-1] not in "248" if unit in "kK" else digits[-1] not in "234"
+    one = (
+        digits in THOUSANDS_OF_K or digits[-1] not in "248"
+        if unit in "kK"
+        else digits[-1] not in "234"
+    )
     return digits + unit if one else f"{digits[:-1]} {digits[-1]}{unit}"
 
 
@@ -122,7 +143,13 @@ def _compound(match):
     text = words[0]
     for before, after in zip(words, words[1:]):
         first, second = before.rsplit("-", 1)[-1].lower(), after.lower()
-        ending = second in ENDINGS and not (goes_on and after is words[-1] and goes_on[1].lower() in CLAUSE)
-        known = second in AFTER_NUMBER if first.isdigit() else first in PREFIXES or ending or f"{first} {second}" in PAIRS
+        ending = second in ENDINGS and not (
+            goes_on and after is words[-1] and goes_on[1].lower() in CLAUSE
+        )
+        known = (
+            second in AFTER_NUMBER
+            if first.isdigit()
+            else first in PREFIXES or ending or f"{first} {second}" in PAIRS
+        )
         text += ("-" if whole or known else " - ") + after
     return text

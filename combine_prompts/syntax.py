@@ -14,17 +14,59 @@ VALUE = rf"(?:[ =]*{NUMBER}(?:[:x/]{NUMBER})?(?![\w:])|[ =]+(?:raw|cute|expressi
 
 RULES = [  # (name in the table, does it occur at all?, pattern, replacement)
     ("image URL", "http", re.compile(r"<?\bhttps?://[^\s<>]+>?", re.I), " "),
-    ("settings", "Steps:", re.compile(r"[\s,]*\bSteps: *\d+, *(?:Sampler|Size|Seed|CFG scale|Schedule type)\b.*", re.S), " "),
-    ("negative prompt", "egative prompt", re.compile(r"[\s,]*\bnegative prompts?:.*", re.I | re.S), " "),
+    (
+        "settings",
+        "Steps:",
+        re.compile(
+            r"[\s,]*\bSteps: *\d+, *(?:Sampler|Size|Seed|CFG scale|Schedule type)\b.*", re.S
+        ),
+        " ",
+    ),
+    (
+        "negative prompt",
+        "egative prompt",
+        re.compile(r"[\s,]*\bnegative prompts?:.*", re.I | re.S),
+        " ",
+    ),
     ("command", "/imagine", re.compile(r"/imagine(?: +prompt)? *:?", re.I), " "),
     ("network", "<", re.compile(r"<\w+:[^<>\n]+>"), " "),
-    ("flag", "--no", re.compile(r"(?<!\S)(?:--|[\u2014\u2013])no\b(?:(?!\s(?:--|[\u2014\u2013]))[\s\S])*"), " "),
-    ("flag", "--", re.compile(rf"\[--{FLAG}{VALUE}\](?: *,)?|(?<![\w-])--{FLAG}\b{VALUE}?(?: *,)?"), " "),
-    ("flag", "\u2014", re.compile(rf"(?<!\S)\u2014{FLAG}{VALUE}(?: *,)?"), " "),  # autocorrected --; without a value it may be a dash
+    (
+        "flag",
+        "--no",
+        re.compile(r"(?<!\S)(?:--|[\u2014\u2013])no\b(?:(?!\s(?:--|[\u2014\u2013]))[\s\S])*"),
+        " ",
+    ),
+    (
+        "flag",
+        "--",
+        re.compile(rf"\[--{FLAG}{VALUE}\](?: *,)?|(?<![\w-])--{FLAG}\b{VALUE}?(?: *,)?"),
+        " ",
+    ),
+    (
+        "flag",
+        "\u2014",
+        re.compile(rf"(?<!\S)\u2014{FLAG}{VALUE}(?: *,)?"),
+        " ",
+    ),  # autocorrected --; without a value it may be a dash
     ("flag", "\u2013", re.compile(rf"(?<!\S)\u2013{FLAG}{VALUE}(?: *,)?"), " "),
-    ("flag", "\u2014", re.compile(r"(?<!\S)\u2014(?:hd|niji|testp?|tile|upanime|uplight)(?=[\s,]*(?:$|--|\u2014))"), " "),
+    (
+        "flag",
+        "\u2014",
+        re.compile(
+            r"(?<!\S)\u2014(?:hd|niji|testp?|tile|upanime|uplight)(?=[\s,]*(?:$|--|\u2014))"
+        ),
+        " ",
+    ),
     # the first Stable Diffusion bot's -W 768 -n 4 -C 10, at the end
-    ("flag", " ", re.compile(r"(?<=[\s,])(?:(?:[-\u2014\u2013] ?|--)(?:[wh] ?\d{3,4}|[cns] ?\d{1,3}(?:\.\d)?)[\s,]*){1,4}$", re.I), " "),
+    (
+        "flag",
+        " ",
+        re.compile(
+            r"(?<=[\s,])(?:(?:[-\u2014\u2013] ?|--)(?:[wh] ?\d{3,4}|[cns] ?\d{1,3}(?:\.\d)?)[\s,]*){1,4}$",
+            re.I,
+        ),
+        " ",
+    ),
     ("weight", "::", re.compile(rf" *::(?:{NUMBER}(?![\w.:])|(?=[\s,]|$))\s*,?"), ", "),
     ("weight", ":", re.compile(r"\(([^():]*[^():\d\s]) *: *(?:\d(?:\.\d+)?|\.\d+) *\)"), r"\1"),
     ("weight", ":", re.compile(r"(?<=[A-Za-z\])]):[0-2]?\.\d{1,2}(?![\w.:])"), ""),
@@ -38,7 +80,9 @@ def strip(text):
     struck = []
     for name, sign, pattern, replacement in RULES:
         if sign in text or (name == "command" and "/Imagine" in text):
-            while (shorter := pattern.sub(replacement, text)) != text:  # again: ((a:1.1) b:1.2) is nested
+            while (
+                shorter := pattern.sub(replacement, text)
+            ) != text:  # again: ((a:1.1) b:1.2) is nested
                 struck.append(name)
                 text = shorter
     if struck:  # what stood around the stripped part

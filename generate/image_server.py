@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-#SBATCH --job-name=image_server
-#SBATCH --mem=16G
-#SBATCH --cpus-per-task=4
-#SBATCH --time=4320
-#SBATCH --output=image_server.out
-#SBATCH --open-mode=append
-#SBATCH --requeue
-#SBATCH --signal=B:USR1@120
+# SBATCH --job-name=image_server
+# SBATCH --mem=16G
+# SBATCH --cpus-per-task=4
+# SBATCH --time=4320
+# SBATCH --output=image_server.out
+# SBATCH --open-mode=append
+# SBATCH --requeue
+# SBATCH --signal=B:USR1@120
 """The job server: hands out prompt indices to any number of clients and keeps account of every one of them, whatever dies.
 
     python generate/image_server.py                        # or: sbatch generate/image_server.py
@@ -29,11 +29,20 @@ def own_folder():
         return here
     import subprocess
 
-    shown = subprocess.run(["scontrol", "show", "job", os.environ["SLURM_JOB_ID"]], capture_output=True, text=True).stdout
-    words = next((line.strip().removeprefix("Command=") for line in shown.splitlines() if line.strip().startswith("Command=")), "").split(
-        " "
-    )
-    for n in range(1, len(words) + 1):  # the arguments follow the path, which may hold blanks itself
+    shown = subprocess.run(
+        ["scontrol", "show", "job", os.environ["SLURM_JOB_ID"]], capture_output=True, text=True
+    ).stdout
+    words = next(
+        (
+            line.strip().removeprefix("Command=")
+            for line in shown.splitlines()
+            if line.strip().startswith("Command=")
+        ),
+        "",
+    ).split(" ")
+    for n in range(
+        1, len(words) + 1
+    ):  # the arguments follow the path, which may hold blanks itself
         folder = Path(" ".join(words[:n])).parent
         if (folder / "server" / "ledger.py").exists():
             return folder
@@ -58,27 +67,64 @@ def main():
 def options():
     parser = Options(__doc__)
     parser.add_argument(
-        "--output_root", default=default_output_root(), help="where logs and data sets lie (default: %(default)s)"
+        "--output_root",
+        default=default_output_root(),
+        help="where logs and data sets lie (default: %(default)s)",
     )
-    parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all, since clients are on other nodes)")
+    parser.add_argument(
+        "--host",
+        default="0.0.0.0",
+        help="address to listen on (default: all, since clients are on other nodes)",
+    )
     parser.add_argument("--port", type=int, help="default: 5000, else the next free one")
     parser.flag("--take_over", "take the place of a server that runs already")
     parser.flag("--stop_when_done", "stop once all is done and no client has asked for 10 minutes")
-    parser.add_argument("--ttl_s", type=float, default=120, help="a lease without a beat for so long goes back (default: 120)")
-    parser.add_argument("--beat_s", type=float, default=15, help="how often clients beat (default: 15)")
-    parser.add_argument("--max_marks", type=int, default=3, help="failures that set a prompt aside (default: 3)")
-    parser.add_argument("--max_failures", type=int, default=5, help="failures in a row that quarantine a worker (default: 5)")
-    parser.add_argument("--probe_s", type=float, default=600, help="a quarantined worker is tried again after so long (default: 600)")
+    parser.add_argument(
+        "--ttl_s",
+        type=float,
+        default=120,
+        help="a lease without a beat for so long goes back (default: 120)",
+    )
+    parser.add_argument(
+        "--beat_s", type=float, default=15, help="how often clients beat (default: 15)"
+    )
+    parser.add_argument(
+        "--max_marks", type=int, default=3, help="failures that set a prompt aside (default: 3)"
+    )
+    parser.add_argument(
+        "--max_failures",
+        type=int,
+        default=5,
+        help="failures in a row that quarantine a worker (default: 5)",
+    )
+    parser.add_argument(
+        "--probe_s",
+        type=float,
+        default=600,
+        help="a quarantined worker is tried again after so long (default: 600)",
+    )
     parser.flag("--status", "print how the running server is doing")
     parser.flag("--json", "with --status: the whole document")
     parser.add_argument(
-        "--retry_failed", nargs="?", const="", metavar="DATASET", help="try again what was set aside (in one data set, or in all)"
+        "--retry_failed",
+        nargs="?",
+        const="",
+        metavar="DATASET",
+        help="try again what was set aside (in one data set, or in all)",
     )
-    parser.add_argument("--release_quarantine", nargs="?", const="", metavar="HOST", help="trust the workers of a host (or all) again")
+    parser.add_argument(
+        "--release_quarantine",
+        nargs="?",
+        const="",
+        metavar="HOST",
+        help="trust the workers of a host (or all) again",
+    )
     parser.flag("--drain", "let the running leases finish and give no more")
     parser.flag("--resume", "give leases again")
     parser.add_argument("--llm_budget_usd", type=float, help="change the cap on the cost of LLMs")
-    parser.add_argument("--llm_spent_usd", type=float, help="what the LLMs had cost before the ledger was lost")
+    parser.add_argument(
+        "--llm_spent_usd", type=float, help="what the LLMs had cost before the ledger was lost"
+    )
     return parser.parse_args()
 
 

@@ -12,7 +12,9 @@ Stopped half-way, the first command goes on where it was when called again. The 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout: modules are imported by their full names
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # the checkout: modules are imported by their full names
 
 from common.command_line import Options
 from generate.llms.options import add_llm_options
@@ -20,8 +22,14 @@ from generate.llms.options import add_llm_options
 
 def main():
     parser = Options(__doc__)
-    parser.add_argument("prompts_file", nargs="?", help="prompts JSON or .txt, looked for as given, then in prompts/")
-    parser.add_argument("--num_variations", type=int, default=9, help="per prompt of the file (default: 9)")
+    parser.add_argument(
+        "prompts_file",
+        nargs="?",
+        help="prompts JSON or .txt, looked for as given, then in prompts/",
+    )
+    parser.add_argument(
+        "--num_variations", type=int, default=9, help="per prompt of the file (default: 9)"
+    )
     parser.add_argument("--output", metavar="FILE", help="prompts JSON to write")
     parser.add_argument("--prompt", help="one prompt, by hand")
     parser.add_argument("-n", type=int, default=10, help="variations of --prompt (default: 10)")

@@ -15,7 +15,9 @@ HPDv2.parquet.rejects.jsonl and counted; the exit status is then 3. It may run w
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout: modules are imported by their full names
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # the checkout: modules are imported by their full names
 
 import json
 import os
@@ -28,13 +30,18 @@ from postprocess_dataset.progress import Progress
 from postprocess_dataset.publish import Draft
 from postprocess_dataset.sorted_rows import SortedRows
 
-NAMES = 1 << 18  # stems of a folder held as text at a time, 20 MB; a flat folder of a million would need 80
+NAMES = (
+    1 << 18
+)  # stems of a folder held as text at a time, 20 MB; a flat folder of a million would need 80
 
 
 def main(as_script=False):
     parser = Options(__doc__)
     parser.add_argument(
-        "paths", nargs="+", metavar="DIR", help="dataset folders; the last argument is OUTPUT.parquet unless --output_path is given"
+        "paths",
+        nargs="+",
+        metavar="DIR",
+        help="dataset folders; the last argument is OUTPUT.parquet unless --output_path is given",
     )
     parser.add_argument("--output_path", "--output-path", metavar="OUTPUT.parquet")
     parser.add_argument(
@@ -44,13 +51,24 @@ def main(as_script=False):
         help="what an image must pass: be there (default, costs nothing), not be empty, have its JSON's sha256, decode",
     )
     parser.flag("--strict", "publish nothing when any sample is rejected")
-    parser.flag("--relative", "image_path relative to the base folder (the common parent of the DIRs), for data that will move")
     parser.flag(
-        "--update", "keep the table's rows and their order, append new samples; rows whose sample is gone are named in OUTPUT.gone.jsonl"
+        "--relative",
+        "image_path relative to the base folder (the common parent of the DIRs), for data that will move",
+    )
+    parser.flag(
+        "--update",
+        "keep the table's rows and their order, append new samples; rows whose sample is gone are named in OUTPUT.gone.jsonl",
     )
     parser.flag("--rebuild", "sort a table anew that has been updated")
-    parser.add_argument("--part", metavar="I/N", type=part, help="do piece I of N (0/64 … 63/64), independently of the others")
-    parser.flag("--finish", "with --part I/N: check that all N pieces are there and put them together")
+    parser.add_argument(
+        "--part",
+        metavar="I/N",
+        type=part,
+        help="do piece I of N (0/64 … 63/64), independently of the others",
+    )
+    parser.flag(
+        "--finish", "with --part I/N: check that all N pieces are there and put them together"
+    )
     args = parser.parse_args()
     output = args.output_path or (args.paths.pop() if args.paths[-1].endswith(".parquet") else None)
     if output is None or not args.paths or not output.endswith(".parquet"):
@@ -86,11 +104,15 @@ def folders_of(paths):
         if not os.path.isdir(folder):
             raise SystemExit(f"convert_json_to_parquet.py: {folder} is not a directory")
         if not is_utf8(folder):
-            raise SystemExit(f"convert_json_to_parquet.py: {folder!r}: its name is not UTF-8, which a table's text must be; rename it")
+            raise SystemExit(
+                f"convert_json_to_parquet.py: {folder!r}: its name is not UTF-8, which a table's text must be; rename it"
+            )
     for first in folders:
         for second in folders:
             if first is not second and f"{second}/".startswith(f"{first}/"):
-                raise SystemExit(f"convert_json_to_parquet.py: {second} is given twice or lies in {first}: its samples would count twice")
+                raise SystemExit(
+                    f"convert_json_to_parquet.py: {second} is given twice or lies in {first}: its samples would count twice"
+                )
     return folders
 
 
@@ -110,12 +132,18 @@ class Conversion:
         from postprocess_dataset.dataset_folder import stems, walk
 
         gone, unseen = [], set(earlier.folders)
-        for subdirectory, listing in walk(folders, self.base, earlier, self.progress.say, self.args.part):
+        for subdirectory, listing in walk(
+            folders, self.base, earlier, self.progress.say, self.args.part
+        ):
             unseen.discard(subdirectory)
             if isinstance(listing, OSError):
                 self.reject(subdirectory, f"folder cannot be read: {listing.strerror}")
-                unseen = {other for other in unseen if not other.startswith(f"{subdirectory}/")}  # unread is not gone
-                self.mtimes.pop(os.path.dirname(subdirectory), None)  # so that the next --update looks here again
+                unseen = {
+                    other for other in unseen if not other.startswith(f"{subdirectory}/")
+                }  # unread is not gone
+                self.mtimes.pop(
+                    os.path.dirname(subdirectory), None
+                )  # so that the next --update looks here again
             elif listing is None:
                 self.skipped += 1
                 self.mtimes[subdirectory] = earlier.mtimes[subdirectory]
@@ -125,9 +153,15 @@ class Conversion:
                 missing = self.folder(subdirectory, listing, earlier.keys(subdirectory))
                 gone += [{"__key__": table.key_of(subdirectory, stem)} for stem in missing]
         for subdirectory in sorted(unseen):
-            if any(os.path.join(self.base, subdirectory, "").startswith(os.path.join(folder, "")) for folder in folders):
+            if any(
+                os.path.join(self.base, subdirectory, "").startswith(os.path.join(folder, ""))
+                for folder in folders
+            ):
                 codes, odd = earlier.keys(subdirectory)
-                gone += [{"__key__": table.key_of(subdirectory, stem)} for stem in stems(codes) + sorted(odd)]
+                gone += [
+                    {"__key__": table.key_of(subdirectory, stem)}
+                    for stem in stems(codes) + sorted(odd)
+                ]
                 continue
             if subdirectory in earlier.mtimes:  # of a DIR that was not named this time: as it was
                 self.mtimes[subdirectory] = earlier.mtimes[subdirectory]
@@ -140,7 +174,15 @@ class Conversion:
         """Read, check and add the samples `names` of a folder."""
         from postprocess_dataset.dataset_folder import read_samples
 
-        for rows, rejects in read_samples(self.reader, self.base, subdirectory, names, has_image, self.args.verify, self.args.relative):
+        for rows, rejects in read_samples(
+            self.reader,
+            self.base,
+            subdirectory,
+            names,
+            has_image,
+            self.args.verify,
+            self.args.relative,
+        ):
             if rows is not None:
                 self.rows.add(rows)
                 self.new += rows.num_rows
@@ -177,7 +219,10 @@ class Conversion:
         from postprocess_dataset.dataset_folder import BLOCK, CODE, stems
 
         codes, known_odd = known
-        jsons, odd = np.setdiff1d(listing.jsons, codes, assume_unique=True), [stem for stem in listing.odd_jsons if stem not in known_odd]
+        jsons, odd = (
+            np.setdiff1d(listing.jsons, codes, assume_unique=True),
+            [stem for stem in listing.odd_jsons if stem not in known_odd],
+        )
         images, odd_images = (
             np.setdiff1d(listing.images, listing.jsons, assume_unique=True),
             sorted(listing.odd_images - set(listing.odd_jsons)),
@@ -187,16 +232,23 @@ class Conversion:
         ):  # else the whole folder is ours; which piece is whose never changes
             i, n = self.args.part
             jsons, images = (names[names // CODE // BLOCK % n == i] for names in (jsons, images))
-            odd, odd_images = ([stem for stem in some if zlib.crc32(os.fsencode(stem)) % n == i] for some in (odd, odd_images))
+            odd, odd_images = (
+                [stem for stem in some if zlib.crc32(os.fsencode(stem)) % n == i]
+                for some in (odd, odd_images)
+            )
         has_image = np.isin(jsons, listing.images)
         for n in range(0, len(jsons), NAMES):
-            self.samples(subdirectory, stems(jsons[n : n + NAMES]), has_image[n : n + NAMES].tolist())
+            self.samples(
+                subdirectory, stems(jsons[n : n + NAMES]), has_image[n : n + NAMES].tolist()
+            )
         self.samples(subdirectory, odd, [stem in listing.odd_images for stem in odd])
         for stem in stems(images) + odd_images:
             self.orphan(f"{subdirectory}/{stem}.jpg")
         self.mtimes[subdirectory] = listing.mtime_ns
         there = np.intersect1d(listing.jsons, listing.images, assume_unique=True)
-        missing = stems(np.setdiff1d(codes, there, assume_unique=True)) + sorted(known_odd - (set(listing.odd_jsons) & listing.odd_images))
+        missing = stems(np.setdiff1d(codes, there, assume_unique=True)) + sorted(
+            known_odd - (set(listing.odd_jsons) & listing.odd_images)
+        )
         return [stem for stem in missing if not self.still_there(subdirectory, stem)]
 
     def still_there(self, subdirectory, stem):
@@ -206,14 +258,27 @@ class Conversion:
         place = os.path.join(self.base, subdirectory, stem)
         try:
             with open(place + ".json", "rb") as f:
-                return os.path.exists(place + ".jpg") or image_elsewhere(os.path.dirname(place), json.load(f).get("image_path")) is not None
+                return (
+                    os.path.exists(place + ".jpg")
+                    or image_elsewhere(os.path.dirname(place), json.load(f).get("image_path"))
+                    is not None
+                )
         except (OSError, ValueError, AttributeError):
             return False
 
     def again(self, subdirectory, lines):
         """In a folder that has not changed: the rejects and orphans of the last run, some of which may have been mended in place."""
-        names = sorted({os.path.splitext(os.path.basename(line.get("json") or line["image"]))[0] for line in lines})
-        whole = [name for name in names if os.path.lexists(os.path.join(self.base, subdirectory, name + ".json"))]
+        names = sorted(
+            {
+                os.path.splitext(os.path.basename(line.get("json") or line["image"]))[0]
+                for line in lines
+            }
+        )
+        whole = [
+            name
+            for name in names
+            if os.path.lexists(os.path.join(self.base, subdirectory, name + ".json"))
+        ]
         self.samples(subdirectory, whole, [False] * len(whole))
         for name in sorted(set(names) - set(whole)):
             if os.path.lexists(os.path.join(self.base, subdirectory, name + ".jpg")):
@@ -234,10 +299,14 @@ def convert(folders, output, args):
     elif update:
         known = increment.Known(output)
         old = None if os.path.isdir(output) else output
-        target = output if old else os.path.join(output, f"part-{len(table.files(output)):05d}.parquet")
+        target = (
+            output if old else os.path.join(output, f"part-{len(table.files(output)):05d}.parquet")
+        )
     scanned_ns = increment.server_time_ns(folders[0], target)
     with (
-        SortedRows(target, {"base": base, "relative": args.relative}, old, known.rows if known else 0) as rows,
+        SortedRows(
+            target, {"base": base, "relative": args.relative}, old, known.rows if known else 0
+        ) as rows,
         Draft(f"{output}.rejects.jsonl") as rejects,
     ):
         work = Conversion(base, args, rows, rejects.file)
@@ -249,22 +318,30 @@ def convert(folders, output, args):
 def base_of(folders, output, args, facts, update):
     """The folder below which keys begin: the common parent of the DIRs, or the table's. SystemExit when that table forbids the request."""
     if update and facts is None:
-        raise SystemExit(f"{output}: not a table of this script, so it cannot be updated; choose another name or --rebuild")
+        raise SystemExit(
+            f"{output}: not a table of this script, so it cannot be updated; choose another name or --rebuild"
+        )
     if update and facts["relative"] != args.relative:
-        raise SystemExit(f"{output} was made {'with' if facts['relative'] else 'without'} --relative; update it the same way, or --rebuild")
+        raise SystemExit(
+            f"{output} was made {'with' if facts['relative'] else 'without'} --relative; update it the same way, or --rebuild"
+        )
     if facts and len(facts["generations"]) > 1 and not (update or args.rebuild or args.part):
         raise SystemExit(
             f"{output} has grown by --update {len(facts['generations']) - 1} times; say --update again, or --rebuild to sort it anew "
             "(its tars must then be made anew, too)"
         )
     if os.path.isdir(output) and not update and not args.part:
-        raise SystemExit(f"{output} is a directory of part files: --update it, or make it anew with --part and --finish")
+        raise SystemExit(
+            f"{output} is a directory of part files: --update it, or make it anew with --part and --finish"
+        )
     base = os.path.dirname(folders[0]) if len(folders) == 1 else os.path.commonpath(folders)
     if update and not args.relative:
         base = facts["base"]
     for folder in folders:
         if not folder.startswith(os.path.join(base, "")):
-            raise SystemExit(f"{folder} lies outside {base}, the base folder of {output}'s keys; --rebuild makes it anew")
+            raise SystemExit(
+                f"{folder} lies outside {base}, the base folder of {output}'s keys; --rebuild makes it anew"
+            )
     return base
 
 
@@ -274,20 +351,26 @@ def publish(work, rows, rejects, gone, scanned_ns, output, known, facts, args):
 
     found = work.new + work.rejected
     status = 3 if work.rejected else 0
-    listed = f"{work.rejected:,} rejected" + (f" (see {output}.rejects.jsonl)" if work.rejected else "")
+    listed = f"{work.rejected:,} rejected" + (
+        f" (see {output}.rejects.jsonl)" if work.rejected else ""
+    )
     if work.rejected and args.strict or not work.new and not known and not args.part:
         if found:
             rejects.publish()  # the list is now of this run, so no folder may be skipped by what an earlier one knew
             if os.path.exists(f"{output}.state"):
                 os.unlink(f"{output}.state")
-            print(f"{output} was not published: {work.new:,} good samples, {listed}", file=sys.stderr)
+            print(
+                f"{output} was not published: {work.new:,} good samples, {listed}", file=sys.stderr
+            )
             return status
         raise SystemExit(
             f"convert_json_to_parquet.py: no sample (NAME.json beside NAME.jpg) in {', '.join(args.paths)}; "
             f"{work.orphans:,} images without JSON; nothing was published"
         )
     if work.new or not known:
-        rows.publish((facts["generations"] if known and not os.path.isdir(output) else []) + [work.new])
+        rows.publish(
+            (facts["generations"] if known and not os.path.isdir(output) else []) + [work.new]
+        )
     for path, lines in ((f"{output}.gone.jsonl", gone), (f"{output}.rejects.jsonl", work.noted)):
         if not lines and os.path.exists(path):
             os.unlink(path)

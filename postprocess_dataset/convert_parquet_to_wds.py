@@ -14,7 +14,9 @@ An image that is missing, truncated or not the one of its row is left out, named
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout: modules are imported by their full names
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # the checkout: modules are imported by their full names
 
 import os
 import shutil
@@ -27,18 +29,45 @@ from postprocess_dataset.progress import Progress
 
 def main(as_script=False):
     parser = Options(__doc__)
-    parser.add_argument("--parquet_file", required=True, help="the table: a parquet file or a directory of part files")
-    parser.add_argument("--base_dir", default=".", help="where a relative image_path, or KEY.jpg, begins (default: here)")
+    parser.add_argument(
+        "--parquet_file",
+        required=True,
+        help="the table: a parquet file or a directory of part files",
+    )
+    parser.add_argument(
+        "--base_dir",
+        default=".",
+        help="where a relative image_path, or KEY.jpg, begins (default: here)",
+    )
     parser.add_argument("--output_dir", required=True)
     parser.add_argument(
-        "--num_workers", type=positive, default=min(8, len(os.sched_getaffinity(0))), help="processes (default: %(default)s)"
+        "--num_workers",
+        type=positive,
+        default=min(8, len(os.sched_getaffinity(0))),
+        help="processes (default: %(default)s)",
     )
     parser.add_argument(
-        "--shard_size_mb", type=positive, default=500, help="at most so many MB (10**6 bytes) a shard (default: %(default)s)"
+        "--shard_size_mb",
+        type=positive,
+        default=500,
+        help="at most so many MB (10**6 bytes) a shard (default: %(default)s)",
     )
-    parser.add_argument("--split", metavar="train=0.98,val=0.02", help="by prompt: all images of a prompt go to one side")
-    parser.add_argument("--shuffle_seed", type=int, help="shuffle the rows (after an --update the new ones among themselves)")
-    parser.add_argument("--part", metavar="I/N", type=part, help="write every N-th shard, from the I-th (0/64 … 63/64)")
+    parser.add_argument(
+        "--split",
+        metavar="train=0.98,val=0.02",
+        help="by prompt: all images of a prompt go to one side",
+    )
+    parser.add_argument(
+        "--shuffle_seed",
+        type=int,
+        help="shuffle the rows (after an --update the new ones among themselves)",
+    )
+    parser.add_argument(
+        "--part",
+        metavar="I/N",
+        type=part,
+        help="write every N-th shard, from the I-th (0/64 … 63/64)",
+    )
     parser.flag("--finish", "with --part I/N: check that every shard is there and write index.json")
     args = parser.parse_args()
     if args.finish and not args.part:
@@ -49,19 +78,25 @@ def main(as_script=False):
 
             parse_split(args.split)
     except ValueError:
-        parser.error(f"--split {args.split}: give names and shares that make 1, as in train=0.98,val=0.02")
+        parser.error(
+            f"--split {args.split}: give names and shares that make 1, as in train=0.98,val=0.02"
+        )
     if as_script:
         table.own_process()
     try:
         return convert(args)
     except KeyboardInterrupt:
         print(
-            "convert_parquet_to_wds.py: interrupted; finished shards stay, the same command goes on from there", file=sys.stderr, flush=True
+            "convert_parquet_to_wds.py: interrupted; finished shards stay, the same command goes on from there",
+            file=sys.stderr,
+            flush=True,
         )
         os._exit(130)  # without waiting for the shards that are being written
     except OSError as error:
         where = "" if error.filename else f"{args.output_dir}: "
-        raise SystemExit(f"convert_parquet_to_wds.py: {where}{error}; finished shards stay, the same command goes on from there")
+        raise SystemExit(
+            f"convert_parquet_to_wds.py: {where}{error}; finished shards stay, the same command goes on from there"
+        )
 
 
 def positive(text):
@@ -76,10 +111,20 @@ def convert(args):
 
     files = table.files(args.parquet_file)
     os.makedirs(args.output_dir, exist_ok=True)
-    gone = {line["__key__"] for line in increment.load_lines(f"{args.parquet_file.rstrip('/')}.gone.jsonl")}
+    gone = {
+        line["__key__"]
+        for line in increment.load_lines(f"{args.parquet_file.rstrip('/')}.gone.jsonl")
+    }
     plan = plan_of(args, files, gone)
-    done = {shard["name"]: shards.stats_of(args.output_dir, shard, args.base_dir) for shard in plan["shards"]}
-    mine = [shard for n, shard in enumerate(plan["shards"]) if not args.part or n % args.part[1] == args.part[0]]
+    done = {
+        shard["name"]: shards.stats_of(args.output_dir, shard, args.base_dir)
+        for shard in plan["shards"]
+    }
+    mine = [
+        shard
+        for n, shard in enumerate(plan["shards"])
+        if not args.part or n % args.part[1] == args.part[0]
+    ]
     todo = [shard for shard in mine if not done[shard["name"]]]
     if args.finish:
         missing = [shard["name"] for shard in plan["shards"] if not done[shard["name"]]]
@@ -91,7 +136,9 @@ def convert(args):
             )
     elif todo:
         done.update(write(args, plan, todo, gone))
-    stats = [done[shard["name"]] for shard in (plan["shards"] if args.finish or not args.part else mine)]
+    stats = [
+        done[shard["name"]] for shard in (plan["shards"] if args.finish or not args.part else mine)
+    ]
     if args.finish or not args.part:
         shards.write_index(args.output_dir, stats)
         shutil.rmtree(os.path.join(args.output_dir, ".rows"), ignore_errors=True)
@@ -113,7 +160,11 @@ def plan_of(args, files, gone):
 
     identity, options = (
         table.identity(args.parquet_file),
-        {"shard_size_mb": args.shard_size_mb, "split": args.split, "shuffle_seed": args.shuffle_seed},
+        {
+            "shard_size_mb": args.shard_size_mb,
+            "split": args.split,
+            "shuffle_seed": args.shuffle_seed,
+        },
     )
 
     def load():
@@ -129,7 +180,9 @@ def plan_of(args, files, gone):
     old, ready = load()
     if ready:
         return old
-    with Draft(shards.plan_path(args.output_dir), wait=True) as draft:  # of many parts that start at once, one makes the plan
+    with Draft(
+        shards.plan_path(args.output_dir), wait=True
+    ) as draft:  # of many parts that start at once, one makes the plan
         old, ready = load()
         if ready:
             return old
@@ -154,9 +207,13 @@ def plan_of(args, files, gone):
         kept = old["shards"] if old else []
         if rows > before:
             last = {shard["split"]: shard for shard in kept}
-            kept = [shard for shard in kept if shard is not last[shard["split"]]]  # the last one of a split may not be full
+            kept = [
+                shard for shard in kept if shard is not last[shard["split"]]
+            ]  # the last one of a split may not be full
             shutil.rmtree(os.path.join(args.output_dir, ".rows"), ignore_errors=True)
-            kept = shards.make_shards(in_tar_order(args, files, plan), kept, args.shard_size_mb, args.base_dir, gone)
+            kept = shards.make_shards(
+                in_tar_order(args, files, plan), kept, args.shard_size_mb, args.base_dir, gone
+            )
         names = {shard["name"] for shard in kept}
         for shard in old["shards"] if old else ():
             if shard["name"] not in names:  # a plan that got shorter: its last images are gone
@@ -170,7 +227,11 @@ def generations_of(path, rows, old):
     """Rows of the first conversion and of each update: what is shuffled together. What `old`, an earlier plan, says of its rows stands."""
     facts, before = table.facts(path), old["generations"] if old else []
     said = facts["generations"] if facts and sum(facts["generations"]) == rows else [rows]
-    return said if said[: len(before)] == before else before + [rows - sum(before)] * (rows > sum(before))
+    return (
+        said
+        if said[: len(before)] == before
+        else before + [rows - sum(before)] * (rows > sum(before))
+    )
 
 
 def in_tar_order(args, files, plan):
@@ -203,7 +264,9 @@ def write(args, plan, todo, gone):
         order = in_tar_order(args, files, plan)
     rows = sum(shard["stop"] - shard["start"] for shard in todo)
     progress, done, empty = Progress("images", rows), {}, {}
-    context = multiprocessing.get_context("fork")  # no thread lives here yet, and a worker saves 0.4 s of imports
+    context = multiprocessing.get_context(
+        "fork"
+    )  # no thread lives here yet, and a worker saves 0.4 s of imports
     images, size = context.Value("q", 0), context.Value("q", 0)
     workers = min(args.num_workers, len(todo))
     pool = (
@@ -212,9 +275,20 @@ def write(args, plan, todo, gone):
         else ProcessPoolExecutor(workers, context, begin_worker, (images, size))
     )
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # workers, forked now, keep it: Ctrl-C is the parent's to answer
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, [signal.SIGINT]
+        )  # workers, forked now, keep it: Ctrl-C is the parent's to answer
         waiting = {
-            pool.submit(one_shard, args.output_dir, shard, order[shard["split"]], args.base_dir, gone, args.parquet_file, plan["identity"])
+            pool.submit(
+                one_shard,
+                args.output_dir,
+                shard,
+                order[shard["split"]],
+                args.base_dir,
+                gone,
+                args.parquet_file,
+                plan["identity"],
+            )
             for shard in todo
         }
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
@@ -225,7 +299,9 @@ def write(args, plan, todo, gone):
                 (done if stats["nsamples"] else empty)[stats["name"]] = stats
                 without = f", {stats['gone']:,} gone" if stats["gone"] else ""
                 size_mb = stats["filesize"] / 1e6
-                progress.say(f"{stats['name']}: {stats['nsamples']:,} images, {size_mb:,.1f} MB{without}; {progress.line()}")
+                progress.say(
+                    f"{stats['name']}: {stats['nsamples']:,} images, {size_mb:,.1f} MB{without}; {progress.line()}"
+                )
                 for line in stats["left_out"][:5]:
                     progress.say(f"{stats['name']}: left out {line['__key__']}: {line['reason']}")
                 if len(stats["left_out"]) > 5:
@@ -239,7 +315,9 @@ def write(args, plan, todo, gone):
             )
         return done
     except BrokenProcessPool:
-        raise SystemExit("convert_parquet_to_wds.py: a worker process was killed (out of memory?); the same command goes on from there")
+        raise SystemExit(
+            "convert_parquet_to_wds.py: a worker process was killed (out of memory?); the same command goes on from there"
+        )
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         progress.close()
@@ -268,7 +346,9 @@ def one_shard(output, shard, files, base_dir, gone, parquet_file, identity):
 
     stats = shards.write_shard(output, shard, files, base_dir, gone, counted)
     if table.identity(parquet_file) != identity:
-        raise SystemExit(f"{parquet_file} was replaced while its tars were written; run the same command again")
+        raise SystemExit(
+            f"{parquet_file} was replaced while its tars were written; run the same command again"
+        )
     if stats["nsamples"]:
         shards.mark_done(output, shard, stats)
     return stats

@@ -25,7 +25,9 @@ BLOCK = 1000  # prompts a sub-folder
 STEM = r"(?P<prompt>0|[1-9][0-9]{0,11})_(?P<augmentation>0|[1-9][0-9]{0,5})"
 NAME = rf"^{STEM}\.(?P<kind>jpg|json)$"
 CODE = 1 << 20  # prompt_index and augmentation_idx in one integer: 8 bytes a name instead of 70
-MARGIN_NS = 60 * 10**9  # a folder is skipped when its mtime was this much older than the last scan: NFS may show an mtime this late
+MARGIN_NS = (
+    60 * 10**9
+)  # a folder is skipped when its mtime was this much older than the last scan: NFS may show an mtime this late
 
 
 @dataclass
@@ -61,18 +63,30 @@ def list_folder(path):
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    listing = Listing(os.stat(path).st_mtime_ns)  # before the names are read: a later change makes it newer
+    listing = Listing(
+        os.stat(path).st_mtime_ns
+    )  # before the names are read: a later change makes it newer
     jsons, images = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     with os.scandir(path) as entries:
         while block := list(itertools.islice(entries, 65536)):
             try:
                 names = pa.array([entry.name for entry in block], pa.string())
             except UnicodeEncodeError:  # a name that is not UTF-8, somewhere among them
-                names = pa.array([os.fsencode(entry.name).decode(errors="replace") for entry in block], pa.string())
-            numbers = pc.extract_regex(names, NAME)  # 0.2 us a name; a loop over Python's re takes 1
+                names = pa.array(
+                    [os.fsencode(entry.name).decode(errors="replace") for entry in block],
+                    pa.string(),
+                )
+            numbers = pc.extract_regex(
+                names, NAME
+            )  # 0.2 us a name; a loop over Python's re takes 1
             valid = numbers.is_valid()
-            prompts, augmentations = (numbers.field(n).filter(valid).cast(pa.int64()).to_numpy() for n in (0, 1))
-            codes, is_image = prompts * CODE + augmentations, pc.equal(numbers.field(2).filter(valid), "jpg").to_numpy(zero_copy_only=False)
+            prompts, augmentations = (
+                numbers.field(n).filter(valid).cast(pa.int64()).to_numpy() for n in (0, 1)
+            )
+            codes, is_image = (
+                prompts * CODE + augmentations,
+                pc.equal(numbers.field(2).filter(valid), "jpg").to_numpy(zero_copy_only=False),
+            )
             jsons.append(codes[~is_image])
             images.append(codes[is_image])
             for row in np.flatnonzero(~valid.to_numpy(zero_copy_only=False)).tolist():
@@ -107,7 +121,10 @@ class Reader:
         )  # a busy machine is slow, too, but there nobody waits for a disk
         if time.monotonic() - begun < COLD_S * len(probe) or slept < len(probe) / 2:
             return done + read_files(folder_fd, rest)
-        waiting = [self.pool.submit(read_files, folder_fd, rest[i : i + 512]) for i in range(0, len(rest), 512)]
+        waiting = [
+            self.pool.submit(read_files, folder_fd, rest[i : i + 512])
+            for i in range(0, len(rest), 512)
+        ]
         for future in waiting:
             done += future.result()
         return done
@@ -118,7 +135,9 @@ def read_files(folder_fd, names):
     contents = []
     for name in names:
         try:
-            fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=folder_fd)  # a named pipe called x.json must not hang us
+            fd = os.open(
+                name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=folder_fd
+            )  # a named pipe called x.json must not hang us
             try:
                 content = os.read(fd, 4096)
                 while len(content) and not len(content) % 4096 and (more := os.read(fd, 1 << 20)):
@@ -142,9 +161,15 @@ def walk(folders, base, earlier, say, part=None):
         path = os.path.join(base, subdirectory)
         try:
             if not is_utf8(name):
-                raise OSError(errno.EILSEQ, "its name is not UTF-8, which a table's text must be; rename it")
+                raise OSError(
+                    errno.EILSEQ, "its name is not UTF-8, which a table's text must be; rename it"
+                )
             then = earlier.mtimes.get(subdirectory)
-            if then is not None and then < earlier.scanned_ns - MARGIN_NS and os.stat(path).st_mtime_ns == then:
+            if (
+                then is not None
+                and then < earlier.scanned_ns - MARGIN_NS
+                and os.stat(path).st_mtime_ns == then
+            ):
                 listing = None
                 inside = earlier.inside.get(subdirectory, [])
             else:
@@ -154,7 +179,9 @@ def walk(folders, base, earlier, say, part=None):
                     continue
                 inside = [f"{subdirectory}/{name}" for name in listing.folders]
                 for link in listing.links:
-                    say(f"{subdirectory}/{link}: a link to a folder is not followed; give it as a DIR of its own")
+                    say(
+                        f"{subdirectory}/{link}: a link to a folder is not followed; give it as a DIR of its own"
+                    )
         except OSError as error:
             listing, inside = error, []
         yield subdirectory, listing

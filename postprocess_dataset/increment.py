@@ -28,7 +28,10 @@ def load_state(output):
 
 
 def save_state(output, scanned_ns, folders):
-    publish_text(f"{output}.state", json.dumps({"table": table.identity(output), "scanned_ns": scanned_ns, "folders": folders}))
+    publish_text(
+        f"{output}.state",
+        json.dumps({"table": table.identity(output), "scanned_ns": scanned_ns, "folders": folders}),
+    )
 
 
 def load_lines(path):
@@ -56,7 +59,9 @@ def server_time_ns(folder, output):
     for place in (os.path.dirname(os.path.abspath(output)), os.path.dirname(folder), folder):
         try:
             if os.stat(place).st_dev == device:
-                with tempfile.NamedTemporaryFile(prefix=".clock.", suffix=".tmp", dir=place) as probe:
+                with tempfile.NamedTemporaryFile(
+                    prefix=".clock.", suffix=".tmp", dir=place
+                ) as probe:
                     return os.fstat(probe.fileno()).st_mtime_ns
         except OSError:
             continue
@@ -75,7 +80,9 @@ class Earlier:
             self.inside.setdefault(os.path.dirname(subdirectory), []).append(subdirectory)
         self.rejects, self.gone = {}, {}
         for line in load_lines(f"{output}.rejects.jsonl") if known else ():
-            self.rejects.setdefault(os.path.dirname(line.get("json") or line["image"]), []).append(line)
+            self.rejects.setdefault(os.path.dirname(line.get("json") or line["image"]), []).append(
+                line
+            )
         for line in load_lines(f"{output}.gone.jsonl") if known else ():
             self.gone.setdefault(os.path.dirname(line["__key__"]), []).append(line)
 
@@ -97,7 +104,11 @@ class Known:
         for path in table.files(output):
             metadata = pq.read_metadata(path)
             for group in range(metadata.num_row_groups):
-                bounds = metadata.row_group(group).column(table.schema().names.index("subdirectory")).statistics
+                bounds = (
+                    metadata.row_group(group)
+                    .column(table.schema().names.index("subdirectory"))
+                    .statistics
+                )
                 self.groups.append((path, group, bounds.min, bounds.max))
             self.rows += metadata.num_rows
 
@@ -105,7 +116,9 @@ class Known:
         return {
             name
             for path, group, *_ in self.groups
-            for name in self._read(path, group, ["subdirectory"])["subdirectory"].unique().to_pylist()
+            for name in self._read(path, group, ["subdirectory"])["subdirectory"]
+            .unique()
+            .to_pylist()
         }
 
     def _read(self, path, group, columns):
@@ -124,12 +137,20 @@ class Known:
             if not first <= subdirectory <= last:
                 continue
             found = self._read(path, group, ["subdirectory", "__key__"])
-            keys = found["__key__"].filter(pc.equal(found["subdirectory"], subdirectory)).combine_chunks()
+            keys = (
+                found["__key__"]
+                .filter(pc.equal(found["subdirectory"], subdirectory))
+                .combine_chunks()
+            )
             keys = pc.utf8_slice_codeunits(keys, len(subdirectory) + 1)
             numbers = pc.extract_regex(keys, f"^{dataset_folder.STEM}$")
             plain = numbers.is_valid()
-            odd.update(table.stem_of("/" + key)[1] for key in keys.filter(pc.invert(plain)).to_pylist())
+            odd.update(
+                table.stem_of("/" + key)[1] for key in keys.filter(pc.invert(plain)).to_pylist()
+            )
             numbers = numbers.filter(plain)
-            prompts, augmentations = (pc.cast(numbers.field(n), "int64").to_numpy(zero_copy_only=False) for n in (0, 1))
+            prompts, augmentations = (
+                pc.cast(numbers.field(n), "int64").to_numpy(zero_copy_only=False) for n in (0, 1)
+            )
             codes.append(prompts * dataset_folder.CODE + augmentations)
         return np.sort(np.concatenate(codes)), odd

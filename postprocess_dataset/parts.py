@@ -1,7 +1,7 @@
 """`--part I/N`: N independent pieces of one job, and `--finish`, which puts the table's pieces together.
 
-    OUTPUT.parts/part-00000-of-00064.parquet, .state        a piece and its done mark, until --finish
-    OUTPUT/part-00000.parquet                               the table: a directory of N files, sorted and numbered as one run would
+OUTPUT.parts/part-00000-of-00064.parquet, .state        a piece and its done mark, until --finish
+OUTPUT/part-00000.parquet                               the table: a directory of N files, sorted and numbered as one run would
 """
 
 import json
@@ -26,7 +26,10 @@ def finish(output, n):
     from postprocess_dataset import increment
 
     folder = f"{output}.parts"
-    fresh, old, used = (os.path.join(os.path.dirname(output), f".{os.path.basename(output)}.{word}") for word in ("fresh", "old", "used"))
+    fresh, old, used = (
+        os.path.join(os.path.dirname(output), f".{os.path.basename(output)}.{word}")
+        for word in ("fresh", "old", "used")
+    )
     for leftover in (fresh, old, used):
         shutil.rmtree(leftover, ignore_errors=True)
     if os.path.isdir(output) and not os.path.exists(folder):
@@ -42,25 +45,37 @@ def finish(output, n):
             f"run --part {missing[0]}/{n} … and --finish again"
         )
     if os.path.isfile(output):
-        raise SystemExit(f"{output} is a file; a table of parts is a directory: remove it or give another name")
+        raise SystemExit(
+            f"{output} is a file; a table of parts is a directory: remove it or give another name"
+        )
     facts = [table.facts(path) for path in parts]
     if any(f["base"] != facts[0]["base"] or f["relative"] != facts[0]["relative"] for f in facts):
-        raise SystemExit(f"{output}: the parts were made of different folders or with different options; make them anew")
+        raise SystemExit(
+            f"{output}: the parts were made of different folders or with different options; make them anew"
+        )
     total = sum(sum(f["generations"]) for f in facts)
-    unique = {json.dumps(line) for path in parts for line in increment.load_lines(f"{path}.rejects.jsonl")}  # all list some folders
+    unique = {
+        json.dumps(line) for path in parts for line in increment.load_lines(f"{path}.rejects.jsonl")
+    }  # all list some folders
     lines = list(map(json.loads, sorted(unique)))
     rejected = sum("json" in line for line in lines)
     if not total:
         increment.save_lines(f"{output}.rejects.jsonl", lines)
-        raise SystemExit(f"{output} was not published: no good sample in {n} parts; {rejected:,} rejected (see {output}.rejects.jsonl)")
+        raise SystemExit(
+            f"{output} was not published: no good sample in {n} parts; {rejected:,} rejected (see {output}.rejects.jsonl)"
+        )
     size = -(-total // n)
     os.mkdir(fresh)
     progress = Progress("samples", total)
     pending, first = [], 0
-    pieces = sorted_rows.merge([table.read_rows([path], batch_size=sorted_rows.MERGE_BATCH) for path in parts])
+    pieces = sorted_rows.merge(
+        [table.read_rows([path], batch_size=sorted_rows.MERGE_BATCH) for path in parts]
+    )
     for first in range(0, total, size):
         with Draft(os.path.join(fresh, f"part-{first // size:05d}.parquet")) as draft:
-            writer = sorted_rows.RowWriter(draft, {k: facts[0][k] for k in ("base", "relative")}, first)
+            writer = sorted_rows.RowWriter(
+                draft, {k: facts[0][k] for k in ("base", "relative")}, first
+            )
             wanted = min(size, total - first)
             while wanted:
                 piece = pending.pop() if pending else next(pieces)
@@ -90,5 +105,7 @@ def finish(output, n):
     os.rename(folder, used)  # from here on it is done
     shutil.rmtree(used)
     progress.close()
-    print(f"{output}: {total:,} rows of {n} parts; {rejected:,} rejected, {len(lines) - rejected:,} images without JSON")
+    print(
+        f"{output}: {total:,} rows of {n} parts; {rejected:,} rejected, {len(lines) - rejected:,} images without JSON"
+    )
     return 3 if rejected else 0

@@ -17,14 +17,18 @@ class Progress:
             from tqdm import tqdm
 
             tqdm.monitor_interval = 0  # no thread: workers are forked
-            self.bar = tqdm(total=total, unit=f" {unit}", dynamic_ncols=True, mininterval=0.5, smoothing=0.05)
+            self.bar = tqdm(
+                total=total, unit=f" {unit}", dynamic_ncols=True, mininterval=0.5, smoothing=0.05
+            )
 
     def add(self, count, size=0):
         self.count += count
         self.bytes += size
         if self.bar is not None:
             if self.bytes:
-                self.bar.set_postfix_str(f"{self.bytes / 1e6 / (time.monotonic() - self.begun):.0f} MB/s", refresh=False)
+                self.bar.set_postfix_str(
+                    f"{self.bytes / 1e6 / (time.monotonic() - self.begun):.0f} MB/s", refresh=False
+                )
             self.bar.update(count)
         elif time.monotonic() - self.said > EVERY_S:
             self.said = time.monotonic()
@@ -33,7 +37,10 @@ class Progress:
     def line(self):
         """12,000 of 50,000 images, 810 images/s, 43 MB/s, 47 s left"""
         rate = self.count / max(1e-3, time.monotonic() - self.begun)
-        parts = [f"{self.count:,}{f' of {self.total:,}' if self.total else ''} {self.unit}", f"{rate:,.0f} {self.unit}/s"]
+        parts = [
+            f"{self.count:,}{f' of {self.total:,}' if self.total else ''} {self.unit}",
+            f"{rate:,.0f} {self.unit}/s",
+        ]
         if self.bytes:
             parts.append(f"{self.bytes / 1e6 / max(1e-3, time.monotonic() - self.begun):,.0f} MB/s")
         if self.total and rate and self.count < self.total:

@@ -18,7 +18,9 @@ class Draft:
         self.temporary = os.path.join(folder, f".{name}.tmp")
         while (fd := self._lock(wait)) is None:
             if not wait:
-                raise SystemExit(f"{self.path}: another process is writing it at this moment; wait for it or end it")
+                raise SystemExit(
+                    f"{self.path}: another process is writing it at this moment; wait for it or end it"
+                )
         os.truncate(fd, 0)
         self.file = os.fdopen(fd, "r+b", buffering=1 << 20)
 

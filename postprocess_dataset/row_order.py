@@ -30,7 +30,10 @@ def parse_split(text):
 
 def side(prompt, split):
     """The split a prompt belongs to."""
-    place, end = int.from_bytes(hashlib.blake2b(prompt.encode(), digest_size=8).digest(), "big") / 2**64, 0.0
+    place, end = (
+        int.from_bytes(hashlib.blake2b(prompt.encode(), digest_size=8).digest(), "big") / 2**64,
+        0.0,
+    )
     for name, share in split.items():
         end += share
         if place < end:
@@ -46,20 +49,37 @@ def ordered(files, generations, split, seed, folder):
 
     os.makedirs(folder, exist_ok=True)
     schema = pq.read_schema(files[0])
-    prompt = next((name for name in ("original_prompt", "caption", "augmented_prompt") if name in schema.names), None)
+    prompt = next(
+        (
+            name
+            for name in ("original_prompt", "caption", "augmented_prompt")
+            if name in schema.names
+        ),
+        None,
+    )
     if split and not prompt:
         raise SystemExit(f"{files[0]}: --split needs a column original_prompt or caption")
     names = list(split) if split else [None]
     outputs = {name: os.path.join(folder, f"{name or 'all'}.parquet") for name in names}
-    writers = {name: pq.ParquetWriter(path, schema, compression="zstd") for name, path in outputs.items()}
+    writers = {
+        name: pq.ParquetWriter(path, schema, compression="zstd") for name, path in outputs.items()
+    }
     start = 0
     for generation, rows in enumerate(generations):
         many = 1 if seed is None else min(MAX_PILES, -(-rows // PILE))
         chance = np.random.default_rng([seed or 0, generation])
         piles = {}
         for batch in table.read_rows(files, start, start + rows, batch_size=PILE):
-            sides = [side(text or "", split) for text in batch[prompt].to_pylist()] if split else [None] * len(batch)
-            places = (chance.random(len(batch)) * many).astype(int).tolist() if many > 1 else [0] * len(batch)
+            sides = (
+                [side(text or "", split) for text in batch[prompt].to_pylist()]
+                if split
+                else [None] * len(batch)
+            )
+            places = (
+                (chance.random(len(batch)) * many).astype(int).tolist()
+                if many > 1
+                else [0] * len(batch)
+            )
             wanted = {}
             for row, where in enumerate(zip(sides, places)):
                 wanted.setdefault(where, []).append(row)
@@ -70,7 +90,11 @@ def ordered(files, generations, split, seed, folder):
         for where in sorted(piles, key=lambda where: (names.index(where[0]), where[1])):
             for piece in piles[where].read():
                 if seed is not None:
-                    piece = piece.take(np.random.default_rng([seed, generation, where[1]]).permutation(piece.num_rows))
+                    piece = piece.take(
+                        np.random.default_rng([seed, generation, where[1]]).permutation(
+                            piece.num_rows
+                        )
+                    )
                 writers[where[0]].write_table(piece, row_group_size=sorted_rows.ROW_GROUP)
         start += rows
     for writer in writers.values():
@@ -85,7 +109,9 @@ class Pile:
         import pyarrow as pa
 
         self.path = path
-        self.writer = pa.ipc.new_stream(path, schema, options=pa.ipc.IpcWriteOptions(compression="zstd"))
+        self.writer = pa.ipc.new_stream(
+            path, schema, options=pa.ipc.IpcWriteOptions(compression="zstd")
+        )
 
     def write(self, batch):
         self.writer.write_batch(batch)

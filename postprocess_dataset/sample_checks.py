@@ -34,12 +34,16 @@ def parse_together(contents):
         if text.count(b"\n") != len(contents) - 1:
             return None
     try:
-        keys = orjson.loads(contents[0]).keys()  # a column asked for that no file has costs 0.3 us a row
+        keys = orjson.loads(
+            contents[0]
+        ).keys()  # a column asked for that no file has costs 0.3 us a row
         asked = pa.schema([f for f in table.json_schema() if f.name in keys])
         found = pa.json.read_json(
             pa.BufferReader(text),
             read_options=pa.json.ReadOptions(use_threads=False, block_size=len(text) + 1),
-            parse_options=pa.json.ParseOptions(explicit_schema=asked, unexpected_field_behavior="error"),
+            parse_options=pa.json.ParseOptions(
+                explicit_schema=asked, unexpected_field_behavior="error"
+            ),
         )
         found.validate(full=True)  # text is UTF-8
     except (pa.ArrowInvalid, orjson.JSONDecodeError):
@@ -54,7 +58,9 @@ def parse_together(contents):
         rows != len(contents)
         or pc.min(found["prompt_index"]).as_py() < 0
         or pc.min(found["augmentation_idx"]).as_py() < 0
-        or not pc.all(pc.is_finite(found["guidance_scale"])).as_py()  # NaN and Infinity are no JSON, but Arrow takes them
+        or not pc.all(
+            pc.is_finite(found["guidance_scale"])
+        ).as_py()  # NaN and Infinity are no JSON, but Arrow takes them
         or pc.list_flatten(found["source"]).null_count
     ):
         return None
@@ -80,11 +86,20 @@ def parse_apart(contents):
             reasons[row] = fault
             continue
         unknown = {name: record[name] for name in record.keys() - table.JSON_FIELDS.keys()}
-        record["extra"] = orjson.dumps(unknown, option=orjson.OPT_SORT_KEYS).decode() if unknown else None
+        record["extra"] = (
+            orjson.dumps(unknown, option=orjson.OPT_SORT_KEYS).decode() if unknown else None
+        )
         kept.append(row)
         records.append(record)
     whole = table.json_schema().append(pa.field("extra", pa.string()))
-    return pa.table({f.name: pa.array([r.get(f.name) for r in records], f.type) for f in whole}, schema=whole), kept, reasons
+    return (
+        pa.table(
+            {f.name: pa.array([r.get(f.name) for r in records], f.type) for f in whole},
+            schema=whole,
+        ),
+        kept,
+        reasons,
+    )
 
 
 def fault_of(record):
@@ -100,7 +115,12 @@ def fault_of(record):
             if not nullable:
                 return f"{name} is {'null' if name in record else 'missing'}"
         elif kind == "int":
-            if type(value) is not int or not -1 << 63 <= value < 1 << 63 or value < 0 and name in ("prompt_index", "augmentation_idx"):
+            if (
+                type(value) is not int
+                or not -1 << 63 <= value < 1 << 63
+                or value < 0
+                and name in ("prompt_index", "augmentation_idx")
+            ):
                 return f"{name} is {value!r:.60}, not {'a whole number' if type(value) is not int else 'in range'}"
         elif kind == "float" and type(value) is int:
             record[name] = float(value)
@@ -142,7 +162,9 @@ def image_fault(path, level, sha256=None):
         try:
             with Image.open(io.BytesIO(data)) as image:
                 image.load()
-        except Exception as error:  # Pillow raises a dozen kinds for a broken file, SyntaxError among them
+        except (
+            Exception
+        ) as error:  # Pillow raises a dozen kinds for a broken file, SyntaxError among them
             return f"image does not decode: {error}"
     return None
 
@@ -150,7 +172,11 @@ def image_fault(path, level, sha256=None):
 def bytes_fault(data, sha256):
     """Why an image's bytes are not those of its sample, or None: by its JSON's sha256, else (older data sets) by the JPEG's two ends."""
     if sha256 is not None:
-        return None if hashlib.sha256(data).hexdigest() == sha256 else "image is not the one its JSON tells of (sha256 differs)"
+        return (
+            None
+            if hashlib.sha256(data).hexdigest() == sha256
+            else "image is not the one its JSON tells of (sha256 differs)"
+        )
     if bytes(data[:2]) != b"\xff\xd8" or bytes(data[-2:]) != b"\xff\xd9":
         return "image is truncated or no JPEG"
     return None
@@ -173,11 +199,19 @@ def check(pool, base, subdirectory, names, has_image, contents, verify, relative
     def look(position):
         """The fault of one row's image; an image that is not beside its JSON may be where the JSON says."""
         row = kept[position]
-        if not has_image[row] and not os.path.exists(places[position]) and (elsewhere := image_elsewhere(folder, stored[position].as_py())):
+        if (
+            not has_image[row]
+            and not os.path.exists(places[position])
+            and (elsewhere := image_elsewhere(folder, stored[position].as_py()))
+        ):
             places[position] = elsewhere
         return image_fault(places[position], verify, sums[position].as_py())
 
-    to_look = [p for p, row in enumerate(kept) if not has_image[row]] if verify == "exists" else range(len(kept))
+    to_look = (
+        [p for p, row in enumerate(kept) if not has_image[row]]
+        if verify == "exists"
+        else range(len(kept))
+    )
     for position, fault in zip(to_look, pool.map(look, to_look)):
         if fault:
             reasons[kept[position]] = fault
@@ -207,5 +241,9 @@ def image_elsewhere(folder, stored):
     """Where a JSON's own image_path leads: absolute, or relative to its folder or the one above. None when there is nothing."""
     if not stored:
         return None
-    places = [stored] if os.path.isabs(stored) else [os.path.normpath(os.path.join(folder, up, stored)) for up in (".", "..")]
+    places = (
+        [stored]
+        if os.path.isabs(stored)
+        else [os.path.normpath(os.path.join(folder, up, stored)) for up in (".", "..")]
+    )
     return next((place for place in places if os.path.isfile(place)), None)

@@ -26,7 +26,9 @@ NO_TEXT = "row has no key or no caption"
 COLD_S = 40e-6  # a stat; a warm one takes 2 us, and then more threads only cost CPU
 ZEROS = bytes(512)
 TAIL = 1024  # a tar ends with two empty blocks
-SEND = 8 << 20  # bytes after which Linux is asked to begin sending them to the disk, which else waits for the fsync: 0.8 of the wall time
+SEND = (
+    8 << 20
+)  # bytes after which Linux is asked to begin sending them to the disk, which else waits for the fsync: 0.8 of the wall time
 
 
 def name_of(split, number):
@@ -63,7 +65,11 @@ def digest_rows(files, borders):
     for border in sorted(set(borders)):
         for batch in table.read_rows(files, row, border):
             lines = pc.binary_join_element_wise(
-                *map(as_text, batch.columns), pa.scalar(""), "\x1f", null_handling="replace", null_replacement="\x00"
+                *map(as_text, batch.columns),
+                pa.scalar(""),
+                "\x1f",
+                null_handling="replace",
+                null_replacement="\x00",
             )
             digest.update(lines.buffers()[2] or b"")
         found[border], row = digest.hexdigest(), border
@@ -80,14 +86,20 @@ def as_text(column):
     if column.type == pa.list_(pa.string()):
         return pc.binary_join(column, "\x1e")
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
-        return pa.array([None if value is None else repr(value) for value in column.to_pylist()], pa.string())
+        return pa.array(
+            [None if value is None else repr(value) for value in column.to_pylist()], pa.string()
+        )
     return column.cast(pa.string())
 
 
 def image_places(base_dir, image_path, key):
     """Where a row's image may be, likeliest first."""
     beside = f"{base_dir}/{key}.jpg"
-    return [image_path if image_path[0] == "/" else f"{base_dir}/{image_path}", beside] if image_path else [beside]
+    return (
+        [image_path if image_path[0] == "/" else f"{base_dir}/{image_path}", beside]
+        if image_path
+        else [beside]
+    )
 
 
 def image_size(base_dir, image_path, key):
@@ -104,7 +116,9 @@ def row_keys(batch, first):
     if KEY not in batch.schema.names:
         return [f"{row:09d}" for row in range(first, first + len(batch))]
     return [
-        key if not key or "." not in key.rsplit("/", 1)[-1] else table.key_of(*f"/{key}".rsplit("/", 1))[1:]
+        key
+        if not key or "." not in key.rsplit("/", 1)[-1]
+        else table.key_of(*f"/{key}".rsplit("/", 1))[1:]
         for key in batch[KEY].to_pylist()
     ]
 
@@ -128,7 +142,9 @@ def check_unique(files):
         for key in row_keys(batch, row):
             if hash(key) in twice:
                 if key in seen:
-                    raise SystemExit(f"{files[0]}: the key {key!r} stands twice (rows {seen[key]} and {row}); keys must be unique")
+                    raise SystemExit(
+                        f"{files[0]}: the key {key!r} stands twice (rows {seen[key]} and {row}); keys must be unique"
+                    )
                 seen[key] = row
             row += 1
 
@@ -147,17 +163,37 @@ def make_shards(ordered, kept, size_mb, base_dir, gone):
         mine = [shard for shard in kept if shard["split"] == split]
         start = row = mine[-1]["stop"] if mine else 0
         names = columns_of(files)
-        texts = [n for n, kind in names.items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)]
+        texts = [
+            n
+            for n, kind in names.items()
+            if pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        ]
         size = TAIL
-        for batch in table.read_rows(files, row, columns=sorted({KEY, "image_path", *texts} & names.keys())):
+        for batch in table.read_rows(
+            files, row, columns=sorted({KEY, "image_path", *texts} & names.keys())
+        ):
             keys = row_keys(batch, row)
-            places = list(zip(batch["image_path"].to_pylist() if "image_path" in names else [None] * len(keys), keys))
-            lengths = {n: pc.fill_null(pc.binary_length(batch[n]), 0).to_numpy(zero_copy_only=False).astype(np.int64) for n in texts}
+            places = list(
+                zip(
+                    batch["image_path"].to_pylist()
+                    if "image_path" in names
+                    else [None] * len(keys),
+                    keys,
+                )
+            )
+            lengths = {
+                n: pc.fill_null(pc.binary_length(batch[n]), 0)
+                .to_numpy(zero_copy_only=False)
+                .astype(np.int64)
+                for n in texts
+            }
             metadata = sum(
                 lengths.values(), np.full(len(keys), 30 * len(names))
             )  # names, numbers, and caption and key twice: an upper bound
             captions = lengths.get("caption", lengths.get("augmented_prompt", metadata))
-            for key, text, length, image in zip(keys, captions.tolist(), metadata.tolist(), image_sizes(base_dir, places)):
+            for key, text, length, image in zip(
+                keys, captions.tolist(), metadata.tolist(), image_sizes(base_dir, places)
+            ):
                 tried = tried or places[0]
                 if image is not None and key not in gone:
                     present += 1
@@ -170,7 +206,10 @@ def make_shards(ordered, kept, size_mb, base_dir, gone):
         if size > TAIL:
             mine.append({"split": split, "start": start, "stop": row})
         elif mine and row > start:
-            mine[-1] = {**mine[-1], "stop": row}  # nothing but missing images at the end: reported with the last shard
+            mine[-1] = {
+                **mine[-1],
+                "stop": row,
+            }  # nothing but missing images at the end: reported with the last shard
         shards += [{**shard, "name": name_of(split, number)} for number, shard in enumerate(mine)]
     if not present and not kept:
         raise SystemExit(
@@ -189,7 +228,9 @@ def image_sizes(base_dir, places):
     if time.monotonic() - begun < COLD_S * len(probe):
         return sizes + [image_size(base_dir, *place) for place in rest]
     with ThreadPoolExecutor(8) as pool:
-        return sizes + list(pool.map(lambda place: image_size(base_dir, *place), rest, chunksize=64))
+        return sizes + list(
+            pool.map(lambda place: image_size(base_dir, *place), rest, chunksize=64)
+        )
 
 
 def columns_of(files):
@@ -209,23 +250,42 @@ def samples(batch, first):
     for name, column in zip(batch.schema.names, batch.columns):
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
-        if pa.types.is_timestamp(column.type) and column.type.unit == "ns":  # older pandas writes these; a datetime holds microseconds
+        if (
+            pa.types.is_timestamp(column.type) and column.type.unit == "ns"
+        ):  # older pandas writes these; a datetime holds microseconds
             column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
         if pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_finite(column), column, None)  # NaN and infinity are no JSON
         values[name] = column.to_pylist()
     none = [None] * rows
-    captions = [caption or text for caption, text in zip(values.get("caption", none), values.get("augmented_prompt", none))]
-    extras, sums, paths = (values.get(name, none) for name in ("extra", "image_sha256", "image_path"))
+    captions = [
+        caption or text
+        for caption, text in zip(values.get("caption", none), values.get("augmented_prompt", none))
+    ]
+    extras, sums, paths = (
+        values.get(name, none) for name in ("extra", "image_sha256", "image_path")
+    )
     kept = [name for name in values if name not in OWN]
-    for key, caption, extra, sha256, path, *row in zip(keys, captions, extras, sums, paths, *(values[name] for name in kept)):
+    for key, caption, extra, sha256, path, *row in zip(
+        keys, captions, extras, sums, paths, *(values[name] for name in kept)
+    ):
         record = {
             name: value for name, value in zip(kept, row) if value is not None
         }  # `datasets` takes five nulls for a column's type and fails at a sixth value
         if extra:
-            more = {name: value for name, value in orjson.loads(extra).items() if value is not None and name not in record}
+            more = {
+                name: value
+                for name, value in orjson.loads(extra).items()
+                if value is not None and name not in record
+            }
             record = {**record, **more}
-        yield key, caption, orjson.dumps(record, default=in_json), sha256, path  # dates as ISO 8601; NaN inside a list as null
+        yield (
+            key,
+            caption,
+            orjson.dumps(record, default=in_json),
+            sha256,
+            path,
+        )  # dates as ISO 8601; NaN inside a list as null
 
 
 def in_json(value):
@@ -237,7 +297,15 @@ def write_shard(output, shard, files, base_dir, gone, counted):
     """Write one shard, unless all its images are left out. `counted(images, bytes)` is called on the way. Returns the stats."""
     buffer = bytearray(1 << 20)  # one for all images: 0.3 s less a GB than new memory for each
     with Draft(os.path.join(output, shard["name"])) as draft:
-        fd, left_out, dropped, written, size, sent, row = draft.file.fileno(), [], 0, 0, 0, 0, shard["start"]
+        fd, left_out, dropped, written, size, sent, row = (
+            draft.file.fileno(),
+            [],
+            0,
+            0,
+            0,
+            0,
+            shard["start"],
+        )
         for batch in table.read_rows(files, shard["start"], shard["stop"], batch_size=2048):
             before = size
             for key, caption, metadata, sha256, path in samples(batch, row):
@@ -248,12 +316,24 @@ def write_shard(output, shard, files, base_dir, gone, counted):
                 image, fault = read_image(base_dir, path, key, sha256, buffer)
                 fault = fault or (None if key and isinstance(caption, str) else NO_TEXT)
                 if fault:
-                    left_out.append({"row": row - 1, KEY: key, "image_path": path, "image_sha256": sha256, "reason": fault})
+                    left_out.append(
+                        {
+                            "row": row - 1,
+                            KEY: key,
+                            "image_path": path,
+                            "image_sha256": sha256,
+                            "reason": fault,
+                        }
+                    )
                     continue
                 text = caption.encode()
                 members = []
                 for suffix, content in ((".jpg", image), (".txt", text), (".json", metadata)):
-                    members += [header(key + suffix, len(content)), content, ZEROS[: -len(content) % 512]]
+                    members += [
+                        header(key + suffix, len(content)),
+                        content,
+                        ZEROS[: -len(content) % 512],
+                    ]
                 size += write_all(fd, members)
                 written += 1
                 if size - sent > SEND:
@@ -326,9 +406,14 @@ def stats_of(output, shard, base_dir):
         whole = os.path.getsize(os.path.join(output, shard["name"])) == stats["filesize"]
     except (FileNotFoundError, ValueError):
         return None
-    same, buffer = all(stats[name] == shard[name] for name in ("split", "start", "stop")), bytearray(1 << 20)
+    same, buffer = (
+        all(stats[name] == shard[name] for name in ("split", "start", "stop")),
+        bytearray(1 << 20),
+    )
     back = any(
-        line["reason"] != NO_TEXT and read_image(base_dir, line["image_path"], line[KEY], line["image_sha256"], buffer)[1] is None
+        line["reason"] != NO_TEXT
+        and read_image(base_dir, line["image_path"], line[KEY], line["image_sha256"], buffer)[1]
+        is None
         for line in stats["left_out"]
     )
     return stats if whole and same and not back else None
@@ -337,6 +422,13 @@ def stats_of(output, shard, base_dir):
 def write_index(output, stats):
     """index.json of all shards, and index_SPLIT.json of each split's."""
     for split in {None, *(s["split"] for s in stats)}:
-        listed = [{"url": s["name"], "nsamples": s["nsamples"], "filesize": s["filesize"]} for s in stats if split in (None, s["split"])]
+        listed = [
+            {"url": s["name"], "nsamples": s["nsamples"], "filesize": s["filesize"]}
+            for s in stats
+            if split in (None, s["split"])
+        ]
         index = {"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": listed}
-        publish_text(os.path.join(output, f"index_{split}.json" if split else "index.json"), json.dumps(index, indent=1) + "\n")
+        publish_text(
+            os.path.join(output, f"index_{split}.json" if split else "index.json"),
+            json.dumps(index, indent=1) + "\n",
+        )

@@ -1,8 +1,8 @@
 """Rows come in any order and leave sorted, numbered, in one parquet file: constant memory, the same bytes for the same rows.
 
-    with SortedRows("out.parquet", facts) as rows:
-        rows.add(sorted piece) …
-        rows.publish([number of rows])
+with SortedRows("out.parquet", facts) as rows:
+    rows.add(sorted piece) …
+    rows.publish([number of rows])
 """
 
 import bisect
@@ -53,7 +53,13 @@ class RowWriter:
     def __init__(self, draft, table_facts, first_idx=0, old=None):
         import pyarrow as pa
 
-        self.draft, self.facts, self.old, self.rows, self.idx = draft, table_facts, old, 0, first_idx
+        self.draft, self.facts, self.old, self.rows, self.idx = (
+            draft,
+            table_facts,
+            old,
+            0,
+            first_idx,
+        )
         self.pending, self.pending_rows = [], 0
         self.sink = pa.OSFile(draft.temporary, "wb")
         self.writer = parquet_writer(self.sink, table.schema())
@@ -79,8 +85,12 @@ class RowWriter:
         rows = pa.concat_tables(self.pending)
         rest = rows.slice(count)
         self.pending, self.pending_rows = [rest] if rest.num_rows else [], rest.num_rows
-        rows = rows.slice(0, count).append_column("idx", pa.array(range(self.idx, self.idx + count), pa.int64()))
-        self.writer.write_table(rows.select(table.schema().names).cast(table.schema()), row_group_size=ROW_GROUP)
+        rows = rows.slice(0, count).append_column(
+            "idx", pa.array(range(self.idx, self.idx + count), pa.int64())
+        )
+        self.writer.write_table(
+            rows.select(table.schema().names).cast(table.schema()), row_group_size=ROW_GROUP
+        )
         self.idx += count
         self.rows += count
 
@@ -149,7 +159,12 @@ class SortedRows:
         self.first.close([])
         with Draft(f"{self.path}.merged") as merged:
             writer = RowWriter(merged, *self.how)
-            for piece in merge([table.read_rows([self.draft.temporary], batch_size=MERGE_BATCH), *(run.read() for run in self.runs)]):
+            for piece in merge(
+                [
+                    table.read_rows([self.draft.temporary], batch_size=MERGE_BATCH),
+                    *(run.read() for run in self.runs),
+                ]
+            ):
                 writer.write(piece)
             writer.close(generations)
             merged.path = self.path
@@ -193,7 +208,9 @@ def in_order(rows):
 
     names = rows["input_file"]
     prompts, augmentations = rows["prompt_index"].to_numpy(), rows["augmentation_idx"].to_numpy()
-    rising = (prompts[1:] > prompts[:-1]) | ((prompts[1:] == prompts[:-1]) & (augmentations[1:] > augmentations[:-1]))
+    rising = (prompts[1:] > prompts[:-1]) | (
+        (prompts[1:] == prompts[:-1]) & (augmentations[1:] > augmentations[:-1])
+    )
     if bool(np.all(rising)) and pc.all(pc.equal(names, names[0])).as_py():
         return rows
     return rows.take(pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in ORDER]))
@@ -204,14 +221,20 @@ def merge(runs):
     import pyarrow as pa
 
     def following(run):
-        return next((pa.Table.from_batches([batch]).select(table.row_schema().names) for batch in run), None)
+        return next(
+            (pa.Table.from_batches([batch]).select(table.row_schema().names) for batch in run), None
+        )
 
     heads = [(run, head) for run in map(iter, runs) if (head := following(run))]
     while heads:
-        until = min(order_key(head, head.num_rows - 1) for _, head in heads)  # no later batch holds a row before this one
+        until = min(
+            order_key(head, head.num_rows - 1) for _, head in heads
+        )  # no later batch holds a row before this one
         pieces, rest = [], []
         for run, head in heads:
-            rows = bisect.bisect_right(range(head.num_rows), until, key=lambda row: order_key(head, row))
+            rows = bisect.bisect_right(
+                range(head.num_rows), until, key=lambda row: order_key(head, row)
+            )
             pieces.append(head.slice(0, rows))
             head = head.slice(rows) if rows < head.num_rows else following(run)
             if head:

@@ -47,7 +47,9 @@ def own_process():
     """For scripts, which own their process: Arrow's memory from malloc (40 MB less at the peak, at the same speed), and no pandas, which
     pyarrow imports at the first array it makes: 0.4 s and 40 MB for nothing."""
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # glibc: blocks from 1 MB on go back when they are freed, 20 MB less
+    if mallopt := getattr(
+        ctypes.CDLL(None), "mallopt", None
+    ):  # glibc: blocks from 1 MB on go back when they are freed, 20 MB less
         mallopt(M_MMAP_THRESHOLD, 1 << 20)
     import pyarrow
 
@@ -65,7 +67,13 @@ def own_process():
 def arrow_types():
     import pyarrow as pa
 
-    return {"int": pa.int64(), "str": pa.string(), "bool": pa.bool_(), "float": pa.float64(), "list of str": pa.list_(pa.string())}
+    return {
+        "int": pa.int64(),
+        "str": pa.string(),
+        "bool": pa.bool_(),
+        "float": pa.float64(),
+        "list of str": pa.list_(pa.string()),
+    }
 
 
 def json_schema():
@@ -80,9 +88,17 @@ def schema():
     """The table's: the JSON's keys, `extra` (a JSON object of its unknown keys), `__key__`, `caption`, `subdirectory`, `idx`."""
     import pyarrow as pa
 
-    own = [("extra", pa.string()), ("__key__", pa.string()), ("caption", pa.string()), ("subdirectory", pa.string()), ("idx", pa.int64())]
+    own = [
+        ("extra", pa.string()),
+        ("__key__", pa.string()),
+        ("caption", pa.string()),
+        ("subdirectory", pa.string()),
+        ("idx", pa.int64()),
+    ]
     nullable = [pa.field(f.name, f.type, nullable=JSON_FIELDS[f.name][1]) for f in json_schema()]
-    return pa.schema(nullable + [pa.field(name, kind, nullable=name == "extra") for name, kind in own])
+    return pa.schema(
+        nullable + [pa.field(name, kind, nullable=name == "extra") for name, kind in own]
+    )
 
 
 def row_schema():
@@ -95,9 +111,15 @@ def files(path):
     path = str(path)
     found = [path]
     if os.path.isdir(path):
-        found = sorted(os.path.join(path, n) for n in os.listdir(path) if n.endswith(".parquet") and not n.startswith("."))
+        found = sorted(
+            os.path.join(path, n)
+            for n in os.listdir(path)
+            if n.endswith(".parquet") and not n.startswith(".")
+        )
     if not found or not os.path.isfile(found[0]):
-        raise SystemExit(f"{path}: no such table; make it with convert_json_to_parquet.py DIR {path}")
+        raise SystemExit(
+            f"{path}: no such table; make it with convert_json_to_parquet.py DIR {path}"
+        )
     return found
 
 
@@ -145,10 +167,16 @@ def read_rows(paths, start=0, stop=None, columns=None, batch_size=BATCH):
                 if begin < stop and end > start:
                     groups.append(group)
                     position = begin if position is None else position
-            for batch in file.iter_batches(batch_size, row_groups=groups, columns=columns, use_threads=False) if groups else ():
+            for batch in (
+                file.iter_batches(batch_size, row_groups=groups, columns=columns, use_threads=False)
+                if groups
+                else ()
+            ):
                 begin, position = position, position + len(batch)
                 if position > start and begin < stop:
-                    yield batch.slice(max(0, start - begin), min(position, stop) - max(begin, start))
+                    yield batch.slice(
+                        max(0, start - begin), min(position, stop) - max(begin, start)
+                    )
 
 
 def footer_size(f):

@@ -1,6 +1,6 @@
 """Tar headers, the very bytes of the standard library's.
 
-    header("HPDv2/000012/12345_3.jpg", 53_120)      # 512 bytes; more for a name that needs an extended header
+header("HPDv2/000012/12345_3.jpg", 53_120)      # 512 bytes; more for a name that needs an extended header
 """
 
 import tarfile
@@ -27,7 +27,16 @@ def header(name, size):
     if len(name) <= 100 and name.isascii() and size < 8**11:
         raw, digits = name.encode(), b"%011o\0" % size
         check = b"%06o\0 " % (TEMPLATE_SUM + sum(raw) + sum(digits))
-        return raw.ljust(100, b"\0") + TEMPLATE[100:124] + digits + TEMPLATE[136:148] + check + TEMPLATE[156:]
+        return (
+            raw.ljust(100, b"\0")
+            + TEMPLATE[100:124]
+            + digits
+            + TEMPLATE[136:148]
+            + check
+            + TEMPLATE[156:]
+        )
     member = tarfile.TarInfo(name)
     member.size = size
-    return member.tobuf(tarfile.PAX_FORMAT)  # ustar with a prefix where that holds the name, else an extended header
+    return member.tobuf(
+        tarfile.PAX_FORMAT
+    )  # ustar with a prefix where that holds the name, else an extended header

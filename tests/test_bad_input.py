@@ -14,36 +14,74 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("UNIDISC_DIR", "OLLAMA_HOST", "OLLAMA_HOSTS")}
+ENVIRONMENT = {
+    k: v for k, v in os.environ.items() if k not in ("UNIDISC_DIR", "OLLAMA_HOST", "OLLAMA_HOSTS")
+}
 
 
 def fails_with(says, *command, **environment):
-    ended = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, env=ENVIRONMENT | environment, capture_output=True, text=True,
-                           timeout=120)  # fmt: skip
-    lines = [line for line in ended.stderr.splitlines() if line.strip() and not line.endswith("; trying again")]
+    ended = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env=ENVIRONMENT | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    lines = [
+        line
+        for line in ended.stderr.splitlines()
+        if line.strip() and not line.endswith("; trying again")
+    ]
     assert ended.returncode not in (0, -9, -15), ended.stdout
     assert "Traceback" not in ended.stderr and len(lines) == 1, ended.stderr
     for words in says if isinstance(says, tuple) else (says,):
         assert words in lines[0], lines[0]
 
 
-@pytest.mark.parametrize("content, says", [
-    (None, ("prompts.json", "no such file")), ("", "prompts.json"), ("[]", ("prompts.json", "no prompt")),
-    ("{oops", ("prompts.json", "not JSON")), ('{"prompt": "a"}', ("prompts.json", "list")), ('["a bird", 7]', ("prompts.json", "item 1")),
-    ('["a bird", {"text": "x"}]', ("prompts.json", "item 1")), ('["a bird", "  "]', ("prompts.json", "item 1")),
-])
+@pytest.mark.parametrize(
+    "content, says",
+    [
+        (None, ("prompts.json", "no such file")),
+        ("", "prompts.json"),
+        ("[]", ("prompts.json", "no prompt")),
+        ("{oops", ("prompts.json", "not JSON")),
+        ('{"prompt": "a"}', ("prompts.json", "list")),
+        ('["a bird", 7]', ("prompts.json", "item 1")),
+        ('["a bird", {"text": "x"}]', ("prompts.json", "item 1")),
+        ('["a bird", "  "]', ("prompts.json", "item 1")),
+    ],
+)
 def test_prompts_file(tmp_path, content, says):
     if content is not None:
         (tmp_path / "prompts.json").write_text(content)
-    fails_with(says, "generate/generate_images.py", tmp_path / "prompts.json", "--model", "tiny", "--output_root", tmp_path / "out")
+    fails_with(
+        says,
+        "generate/generate_images.py",
+        tmp_path / "prompts.json",
+        "--model",
+        "tiny",
+        "--output_root",
+        tmp_path / "out",
+    )
     assert not list(tmp_path.glob("out/generated_images/*"))
 
 
 def test_who_speaks_is_the_script_that_was_called(tmp_path):
     (tmp_path / "prompts.json").write_text("[]")
-    for script, *words in (["generate_images", "--model", "tiny"], ["llm_prompting", "--output", tmp_path / "out.json"]):
-        fails_with(f"{script}: {tmp_path}/prompts.json", f"generate/{script}.py", tmp_path / "prompts.json", *words)
-        fails_with(f"{script}: none.json: no such file", f"generate/{script}.py", "none.json", *words)
+    for script, *words in (
+        ["generate_images", "--model", "tiny"],
+        ["llm_prompting", "--output", tmp_path / "out.json"],
+    ):
+        fails_with(
+            f"{script}: {tmp_path}/prompts.json",
+            f"generate/{script}.py",
+            tmp_path / "prompts.json",
+            *words,
+        )
+        fails_with(
+            f"{script}: none.json: no such file", f"generate/{script}.py", "none.json", *words
+        )
 
 
 @pytest.fixture
@@ -53,8 +91,17 @@ def prompts(tmp_path):
 
 
 def test_a_model_that_cannot_be_had(tmp_path, prompts):
-    fails_with("nobody/no-such-model", "generate/generate_images.py", prompts, "--model", "nobody/no-such-model", "--augment_prompts=False",
-               "--output_root", tmp_path / "out", HF_HUB_OFFLINE="1")
+    fails_with(
+        "nobody/no-such-model",
+        "generate/generate_images.py",
+        prompts,
+        "--model",
+        "nobody/no-such-model",
+        "--augment_prompts=False",
+        "--output_root",
+        tmp_path / "out",
+        HF_HUB_OFFLINE="1",
+    )
 
 
 @pytest.fixture
@@ -85,37 +132,93 @@ def test_a_gated_model(tmp_path, prompts, gated_hub, words):
     sbatch = tmp_path / "sbatch"
     sbatch.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/sbatch.calls\n')
     sbatch.chmod(0o755)
-    fails_with(("stable-diffusion-3-medium-diffusers is gated", "accept its terms at https://huggingface.co/", "hf auth login"),
-               "generate/generate_images.py", prompts, "--augment_prompts=False", "--output_root", tmp_path / "out", *words,
-               HF_ENDPOINT=gated_hub, HF_HUB_OFFLINE="0",
-               HF_HOME=str(tmp_path / "hf"), PATH=f"{tmp_path}:{os.environ['PATH']}")  # fmt: skip
-    assert words == ["--preview=1"] or (tmp_path / "sbatch.calls").read_text() == "--parsable --test-only\n"
+    fails_with(
+        (
+            "stable-diffusion-3-medium-diffusers is gated",
+            "accept its terms at https://huggingface.co/",
+            "hf auth login",
+        ),
+        "generate/generate_images.py",
+        prompts,
+        "--augment_prompts=False",
+        "--output_root",
+        tmp_path / "out",
+        *words,
+        HF_ENDPOINT=gated_hub,
+        HF_HUB_OFFLINE="0",
+        HF_HOME=str(tmp_path / "hf"),
+        PATH=f"{tmp_path}:{os.environ['PATH']}",
+    )
+    assert (
+        words == ["--preview=1"]
+        or (tmp_path / "sbatch.calls").read_text() == "--parsable --test-only\n"
+    )
     assert not list(tmp_path.glob("out/generated_images/*"))
 
 
 def test_an_output_root_that_cannot_be_written(tmp_path, prompts):
     (tmp_path / "file").write_text("")
-    for script in (["generate/image_server.py"], ["generate/generate_images.py", prompts, "--model", "tiny"]):
+    for script in (
+        ["generate/image_server.py"],
+        ["generate/generate_images.py", prompts, "--model", "tiny"],
+    ):
         fails_with(str(tmp_path / "file"), *script, "--output_root", tmp_path / "file" / "out")
 
 
 def test_a_task_without_a_server(tmp_path, prompts):
-    fails_with("image_server.py", "generate/generate_images.py", prompts, "--model", "tiny", "--is_slurm_task", "--augment_prompts=False",
-               "--server_timeout", 1 / 3600, "--output_root", tmp_path / "out")
+    fails_with(
+        "image_server.py",
+        "generate/generate_images.py",
+        prompts,
+        "--model",
+        "tiny",
+        "--is_slurm_task",
+        "--augment_prompts=False",
+        "--server_timeout",
+        1 / 3600,
+        "--output_root",
+        tmp_path / "out",
+    )
 
 
 def test_the_demo(tmp_path):
     (tmp_path / "file").touch()
-    fails_with(("no finished run lies in", str(tmp_path), "leave out --table"), "examples/run_demo.py", "--table", "--folder", tmp_path)
-    ended = subprocess.run([sys.executable, "examples/run_demo.py", "--folder", tmp_path / "file"], cwd=ROOT, capture_output=True, text=True)
-    assert ended.returncode == 1 and "Traceback" not in ended.stderr and str(tmp_path / "file") in ended.stderr
-    assert ended.stderr.splitlines()[-1].startswith("run_demo: combine_prompts/process_image_reward.py ended with exit status")
+    fails_with(
+        ("no finished run lies in", str(tmp_path), "leave out --table"),
+        "examples/run_demo.py",
+        "--table",
+        "--folder",
+        tmp_path,
+    )
+    ended = subprocess.run(
+        [sys.executable, "examples/run_demo.py", "--folder", tmp_path / "file"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        ended.returncode == 1
+        and "Traceback" not in ended.stderr
+        and str(tmp_path / "file") in ended.stderr
+    )
+    assert ended.stderr.splitlines()[-1].startswith(
+        "run_demo: combine_prompts/process_image_reward.py ended with exit status"
+    )
 
 
 def test_a_port_in_use(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
-        fails_with((port, "in use"), "generate/image_server.py", "--host", "127.0.0.1", "--port", port, "--output_root", tmp_path)
+        fails_with(
+            (port, "in use"),
+            "generate/image_server.py",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            port,
+            "--output_root",
+            tmp_path,
+        )
     assert not (tmp_path / ".server" / "server.json").exists()
 
 
@@ -127,8 +230,20 @@ def test_without_a_port_the_next_free_one_is_taken(tmp_path):
             other.listen()
         except OSError:
             pass  # somebody else has it, which serves as well
-        server = subprocess.Popen([sys.executable, "generate/image_server.py", "--host", "127.0.0.1", "--output_root", tmp_path], cwd=ROOT,
-                                  env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        server = subprocess.Popen(
+            [
+                sys.executable,
+                "generate/image_server.py",
+                "--host",
+                "127.0.0.1",
+                "--output_root",
+                tmp_path,
+            ],
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         try:
             known, end = tmp_path / ".server" / "server.json", time.monotonic() + 60
             while not known.exists():

@@ -14,16 +14,27 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 PIPELINE = "tests/fakes/fake_pipeline.py:FakePipeline"
-ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("UNIDISC_DIR", "OLLAMA_HOST", "OLLAMA_HOSTS")}
+ENVIRONMENT = {
+    k: v for k, v in os.environ.items() if k not in ("UNIDISC_DIR", "OLLAMA_HOST", "OLLAMA_HOSTS")
+}
 
 
 def python(*command, **kwargs):
-    return subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, **kwargs)
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        **kwargs,
+    )
 
 
 def start(*command, log=None):
     with open(log or os.devnull, "ab") as out:
-        return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=ENVIRONMENT, stdout=out, stderr=out)
+        return subprocess.Popen(
+            [sys.executable, *map(str, command)], cwd=ROOT, env=ENVIRONMENT, stdout=out, stderr=out
+        )
 
 
 def wait_for(condition, what, seconds=90):
@@ -43,12 +54,21 @@ def test_demo_small(tmp_path):
 
     next(tmp_path.glob("outputs/generated_images/shapes/*/*.jpg")).unlink()
     table = python("examples/run_demo.py", "--table", "--folder", tmp_path)
-    assert table.returncode == 1 and "JPEGs that open" in table.stdout and "<-- differs" in table.stdout
+    assert (
+        table.returncode == 1
+        and "JPEGs that open" in table.stdout
+        and "<-- differs" in table.stdout
+    )
 
 
 @pytest.fixture
 def llm():
-    server = subprocess.Popen([sys.executable, "tests/fakes/fake_llm.py", "ollama", "--latency", "0.1"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        [sys.executable, "tests/fakes/fake_llm.py", "ollama", "--latency", "0.1"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     yield server.stdout.readline().strip()
     server.kill()
     server.wait()
@@ -62,22 +82,55 @@ def test_kill_a_client_and_the_server(tmp_path, llm):
     prompts.write_text(json.dumps([f"a painting of bird number {i}" for i in range(total)]))
     root.mkdir()
     data = root / "generated_images" / "birds"
-    server_command = ["generate/image_server.py", "--output_root", root, "--host", "127.0.0.1", "--ttl_s", 6, "--beat_s", 1]
-    client_command = ["generate/generate_images.py", prompts, "--pipeline", PIPELINE, "--ollama_hosts", llm, "--resolution", 64,
-                      "--expected_samples_per_index", images, "--num_workers", 1, "--output_root", root, "--batch_size", 4, "--max_chunk_size", 3]
+    server_command = [
+        "generate/image_server.py",
+        "--output_root",
+        root,
+        "--host",
+        "127.0.0.1",
+        "--ttl_s",
+        6,
+        "--beat_s",
+        1,
+    ]
+    client_command = [
+        "generate/generate_images.py",
+        prompts,
+        "--pipeline",
+        PIPELINE,
+        "--ollama_hosts",
+        llm,
+        "--resolution",
+        64,
+        "--expected_samples_per_index",
+        images,
+        "--num_workers",
+        1,
+        "--output_root",
+        root,
+        "--batch_size",
+        4,
+        "--max_chunk_size",
+        3,
+    ]
     server = start(*server_command, log=root / "image_server.out")
     clients = []
     try:
         wait_for((root / ".server" / "server.json").exists, "server.json")
         clients = [start(*client_command, log=root / f"client{i}.out") for i in range(2)]
         wait_for(lambda: len(list(data.glob("*/*.json"))) > 10, "the first images")
-        worker = re.search(r"client \d+: process (\d+)", wait_for(lambda: (root / "client0.out").read_text(), "client 0's log"))
+        worker = re.search(
+            r"client \d+: process (\d+)",
+            wait_for(lambda: (root / "client0.out").read_text(), "client 0's log"),
+        )
         os.kill(int(worker[1]), signal.SIGKILL)
         server.kill()
         server.wait()
         time.sleep(1)
         server = start(*server_command, log=root / "image_server.out")
-        assert [client.wait(200) for client in clients] == [0, 0], (root / "client1.out").read_text()[-3000:]
+        assert [client.wait(200) for client in clients] == [0, 0], (
+            root / "client1.out"
+        ).read_text()[-3000:]
     finally:
         for process in [server, *clients]:
             process.terminate()
@@ -90,13 +143,22 @@ def test_kill_a_client_and_the_server(tmp_path, llm):
     assert [p.stem for p in jpegs] == [p.stem for p in jsons] and len(jpegs) == total * images
     for path in jsons:
         sample = json.loads(path.read_text())
-        assert Image.open(path.with_suffix(".jpg")).size == (sample["width"], sample["height"]) == (64, 64)
+        assert (
+            Image.open(path.with_suffix(".jpg")).size
+            == (sample["width"], sample["height"])
+            == (64, 64)
+        )
     assert not list(data.glob("*/.*.tmp"))
 
     # the published ways of watching
     def sh(command):
-        return subprocess.run(command, shell=True, capture_output=True, text=True, errors="strict").stdout
-    assert sh(f'find {root}/generated_images -type f -name "*.json" | wc -l').strip() == str(total * images)
+        return subprocess.run(
+            command, shell=True, capture_output=True, text=True, errors="strict"
+        ).stdout
+
+    assert sh(f'find {root}/generated_images -type f -name "*.json" | wc -l').strip() == str(
+        total * images
+    )
     tail = sh(f"cd {root} && /bin/ls -t | head -10 | xargs tail -n 100")
     token = json.loads((root / ".server" / "server.json").read_text())["token"]
     assert "image_server.out" in tail and token not in tail
@@ -104,21 +166,48 @@ def test_kill_a_client_and_the_server(tmp_path, llm):
     assert sh(f"timeout 1 tail -f -n1000 {root}/image_server.out")
 
     # parquet and tars of it, read back
-    table = python("postprocess_dataset/convert_json_to_parquet.py", root / "generated_images" / "birds", tmp_path / "birds.parquet")
+    table = python(
+        "postprocess_dataset/convert_json_to_parquet.py",
+        root / "generated_images" / "birds",
+        tmp_path / "birds.parquet",
+    )
     assert table.returncode == 0, table.stdout + table.stderr
-    tars = python("postprocess_dataset/convert_parquet_to_wds.py", "--parquet_file", tmp_path / "birds.parquet", "--base_dir", data,
-                  "--output_dir", tmp_path / "tars", "--num_workers=2")
+    tars = python(
+        "postprocess_dataset/convert_parquet_to_wds.py",
+        "--parquet_file",
+        tmp_path / "birds.parquet",
+        "--base_dir",
+        data,
+        "--output_dir",
+        tmp_path / "tars",
+        "--num_workers=2",
+    )
     assert tars.returncode == 0, tars.stdout + tars.stderr
     listed = sh(f"cd {tmp_path}/tars && for t in *.tar; do tar tf $t; done").split()
-    assert sorted(name for name in listed if name.endswith(".jpg")) and len(listed) == 3 * total * images
+    assert (
+        sorted(name for name in listed if name.endswith(".jpg"))
+        and len(listed) == 3 * total * images
+    )
 
 
 @pytest.mark.timeout(200)
 def test_a_second_run_finds_all_done(tmp_path):
     """The second run asks the server before it loads anything: no torch, no file of the data set touched, and it says that all is done."""
-    (tmp_path / "shapes.json").write_text('["a red circle on a blue background", "two green squares on a white background"]')
-    command = ["generate/generate_images.py", tmp_path / "shapes.json", "--model", "tiny", "--llm", "embedded", "--num_workers=2",
-               "--expected_samples_per_index=2", "--output_root", tmp_path / "out"]
+    (tmp_path / "shapes.json").write_text(
+        '["a red circle on a blue background", "two green squares on a white background"]'
+    )
+    command = [
+        "generate/generate_images.py",
+        tmp_path / "shapes.json",
+        "--model",
+        "tiny",
+        "--llm",
+        "embedded",
+        "--num_workers=2",
+        "--expected_samples_per_index=2",
+        "--output_root",
+        tmp_path / "out",
+    ]
     first = python(*command)
     assert first.returncode == 0, first.stdout + first.stderr
     data = tmp_path / "out" / "generated_images" / "shapes"
@@ -126,9 +215,19 @@ def test_a_second_run_finds_all_done(tmp_path):
     assert len([path for path in before if path.suffix == ".jpg"]) == 4
 
     (tmp_path / "poison" / "torch").mkdir(parents=True)
-    (tmp_path / "poison" / "torch" / "__init__.py").write_text('raise ImportError("torch was imported")')
-    second = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, env=ENVIRONMENT | {"PYTHONPATH": str(tmp_path / "poison")}, capture_output=True, text=True)
-    assert second.returncode == 0 and "all indices are done" in second.stdout, second.stdout + second.stderr
+    (tmp_path / "poison" / "torch" / "__init__.py").write_text(
+        'raise ImportError("torch was imported")'
+    )
+    second = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env=ENVIRONMENT | {"PYTHONPATH": str(tmp_path / "poison")},
+        capture_output=True,
+        text=True,
+    )
+    assert second.returncode == 0 and "all indices are done" in second.stdout, (
+        second.stdout + second.stderr
+    )
     logs = "".join(path.read_text() for path in (tmp_path / "out").glob("*.out"))
     assert "torch was imported" not in second.stdout + second.stderr + logs
     assert {path: path.stat().st_mtime_ns for path in [data, *data.rglob("*")]} == before

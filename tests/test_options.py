@@ -10,11 +10,33 @@ import pytest
 from common.command_line import Options
 
 ROOT = Path(__file__).resolve().parent.parent
-ENTRY_POINTS = ("combine_prompts/process_*.py", "combine_prompts/combine.py", "generate/image_server.py", "generate/generate_images.py",
-                "generate/llm_prompting.py", "postprocess_dataset/convert_*.py")
+ENTRY_POINTS = (
+    "combine_prompts/process_*.py",
+    "combine_prompts/combine.py",
+    "generate/image_server.py",
+    "generate/generate_images.py",
+    "generate/llm_prompting.py",
+    "postprocess_dataset/convert_*.py",
+)
 SCRIPTS = sorted(path for pattern in ENTRY_POINTS for path in ROOT.glob(pattern))
-HEAVY = {"torch", "diffusers", "transformers", "langchain", "langchain_core", "pandas", "pyarrow", "datasets", "numpy", "PIL", "flask",
-         "huggingface_hub", "ollama", "openai", "sklearn", "ftfy"}
+HEAVY = {
+    "torch",
+    "diffusers",
+    "transformers",
+    "langchain",
+    "langchain_core",
+    "pandas",
+    "pyarrow",
+    "datasets",
+    "numpy",
+    "PIL",
+    "flask",
+    "huggingface_hub",
+    "ollama",
+    "openai",
+    "sklearn",
+    "ftfy",
+}
 
 
 def parser():
@@ -25,15 +47,31 @@ def parser():
     return parser
 
 
-@pytest.mark.parametrize("args, used", [(["--use_slurm", "a.json"], True), (["a.json", "--use_slurm"], True), (["a.json", "--use_slurm=True"], True),
-                                        (["a.json", "--use_slurm", "False"], False), (["--use_slurm", "false", "a.json"], False), (["a.json"], False)])
+@pytest.mark.parametrize(
+    "args, used",
+    [
+        (["--use_slurm", "a.json"], True),
+        (["a.json", "--use_slurm"], True),
+        (["a.json", "--use_slurm=True"], True),
+        (["a.json", "--use_slurm", "False"], False),
+        (["--use_slurm", "false", "a.json"], False),
+        (["a.json"], False),
+    ],
+)
 def test_a_flag_takes_only_a_true_or_false_word(args, used):
     parsed = parser().parse_args(args)
     assert (parsed.data_path, parsed.use_slurm) == ("a.json", used)
 
 
-@pytest.mark.parametrize("args, says", [(["a.json", "--use_slrm"], "did you mean --use_slurm?"), (["a.json", "--num_worker=3"], "did you mean --num_workers?"),
-                                        (["a.json", "--use_slurm=maybe"], "neither True nor False"), (["a.json", "--num_workers=x"], "invalid int value")])
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        (["a.json", "--use_slrm"], "did you mean --use_slurm?"),
+        (["a.json", "--num_worker=3"], "did you mean --num_workers?"),
+        (["a.json", "--use_slurm=maybe"], "neither True nor False"),
+        (["a.json", "--num_workers=x"], "invalid int value"),
+    ],
+)
 def test_a_wrong_option_is_one_line(args, says, capsys):
     with pytest.raises(SystemExit) as end:
         parser().parse_args(args)
@@ -44,15 +82,26 @@ def test_a_wrong_option_is_one_line(args, says, capsys):
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_help_imports_nothing_heavy(script, tmp_path):
     """Runs `script --help` in an interpreter that tells at its end which modules it has loaded."""
-    code = ("import atexit, json, runpy, sys; script, out = sys.argv[1:]; sys.argv = [script, '--help']; sys.path[0] = script.rpartition('/')[0]\n"
-            "atexit.register(lambda: open(out, 'w').write(json.dumps(sorted({name.partition('.')[0] for name in sys.modules}))))\n"
-            "runpy.run_path(script, run_name='__main__')")
-    shown = subprocess.run([sys.executable, "-c", code, str(script), str(tmp_path / "modules.json")], cwd=tmp_path, capture_output=True, text=True)
+    code = (
+        "import atexit, json, runpy, sys; script, out = sys.argv[1:]; sys.argv = [script, '--help']; sys.path[0] = script.rpartition('/')[0]\n"
+        "atexit.register(lambda: open(out, 'w').write(json.dumps(sorted({name.partition('.')[0] for name in sys.modules}))))\n"
+        "runpy.run_path(script, run_name='__main__')"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code, str(script), str(tmp_path / "modules.json")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert shown.returncode == 0 and script.name in shown.stdout, shown.stderr
     assert not HEAVY & set(json.loads((tmp_path / "modules.json").read_text()))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_an_unknown_option_is_named(script):
-    shown = subprocess.run([sys.executable, str(script), "--no_such_option_at_all"], capture_output=True, text=True)
-    assert shown.returncode == 2 and shown.stderr.count("\n") == 1 and "Traceback" not in shown.stderr
+    shown = subprocess.run(
+        [sys.executable, str(script), "--no_such_option_at_all"], capture_output=True, text=True
+    )
+    assert (
+        shown.returncode == 2 and shown.stderr.count("\n") == 1 and "Traceback" not in shown.stderr
+    )

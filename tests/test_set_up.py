@@ -19,19 +19,32 @@ def make(folder, fake_python, target="demo"):
     python = folder / "fake_python"
     python.write_text(f"#!/bin/sh\n{fake_python}\n")
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "MAKE", "MFLAGS"))} | {"PIP_NO_INDEX": "1"}
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "MAKE", "MFLAGS"))
+    } | {"PIP_NO_INDEX": "1"}
     words = ["make", "--no-print-directory", target, f"PYTHON={python}"]
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("fake_python, says", [
-    ('case "$*" in --version) echo Python 3.9.2;; *version_info*) exit 1;; esac', "Python 3.11 or newer is needed, and"),
-    ('case "$*" in *ensurepip*) exit 1;; esac', "apt-get install python3-venv"),
-    ('exec python3 "$@"', "could not install requirements.txt: ERROR: No matching distribution"),
-])
+@pytest.mark.parametrize(
+    "fake_python, says",
+    [
+        (
+            'case "$*" in --version) echo Python 3.9.2;; *version_info*) exit 1;; esac',
+            "Python 3.11 or newer is needed, and",
+        ),
+        ('case "$*" in *ensurepip*) exit 1;; esac', "apt-get install python3-venv"),
+        (
+            'exec python3 "$@"',
+            "could not install requirements.txt: ERROR: No matching distribution",
+        ),
+    ],
+)
 def test_set_up_fails_with_one_line(tmp_path, fake_python, says):
     made = make(tmp_path, fake_python)
-    lines = [line for line in made.stderr.splitlines() if not line.startswith("make: *** ")]  # make's own last word
+    lines = [
+        line for line in made.stderr.splitlines() if not line.startswith("make: *** ")
+    ]  # make's own last word
     assert made.returncode == 2 and len(lines) == 1 and says in lines[0], made.stderr
     assert not (tmp_path / ".venv" / "base").exists()
 
@@ -55,14 +68,25 @@ def test_a_second_call_skips_what_is_done(tmp_path):
         installed = [line.split()[-1] for line in calls() if line.startswith("pip")]
         assert installed == files[:2] and calls().count("python examples/run_demo.py") == count
     assert make(tmp_path, VENV, "test").returncode == 0
-    assert [line.split()[-1] for line in calls() if line.startswith("pip")] == files and calls()[-1].startswith("python -m pytest")
+    assert [line.split()[-1] for line in calls() if line.startswith("pip")] == files and calls()[
+        -1
+    ].startswith("python -m pytest")
     changed = tmp_path / "requirements-demo.txt"
     os.utime(changed, (changed.stat().st_mtime + 5,) * 2)
     make(tmp_path, VENV)
-    assert [line.split()[-1] for line in calls() if line.startswith("pip")] == [*files, "requirements-demo.txt"]
+    assert [line.split()[-1] for line in calls() if line.startswith("pip")] == [
+        *files,
+        "requirements-demo.txt",
+    ]
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-demo.txt", "tests/requirements.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-demo.txt", "tests/requirements.txt"]
+)
 def test_every_package_is_pinned_and_says_why(name):
-    lines = [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")]
-    assert lines and [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+ +# .+", line)] == []
+    lines = [
+        line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")
+    ]
+    assert (
+        lines and [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+ +# .+", line)] == []
+    )

@@ -53,15 +53,37 @@ def prompts(tmp_path):
 
 
 def drawing(prompts):
-    return [sys.executable, CLIENT, prompts, "--pipeline", f"{ROOT}/tests/fakes/fake_pipeline.py:FakePipeline", "--augment_prompts=False",
-            "--num_workers=2", "--resolution=64", "--batch_size=2", "--max_chunk_size=5", "--output_root", prompts.parent / "out"]  # fmt: skip
+    return [
+        sys.executable,
+        CLIENT,
+        prompts,
+        "--pipeline",
+        f"{ROOT}/tests/fakes/fake_pipeline.py:FakePipeline",
+        "--augment_prompts=False",
+        "--num_workers=2",
+        "--resolution=64",
+        "--batch_size=2",
+        "--max_chunk_size=5",
+        "--output_root",
+        prompts.parent / "out",
+    ]
 
 
 def test_what_was_set_aside_is_said_each_time(prompts):
     """At the end of the run, and by the next call, which finds nothing to do: both end with 3."""
-    for says in ("39 of 40 prompts done, 39 images\n1 prompts were set aside", "birds: all indices are done, but for 1 set aside"):
-        shown = subprocess.run([*map(str, drawing(prompts))], capture_output=True, text=True, env=ENVIRONMENT | {"FAKE_BLACK": "number 3$"})
-        assert shown.returncode == 3 and says in shown.stdout and not shown.stderr, shown.stdout + shown.stderr
+    for says in (
+        "39 of 40 prompts done, 39 images\n1 prompts were set aside",
+        "birds: all indices are done, but for 1 set aside",
+    ):
+        shown = subprocess.run(
+            [*map(str, drawing(prompts))],
+            capture_output=True,
+            text=True,
+            env=ENVIRONMENT | {"FAKE_BLACK": "number 3$"},
+        )
+        assert shown.returncode == 3 and says in shown.stdout and not shown.stderr, (
+            shown.stdout + shown.stderr
+        )
 
 
 def test_a_bar_on_a_terminal_and_a_line_a_minute_in_each_log(tmp_path, prompts):
@@ -69,7 +91,9 @@ def test_a_bar_on_a_terminal_and_a_line_a_minute_in_each_log(tmp_path, prompts):
     (tmp_path / "clock").mkdir()
     (tmp_path / "clock" / "sitecustomize.py").write_text(FAST_CLOCK)
     began = time.monotonic()
-    shown, status = on_a_terminal(drawing(prompts), 90, FAKE_BATCH_S="0.6", PYTHONPATH=str(tmp_path / "clock"))
+    shown, status = on_a_terminal(
+        drawing(prompts), 90, FAKE_BATCH_S="0.6", PYTHONPATH=str(tmp_path / "clock")
+    )
     assert status == 0, shown
     bars = [int(done) for done in re.findall(r"\| (\d+)/40 \[", shown)]
     assert bars == sorted(bars) and bars[-1] == 40 and len(set(bars)) >= 2, shown
@@ -77,7 +101,11 @@ def test_a_bar_on_a_terminal_and_a_line_a_minute_in_each_log(tmp_path, prompts):
     minutes = (time.monotonic() - began) * 40 / 60
     counts = []
     for path in (tmp_path / "out").glob("local_*.out"):
-        lines = re.findall(r"^\d\d:\d\d:\d\d (\d+) images, .* prompts done; .*; device busy", path.read_text(), re.M)
+        lines = re.findall(
+            r"^\d\d:\d\d:\d\d (\d+) images, .* prompts done; .*; device busy",
+            path.read_text(),
+            re.M,
+        )
         assert lines == sorted(lines, key=int), path.read_text()
         counts.append(len(lines) - 1)  # one more when it leaves
     assert len(counts) == 2 and 2 <= max(counts) <= minutes, (counts, minutes)
@@ -85,19 +113,35 @@ def test_a_bar_on_a_terminal_and_a_line_a_minute_in_each_log(tmp_path, prompts):
 
 def test_the_server_shows_its_link_and_tunnel_on_a_terminal_only(tmp_path):
     server = ROOT / "generate" / "image_server.py"
-    shown, _ = on_a_terminal([sys.executable, server, "--host", "127.0.0.1", "--output_root", tmp_path], 60, until=b"from elsewhere: ssh")
+    shown, _ = on_a_terminal(
+        [sys.executable, server, "--host", "127.0.0.1", "--output_root", tmp_path],
+        60,
+        until=b"from elsewhere: ssh",
+    )
     known = json.loads((tmp_path / ".server" / "server.json").read_text())
     assert f"{known['url']}?token={known['token']}\r\nfrom elsewhere: ssh" in shown
-    assert "job server of" in (tmp_path / "image_server.out").read_text() and known["token"] not in (tmp_path / "image_server.out").read_text()
+    assert (
+        "job server of" in (tmp_path / "image_server.out").read_text()
+        and known["token"] not in (tmp_path / "image_server.out").read_text()
+    )
 
 
 def test_tail_log_follows_the_newest_logs_of_the_data_sets_arrays(tmp_path, prompts):
     """Of the last submission only: a split array has two numbers, and other arrays' logs lie beside them."""
     root = tmp_path / "out"
     (root / ".server").mkdir(parents=True)
-    rows = [("birds", "7", "old"), ("cats", "8", "cats"), ("birds", "9", "new"), ("birds", "10", "new")]
+    rows = [
+        ("birds", "7", "old"),
+        ("cats", "8", "cats"),
+        ("birds", "9", "new"),
+        ("birds", "10", "new"),
+    ]
     (root / ".server" / "arrays.jsonl").write_text(
-        "".join(json.dumps({"dataset": d, "array": a, "tasks": "0-1%1", "server": None, "script": s}) + "\n" for d, a, s in rows)
+        "".join(
+            json.dumps({"dataset": d, "array": a, "tasks": "0-1%1", "server": None, "script": s})
+            + "\n"
+            for d, a, s in rows
+        )
     )
     for log in ("7_0", "8_0", "9_0", "10_1"):
         (root / f"{log}.out").write_text(f"this is {log}\n")
@@ -121,10 +165,30 @@ def test_tail_log_follows_the_newest_logs_of_the_data_sets_arrays(tmp_path, prom
 
 def test_dry_run_shows_the_script_first(tmp_path, prompts):
     """Then the estimate, and the model's licence with it; nothing is written, with no SLURM needed."""
-    shown = subprocess.run([sys.executable, CLIENT, prompts, "--output_root", tmp_path / "out", "--use_slurm", "--dry_run"],
-                           capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path)  # fmt: skip
+    shown = subprocess.run(
+        [
+            sys.executable,
+            CLIENT,
+            prompts,
+            "--output_root",
+            tmp_path / "out",
+            "--use_slurm",
+            "--dry_run",
+        ],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=tmp_path,
+    )
     assert shown.returncode == 0 and not shown.stderr, shown.stderr
     script, _, estimate = shown.stdout.partition("\nestimate ")
-    assert script.startswith("#!/bin/bash\n#SBATCH ") and "--dry_run" not in script and "note on" not in script
-    assert "4,000 images: 40 prompts x 100" in estimate and "Stability AI Community License" in estimate
+    assert (
+        script.startswith("#!/bin/bash\n#SBATCH ")
+        and "--dry_run" not in script
+        and "note on" not in script
+    )
+    assert (
+        "4,000 images: 40 prompts x 100" in estimate
+        and "Stability AI Community License" in estimate
+    )
     assert not (tmp_path / "out").exists()

@@ -8,6 +8,7 @@ encoders together, by rectified flow. text_encoder_3 is a stub T5 whose output i
 T5 is left out; without it, from_pretrained would insist on text_encoder_3=None, tokenizer_3=None.
 One thread is several times faster than two when other work shares the cores (measured), hence --threads 1.
 """
+
 import argparse
 import contextlib
 import math
@@ -37,14 +38,28 @@ from tests.make_tiny import (  # the makers of tiny encoders and tokenizers
 
 SIZE = 64
 MAX_TOKENS = 20  # of the CLIP tokenizers
-COLORS = {"red": (220, 40, 40), "green": (40, 165, 70), "blue": (45, 75, 225), "yellow": (245, 215, 50),
-          "white": (245, 245, 245), "black": (20, 20, 20)}
+COLORS = {
+    "red": (220, 40, 40),
+    "green": (40, 165, 70),
+    "blue": (45, 75, 225),
+    "yellow": (245, 215, 50),
+    "white": (245, 245, 245),
+    "black": (20, 20, 20),
+}
 SHAPES = ("circle", "square", "triangle")
 RADIUS = {"small": 8, "": 13, "large": 20}
 PLACES = {"top": (0, -15), "bottom": (0, 15), "left": (-15, 0), "right": (15, 0)}
-RELATIONS = {"above": (0, -1), "below": (0, 1), "to the left of": (-1, 0), "to the right of": (1, 0)}
-COUNTS = {"two": [(-15, 0), (15, 0)], "three": [(-20, 0), (0, 0), (20, 0)],
-          "four": [(-14, -14), (14, -14), (-14, 14), (14, 14)]}
+RELATIONS = {
+    "above": (0, -1),
+    "below": (0, 1),
+    "to the left of": (-1, 0),
+    "to the right of": (1, 0),
+}
+COUNTS = {
+    "two": [(-15, 0), (15, 0)],
+    "three": [(-20, 0), (0, 0), (20, 0)],
+    "four": [(-14, -14), (14, -14), (-14, 14), (14, 14)],
+}
 
 
 def scene(rng):
@@ -52,14 +67,14 @@ def scene(rng):
     bg, c1, c2 = rng.sample(list(COLORS), 3)
     s1, s2 = rng.choice(SHAPES), rng.choice(SHAPES)
     kind, j = rng.random(), lambda n: rng.uniform(-n, n)
-    if kind < .35:
+    if kind < 0.35:
         size = rng.choice(list(RADIUS))
         text, things = f"a {size} {c1} {s1}", [(c1, s1, j(3), j(3), RADIUS[size])]
-    elif kind < .5:
+    elif kind < 0.5:
         place = rng.choice(list(PLACES))
         x, y = PLACES[place]
         text, things = f"a {c1} {s1} at the {place}", [(c1, s1, x + j(2), y + j(2), 11)]
-    elif kind < .85:
+    elif kind < 0.85:
         rel = rng.choice(list(RELATIONS))
         x, y = (15 * v for v in RELATIONS[rel])
         text = f"a {c1} {s1} {rel} a {c2} {s2}"
@@ -80,9 +95,11 @@ def draw(bg, things, scale=3):
         if shape == "circle":
             pen.ellipse((x - r, y - r, x + r, y + r), fill=COLORS[color])
         elif shape == "square":
-            pen.rectangle((x - r * .9, y - r * .9, x + r * .9, y + r * .9), fill=COLORS[color])
+            pen.rectangle((x - r * 0.9, y - r * 0.9, x + r * 0.9, y + r * 0.9), fill=COLORS[color])
         else:
-            pen.polygon([(x, y - r), (x + r, y + r * .8), (x - r, y + r * .8)], fill=COLORS[color])
+            pen.polygon(
+                [(x, y - r), (x + r, y + r * 0.8), (x - r, y + r * 0.8)], fill=COLORS[color]
+            )
     return np.asarray(im.resize((SIZE, SIZE), Image.BOX))
 
 
@@ -96,7 +113,11 @@ def progress(minutes):
 
 def set_lr(opt, lr, step, share):
     for group in opt.param_groups:
-        group["lr"] = lr * min(1, (step + 1) / 100) * (1 if share < .3 else (1 + math.cos(math.pi * (share - .3) / .7)) / 2)
+        group["lr"] = (
+            lr
+            * min(1, (step + 1) / 100)
+            * (1 if share < 0.3 else (1 + math.cos(math.pi * (share - 0.3) / 0.7)) / 2)
+        )
 
 
 def batch_of(images, n):
@@ -105,11 +126,19 @@ def batch_of(images, n):
 
 
 def train_vae(images, minutes, batch=8, lr=2e-3):
-    vae = AutoencoderKL(block_out_channels=(8, 16, 32, 32), down_block_types=("DownEncoderBlock2D",) * 4,
-                        up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=8, norm_num_groups=4, layers_per_block=1,
-                        sample_size=SIZE, use_quant_conv=False, use_post_quant_conv=False,
-                        mid_block_add_attention=False).to(memory_format=torch.channels_last)
-    opt = torch.optim.AdamW(vae.parameters(), lr, betas=(.9, .99), weight_decay=0, fused=True)
+    vae = AutoencoderKL(
+        block_out_channels=(8, 16, 32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=8,
+        norm_num_groups=4,
+        layers_per_block=1,
+        sample_size=SIZE,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        mid_block_add_attention=False,
+    ).to(memory_format=torch.channels_last)
+    opt = torch.optim.AdamW(vae.parameters(), lr, betas=(0.9, 0.99), weight_decay=0, fused=True)
     for step, share in progress(minutes):
         set_lr(opt, lr, step, share)
         x = batch_of(images, batch).contiguous(memory_format=torch.channels_last)
@@ -118,7 +147,7 @@ def train_vae(images, minutes, batch=8, lr=2e-3):
         loss = F.l1_loss(y, x) + F.mse_loss(y, x) + 1e-4 * q.kl().mean() / q.mean[0].numel()
         opt.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.)
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         opt.step()
         if step % 50 == 0:
             print(f"vae {share:4.0%} step {step} loss {loss.item():.4f}", flush=True)
@@ -134,6 +163,7 @@ def null_tokens(count):
         bias = q.new_zeros(1, 1, 1, k.shape[2])
         bias[..., -1] = math.log(count)
         return real(q, k, v, attn_mask=bias)
+
     F.scaled_dot_product_attention = weighted
     try:
         yield
@@ -143,13 +173,13 @@ def null_tokens(count):
 
 def train_flow(transformer, encoders, latents, ids, minutes, batch=64, lr=1.5e-3):
     params = [p for m in (transformer, *encoders) for p in m.parameters()]
-    opt = torch.optim.AdamW(params, lr, betas=(.9, .98), weight_decay=.01, fused=True)
+    opt = torch.optim.AdamW(params, lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     width, avg, empty = transformer.config.joint_attention_dim, None, ids[-1]
     for step, share in progress(minutes):
         set_lr(opt, lr, step, share)
         pick = torch.randint(len(latents), (batch,))
         x, t = latents[pick].float(), ids[pick].clone()
-        t[torch.rand(batch) < .1] = empty
+        t[torch.rand(batch) < 0.1] = empty
         noise, sigma = torch.randn_like(x), torch.sigmoid(torch.randn(batch))
         noisy = torch.lerp(x, noise, sigma.view(-1, 1, 1, 1))
         with torch.autocast("cpu", torch.bfloat16):
@@ -157,20 +187,26 @@ def train_flow(transformer, encoders, latents, ids, minutes, batch=64, lr=1.5e-3
             text = torch.cat([o.hidden_states[-2] for o in out], -1)
             text = F.pad(text, (0, width - text.shape[-1], 0, 1))
             with null_tokens(random.choice((16, 77, 256, 512))):
-                v = transformer(noisy, encoder_hidden_states=text, timestep=sigma * 1000,
-                                pooled_projections=torch.cat([o.text_embeds for o in out], -1)).sample
+                v = transformer(
+                    noisy,
+                    encoder_hidden_states=text,
+                    timestep=sigma * 1000,
+                    pooled_projections=torch.cat([o.text_embeds for o in out], -1),
+                ).sample
         loss = F.mse_loss(v.float(), noise - x)
         opt.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(params, 1.)
+        torch.nn.utils.clip_grad_norm_(params, 1.0)
         opt.step()
-        avg = loss.item() if avg is None else .98 * avg + .02 * loss.item()
+        avg = loss.item() if avg is None else 0.98 * avg + 0.02 * loss.item()
         if step % 50 == 0:
             print(f"flow {share:4.0%} step {step} loss {avg:.4f}", flush=True)
 
 
 def main():
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     ap.add_argument("out")
     ap.add_argument("--vae_minutes", type=float, default=3.5)
     ap.add_argument("--minutes", type=float, default=13)
@@ -192,30 +228,62 @@ def main():
     prompts = [s[0] for s in scenes] + [""]
     vae = train_vae(images, args.vae_minutes)
     with torch.no_grad():
-        parts = [vae.encode(torch.from_numpy(images[i:i + 64]).permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist.mean
-                 for i in range(0, len(images), 64)]
+        parts = [
+            vae.encode(
+                torch.from_numpy(images[i : i + 64]).permute(0, 3, 1, 2).float() / 127.5 - 1
+            ).latent_dist.mean
+            for i in range(0, len(images), 64)
+        ]
     latents = torch.cat(parts)
-    vae.register_to_config(shift_factor=latents.mean().item(), scaling_factor=1 / latents.std().item())
+    vae.register_to_config(
+        shift_factor=latents.mean().item(), scaling_factor=1 / latents.std().item()
+    )
     latents = ((latents - vae.config.shift_factor) * vae.config.scaling_factor).half()
 
     tokenizer = clip_tokenizer(prompts, max_length=MAX_TOKENS)
     encoders = [clip(tokenizer, dim=64).train() for _ in range(2)]
     transformer = SD3Transformer2DModel(
-        sample_size=SIZE // 8, patch_size=args.patch, in_channels=8, out_channels=8, num_layers=args.layers,
-        num_attention_heads=4, attention_head_dim=32, caption_projection_dim=128, joint_attention_dim=128,
-        pooled_projection_dim=128, pos_embed_max_size=16, qk_norm="rms_norm")
-    ids = tokenizer(prompts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt").input_ids
-    print(sum(p.numel() for p in transformer.parameters()), "parameters;", len(tokenizer), "tokens;",
-          "scaling", vae.config.scaling_factor, flush=True)
+        sample_size=SIZE // 8,
+        patch_size=args.patch,
+        in_channels=8,
+        out_channels=8,
+        num_layers=args.layers,
+        num_attention_heads=4,
+        attention_head_dim=32,
+        caption_projection_dim=128,
+        joint_attention_dim=128,
+        pooled_projection_dim=128,
+        pos_embed_max_size=16,
+        qk_norm="rms_norm",
+    )
+    ids = tokenizer(
+        prompts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+    ).input_ids
+    print(
+        sum(p.numel() for p in transformer.parameters()),
+        "parameters;",
+        len(tokenizer),
+        "tokens;",
+        "scaling",
+        vae.config.scaling_factor,
+        flush=True,
+    )
     train_flow(transformer, encoders, latents, ids, args.minutes, args.batch)
 
     tokenizer_3 = t5_tokenizer(prompts[:500])
     stub = t5(tokenizer_3, dim=128)
     torch.nn.init.zeros_(stub.encoder.final_layer_norm.weight)
     pipe = StableDiffusion3Pipeline(
-        tokenizer=tokenizer, tokenizer_2=tokenizer, text_encoder=encoders[0].eval(), text_encoder_2=encoders[1].eval(),
-        tokenizer_3=tokenizer_3, text_encoder_3=stub, vae=vae, transformer=transformer.eval(),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0))
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        text_encoder=encoders[0].eval(),
+        text_encoder_2=encoders[1].eval(),
+        tokenizer_3=tokenizer_3,
+        text_encoder_3=stub,
+        vae=vae,
+        transformer=transformer.eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
+    )
     pipe.to(torch.float16).save_pretrained(args.out)
 
 

@@ -30,10 +30,26 @@ class Client:
     After next_batch() has returned None: `.error` (an exception, or None), .stopped (reason word, or None)."""
 
     def __init__(
-        self, job, prompter, items, definition, dataset_dir, describe, place,
-        chunk_size=1, quality=95, max_leases=None, max_idle=None, deadline=None,
-    ):  # fmt: skip
-        self.job, self.prompter, self.definition, self.dataset_dir = job, prompter, definition, dataset_dir
+        self,
+        job,
+        prompter,
+        items,
+        definition,
+        dataset_dir,
+        describe,
+        place,
+        chunk_size=1,
+        quality=95,
+        max_leases=None,
+        max_idle=None,
+        deadline=None,
+    ):
+        self.job, self.prompter, self.definition, self.dataset_dir = (
+            job,
+            prompter,
+            definition,
+            dataset_dir,
+        )
         self.max_idle, self.deadline = max_idle, deadline
         self.changed = threading.Condition()
         self.leases, self.ready = {}, collections.deque()  # token -> set of Index; Sample …
@@ -58,11 +74,15 @@ class Client:
             self._look_around()
             with self.changed:
                 waiting = [sample for sample in self.ready if not sample.index.over]
-                self.ready = collections.deque(sorted(waiting, key=lambda sample: sample.index.turn))
+                self.ready = collections.deque(
+                    sorted(waiting, key=lambda sample: sample.index.turn)
+                )
                 waited = time.monotonic() - waiting_since
                 if self.job.stopping.is_set() or (self.feeder.no_more and not self.leases):
                     return None
-                if len(self.ready) >= size or (self.ready and (waited > PATIENCE_S or not self.feeder.more_can_come())):
+                if len(self.ready) >= size or (
+                    self.ready and (waited > PATIENCE_S or not self.feeder.more_can_come())
+                ):
                     batch = [self.ready.popleft() for _ in range(min(size, len(self.ready)))]
                     self.changed.notify_all()
                     break
@@ -76,7 +96,11 @@ class Client:
 
     def drew(self, seconds):
         """The device was busy with a batch for so long."""
-        self.draw_s, self.batches, self.last_batch = self.draw_s + seconds, self.batches + 1, time.monotonic()
+        self.draw_s, self.batches, self.last_batch = (
+            self.draw_s + seconds,
+            self.batches + 1,
+            time.monotonic(),
+        )
 
     def good(self, sample):
         """Whether the sample of an image that has passed its check is to be published."""
@@ -100,7 +124,10 @@ class Client:
 
     def fail(self, index, aug, reason, error, at_once=False):
         """A sample failed for good. Its index is reported when its other samples are through, or at once (a suspect device, a disk)."""
-        print(f"{samples.stem(index.number, 'known-good' if aug is None else aug)} failed ({reason}): {error}", flush=True)
+        print(
+            f"{samples.stem(index.number, 'known-good' if aug is None else aug)} failed ({reason}): {error}",
+            flush=True,
+        )
         with self.changed:
             index.todo.discard(aug)
             index.failures[aug] = (reason, error)
@@ -136,7 +163,13 @@ class Client:
             self.feeder.no_more_leases()
             self.job.server_timeout_s = 0  # the other threads need not wait as long again
             if not isinstance(error, ServerAway):
-                self.stop("llm" if type(error).__name__ == "AllOff" else "disk" if isinstance(error, OSError) else "released")
+                self.stop(
+                    "llm"
+                    if type(error).__name__ == "AllOff"
+                    else "disk"
+                    if isinstance(error, OSError)
+                    else "released"
+                )
             else:
                 self.feeder.give_up_unready()
             self.changed.notify_all()
@@ -148,7 +181,11 @@ class Client:
         self.job.stopping.set()
         self.feeder.finish()
         with self.changed:
-            left = {lease: indices for lease, indices in self.leases.items() if lease not in self.job.lost}
+            left = {
+                lease: indices
+                for lease, indices in self.leases.items()
+                if lease not in self.job.lost
+            }
         for lease in left:
             try:
                 self.job.release(lease, self.stopped or "released")
@@ -166,8 +203,13 @@ class Client:
 
     def report(self):
         """What a beat says."""
-        return {"leases": list(self.leases), "state": self.state, "drawing": self.drawing, "images": self.publisher.images,
-                "llm_use": self.prompter.use() if self.prompter else None}  # fmt: skip
+        return {
+            "leases": list(self.leases),
+            "state": self.state,
+            "drawing": self.drawing,
+            "images": self.publisher.images,
+            "llm_use": self.prompter.use() if self.prompter else None,
+        }
 
     def _look_around(self):
         """Between two batches: signals, the time limit, idleness; a line in the log every minute."""
@@ -187,7 +229,10 @@ class Client:
 
     def line(self):
         """The progress line: images, rate, what waits, the share of the time in which the device was drawing."""
-        images, drawing = self.publisher.images, self.last_batch - self.first_batch if self.first_batch else 0
+        images, drawing = (
+            self.publisher.images,
+            self.last_batch - self.first_batch if self.first_batch else 0,
+        )
         rate, busy = (images / drawing, self.draw_s / drawing) if drawing else (0, 0)
         done = f"{samples.utc_now()[11:19]} {images:,} images, {rate:.2f}/s, {self.publisher.completed:,} prompts done"
         waits = f"{len(self.ready)} texts ready, {len(self.feeder.asking)} prompts being asked, {self.publisher.queued()} images being published"

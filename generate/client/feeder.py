@@ -38,13 +38,17 @@ class Index:
     todo: set = field(default_factory=set)  # augmentations neither published nor failed
     failures: dict = field(default_factory=dict)  # augmentation -> (reason, error)
     over: bool = False  # reported, lost or given back: nothing more is drawn for it
-    known_good: bool | None = None  # whether the known-good text could be drawn, where the server asked for that first
+    known_good: bool | None = (
+        None  # whether the known-good text could be drawn, where the server asked for that first
+    )
 
 
 @dataclass(eq=False)
 class Sample:
     index: Index
-    aug: int | None  # None: the known-good text, drawn to tell a bad device from a bad prompt and not published
+    aug: (
+        int | None
+    )  # None: the known-good text, drawn to tell a bad device from a bad prompt and not published
     attempt: int = 0
 
     @property
@@ -56,10 +60,27 @@ class Feeder:
     """client: Client, whose `leases` and `ready` it fills. prompter: Prompter or None. items: read_prompts()."""
 
     def __init__(self, client, prompter, items, chunk_size, max_leases):
-        self.client, self.job, self.dataset_dir, self.changed = client, client.job, client.dataset_dir, client.changed
-        self.prompter, self.items, self.chunk_size, self.max_leases = prompter, items, chunk_size, max_leases
+        self.client, self.job, self.dataset_dir, self.changed = (
+            client,
+            client.job,
+            client.dataset_dir,
+            client.changed,
+        )
+        self.prompter, self.items, self.chunk_size, self.max_leases = (
+            prompter,
+            items,
+            chunk_size,
+            max_leases,
+        )
         self.unasked, self.asking = collections.deque(), {}  # Index …; future -> Index
-        self.leases_taken, self.next_try, self.dry, self.no_more, self.feeding, self.give_back_for = 0, 0.0, False, False, False, None
+        (
+            self.leases_taken,
+            self.next_try,
+            self.dry,
+            self.no_more,
+            self.feeding,
+            self.give_back_for,
+        ) = 0, 0.0, False, False, False, None
 
     def start(self):
         self.thread = threading.Thread(target=self._feed, name="feed", daemon=True)
@@ -67,7 +88,12 @@ class Feeder:
 
     def more_can_come(self):
         """Whether texts may be ready soon that are not ready now."""
-        return bool(self.asking or self.unasked or self.feeding or (not self.dry and len(self.client.leases) < LEASES))
+        return bool(
+            self.asking
+            or self.unasked
+            or self.feeding
+            or (not self.dry and len(self.client.leases) < LEASES)
+        )
 
     def no_more_leases(self):
         self.no_more = self.dry = True
@@ -107,7 +133,9 @@ class Feeder:
                         self.changed.wait(TICK_S)
         except (ServerAway, Refused, OSError) as error:
             self.client.end(error)
-        except Exception as error:  # a fault of this program, or AllOff: every backend is off for good
+        except (
+            Exception
+        ) as error:  # a fault of this program, or AllOff: every backend is off for good
             self.client.end(error)
             if type(error).__name__ != "AllOff":
                 raise
@@ -116,7 +144,9 @@ class Feeder:
         """Whether to ask for another prompt: what is being asked for counts as much as what is ready, or the asking would pause until
         little is ready, and the device then wait for an answer's latency."""
         n = self.client.definition["images_per_prompt"]
-        return len(self.asking) * n + len(self.client.ready) < max(ASK_AHEAD * n, READY_BATCHES * self.client.batch_size)
+        return len(self.asking) * n + len(self.client.ready) < max(
+            ASK_AHEAD * n, READY_BATCHES * self.client.batch_size
+        )
 
     def _lease(self):
         """Take another lease when all indices of the last one are being asked for."""
@@ -126,7 +156,9 @@ class Feeder:
         if self.max_leases is not None and self.leases_taken >= self.max_leases:
             self.no_more_leases()
             return
-        answer = self.job.get_indices(self.chunk_size, self.prompter.limits() if self.prompter else None)
+        answer = self.job.get_indices(
+            self.chunk_size, self.prompter.limits() if self.prompter else None
+        )
         if isinstance(answer, AllDone):
             self.no_more_leases()
         elif not isinstance(answer, Grant):
@@ -151,7 +183,12 @@ class Feeder:
             self.next_try = time.monotonic() + self.client.publisher.disk_pause()
             self.job.release(grant.lease, "disk")
             return
-        indices = [Index(n, grant.lease, self.items[n], found.get(n, samples.IndexFiles()), self.leases_taken) for n in grant.indices]
+        indices = [
+            Index(
+                n, grant.lease, self.items[n], found.get(n, samples.IndexFiles()), self.leases_taken
+            )
+            for n in grant.indices
+        ]
         with self.changed:
             self.client.leases[grant.lease] = set(indices)
         if grant.known_good:
@@ -165,15 +202,32 @@ class Feeder:
         if index.over:
             return
         wanted, prompt = self.client.definition["images_per_prompt"], index.item["prompt"]
-        stands = samples.read_texts(self.dataset_dir, index.number) if index.files.texts is not None else None
+        stands = (
+            samples.read_texts(self.dataset_dir, index.number)
+            if index.files.texts is not None
+            else None
+        )
         if stands and samples.wanted(stands) >= wanted:
             return self._queue(index, stands["texts"], stands["short"])
-        texts = stands["texts"] if stands else [{"text": prompt, "llm_model_name": None, "backend": None}]
+        texts = (
+            stands["texts"]
+            if stands
+            else [{"text": prompt, "llm_model_name": None, "backend": None}]
+        )
         missing = wanted - len(texts)
         if "variations" in index.item and missing:
             given = index.item["variations"][len(texts) - 1 : wanted - 1]
-            more = [{"text": text, "llm_model_name": None, "backend": "prompts file"} for text in given]
-            short = {"missing": missing - len(more), "reason": "the prompts file holds fewer variations"} if len(more) < missing else None
+            more = [
+                {"text": text, "llm_model_name": None, "backend": "prompts file"} for text in given
+            ]
+            short = (
+                {
+                    "missing": missing - len(more),
+                    "reason": "the prompts file holds fewer variations",
+                }
+                if len(more) < missing
+                else None
+            )
             self._queue(index, texts + more, short)
         elif missing:
             future = self.prompter.submit(prompt, missing, [text["text"] for text in texts[1:]])
@@ -192,19 +246,34 @@ class Feeder:
             if future.cancelled() or index.over:
                 continue
             answer = future.result()  # raises AllOff
-            stands = samples.read_texts(self.dataset_dir, index.number) if index.files.texts is not None else None
-            texts = stands["texts"] if stands else [{"text": index.item["prompt"], "llm_model_name": None, "backend": None}]
+            stands = (
+                samples.read_texts(self.dataset_dir, index.number)
+                if index.files.texts is not None
+                else None
+            )
+            texts = (
+                stands["texts"]
+                if stands
+                else [{"text": index.item["prompt"], "llm_model_name": None, "backend": None}]
+            )
             self._queue(index, texts + answer.texts, answer.short)
         if self.prompter:
             self.prompter.set_share(self.job.llm_share)
 
     def _queue(self, index, texts, short):
         """Publish the texts of an index, if none stand, and queue its samples that are not published yet."""
-        record = {"prompt_index": index.number, "original_prompt": index.item["prompt"], "source": index.item["source"],
-                  "texts": texts, "short": short}  # fmt: skip
+        record = {
+            "prompt_index": index.number,
+            "original_prompt": index.item["prompt"],
+            "source": index.item["source"],
+            "texts": texts,
+            "short": short,
+        }
         try:
             index.record = record = samples.publish_texts(self.dataset_dir, record, index.lease)
-            index.todo = {aug for aug in range(len(record["texts"])) if self._is_missing(index, aug)}
+            index.todo = {
+                aug for aug in range(len(record["texts"])) if self._is_missing(index, aug)
+            }
         except OSError as error:
             return self.client.fail(index, 0, "disk", disk_error(error), at_once=True)
         with self.changed:
@@ -220,13 +289,19 @@ class Feeder:
         if image and samples.roll_forward(self.dataset_dir, index.number, aug, index.lease):
             return False
         if image or its_json:
-            print(f"{samples.stem(index.number, aug)}: {'the image is broken' if image else 'its image is gone'}; drawn again", flush=True)
+            print(
+                f"{samples.stem(index.number, aug)}: {'the image is broken' if image else 'its image is gone'}; drawn again",
+                flush=True,
+            )
             samples.remove_sample(self.dataset_dir, index.number, aug)
         return True
 
     def _drop_lost(self):
         for lease in [lease for lease in self.client.leases if lease in self.job.lost]:
-            print(f"lease {lease} is no longer ours: nothing more is drawn for it; what is published stays", flush=True)
+            print(
+                f"lease {lease} is no longer ours: nothing more is drawn for it; what is published stays",
+                flush=True,
+            )
             for index in list(self.client.leases[lease]):
                 self.client.forget(index)
 

@@ -46,7 +46,9 @@ class Image:
         import numpy
 
         values = self.values if self.finite else numpy.nan_to_num(self.values)
-        return numpy.ascontiguousarray((values * 255).round().clip(0, 255).astype(numpy.uint8).transpose(1, 2, 0))
+        return numpy.ascontiguousarray(
+            (values * 255).round().clip(0, 255).astype(numpy.uint8).transpose(1, 2, 0)
+        )
 
 
 def seed_of(run_seed, index, aug, attempt=0):
@@ -75,14 +77,39 @@ class Drawer:
     that had to be halved, read at load and appended to. After load(): .batch_size, .dtype, .gpu_name, .versions, .device.
     """
 
-    def __init__(self, model, height=None, width=None, steps=None, guidance=None, batch_size=None, dtype=None, revision=None, compile=False,
-                 offload=None, quantize=None, quantize_args=None, pipeline=None, remembered=None):  # fmt: skip
-        self.model, self.revision, self.pipeline, self.remembered = model, revision, pipeline, remembered
+    def __init__(
+        self,
+        model,
+        height=None,
+        width=None,
+        steps=None,
+        guidance=None,
+        batch_size=None,
+        dtype=None,
+        revision=None,
+        compile=False,
+        offload=None,
+        quantize=None,
+        quantize_args=None,
+        pipeline=None,
+        remembered=None,
+    ):
+        self.model, self.revision, self.pipeline, self.remembered = (
+            model,
+            revision,
+            pipeline,
+            remembered,
+        )
         self.family = model_families.family_of(model)
         self.height, self.width = height or self.family.size, width or self.family.size
         self.steps = steps if steps is not None else self.family.steps
         self.guidance = guidance if guidance is not None else self.family.guidance
-        self.batch_size, self.dtype, self.compile, self.offload = batch_size, dtype, compile, offload
+        self.batch_size, self.dtype, self.compile, self.offload = (
+            batch_size,
+            dtype,
+            compile,
+            offload,
+        )
         self.quantize, self.quantize_args = quantize, json.loads(quantize_args or "{}")
 
     def load(self):
@@ -111,7 +138,9 @@ class Drawer:
         self.pipe = pipeline_class.from_pretrained(self.model)
         self.make_generator = getattr(pipeline_class, "make_generator", None) or torch_generator
         self.device, self.gpu_name, self.dtype = "cpu", None, self.dtype or "float32"
-        self.batch_size = self.batch_size or model_families.batch_size_for(model_families.CPU, self.height, self.width)
+        self.batch_size = self.batch_size or model_families.batch_size_for(
+            model_families.CPU, self.height, self.width
+        )
         self.versions = f"{name} of {Path(path).name}"
         self.arguments = self._arguments()
 
@@ -126,23 +155,33 @@ class Drawer:
 
         diffusers.utils.logging.set_verbosity_error()
         if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(1)  # on cores that others use too, two threads were several times slower than one
+            torch.set_num_threads(
+                1
+            )  # on cores that others use too, two threads were several times slower than one
         diffusers.utils.logging.disable_progress_bar()
         cuda = torch.cuda.is_available()
         self.device = "cuda" if cuda else "cpu"
         card = torch.cuda.get_device_properties(0) if cuda else None
         self.gpu_name = card.name if cuda else None
         profile = model_families.profile_of(card.total_memory / 2**30 if cuda else None)
-        self.dtype = self.dtype or model_families.dtype_for(self.family, (card.major, card.minor) if cuda else None)
-        self.batch_size = self.batch_size or (model_families.batch_size_for(profile, self.height, self.width))
+        self.dtype = self.dtype or model_families.dtype_for(
+            self.family, (card.major, card.minor) if cuda else None
+        )
+        self.batch_size = self.batch_size or (
+            model_families.batch_size_for(profile, self.height, self.width)
+        )
         self.versions = f"torch {torch.__version__}, diffusers {diffusers.__version__}"
         offload = self.offload or profile.offload
         if offload in ("model", "sequential") and not cuda:
-            raise SystemExit(f"generate_images: --offload {offload} needs a GPU, and torch sees none")
+            raise SystemExit(
+                f"generate_images: --offload {offload} needs a GPU, and torch sees none"
+            )
         try:
             self.pipe = self._from_pretrained(diffusers, getattr(torch, self.dtype), profile)
         except (OSError, ValueError, ImportError, RuntimeError) as error:
-            raise SystemExit(f"generate_images: cannot load the model {self.model}: {first_line(error)}") from None
+            raise SystemExit(
+                f"generate_images: cannot load the model {self.model}: {first_line(error)}"
+            ) from None
         self.pipe.set_progress_bar_config(disable=True)
         self._place(torch, offload)
         self.make_generator = torch_generator
@@ -154,14 +193,24 @@ class Drawer:
         family, folder = self.family, model_families.folder_of(self.model)
         source = {"revision": self.revision} if self.revision and not folder else {}
         # dtype is always given: without it transformers keeps the checkpoint's and diffusers takes float32, and the two do not mix
-        parts = {"dtype": dtype} | ({"quantization_config": self._quantization(diffusers, dtype)} if self.quantize else {})
-        parts |= {name: None for name, what in model_families.model_index(self.model).items() if what == [None, None]}
+        parts = {"dtype": dtype} | (
+            {"quantization_config": self._quantization(diffusers, dtype)} if self.quantize else {}
+        )
+        parts |= {
+            name: None
+            for name, what in model_families.model_index(self.model).items()
+            if what == [None, None]
+        }
         if profile.without_t5:
             parts |= dict.fromkeys(family.without_t5)
         where = str(folder or self.model)
         if family.base and not model_families.model_index(self.model):
-            transformer = diffusers.PixArtTransformer2DModel.from_pretrained(where, subfolder="transformer", dtype=dtype, **source)
-            return diffusers.DiffusionPipeline.from_pretrained(family.base, transformer=transformer, **parts)
+            transformer = diffusers.PixArtTransformer2DModel.from_pretrained(
+                where, subfolder="transformer", dtype=dtype, **source
+            )
+            return diffusers.DiffusionPipeline.from_pretrained(
+                family.base, transformer=transformer, **parts
+            )
         return diffusers.DiffusionPipeline.from_pretrained(where, **source, **parts)
 
     def _quantization(self, diffusers, dtype):
@@ -171,12 +220,20 @@ class Drawer:
             import torchao.quantization
 
             kind = getattr(torchao.quantization, settings.pop("quant_type", "Int8WeightOnlyConfig"))
-            return diffusers.PipelineQuantizationConfig(quant_mapping=dict.fromkeys(components, diffusers.TorchAoConfig(kind(**settings))))
+            return diffusers.PipelineQuantizationConfig(
+                quant_mapping=dict.fromkeys(components, diffusers.TorchAoConfig(kind(**settings)))
+            )
         if self.quantize == "bitsandbytes_4bit" and not settings:
-            settings = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
+            settings = {
+                "load_in_4bit": True,
+                "bnb_4bit_quant_type": "nf4",
+                "bnb_4bit_compute_dtype": dtype,
+            }
         if self.quantize == "bitsandbytes_8bit" and not settings:
             settings = {"load_in_8bit": True}
-        return diffusers.PipelineQuantizationConfig(quant_backend=self.quantize, quant_kwargs=settings, components_to_quantize=components)
+        return diffusers.PipelineQuantizationConfig(
+            quant_backend=self.quantize, quant_kwargs=settings, components_to_quantize=components
+        )
 
     def _place(self, torch, offload):
         if offload == "model":
@@ -185,7 +242,10 @@ class Drawer:
             self.pipe.enable_sequential_cpu_offload()
         elif offload == "group":
             self.pipe.enable_group_offload(
-                torch.device(self.device), torch.device("cpu"), offload_type="leaf_level", use_stream=self.device == "cuda"
+                torch.device(self.device),
+                torch.device("cpu"),
+                offload_type="leaf_level",
+                use_stream=self.device == "cuda",
             )
         else:
             self.pipe.to(self.device)
@@ -196,16 +256,27 @@ class Drawer:
         denoiser = getattr(self.pipe, name).to(memory_format=torch.channels_last)
         self.pipe.vae.to(memory_format=torch.channels_last)
         setattr(self.pipe, name, torch.compile(denoiser, mode="max-autotune", fullgraph=True))
-        self.pipe.vae.decode = torch.compile(self.pipe.vae.decode, mode="max-autotune", fullgraph=True)
+        self.pipe.vae.decode = torch.compile(
+            self.pipe.vae.decode, mode="max-autotune", fullgraph=True
+        )
 
     def _arguments(self):
         """The arguments of every call: the family's, less what this pipeline's class does not know."""
         family = self.family
-        wanted = {"height": self.height, "width": self.width, "num_inference_steps": self.steps, family.guidance_argument: self.guidance,
-                  "max_sequence_length": family.max_sequence_length} | family.call  # fmt: skip
+        wanted = {
+            "height": self.height,
+            "width": self.width,
+            "num_inference_steps": self.steps,
+            family.guidance_argument: self.guidance,
+            "max_sequence_length": family.max_sequence_length,
+        } | family.call
         known = inspect.signature(self.pipe.__call__).parameters
         anything = any(p.kind is p.VAR_KEYWORD for p in known.values())
-        return {name: value for name, value in wanted.items() if value is not None and (anything or name in known)}
+        return {
+            name: value
+            for name, value in wanted.items()
+            if value is not None and (anything or name in known)
+        }
 
     def warm_up(self):
         """Test the device and draw one batch. DeviceBroken if it computes wrongly; a batch that does not fit is halved here already."""
@@ -213,7 +284,10 @@ class Drawer:
             import torch
 
             try:
-                a = torch.arange(1 << 20, dtype=torch.float32, device="cuda").reshape(1024, 1024) % 7
+                a = (
+                    torch.arange(1 << 20, dtype=torch.float32, device="cuda").reshape(1024, 1024)
+                    % 7
+                )
                 right = torch.equal((a @ a.T)[:8].cpu(), a[:8].cpu() @ a.cpu().T)
             except RuntimeError as error:
                 raise DeviceBroken(first_line(error)) from None
@@ -245,18 +319,26 @@ class Drawer:
         try:
             # generators on the CPU give the same noise on every card; made anew for each try, since a used one has moved on
             generators = [self.make_generator(seed) for seed in seeds]
-            output = self.pipe(prompt=texts, generator=generators, output_type="pt", **self.arguments).images[:count]
+            output = self.pipe(
+                prompt=texts, generator=generators, output_type="pt", **self.arguments
+            ).images[:count]
             output = output.detach().float().cpu().numpy() if hasattr(output, "detach") else output
             return [Image(values, self.batch_size) for values in output]
         except (RuntimeError, MemoryError, ValueError, TypeError, IndexError, KeyError) as error:
             failure, words = error, first_line(error)
         # outside of the except block the traceback no longer holds the tensors
-        does_not_fit = isinstance(failure, MemoryError) or "out of memory" in words or "can't allocate memory" in words
+        does_not_fit = (
+            isinstance(failure, MemoryError)
+            or "out of memory" in words
+            or "can't allocate memory" in words
+        )
         del failure
         if does_not_fit and self.batch_size > 1:
             return None
         if does_not_fit:
-            raise DeviceBroken(f"not even one image of {self.height}x{self.width} fits on the device: {words}")
+            raise DeviceBroken(
+                f"not even one image of {self.height}x{self.width} fits on the device: {words}"
+            )
         if "CUDA" in words or "cuDNN" in words or "CUBLAS" in words:
             raise DeviceBroken(words)
         raise CannotDraw(words)
@@ -286,7 +368,9 @@ def torch_generator(seed):
 def share_compiled_code():
     """Let all jobs of a user share what torch.compile has compiled (128 jobs would each take minutes). Before torch is imported."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(cache) / "torchinductor_generate_images"))
+    os.environ.setdefault(
+        "TORCHINDUCTOR_CACHE_DIR", str(Path(cache) / "torchinductor_generate_images")
+    )
 
 
 def check_model(model, revision=None):
@@ -296,7 +380,9 @@ def check_model(model, revision=None):
     name = "transformer/config.json" if family.base else "model_index.json"
     if folder:
         if not (folder / name).is_file():
-            raise SystemExit(f"generate_images: {folder} holds no {name}; expected a folder that diffusers' save_pretrained has written")
+            raise SystemExit(
+                f"generate_images: {folder} holds no {name}; expected a folder that diffusers' save_pretrained has written"
+            )
         return
     import huggingface_hub as hub
     from huggingface_hub import errors
@@ -308,14 +394,18 @@ def check_model(model, revision=None):
             f"generate_images: the model {model} is gated: accept its terms at https://huggingface.co/{model}, then `hf auth login`"
         ) from None
     except errors.RepositoryNotFoundError:
-        raise SystemExit(f"generate_images: there is no model {model} on the hub (or it is private: `hf auth login`)") from None
+        raise SystemExit(
+            f"generate_images: there is no model {model} on the hub (or it is private: `hf auth login`)"
+        ) from None
     except errors.LocalEntryNotFoundError:
         raise SystemExit(
             f"generate_images: the model {model} is not in the local cache ({hub.constants.HF_HUB_CACHE}) and the hub cannot be reached; "
             "is the name right, is there a network?"
         ) from None
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        raise SystemExit(f"generate_images: the model {model} cannot be had: {first_line(error)}") from None
+        raise SystemExit(
+            f"generate_images: the model {model} cannot be had: {first_line(error)}"
+        ) from None
 
 
 def first_line(error):

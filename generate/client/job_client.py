@@ -29,10 +29,15 @@ log = logging.getLogger("job_client")
 Grant = namedtuple(
     "Grant", "lease indices ttl_s llm_share known_good", defaults=(None, False)
 )  # known_good: draw a text first that is known to work
-Wait = namedtuple("Wait", "retry_after_s reason")  # reason: one sentence; "quarantine" in it when this worker is
+Wait = namedtuple(
+    "Wait", "retry_after_s reason"
+)  # reason: one sentence; "quarantine" in it when this worker is
 AllDone = namedtuple("AllDone", "message set_aside")  # set_aside: number of prompts given up
 
-CONNECT_S, ANSWER_S = 10, 60  # a connection and its proof; an answer, which waits for a disk that may be busy
+CONNECT_S, ANSWER_S = (
+    10,
+    60,
+)  # a connection and its proof; an answer, which waits for a disk that may be busy
 PAUSE_S, LONGEST_PAUSE_S = 0.3, 15
 LAST_WORDS_S = 10  # once stopping: SIGKILL follows SIGTERM after 30 s by SLURM's default, and the images want some of that
 LARGEST_ANSWER = 4 << 20
@@ -66,7 +71,9 @@ def read_server_json(output_root):
 
 def proof_of(token, nonce, run_id, epoch):
     """What /healthz?nonce=… answers: only who knows the token can say it, and saying it does not give the token away."""
-    return hmac.new(token.encode(), f"{nonce}:{run_id}:{epoch}".encode(), hashlib.sha256).hexdigest()
+    return hmac.new(
+        token.encode(), f"{nonce}:{run_id}:{epoch}".encode(), hashlib.sha256
+    ).hexdigest()
 
 
 class Connection:
@@ -93,20 +100,31 @@ class Connection:
             status, answer = None, {}
         self.epoch = answer.get("epoch")
         proof = proof_of(self.token, nonce, self.run_id, self.epoch)
-        if status != 200 or type(self.epoch) is not int or not hmac.compare_digest(str(answer.get("proof")).encode(), proof.encode()):
+        if (
+            status != 200
+            or type(self.epoch) is not int
+            or not hmac.compare_digest(str(answer.get("proof")).encode(), proof.encode())
+        ):
             self.close()
             raise WrongServer(
                 f"what answers at {self.url} is not the job server of {output_root}: it was stopped, and another program has its port"
             )
         if self.epoch < epoch:
             self.close()
-            raise WrongServer(f"the job server at {self.url} is an older one (epoch {self.epoch}, seen: {epoch}); it will notice and stop")
+            raise WrongServer(
+                f"the job server at {self.url} is an older one (epoch {self.epoch}, seen: {epoch}); it will notice and stop"
+            )
         self.line.sock.settimeout(ANSWER_S)
 
     def post(self, path, body):
         """(status, answer). OSError, HTTPException, ValueError: the connection is of no more use."""
         self.calls += 1
-        return self._ask("POST", path, json.dumps(body), {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"})
+        return self._ask(
+            "POST",
+            path,
+            json.dumps(body),
+            {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"},
+        )
 
     def get(self, path):
         return self._ask("GET", path, None, {"Authorization": f"Bearer {self.token}"})
@@ -131,8 +149,20 @@ class JobClient:
     beat. .llm_share: the last share of the LLM budget. .client_id: random per process.
     """
 
-    def __init__(self, output_root, definition, worker, slurm_job_id=None, server_timeout_s=600.0, stopping=None):
-        self.output_root, self.definition, self.worker = Path(output_root).resolve(), definition, worker
+    def __init__(
+        self,
+        output_root,
+        definition,
+        worker,
+        slurm_job_id=None,
+        server_timeout_s=600.0,
+        stopping=None,
+    ):
+        self.output_root, self.definition, self.worker = (
+            Path(output_root).resolve(),
+            definition,
+            worker,
+        )
         self.slurm_job_id, self.server_timeout_s = slurm_job_id, server_timeout_s
         self.stopping = stopping or threading.Event()
         self.client_id = secrets.token_hex(8)
@@ -165,7 +195,13 @@ class JobClient:
         answer = self._call("/get_indices", self.asked | {"chunk_size": chunk_size, "llm": llm})
         self._take(answer)
         if "indices" in answer:
-            return Grant(answer["lease"], answer["indices"], answer["ttl_s"], answer.get("llm_share"), answer.get("known_good", False))
+            return Grant(
+                answer["lease"],
+                answer["indices"],
+                answer["ttl_s"],
+                answer.get("llm_share"),
+                answer.get("known_good", False),
+            )
         if answer.get("all_done"):
             return AllDone(answer["error"], answer.get("set_aside", 0))
         return Wait(answer["retry_after_s"], answer["error"])
@@ -218,7 +254,9 @@ class JobClient:
         """Beat in a thread until the process ends or stop_beating(). report() -> {"leases": [], "state": "drawing", "drawing": [indices],
         "images": running total, "llm_use": Prompter.use()}; state one of loading, compiling, waiting_llm, drawing, idle, releasing."""
         self.beating, self.nudged = threading.Event(), threading.Event()
-        threading.Thread(target=self._beat_on, args=(report, self.beating), name="beat", daemon=True).start()
+        threading.Thread(
+            target=self._beat_on, args=(report, self.beating), name="beat", daemon=True
+        ).start()
 
     def stop_beating(self):
         if self.beating:
@@ -233,7 +271,13 @@ class JobClient:
     def beat(self, report):
         """One beat, one try; its answer. Raises what a single try raises: ServerAway, Refused."""
         status, answer = self._try(
-            "/beat", {"dataset": self.definition["name"], "slurm_job_id": self.slurm_job_id, "worker": self.worker} | report
+            "/beat",
+            {
+                "dataset": self.definition["name"],
+                "slurm_job_id": self.slurm_job_id,
+                "worker": self.worker,
+            }
+            | report,
         )
         self._take(answer)
         self.stop, self.beat_s = answer["stop"], answer["beat_s"]
@@ -266,9 +310,15 @@ class JobClient:
                 return self._try(path, body)[1]
             except ServerAway as error:
                 self._away(error)
-                limit = min(self.server_timeout_s, LAST_WORDS_S) if self.stopping.is_set() else self.server_timeout_s
+                limit = (
+                    min(self.server_timeout_s, LAST_WORDS_S)
+                    if self.stopping.is_set()
+                    else self.server_timeout_s
+                )
                 if time.monotonic() - began + pause > limit:
-                    raise type(error)(f"{error} (tried for {time.monotonic() - began:.0f} s)") from None
+                    raise type(error)(
+                        f"{error} (tried for {time.monotonic() - began:.0f} s)"
+                    ) from None
             self._sleep(pause * random.uniform(0.5, 1.5))
             pause = min(pause * 2, LONGEST_PAUSE_S)
 
@@ -290,8 +340,12 @@ class JobClient:
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._hang_up()
             if fresh:
-                raise ServerAway(f"the job server at {connection.url} broke off: {error or type(error).__name__}") from None
-            return self._try(path, body)  # an idle connection that the server has closed; a new one tells more
+                raise ServerAway(
+                    f"the job server at {connection.url} broke off: {error or type(error).__name__}"
+                ) from None
+            return self._try(
+                path, body
+            )  # an idle connection that the server has closed; a new one tells more
         if (
             status == 200
             or (status == 404 and ("all_done" in answer or "retry_after_s" in answer))
@@ -302,7 +356,9 @@ class JobClient:
         if status in (400, 409, 413):
             raise Refused(str(answer.get("error")))
         self._hang_up()
-        raise ServerAway(f"the job server at {connection.url} answered {status}: {answer.get('error')}")
+        raise ServerAway(
+            f"the job server at {connection.url} answered {status}: {answer.get('error')}"
+        )
 
     def _hang_up(self):
         self.mine.connection.close()
@@ -315,5 +371,7 @@ class JobClient:
 
     def _back(self):
         if self.away_since is not None:
-            log.warning("the job server answers again after %.0f s", time.monotonic() - self.away_since)
+            log.warning(
+                "the job server answers again after %.0f s", time.monotonic() - self.away_since
+            )
             self.away_since = None

@@ -33,7 +33,9 @@ class Family:
     guidance_argument: str = "guidance_scale"
     dtype: str = "bfloat16"  # on a GPU that has it; else float16. On a CPU float32
     call: dict = field(default_factory=dict)  # further arguments of a call
-    base: str | None = None  # where all but the transformer comes from, for hub ids that hold a transformer alone
+    base: str | None = (
+        None  # where all but the transformer comes from, for hub ids that hold a transformer alone
+    )
     without_t5: tuple = ()  # components left out on small cards
     tested: bool = True
     notice: str | None = None
@@ -41,23 +43,79 @@ class Family:
 
 FAMILIES = [
     Family("tiny", "StableDiffusion3Pipeline", r"^tiny$", 64, 12, 4.0, 16, dtype="float32"),
-    Family("sd3", "StableDiffusion3Pipeline", r"stable-diffusion-3(?!\.5)", 1024, 28, 7.0, 256, dtype="float16",
-           without_t5=("text_encoder_3", "tokenizer_3"), notice=SD3_NOTICE),
-    Family("sd3.5", "StableDiffusion3Pipeline", r"stable-diffusion-3\.5", 1024, 40, 4.5, 256,
-           without_t5=("text_encoder_3", "tokenizer_3"), notice=SD3_NOTICE, tested=False),
+    Family(
+        "sd3",
+        "StableDiffusion3Pipeline",
+        r"stable-diffusion-3(?!\.5)",
+        1024,
+        28,
+        7.0,
+        256,
+        dtype="float16",
+        without_t5=("text_encoder_3", "tokenizer_3"),
+        notice=SD3_NOTICE,
+    ),
+    Family(
+        "sd3.5",
+        "StableDiffusion3Pipeline",
+        r"stable-diffusion-3\.5",
+        1024,
+        40,
+        4.5,
+        256,
+        without_t5=("text_encoder_3", "tokenizer_3"),
+        notice=SD3_NOTICE,
+        tested=False,
+    ),
     # these hold a transformer alone, as published; 1024-MS is a whole pipeline and loads as one
-    Family("pixart-sigma (transformer)", "PixArtSigmaPipeline", r"PixArt-Sigma-XL-2-(256|512|2K)", 512, 20, 4.5, 300, dtype="float16",
-           base="PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers", call={"use_resolution_binning": False}),
-    Family("pixart-sigma", "PixArtSigmaPipeline", r"(?i)pixart.sigma", 1024, 20, 4.5, 300, dtype="float16",
-           call={"use_resolution_binning": False}),
-    Family("pixart-alpha", "PixArtAlphaPipeline", r"(?i)pixart", 1024, 20, 4.5, 120, dtype="float16",
-           call={"use_resolution_binning": False}),
+    Family(
+        "pixart-sigma (transformer)",
+        "PixArtSigmaPipeline",
+        r"PixArt-Sigma-XL-2-(256|512|2K)",
+        512,
+        20,
+        4.5,
+        300,
+        dtype="float16",
+        base="PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers",
+        call={"use_resolution_binning": False},
+    ),
+    Family(
+        "pixart-sigma",
+        "PixArtSigmaPipeline",
+        r"(?i)pixart.sigma",
+        1024,
+        20,
+        4.5,
+        300,
+        dtype="float16",
+        call={"use_resolution_binning": False},
+    ),
+    Family(
+        "pixart-alpha",
+        "PixArtAlphaPipeline",
+        r"(?i)pixart",
+        1024,
+        20,
+        4.5,
+        120,
+        dtype="float16",
+        call={"use_resolution_binning": False},
+    ),
     Family("lumina", "LuminaPipeline", r"(?i)lumina-next", 1024, 30, 4.0),
     Family("lumina2", "Lumina2Pipeline", r"(?i)lumina-image-2", 1024, 50, 4.0, 256, tested=False),
-    Family("sdxl", "StableDiffusionXLPipeline", r"(?i)stable-diffusion-xl|sdxl", 1024, 50, 5.0, dtype="float16"),
+    Family(
+        "sdxl",
+        "StableDiffusionXLPipeline",
+        r"(?i)stable-diffusion-xl|sdxl",
+        1024,
+        50,
+        5.0,
+        dtype="float16",
+    ),
     Family("flux-schnell", "FluxPipeline", r"FLUX\.1-schnell", 1024, 4, 0.0, 256),
     Family("flux", "FluxPipeline", r"FLUX\.1", 1024, 28, 3.5, 512, notice=FLUX_NOTICE),
-]  # fmt: skip
+]
 UNTESTED = Family("untested", "DiffusionPipeline", "", 1024, None, None, tested=False)
 
 
@@ -82,7 +140,9 @@ def family_of(model):
     found = [family for family in FAMILIES if re.search(family.hub, name)]
     pipeline = model_index(model).get("_class_name")
     if pipeline:
-        found = [f for f in found if f.pipeline == pipeline] or [f for f in FAMILIES[1:] if f.pipeline == pipeline and not f.base]
+        found = [f for f in found if f.pipeline == pipeline] or [
+            f for f in FAMILIES[1:] if f.pipeline == pipeline and not f.base
+        ]
     return found[0] if found else UNTESTED
 
 
@@ -109,7 +169,11 @@ LARGEST_BATCH = 16  # images of few pixels gain nothing from more, and a killed 
 
 
 def profile_of(memory_gib):
-    return CPU if memory_gib is None else next(profile for profile in PROFILES if memory_gib >= profile.memory)
+    return (
+        CPU
+        if memory_gib is None
+        else next(profile for profile in PROFILES if memory_gib >= profile.memory)
+    )
 
 
 def batch_size_for(profile, height, width):
@@ -126,7 +190,11 @@ def dtype_for(family, capability):
 def print_tables():
     print(f"{'family':28} {'pipeline':28} {'pixels':>6} {'steps':>5} {'guidance':>8}  tested")
     for row in FAMILIES:
-        print(f"{row.name:28} {row.pipeline:28} {row.size:6} {row.steps!s:>5} {row.guidance!s:>8}  {'yes' if row.tested else 'no'}")
+        print(
+            f"{row.name:28} {row.pipeline:28} {row.size:6} {row.steps!s:>5} {row.guidance!s:>8}  {'yes' if row.tested else 'no'}"
+        )
     print(f"\n{'GiB':>4} {'batch at 1024':>13} {'offload':>8} {'no T5':>6}  cards")
     for row in PROFILES:
-        print(f"{row.memory:4} {row.batch_size:13} {row.offload:>8} {row.without_t5!s:>6}  {row.cards}")
+        print(
+            f"{row.memory:4} {row.batch_size:13} {row.offload:>8} {row.without_t5!s:>6}  {row.cards}"
+        )

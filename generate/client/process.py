@@ -14,7 +14,9 @@ from generate.llms.options import prompter_of
 
 CHILD = "GENERATE_IMAGES_CLIENT"  # number of a client process, in its environment
 RESTARTS = "GENERATE_IMAGES_RESTARTS"  # how often a client process has started itself again
-REQUEUE = 75  # exit status of one of several clients of a SLURM task that wants it requeued (EX_TEMPFAIL)
+REQUEUE = (
+    75  # exit status of one of several clients of a SLURM task that wants it requeued (EX_TEMPFAIL)
+)
 LONGEST_PAUSE_S = 600
 SIGNALS = {signal.SIGTERM: "preempted", signal.SIGUSR1: "walltime", signal.SIGINT: "released"}
 
@@ -27,7 +29,9 @@ def run_client(args, items, definition, root):
     who = slurm.identity()
     worker = {name: who[name] for name in ("host", "array_job", "task", "restart")}
     worker |= {"gpu": gpu_uuid(), "log": log_name()}
-    job = job_client.JobClient(root, definition, worker, who["slurm_job_id"], args.server_timeout * 3600)
+    job = job_client.JobClient(
+        root, definition, worker, who["slurm_job_id"], args.server_timeout * 3600
+    )
     left_s = slurm.time_left_s()
     deadline = None if left_s is None else time.monotonic() + left_s
     if nothing_left(job):
@@ -35,15 +39,35 @@ def run_client(args, items, definition, root):
     dataset_dir = root / "generated_images" / definition["name"]
     samples.probe_folder(dataset_dir)
     client = None
-    job.start_beating(lambda: client.report() if client else {"leases": [], "state": "loading", "drawing": [], "images": 0})
+    job.start_beating(
+        lambda: (
+            client.report()
+            if client
+            else {"leases": [], "state": "loading", "drawing": [], "images": 0}
+        )
+    )
     drawer = load_drawer(args, definition, root)
     asks = definition["images_per_prompt"] > 1 and not all("variations" in item for item in items)
     prompter = prompter_of(args, seed=args.seed) if asks else None
-    place = {"hostname": who["host"], "gpu_name": drawer.gpu_name, "slurm_job_id": who["slurm_job_id"]}
+    place = {
+        "hostname": who["host"],
+        "gpu_name": drawer.gpu_name,
+        "slurm_job_id": who["slurm_job_id"],
+    }
     client = leaving.client = Client(
-        job, prompter, items, definition, dataset_dir, describe(args, definition, drawer), place,
-        chunk_size(args, len(items)), args.jpeg_quality, args.max_leases, args.max_idle, deadline,
-    )  # fmt: skip
+        job,
+        prompter,
+        items,
+        definition,
+        dataset_dir,
+        describe(args, definition, drawer),
+        place,
+        chunk_size(args, len(items)),
+        args.jpeg_quality,
+        args.max_leases,
+        args.max_idle,
+        deadline,
+    )
     broken = draw_until_done(client, drawer, args.seed)
     return leave(client, job, broken)
 
@@ -70,7 +94,10 @@ def draw_until_done(client, drawer, run_seed):
 
 def draw(client, drawer, batch, run_seed):
     """The images of a batch; None for a text at which the pipeline raised an error (found by drawing the batch one by one)."""
-    seeds = [diffusion.seed_of(run_seed, sample.index.number, sample.aug, sample.attempt) for sample in batch]
+    seeds = [
+        diffusion.seed_of(run_seed, sample.index.number, sample.aug, sample.attempt)
+        for sample in batch
+    ]
     try:
         return drawer.draw([sample.text for sample in batch], seeds)
     except diffusion.CannotDraw as error:
@@ -126,16 +153,30 @@ def load_drawer(args, definition, root):
     except (diffusion.DeviceBroken, diffusion.CannotDraw) as error:
         start_again(f"the device is not fit: {error}")
     where, size = drawer.gpu_name or "the CPU", f"{drawer.height}x{drawer.width}"
-    print(f"{args.model} on {where}: {size}, {drawer.batch_size} images a batch, {drawer.dtype}", flush=True)
+    print(
+        f"{args.model} on {where}: {size}, {drawer.batch_size} images a batch, {drawer.dtype}",
+        flush=True,
+    )
     return drawer
 
 
 def make_drawer(args, definition, root):
     return diffusion.Drawer(
-        args.model, definition["height"], definition["width"], args.num_inference_steps, args.guidance_scale, args.batch_size,
-        args.dtype, args.revision, args.compile, args.offload, args.quantize, args.quantize_args, args.pipeline,
+        args.model,
+        definition["height"],
+        definition["width"],
+        args.num_inference_steps,
+        args.guidance_scale,
+        args.batch_size,
+        args.dtype,
+        args.revision,
+        args.compile,
+        args.offload,
+        args.quantize,
+        args.quantize_args,
+        args.pipeline,
         root / ".server" / "batch_sizes.jsonl",
-    )  # fmt: skip
+    )
 
 
 def describe(args, definition, drawer):
@@ -144,15 +185,26 @@ def describe(args, definition, drawer):
     def metadata(sample, image):
         index, aug = sample.index, sample.aug
         return {
-            "prompt_index": index.number, "augmentation_idx": aug, "original_prompt": index.record["original_prompt"],
-            "augmented_prompt": sample.text, "is_augmented": aug > 0, "model_name": args.model,
-            "llm_model_name": index.record["texts"][aug]["llm_model_name"], "height": drawer.height, "width": drawer.width,
+            "prompt_index": index.number,
+            "augmentation_idx": aug,
+            "original_prompt": index.record["original_prompt"],
+            "augmented_prompt": sample.text,
+            "is_augmented": aug > 0,
+            "model_name": args.model,
+            "llm_model_name": index.record["texts"][aug]["llm_model_name"],
+            "height": drawer.height,
+            "width": drawer.width,
             "input_file": definition["prompts_file"],
             "image_path": f"{samples.folder_name(index.number)}/{samples.stem(index.number, aug)}.jpg",
-            "generation_timestamp": samples.utc_now(), "source": index.record["source"],
-            "seed": diffusion.seed_of(args.seed, index.number, aug, sample.attempt), "num_inference_steps": drawer.steps,
-            "guidance_scale": drawer.guidance, "dtype": drawer.dtype, "batch_size": image.batch_size, "library_versions": drawer.versions,
-        }  # fmt: skip
+            "generation_timestamp": samples.utc_now(),
+            "source": index.record["source"],
+            "seed": diffusion.seed_of(args.seed, index.number, aug, sample.attempt),
+            "num_inference_steps": drawer.steps,
+            "guidance_scale": drawer.guidance,
+            "dtype": drawer.dtype,
+            "batch_size": image.batch_size,
+            "library_versions": drawer.versions,
+        }
 
     return metadata
 
@@ -214,7 +266,10 @@ def requeue(reason):
     """Have this task requeued. SLURM then ends all of the task at once: one of its several clients only exits, and their parent asks for it
     when the last of them has published."""
     if is_child() and slurm.task_name():
-        print(f"{reason}: this task is to be requeued when its other clients have left too", flush=True)
+        print(
+            f"{reason}: this task is to be requeued when its other clients have left too",
+            flush=True,
+        )
         raise SystemExit(REQUEUE)
     slurm.requeue_self(reason)
 

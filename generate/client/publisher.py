@@ -15,8 +15,14 @@ from generate.client import image_generator as diffusion
 from generate.client.job_client import Refused, ServerAway
 from generate.dataset import samples
 
-THREADS = 4  # they wait for fsync most of the time, and Pillow encodes outside of the interpreter's lock
-LOOK_AGAIN_S = (1, 2, 4)  # a name just linked may not be seen by the server's node at once (NFS caches)
+THREADS = (
+    4  # they wait for fsync most of the time, and Pillow encodes outside of the interpreter's lock
+)
+LOOK_AGAIN_S = (
+    1,
+    2,
+    4,
+)  # a name just linked may not be seen by the server's node at once (NFS caches)
 DISK_PAUSE_S = (5, 300)  # after a failed write: first and longest pause before new work
 FULL = {
     errno.ENOSPC: "the disk is full",
@@ -67,14 +73,24 @@ class Publisher:
     def _publish(self, sample, image):
         index = sample.index
         try:
-            problem = diffusion.problem_with(image, self.client.definition["height"], self.client.definition["width"])
+            problem = diffusion.problem_with(
+                image, self.client.definition["height"], self.client.definition["width"]
+            )
             if problem:
                 return self.client.bad(sample, "image", problem)
             if not self.client.good(sample):
                 return None
             metadata = self.describe(sample, image)
-            samples.publish_sample(self.client.dataset_dir, index.number, sample.aug, image.pixels, metadata,
-                                   self.place | {"lease": index.lease}, index.lease, self.quality)  # fmt: skip
+            samples.publish_sample(
+                self.client.dataset_dir,
+                index.number,
+                sample.aug,
+                image.pixels,
+                metadata,
+                self.place | {"lease": index.lease},
+                index.lease,
+                self.quality,
+            )
             with self.client.changed:
                 self.images += 1
                 self.disk_failures = 0
@@ -133,10 +149,17 @@ class Publisher:
             return self._fail(indices, lease)
         for pause in (*LOOK_AGAIN_S, None):
             results = [
-                {"index": i.number, "images": len(i.record["texts"]), "short": (i.record["short"] or {}).get("missing", 0)} for i in indices
+                {
+                    "index": i.number,
+                    "images": len(i.record["texts"]),
+                    "short": (i.record["short"] or {}).get("missing", 0),
+                }
+                for i in indices
             ]
             verdicts = self.client.job.complete(lease, results)
-            self.completed += sum(verdict in ("accepted", "already_done") for verdict in verdicts.values())
+            self.completed += sum(
+                verdict in ("accepted", "already_done") for verdict in verdicts.values()
+            )
             indices = [index for index in indices if verdicts.get(index.number) == "missing"]
             if not indices:
                 return
@@ -167,13 +190,21 @@ class Publisher:
                 print(f"prompt {index.number} was set aside by the job server", flush=True)
                 for aug, (reason, error) in index.failures.items():
                     try:
-                        samples.publish_failed(self.client.dataset_dir, index.number, aug, reason, error, lease)
+                        samples.publish_failed(
+                            self.client.dataset_dir, index.number, aug, reason, error, lease
+                        )
                     except OSError as problem:
-                        print(f"{samples.stem(index.number, aug)}.failed was not written: {problem}", flush=True)
+                        print(
+                            f"{samples.stem(index.number, aug)}.failed was not written: {problem}",
+                            flush=True,
+                        )
             self.client.forget(index)
         if on_disk:
             pause = self.disk_pause()
-            print(f"everything is given back, new work in {pause} s at the earliest: {on_disk}", flush=True)
+            print(
+                f"everything is given back, new work in {pause} s at the earliest: {on_disk}",
+                flush=True,
+            )
             self.client.feeder.next_try = time.monotonic() + pause
         if on_disk or job.quarantined_until_s is not None:
             self.client.feeder.give_back("disk" if on_disk else "released")

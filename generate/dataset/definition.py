@@ -14,7 +14,14 @@ from datetime import datetime, timezone
 from generate.server import identity as server_files
 
 NAME = re.compile(r"dataset(?:\.([0-9]+))?\.yaml")
-FREE = ("prompts_file", "dataset_id", "created", "extend", "prefix_total", "prefix_sha256")  # may differ from one request to the next
+FREE = (
+    "prompts_file",
+    "dataset_id",
+    "created",
+    "extend",
+    "prefix_total",
+    "prefix_sha256",
+)  # may differ from one request to the next
 GROWS = ("total", "images_per_prompt")
 
 
@@ -32,7 +39,11 @@ class Differs(Exception):
 def newest_file(folder):
     """(number, path) of the newest definition in a data set folder, or (0, None)."""
     found = (
-        [(int(match[1] or 1), folder / match[0]) for name in os.listdir(folder) if (match := NAME.fullmatch(name))]
+        [
+            (int(match[1] or 1), folder / match[0])
+            for name in os.listdir(folder)
+            if (match := NAME.fullmatch(name))
+        ]
         if folder.is_dir()
         else []
     )
@@ -50,7 +61,11 @@ def stored_definition(folder):
         stored = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is broken: {error}") from None
-    if not isinstance(stored, dict) or type(stored.get("total")) is not int or type(stored.get("images_per_prompt")) is not int:
+    if (
+        not isinstance(stored, dict)
+        or type(stored.get("total")) is not int
+        or type(stored.get("images_per_prompt")) is not int
+    ):
         raise ValueError(f"{path} is broken: total and images_per_prompt must be whole numbers")
     return stored | {"name": folder.name}
 
@@ -66,8 +81,15 @@ def settle(folder, asked):
     """(definition, whether it is new or extended) of a request: written if there was none, or extended if asked."""
     stored = stored_definition(folder)
     if stored is None:
-        first = {key: value for key, value in asked.items() if key not in ("extend", "prefix_total", "prefix_sha256", "bare")}
-        first |= {"dataset_id": secrets.token_hex(8), "created": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+        first = {
+            key: value
+            for key, value in asked.items()
+            if key not in ("extend", "prefix_total", "prefix_sha256", "bare")
+        }
+        first |= {
+            "dataset_id": secrets.token_hex(8),
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
         folder.mkdir(exist_ok=True)
         if not _publish(folder / "dataset.yaml", first):
             return settle(folder, asked)
@@ -77,12 +99,17 @@ def settle(folder, asked):
     if not wider:
         compare(stored, asked, path.name)
         return stored, False
-    kept = {key: value for key, value in asked.items() if key not in GROWS and key != "prompts_sha256"}
+    kept = {
+        key: value for key, value in asked.items() if key not in GROWS and key != "prompts_sha256"
+    }
     compare(stored, kept, path.name)
     for field in GROWS:
         if asked[field] < stored[field]:
             raise Differs(field, stored[field], asked[field], path.name)
-    if (asked["prefix_total"], asked["prefix_sha256"]) != (stored["total"], stored.get("prompts_sha256")):
+    if (asked["prefix_total"], asked["prefix_sha256"]) != (
+        stored["total"],
+        stored.get("prompts_sha256"),
+    ):
         raise Differs(
             "prompts_sha256",
             stored.get("prompts_sha256"),

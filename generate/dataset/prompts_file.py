@@ -12,7 +12,9 @@ from pathlib import Path
 
 from common.files import CHECKOUT
 
-LONGEST = 20_000  # bytes of a prompt in UTF-8: the image carries it twice in a JPEG comment of 65,533
+LONGEST = (
+    20_000  # bytes of a prompt in UTF-8: the image carries it twice in a JPEG comment of 65,533
+)
 
 
 def find_prompts(path):
@@ -20,7 +22,9 @@ def find_prompts(path):
     for candidate in (Path(path), Path("prompts") / path, CHECKOUT / "prompts" / path):
         if candidate.is_file():
             return candidate
-    raise wrong(f"{path}: no such file, neither here nor in prompts/; combine_prompts/combine.py makes one")
+    raise wrong(
+        f"{path}: no such file, neither here nor in prompts/; combine_prompts/combine.py makes one"
+    )
 
 
 def read_prompts(path):
@@ -29,7 +33,11 @@ def read_prompts(path):
     try:
         text = path.read_bytes().decode("utf-8-sig")
         # not splitlines(): it also cuts at form feeds and U+2028, which pasted prompts have inside
-        items = [line.removesuffix("\r") for line in text.split("\n") if line.strip()] if path.suffix == ".txt" else json.loads(text)
+        items = (
+            [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
+            if path.suffix == ".txt"
+            else json.loads(text)
+        )
     except OSError as error:
         raise wrong(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -37,7 +45,9 @@ def read_prompts(path):
     except (ValueError, RecursionError) as error:
         raise wrong(f"{path}: not JSON: {error}") from None
     if not isinstance(items, list):
-        raise wrong(f"{path}: holds no list, but {type(items).__name__}; expected a JSON list of prompts")
+        raise wrong(
+            f"{path}: holds no list, but {type(items).__name__}; expected a JSON list of prompts"
+        )
     if not items:
         raise wrong(f"{path}: holds no prompt")
     prompts = []
@@ -58,13 +68,17 @@ def read_item(item):
     """One item as {"prompt", "source"[, "variations"]}. ValueError says what is wrong with it."""
     item = {"prompt": item} if isinstance(item, str) else item
     if not isinstance(item, dict) or not isinstance(item.get("prompt"), str):
-        raise ValueError(f'is {json.dumps(item)[:80]}: neither a string nor an object with a "prompt"')
+        raise ValueError(
+            f'is {json.dumps(item)[:80]}: neither a string nor an object with a "prompt"'
+        )
     source = item.get("source") or []
     source = [source] if isinstance(source, str) else source
     variations = item.get("variations")
     if not isinstance(source, list) or not all(isinstance(name, str) for name in source):
         raise ValueError('has a "source" that is no list of strings')
-    if variations is not None and not (isinstance(variations, list) and all(isinstance(text, str) for text in variations)):
+    if variations is not None and not (
+        isinstance(variations, list) and all(isinstance(text, str) for text in variations)
+    ):
         raise ValueError('has "variations" that are no list of strings')
     texts = [mend(text) for text in [item["prompt"], *(variations or [])]]
     if not all(text.strip() for text in texts):
@@ -84,5 +98,8 @@ def list_sha256(items):
     """sha256 (hex) of a list from read_prompts, over its canonical JSON; of a prefix: list_sha256(items[:n])."""
     digest = hashlib.sha256()
     for item in items:  # item by item: a million prompts need no second copy in memory
-        digest.update(json.dumps(item, sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode() + b"\n")
+        digest.update(
+            json.dumps(item, sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode()
+            + b"\n"
+        )
     return digest.hexdigest()

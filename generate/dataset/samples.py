@@ -23,7 +23,12 @@ from pathlib import Path
 
 FOLDER = 1000  # prompts a sub-folder: with 200 images a prompt that is 400,000 names
 MAX_COMMENT = 65533  # bytes in a JPEG comment (its length is 16 bits and counts itself)
-PLACE = ("hostname", "gpu_name", "slurm_job_id", "lease")  # where it was made: in the JSON alone, null when unknown
+PLACE = (
+    "hostname",
+    "gpu_name",
+    "slurm_job_id",
+    "lease",
+)  # where it was made: in the JSON alone, null when unknown
 NAME = re.compile(r"(\d+)(?:_(\d+))?\.(jpg|json|failed|prompts\d*)")
 DRAFT = re.compile(r"\.(\d+)[._].*\.tmp")
 
@@ -99,8 +104,10 @@ def probe_folder(dataset_dir):
             if os.path.lexists(path):
                 path.unlink()
     if problem:
-        raise SystemExit(f"generate_images: the file system of {dataset_dir} ({_mount(dataset_dir)}) cannot publish samples: {problem}; "
-                         "choose an --output_root on a POSIX file system with hard links")  # fmt: skip
+        raise SystemExit(
+            f"generate_images: the file system of {dataset_dir} ({_mount(dataset_dir)}) cannot publish samples: {problem}; "
+            "choose an --output_root on a POSIX file system with hard links"
+        )
 
 
 def _mount(path):
@@ -141,7 +148,9 @@ def _newest_texts(folder, index):
     generation, record = 0, None
     while True:
         try:
-            record = json.loads((folder / f"{index}.prompts{generation + 1 if generation else ''}").read_bytes())
+            record = json.loads(
+                (folder / f"{index}.prompts{generation + 1 if generation else ''}").read_bytes()
+            )
         except FileNotFoundError:
             return record, generation
         generation += 1
@@ -190,10 +199,14 @@ def encode(image, metadata, quality):
     """The bytes of the JPEG that carries `metadata` as a comment of UTF-8 JSON."""
     from PIL import Image
 
-    comment = json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")  # a lone surrogate becomes "?"
+    comment = json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode(
+        "utf-8", "replace"
+    )  # a lone surrogate becomes "?"
     if len(comment) > MAX_COMMENT:
-        raise ValueError(f"the texts of {stem(metadata['prompt_index'], metadata['augmentation_idx'])} take {len(comment):,} bytes, "
-                         f"more than the {MAX_COMMENT:,} of a JPEG comment")  # fmt: skip
+        raise ValueError(
+            f"the texts of {stem(metadata['prompt_index'], metadata['augmentation_idx'])} take {len(comment):,} bytes, "
+            f"more than the {MAX_COMMENT:,} of a JPEG comment"
+        )
     file = io.BytesIO()
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     image.save(file, "JPEG", quality=quality, comment=comment)
@@ -233,7 +246,11 @@ def read_comment(data):
 
 
 def _publish_json(image_path, data, place, lease):
-    record = read_comment(data) | {key: place.get(key) for key in PLACE} | {"image_sha256": hashlib.sha256(data).hexdigest()}
+    record = (
+        read_comment(data)
+        | {key: place.get(key) for key in PLACE}
+        | {"image_sha256": hashlib.sha256(data).hexdigest()}
+    )
     final = image_path.with_suffix(".json")
     publish(write_draft(final, ascii_json(record), lease), final)
 
@@ -242,7 +259,14 @@ def publish_failed(dataset_dir, index, aug, reason, error, lease):
     """Mark a sample as given up. Call it only after the server answered "set aside"."""
     final = path_of(dataset_dir, index, aug, ".failed")
     final.parent.mkdir(parents=True, exist_ok=True)
-    record = {"prompt_index": index, "augmentation_idx": aug, "reason": reason, "error": error, "lease": lease, "time": utc_now()}
+    record = {
+        "prompt_index": index,
+        "augmentation_idx": aug,
+        "reason": reason,
+        "error": error,
+        "lease": lease,
+        "time": utc_now(),
+    }
     return publish(write_draft(final, ascii_json(record), lease), final)
 
 
@@ -280,7 +304,11 @@ class IndexFiles:
     def done(self, images_per_prompt=1):
         """Whether every text is an image with JSON, or given up, and the texts were asked for with at least so many images in mind."""
         given = (self.texts or 0) + (self.short or {}).get("missing", 0)
-        return bool(self.texts) and given >= images_per_prompt and set(range(self.texts)) <= (self.images & self.jsons) | self.failed
+        return (
+            bool(self.texts)
+            and given >= images_per_prompt
+            and set(range(self.texts)) <= (self.images & self.jsons) | self.failed
+        )
 
 
 def scan_folder(dataset_dir, folder, only=None):
@@ -305,10 +333,14 @@ def scan_folder(dataset_dir, folder, only=None):
             elif match[3].startswith("prompts"):
                 newest[index] = max(newest.get(index, 0), int(match[3][7:] or 1))
             elif match[2] is not None:
-                {"jpg": files.images, "json": files.jsons, "failed": files.failed}[match[3]].add(int(match[2]))
+                {"jpg": files.images, "json": files.jsons, "failed": files.failed}[match[3]].add(
+                    int(match[2])
+                )
     for index, generation in newest.items():
         try:
-            record = json.loads((path / f"{index}.prompts{generation if generation > 1 else ''}").read_bytes())
+            record = json.loads(
+                (path / f"{index}.prompts{generation if generation > 1 else ''}").read_bytes()
+            )
             found[index].texts, found[index].short = len(record["texts"]), record["short"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             if getattr(error, "errno", None) in (errno.EIO, errno.ESTALE):

@@ -21,7 +21,9 @@ from generate.client.process import CHILD, REQUEUE, gpus, nothing_left
 from generate.launch import status as run_status
 
 SERVER = CHECKOUT / "generate" / "image_server.py"
-MOST_DEATHS = 20  # of one client by signals: a text that crashes the process is set aside after a few
+MOST_DEATHS = (
+    20  # of one client by signals: a text that crashes the process is set aside after a few
+)
 SERVER_START_S = 60
 
 
@@ -36,7 +38,9 @@ def run(args, definition, root):
         raise SystemExit(
             f"generate_images: cannot write to the output root {root}: {error.strerror}; choose another with --output_root"
         ) from None
-    job = job_client.JobClient(root, definition, {"host": slurm.identity()["host"], "gpu": None}, server_timeout_s=30)
+    job = job_client.JobClient(
+        root, definition, {"host": slurm.identity()["host"], "gpu": None}, server_timeout_s=30
+    )
     server = None if args.is_slurm_task else start_server(job, root)
     try:
         if ended := nothing_left(job):
@@ -61,9 +65,22 @@ def start_server(job, root):
     with open(log, "ab") as out:
         start = out.tell()
         # Short leases: on one machine a beat is late only when its process is dead. A session of its own: Ctrl-C ends the clients first.
-        words = ["--output_root", str(root), "--host", "127.0.0.1", "--ttl_s", "30", "--beat_s", "5", "--stop_when_done"]
+        words = [
+            "--output_root",
+            str(root),
+            "--host",
+            "127.0.0.1",
+            "--ttl_s",
+            "30",
+            "--beat_s",
+            "5",
+            "--stop_when_done",
+        ]
         server = subprocess.Popen(
-            [sys.executable, "-u", str(SERVER), *words], stdout=out, stderr=out, start_new_session=True
+            [sys.executable, "-u", str(SERVER), *words],
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
         )
     print(f"job server: process {server.pid}, log {log}", flush=True)
     end = time.monotonic() + SERVER_START_S
@@ -75,7 +92,9 @@ def start_server(job, root):
             time.sleep(0.1)
     server.kill()
     said = log.read_bytes()[start:].decode(errors="replace").strip().splitlines()
-    raise SystemExit(f"generate_images: the job server did not start: {said[-1] if said else 'no word from it'}; its log is {log}")
+    raise SystemExit(
+        f"generate_images: the job server did not start: {said[-1] if said else 'no word from it'}; its log is {log}"
+    )
 
 
 class Child:
@@ -94,7 +113,11 @@ class Child:
         with open(self.log, "ab") as out:
             self.said_from = out.tell()
             self.process = subprocess.Popen(
-                [sys.executable, "-u", *words, "--is_slurm_task"], env=environment, stdout=out, stderr=out, start_new_session=True
+                [sys.executable, "-u", *words, "--is_slurm_task"],
+                env=environment,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
             )
         print(f"client {self.number}: process {self.process.pid}, log {self.log}", flush=True)
 
@@ -105,14 +128,27 @@ class Child:
             return False
         if status < 0 and not leaving and self.deaths < MOST_DEATHS:
             self.deaths += 1
-            killed = f"client {self.number} (process {self.process.pid}) was killed by signal {-status}"
+            killed = (
+                f"client {self.number} (process {self.process.pid}) was killed by signal {-status}"
+            )
             print(f"{killed}; its indices go back when its lease ends", flush=True)
             time.sleep(random.uniform(0.5, 1))
             self.start()
             return False
         if status not in (0, 3, REQUEUE) and not leaving:
-            said = self.log.read_bytes()[self.said_from :].decode(errors="replace").strip().splitlines()
-            print(said[-1] if said else f"client {self.number} ended with status {status}, log {self.log}", file=sys.stderr, flush=True)
+            said = (
+                self.log.read_bytes()[self.said_from :]
+                .decode(errors="replace")
+                .strip()
+                .splitlines()
+            )
+            print(
+                said[-1]
+                if said
+                else f"client {self.number} ended with status {status}, log {self.log}",
+                file=sys.stderr,
+                flush=True,
+            )
         return True
 
 
@@ -156,7 +192,12 @@ class Progress:
     """A bar on a terminal, a line a minute in a log; figures from the job server."""
 
     def __init__(self, definition, root):
-        self.definition, self.root, self.next, self.bar = definition, root, time.monotonic() + 2, None
+        self.definition, self.root, self.next, self.bar = (
+            definition,
+            root,
+            time.monotonic() + 2,
+            None,
+        )
 
     def show(self, last=False):
         if not last and time.monotonic() < self.next:
@@ -164,16 +205,24 @@ class Progress:
         terminal = sys.stdout.isatty()
         self.next = time.monotonic() + (2 if terminal else 60)
         document = run_status.fetch(self.root).document
-        if last and document:  # the server looks every two seconds: wait for the look after the clients' last words
+        if (
+            last and document
+        ):  # the server looks every two seconds: wait for the look after the clients' last words
             before, end = document["time"], time.monotonic() + 10
             while document and document["time"] == before and time.monotonic() < end:
                 time.sleep(0.2)
                 document = run_status.fetch(self.root).document
-        counts = next((d for d in document["datasets"] if d["name"] == self.definition["name"]), None) if document else None
+        counts = (
+            next((d for d in document["datasets"] if d["name"] == self.definition["name"]), None)
+            if document
+            else None
+        )
         if counts and terminal:
             from tqdm import tqdm
 
-            self.bar = self.bar or tqdm(total=counts["total"], unit=" prompts", initial=counts["done"])
+            self.bar = self.bar or tqdm(
+                total=counts["total"], unit=" prompts", initial=counts["done"]
+            )
             self.bar.n = counts["done"]
             self.bar.set_postfix_str(f"{counts['images']:,} images")
             self.bar.refresh()
@@ -181,7 +230,9 @@ class Progress:
                 self.bar.close()  # ends its line: what follows starts a line of its own
         if counts and (last or not terminal):
             short = (
-                f", {counts['short']:,} of them short ({counts['short_images']:,} images fewer than asked for)" if counts["short"] else ""
+                f", {counts['short']:,} of them short ({counts['short_images']:,} images fewer than asked for)"
+                if counts["short"]
+                else ""
             )
             print(
                 f"{self.definition['name']}: {counts['done']:,} of {counts['total']:,} prompts done{short}, {counts['images']:,} images",

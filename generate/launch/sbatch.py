@@ -1,6 +1,6 @@
 """The sbatch scripts of a run, as text: the array's, and that of the job server.
 
-    print(slurm_script.array(args, "HPDv2", output_root, "0-999%128", sys.argv[1:]))
+print(slurm_script.array(args, "HPDv2", output_root, "0-999%128", sys.argv[1:]))
 """
 
 import os
@@ -15,8 +15,18 @@ from common.slurm import seconds
 HERE = CHECKOUT / "generate"
 # A proxy with a password stays out of the file; like API keys it travels with --export=ALL.
 PASSED_ON = "UNIDISC_DIR HF_HOME HF_HUB_CACHE HF_HUB_OFFLINE http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY".split()
-FLAGS = {"--use_slurm", "--is_slurm_task", "--start_server", "--dry_run", "--status", "--cancel", "--tail_log"}
-VALUES = "partition account qos constraint exclude time gres mem cpus_per_task sbatch_args setup".split()
+FLAGS = {
+    "--use_slurm",
+    "--is_slurm_task",
+    "--start_server",
+    "--dry_run",
+    "--status",
+    "--cancel",
+    "--tail_log",
+}
+VALUES = (
+    "partition account qos constraint exclude time gres mem cpus_per_task sbatch_args setup".split()
+)
 SUBMISSION_ONLY = FLAGS | {f"--{name}" for name in VALUES}
 SERVER_MINUTES = 4320  # three days, as published
 LEAD_S = 120  # from SIGUSR1 to the end of the time limit: to finish a batch, publish it and give the rest back
@@ -26,42 +36,79 @@ def array(args, dataset, output_root, tasks, argv):
     """The script of the array. tasks: --array's value. argv: the words of the command line that submits it."""
     limit = seconds(args.time)
     options = {
-        "job-name": f"generate_parallel_{dataset}", "array": tasks, "partition": args.partition, "account": args.account, "qos": args.qos,
-        "constraint": args.constraint, "exclude": args.exclude, "time": args.time, "gres": args.gres, "mem": args.mem,
-        "cpus-per-task": args.cpus_per_task, "signal": f"B:USR1@{int(min(LEAD_S, limit / 4)) if limit else LEAD_S}",
-    }  # fmt: skip
+        "job-name": f"generate_parallel_{dataset}",
+        "array": tasks,
+        "partition": args.partition,
+        "account": args.account,
+        "qos": args.qos,
+        "constraint": args.constraint,
+        "exclude": args.exclude,
+        "time": args.time,
+        "gres": args.gres,
+        "mem": args.mem,
+        "cpus-per-task": args.cpus_per_task,
+        "signal": f"B:USR1@{int(min(LEAD_S, limit / 4)) if limit else LEAD_S}",
+    }
     words = task_words(argv)
     if not any(word.split("=")[0] == "--output_root" for word in words):
         words.append(f"--output_root={output_root}")
-    return _script(options, output_root, "%A_%a.out", args.sbatch_args, args.setup, ["generate_images.py", *words, "--is_slurm_task"])
+    return _script(
+        options,
+        output_root,
+        "%A_%a.out",
+        args.sbatch_args,
+        args.setup,
+        ["generate_images.py", *words, "--is_slurm_task"],
+    )
 
 
 def server(args, output_root, longest_s):
     """The script of the job server, in the array's partition. longest_s: the partition's time limit in seconds, or None."""
     minutes = min(SERVER_MINUTES, longest_s // 60) if longest_s else SERVER_MINUTES
     options = {
-        "job-name": "image_server", "partition": args.partition, "account": args.account, "qos": args.qos, "exclude": args.exclude,
-        "time": minutes, "mem": "16G", "cpus-per-task": 4, "signal": f"B:USR1@{LEAD_S}",
-    }  # fmt: skip
+        "job-name": "image_server",
+        "partition": args.partition,
+        "account": args.account,
+        "qos": args.qos,
+        "exclude": args.exclude,
+        "time": minutes,
+        "mem": "16G",
+        "cpus-per-task": 4,
+        "signal": f"B:USR1@{LEAD_S}",
+    }
     words = ["image_server.py", f"--output_root={output_root}", "--stop_when_done"]
     return _script(options, output_root, "image_server.out", "", args.setup, words)
 
 
 def _script(options, output_root, log, sbatch_args, setup, words):
     log = str(output_root).replace("%", "%%") + "/" + log
-    options |= {"output": log, "error": log, "open-mode": "append", "export": "ALL", "chdir": str(Path.cwd())}
+    options |= {
+        "output": log,
+        "error": log,
+        "open-mode": "append",
+        "export": "ALL",
+        "chdir": str(Path.cwd()),
+    }
     lines = [
         "#!/bin/bash",
-        *(f"#SBATCH --{name}={shlex.quote(str(value))}" for name, value in options.items() if value),
+        *(
+            f"#SBATCH --{name}={shlex.quote(str(value))}"
+            for name, value in options.items()
+            if value
+        ),
         "#SBATCH --requeue",
     ]
     lines += [f"#SBATCH {sbatch_args}"] if sbatch_args else []
     lines += ["", *([setup] if setup else [])]
     lines += [
-        f"export {name}={shlex.quote(os.environ[name])}" for name in PASSED_ON if os.environ.get(name) and "@" not in os.environ[name]
+        f"export {name}={shlex.quote(os.environ[name])}"
+        for name in PASSED_ON
+        if os.environ.get(name) and "@" not in os.environ[name]
     ]
     # exec: python takes the shell's place, so that --signal=B: reaches it
-    return "\n".join([*lines, f"exec {shlex.join([sys.executable, '-u', str(HERE / words[0]), *words[1:]])}", ""])
+    return "\n".join(
+        [*lines, f"exec {shlex.join([sys.executable, '-u', str(HERE / words[0]), *words[1:]])}", ""]
+    )
 
 
 def task_words(argv):

@@ -15,7 +15,12 @@ def run(args):
     output_root = Path(os.path.abspath(args.output_root))
     if args.status:
         return status(output_root, args.json)
-    order = {"drain": args.drain, "resume": args.resume, "retry_failed": args.retry_failed, "release_quarantine": args.release_quarantine}
+    order = {
+        "drain": args.drain,
+        "resume": args.resume,
+        "retry_failed": args.retry_failed,
+        "release_quarantine": args.release_quarantine,
+    }
     order |= {"llm_budget_usd": args.llm_budget_usd, "llm_spent_usd": args.llm_spent_usd}
     if order := {name: value for name, value in order.items() if value not in (None, False)}:
         return tell(output_root, order)

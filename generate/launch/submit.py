@@ -1,6 +1,6 @@
 """SLURM's side of a run: the array is submitted, watched and cancelled here, and its logs are followed here.
 
-    python generate/generate_images.py HPDv2.json --expected_samples_per_index=200 --num_workers=128 --num_chunks=1000 --use_slurm --dry_run
+python generate/generate_images.py HPDv2.json --expected_samples_per_index=200 --num_workers=128 --num_chunks=1000 --use_slurm --dry_run
 """
 
 import json
@@ -42,8 +42,12 @@ def submit(args, definition, output_root, items, argv=None):
         raise SystemExit(
             "generate_images: sbatch was not found: submit from a machine of the cluster, or leave out --use_slurm to draw here"
         )
-    parts = slurm_script.split(args.num_chunks or args.num_workers, args.num_workers, max_array_size())
-    script = slurm_script.array(args, dataset, output_root, parts[0], sys.argv[1:] if argv is None else argv)
+    parts = slurm_script.split(
+        args.num_chunks or args.num_workers, args.num_workers, max_array_size()
+    )
+    script = slurm_script.array(
+        args, dataset, output_root, parts[0], sys.argv[1:] if argv is None else argv
+    )
     running = [] if args.dry_run else live_arrays(output_root, dataset)
     if running:
         return set_throttle(running, args.num_workers)
@@ -53,27 +57,52 @@ def submit(args, definition, output_root, items, argv=None):
         dependency, server = ensure_server(args, output_root, folder)
         if not server and (ended := nothing_left(output_root, definition)):
             return 3 if ended.set_aside else 0
-    estimate = run_status.estimate(args, definition, items, output_root, run_status.fetch(output_root).document)
+    estimate = run_status.estimate(
+        args, definition, items, output_root, run_status.fetch(output_root).document
+    )
     if args.dry_run:
-        more = [f"# and, as MaxArraySize is {max_array_size()}, once more with --array={part}" for part in parts[1:]]
+        more = [
+            f"# and, as MaxArraySize is {max_array_size()}, once more with --array={part}"
+            for part in parts[1:]
+        ]
         print("\n".join([script, *more, *estimate]))
         return 0
     print("\n".join(estimate), flush=True)
-    path = folder / f"generate_parallel_{dataset}-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}.sbatch"
+    path = (
+        folder / f"generate_parallel_{dataset}-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}.sbatch"
+    )
     path.write_text(script)
     arrays = {}
     for part in parts:
         arrays[sbatch([f"--array={part}", *dependency, path])] = part
-        with open(folder / "arrays.jsonl", "a") as record:  # after each part, so that --cancel knows a half-submitted run
+        with open(
+            folder / "arrays.jsonl", "a"
+        ) as record:  # after each part, so that --cancel knows a half-submitted run
             record.write(
-                json.dumps({"dataset": dataset, "array": list(arrays)[-1], "tasks": part, "server": server, "script": path.name}) + "\n"
+                json.dumps(
+                    {
+                        "dataset": dataset,
+                        "array": list(arrays)[-1],
+                        "tasks": part,
+                        "server": server,
+                        "script": path.name,
+                    }
+                )
+                + "\n"
             )
-    print("\n".join(f"array {array} submitted: tasks {part}, logs {output_root}/{array}_*.out" for array, part in arrays.items()))
+    print(
+        "\n".join(
+            f"array {array} submitted: tasks {part}, logs {output_root}/{array}_*.out"
+            for array, part in arrays.items()
+        )
+    )
     print(
         f"watch:  python {sys.argv[0]} {shlex.quote(args.data_path)} "
         f"--output_root {shlex.quote(str(output_root))} --status   (or --tail_log, --cancel)"
     )
-    print(f"then:   sbatch --dependency=afterany:{':'.join(arrays)} --wrap '…'   converts when all tasks have ended")
+    print(
+        f"then:   sbatch --dependency=afterany:{':'.join(arrays)} --wrap '…'   converts when all tasks have ended"
+    )
     if args.tail_log:
         tail_log(output_root, dataset)
     return 0
@@ -113,7 +142,9 @@ def check_definition(output_root, definition):
     except ValueError as error:
         raise SystemExit(f"generate_images: {error}") from None
     except definitions.Differs as error:
-        changed = "the prompts file has changed: " if error.field in ("prompts_sha256", "total") else ""
+        changed = (
+            "the prompts file has changed: " if error.field in ("prompts_sha256", "total") else ""
+        )
         raise SystemExit(f"generate_images: {changed}{error}") from None
 
 
@@ -125,20 +156,29 @@ def ensure_server(args, output_root, folder):
         return [], None
     log = f"{output_root}/image_server.out"
     jobs = run(
-        "squeue", "--noheader", "--me", "--name=image_server", "--states=PENDING,CONFIGURING,RUNNING", "--Format=JobID:32,STDOUT:1024"
+        "squeue",
+        "--noheader",
+        "--me",
+        "--name=image_server",
+        "--states=PENDING,CONFIGURING,RUNNING",
+        "--Format=JobID:32,STDOUT:1024",
     ).stdout
     jobs = [line.split(maxsplit=1) for line in jobs.splitlines() if line.strip()]
     # Its log tells whose server a job is; where it lies elsewhere, it may still be ours, unless we are to start one.
     jobs = [job for job, out in jobs if out.strip() == log or not args.start_server]
     if jobs:
-        print(f"the job server was submitted as job {jobs[0]} and does not answer yet: the array waits until it runs")
+        print(
+            f"the job server was submitted as job {jobs[0]} and does not answer yet: the array waits until it runs"
+        )
         return [f"--dependency=after:{jobs[0]}"], jobs[0]
     if not args.start_server:
         raise SystemExit(f"generate_images: {answer.why}; or add --start_server")
     path = folder / "image_server.sbatch"
     path.write_text(slurm_script.server(args, output_root, longest_s(args.partition)))
     job = sbatch([path])
-    print(f"job server submitted: job {job}, log {output_root}/image_server.out; the array waits until it runs")
+    print(
+        f"job server submitted: job {job}, log {output_root}/image_server.out; the array waits until it runs"
+    )
     return [f"--dependency=after:{job}"], job
 
 
@@ -148,7 +188,9 @@ def nothing_left(output_root, definition):
     from generate.client import job_client
     from generate.launch import local as local_run
 
-    return local_run.nothing_left(job_client.JobClient(output_root, definition, slurm.identity(), server_timeout_s=30))
+    return local_run.nothing_left(
+        job_client.JobClient(output_root, definition, slurm.identity(), server_timeout_s=30)
+    )
 
 
 def make_server_folder(output_root):
@@ -164,21 +206,38 @@ def sbatch(words, stdin=None):
     env = {
         k: v
         for k, v in os.environ.items()
-        if (k in keep or not k.startswith("SLURM_")) and k not in ("CUDA_VISIBLE_DEVICES", "SBATCH_EXPORT")
+        if (k in keep or not k.startswith("SLURM_"))
+        and k not in ("CUDA_VISIBLE_DEVICES", "SBATCH_EXPORT")
     }
-    done = subprocess.run(["sbatch", "--parsable", *map(str, words)], input=stdin, env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        ["sbatch", "--parsable", *map(str, words)],
+        input=stdin,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
-        said = [re.sub(r"^(sbatch: )?(error|fatal): |^allocation failure: ", "", line) for line in done.stderr.strip().split("\n")]
+        said = [
+            re.sub(r"^(sbatch: )?(error|fatal): |^allocation failure: ", "", line)
+            for line in done.stderr.strip().split("\n")
+        ]
         said = "; ".join(dict.fromkeys(said))
         if re.search("contact slurm controller|configuration source", said, re.I):
             raise SystemExit(f"generate_images: SLURM does not answer: {said}. {WHERE}")
-        raise SystemExit(f"generate_images: SLURM refuses the job: {said}. See --partition, --account, --qos, --gres, --mem, --time")
+        raise SystemExit(
+            f"generate_images: SLURM refuses the job: {said}. See --partition, --account, --qos, --gres, --mem, --time"
+        )
     return done.stdout.strip().split(";")[0]
 
 
 def longest_s(partition):
     """The time limit of a partition, in seconds (of several, the longest); None if there is none, or none is known."""
-    limits = [slurm.seconds(line) for line in run("sinfo", "--noheader", f"--partition={partition}", "--format=%l").stdout.split()]
+    limits = [
+        slurm.seconds(line)
+        for line in run(
+            "sinfo", "--noheader", f"--partition={partition}", "--format=%l"
+        ).stdout.split()
+    ]
     return None if None in limits else max(limits, default=None)
 
 
@@ -221,7 +280,9 @@ def set_throttle(arrays, num_workers):
     for array, share in zip(arrays, slurm_script.shares(num_workers, len(arrays))):
         done = run("scontrol", "update", f"JobId={array}", f"ArrayTaskThrottle={share}")
         if done.returncode:
-            raise SystemExit(f"generate_images: array {array} keeps its throttle: {done.stderr.strip()}")
+            raise SystemExit(
+                f"generate_images: array {array} keeps its throttle: {done.stderr.strip()}"
+            )
     print(
         f"already submitted as array {', '.join(arrays)}: at most {num_workers} tasks run at a time from now on, "
         "nothing else was changed (--cancel first for a new array)"
@@ -238,7 +299,9 @@ def cancel(output_root, dataset):
     done = run("scancel", *(f"{array}_[0-{max_array_size() - 1}]" for array in arrays))
     if done.returncode:
         raise SystemExit(f"generate_images: scancel failed: {done.stderr.strip()}")
-    print(f"array {', '.join(arrays)} cancelled; the tasks publish what they have drawn and give the rest back. The job server goes on")
+    print(
+        f"array {', '.join(arrays)} cancelled; the tasks publish what they have drawn and give the rest back. The job server goes on"
+    )
     return 0
 
 
@@ -246,9 +309,13 @@ def tail_log(output_root, dataset):
     """Follow the newest logs of the data set's tasks (`tail -F`); does not return."""
     entries = submitted(output_root, dataset)
     if not entries:
-        raise SystemExit(f"generate_images: no array of {dataset} was submitted for {output_root}; the logs are {output_root}/*.out")
+        raise SystemExit(
+            f"generate_images: no array of {dataset} was submitted for {output_root}; the logs are {output_root}/*.out"
+        )
     arrays = [entry["array"] for entry in entries if entry["script"] == entries[-1]["script"]]
-    while not (logs := [log for array in arrays for log in Path(output_root).glob(f"{array}_*.out")]):
+    while not (
+        logs := [log for array in arrays for log in Path(output_root).glob(f"{array}_*.out")]
+    ):
         print(f"array {', '.join(arrays)}: no task has started yet", flush=True)
         time.sleep(10)
     logs = sorted(logs, key=lambda log: log.stat().st_mtime)[-5:]

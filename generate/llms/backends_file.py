@@ -48,7 +48,9 @@ FIELDS = {
     "options",
 }
 OPENAI_LIKE = ("openai", "azure_openai", "groq", "openrouter")
-ollama_retry_after = contextvars.ContextVar("ollama_retry_after")  # ollama's ResponseError drops the headers: a hook keeps this one
+ollama_retry_after = contextvars.ContextVar(
+    "ollama_retry_after"
+)  # ollama's ResponseError drops the headers: a hook keeps this one
 
 
 @dataclass
@@ -78,15 +80,23 @@ def read(path, ollama_hosts=None, budget_usd=0.0, log=print):
             f"llm_prompting.py: cannot read the backends file {path}: {error.strerror if isinstance(error, OSError) else 'not UTF-8'}"
         ) from None
     except yaml.YAMLError as error:
-        raise SystemExit(f"llm_prompting.py: {path} is not YAML: {' '.join(str(error).split())}") from None
+        raise SystemExit(
+            f"llm_prompting.py: {path} is not YAML: {' '.join(str(error).split())}"
+        ) from None
     tiers = document.get("tiers") if isinstance(document, dict) else None
-    if not isinstance(tiers, list) or not all(isinstance(tier, dict) and isinstance(tier.get("backends"), list) for tier in tiers):
-        raise SystemExit(f"llm_prompting.py: {path} must hold `tiers:`, a list of {{name, backends: [...]}}; see llm_backends.example.yaml")
+    if not isinstance(tiers, list) or not all(
+        isinstance(tier, dict) and isinstance(tier.get("backends"), list) for tier in tiers
+    ):
+        raise SystemExit(
+            f"llm_prompting.py: {path} must hold `tiers:`, a list of {{name, backends: [...]}}; see llm_backends.example.yaml"
+        )
     backends = []
     for rank, tier in enumerate(tiers):
         for place, entry in enumerate(tier["backends"]):
             where = f"{path}, tier {rank + 1}, backend {place + 1}"
-            backends += _backends_of(entry, rank, bool(tier.get("paid")), where, ollama_hosts, budget_usd, log)
+            backends += _backends_of(
+                entry, rank, bool(tier.get("paid")), where, ollama_hosts, budget_usd, log
+            )
     names = set()
     for backend in backends:
         while backend.name in names:
@@ -100,13 +110,23 @@ def _backends_of(entry, tier, paid, where, ollama_hosts, budget_usd, log):
         raise SystemExit(f"llm_prompting.py: {where}: `provider` and `model` are needed")
     for field in entry:
         if field not in FIELDS:
-            raise SystemExit(f"llm_prompting.py: {where}: unknown field {field!r}; there are {', '.join(sorted(FIELDS))}")
+            raise SystemExit(
+                f"llm_prompting.py: {where}: unknown field {field!r}; there are {', '.join(sorted(FIELDS))}"
+            )
     provider, model = str(entry["provider"]), str(entry["model"])
     prices = entry.get("usd_per_million") or [0.0, 0.0]
-    if not isinstance(prices, list) or len(prices) != 2 or not all(isinstance(p, (int, float)) and p >= 0 for p in prices):
-        raise SystemExit(f"llm_prompting.py: {where}: usd_per_million is [USD per million prompt tokens, per million completion tokens]")
+    if (
+        not isinstance(prices, list)
+        or len(prices) != 2
+        or not all(isinstance(p, (int, float)) and p >= 0 for p in prices)
+    ):
+        raise SystemExit(
+            f"llm_prompting.py: {where}: usd_per_million is [USD per million prompt tokens, per million completion tokens]"
+        )
     if paid and not any(prices):
-        raise SystemExit(f"llm_prompting.py: {where}: a backend of a paid tier needs usd_per_million, or the budget cannot be kept")
+        raise SystemExit(
+            f"llm_prompting.py: {where}: a backend of a paid tier needs usd_per_million, or the budget cannot be kept"
+        )
     numbers = {}
     for field, kind, default in (
         ("concurrency", int, 4),
@@ -119,11 +139,18 @@ def _backends_of(entry, tier, paid, where, ollama_hosts, budget_usd, log):
     ):
         value = entry.get(field, default)
         if value is not None and (
-            not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0 or (value == 0 and field != "temperature")
+            not isinstance(value, (int, float))
+            or isinstance(value, bool)
+            or value < 0
+            or (value == 0 and field != "temperature")
         ):
-            raise SystemExit(f"llm_prompting.py: {where}: {field} must be a number above 0, not {value!r}")
+            raise SystemExit(
+                f"llm_prompting.py: {where}: {field} must be a number above 0, not {value!r}"
+            )
         numbers[field] = None if value is None else kind(value)
-    json_mode = entry.get("json") or ("schema" if provider == "ollama" or provider in OPENAI_LIKE else "text")
+    json_mode = entry.get("json") or (
+        "schema" if provider == "ollama" or provider in OPENAI_LIKE else "text"
+    )
     if json_mode not in ("schema", "text"):
         raise SystemExit(f"llm_prompting.py: {where}: json is schema or text, not {json_mode!r}")
     key_env = entry.get("key_env", KEYS.get(provider))
@@ -153,7 +180,11 @@ def _backends_of(entry, tier, paid, where, ollama_hosts, budget_usd, log):
             **numbers,
             **common,
         )
-        pull = f"run `ollama pull {model}` on {place.rsplit(':', 1)[0]}" if provider == "ollama" else f"name a model that {provider} has"
+        pull = (
+            f"run `ollama pull {model}` on {place.rsplit(':', 1)[0]}"
+            if provider == "ollama"
+            else f"name a model that {provider} has"
+        )
         backend.remedies = {
             "key": f"set {key_env or 'OLLAMA_API_KEY'} to a valid key",
             "credit": "top up the account or take it out of the backends file",
@@ -172,15 +203,29 @@ def _backends_of(entry, tier, paid, where, ollama_hosts, budget_usd, log):
 
 def _ollama_addresses(hosts, base_url, where):
     """["http://node1:11434", …] of "node1:11434-11438,node2" or a list of such; else OLLAMA_HOSTS, OLLAMA_HOST, localhost."""
-    words = hosts or base_url or os.environ.get("OLLAMA_HOSTS") or os.environ.get("OLLAMA_HOST") or "localhost"
+    words = (
+        hosts
+        or base_url
+        or os.environ.get("OLLAMA_HOSTS")
+        or os.environ.get("OLLAMA_HOST")
+        or "localhost"
+    )
     words = re.split(r"[,\s]+", words) if isinstance(words, str) else [str(word) for word in words]
     addresses = []
     for word in filter(None, (word.strip().rstrip("/") for word in words)):
-        match = re.fullmatch(r"(https?://)?(\[[0-9a-fA-F:]+\]|[^:/\s\[\]]*)(?::(\d+)(?:-(\d+))?)?", word)
-        first, last = (int(match[3] or 11434), int(match[4] or match[3] or 11434)) if match else (0, 0)
+        match = re.fullmatch(
+            r"(https?://)?(\[[0-9a-fA-F:]+\]|[^:/\s\[\]]*)(?::(\d+)(?:-(\d+))?)?", word
+        )
+        first, last = (
+            (int(match[3] or 11434), int(match[4] or match[3] or 11434)) if match else (0, 0)
+        )
         if not match or not 0 < first <= last < 65536 or last - first > 255:
-            raise SystemExit(f"llm_prompting.py: {where}: {word!r} is no Ollama host; write host, host:port, host:first-last or a URL")
-        host = "localhost" if match[2] in ("", "0.0.0.0", "[::]") else match[2]  # the address to listen on is not one to connect to
+            raise SystemExit(
+                f"llm_prompting.py: {where}: {word!r} is no Ollama host; write host, host:port, host:first-last or a URL"
+            )
+        host = (
+            "localhost" if match[2] in ("", "0.0.0.0", "[::]") else match[2]
+        )  # the address to listen on is not one to connect to
         addresses += [f"{match[1] or 'http://'}{host}:{port}" for port in range(first, last + 1)]
     return list(dict.fromkeys(addresses))
 
@@ -231,7 +276,9 @@ class Asker:
             await self._ready()
             began, first = time.monotonic(), None
             async for _ in self.model.astream(messages):
-                first = first or time.monotonic() - began  # the rest is read too: hanging up in the middle leaves a warning behind
+                first = (
+                    first or time.monotonic() - began
+                )  # the rest is read too: hanging up in the middle leaves a warning behind
             if first is None:
                 raise Failure("garbled", "an empty answer")
             return first
@@ -246,11 +293,20 @@ class Asker:
 
     def _failure(self, error, slot):
         if isinstance(error, ImportError):
-            self.backend.remedies["model"] = f"pip install langchain-{self.backend.details['provider'].replace('_', '-')}"
-            return Failure("model", f"langchain's package for {self.backend.details['provider']} is not installed")
+            self.backend.remedies["model"] = (
+                f"pip install langchain-{self.backend.details['provider'].replace('_', '-')}"
+            )
+            return Failure(
+                "model",
+                f"langchain's package for {self.backend.details['provider']} is not installed",
+            )
         failure = classify(error)
-        failure.retry_after_s = retry_after(slot) if failure.retry_after_s is None else failure.retry_after_s
-        failure.text = "the key was refused" if failure.kind == "key" else scrub(failure.text, self._key())
+        failure.retry_after_s = (
+            retry_after(slot) if failure.retry_after_s is None else failure.retry_after_s
+        )
+        failure.text = (
+            "the key was refused" if failure.kind == "key" else scrub(failure.text, self._key())
+        )
         return failure
 
     def _key(self):
@@ -269,7 +325,13 @@ class Asker:
                 if response.status_code in (429, 503):
                     ollama_retry_after.get({}).update(response.headers)
 
-            options = {"async_client_kwargs": {"timeout": backend.timeout_s, "event_hooks": {"response": [keep_headers]}}, **options}
+            options = {
+                "async_client_kwargs": {
+                    "timeout": backend.timeout_s,
+                    "event_hooks": {"response": [keep_headers]},
+                },
+                **options,
+            }
         else:
             options = {
                 "max_retries": 0,
@@ -278,7 +340,11 @@ class Asker:
                 "temperature": details["temperature"],
                 **options,
             }
-            options.update({"api_key": self._key() or "none"} if details["key_env"] or backend.details["base_url"] else {})
+            options.update(
+                {"api_key": self._key() or "none"}
+                if details["key_env"] or backend.details["base_url"]
+                else {}
+            )
         if backend.details["base_url"]:
             options["base_url"] = backend.details["base_url"]
         return init_chat_model(backend.model, model_provider=details["provider"], **options)
@@ -286,13 +352,25 @@ class Asker:
     def _bound(self, made):
         details, schema = self.backend.details, made["schema"]
         if details["provider"] == "ollama":
-            settings = {"temperature": details["temperature"], "num_predict": self.backend.max_tokens, "seed": made["seed"]}
+            settings = {
+                "temperature": details["temperature"],
+                "num_predict": self.backend.max_tokens,
+                "seed": made["seed"],
+            }
             return self.model.bind(options=settings, **({"format": schema} if schema else {}))
         if schema and details["provider"] in OPENAI_LIKE:
-            wanted = {"response_format": {"type": "json_schema", "json_schema": {"name": "variations", "schema": schema, "strict": True}}}
-            if details["provider"] in (
-                "openai",
-                "azure_openai",
+            wanted = {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "variations", "schema": schema, "strict": True},
+                }
+            }
+            if (
+                details["provider"]
+                in (
+                    "openai",
+                    "azure_openai",
+                )
             ):  # as an option of its own it makes langchain-openai refuse answers cut off at max_tokens
                 wanted = {"extra_body": {**details["options"].get("extra_body", {}), **wanted}}
             return self.model.bind(**wanted)
@@ -303,6 +381,13 @@ def request_of(backend, instruction, prompt, n, kept, seed):
     """What Asker takes: {"messages", "schema", "seed"} for at most backend.batch texts, in the form this backend does best with."""
     n, details = min(n, backend.batch), backend.details
     begin_with = prompt if details.get("begin_with_prompt") else None
-    avoid = kept.texts[-30:] if backend.batch >= 10 and not details["few_shot"] else ()  # a small model repeats what it is told not to
+    avoid = (
+        kept.texts[-30:] if backend.batch >= 10 and not details["few_shot"] else ()
+    )  # a small model repeats what it is told not to
     asked = variations.messages(instruction, prompt, n, avoid, details["few_shot"])
-    return {"messages": asked, "schema": variations.schema(n, begin_with) if details["json"] == "schema" else None, "seed": seed, "n": n}
+    return {
+        "messages": asked,
+        "schema": variations.schema(n, begin_with) if details["json"] == "schema" else None,
+        "seed": seed,
+        "n": n,
+    }

@@ -45,7 +45,10 @@ def one_prompt(args):
 
 
 def totals_line(use, seconds):
-    sums = {key: sum(b[key] for b in use["backends"].values()) for key in ("calls", "prompt_tokens", "completion_tokens")}
+    sums = {
+        key: sum(b[key] for b in use["backends"].values())
+        for key in ("calls", "prompt_tokens", "completion_tokens")
+    }
     return (
         f"     {sums['calls']:,} calls, {seconds:.1f} s, {sums['prompt_tokens']:,} + {sums['completion_tokens']:,} tokens "
         f"(asked + answered), {use['usd']:.4f} USD"
@@ -77,7 +80,11 @@ def check(args):
     header = ("backend", "tier", "key", "reachable", "model", "first token", "what to do")
     widths = [max(len(str(row[k])) for row in [header, *rows]) for k in range(len(header) - 1)]
     for row in [header, *rows]:
-        print("  ".join([str(cell).ljust(width) for cell, width in zip(row, widths)] + [str(row[-1])]).rstrip())
+        print(
+            "  ".join(
+                [str(cell).ljust(width) for cell, width in zip(row, widths)] + [str(row[-1])]
+            ).rstrip()
+        )
     usable = sum(row[-1] == "" for row in rows)
     print(f"{usable} of {len(rows)} backends can be used")
     return 0 if usable else 1
@@ -97,7 +104,9 @@ async def look_at(prompter, backend):
         return *row[:-1], "costs money: name --llm_budget_usd to try and use it"
     try:
         async with asyncio.timeout(min(backend.timeout_s, 60)):
-            seconds = await backend.ask.first_token([("user", f"Write one caption for an image of {variations.EXAMPLE[0]}.")])
+            seconds = await backend.ask.first_token(
+                [("user", f"Write one caption for an image of {variations.EXAMPLE[0]}.")]
+            )
     except Exception as error:
         failure = classify(error)
         reached = failure.kind not in ("refused", "timeout")
@@ -108,8 +117,18 @@ async def look_at(prompter, backend):
             "timeout": "no answer in time: it hangs, still loads the model, or is overloaded",
             "rate limit": "wait, or lower requests_per_minute",
         }
-        todo = backend.remedies.get(failure.kind) or hints.get(failure.kind) or f"{failure.kind}: {failure.text}"
-        return *row[:3], "yes" if reached else "no", "no" if failure.kind == "model" else "-", "-", todo
+        todo = (
+            backend.remedies.get(failure.kind)
+            or hints.get(failure.kind)
+            or f"{failure.kind}: {failure.text}"
+        )
+        return (
+            *row[:3],
+            "yes" if reached else "no",
+            "no" if failure.kind == "model" else "-",
+            "-",
+            todo,
+        )
     return *row[:3], "yes", "yes", f"{seconds:.2f} s", ""
 
 
@@ -131,16 +150,27 @@ def whole_file(args):
     if not output.parent.is_dir():
         raise SystemExit(f"llm_prompting.py: the folder of --output {output} does not exist")
     if output.is_dir():
-        raise SystemExit(f"llm_prompting.py: --output {output} is a folder; name a file, such as {output / 'prompts.json'}")
-    about = {"prompts_sha256": prompts_file.list_sha256(items), "num_variations": args.num_variations}
-    part, accounts = output.with_name(output.name + ".part"), output.with_name(output.name + ".accounts")
+        raise SystemExit(
+            f"llm_prompting.py: --output {output} is a folder; name a file, such as {output / 'prompts.json'}"
+        )
+    about = {
+        "prompts_sha256": prompts_file.list_sha256(items),
+        "num_variations": args.num_variations,
+    }
+    part, accounts = (
+        output.with_name(output.name + ".part"),
+        output.with_name(output.name + ".accounts"),
+    )
     done = read_part(part, about)
     stopped, off = [], None
     for word in (signal.SIGTERM, signal.SIGINT):
         signal.signal(word, lambda number, frame: stopped.append(number))
     bar = tqdm(total=len(items), initial=len(done), unit="prompt", disable=not sys.stderr.isatty())
     prompter = prompter_of(
-        args, str(accounts) if args.llm_budget_usd > 0 else ":memory:", args.seed, lambda line: bar.write(line, file=sys.stderr)
+        args,
+        str(accounts) if args.llm_budget_usd > 0 else ":memory:",
+        args.seed,
+        lambda line: bar.write(line, file=sys.stderr),
     )
     began, told = time.monotonic(), time.monotonic()
     waiting, under_way = iter([k for k in range(len(items)) if k not in done]), {}
@@ -150,10 +180,14 @@ def whole_file(args):
             if not done and lines.tell() == 0:
                 lines.write(json.dumps(about) + "\n")
             while not stopped:
-                while not off and len(under_way) < WINDOW and (k := next(waiting, None)) is not None:
+                while (
+                    not off and len(under_way) < WINDOW and (k := next(waiting, None)) is not None
+                ):
                     known = list(items[k].get("variations") or [])
                     wanted = args.num_variations - len(known)
-                    under_way[k] = prompter.submit(items[k]["prompt"], wanted, known) if wanted > 0 else None
+                    under_way[k] = (
+                        prompter.submit(items[k]["prompt"], wanted, known) if wanted > 0 else None
+                    )
                 if not under_way:
                     break
                 ready = [k for k, future in under_way.items() if future is None or future.done()]
@@ -178,22 +212,38 @@ def whole_file(args):
                     time.sleep(0.02)
                 if bar.disable and time.monotonic() - told > 30:
                     told = time.monotonic()
-                    to_stderr(f"{len(done):,} of {len(items):,} prompts, {(told - began) / 60:.0f} min")
+                    to_stderr(
+                        f"{len(done):,} of {len(items):,} prompts, {(told - began) / 60:.0f} min"
+                    )
     except OSError as error:
-        raise SystemExit(f"llm_prompting.py: cannot write {part}: {error.strerror}; the same command goes on from what it holds") from None
+        raise SystemExit(
+            f"llm_prompting.py: cannot write {part}: {error.strerror}; the same command goes on from what it holds"
+        ) from None
     finally:
         prompter.close()
         bar.close()
     if off:
-        raise SystemExit(f"llm_prompting.py: {off}; {len(done):,} of {len(items):,} prompts are kept in {part}")
+        raise SystemExit(
+            f"llm_prompting.py: {off}; {len(done):,} of {len(items):,} prompts are kept in {part}"
+        )
     if stopped:
-        to_stderr(f"llm_prompting.py: stopped; {len(done):,} of {len(items):,} prompts are kept, the same command goes on from here")
+        to_stderr(
+            f"llm_prompting.py: stopped; {len(done):,} of {len(items):,} prompts are kept, the same command goes on from here"
+        )
         return 128 + stopped[0]
-    write(output, [{**item, "variations": [*(item.get("variations") or []), *done[k]["texts"]]} for k, item in enumerate(items)])
+    write(
+        output,
+        [
+            {**item, "variations": [*(item.get("variations") or []), *done[k]["texts"]]}
+            for k, item in enumerate(items)
+        ],
+    )
     part.unlink()
     accounts.unlink(missing_ok=True)
     short = [k for k in done if done[k]["short"]]
-    print(f"{output}: {len(items):,} prompts, {sum(len(d['texts']) for d in done.values()):,} new variations")
+    print(
+        f"{output}: {len(items):,} prompts, {sum(len(d['texts']) for d in done.values()):,} new variations"
+    )
     print(totals_line(prompter.use(), time.monotonic() - began))
     if short:
         first = min(short)
@@ -209,7 +259,9 @@ def hold(lines):
     try:
         fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise SystemExit(f"llm_prompting.py: another process is writing {lines.name}; wait for its end, or name another --output") from None
+        raise SystemExit(
+            f"llm_prompting.py: another process is writing {lines.name}; wait for its end, or name another --output"
+        ) from None
     except OSError:
         pass  # a file system without locks: then it is the user's word that counts
 
@@ -241,6 +293,8 @@ def write(output, items):
             os.fsync(file.fileno())
         os.replace(draft, output)
     except OSError as error:
-        raise SystemExit(f"llm_prompting.py: cannot write {output}: {error.strerror}; nothing is lost, call again with room") from None
+        raise SystemExit(
+            f"llm_prompting.py: cannot write {output}: {error.strerror}; nothing is lost, call again with room"
+        ) from None
     finally:
         draft.unlink(missing_ok=True)

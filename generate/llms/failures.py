@@ -33,10 +33,15 @@ def classify(error):
         link = link.__cause__ or link.__context__
     names = {cls.__name__ for link in chain for cls in type(link).__mro__}
     text = " ".join(str(error).split())[:300] or type(error).__name__
-    text = re.sub(r" \(status code: -?\d+\)$", "", text)  # ollama's own way of saying it; it stands in front below
+    text = re.sub(
+        r" \(status code: -?\d+\)$", "", text
+    )  # ollama's own way of saying it; it stands in front below
     if "LengthFinishReasonError" in names or "ContentFilterFinishReasonError" in names:
         return Failure("unusable" if "LengthFinishReasonError" in names else "content filter", text)
-    status = next((s for s in (getattr(link, "status_code", None) for link in chain) if isinstance(s, int)), None)
+    status = next(
+        (s for s in (getattr(link, "status_code", None) for link in chain) if isinstance(s, int)),
+        None,
+    )
     response = getattr(error, "response", None)
     retry_after_s = retry_after(getattr(response, "headers", None))
     if isinstance(error, TimeoutError) or any("Timeout" in name for name in names) or status == 408:
@@ -44,12 +49,24 @@ def classify(error):
     if status is not None and 0 < status < 400:
         return Failure("garbled", text)
     if status is not None:
-        return Failure(_kind_of_status(status, text.lower()), f"HTTP {status}: {text}" if status > 0 else text, retry_after_s)
+        return Failure(
+            _kind_of_status(status, text.lower()),
+            f"HTTP {status}: {text}" if status > 0 else text,
+            retry_after_s,
+        )
     if names & {"ConnectError", "ConnectionRefusedError", "gaierror"}:
         return Failure("refused", text)
     if names & {"RemoteProtocolError", "ReadError", "WriteError", "APIConnectionError", "OSError"}:
         return Failure("cut", text)
-    if names & {"JSONDecodeError", "ValueError", "TypeError", "KeyError", "AttributeError", "IndexError", "APIResponseValidationError"}:
+    if names & {
+        "JSONDecodeError",
+        "ValueError",
+        "TypeError",
+        "KeyError",
+        "AttributeError",
+        "IndexError",
+        "APIResponseValidationError",
+    }:
         return Failure("garbled", f"{type(error).__name__}: {text}")
     return Failure("server error", f"{type(error).__name__}: {text}")
 
@@ -57,17 +74,27 @@ def classify(error):
 def _kind_of_status(status, text):
     if status in (402,) or (
         status in (400, 403, 429)
-        and re.search(r"insufficient.?(quota|credit|fund|balance)|exceeded your current quota|billing|credit balance", text)
+        and re.search(
+            r"insufficient.?(quota|credit|fund|balance)|exceeded your current quota|billing|credit balance",
+            text,
+        )
     ):
         return "credit"
     if status == 429:
         return "rate limit"
     if status in (401, 403):
         return "key"
-    if status == 404 or (status == 400 and re.search(r"model.*(not found|not exist|decommissioned|unknown)|invalid model", text)):
+    if status == 404 or (
+        status == 400
+        and re.search(r"model.*(not found|not exist|decommissioned|unknown)|invalid model", text)
+    ):
         return "model"
     if status in (400, 413, 422):
-        return "content filter" if re.search(r"content.?(filter|management|policy)|safety", text) else "unusable"
+        return (
+            "content filter"
+            if re.search(r"content.?(filter|management|policy)|safety", text)
+            else "unusable"
+        )
     return "server error"  # 5xx; -1: an error line in Ollama's stream
 
 
@@ -81,6 +108,8 @@ def retry_after(headers):
     except ValueError:
         pass
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(word).timestamp() - time.time())  # the header gives wall-clock time
+        return max(
+            0.0, email.utils.parsedate_to_datetime(word).timestamp() - time.time()
+        )  # the header gives wall-clock time
     except ValueError:
         return None

@@ -37,7 +37,15 @@ class Variations:
 
 class Prompter:
     def __init__(
-        self, backends=None, budget_usd=0.0, seed=0, instruction=None, ollama_hosts=None, min_overlap=0.0, accounts=None, log=print
+        self,
+        backends=None,
+        budget_usd=0.0,
+        seed=0,
+        instruction=None,
+        ollama_hosts=None,
+        min_overlap=0.0,
+        accounts=None,
+        log=print,
     ):
         """backends: a file, "embedded", or None = llm_backends.yaml, else the example. accounts: None = limits and money come from the job
         server by set_share(); a path or ":memory:" = this process keeps them itself. instruction: a text file with {n} and {prompt}.
@@ -46,12 +54,26 @@ class Prompter:
         """
         self.embedded = backends == "embedded"
         self.file = None if self.embedded else Path(backends or llm_backends.default_file())
-        self.budget_usd, self.seed, self.ollama_hosts, self.min_overlap, self.log = float(budget_usd), seed, ollama_hosts, min_overlap, log
+        self.budget_usd, self.seed, self.ollama_hosts, self.min_overlap, self.log = (
+            float(budget_usd),
+            seed,
+            ollama_hosts,
+            min_overlap,
+            log,
+        )
         self.instruction = read_instruction(instruction or INSTRUCTION)
         self.backends = [] if self.embedded else self._read(log)
         self.purse = Purse()
-        self.purse.call_usd = max([b.worst_usd(TYPICAL_BYTES) for b in self.backends if b.paid and not b.off_kind], default=0.0)
-        self.accounts_path, self.accounts, self.reports, self.refilled = accounts, None, 0, float("-inf")
+        self.purse.call_usd = max(
+            [b.worst_usd(TYPICAL_BYTES) for b in self.backends if b.paid and not b.off_kind],
+            default=0.0,
+        )
+        self.accounts_path, self.accounts, self.reports, self.refilled = (
+            accounts,
+            None,
+            0,
+            float("-inf"),
+        )
         self.retired, self.server, self.router, self.closed = [], None, None, False
         self.lock, self.ready, self.tasks = threading.Lock(), threading.Event(), set()
         self.thread, self.loop, self.start_error = None, None, None
@@ -89,7 +111,12 @@ class Prompter:
             }
             for b in self.backends
         }
-        return {"budget_usd": self.budget_usd, "call_usd": self.purse.call_usd, "wanted_usd": self.purse.wanted_usd, "backends": backends}
+        return {
+            "budget_usd": self.budget_usd,
+            "call_usd": self.purse.call_usd,
+            "wanted_usd": self.purse.wanted_usd,
+            "backends": backends,
+        }
 
     def use(self):
         """Running totals: {"backends": {name: …}, "usd", "granted_usd", "reserved_usd", "wanted_usd", "call_usd", "closed"}."""
@@ -120,7 +147,9 @@ class Prompter:
     def state(self):
         """ "healthy", "waiting" (all backends pause) or "off" (all are off for the run)."""
         if not self.router:
-            return "healthy" if self.embedded or any(not b.off_kind for b in self.backends) else "off"
+            return (
+                "healthy" if self.embedded or any(not b.off_kind for b in self.backends) else "off"
+            )
         return self.router.state()
 
     def waiting_since(self):
@@ -202,12 +231,18 @@ class Prompter:
             if self.loop.time() - counted > SAID_AGAIN_S:
                 counted = self.loop.time()
                 self._say_lines()
-            if not self.backends or any(not b.off_kind for b in self.backends) or not self._may_return():
+            if (
+                not self.backends
+                or any(not b.off_kind for b in self.backends)
+                or not self._may_return()
+            ):
                 continue
             if said is None or self.loop.time() - said > SAID_AGAIN_S:
                 said = self.loop.time()
                 remedies = "; ".join(f"{b.name}: {b.off_because}" for b in self.backends)
-                self.log(f"LLMs: all backends are off; waiting until {self.file} is changed (or touched, once mended): {remedies}")
+                self.log(
+                    f"LLMs: all backends are off; waiting until {self.file} is changed (or touched, once mended): {remedies}"
+                )
             if self._changed() != changed:
                 changed, said = self._changed(), None
                 try:
@@ -217,7 +252,9 @@ class Prompter:
                     continue
                 self.retired, self.backends = self.retired + self.backends, backends
                 self.router.replace(backends)
-                self.log(f"LLMs: {self.file} was read again: {sum(not b.off_kind for b in backends)} backends")
+                self.log(
+                    f"LLMs: {self.file} was read again: {sum(not b.off_kind for b in backends)} backends"
+                )
 
     def _say_lines(self):
         for line in self.lines():
@@ -255,10 +292,14 @@ class Prompter:
         from generate.llms.budget import Accounts
 
         connection = sqlite3.connect(self.accounts_path, isolation_level=None)
-        self.accounts = Accounts(connection, client_ttl_s=float("inf"), raised_by="--llm_budget_usd")
+        self.accounts = Accounts(
+            connection, client_ttl_s=float("inf"), raised_by="--llm_budget_usd"
+        )
         for client_id in list(self.accounts.clients):
             if not self.accounts.clients[client_id]["closed"]:
-                self.accounts.forget(time.monotonic(), client_id)  # an earlier process that was killed: its grant counts as spent
+                self.accounts.forget(
+                    time.monotonic(), client_id
+                )  # an earlier process that was killed: its grant counts as spent
         self.accounts.register(self.limits())
         self.accounts.set_budget(self.budget_usd)
         self.client_id = f"{os.getpid()}-{time.time_ns()}"
@@ -275,28 +316,46 @@ class Prompter:
         self._set_money(self.accounts.share(now, self.client_id))
         for backend in self.backends if self.purse.paid_off else ():
             if backend.paid and not backend.off_kind:
-                backend.turn_off("budget", self.purse.paid_off)  # nobody can raise the cap of this process while it runs
+                backend.turn_off(
+                    "budget", self.purse.paid_off
+                )  # nobody can raise the cap of this process while it runs
 
 
 class _Request:
     """One question for the router: more texts for one prompt."""
 
     def __init__(self, prompter, prompt, missing, kept, attempt):
-        self.prompter, self.prompt, self.missing, self.kept, self.attempt = prompter, prompt, missing, kept, attempt
+        self.prompter, self.prompt, self.missing, self.kept, self.attempt = (
+            prompter,
+            prompt,
+            missing,
+            kept,
+            attempt,
+        )
         self.prompt_bytes = (
-            len(prompter.instruction.encode()) * 2 + 2 * len(prompt.encode()) + sum(len(t.encode()) + 4 for t in kept.texts[-30:]) + 1500
+            len(prompter.instruction.encode()) * 2
+            + 2 * len(prompt.encode())
+            + sum(len(t.encode()) + 4 for t in kept.texts[-30:])
+            + 1500
         )
         self.asked = 0
 
     def make(self, backend):
         self.asked += 1
         key = f"{self.prompter.seed}/{self.prompt}/{self.attempt}/{self.asked}"
-        seed = int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:4], "big") >> 1
-        return llm_backends.request_of(backend, self.prompter.instruction, self.prompt, self.missing, self.kept, seed)
+        seed = (
+            int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:4], "big")
+            >> 1
+        )
+        return llm_backends.request_of(
+            backend, self.prompter.instruction, self.prompt, self.missing, self.kept, seed
+        )
 
     def probe(self, backend):
         """A plain prompt: does the backend fail at everything or only at this request?"""
-        return llm_backends.request_of(backend, self.prompter.instruction, variations.EXAMPLE[0], 1, variations.Kept(""), 0)
+        return llm_backends.request_of(
+            backend, self.prompter.instruction, variations.EXAMPLE[0], 1, variations.Kept(""), 0
+        )
 
     def judge(self, backend, reply):
         accepted, why = self.kept.sift(reply.text, self.missing)
@@ -304,7 +363,12 @@ class _Request:
             kind = collections.Counter(why).most_common(1)[0][0] if why else "unusable"
             raise Failure(kind, f"none of the answer's texts could be used ({kind})")
         return [
-            {"text": text, "llm_model_name": backend.model, "backend": backend.name, "overlap": variations.overlap(self.prompt, text)}
+            {
+                "text": text,
+                "llm_model_name": backend.model,
+                "backend": backend.name,
+                "overlap": variations.overlap(self.prompt, text),
+            }
             for text in accepted
         ]
 
@@ -342,6 +406,17 @@ def _sum(a, b):
     """Totals of a backend before and after the configuration was read again; the later one's state stands."""
     if a is None:
         return b
-    added = {key: a[key] + b[key] for key in ("calls", "successes", "prompt_tokens", "completion_tokens", "usd")}
-    failures = {kind: a["failures"].get(kind, 0) + b["failures"].get(kind, 0) for kind in {**a["failures"], **b["failures"]}}
-    return {**b, **added, "failures": failures, "seconds": [x + y for x, y in zip(a["seconds"], b["seconds"])]}
+    added = {
+        key: a[key] + b[key]
+        for key in ("calls", "successes", "prompt_tokens", "completion_tokens", "usd")
+    }
+    failures = {
+        kind: a["failures"].get(kind, 0) + b["failures"].get(kind, 0)
+        for kind in {**a["failures"], **b["failures"]}
+    }
+    return {
+        **b,
+        **added,
+        "failures": failures,
+        "seconds": [x + y for x, y in zip(a["seconds"], b["seconds"])],
+    }

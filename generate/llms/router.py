@@ -38,7 +38,9 @@ class Unanswered(Exception):
 
     def __init__(self, kinds):
         self.kind = collections.Counter(kinds).most_common(1)[0][0]
-        super().__init__(f"{len(kinds)} answers in a row could not be used, most often: {self.kind}")
+        super().__init__(
+            f"{len(kinds)} answers in a row could not be used, most often: {self.kind}"
+        )
 
 
 class AllOff(Exception):
@@ -64,14 +66,32 @@ class Backend:
         ask=None,
         **details,
     ):
-        self.name, self.model, self.tier, self.concurrency, self.timeout_s = name, model, tier, concurrency, timeout_s
-        self.batch, self.max_tokens, self.usd_per_million, self.ask, self.details = batch, max_tokens, usd_per_million, ask, details
+        self.name, self.model, self.tier, self.concurrency, self.timeout_s = (
+            name,
+            model,
+            tier,
+            concurrency,
+            timeout_s,
+        )
+        self.batch, self.max_tokens, self.usd_per_million, self.ask, self.details = (
+            batch,
+            max_tokens,
+            usd_per_million,
+            ask,
+            details,
+        )
         self.requests_per_minute, self.tokens_per_minute = requests_per_minute, tokens_per_minute
         self.remedies = remedies or {}  # kind -> how to mend it
         self.paid = any(usd_per_million)
         self.off_kind = self.off_because = None
         self.slots, self.outstanding, self.picked = min(2, concurrency), 0, 0
-        self.cooling_until, self.paused_at, self.pauses, self.bad, self.last_failed = float("-inf"), float("-inf"), 0, 0, False
+        self.cooling_until, self.paused_at, self.pauses, self.bad, self.last_failed = (
+            float("-inf"),
+            float("-inf"),
+            0,
+            0,
+            False,
+        )
         self.limiters = []
         self.because = None
         self.calls = self.successes = self.prompt_tokens = self.completion_tokens = 0
@@ -85,21 +105,33 @@ class Backend:
         from aiolimiter import AsyncLimiter
 
         self.limiters = []
-        for rate, least in ((requests_per_minute, 1), (tokens_per_minute, self.likely_tokens(4000))):
-            burst = max(least, (rate or 0) / 6)  # a call must fit into the burst, however small the share
-            self.limiters.append((rate, burst, AsyncLimiter(burst, 60 * burst / rate) if rate else None))
+        for rate, least in (
+            (requests_per_minute, 1),
+            (tokens_per_minute, self.likely_tokens(4000)),
+        ):
+            burst = max(
+                least, (rate or 0) / 6
+            )  # a call must fit into the burst, however small the share
+            self.limiters.append(
+                (rate, burst, AsyncLimiter(burst, 60 * burst / rate) if rate else None)
+            )
 
     def has_capacity(self, tokens):
         return all(
-            limiter is None or limiter.has_capacity(min(amount, burst)) for (_, burst, limiter), amount in zip(self.limiters, (1, tokens))
+            limiter is None or limiter.has_capacity(min(amount, burst))
+            for (_, burst, limiter), amount in zip(self.limiters, (1, tokens))
         )
 
     def likely_tokens(self, prompt_bytes):
         """For the limit a minute, where a guess too low costs a 429: four bytes a token, and answers as long as those so far."""
-        return prompt_bytes // 4 + (self.completion_tokens // self.successes if self.successes else self.max_tokens // 2)
+        return prompt_bytes // 4 + (
+            self.completion_tokens // self.successes if self.successes else self.max_tokens // 2
+        )
 
     def usd_of(self, prompt_tokens, completion_tokens):
-        return (prompt_tokens * self.usd_per_million[0] + completion_tokens * self.usd_per_million[1]) / 1e6
+        return (
+            prompt_tokens * self.usd_per_million[0] + completion_tokens * self.usd_per_million[1]
+        ) / 1e6
 
     def worst_usd(self, prompt_bytes):
         """For the cap, which holds: no tokenizer of these models makes more tokens than bytes; 200 for the chat template."""
@@ -133,7 +165,12 @@ class Backend:
     def succeeded(self, now, seconds):
         self.successes += 1
         self.seconds_total += seconds
-        self.seconds[next((k for k, bound in enumerate(LATENCY_BOUNDS_S) if seconds < bound), len(LATENCY_BOUNDS_S))] += 1
+        self.seconds[
+            next(
+                (k for k, bound in enumerate(LATENCY_BOUNDS_S) if seconds < bound),
+                len(LATENCY_BOUNDS_S),
+            )
+        ] += 1
         self.pauses = self.bad = 0
         self.last_failed = False
         self.slots = min(self.concurrency, self.slots + 1)
@@ -158,7 +195,11 @@ class Backend:
         if started < self.paused_at:
             return False  # a call that was under way when the pause began tells nothing new
         self.pauses += 1
-        self._pause(now, failure, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self.pauses - 1, 20)) * (0.5 + jitter))
+        self._pause(
+            now,
+            failure,
+            min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self.pauses - 1, 20)) * (0.5 + jitter),
+        )
         return True
 
     def _pause(self, now, failure, seconds):
@@ -190,8 +231,18 @@ class Purse:
 
 class Router:
     def __init__(self, backends, purse=None, log=print, seed=0, may_return=lambda: False):
-        self.backends, self.purse, self.log, self.may_return = list(backends), purse or Purse(), log, may_return
-        self.random, self.waiting, self.picks, self.timer = random.Random(seed), collections.deque(), 0, None
+        self.backends, self.purse, self.log, self.may_return = (
+            list(backends),
+            purse or Purse(),
+            log,
+            may_return,
+        )
+        self.random, self.waiting, self.picks, self.timer = (
+            random.Random(seed),
+            collections.deque(),
+            0,
+            None,
+        )
         self.said = float("-inf")
         self.away_since = None  # loop time since when calls wait and no backend is healthy
         self.loop = asyncio.get_running_loop()
@@ -210,7 +261,9 @@ class Router:
 
     def state(self):
         """ "healthy": someone can be asked; "waiting": all pause; "off": all are off for the run."""
-        states = [b.state(self.loop.time()) for b in self.backends if not (b.paid and self.purse.paid_off)]
+        states = [
+            b.state(self.loop.time()) for b in self.backends if not (b.paid and self.purse.paid_off)
+        ]
         if "healthy" in states:
             return "healthy"
         return "off" if all(b.off_kind for b in self.backends) else "waiting"
@@ -225,13 +278,23 @@ class Router:
         avoid, bad, suspicions, failed = set(), [], [], []
         while True:
             backend = await self._slot(request, avoid, ahead and not avoid)
-            probing = len(failed) >= PROBE_AFTER and backend.last_failed  # is it the backend or the prompt? A plain prompt tells
+            probing = (
+                len(failed) >= PROBE_AFTER and backend.last_failed
+            )  # is it the backend or the prompt? A plain prompt tells
             worst_usd, now = backend.worst_usd(request.prompt_bytes), self.loop.time()
-            worked_before, backend.calls = backend.successes and not backend.last_failed, backend.calls + 1
-            spent_usd, failure = worst_usd, None  # until the bill is known, the worst case counts as spent
+            worked_before, backend.calls = (
+                backend.successes and not backend.last_failed,
+                backend.calls + 1,
+            )
+            spent_usd, failure = (
+                worst_usd,
+                None,
+            )  # until the bill is known, the worst case counts as spent
             try:
                 async with asyncio.timeout(backend.timeout_s):
-                    reply = await backend.ask(request.probe(backend) if probing else request.make(backend))
+                    reply = await backend.ask(
+                        request.probe(backend) if probing else request.make(backend)
+                    )
                 if reply.prompt_tokens is not None:
                     backend.prompt_tokens += reply.prompt_tokens
                     backend.completion_tokens += reply.completion_tokens
@@ -244,7 +307,11 @@ class Router:
                 failed = []
             except Exception as error:  # every failure of a backend is classified; a bug of ours shows as "server error" with its name
                 failure = classify(error)
-                if failure.kind == "refused" or failure.text.startswith("HTTP 4") or failure.kind in OFF:
+                if (
+                    failure.kind == "refused"
+                    or failure.text.startswith("HTTP 4")
+                    or failure.kind in OFF
+                ):
                     spent_usd = 0.0  # never reached or turned away: no provider bills that; behind a 5xx a model may have run
                 if backend.failed(self.loop.time(), failure, now, self.random.random()):
                     self._tell(backend, failure)
@@ -305,7 +372,9 @@ class Router:
     def _pick(self, request, avoid):
         now = self.loop.time()
         up = [b for b in self.backends if b.state(now) == "healthy"]
-        up = [b for b in up if b not in avoid] or up  # who failed this request is asked again only if nobody else is up
+        up = [
+            b for b in up if b not in avoid
+        ] or up  # who failed this request is asked again only if nobody else is up
         for tier in sorted({b.tier for b in up}):
             able = [
                 b
@@ -316,7 +385,9 @@ class Router:
                 and (not b.paid or self.purse.fits(b.worst_usd(request.prompt_bytes)))
             ]
             if able:
-                backend = max(able, key=lambda b: (1 - b.outstanding / min(b.slots, b.concurrency), -b.picked))
+                backend = max(
+                    able, key=lambda b: (1 - b.outstanding / min(b.slots, b.concurrency), -b.picked)
+                )
                 self._take(backend, request)
                 return backend
         return None
@@ -325,7 +396,9 @@ class Router:
         self.picks += 1
         backend.picked, backend.outstanding = self.picks, backend.outstanding + 1
         self.purse.reserved_usd += backend.worst_usd(request.prompt_bytes)
-        for (_, burst, limiter), amount in zip(backend.limiters, (1, backend.likely_tokens(request.prompt_bytes))):
+        for (_, burst, limiter), amount in zip(
+            backend.limiters, (1, backend.likely_tokens(request.prompt_bytes))
+        ):
             if limiter:
                 try:
                     limiter.acquire(min(amount, burst)).send(None)
@@ -336,7 +409,10 @@ class Router:
         """Say when everybody is away, wake up when the first may return, give up where nobody can."""
         now, state = self.loop.time(), self.state()
         if self.waiting and state == "off" and not self.may_return():
-            remedies = "; ".join(f"{b.name}: {b.off_because}" for b in self.backends) or "no backend is configured"
+            remedies = (
+                "; ".join(f"{b.name}: {b.off_because}" for b in self.backends)
+                or "no backend is configured"
+            )
             while self.waiting:
                 future = self.waiting.popleft()[0]
                 if not future.done():
@@ -348,8 +424,14 @@ class Router:
             if now - self.said < SAY_EVERY_S:
                 return self._wake(now)
             self.said = now
-            names = "; ".join(f"{b.name}: {b.because or self.purse.paid_off}" for b in self.backends if not b.off_kind)
-            self.log(f"LLMs: all backends are away, waiting for the first to return ({names or 'all are off for this run'})")
+            names = "; ".join(
+                f"{b.name}: {b.because or self.purse.paid_off}"
+                for b in self.backends
+                if not b.off_kind
+            )
+            self.log(
+                f"LLMs: all backends are away, waiting for the first to return ({names or 'all are off for this run'})"
+            )
         self._wake(now)
 
     def _wake(self, now):
@@ -358,12 +440,18 @@ class Router:
             self.timer = None
         if self.waiting:
             returns = [b.cooling_until for b in self.backends if b.state(now) == "cooling"]
-            limited = any(b.state(now) == "healthy" and b.outstanding < b.slots for b in self.backends)
-            wake = min([now + (RECHECK_S if limited else 5.0)] + [max(t, now + 0.001) for t in returns])
+            limited = any(
+                b.state(now) == "healthy" and b.outstanding < b.slots for b in self.backends
+            )
+            wake = min(
+                [now + (RECHECK_S if limited else 5.0)] + [max(t, now + 0.001) for t in returns]
+            )
             self.timer = self.loop.call_at(wake, self.dispatch)
 
     def _tell(self, backend, failure):
         if backend.off_kind:
             self.log(f"LLMs: {backend.name} is off for this run: {backend.off_because}")
         elif backend.pauses in (0, 1) or backend.pauses % 5 == 0:
-            self.log(f"LLMs: {backend.name} pauses for {backend.cooling_until - self.loop.time():.0f} s ({backend.because})")
+            self.log(
+                f"LLMs: {backend.name} pauses for {backend.cooling_until - self.loop.time():.0f} s ({backend.because})"
+            )

@@ -17,14 +17,18 @@ REFUSAL = re.compile(
     re.I,
 )
 REFUSAL_ANYWHERE = re.compile(
-    r"\b(can['’]?t|cannot|unable to) (help|assist|comply|create|generate|fulfil|provide)\b.*\b(request|content|that|this)\b", re.I
+    r"\b(can['’]?t|cannot|unable to) (help|assist|comply|create|generate|fulfil|provide)\b.*\b(request|content|that|this)\b",
+    re.I,
 )
 PREAMBLE = re.compile(
     r"^(sure|certainly|of course|okay|here (are|is|'s)|here’s|below are|the following|these are|hope (this|these|you)"
     r"|let me know)\b.*([:!.]|variations?|captions?|rewrites?)$",
     re.I,
 )
-NUMBER = re.compile(r"^\s*(?:[-*•]\s+|\(?\d{1,3}[.):]\s+|(?:variation|caption|rewrite|prompt)\s*#?\d{1,3}\s*[:.)-]\s*)", re.I)
+NUMBER = re.compile(
+    r"^\s*(?:[-*•]\s+|\(?\d{1,3}[.):]\s+|(?:variation|caption|rewrite|prompt)\s*#?\d{1,3}\s*[:.)-]\s*)",
+    re.I,
+)
 EXAMPLE = (
     "a red bicycle against a brick wall",
     [
@@ -45,7 +49,9 @@ def schema(n, prompt=None):
     subject = re.match(r"[A-Za-z0-9 ,']*", prompt or "")[0][:61]
     subject = (subject if len(subject) < 61 else subject[:60].rsplit(" ", 1)[0]).strip(" ,'")
     if prompt:
-        item["pattern"] = f"^{subject},? [a-zA-Z ,']{{12,60}}[a-z]$" if subject else "^[a-zA-Z ,']{20,90}[a-z]$"
+        item["pattern"] = (
+            f"^{subject},? [a-zA-Z ,']{{12,60}}[a-z]$" if subject else "^[a-zA-Z ,']{20,90}[a-z]$"
+        )
     texts = {"type": "array", "items": item, "minItems": n, "maxItems": n}
     return {
         "title": "variations",
@@ -61,15 +67,25 @@ def messages(instruction, prompt, n, avoid=(), few_shot=False):
     asked = []
     if few_shot:
         example, texts = EXAMPLE
-        asked = [("user", _fill(instruction, example, len(texts))), ("assistant", json.dumps({"variations": texts}))]
+        asked = [
+            ("user", _fill(instruction, example, len(texts))),
+            ("assistant", json.dumps({"variations": texts})),
+        ]
     text = _fill(instruction, prompt, n)
     if avoid:
-        text = "Already written, do not repeat these:\n" + "\n".join(f"- {line}" for line in avoid) + "\n\n" + text
+        text = (
+            "Already written, do not repeat these:\n"
+            + "\n".join(f"- {line}" for line in avoid)
+            + "\n\n"
+            + text
+        )
     return asked + [("user", text)]
 
 
 def _fill(instruction, prompt, n):
-    return instruction.replace("{n}", str(n)).replace("{prompt}", json.dumps(prompt, ensure_ascii=False)[1:-1])
+    return instruction.replace("{n}", str(n)).replace(
+        "{prompt}", json.dumps(prompt, ensure_ascii=False)[1:-1]
+    )
 
 
 def parse(text):
@@ -84,9 +100,16 @@ def parse(text):
         except ValueError:  # json.JSONDecodeError is one
             found = None
     if isinstance(found, dict):
-        found = next((value for value in found.values() if isinstance(value, list)), list(found.values()))
+        found = next(
+            (value for value in found.values() if isinstance(value, list)), list(found.values())
+        )
     if isinstance(found, list):
-        texts = [next((v for v in item.values() if isinstance(v, str)), None) if isinstance(item, dict) else item for item in found]
+        texts = [
+            next((v for v in item.values() if isinstance(v, str)), None)
+            if isinstance(item, dict)
+            else item
+            for item in found
+        ]
         return [item for item in texts if isinstance(item, str)]
     lines = text.splitlines()
     listed = [line for line in lines if NUMBER.match(line)]
@@ -109,7 +132,9 @@ def overlap(original, text):
 def clean(text):
     """The text without numbering, quotes around it, control characters and line breaks; lone surrogates are dropped."""
     text = NUMBER.sub("", text.encode("utf-8", "ignore").decode("utf-8"))
-    text = " ".join("".join(c if c.isprintable() else " " for c in unicodedata.normalize("NFC", text)).split())
+    text = " ".join(
+        "".join(c if c.isprintable() else " " for c in unicodedata.normalize("NFC", text)).split()
+    )
     if len(text) > 1 and (text[0], text[-1]) in (('"', '"'), ("“", "”"), ("'", "'"), ("«", "»")):
         text = text[1:-1].strip()
     return text
@@ -137,7 +162,9 @@ class Kept:
                 reason = "unusable"
             elif len(text) > LONGEST:
                 reason = "too long"
-            elif folded in self.folded or process.extractOne(folded, self.folded, scorer=fuzz.ratio, score_cutoff=ALIKE):
+            elif folded in self.folded or process.extractOne(
+                folded, self.folded, scorer=fuzz.ratio, score_cutoff=ALIKE
+            ):
                 reason = "copies"
             elif self.min_overlap and overlap(self.prompt, text) < self.min_overlap:
                 reason = "off the subject"

@@ -13,8 +13,12 @@ class LedgerOptions:
     max_marks: float = 3  # K of promise 9
     max_failures: int = 5  # M of promise 9
     probe_s: float = 600  # first pause before a probe; it doubles
-    stall_s: float = 900  # a client that says it draws, and shows no new image for so long, is not renewed
-    bare_ttl_s: float = 3600  # a bare published client is heard only when it asks for the next chunk
+    stall_s: float = (
+        900  # a client that says it draws, and shows no new image for so long, is not renewed
+    )
+    bare_ttl_s: float = (
+        3600  # a bare published client is heard only when it asks for the next chunk
+    )
 
 
 @dataclasses.dataclass

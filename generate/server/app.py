@@ -18,9 +18,14 @@ from generate.server import identity as server_files
 from generate.server import status as status_document
 
 log = logging.getLogger("image_server")
-THREADS, CONNECTIONS = 32, 4096  # waitress: threads wait for the ledger's disk; a connection for each of 1,000 clients' three threads
+THREADS, CONNECTIONS = (
+    32,
+    4096,
+)  # waitress: threads wait for the ledger's disk; a connection for each of 1,000 clients' three threads
 OPEN_TRIES = 60  # seconds that a server being taken over may need to let go of the ledger
-STOP_AFTER_S = float(os.environ.get("IMAGE_SERVER_STOP_AFTER_S", 600))  # --stop_when_done: without a request for so long
+STOP_AFTER_S = float(
+    os.environ.get("IMAGE_SERVER_STOP_AFTER_S", 600)
+)  # --stop_when_done: without a request for so long
 REQUEUE_BEFORE_S = 120  # of the job's own time limit
 
 
@@ -48,7 +53,10 @@ class Server:
         self.epoch = server_files.claim_epoch(self.folder)
         self.port = self.listener.getsockname()[1]
         self.url = f"http://{server_files.address(args.host)}:{self.port}/"
-        self.started, self.asked_at = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.monotonic()
+        self.started, self.asked_at = (
+            datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            time.monotonic(),
+        )
         self.lock = threading.RLock()  # the status document asks for the weather while it holds it
         self.turns = collections.deque()
         self.ledger = self.open_ledger()
@@ -72,11 +80,17 @@ class Server:
         for attempt in range(OPEN_TRIES):
             try:
                 return ledger.Ledger(
-                    self.folder / "ledger.sqlite", self.epoch, time.monotonic(), limits, utc=time.time() - time.monotonic()
+                    self.folder / "ledger.sqlite",
+                    self.epoch,
+                    time.monotonic(),
+                    limits,
+                    utc=time.time() - time.monotonic(),
                 )
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error):
-                    raise SystemExit(f"image_server: cannot open {self.folder / 'ledger.sqlite'}: {error}") from None
+                    raise SystemExit(
+                        f"image_server: cannot open {self.folder / 'ledger.sqlite'}: {error}"
+                    ) from None
             time.sleep(1)
         raise SystemExit(
             f"image_server: another process holds {self.folder / 'ledger.sqlite'} and does not let go; end the old server's process first"
@@ -131,7 +145,9 @@ class Server:
 
     def stop_if_overtaken(self):
         if server_files.overtaken(self.folder, self.epoch):
-            log.warning("a later server was started for this output root: this one stops before its next answer")
+            log.warning(
+                "a later server was started for this output root: this one stops before its next answer"
+            )
             os._exit(3)
 
 
@@ -144,21 +160,36 @@ def serve(args, output_root):
     server = Server(args, output_root)
     log_to(output_root / "image_server.out")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=slurm.requeue_self, args=("time limit",), daemon=True).start())
+    signal.signal(
+        signal.SIGUSR1,
+        lambda *_: threading.Thread(
+            target=slurm.requeue_self, args=("time limit",), daemon=True
+        ).start(),
+    )
     server_files.write_server_json(server.folder, {**server.about(), "token": server.token})
-    log.info("job server of %s: %s (process %d, epoch %d)", output_root, server.url, os.getpid(), server.epoch)
+    log.info(
+        "job server of %s: %s (process %d, epoch %d)",
+        output_root,
+        server.url,
+        os.getpid(),
+        server.epoch,
+    )
     if server.ledger.lost:
         log.warning(
             "the ledger is not the last server's (%s): what is done is read from the folders; paid LLMs stay off until --llm_spent_usd",
             server.ledger.lost,
         )
     if sys.stdout.isatty():
-        print(f"the page of this run: {server.url}?token={server.token}\nfrom elsewhere: {status_document.tunnel(server.about())}")
+        print(
+            f"the page of this run: {server.url}?token={server.token}\nfrom elsewhere: {status_document.tunnel(server.about())}"
+        )
     for name, step, every_s in background(server):
         threading.Thread(target=repeat, args=(name, step, every_s), name=name, daemon=True).start()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    logging.getLogger("waitress").setLevel(logging.ERROR)  # "task queue depth is 1" for each pair of requests that meet
+    logging.getLogger("waitress").setLevel(
+        logging.ERROR
+    )  # "task queue depth is 1" for each pair of requests that meet
     let_answers_send_themselves()
     waitress.serve(
         job_calls.application(server),
@@ -189,7 +220,11 @@ def let_answers_send_themselves():
 
     class Channel(HTTPChannel):
         def writable(self):
-            return self.will_close or self.close_when_flushed or (self.total_outbufs_len and not self.requests)
+            return (
+                self.will_close
+                or self.close_when_flushed
+                or (self.total_outbufs_len and not self.requests)
+            )
 
     BaseWSGIServer.channel_class = Channel
 
@@ -198,9 +233,14 @@ def background(server):
     """(name, function, pause in seconds) of what goes on beside the requests."""
     from generate.server import slurm_watch
 
-    steps = [("sweep", housekeeping(server), min(1.0, server.args.ttl_s / 10)), ("folder check", server.check.step, 0.2)]
+    steps = [
+        ("sweep", housekeeping(server), min(1.0, server.args.ttl_s / 10)),
+        ("folder check", server.check.step, 0.2),
+    ]
     if slurm_watch.SlurmWatch.possible():
-        steps.append(("slurm", slurm_watch.SlurmWatch(server).step, min(30.0, server.args.ttl_s / 4)))
+        steps.append(
+            ("slurm", slurm_watch.SlurmWatch(server).step, min(30.0, server.args.ttl_s / 4))
+        )
     return steps
 
 
@@ -215,7 +255,11 @@ def housekeeping(server):
         if requeue_at and time.monotonic() > requeue_at:
             requeue_at = None
             slurm.requeue_self("time limit")  # SIGTERM follows
-        if server.args.stop_when_done and time.monotonic() - server.asked_at > STOP_AFTER_S and server.check.all_done():
+        if (
+            server.args.stop_when_done
+            and time.monotonic() - server.asked_at > STOP_AFTER_S
+            and server.check.all_done()
+        ):
             log.info("all is done and nobody asks any more")
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -240,5 +284,10 @@ def log_to(path):
     handlers = [logging.StreamHandler(sys.stdout)]
     if not path.exists() or not os.path.samestat(os.fstat(sys.stdout.fileno()), path.stat()):
         handlers.append(logging.FileHandler(path))
-    logging.basicConfig(level=logging.INFO, handlers=handlers, format="%(asctime)sZ %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
+    logging.basicConfig(
+        level=logging.INFO,
+        handlers=handlers,
+        format="%(asctime)sZ %(levelname)s %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+    )
     logging.Formatter.converter = time.gmtime

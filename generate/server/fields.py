@@ -11,9 +11,30 @@ from pathlib import Path
 NAME = re.compile(r"[A-Za-z0-9_.:@-]{1,80}")
 LEASE = re.compile(r"[0-9]{1,12}-[0-9]{1,15}")
 FOLDER_NAME = re.compile(r"[^\0-\x1f/.][^\0-\x1f/]{0,199}")
-STATES = ("loading", "compiling", "warming_up", "waiting_llm", "drawing", "idle", "waiting", "checking", "publishing", "releasing")
+STATES = (
+    "loading",
+    "compiling",
+    "warming_up",
+    "waiting_llm",
+    "drawing",
+    "idle",
+    "waiting",
+    "checking",
+    "publishing",
+    "releasing",
+)
 RELEASED = ("preempted", "walltime", "released", "disk", "llm", "gpu", "unknown")
-COUNTED = ("reported", "usd", "granted_usd", "reserved_usd", "wanted_usd", "call_usd", "calls", "prompt_tokens", "completion_tokens")
+COUNTED = (
+    "reported",
+    "usd",
+    "granted_usd",
+    "reserved_usd",
+    "wanted_usd",
+    "call_usd",
+    "calls",
+    "prompt_tokens",
+    "completion_tokens",
+)
 LIMITS = ("budget_usd", "requests_per_minute", "tokens_per_minute", "until_s")
 FAILED = ("gpu", "disk", "llm", "prompt", "image", "unknown")
 MOST_INDICES, MOST_IMAGES, MOST_CHUNK, MOST_RESULTS = 10**9, 100_000, 100_000, 10_000
@@ -31,7 +52,9 @@ class Fields:
 
     def _bad(self, name, wanted, value):
         shown = repr(value)
-        return BadField(f"{self.where}{name} must be {wanted}, not {shown if len(shown) < 80 else shown[:77] + '…'}")
+        return BadField(
+            f"{self.where}{name} must be {wanted}, not {shown if len(shown) < 80 else shown[:77] + '…'}"
+        )
 
     def number(self, name, low, high, default=...):
         value = self._get(name, default)
@@ -73,8 +96,14 @@ class Fields:
         value = self._get(name, default)
         if value is default:
             return value
-        if not isinstance(value, list) or len(value) > most or not all(type(n) is int and low <= n <= high for n in value):
-            raise self._bad(name, f"a list of at most {most} whole numbers from {low} to {high}", value)
+        if (
+            not isinstance(value, list)
+            or len(value) > most
+            or not all(type(n) is int and low <= n <= high for n in value)
+        ):
+            raise self._bad(
+                name, f"a list of at most {most} whole numbers from {low} to {high}", value
+            )
         return value
 
     def object(self, name, default=...):
@@ -92,11 +121,31 @@ class Fields:
         while stack:
             item = stack.pop()
             seen += 1
-            children = [*item.keys(), *item.values()] if isinstance(item, dict) else item if isinstance(item, list) else []
+            children = (
+                [*item.keys(), *item.values()]
+                if isinstance(item, dict)
+                else item
+                if isinstance(item, list)
+                else []
+            )
             stack.extend(children)
-            too_large = isinstance(item, str) and len(item) > 2000 or isinstance(item, int) and abs(item) > 1e18
-            if seen > most_values or too_large or isinstance(item, float) and not math.isfinite(item):
-                raise self._bad(name, f"an object of at most {most_values} finite numbers and short texts", value)
+            too_large = (
+                isinstance(item, str)
+                and len(item) > 2000
+                or isinstance(item, int)
+                and abs(item) > 1e18
+            )
+            if (
+                seen > most_values
+                or too_large
+                or isinstance(item, float)
+                and not math.isfinite(item)
+            ):
+                raise self._bad(
+                    name,
+                    f"an object of at most {most_values} finite numbers and short texts",
+                    value,
+                )
         return value
 
     def _get(self, name, default):
@@ -129,13 +178,21 @@ def llm(fields, name):
     given = {key: value for key, value in given.items() if value is not None}
     backends = given.get("backends", {})
     for part in (given, *(backends.values() if isinstance(backends, dict) else [None])):
-        failures, seconds = (part.get("failures") or {}, part.get("seconds") or []) if isinstance(part, dict) else (None, None)
+        failures, seconds = (
+            (part.get("failures") or {}, part.get("seconds") or [])
+            if isinstance(part, dict)
+            else (None, None)
+        )
         numbers = [None]
         if isinstance(failures, dict) and isinstance(seconds, list):
             numbers = [*failures.values(), *seconds, *(part[key] for key in COUNTED if key in part)]
             numbers += [part[key] for key in LIMITS if part.get(key) is not None]
-        if not all(type(n) in (int, float) for n in numbers) or not isinstance(part.get("state"), str | None):
-            raise fields._bad(name, "what the client's LLM side says (numbers, and backends as objects)", given)
+        if not all(type(n) in (int, float) for n in numbers) or not isinstance(
+            part.get("state"), str | None
+        ):
+            raise fields._bad(
+                name, "what the client's LLM side says (numbers, and backends as objects)", given
+            )
     return given
 
 
@@ -143,7 +200,14 @@ def worker(fields):
     """{"host", "gpu", "array_job", "task", "restart", "log"}, each None where not given."""
     given = fields.object("worker", None)
     if given is None:
-        return {"host": None, "gpu": None, "array_job": None, "task": None, "restart": None, "log": None}
+        return {
+            "host": None,
+            "gpu": None,
+            "array_job": None,
+            "task": None,
+            "restart": None,
+            "log": None,
+        }
     texts = {name: _id(given, name) for name in ("host", "gpu", "array_job", "task", "log")}
     return texts | {"restart": given.number("restart", 0, 10**6, None)}
 

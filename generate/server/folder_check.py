@@ -36,19 +36,31 @@ class Folders:
             return
         with self.settling:
             definition, changed = definitions.settle(self.path(name), asked)
-            known = self.look(lambda ledger, now: ledger.definition(name) if name in ledger.names() else None)
-            if known and (known["total"], known["images_per_prompt"]) != (definition["total"], definition["images_per_prompt"]):
+            known = self.look(
+                lambda ledger, now: ledger.definition(name) if name in ledger.names() else None
+            )
+            if known and (known["total"], known["images_per_prompt"]) != (
+                definition["total"],
+                definition["images_per_prompt"],
+            ):
                 for mark in self.path(name).glob("*/COMPLETE"):
                     mark.unlink()
             self.look(lambda ledger, now: ledger.define(now, definition))
             self.settled[name] = dict(asked)
             if changed:
-                log.info("data set %s: %s prompts, %s images each", name, f"{definition['total']:,}", definition["images_per_prompt"])
+                log.info(
+                    "data set %s: %s prompts, %s images each",
+                    name,
+                    f"{definition['total']:,}",
+                    definition["images_per_prompt"],
+                )
 
     def adopt(self):
         """Every data set folder that lies here, into the ledger: after a start with a new ledger, or an extension cut short."""
         base = self.server.output_root / "generated_images"
-        for folder in sorted(path for path in base.iterdir() if path.is_dir() and not path.is_symlink()):
+        for folder in sorted(
+            path for path in base.iterdir() if path.is_dir() and not path.is_symlink()
+        ):
             try:
                 stored = definitions.stored_definition(folder)
                 if stored:
@@ -62,13 +74,19 @@ class Folders:
         there = {index: index_done(self.path(name), index, images) for index in indices}
         if not all(there.values()):
             time.sleep(0.3)
-            there |= {index: index_done(self.path(name), index, images) for index in indices if not there[index]}
+            there |= {
+                index: index_done(self.path(name), index, images)
+                for index in indices
+                if not there[index]
+            }
         return there
 
     def count(self, name, index):
         """{"images", "short"} of an index that is done."""
         files = samples.scan_folder(self.path(name), index // FOLDER, {index})[index]
-        images, short = counted(files, self.look(lambda ledger, now: ledger.definition(name))["images_per_prompt"])
+        images, short = counted(
+            files, self.look(lambda ledger, now: ledger.definition(name))["images_per_prompt"]
+        )
         return {"images": images, "short": short}
 
     def unmark(self, name, blocks):
@@ -84,10 +102,14 @@ class Folders:
                 indices = [row["index"] for row in rows]
                 self.unmark(dataset, {index // FOLDER for index in indices})
                 for index in indices:
-                    for mark in (self.path(dataset) / samples.folder_name(index)).glob(f"{index}_*.failed"):
+                    for mark in (self.path(dataset) / samples.folder_name(index)).glob(
+                        f"{index}_*.failed"
+                    ):
                         mark.unlink(missing_ok=True)
                 count += self.look(lambda ledger, now: ledger.retry_failed(now, dataset, indices))
-                self.unmark(dataset, {index // FOLDER for index in indices})  # a check that ended meanwhile
+                self.unmark(
+                    dataset, {index // FOLDER for index in indices}
+                )  # a check that ended meanwhile
         return count
 
 
@@ -100,7 +122,10 @@ def index_done(folder, index, images_per_prompt):
     def there(aug, suffix):
         return samples.path_of(folder, index, aug, suffix).exists()
 
-    return all((there(aug, ".jpg") and there(aug, ".json")) or there(aug, ".failed") for aug in range(len(record["texts"])))
+    return all(
+        (there(aug, ".jpg") and there(aug, ".json")) or there(aug, ".failed")
+        for aug in range(len(record["texts"]))
+    )
 
 
 class FolderCheck:
@@ -112,7 +137,9 @@ class FolderCheck:
 
     def all_done(self):
         """Whether there is a data set, and no index of any waits or is leased."""
-        counts = self.server.look(lambda ledger, now: [ledger.counts(name) for name in ledger.names()])
+        counts = self.server.look(
+            lambda ledger, now: [ledger.counts(name) for name in ledger.names()]
+        )
         return bool(counts) and not any(count["waiting"] + count["leased"] for count in counts)
 
     def step(self):
@@ -135,7 +162,9 @@ class FolderCheck:
         import tqdm
 
         left = self.server.look(lambda ledger, now: ledger.checks_left())
-        self.bar = self.bar or tqdm.tqdm(desc="comparing the data set folders", unit=" folders", delay=1, leave=False)
+        self.bar = self.bar or tqdm.tqdm(
+            desc="comparing the data set folders", unit=" folders", delay=1, leave=False
+        )
         self.bar.total = self.compared + left
         self.bar.update(1)
 
@@ -150,7 +179,11 @@ class FolderCheck:
             self.server.look(lambda ledger, now: ledger.folder_checked(now, name, block, whole))
             return
         found = samples.scan_folder(folder, block)
-        done = {index: counted(files, images) for index, files in found.items() if index in indices and files.done(images)}
+        done = {
+            index: counted(files, images)
+            for index, files in found.items()
+            if index in indices and files.done(images)
+        }
         # Reported as done while the names were being listed: those are looked up one by one.
         missing = self.server.look(lambda ledger, now: ledger.done_in(name, block)) - done.keys()
         for index in missing:
@@ -159,11 +192,21 @@ class FolderCheck:
         lost = sorted(missing - done.keys())
         if lost:
             mark.unlink(missing_ok=True)
-            log.warning("%s: files of %d prompts that were done are missing (%s…): they are drawn again", name, len(lost), lost[0])
-        outdated = self.server.look(lambda ledger, now: ledger.folder_checked(now, name, block, done)) is None
+            log.warning(
+                "%s: files of %d prompts that were done are missing (%s…): they are drawn again",
+                name,
+                len(lost),
+                lost[0],
+            )
+        outdated = (
+            self.server.look(lambda ledger, now: ledger.folder_checked(now, name, block, done))
+            is None
+        )
         if len(done) == len(indices) and not outdated and not mark.exists():
             write_mark(mark, done, images)
-            if len(self.server.look(lambda ledger, now: ledger.done_in(name, block))) < len(indices):
+            if len(self.server.look(lambda ledger, now: ledger.done_in(name, block))) < len(
+                indices
+            ):
                 mark.unlink(missing_ok=True)  # a repair or a retry came between
 
     def trusted(self, mark, indices, images):
@@ -172,7 +215,10 @@ class FolderCheck:
             record = json.loads(mark.read_text())
         except (FileNotFoundError, ValueError):
             return None
-        if not isinstance(record, dict) or (record.get("indices"), record.get("images_per_prompt")) != (len(indices), images):
+        if not isinstance(record, dict) or (
+            record.get("indices"),
+            record.get("images_per_prompt"),
+        ) != (len(indices), images):
             return None
         less = {int(index): tuple(counts) for index, counts in record["less"].items()}
         return {index: less.get(index, (images, 0)) for index in indices}
@@ -201,7 +247,9 @@ def write_mark(mark, done, images):
         "short": sum(1 for _, n in done.values() if n),
         "less": less,
     }
-    draft = mark.with_name(".COMPLETE.tmp")  # always this name: what a killed server leaves is overwritten by the next one's
+    draft = mark.with_name(
+        ".COMPLETE.tmp"
+    )  # always this name: what a killed server leaves is overwritten by the next one's
     with open(draft, "w") as file:
         file.write(json.dumps(record) + "\n")
         file.flush()

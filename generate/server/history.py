@@ -15,7 +15,9 @@ from collections import deque
 from pathlib import Path
 
 SPACING_S = 10  # between the line's first points; doubles each time that POINTS is reached
-POINTS = 300  # a point is about 2 px of a 600 px plot; four weeks then stand a point every 2-4 hours
+POINTS = (
+    300  # a point is about 2 px of a 600 px plot; four weeks then stand a point every 2-4 hours
+)
 WINDOW_S = 900  # the present speed is that of the last quarter of an hour
 WORKER_SPACING_S = 15  # 1,000 workers x 60 samples stay below 10 MB
 LEAST_S = 10  # a speed is given after this long
@@ -34,13 +36,18 @@ class RunHistory:
         try:
             lines = json.loads(self.path.read_text())
             self.lines = {
-                str(name): {"spacing": float(line["spacing"]), "points": [[float(t), int(n)] for t, n in line["points"]]}
+                str(name): {
+                    "spacing": float(line["spacing"]),
+                    "points": [[float(t), int(n)] for t, n in line["points"]],
+                }
                 for name, line in lines.items()
             }
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            self.problem = f"the line of images an hour starts anew: {self.path.name} cannot be read ({error})"
+            self.problem = (
+                f"the line of images an hour starts anew: {self.path.name} cannot be read ({error})"
+            )
 
     def observe(self, now, unix_s, images, workers, active=()):
         """Take in one look at the run. now: monotonic seconds; images: data set -> images drawn so far; workers: dicts with client_id and
@@ -49,14 +56,24 @@ class RunHistory:
             _sample(self.recent.setdefault(name, deque()), now, count, SPACING_S)
             line = self.lines.setdefault(name, {"spacing": SPACING_S, "points": []})
             points = line["points"]
-            if not points or (unix_s - points[-1][0] >= line["spacing"] and (count != points[-1][1] or name in active)):
+            if not points or (
+                unix_s - points[-1][0] >= line["spacing"]
+                and (count != points[-1][1] or name in active)
+            ):
                 points.append([round(unix_s), count])
             if len(points) > POINTS:
                 line.update(points=points[::2], spacing=line["spacing"] * 2)
         seen = {worker["client_id"] for worker in workers}
-        self.workers = {client: samples for client, samples in self.workers.items() if client in seen}
+        self.workers = {
+            client: samples for client, samples in self.workers.items() if client in seen
+        }
         for worker in workers:
-            _sample(self.workers.setdefault(worker["client_id"], deque()), now, worker["images"] or 0, WORKER_SPACING_S)
+            _sample(
+                self.workers.setdefault(worker["client_id"], deque()),
+                now,
+                worker["images"] or 0,
+                WORKER_SPACING_S,
+            )
 
     def points(self, name):
         return self.lines.get(name, {"points": []})["points"]

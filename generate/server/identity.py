@@ -39,7 +39,9 @@ def run_identity(folder):
     path = folder / "run.json"
     if not path.exists():
         try:
-            _write(path, {"run_id": secrets.token_hex(8), "token": secrets.token_urlsafe(32)}, os.link)
+            _write(
+                path, {"run_id": secrets.token_hex(8), "token": secrets.token_urlsafe(32)}, os.link
+            )
         except FileExistsError:
             pass  # another server was faster, and its word stands
     return json.loads(path.read_text())
@@ -126,10 +128,16 @@ def listen(host, port):
             listener.close()
             if port is not None:
                 in_use = f"port {port} is in use on {socket.gethostname()}; without --port the next free one from 5000 is taken"
-                why = in_use if error.errno == 98 else f"cannot listen on {host}:{port}: {error.strerror}"
+                why = (
+                    in_use
+                    if error.errno == 98
+                    else f"cannot listen on {host}:{port}: {error.strerror}"
+                )
                 raise SystemExit(f"image_server: {why}") from None
             if error.errno not in (98, 13):
-                raise SystemExit(f"image_server: cannot listen on {host}: {error.strerror}; see --host") from None
+                raise SystemExit(
+                    f"image_server: cannot listen on {host}: {error.strerror}; see --host"
+                ) from None
     raise SystemExit(f"image_server: no free port on {host}")
 
 
@@ -145,7 +153,9 @@ def address(host):
         pass
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing; asks the routing table which address leads outside
+            probe.connect(
+                ("192.0.2.1", 9)
+            )  # sends nothing; asks the routing table which address leads outside
             return probe.getsockname()[0]
         except OSError:
             return "127.0.0.1"

@@ -33,10 +33,14 @@ class Ends(View):
         self._give_back(dataset, rest, reason)
         self.run("DELETE FROM leases WHERE lease = ?", lease)
         if probe:
-            self.run("UPDATE quarantine SET probe = NULL, until = ? + pause WHERE probe = ?", now, lease)
+            self.run(
+                "UPDATE quarantine SET probe = NULL, until = ? + pause WHERE probe = ?", now, lease
+            )
             weather = self.blame.weather()
             if weather.get("probe") == lease:
-                self.blame._set_weather(**{**weather, "probe": None, "probe_at": now + weather["pause"]})
+                self.blame._set_weather(
+                    **{**weather, "probe": None, "probe_at": now + weather["pause"]}
+                )
         for memory in (self.deadlines, self.beat_at, self.owners):
             memory.pop(lease, None)
         self.heard.discard(lease)
@@ -46,7 +50,9 @@ class Ends(View):
         """Ends the leases whose time is over; returns them. Nobody could beat while the server stood still: its lateness goes to every
         lease (promise 5)."""
         self.now = now
-        late = max(0.0, now - self.swept_at - min(1.0, self.options.ttl_s / 10))  # it is called that often
+        late = max(
+            0.0, now - self.swept_at - min(1.0, self.options.ttl_s / 10)
+        )  # it is called that often
         self.swept_at = now
         if late:
             self.deadlines = {lease: end + late for lease, end in self.deadlines.items()}
@@ -57,7 +63,10 @@ class Ends(View):
         over = [lease for lease, end in self.deadlines.items() if end <= now]
         if over or self.heard:
             with self.transaction():
-                self.connection.executemany("UPDATE leases SET grace = 0 WHERE lease = ?", [(lease,) for lease in self.heard])
+                self.connection.executemany(
+                    "UPDATE leases SET grace = 0 WHERE lease = ?",
+                    [(lease,) for lease in self.heard],
+                )
                 for lease in over:
                     self._died(now, lease)
             self.graced -= self.heard
@@ -79,13 +88,20 @@ class Ends(View):
         client = self.clients.get(client_id)
         drawing = set(client.drawing) & set(self._indices(lease)) if client else set()
         state = self.slurm_states.get((job, restart), (False, 0, None))[2]
-        excused = state in GONE or any(seen_job == job and again > restart for seen_job, again in self.slurm_states if job is not None)
+        excused = state in GONE or any(
+            seen_job == job and again > restart
+            for seen_job, again in self.slurm_states
+            if job is not None
+        )
         self._end(now, lease, "preempted" if excused else reason)
         if drawing and not excused and self.blame.weather().get("state") != "storm":
             self.blame.silent_death(now, key, json.loads(worker), dataset, sorted(drawing))
 
     def _lease_row(self, lease):
-        return self.one("SELECT client_id, dataset, worker_key, worker, slurm_job, slurm_restart FROM leases WHERE lease = ?", lease)
+        return self.one(
+            "SELECT client_id, dataset, worker_key, worker, slurm_job, slurm_restart FROM leases WHERE lease = ?",
+            lease,
+        )
 
     def slurm_seen(self, now, jobs):
         """SLURM's queue only shortens a lease (promise 11): its job was once seen, is away in two answers, and has missed two beats.
@@ -110,12 +126,19 @@ class Ends(View):
                 known[1] += 1
             if known[0] and known[1] >= 2 and now - self.beat_at[lease] > 2 * self.options.beat_s:
                 over.append(lease)
-        for (job, restart), state in jobs.items():  # a higher restart count tells that the lease's run of the job was requeued
+        for (
+            (job, restart),
+            state,
+        ) in (
+            jobs.items()
+        ):  # a higher restart count tells that the lease's run of the job was requeued
             self.slurm_states.setdefault((job, restart), [False, 0, state])
         if over:
             with self.transaction():
                 for lease in over:
                     self._died(now, lease)
         holding = {job for (job,) in self.all("SELECT slurm_job FROM leases")}
-        self.slurm_states = {at: known for at, known in self.slurm_states.items() if at in jobs or at[0] in holding}
+        self.slurm_states = {
+            at: known for at, known in self.slurm_states.items() if at in jobs or at[0] in holding
+        }
         return over

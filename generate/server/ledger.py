@@ -27,7 +27,18 @@ from generate.server.blame import DRAWN, Blame, worker_key
 from generate.server.lease_ends import Ends
 from generate.server.store import BLOCK, DefinitionDiffers, bits_of, numbers
 
-__all__ = ["Ledger", "LedgerOptions", "Grant", "Later", "AllDone", "Quarantined", "Beat", "Failed", "DefinitionDiffers", "BLOCK"]
+__all__ = [
+    "Ledger",
+    "LedgerOptions",
+    "Grant",
+    "Later",
+    "AllDone",
+    "Quarantined",
+    "Beat",
+    "Failed",
+    "DefinitionDiffers",
+    "BLOCK",
+]
 
 ANSWERS_KEPT = 50_000  # stored answers; 1,000 clients can then repeat a request 50 calls later
 
@@ -44,7 +55,10 @@ class Ledger(Ends):
         self.beat_at = {}  # lease -> its last beat
         self.owners = {}  # lease -> (client id, bare): a beat then needs no look into the tables
         self.slurm_states = {}  # (job, restart) -> [was seen, answers in a row without it, last state]
-        self.graced, self.heard = set(), set()  # leases with a grace flag; those of them that have beaten since the last sweep
+        self.graced, self.heard = (
+            set(),
+            set(),
+        )  # leases with a grace flag; those of them that have beaten since the last sweep
         self.finished = {}  # data set -> the last finished indices, newest last
         self.verified = {}  # data set -> counts of work left when its whole folder was last compared for "all done"
         self.swept_at = self.noted_at = self.now = now
@@ -53,7 +67,9 @@ class Ledger(Ends):
             self._checked[dataset] = bytearray(-(-self.definition(dataset)["total"] // BLOCK))
         # Promise 6: one TTL of grace; half of it for each further restart without a beat, or a server that keeps dying would keep the
         # dead alive.
-        for lease, client_id, bare, grace in self.all("SELECT lease, client_id, bare, grace FROM leases"):
+        for lease, client_id, bare, grace in self.all(
+            "SELECT lease, client_id, bare, grace FROM leases"
+        ):
             self._remember(now, lease, client_id, bare, self._ttl(bare) / 2**grace)
             self.graced.add(lease)
         with self.transaction():
@@ -70,11 +86,17 @@ class Ledger(Ends):
         return self.options.bare_ttl_s if bare else self.options.ttl_s
 
     def _remember(self, now, lease, client_id, bare, ttl_s):
-        self.deadlines[lease], self.beat_at[lease], self.owners[lease] = now + ttl_s, now, (client_id, bare)
+        self.deadlines[lease], self.beat_at[lease], self.owners[lease] = (
+            now + ttl_s,
+            now,
+            (client_id, bare),
+        )
 
     def forget_memory(self):
         """After a rollback: leases in memory that are not on disk go, those on disk that memory has dropped get a fresh TTL."""
-        stored = {lease: owner for lease, *owner in self.all("SELECT lease, client_id, bare FROM leases")}
+        stored = {
+            lease: owner for lease, *owner in self.all("SELECT lease, client_id, bare FROM leases")
+        }
         for memory in (self.deadlines, self.beat_at, self.owners):
             for lease in memory.keys() - stored.keys():
                 del memory[lease]
@@ -84,19 +106,27 @@ class Ledger(Ends):
         self.blame = Blame(self, self._active_workers)
 
     def _active_workers(self, now, dataset=None):
-        live = [client for client in self.clients.values() if now - client.beat_at <= self.options.ttl_s]
+        live = [
+            client for client in self.clients.values() if now - client.beat_at <= self.options.ttl_s
+        ]
         return {worker_key(client.worker) for client in live if dataset in (None, client.dataset)}
 
     def _client(self, now, client_id, worker=None, dataset=None):
         client = self.clients.setdefault(client_id, Client(worker or {}, progress_at=now))
-        client.worker, client.dataset, client.beat_at = worker or client.worker, dataset or client.dataset, now
+        client.worker, client.dataset, client.beat_at = (
+            worker or client.worker,
+            dataset or client.dataset,
+            now,
+        )
         return client
 
     # ------------------------------------------------ repeated requests (promise 7)
 
     def _answer(self, verb, client_id, request_id):
         row = request_id and self.one(
-            "SELECT answer FROM answers WHERE client_id = ? AND request_id = ?", client_id, f"{verb} {request_id}"
+            "SELECT answer FROM answers WHERE client_id = ? AND request_id = ?",
+            client_id,
+            f"{verb} {request_id}",
         )
         return json.loads(row[0]) if row else None
 
@@ -108,7 +138,9 @@ class Ledger(Ends):
                 f"{verb} {request_id}",
                 json.dumps(answer),
             )
-            self.run("DELETE FROM answers WHERE n <= (SELECT MAX(n) FROM answers) - ?", ANSWERS_KEPT)
+            self.run(
+                "DELETE FROM answers WHERE n <= (SELECT MAX(n) FROM answers) - ?", ANSWERS_KEPT
+            )
 
     # ------------------------------------------------ lease
 
@@ -141,14 +173,34 @@ class Ledger(Ends):
         if isinstance(gate, float | int):
             wait_s = min(abs(gate), 60.0)
             failed = f"quarantine: this worker's last results failed while others succeed; it is tried again in {-gate:.0f} s"
-            return Quarantined(wait_s, failed) if gate < 0 else Later(wait_s, f"every worker fails; one is tried in {gate:.0f} s")
+            return (
+                Quarantined(wait_s, failed)
+                if gate < 0
+                else Later(wait_s, f"every worker fails; one is tried in {gate:.0f} s")
+            )
         if len(mine) >= 2:
             return Later(self.options.beat_s, "this client holds two leases")
-        indices, alone = self._choose(now, dataset, key, 1 if gate else self._chunk(now, dataset, waiting, chunk_size))
+        indices, alone = self._choose(
+            now, dataset, key, 1 if gate else self._chunk(now, dataset, waiting, chunk_size)
+        )
         if not indices:
-            reason = "comparing the folder with the ledger" if self._checked[dataset].find(0) >= 0 else "all that is left is being drawn"
+            reason = (
+                "comparing the folder with the ledger"
+                if self._checked[dataset].find(0) >= 0
+                else "all that is left is being drawn"
+            )
             return Later(1.0 if reason.startswith("comparing") else self.options.beat_s, reason)
-        return self._grant(now, dataset, client_id, request_id, worker, slurm, indices, alone or gate is not None, gate == "probe")
+        return self._grant(
+            now,
+            dataset,
+            client_id,
+            request_id,
+            worker,
+            slurm,
+            indices,
+            alone or gate is not None,
+            gate == "probe",
+        )
 
     def repair(self, now, dataset, client_id, request_id, worker, indices, slurm=None):
         """A lease of those of the indices that nobody holds, done ones too: its client removes and draws them anew. Grant or Later."""
@@ -157,16 +209,26 @@ class Ledger(Ends):
         if stored := self._answer("lease", client_id, request_id):
             return Grant(**stored)
         with self.transaction():
-            held = {idx for idx in indices if self.one("SELECT 1 FROM held WHERE dataset = ? AND idx = ?", dataset, idx)}
+            held = {
+                idx
+                for idx in indices
+                if self.one("SELECT 1 FROM held WHERE dataset = ? AND idx = ?", dataset, idx)
+            }
             free = sorted(set(indices) - held)
             if not free:
                 return Later(self.options.beat_s, "others are drawing all of these indices")
             self._outdate(dataset, free)
             for idx in free:
-                self._reopen(dataset, idx) if self._is_done(dataset, idx) else self._clear(dataset, idx)
-            return self._grant(now, dataset, client_id, request_id, worker, slurm, free, False, False)
+                self._reopen(dataset, idx) if self._is_done(dataset, idx) else self._clear(
+                    dataset, idx
+                )
+            return self._grant(
+                now, dataset, client_id, request_id, worker, slurm, free, False, False
+            )
 
-    def _grant(self, now, dataset, client_id, request_id, worker, slurm, indices, known_good, probe):
+    def _grant(
+        self, now, dataset, client_id, request_id, worker, slurm, indices, known_good, probe
+    ):
         key, bare = worker_key(worker), request_id is None
         with self.transaction():
             name = f"{self.epoch}-{self.one('SELECT next_lease FROM server')[0]}"
@@ -175,10 +237,21 @@ class Ledger(Ends):
                 "INSERT INTO leases (lease, dataset, version, client_id, worker_key, worker,"
                 " slurm_job, slurm_restart, bare, known_good, probe)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                name, dataset, self.version(dataset), client_id, key, json.dumps(worker), *(slurm or (None, None)), bare, known_good, probe,
-            )  # fmt: skip
+                name,
+                dataset,
+                self.version(dataset),
+                client_id,
+                key,
+                json.dumps(worker),
+                *(slurm or (None, None)),
+                bare,
+                known_good,
+                probe,
+            )
             self._take(dataset, indices, name)
-            if probe and not self.run("UPDATE quarantine SET probe = ? WHERE worker_key = ?", name, key):
+            if probe and not self.run(
+                "UPDATE quarantine SET probe = ? WHERE worker_key = ?", name, key
+            ):
                 self.blame.probe_lease(now, name)
             grant = Grant(name, indices, self._ttl(bare), known_good)
             self._store_answer("lease", client_id, request_id, dataclasses.asdict(grant))
@@ -187,7 +260,10 @@ class Ledger(Ends):
 
     def _chunk(self, now, dataset, waiting, asked):
         """At most half of a fair share, so that the last leases hold one index each and no straggler holds the rest."""
-        clients = sum(client.dataset == dataset and now - client.beat_at <= self.options.ttl_s for client in self.clients.values())
+        clients = sum(
+            client.dataset == dataset and now - client.beat_at <= self.options.ttl_s
+            for client in self.clients.values()
+        )
         return max(1, min(asked, waiting // (2 * max(1, clients))))
 
     def _choose(self, now, dataset, key, size):
@@ -195,23 +271,37 @@ class Ledger(Ends):
         failed (only if no other worker is there to judge it). Fresh work comes from blocks compared with the folder, in their stored
         order."""
         suspects = [
-            idx for (idx,) in self.all("SELECT idx FROM trouble WHERE dataset = ? AND state = 'waiting' ORDER BY idx LIMIT 20", dataset)
+            idx
+            for (idx,) in self.all(
+                "SELECT idx FROM trouble WHERE dataset = ? AND state = 'waiting' ORDER BY idx LIMIT 20",
+                dataset,
+            )
         ]
         suspects = [idx for idx in suspects if self._checked[dataset][idx // BLOCK]]
         failed = {
-            idx for idx in suspects if self.one("SELECT 1 FROM blames WHERE dataset = ? AND idx = ? AND worker_key = ?", dataset, idx, key)
+            idx
+            for idx in suspects
+            if self.one(
+                "SELECT 1 FROM blames WHERE dataset = ? AND idx = ? AND worker_key = ?",
+                dataset,
+                idx,
+                key,
+            )
         }
         for idx in suspects:
             if idx not in failed:
                 return [idx], True
         indices = []
         for block, held_open, blob, block_size in self.connection.execute(
-            "SELECT block, open, done, size FROM blocks WHERE dataset = ? AND open > 0 ORDER BY position LIMIT 50", (dataset,)
+            "SELECT block, open, done, size FROM blocks WHERE dataset = ? AND open > 0 ORDER BY position LIMIT 50",
+            (dataset,),
         ):
             if len(indices) == size:
                 break
             if self._checked[dataset][block]:
-                indices += self._free(dataset, block, blob, block_size, held_open, size - len(indices))
+                indices += self._free(
+                    dataset, block, blob, block_size, held_open, size - len(indices)
+                )
         if not indices and failed:
             others = self._active_workers(now, dataset) - {key}
             if all(self.blame.quarantined_until(other) for other in others):
@@ -225,8 +315,13 @@ class Ledger(Ends):
         for (idx,) in self.all(
             "SELECT idx FROM held WHERE dataset = ? AND idx BETWEEN ? AND ?"
             " UNION SELECT idx FROM trouble WHERE dataset = ? AND idx BETWEEN ? AND ?",
-            dataset, first, first + BLOCK - 1, dataset, first, first + BLOCK - 1,
-        ):  # fmt: skip
+            dataset,
+            first,
+            first + BLOCK - 1,
+            dataset,
+            first,
+            first + BLOCK - 1,
+        ):
             bits &= ~(1 << idx - first)
         if bits.bit_count() != expected:
             raise RuntimeError(
@@ -247,13 +342,29 @@ class Ledger(Ends):
 
     # ------------------------------------------------ beat
 
-    def beat(self, now, client_id, leases, state, drawing=(), images=0, worker=None, dataset=None, slurm=None):
+    def beat(
+        self,
+        now,
+        client_id,
+        leases,
+        state,
+        drawing=(),
+        images=0,
+        worker=None,
+        dataset=None,
+        slurm=None,
+    ):
         """Renews the client's leases, in memory. One that says it draws, without a new image for stall_s, is heard and not renewed
         (promise 5)."""
         self.now, client = now, self._client(now, client_id, worker, dataset)
         if state != "drawing" or client.state != "drawing" or images != client.images:
             client.progress_at = now
-        client.state, client.drawing, client.images, client.leases = state, tuple(drawing), images, tuple(leases)
+        client.state, client.drawing, client.images, client.leases = (
+            state,
+            tuple(drawing),
+            images,
+            tuple(leases),
+        )
         stale = []
         for name in leases:
             owner, bare = self.owners.get(name, (None, None))
@@ -263,9 +374,13 @@ class Ledger(Ends):
                 self._beat_lease(now, name, bare)
         # one statement: at each of them other threads take the interpreter's lock while the ledger's is held
         draining, quarantined, probe = self.one(
-            "SELECT draining, worker_key, probe FROM server LEFT JOIN quarantine ON worker_key = ?", worker_key(client.worker)
+            "SELECT draining, worker_key, probe FROM server LEFT JOIN quarantine ON worker_key = ?",
+            worker_key(client.worker),
         )
-        return Beat(stale, "quarantine" if quarantined and probe not in leases else "drain" if draining else None)
+        return Beat(
+            stale,
+            "quarantine" if quarantined and probe not in leases else "drain" if draining else None,
+        )
 
     def _beat_lease(self, now, lease, bare):
         self.deadlines[lease] = max(self.deadlines[lease], now + self._ttl(bare))
@@ -285,7 +400,11 @@ class Ledger(Ends):
         client = self._client(now, client_id)
         if stored := self._answer("complete", client_id, request_id):
             return {int(idx): verdict for idx, verdict in stored.items()}
-        row = self.one("SELECT dataset, version, worker_key, worker FROM leases WHERE lease = ? AND client_id = ?", lease, client_id)
+        row = self.one(
+            "SELECT dataset, version, worker_key, worker FROM leases WHERE lease = ? AND client_id = ?",
+            lease,
+            client_id,
+        )
         dataset = row[0] if row else client.dataset
         held, verdicts, accepted = set(self._indices(lease)) if row else set(), {}, {}
         with self.transaction():
@@ -300,7 +419,11 @@ class Ledger(Ends):
                 elif idx in held:
                     verdicts[idx] = "missing"
                 elif idx not in verdicts:
-                    verdicts[idx] = "already_done" if dataset in self._checked and self._is_done(dataset, idx) else "stale"
+                    verdicts[idx] = (
+                        "already_done"
+                        if dataset in self._checked and self._is_done(dataset, idx)
+                        else "stale"
+                    )
                 held -= {idx} if verdicts[idx] != "missing" else set()
             if accepted:
                 self._done(dataset, accepted)
@@ -320,8 +443,14 @@ class Ledger(Ends):
         self.now = now
         self._client(now, client_id)
         if stored := self._answer("fail", client_id, request_id):
-            return Failed(False, {int(idx): verdict for idx, verdict in stored[0].items()}, stored[1])
-        row = self.one("SELECT dataset, worker_key, worker, probe FROM leases WHERE lease = ? AND client_id = ?", lease, client_id)
+            return Failed(
+                False, {int(idx): verdict for idx, verdict in stored[0].items()}, stored[1]
+            )
+        row = self.one(
+            "SELECT dataset, worker_key, worker, probe FROM leases WHERE lease = ? AND client_id = ?",
+            lease,
+            client_id,
+        )
         if row is None:
             return Failed(True, {}, None)
         dataset, key, worker, probe = row
@@ -335,12 +464,25 @@ class Ledger(Ends):
                 held.discard(idx)
                 self._give_back(dataset, [idx], reason)
                 if probe:
-                    self.blame.probe_ended(now, lease, good=bool(result.get("known_good")) and reason in DRAWN)
+                    self.blame.probe_ended(
+                        now, lease, good=bool(result.get("known_good")) and reason in DRAWN
+                    )
                 self.blame.failure(
-                    now, key, json.loads(worker), dataset, idx, reason, result.get("error") or "", bool(result.get("known_good"))
+                    now,
+                    key,
+                    json.loads(worker),
+                    dataset,
+                    idx,
+                    reason,
+                    result.get("error") or "",
+                    bool(result.get("known_good")),
                 )
-                state = self.one("SELECT state FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx)
-                verdicts[idx] = "set aside" if state and state[0] == "set_aside" else "retry elsewhere"
+                state = self.one(
+                    "SELECT state FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx
+                )
+                verdicts[idx] = (
+                    "set aside" if state and state[0] == "set_aside" else "retry elsewhere"
+                )
             if not held:
                 self._end(now, lease)
             until = self.blame.quarantined_until(key)

@@ -27,17 +27,35 @@ class _Figures:
     def collect(self):
         document = self.document
         prompts = GaugeMetricFamily(
-            "generate_prompts", "Prompts by what became of them; the states add up to all prompts.", labels=["dataset", "state"]
+            "generate_prompts",
+            "Prompts by what became of them; the states add up to all prompts.",
+            labels=["dataset", "state"],
         )
         short = GaugeMetricFamily(
-            "generate_prompts_short", "Finished prompts for which the LLMs gave fewer variations.", labels=["dataset"]
+            "generate_prompts_short",
+            "Finished prompts for which the LLMs gave fewer variations.",
+            labels=["dataset"],
         )
-        images = CounterMetricFamily("generate_images", "Images of finished prompts.", labels=["dataset"])
-        expected = GaugeMetricFamily("generate_images_expected", "Images of all prompts.", labels=["dataset"])
-        speed = GaugeMetricFamily("generate_images_per_second", "Images a second over the last quarter of an hour.", labels=["dataset"])
-        eta = GaugeMetricFamily("generate_eta_seconds", "Seconds until all prompts are drawn, at this speed.", labels=["dataset"])
+        images = CounterMetricFamily(
+            "generate_images", "Images of finished prompts.", labels=["dataset"]
+        )
+        expected = GaugeMetricFamily(
+            "generate_images_expected", "Images of all prompts.", labels=["dataset"]
+        )
+        speed = GaugeMetricFamily(
+            "generate_images_per_second",
+            "Images a second over the last quarter of an hour.",
+            labels=["dataset"],
+        )
+        eta = GaugeMetricFamily(
+            "generate_eta_seconds",
+            "Seconds until all prompts are drawn, at this speed.",
+            labels=["dataset"],
+        )
         back = CounterMetricFamily(
-            "generate_prompts_given_back", "Prompts given back by leases that ended, by reason.", labels=["dataset", "reason"]
+            "generate_prompts_given_back",
+            "Prompts given back by leases that ended, by reason.",
+            labels=["dataset", "reason"],
         )
         for dataset in document["datasets"]:
             name = dataset["name"]
@@ -54,29 +72,59 @@ class _Figures:
                 back.add_metric([name, reason], count)
         yield from (prompts, short, images, expected, speed, eta, back)
 
-        workers = GaugeMetricFamily("generate_workers", "Clients that beat, by what they do.", labels=["state"])
+        workers = GaugeMetricFamily(
+            "generate_workers", "Clients that beat, by what they do.", labels=["state"]
+        )
         for state, count in document["workers"]["by_state"].items():
             workers.add_metric([state], count)
         yield workers
-        yield GaugeMetricFamily("generate_workers_slow", "Clients less than half as fast as the median.", document["workers"]["slow"])
-        yield GaugeMetricFamily("generate_gpus_quarantined", "GPUs that get no work but probes.", len(document["quarantined"]))
-        weather = GaugeMetricFamily("generate_weather", "1 for the state the whole run is in; alert on storm.", labels=["state"])
+        yield GaugeMetricFamily(
+            "generate_workers_slow",
+            "Clients less than half as fast as the median.",
+            document["workers"]["slow"],
+        )
+        yield GaugeMetricFamily(
+            "generate_gpus_quarantined",
+            "GPUs that get no work but probes.",
+            len(document["quarantined"]),
+        )
+        weather = GaugeMetricFamily(
+            "generate_weather",
+            "1 for the state the whole run is in; alert on storm.",
+            labels=["state"],
+        )
         for state in WEATHER:
             weather.add_metric([state], document["weather"]["state"] == state)
         yield weather
-        yield GaugeMetricFamily("generate_server_epoch", "Starts of the job server.", document["server"]["epoch"])
         yield GaugeMetricFamily(
-            "generate_server_uptime_seconds", "Seconds since the job server's last start.", document["server"]["uptime_s"]
+            "generate_server_epoch", "Starts of the job server.", document["server"]["epoch"]
+        )
+        yield GaugeMetricFamily(
+            "generate_server_uptime_seconds",
+            "Seconds since the job server's last start.",
+            document["server"]["uptime_s"],
         )
         yield from self.llm(document["llm"])
 
     def llm(self, llm):
         calls = CounterMetricFamily("generate_llm_calls", "LLM calls.", labels=["backend"])
-        failures = CounterMetricFamily("generate_llm_failures", "Failed LLM calls, by kind.", labels=["backend", "kind"])
-        tokens = CounterMetricFamily("generate_llm_tokens", "LLM tokens.", labels=["backend", "kind"])
-        usd = CounterMetricFamily("generate_llm_cost_usd", "US dollars spent on LLM calls.", labels=["backend"])
-        clients = GaugeMetricFamily("generate_llm_clients", "Clients by how they see a backend.", labels=["backend", "state"])
-        latency = HistogramMetricFamily("generate_llm_call_seconds", "Seconds an LLM call takes.", labels=["backend"])
+        failures = CounterMetricFamily(
+            "generate_llm_failures", "Failed LLM calls, by kind.", labels=["backend", "kind"]
+        )
+        tokens = CounterMetricFamily(
+            "generate_llm_tokens", "LLM tokens.", labels=["backend", "kind"]
+        )
+        usd = CounterMetricFamily(
+            "generate_llm_cost_usd", "US dollars spent on LLM calls.", labels=["backend"]
+        )
+        clients = GaugeMetricFamily(
+            "generate_llm_clients",
+            "Clients by how they see a backend.",
+            labels=["backend", "state"],
+        )
+        latency = HistogramMetricFamily(
+            "generate_llm_call_seconds", "Seconds an LLM call takes.", labels=["backend"]
+        )
         for backend in llm["backends"]:
             name = backend["name"]
             calls.add_metric([name], backend["calls"])
@@ -95,4 +143,8 @@ class _Figures:
                 latency.add_metric([name], buckets, sum_value=None)
         yield from (calls, failures, tokens, usd, clients, latency)
         if llm["budget_usd"] is not None:
-            yield GaugeMetricFamily("generate_llm_budget_usd", "US dollars that may be spent on LLM calls.", llm["budget_usd"])
+            yield GaugeMetricFamily(
+                "generate_llm_budget_usd",
+                "US dollars that may be spent on LLM calls.",
+                llm["budget_usd"],
+            )

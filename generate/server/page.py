@@ -30,7 +30,9 @@ from generate.server.history import RunHistory
 
 PAGE = Path(__file__).resolve().parent / "page"
 EVERY_S = 2.0
-NEWEST_EVERY_S = 6.0  # more often, a run on many GPUs would change all pictures before one has looked at them
+NEWEST_EVERY_S = (
+    6.0  # more often, a run on many GPUs would change all pictures before one has looked at them
+)
 NEWEST = 8  # prompts whose newest image is shown
 STALE_S = 30  # a ledger that has not answered for this long hangs on its disk
 COOKIE_DAYS = 60
@@ -53,10 +55,10 @@ def blueprint(server):
     """
     pages = Blueprint("status_page", __name__)
     watch = Watch(server)
-    pages.record_once(lambda setup: watch.start())  # from the start, not from the first look: the line is that of the whole run
-    cookie = (
-        f"status_{server.about()['run_id'][:12]}"  # cookies know no port: two runs forwarded to one localhost must not log each other out
-    )
+    pages.record_once(
+        lambda setup: watch.start()
+    )  # from the start, not from the first look: the line is that of the whole run
+    cookie = f"status_{server.about()['run_id'][:12]}"  # cookies know no port: two runs forwarded to one localhost must not log each other out
     # The cookie opens the page and nothing else: other programs on localhost are sent it too, and it must not let them take leases.
     cookie_value = hmac.new(server.token.encode(), b"status page", hashlib.sha256).hexdigest()
 
@@ -83,7 +85,9 @@ def blueprint(server):
         if not _same(request.args["token"], server.token):
             return refusal()
         response = make_response(redirect("/", 303))
-        response.set_cookie(cookie, cookie_value, max_age=COOKIE_DAYS * 86400, httponly=True, samesite="Lax")
+        response.set_cookie(
+            cookie, cookie_value, max_age=COOKIE_DAYS * 86400, httponly=True, samesite="Lax"
+        )
         return response
 
     @pages.get("/<any('page.css', 'page.js', 'newest.js', 'icon.svg'):name>")
@@ -92,7 +96,10 @@ def blueprint(server):
 
     @pages.get("/status")
     def status():
-        return Response(json.dumps(watch.read(_page_number("workers_page"), _page_number("set_aside_page"))), mimetype="application/json")
+        return Response(
+            json.dumps(watch.read(_page_number("workers_page"), _page_number("set_aside_page"))),
+            mimetype="application/json",
+        )
 
     @pages.get("/metrics")
     def metrics():
@@ -103,15 +110,22 @@ def blueprint(server):
     @pages.get("/image/<dataset>/<stem>")
     def image(dataset, stem):
         path = _inside(server.output_root, dataset, stem, ".jpg")
-        data = thumbnail(str(path), path.stat().st_mtime_ns) if "small" in request.args else path.read_bytes()
+        data = (
+            thumbnail(str(path), path.stat().st_mtime_ns)
+            if "small" in request.args
+            else path.read_bytes()
+        )
         # an image is never overwritten; the page asks for a redrawn one with another ?v=
-        return Response(data, mimetype="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
+        return Response(
+            data, mimetype="image/jpeg", headers={"Cache-Control": "private, max-age=86400"}
+        )
 
     @pages.get("/sample/<dataset>/<stem>")
     def sample(dataset, stem):
         fields = json.loads(_inside(server.output_root, dataset, stem, ".json").read_bytes())
         exact = {
-            name: str(value) if type(value) is int and abs(value) > 2**53 else value for name, value in fields.items()
+            name: str(value) if type(value) is int and abs(value) > 2**53 else value
+            for name, value in fields.items()
         }  # a browser would round a seed
         return Response(json.dumps(exact), mimetype="application/json")
 
@@ -175,7 +189,13 @@ class Watch:
     def __init__(self, server):
         self.server = server
         self.history = RunHistory(Path(server.output_root) / ".server" / "history.json")
-        self.document, self.made_at, self.notice, self.newest, self.candidates = None, time.monotonic(), None, [], []
+        self.document, self.made_at, self.notice, self.newest, self.candidates = (
+            None,
+            time.monotonic(),
+            None,
+            [],
+            [],
+        )
         self.starting, self.first = threading.Lock(), threading.Event()
         self.threads, self.pages, self.paging = [], {}, threading.Lock()
 
@@ -199,10 +219,14 @@ class Watch:
                 if str(error) != told:
                     log.warning("status page: %s: %s", type(error).__name__, error)
                     told = str(error)
-            time.sleep(pause_s if self.document else 0.2)  # the first images show as soon as there is a first document
+            time.sleep(
+                pause_s if self.document else 0.2
+            )  # the first images show as soon as there is a first document
 
     def look(self):
-        self.notice = getattr(self.server, "weather_extra", lambda: None)()  # before the lock is taken: it may look too
+        self.notice = getattr(
+            self.server, "weather_extra", lambda: None
+        )()  # before the lock is taken: it may look too
         document, self.candidates = self.server.look(self._look)
         self.history.save(time.monotonic())
         self._add_prompts(document["set_aside"]["rows"])
@@ -215,11 +239,19 @@ class Watch:
         counts = {name: ledger.counts(name) for name in names}
         running = [w for w in workers if w["dataset"]]
         active = {name for name in names if counts[name]["leased"]}
-        self.history.observe(now, time.time(), {name: counts[name]["images"] for name in names}, running, active)
-        candidates = [(w["dataset"], index) for w in running[: 2 * NEWEST] for index in list(w["drawing"] or ())[:1]]
+        self.history.observe(
+            now, time.time(), {name: counts[name]["images"] for name in names}, running, active
+        )
+        candidates = [
+            (w["dataset"], index)
+            for w in running[: 2 * NEWEST]
+            for index in list(w["drawing"] or ())[:1]
+        ]
         for name in names:
             candidates += [(name, index) for index, _ in ledger.recent(name, NEWEST)]
-        return status_document.status_document(ledger, self.server, now, self.history, self.notice), candidates
+        return status_document.status_document(
+            ledger, self.server, now, self.history, self.notice
+        ), candidates
 
     def read(self, workers_page, set_aside_page):
         """The document of the last look; later pages of the long tables are asked for anew."""
@@ -248,17 +280,21 @@ class Watch:
 
     def _later_page(self, workers_page, set_aside_page):
         def pages(ledger, now):
-            return status_document.status_document(ledger, self.server, now, self.history, self.notice, workers_page, set_aside_page)
+            return status_document.status_document(
+                ledger, self.server, now, self.history, self.notice, workers_page, set_aside_page
+            )
 
-        with (
-            self.paging
-        ):  # one at a time, and the same page to all who ask within EVERY_S: the leases have the ledger to themselves meanwhile
+        with self.paging:  # one at a time, and the same page to all who ask within EVERY_S: the leases have the ledger to themselves meanwhile
             kept = self.pages.get((workers_page, set_aside_page))
             if kept is None or time.monotonic() - kept[0] > EVERY_S:
                 document = self.server.look(pages)
                 self._add_prompts(document["set_aside"]["rows"])
                 document["newest"] = self.newest
-                self.pages = {key: value for key, value in self.pages.items() if time.monotonic() - value[0] <= EVERY_S}
+                self.pages = {
+                    key: value
+                    for key, value in self.pages.items()
+                    if time.monotonic() - value[0] <= EVERY_S
+                }
                 kept = self.pages[workers_page, set_aside_page] = (time.monotonic(), document)
             return kept[1]
 
@@ -270,18 +306,28 @@ class Watch:
         for dataset, index in list(self.candidates):
             if (dataset, index) not in found and len(found) < 4 * NEWEST:
                 found[dataset, index] = self._newest_of(dataset, index)
-        self.newest = sorted(filter(None, found.values()), key=lambda entry: entry["time"], reverse=True)[:NEWEST]
+        self.newest = sorted(
+            filter(None, found.values()), key=lambda entry: entry["time"], reverse=True
+        )[:NEWEST]
 
     def _newest_of(self, dataset, index):
-        folder, record = dataset_folder(self.server.output_root, dataset), self._texts(dataset, index)
+        folder, record = (
+            dataset_folder(self.server.output_root, dataset),
+            self._texts(dataset, index),
+        )
         aug = record and last_drawn(folder, index, len(record["texts"]))
         if aug is None:
             return None
         try:
-            mtimes = [samples.path_of(folder, index, k, ".jpg").stat().st_mtime_ns for k in (aug, 0)]
+            mtimes = [
+                samples.path_of(folder, index, k, ".jpg").stat().st_mtime_ns for k in (aug, 0)
+            ]
         except FileNotFoundError:  # a repair takes images away
             return None
-        image, original = (f"/image/{quote(dataset)}/{samples.stem(index, k)}?v={mtime}" for k, mtime in zip((aug, 0), mtimes))
+        image, original = (
+            f"/image/{quote(dataset)}/{samples.stem(index, k)}?v={mtime}"
+            for k, mtime in zip((aug, 0), mtimes)
+        )
         return {
             "dataset": dataset,
             "index": index,

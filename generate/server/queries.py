@@ -28,7 +28,11 @@ class View(Store):
         self._outdate(dataset, indices)
         with self.transaction():
             for idx in indices:
-                if self.one("SELECT 1 FROM trouble WHERE dataset = ? AND idx = ? AND state = 'set_aside'", dataset, idx):
+                if self.one(
+                    "SELECT 1 FROM trouble WHERE dataset = ? AND idx = ? AND state = 'set_aside'",
+                    dataset,
+                    idx,
+                ):
                     self._clear(dataset, idx)
                     count += 1
         return count
@@ -36,15 +40,33 @@ class View(Store):
     def release_quarantine(self, now, host=None):
         """Trusts the quarantined workers (of one host) again; how many."""
         with self.transaction():
-            return self.run("DELETE FROM quarantine WHERE ? IS NULL OR json_extract(worker, '$.host') = ?", host, host)
+            return self.run(
+                "DELETE FROM quarantine WHERE ? IS NULL OR json_extract(worker, '$.host') = ?",
+                host,
+                host,
+            )
 
     # ------------------------------------------------ what the page shows
 
     def counts(self, dataset):
         """Promise 13: each number is counted on its own, so that waiting + leased + done + set_aside == total is a check that can fail."""
-        names = ("total", "waiting", "leased", "done", "set_aside", "images", "short", "short_images")
+        names = (
+            "total",
+            "waiting",
+            "leased",
+            "done",
+            "set_aside",
+            "images",
+            "short",
+            "short_images",
+        )
         row = self.one(f"SELECT {', '.join(names)} FROM datasets WHERE name = ?", dataset)
-        return {**dict(zip(names, row)), "given_back": dict(self.all("SELECT reason, indices FROM given_back WHERE dataset = ?", dataset))}
+        return {
+            **dict(zip(names, row)),
+            "given_back": dict(
+                self.all("SELECT reason, indices FROM given_back WHERE dataset = ?", dataset)
+            ),
+        }
 
     def held_by(self, client_id):
         """{lease: (data set, [index, …])} of a client."""
@@ -56,26 +78,42 @@ class View(Store):
         return row and row[0]
 
     def _indices(self, lease):
-        return [idx for (idx,) in self.all("SELECT idx FROM held WHERE lease = ? ORDER BY idx", lease)]
+        return [
+            idx for (idx,) in self.all("SELECT idx FROM held WHERE lease = ? ORDER BY idx", lease)
+        ]
 
     def workers(self):
         """Every client heard of within three TTLs."""
-        live = [(name, client) for name, client in self.clients.items() if self.now - client.beat_at <= 3 * self.options.ttl_s]
+        live = [
+            (name, client)
+            for name, client in self.clients.items()
+            if self.now - client.beat_at <= 3 * self.options.ttl_s
+        ]
         return [
-            {"client_id": name, **dataclasses.asdict(client), "leases": list(client.leases), "drawing": list(client.drawing)}
+            {
+                "client_id": name,
+                **dataclasses.asdict(client),
+                "leases": list(client.leases),
+                "drawing": list(client.drawing),
+            }
             for name, client in live
         ]
 
     def set_aside(self, dataset, offset=0, limit=25):
         total = self.counts(dataset)["set_aside"]
         rows = self.all(
-            "SELECT idx FROM trouble WHERE dataset = ? AND state = 'set_aside' ORDER BY idx LIMIT ? OFFSET ?", dataset, limit, offset
+            "SELECT idx FROM trouble WHERE dataset = ? AND state = 'set_aside' ORDER BY idx LIMIT ? OFFSET ?",
+            dataset,
+            limit,
+            offset,
         )
         return total, [self._set_aside_row(dataset, idx) for (idx,) in rows]
 
     def _set_aside_row(self, dataset, idx):
         blames = self.all(
-            "SELECT mark, time, reason, error, worker FROM blames WHERE dataset = ? AND idx = ? ORDER BY n DESC LIMIT 5", dataset, idx
+            "SELECT mark, time, reason, error, worker FROM blames WHERE dataset = ? AND idx = ? ORDER BY n DESC LIMIT 5",
+            dataset,
+            idx,
         )
         errors = [
             {"time": at, "reason": reason, "error": error, "worker": json.loads(worker)}
@@ -84,15 +122,29 @@ class View(Store):
         return {"index": idx, "marks": sum(mark or 0 for mark, *_ in blames), "errors": errors}
 
     def quarantined(self):
-        rows = self.all("SELECT worker, since, until, failures, errors FROM quarantine ORDER BY since")
-        workers = [(json.loads(worker), since, until, failures, json.loads(errors)) for worker, since, until, failures, errors in rows]
+        rows = self.all(
+            "SELECT worker, since, until, failures, errors FROM quarantine ORDER BY since"
+        )
+        workers = [
+            (json.loads(worker), since, until, failures, json.loads(errors))
+            for worker, since, until, failures, errors in rows
+        ]
         names = ("worker", "since", "until", "failures", "errors")
-        return [{"host": row[0].get("host"), "gpu": row[0].get("gpu"), **dict(zip(names, row))} for row in workers]
+        return [
+            {"host": row[0].get("host"), "gpu": row[0].get("gpu"), **dict(zip(names, row))}
+            for row in workers
+        ]
 
     def weather(self):
         """state: fair, storm, or draining; doubt (every text fails and a known-good one works) is fair weather with single leases."""
         weather = self.blame.weather()
-        state = "storm" if weather.get("state") == "storm" else "draining" if self.draining() else "fair"
+        state = (
+            "storm"
+            if weather.get("state") == "storm"
+            else "draining"
+            if self.draining()
+            else "fair"
+        )
         return {
             "state": state,
             "since": weather.get("since"),
@@ -104,7 +156,13 @@ class View(Store):
     def errors(self):
         rows = self.all("SELECT reason, count, time, error, worker FROM errors ORDER BY time DESC")
         return [
-            {"reason": reason, "count": count, "time": at, "error": error, "worker": json.loads(worker)}
+            {
+                "reason": reason,
+                "count": count,
+                "time": at,
+                "error": error,
+                "worker": json.loads(worker),
+            }
             for reason, count, at, error, worker in rows
         ]
 

@@ -65,9 +65,13 @@ def guarded(server, call):
     def view():
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if not hmac.compare_digest(given.encode("utf-8", "replace"), server.token.encode()):
-            return jsonify(error="the run's token is missing or wrong: Authorization: Bearer …, see server.json"), 401
+            return jsonify(
+                error="the run's token is missing or wrong: Authorization: Bearer …, see server.json"
+            ), 401
         if (request.content_length or 0) > LARGEST_BODY:
-            return jsonify(error=f"the body has {request.content_length} bytes, at most {LARGEST_BODY} are taken"), 400
+            return jsonify(
+                error=f"the body has {request.content_length} bytes, at most {LARGEST_BODY} are taken"
+            ), 400
         server.asked_at = time.monotonic()
         try:
             fields = Fields(json.loads(request.get_data(cache=False)))
@@ -102,16 +106,28 @@ class Calls:
         if who["request_id"] is None:
             self._finished(who["client_id"])
         answer = self.write(lambda ledger, now: ledger.lease(now, name, chunk_size=chunk, **who))
-        share = None if llm is None else self.look(lambda ledger, now: self._llm_share(now, who["client_id"], limits=llm))
+        share = (
+            None
+            if llm is None
+            else self.look(lambda ledger, now: self._llm_share(now, who["client_id"], limits=llm))
+        )
         return self._answer(answer, share)
 
     def _finished(self, client_id):
         """A bare published client never says what it finished: that is looked up in the folder, for what it holds."""
-        for lease, (name, indices) in self.look(lambda ledger, now: ledger.held_by(client_id)).items():
-            exists = {index: there for index, there in self.folders.done(name, indices).items() if there}
+        for lease, (name, indices) in self.look(
+            lambda ledger, now: ledger.held_by(client_id)
+        ).items():
+            exists = {
+                index: there for index, there in self.folders.done(name, indices).items() if there
+            }
             results = [{"index": index, **self.folders.count(name, index)} for index in exists]
             if results:
-                self.look(lambda ledger, now: ledger.complete(now, client_id, None, lease, results, exists))
+                self.look(
+                    lambda ledger, now: ledger.complete(
+                        now, client_id, None, lease, results, exists
+                    )
+                )
 
     def repair(self, fields):
         name, who, definition = self._asker(fields)
@@ -139,11 +155,17 @@ class Calls:
         }
         for field, asked in (("name", name), ("total", total), ("images_per_prompt", images)):
             if definition[field] != asked:
-                raise BadField(f"dataset.{field} is {definition[field]!r}, which is not what the request's other fields say: {asked!r}")
-        client_id = fields.word("client_id", request_fields.NAME, "1 to 80 letters, digits or _.:@-", None)
+                raise BadField(
+                    f"dataset.{field} is {definition[field]!r}, which is not what the request's other fields say: {asked!r}"
+                )
+        client_id = fields.word(
+            "client_id", request_fields.NAME, "1 to 80 letters, digits or _.:@-", None
+        )
         if client_id is None and job is None:
             raise BadField("client_id is missing (or slurm_job_id, in the published form)")
-        request_id = fields.word("request_id", request_fields.NAME, "1 to 80 letters, digits or _.:@-", None)
+        request_id = fields.word(
+            "request_id", request_fields.NAME, "1 to 80 letters, digits or _.:@-", None
+        )
         who = {
             "client_id": client_id or f"job:{job}"[:80],
             "request_id": request_id,
@@ -154,13 +176,27 @@ class Calls:
 
     def _answer(self, answer, share):
         if isinstance(answer, ledger.Grant):
-            return jsonify(indices=answer.indices, lease=answer.lease, ttl_s=answer.ttl_s, llm_share=share, known_good=answer.known_good)
+            return jsonify(
+                indices=answer.indices,
+                lease=answer.lease,
+                ttl_s=answer.ttl_s,
+                llm_share=share,
+                known_good=answer.known_good,
+            )
         if isinstance(answer, ledger.AllDone):
-            but = f", but for {answer.set_aside:,} set aside (image_server.py --status names them)" if answer.set_aside else ""
-            return jsonify(error=f"all indices are done{but}", all_done=True, set_aside=answer.set_aside), 404
+            but = (
+                f", but for {answer.set_aside:,} set aside (image_server.py --status names them)"
+                if answer.set_aside
+                else ""
+            )
+            return jsonify(
+                error=f"all indices are done{but}", all_done=True, set_aside=answer.set_aside
+            ), 404
         if answer is True:
             return jsonify(indices=[], lease=None, ttl_s=self.server.args.ttl_s)
-        return jsonify(error=answer.reason, retry_after_s=answer.retry_after_s, llm_share=share), 404
+        return jsonify(
+            error=answer.reason, retry_after_s=answer.retry_after_s, llm_share=share
+        ), 404
 
     # ------------------------------------------------------------ what becomes of it
 
@@ -182,7 +218,15 @@ class Calls:
 
         def step(ledger, now):
             answer = ledger.beat(
-                now, client_id, leases, state, drawing, images, worker=worker, dataset=dataset, slurm=job and (job, worker["restart"] or 0)
+                now,
+                client_id,
+                leases,
+                state,
+                drawing,
+                images,
+                worker=worker,
+                dataset=dataset,
+                slurm=job and (job, worker["restart"] or 0),
             )
             share = self._llm_share(now, client_id, use=use) if use is not None else None
             return answer, share
@@ -200,7 +244,11 @@ class Calls:
         return jsonify(body)
 
     def complete(self, fields):
-        client_id, lease, request_id = self._client(fields), self._lease(fields), self._request(fields)
+        client_id, lease, request_id = (
+            self._client(fields),
+            self._lease(fields),
+            self._request(fields),
+        )
         results = [
             {
                 "index": item.number("index", 0, request_fields.MOST_INDICES),
@@ -211,11 +259,17 @@ class Calls:
         ]
         name = self.look(lambda ledger, now: ledger.dataset_of(lease))
         exists = self.folders.done(name, [result["index"] for result in results]) if name else {}
-        verdicts = self.write(lambda ledger, now: ledger.complete(now, client_id, request_id, lease, results, exists))
+        verdicts = self.write(
+            lambda ledger, now: ledger.complete(now, client_id, request_id, lease, results, exists)
+        )
         return jsonify(verdicts=verdicts)
 
     def fail(self, fields):
-        client_id, lease, request_id = self._client(fields), self._lease(fields), self._request(fields)
+        client_id, lease, request_id = (
+            self._client(fields),
+            self._lease(fields),
+            self._request(fields),
+        )
         results = [
             {
                 "index": item.number("index", 0, request_fields.MOST_INDICES),
@@ -225,15 +279,23 @@ class Calls:
             }
             for item in fields.objects("results", request_fields.MOST_RESULTS)
         ]
-        answer = self.write(lambda ledger, now: ledger.fail(now, client_id, request_id, lease, results))
+        answer = self.write(
+            lambda ledger, now: ledger.fail(now, client_id, request_id, lease, results)
+        )
         if answer.stale:
             return jsonify(error=f"lease {lease} is not current any more", stale=[lease]), 409
         return jsonify(verdicts=answer.verdicts, quarantined_until_s=answer.quarantined_s)
 
     def release(self, fields):
-        client_id, lease, request_id = self._client(fields), self._lease(fields), self._request(fields)
+        client_id, lease, request_id = (
+            self._client(fields),
+            self._lease(fields),
+            self._request(fields),
+        )
         reason = fields.one_of("reason", request_fields.RELEASED, "released")
-        if not self.write(lambda ledger, now: ledger.release(now, client_id, request_id, lease, reason)):
+        if not self.write(
+            lambda ledger, now: ledger.release(now, client_id, request_id, lease, reason)
+        ):
             return jsonify(error=f"lease {lease} is not current any more", stale=[lease]), 409
         return jsonify(ok=True)
 
@@ -263,13 +325,21 @@ class Calls:
         for order in ("drain", "resume"):
             if fields.values.get(order) is True:
                 self.look(lambda ledger, now: getattr(ledger, order)(now))
-                done.append("draining: leases that run are finished, no more are given" if order == "drain" else "leases are given again")
+                done.append(
+                    "draining: leases that run are finished, no more are given"
+                    if order == "drain"
+                    else "leases are given again"
+                )
         name = fields.text("retry_failed", 200, None)
         if name is not None:
-            done.append(f"{self.folders.retry_failed(name):,} prompts that were set aside will be tried again")
+            done.append(
+                f"{self.folders.retry_failed(name):,} prompts that were set aside will be tried again"
+            )
         host = fields.text("release_quarantine", 255, None)
         if host is not None:
-            done.append(f"{self.look(lambda ledger, now: ledger.release_quarantine(now, host or None)):,} workers are trusted again")
+            done.append(
+                f"{self.look(lambda ledger, now: ledger.release_quarantine(now, host or None)):,} workers are trusted again"
+            )
         budget, spent = (self._dollars(fields, key) for key in ("llm_budget_usd", "llm_spent_usd"))
         if budget is not None or spent is not None:
 
@@ -279,7 +349,9 @@ class Calls:
 
             done.append(self.look(lambda ledger, now: set_budget(ledger, now)))
         if not done:
-            raise BadField("no order that is known: drain, resume, retry_failed, release_quarantine, llm_budget_usd, llm_spent_usd")
+            raise BadField(
+                "no order that is known: drain, resume, retry_failed, release_quarantine, llm_budget_usd, llm_spent_usd"
+            )
         return jsonify(done=done)
 
     def _dollars(self, fields, name):

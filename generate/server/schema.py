@@ -70,17 +70,25 @@ def open_database(path, epoch, utc=None):
         if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
             raise
         lost = f"torn: {error}"
-        for suffix in ("-journal", ""):  # the journal first, or it would be played into the new file
+        for suffix in (
+            "-journal",
+            "",
+        ):  # the journal first, or it would be played into the new file
             with contextlib.suppress(FileNotFoundError):
                 os.rename(f"{path}{suffix}", path.with_name(f"ledger-torn-{epoch}.sqlite{suffix}"))
         _fsync_folder(path.parent)
         connection = _connect(path)
     connection.execute("BEGIN IMMEDIATE")
     before, lost_before = connection.execute("SELECT utc, lost FROM server").fetchone()
-    lost = lost or lost_before  # the server that replaced the file died before it could tell anybody
+    lost = (
+        lost or lost_before
+    )  # the server that replaced the file died before it could tell anybody
     if None not in (utc, before):
         _move_times(connection, before - utc)
-    connection.execute("UPDATE server SET epoch = ?, next_lease = 1, utc = ?, lost = ?, changes = changes + 1", (epoch, utc, lost))
+    connection.execute(
+        "UPDATE server SET epoch = ?, next_lease = 1, utc = ?, lost = ?, changes = changes + 1",
+        (epoch, utc, lost),
+    )
     connection.execute("COMMIT")
     return connection, lost
 
@@ -90,7 +98,9 @@ def _connect(path):
     connection = sqlite3.connect(path, timeout=0, check_same_thread=False, isolation_level=None)
     try:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        connection.execute("PRAGMA journal_mode = DELETE")  # a write-ahead log needs shared memory, which a network disk has not
+        connection.execute(
+            "PRAGMA journal_mode = DELETE"
+        )  # a write-ahead log needs shared memory, which a network disk has not
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN EXCLUSIVE")
         if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
@@ -108,8 +118,15 @@ def _connect(path):
 
 
 def _move_times(connection, by):
-    for table, columns in (("blames", ("time",)), ("errors", ("time",)), ("quarantine", ("since", "until"))):
-        connection.execute(f"UPDATE {table} SET " + ", ".join(f"{column} = {column} + ?" for column in columns), (by,) * len(columns))
+    for table, columns in (
+        ("blames", ("time",)),
+        ("errors", ("time",)),
+        ("quarantine", ("since", "until")),
+    ):
+        connection.execute(
+            f"UPDATE {table} SET " + ", ".join(f"{column} = {column} + ?" for column in columns),
+            (by,) * len(columns),
+        )
     weather = json.loads(connection.execute("SELECT weather FROM server").fetchone()[0])
     weather.update({name: weather[name] + by for name in ("since", "probe_at") if name in weather})
     connection.execute("UPDATE server SET weather = ?", (json.dumps(weather),))
@@ -117,8 +134,15 @@ def _move_times(connection, by):
 
 def _last_note(folder):
     """(epoch, commits) as last noted outside the database; (0, 0) = never."""
-    noted = {int(name): (folder / "epochs" / name).read_bytes() for name in os.listdir(folder / "epochs") if name.isdigit()}
-    return max(((epoch, int(text)) for epoch, text in noted.items() if text.strip().isdigit()), default=(0, 0))
+    noted = {
+        int(name): (folder / "epochs" / name).read_bytes()
+        for name in os.listdir(folder / "epochs")
+        if name.isdigit()
+    }
+    return max(
+        ((epoch, int(text)) for epoch, text in noted.items() if text.strip().isdigit()),
+        default=(0, 0),
+    )
 
 
 def note_changes(folder, epoch, changes):

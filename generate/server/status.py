@@ -14,9 +14,13 @@ from urllib.parse import urlsplit
 
 WORKERS_PAGE = 50
 SET_ASIDE_PAGE = 10
-LATENCY_BOUNDS_S = [0.05 * 2**k for k in range(14)]  # upper bounds of an LLM call's latency classes, one more class above
+LATENCY_BOUNDS_S = [
+    0.05 * 2**k for k in range(14)
+]  # upper bounds of an LLM call's latency classes, one more class above
 SLOW = 0.5  # of the median speed of the workers that draw the same data set …
-SILENT_BEATS = 4  # beats missed until a client counts as silent; after a TTL it is not shown any more
+SILENT_BEATS = (
+    4  # beats missed until a client counts as silent; after a TTL it is not shown any more
+)
 SLOW_AFTER_S = 120  # … once watched for this long
 TEXT = 2000  # characters of an error or a prompt
 
@@ -32,10 +36,14 @@ WHAT_TO_DO = {
     "gpu": [
         "Read the log named below: a driver, CUDA or memory error that every worker meets is usually the container's or the --batch_size's."
     ],
-    "image": ["Look at the newest images: every check of a drawn image fails. Is it the right model, revision and dtype?"],
+    "image": [
+        "Look at the newest images: every check of a drawn image fails. Is it the right model, revision and dtype?"
+    ],
     "prompt": ["Read the errors below: every prompt is refused. Is it the right prompts file?"],
 }
-WHAT_TO_DO["unknown"] = ["Read the log named below; leases start again by themselves with the first probe that succeeds."]
+WHAT_TO_DO["unknown"] = [
+    "Read the log named below; leases start again by themselves with the first probe that succeeds."
+]
 
 
 def status_document(ledger, server, now, history, notice=None, workers_page=0, set_aside_page=0):
@@ -51,7 +59,8 @@ def status_document(ledger, server, now, history, notice=None, workers_page=0, s
         _worker(worker, clock, history, ledger.options)
         for worker in ledger.workers()
         # who has given everything back has left: it would soon count as silent
-        if now - worker["beat_at"] <= ledger.options.ttl_s and not (worker["state"] == "releasing" and not worker["leases"])
+        if now - worker["beat_at"] <= ledger.options.ttl_s
+        and not (worker["state"] == "releasing" and not worker["leases"])
     ]
     _mark_slow(workers, history)
     datasets = [_dataset(name, ledger, workers, history, clock) for name in names]
@@ -62,17 +71,26 @@ def status_document(ledger, server, now, history, notice=None, workers_page=0, s
         "weather": None,
         "datasets": datasets,
         "workers": _page(
-            sorted(workers, key=lambda w: (not w["slow"], w["host"] or "", str(w["gpu"]), w["client_id"])), workers_page, WORKERS_PAGE
+            sorted(
+                workers,
+                key=lambda w: (not w["slow"], w["host"] or "", str(w["gpu"]), w["client_id"]),
+            ),
+            workers_page,
+            WORKERS_PAGE,
         ),
         "quarantined": [_quarantined(row, clock, server) for row in ledger.quarantined()][:100],
         "set_aside": set_aside(ledger, server, clock, datasets, set_aside_page),
-        "errors": [{"count": row["count"], **_error(row, clock, "last_error")} for row in ledger.errors()[:20]],
+        "errors": [
+            {"count": row["count"], **_error(row, clock, "last_error")}
+            for row in ledger.errors()[:20]
+        ],
         "llm": _llm(server, clock),
         "newest": [],
     }
     states = [worker["state"] for worker in workers]
     document["workers"].update(
-        by_state={state: states.count(state) for state in sorted(set(states))}, slow=sum(worker["slow"] for worker in workers)
+        by_state={state: states.count(state) for state in sorted(set(states))},
+        slow=sum(worker["slow"] for worker in workers),
     )
     document["weather"] = _weather(ledger.weather(), document, clock, server, notice)
     return document
@@ -87,7 +105,11 @@ class Clock:
     def iso(self, at):
         if at is None or isinstance(at, str):
             return at
-        return datetime.fromtimestamp(self.unix_s + at - self.now, timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+        return (
+            datetime.fromtimestamp(self.unix_s + at - self.now, timezone.utc)
+            .isoformat(timespec="seconds")
+            .replace("+00:00", "Z")
+        )
 
     def seconds_to(self, at):
         return None if at is None else max(0.0, round(at - self.now, 1))
@@ -99,7 +121,10 @@ def _server(server, clock):
         **about,
         "output_root": str(server.output_root),
         "ssh": tunnel(about),
-        "uptime_s": round(clock.unix_s - datetime.fromisoformat(about["started"].replace("Z", "+00:00")).timestamp()),
+        "uptime_s": round(
+            clock.unix_s
+            - datetime.fromisoformat(about["started"].replace("Z", "+00:00")).timestamp()
+        ),
     }
 
 
@@ -116,13 +141,30 @@ def _dataset(name, ledger, workers, history, clock):
     per_prompt = definition["images_per_prompt"]
     per_hour = history.per_hour(name)
     if per_hour is None:
-        speeds = [w["images_per_hour"] for w in workers if w["dataset"] == name and w["images_per_hour"] is not None]
+        speeds = [
+            w["images_per_hour"]
+            for w in workers
+            if w["dataset"] == name and w["images_per_hour"] is not None
+        ]
         per_hour = sum(speeds) if speeds else None
     left = (counts["waiting"] + counts["leased"]) * per_prompt
     return {
         "name": name,
-        **{key: counts[key] for key in ("total", "waiting", "leased", "done", "set_aside", "short", "short_images", "images")},
-        "sum_ok": counts["waiting"] + counts["leased"] + counts["done"] + counts["set_aside"] == counts["total"],
+        **{
+            key: counts[key]
+            for key in (
+                "total",
+                "waiting",
+                "leased",
+                "done",
+                "set_aside",
+                "short",
+                "short_images",
+                "images",
+            )
+        },
+        "sum_ok": counts["waiting"] + counts["leased"] + counts["done"] + counts["set_aside"]
+        == counts["total"],
         "images_expected": counts["total"] * per_prompt,
         "images_per_prompt": per_prompt,
         "images_per_hour": None if per_hour is None else round(per_hour, 1),
@@ -130,7 +172,8 @@ def _dataset(name, ledger, workers, history, clock):
         "given_back": counts["given_back"],
         "prompts_file": definition.get("prompts_file"),
         "model": definition.get("model"),
-        "history": history.points(name) + ([[round(clock.unix_s), counts["images"]]] if left else []),
+        "history": history.points(name)
+        + ([[round(clock.unix_s), counts["images"]]] if left else []),
     }
 
 
@@ -138,11 +181,19 @@ def log_of(worker):
     """Bare name of a worker's log file in the output root, or None: <array>_<task>.out, or what the client calls it."""
     if worker.get("log"):
         return worker["log"]
-    return f"{worker['array_job']}_{worker['task']}.out" if worker.get("array_job") is not None else None
+    return (
+        f"{worker['array_job']}_{worker['task']}.out"
+        if worker.get("array_job") is not None
+        else None
+    )
 
 
 def _worker(row, clock, history, options):
-    worker, drawing, age = row["worker"] or {}, list(row["drawing"] or ()), clock.now - row["beat_at"]
+    worker, drawing, age = (
+        row["worker"] or {},
+        list(row["drawing"] or ()),
+        clock.now - row["beat_at"],
+    )
     speed = history.worker_per_hour(row["client_id"])
     return {
         **{key: worker.get(key) for key in ("host", "gpu", "array_job", "task", "restart")},
@@ -165,7 +216,9 @@ def _mark_slow(workers, history):
     drawing = [
         w
         for w in workers
-        if w["state"] == "drawing" and w["images_per_hour"] is not None and history.watched_s(w["client_id"]) >= SLOW_AFTER_S
+        if w["state"] == "drawing"
+        and w["images_per_hour"] is not None
+        and history.watched_s(w["client_id"]) >= SLOW_AFTER_S
     ]
     for name in {w["dataset"] for w in drawing}:
         peers = [w for w in drawing if w["dataset"] == name]
@@ -177,7 +230,12 @@ def _mark_slow(workers, history):
 def _page(rows, page, size):
     pages = max(1, math.ceil(len(rows) / size))
     page = min(page, pages - 1)
-    return {"total": len(rows), "page": page, "pages": pages, "rows": rows[page * size : (page + 1) * size]}
+    return {
+        "total": len(rows),
+        "page": page,
+        "pages": pages,
+        "rows": rows[page * size : (page + 1) * size],
+    }
 
 
 def _command(server, option):
@@ -219,9 +277,23 @@ def set_aside(ledger, server, clock, datasets, page):
         if skip < dataset["set_aside"] and len(rows) < SET_ASIDE_PAGE:
             for row in ledger.set_aside(dataset["name"], skip, SET_ASIDE_PAGE - len(rows))[1]:
                 errors = [_error(error, clock) for error in row["errors"]][-3:]
-                rows.append({"dataset": dataset["name"], "index": row["index"], "prompt": None, "marks": row["marks"], "errors": errors})
+                rows.append(
+                    {
+                        "dataset": dataset["name"],
+                        "index": row["index"],
+                        "prompt": None,
+                        "marks": row["marks"],
+                        "errors": errors,
+                    }
+                )
         skip = max(0, skip - dataset["set_aside"])
-    return {"total": total, "page": page, "pages": pages, "command": _command(server, "--retry_failed"), "rows": rows}
+    return {
+        "total": total,
+        "page": page,
+        "pages": pages,
+        "command": _command(server, "--retry_failed"),
+        "rows": rows,
+    }
 
 
 # ---------------------------------------------------------------- LLM backends
@@ -251,7 +323,10 @@ def _llm(server, clock):
             {
                 "name": name,
                 "model": use.get("model"),
-                "state": next((state for state in ("healthy", "cooling", "off") if clients.get(state)), use.get("state") or "unused"),
+                "state": next(
+                    (state for state in ("healthy", "cooling", "off") if clients.get(state)),
+                    use.get("state") or "unused",
+                ),
                 "clients": clients,
                 "until_s": use.get("until_s"),
                 "because": (use.get("because") or "")[:TEXT] or None,
@@ -260,15 +335,22 @@ def _llm(server, clock):
                 "seconds": seconds,
                 "p50_s": quantile_s(seconds, 0.5),
                 "p95_s": quantile_s(seconds, 0.95),
-                **{key: use.get(key, 0) for key in ("prompt_tokens", "completion_tokens", "usd", "reserved_usd")},
+                **{
+                    key: use.get(key, 0)
+                    for key in ("prompt_tokens", "completion_tokens", "usd", "reserved_usd")
+                },
                 "budget_usd": use.get("budget_usd"),
             }
         )
     sums = {
-        key: sum(backend[key] for backend in backends) for key in ("calls", "prompt_tokens", "completion_tokens", "usd", "reserved_usd")
+        key: sum(backend[key] for backend in backends)
+        for key in ("calls", "prompt_tokens", "completion_tokens", "usd", "reserved_usd")
     }
     failures = sum(sum(backend["failures"].values()) for backend in backends)
-    money = {"budget_usd": (accounts.budget_usd or None) if accounts else None, "paid_off": accounts.paid_off if accounts else None}
+    money = {
+        "budget_usd": (accounts.budget_usd or None) if accounts else None,
+        "paid_off": accounts.paid_off if accounts else None,
+    }
     return {**sums, "failures": failures, **money, "backends": backends}
 
 
@@ -284,13 +366,18 @@ def _weather(weather, document, clock, server, notice):
         "reason": weather.get("reason"),
         "since": clock.iso(weather.get("since")),
         "probe_in_s": clock.seconds_to(weather.get("probe_at")),
-        "errors": [_error(error, clock, "last_error") for error in weather.get("errors") or ()][-5:],
+        "errors": [_error(error, clock, "last_error") for error in weather.get("errors") or ()][
+            -5:
+        ],
         "what_to_do": [],
     }
     if weather["state"] == "storm":
-        answer["headline"] = "Every worker fails, so no work is given out: nobody is blamed, nothing is set aside."
+        answer["headline"] = (
+            "Every worker fails, so no work is given out: nobody is blamed, nothing is set aside."
+        )
         answer["what_to_do"] = [
-            line.format(root=server.output_root) for line in WHAT_TO_DO.get(weather.get("reason"), WHAT_TO_DO["unknown"])
+            line.format(root=server.output_root)
+            for line in WHAT_TO_DO.get(weather.get("reason"), WHAT_TO_DO["unknown"])
         ]
     elif weather["state"] == "draining":
         answer["headline"] = "Draining: running leases are finished, no new ones are given."
@@ -306,19 +393,27 @@ def _weather(weather, document, clock, server, notice):
     elif not open_indices:
         answer.update(
             state="finished",
-            headline="All work is done." if not document["set_aside"]["total"] else "All work is done but for the prompts set aside.",
+            headline="All work is done."
+            if not document["set_aside"]["total"]
+            else "All work is done but for the prompts set aside.",
         )
     elif not workers["total"]:
         answer.update(
             state="idle",
             headline="Work is left, and no client is asking for it.",
-            what_to_do=["squeue --me", "python generate/generate_images.py PROMPTS.json … --use_slurm"],
+            what_to_do=[
+                "squeue --me",
+                "python generate/generate_images.py PROMPTS.json … --use_slurm",
+            ],
         )
     elif workers["by_state"].get("waiting_llm") == workers["total"] and not any(
         b["clients"].get("healthy") for b in document["llm"]["backends"]
     ):
         answer.update(
-            state="storm", reason="llm", headline="Every client waits for an LLM, and none is healthy.", what_to_do=WHAT_TO_DO["llm"]
+            state="storm",
+            reason="llm",
+            headline="Every client waits for an LLM, and none is healthy.",
+            what_to_do=WHAT_TO_DO["llm"],
         )
     else:
         answer.update(state="fair", headline="Running.")

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from generate.server import schema as ledger_tables
 
-BLOCK = 1000  # indices of a block: one sub-folder of the data set, one row here, 125 bytes of done bits
+BLOCK = (
+    1000  # indices of a block: one sub-folder of the data set, one row here, 125 bytes of done bits
+)
 NOT_COMPARED = {
     "name",
     "prompts_file",
@@ -34,7 +36,9 @@ class DefinitionDiffers(Exception):
     """A request's data set definition is not the stored one; .field .stored .given say where."""
 
     def __init__(self, field, stored, given):
-        super().__init__(f"{field}: the data set was made with {stored!r}, this request says {given!r}")
+        super().__init__(
+            f"{field}: the data set was made with {stored!r}, this request says {given!r}"
+        )
         self.field, self.stored, self.given = field, stored, given
 
 
@@ -114,7 +118,9 @@ class Store:
             self.run("UPDATE server SET lost = NULL")
 
     def note_changes(self):
-        ledger_tables.note_changes(self.path.parent, self.epoch, self.one("SELECT changes FROM server")[0])
+        ledger_tables.note_changes(
+            self.path.parent, self.epoch, self.one("SELECT changes FROM server")[0]
+        )
 
     # ------------------------------------------------ data sets
 
@@ -162,7 +168,10 @@ class Store:
             return self.version(name)
         with self.transaction():
             values = (json.dumps({**stored, **definition}), total, total - old, name)
-            self.run("UPDATE datasets SET definition = ?, version = version + 1, total = ?, waiting = waiting + ? WHERE name = ?", *values)
+            self.run(
+                "UPDATE datasets SET definition = ?, version = version + 1, total = ?, waiting = waiting + ? WHERE name = ?",
+                *values,
+            )
             self._append_blocks(name, old, total, stored.get("order_seed"))
         self._checked[name] = bytearray(-(-total // BLOCK))
         self._checking = {
@@ -176,27 +185,48 @@ class Store:
         if start % BLOCK:  # the last block of the shorter list grows
             grows = min(total, (start // BLOCK + 1) * BLOCK) - start
             self.run(
-                "UPDATE blocks SET size = size + ?, open = open + ? WHERE dataset = ? AND block = ?", grows, grows, name, blocks.pop(0)
+                "UPDATE blocks SET size = size + ?, open = open + ? WHERE dataset = ? AND block = ?",
+                grows,
+                grows,
+                name,
+                blocks.pop(0),
             )
         if seed is not None:
             random.Random(f"{seed} {start}").shuffle(blocks)
-        position = self.one("SELECT COALESCE(MAX(position), -1) + 1 FROM blocks WHERE dataset = ?", name)[0]
+        position = self.one(
+            "SELECT COALESCE(MAX(position), -1) + 1 FROM blocks WHERE dataset = ?", name
+        )[0]
         rows = (
-            (name, block, position + n, min(BLOCK, total - block * BLOCK), min(BLOCK, total - block * BLOCK))
+            (
+                name,
+                block,
+                position + n,
+                min(BLOCK, total - block * BLOCK),
+                min(BLOCK, total - block * BLOCK),
+            )
             for n, block in enumerate(blocks)
         )
-        self.connection.executemany("INSERT INTO blocks (dataset, block, position, size, open) VALUES (?, ?, ?, ?, ?)", rows)
+        self.connection.executemany(
+            "INSERT INTO blocks (dataset, block, position, size, open) VALUES (?, ?, ?, ?, ?)", rows
+        )
 
     # ------------------------------------------------ the state of an index
 
     def _is_done(self, dataset, idx):
-        row = self.one("SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, idx // BLOCK)
+        row = self.one(
+            "SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, idx // BLOCK
+        )
         return row is not None and bits_of(row[0]) >> idx % BLOCK & 1 == 1
 
     def _take(self, dataset, indices, lease):
         """From waiting to leased. The primary key keeps an index from being held twice (promise 3)."""
         self._move(dataset, indices, -1, "leased")
-        self.run("INSERT INTO held SELECT ?, value, ? FROM json_each(?)", dataset, lease, json.dumps(indices))
+        self.run(
+            "INSERT INTO held SELECT ?, value, ? FROM json_each(?)",
+            dataset,
+            lease,
+            json.dumps(indices),
+        )
         self._add(dataset, waiting=-len(indices), leased=len(indices))
 
     def _give_back(self, dataset, indices, reason=None):
@@ -221,15 +251,29 @@ class Store:
         if troubled:
             self.run(f"UPDATE trouble SET state = ? WHERE {AMONG}", state, *among)
         for block, count in Counter(idx // BLOCK for idx in indices if idx not in troubled).items():
-            self.run("UPDATE blocks SET open = open + ? WHERE dataset = ? AND block = ?", by * count, dataset, block)
+            self.run(
+                "UPDATE blocks SET open = open + ? WHERE dataset = ? AND block = ?",
+                by * count,
+                dataset,
+                block,
+            )
 
     def _suspect(self, dataset, idx):
         """A waiting or leased index is leased alone from now on."""
         held = self.one("SELECT 1 FROM held WHERE dataset = ? AND idx = ?", dataset, idx)
         if not self.one("SELECT 1 FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx):
-            self.run("INSERT INTO trouble VALUES (?, ?, ?)", dataset, idx, "leased" if held else "waiting")
+            self.run(
+                "INSERT INTO trouble VALUES (?, ?, ?)",
+                dataset,
+                idx,
+                "leased" if held else "waiting",
+            )
             if not held:
-                self.run("UPDATE blocks SET open = open - 1 WHERE dataset = ? AND block = ?", dataset, idx // BLOCK)
+                self.run(
+                    "UPDATE blocks SET open = open - 1 WHERE dataset = ? AND block = ?",
+                    dataset,
+                    idx // BLOCK,
+                )
 
     def _clear(self, dataset, idx):
         """Nothing is held against an index any more; it is waiting, leased or set aside, and waits as all others do if it was not
@@ -239,14 +283,20 @@ class Store:
         if row:
             self.run("DELETE FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx)
             if row[0] != "leased":
-                self.run("UPDATE blocks SET open = open + 1 WHERE dataset = ? AND block = ?", dataset, idx // BLOCK)
+                self.run(
+                    "UPDATE blocks SET open = open + 1 WHERE dataset = ? AND block = ?",
+                    dataset,
+                    idx // BLOCK,
+                )
             if row[0] == "set_aside":
                 self._add(dataset, waiting=1, set_aside=-1)
 
     def _set_aside(self, dataset, idx):
         state = self.one("SELECT state FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx)[0]
         self.run("DELETE FROM held WHERE dataset = ? AND idx = ?", dataset, idx)
-        self.run("UPDATE trouble SET state = 'set_aside' WHERE dataset = ? AND idx = ?", dataset, idx)
+        self.run(
+            "UPDATE trouble SET state = 'set_aside' WHERE dataset = ? AND idx = ?", dataset, idx
+        )
         self._add(dataset, set_aside=1, **{"leased" if state == "leased" else "waiting": -1})
 
     def _done(self, dataset, figures):
@@ -255,20 +305,46 @@ class Store:
             self.run(f"DELETE FROM {table} WHERE {AMONG}", dataset, json.dumps(list(figures)))
         for block, indices in itertools.groupby(sorted(figures), lambda idx: idx // BLOCK):
             group = [(1 << idx % BLOCK, *figures[idx]) for idx in indices]
-            bits = bits_of(self.one("SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, block)[0])
+            bits = bits_of(
+                self.one("SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, block)[
+                    0
+                ]
+            )
             bits |= sum(bit for bit, *_ in group)
-            sums = [sum(values) for values in zip(*((images, missing > 0, missing) for _, images, missing in group))]
+            sums = [
+                sum(values)
+                for values in zip(*((images, missing > 0, missing) for _, images, missing in group))
+            ]
             self.run(
                 "UPDATE blocks SET done = ?, images = images + ?, short = short + ?, short_images = short_images + ?"
                 " WHERE dataset = ? AND block = ?",
-                blob_of(bits), *sums, dataset, block,
-            )  # fmt: skip
-            self._add(dataset, leased=-len(group), done=len(group), images=sums[0], short=sums[1], short_images=sums[2])
+                blob_of(bits),
+                *sums,
+                dataset,
+                block,
+            )
+            self._add(
+                dataset,
+                leased=-len(group),
+                done=len(group),
+                images=sums[0],
+                short=sums[1],
+                short_images=sums[2],
+            )
 
     def _reopen(self, dataset, idx):
         """From done to waiting: by the folder check, an extension or a repair, by nothing else (promise 2)."""
-        bits = bits_of(self.one("SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, idx // BLOCK)[0]) & ~(1 << idx % BLOCK)
-        self.run("UPDATE blocks SET done = ?, open = open + 1 WHERE dataset = ? AND block = ?", blob_of(bits), dataset, idx // BLOCK)
+        bits = bits_of(
+            self.one(
+                "SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, idx // BLOCK
+            )[0]
+        ) & ~(1 << idx % BLOCK)
+        self.run(
+            "UPDATE blocks SET done = ?, open = open + 1 WHERE dataset = ? AND block = ?",
+            blob_of(bits),
+            dataset,
+            idx // BLOCK,
+        )
         self._add(dataset, done=-1, waiting=1)
 
     # ------------------------------------------------ comparing with the folder (the folder wins)
@@ -285,9 +361,14 @@ class Store:
 
     def _next_open(self, dataset, checked):
         """The first block not yet compared among the 50 from which work is given out next; -1 = none."""
-        rows = () if checked.find(0) < 0 else self.all(
-            "SELECT block FROM blocks WHERE dataset = ? AND open > 0 ORDER BY position LIMIT 50", dataset
-        )  # fmt: skip
+        rows = (
+            ()
+            if checked.find(0) < 0
+            else self.all(
+                "SELECT block FROM blocks WHERE dataset = ? AND open > 0 ORDER BY position LIMIT 50",
+                dataset,
+            )
+        )
         return next((block for (block,) in rows if not checked[block]), -1)
 
     def checks_left(self):
@@ -309,13 +390,34 @@ class Store:
         first = block * BLOCK
         before, per = self.done_in(dataset, block), self.definition(dataset)["images_per_prompt"]
         around = (dataset, first, first + BLOCK - 1)
-        held = {idx for (idx,) in self.all("SELECT idx FROM held WHERE dataset = ? AND idx BETWEEN ? AND ?", *around)}
-        trouble = dict(self.all("SELECT idx, state FROM trouble WHERE dataset = ? AND idx BETWEEN ? AND ?", *around))
+        held = {
+            idx
+            for (idx,) in self.all(
+                "SELECT idx FROM held WHERE dataset = ? AND idx BETWEEN ? AND ?", *around
+            )
+        }
+        trouble = dict(
+            self.all(
+                "SELECT idx, state FROM trouble WHERE dataset = ? AND idx BETWEEN ? AND ?", *around
+            )
+        )
         lost = before - found.keys() - accepted
-        newly = {idx for idx in found.keys() - before - held if trouble.get(idx) != "set_aside" or sum(found[idx]) >= per}
-        old = self.one("SELECT images, short, short_images FROM blocks WHERE dataset = ? AND block = ?", dataset, block)
+        newly = {
+            idx
+            for idx in found.keys() - before - held
+            if trouble.get(idx) != "set_aside" or sum(found[idx]) >= per
+        }
+        old = self.one(
+            "SELECT images, short, short_images FROM blocks WHERE dataset = ? AND block = ?",
+            dataset,
+            block,
+        )
         figures = [found[idx] for idx in (newly if accepted else (before | newly) & found.keys())]
-        sums = (sum(images for images, _ in figures), sum(short > 0 for _, short in figures), sum(short for _, short in figures))
+        sums = (
+            sum(images for images, _ in figures),
+            sum(short > 0 for _, short in figures),
+            sum(short for _, short in figures),
+        )
         if accepted:  # their own figures are in the old sums
             sums = tuple(map(sum, zip(old, sums)))
         if lost or newly or sums != old:
@@ -325,10 +427,19 @@ class Store:
                 bits = sum(1 << idx - first for idx in (before | newly) - lost)
                 self.run(
                     "UPDATE blocks SET done = ?, open = open + ?, images = ?, short = ?, short_images = ? WHERE dataset = ? AND block = ?",
-                    blob_of(bits), len(lost) - len(newly), *sums, dataset, block,
-                )  # fmt: skip
-                change = {name: to - was for name, to, was in zip(("images", "short", "short_images"), sums, old)}
-                self._add(dataset, done=len(newly) - len(lost), waiting=len(lost) - len(newly), **change)
+                    blob_of(bits),
+                    len(lost) - len(newly),
+                    *sums,
+                    dataset,
+                    block,
+                )
+                change = {
+                    name: to - was
+                    for name, to, was in zip(("images", "short", "short_images"), sums, old)
+                }
+                self._add(
+                    dataset, done=len(newly) - len(lost), waiting=len(lost) - len(newly), **change
+                )
         self._checked[dataset][block] = 1
         return len(lost), len(newly)
 

@@ -17,7 +17,9 @@ def make_samples(folder, prompts):
         place = folder / f"{prompt // 1000:06d}" / f"{prompt}_0"
         place.parent.mkdir(parents=True, exist_ok=True)
         image = io.BytesIO()
-        Image.new("RGB", (8, 8), (prompt % 256, 7, 7)).save(image, "JPEG", comment=str(prompt).encode() + bytes(60_000))
+        Image.new("RGB", (8, 8), (prompt % 256, 7, 7)).save(
+            image, "JPEG", comment=str(prompt).encode() + bytes(60_000)
+        )
         place.with_suffix(".jpg").write_bytes(image.getvalue())
         place.with_suffix(".json").write_text(
             json.dumps(
@@ -67,7 +69,9 @@ def test_pieces_of_both_converters(cluster, tmp_path):
     assert not (tmp_path / "t.parquet").exists(), "piece 3 is missing, and --finish must say so"
     said = array("3", convert)
     assert "Traceback" not in said
-    assert "40 rows of 4 parts" in here(SCRIPTS / "convert_json_to_parquet.py", "HPDv2", "t.parquet", "--part", "0/4", "--finish")
+    assert "40 rows of 4 parts" in here(
+        SCRIPTS / "convert_json_to_parquet.py", "HPDv2", "t.parquet", "--part", "0/4", "--finish"
+    )
     here(SCRIPTS / "convert_json_to_parquet.py", "HPDv2", "whole.parquet")
     import pyarrow.parquet as pq
 
@@ -78,10 +82,18 @@ def test_pieces_of_both_converters(cluster, tmp_path):
     said = array("0-2", f"{killed}{tars} tars --part $SLURM_ARRAY_TASK_ID/3")
     here(*tars.split()[1:], "tars", "--part", "0/3", "--finish")
     assert not (tmp_path / "tars/index.json").exists()
-    said = array("0-2", f"{killed}{tars} tars --part $SLURM_ARRAY_TASK_ID/3")  # the same line again does only what is missing
+    said = array(
+        "0-2", f"{killed}{tars} tars --part $SLURM_ARRAY_TASK_ID/3"
+    )  # the same line again does only what is missing
     assert "Traceback" not in said
     assert "40 images" in here(*tars.split()[1:], "tars", "--part", "0/3", "--finish")
     here(*tars.split()[1:], "whole")
     names = sorted(os.listdir(tmp_path / "whole"))
-    assert sorted(os.listdir(tmp_path / "tars")) == names and sum(name.endswith(".tar") for name in names) >= 3
-    assert all((tmp_path / "tars" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in names)
+    assert (
+        sorted(os.listdir(tmp_path / "tars")) == names
+        and sum(name.endswith(".tar") for name in names) >= 3
+    )
+    assert all(
+        (tmp_path / "tars" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        for name in names
+    )

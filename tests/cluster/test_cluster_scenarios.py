@@ -28,8 +28,14 @@ def job_process(run, array, task):
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
-                with open(f"/proc/{entry}/environ") as environ, open(f"/proc/{entry}/cmdline") as words:
-                    if f"SLURM_JOB_ID={job}\0" in environ.read() and "generate_images.py" in words.read():
+                with (
+                    open(f"/proc/{entry}/environ") as environ,
+                    open(f"/proc/{entry}/cmdline") as words,
+                ):
+                    if (
+                        f"SLURM_JOB_ID={job}\0" in environ.read()
+                        and "generate_images.py" in words.read()
+                    ):
                         return int(entry)
             except OSError:
                 pass
@@ -38,7 +44,11 @@ def job_process(run, array, task):
 
 def running(run, array):
     """The running tasks: {"4_1": {"state", "node", "id"}}."""
-    return {name: job for name, job in run.cluster.jobs(array=array).items() if job["state"] == "RUNNING"}
+    return {
+        name: job
+        for name, job in run.cluster.jobs(array=array).items()
+        if job["state"] == "RUNNING"
+    }
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -59,16 +69,24 @@ def test_one_command_with_start_server(run):
     """And the README's line that converts when the array has ended: one comes back to a data set."""
     array = run.submit("--num_workers=3 --num_chunks=5 --start_server")
     readme = (ROOT / "README.md").read_text()
-    convert = re.search(r"^    (sbatch --dependency=afterany:\$JOB .*?_wds --num_workers=8\")$", readme, re.M | re.S)
-    run.shell(f"JOB={array}; D=$UNIDISC_DIR/outputs/generate_images/generated_images; {convert[1].replace('HPDv2', 'scenes')}")
+    convert = re.search(
+        r"^    (sbatch --dependency=afterany:\$JOB .*?_wds --num_workers=8\")$", readme, re.M | re.S
+    )
+    run.shell(
+        f"JOB={array}; D=$UNIDISC_DIR/outputs/generate_images/generated_images; {convert[1].replace('HPDv2', 'scenes')}"
+    )
     run.wait_done()
     run.wait_ended()  # tasks that find nothing left end by themselves
     run.check()
     index = run.folder / "scenes_wds" / "index.json"
     run.cluster.wait(index.exists, 60, "the conversion")
     shards = json.loads(index.read_text())["shardlist"]
-    assert sum(shard["nsamples"] for shard in shards) == 24 * 4, (run.folder / "convert.out").read_text()
-    assert "24 of 24 prompts done" in run.shell("python generate/generate_images.py scenes.json --status")
+    assert sum(shard["nsamples"] for shard in shards) == 24 * 4, (
+        run.folder / "convert.out"
+    ).read_text()
+    assert "24 of 24 prompts done" in run.shell(
+        "python generate/generate_images.py scenes.json --status"
+    )
     run.submit("--num_workers=3 --num_chunks=5")  # once more: all is done, so nothing is submitted
     assert run.arrays() == [array] and not run.cluster.jobs(array=array)
 
@@ -80,10 +98,22 @@ def test_preemption(run, grace_s, batch_s):
     run.start_server()
     array = run.submit(FAKE_BATCH_S=str(batch_s))
     run.wait_images(8)
-    run.cluster.run("sbatch", "--partition=high", "--nodes=2", "--gres=gpu:1", "--exclusive", "--output=/dev/null", "--wrap=sleep 8")
+    run.cluster.run(
+        "sbatch",
+        "--partition=high",
+        "--nodes=2",
+        "--gres=gpu:1",
+        "--exclusive",
+        "--output=/dev/null",
+        "--wrap=sleep 8",
+    )
     run.wait_done()
     run.wait_ended()
-    restarted = [name for name, text in run.logs().items() if name.startswith(f"{array}_") and "PREEMPTION" in text]
+    restarted = [
+        name
+        for name, text in run.logs().items()
+        if name.startswith(f"{array}_") and "PREEMPTION" in text
+    ]
     assert len(restarted) >= 2
     run.check()
 
@@ -128,19 +158,40 @@ def test_a_node_with_a_broken_gpu_does_not_eat_the_array(make_run, tmp_path):
     bad_hosts = tmp_path / "bad_hosts"
     bad_hosts.write_text("n0\n")
     run.start_server("--ttl_s 6 --beat_s 1 --probe_s 2")
-    array = run.submit("--num_workers=4 --num_chunks=40", FAKE_BLACK="lighthouse", FAKE_BAD_HOSTS=str(bad_hosts), FAKE_BATCH_S="1")
-    run.cluster.wait(lambda: (document := run.document()) and [q["host"] for q in document["quarantined"]] == ["n0"], 60, "n0's quarantine")
+    array = run.submit(
+        "--num_workers=4 --num_chunks=40",
+        FAKE_BLACK="lighthouse",
+        FAKE_BAD_HOSTS=str(bad_hosts),
+        FAKE_BATCH_S="1",
+    )
     run.cluster.wait(
-        lambda: "ExcNodeList=n0" in run.cluster.run("scontrol", "show", "job", array), 20, "n0 on the pending tasks' ExcNodeList"
+        lambda: (
+            (document := run.document()) and [q["host"] for q in document["quarantined"]] == ["n0"]
+        ),
+        60,
+        "n0's quarantine",
+    )
+    run.cluster.wait(
+        lambda: "ExcNodeList=n0" in run.cluster.run("scontrol", "show", "job", array),
+        20,
+        "n0 on the pending tasks' ExcNodeList",
     )
     said = run.shell("python generate/generate_images.py scenes.json --status")
-    assert re.search(rf"error +image, \d+ times, last \S+ on n0: a black image; read {run.root}/{array}_\d+\.out$", said, re.M), said
+    assert re.search(
+        rf"error +image, \d+ times, last \S+ on n0: a black image; read {run.root}/{array}_\d+\.out$",
+        said,
+        re.M,
+    ), said
     assert "quarantined: n0 " in said
     ended = (run.cluster.folder / "log" / "jobs.txt").read_text().splitlines()
     on_bad = [line for line in ended if f"ArrayJobId={array} " in line and "NodeList=n0 " in line]
     on_bad += [name for name, job in running(run, array).items() if job["node"] == "n0"]
     bad_hosts.write_text("")
-    run.cluster.wait(lambda: (document := run.document()) and not document["quarantined"], 60, "the probe that finds n0 healed")
+    run.cluster.wait(
+        lambda: (document := run.document()) and not document["quarantined"],
+        60,
+        "the probe that finds n0 healed",
+    )
     run.wait_done()
     run.wait_ended()
     assert 1 <= len(on_bad) <= 2, on_bad
@@ -154,11 +205,21 @@ def test_the_server_moves_to_another_node(run):
     run.submit(FAKE_BATCH_S="0.5")
     run.wait_images(8)
     before = run.document()["server"]
-    run.cluster.run("scontrol", "update", f"NodeName={run.cluster.jobs()[job]['node']}", "State=DOWN", "Reason=test")
+    run.cluster.run(
+        "scontrol",
+        "update",
+        f"NodeName={run.cluster.jobs()[job]['node']}",
+        "State=DOWN",
+        "Reason=test",
+    )
     run.wait_done()
     run.wait_ended()
     after = run.document()["server"]
-    assert after["epoch"] > before["epoch"] and after["run_id"] == before["run_id"] and after["pid"] != before["pid"]
+    assert (
+        after["epoch"] > before["epoch"]
+        and after["run_id"] == before["run_id"]
+        and after["pid"] != before["pid"]
+    )
     run.check()
 
 
@@ -169,12 +230,18 @@ def test_the_server_moves_to_another_node(run):
 def test_slurmd_dies_alone(run):
     """The old process lives on while SLURM starts the same job, restart + 1, elsewhere: two clients with one job id."""
     run.start_server()
-    array = run.submit("--num_workers=3 --num_chunks=3", images="--max_chunk_size=1", FAKE_BATCH_S="6")
+    array = run.submit(
+        "--num_workers=3 --num_chunks=3", images="--max_chunk_size=1", FAKE_BATCH_S="6"
+    )
     run.wait_images(4)
     name, node = next((name, job["node"]) for name, job in running(run, array).items())
     old = job_process(run, array, name.split("_")[1])
     run.cluster.control("kill-node", "--keep-jobs", node)
-    run.cluster.wait(lambda: running(run, array).get(name, {"node": node})["node"] != node, 90, "the second start, on another node")
+    run.cluster.wait(
+        lambda: running(run, array).get(name, {"node": node})["node"] != node,
+        90,
+        "the second start, on another node",
+    )
     os.kill(old, 0)  # still there
     run.wait_done(200)
     run.cluster.control("start-node", node)
@@ -188,7 +255,9 @@ def test_slurmctld_is_down_for_a_while(run):
     run.start_server()
     run.submit("--num_workers=4 --num_chunks=4", FAKE_BATCH_S="2")
     run.wait_images(4)
-    time.sleep(6)  # slurmctld saves its state lazily: jobs submitted in the last seconds before its death are lost with it
+    time.sleep(
+        6
+    )  # slurmctld saves its state lazily: jobs submitted in the last seconds before its death are lost with it
     run.cluster.control("kill-node", "slurmctld")
     time.sleep(20)
     run.cluster.control("start-node", "slurmctld")
@@ -201,7 +270,9 @@ def test_slurmctld_is_down_for_a_while(run):
 def test_squeue_answers_an_empty_list(run, tmp_path):
     """The server's squeue says that nobody runs any more (as after a purge of slurmctld's state): clients that beat keep their leases."""
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "squeue").write_text(f'#!/bin/sh\n[ -e {tmp_path}/empty ] || exec {run.cluster.run("which", "squeue")} "$@"\n')
+    (tmp_path / "bin" / "squeue").write_text(
+        f'#!/bin/sh\n[ -e {tmp_path}/empty ] || exec {run.cluster.run("which", "squeue")} "$@"\n'
+    )
     (tmp_path / "bin" / "squeue").chmod(0o755)
     run.start_server(PATH=f"{tmp_path}/bin:{run.env['PATH']}")
     run.submit("--num_workers=4 --num_chunks=4", FAKE_BATCH_S="0.5")
@@ -221,7 +292,11 @@ def test_the_time_limit(run):
     run.wait_done(400)
     run.wait_ended()
     assert all("TIME LIMIT" not in text for text in run.logs().values())
-    assert any("asking SLURM to requeue" in text for name, text in run.logs().items() if name.startswith(array))
+    assert any(
+        "asking SLURM to requeue" in text
+        for name, text in run.logs().items()
+        if name.startswith(array)
+    )
     run.check()
 
 
@@ -232,7 +307,9 @@ def test_the_llm_is_away_for_a_while(make_run):
     run.start_server()
     run.submit("--num_workers=4 --num_chunks=4", FAKE_BATCH_S="1")
     run.wait_images(8)
-    run.llm.shares = {"cut": 1.0}  # it hangs up on every call (stopped, it would still serve the connections it has)
+    run.llm.shares = {
+        "cut": 1.0
+    }  # it hangs up on every call (stopped, it would still serve the connections it has)
     time.sleep(20)
     drawn, status = run.images_drawn(), run.status()
     run.llm.shares = {}
@@ -244,7 +321,8 @@ def test_the_llm_is_away_for_a_while(make_run):
 
 @pytest.mark.soak
 @pytest.mark.skipif(
-    os.geteuid() != 0, reason="mounts a file system; without root, tests/generate/test_client_faults.py injects the full disk"
+    os.geteuid() != 0,
+    reason="mounts a file system; without root, tests/generate/test_client_faults.py injects the full disk",
 )
 def test_the_disk_is_full_for_a_while(run):
     """No prompt and no worker is to blame, nobody leaves, and with room again the run goes on."""
@@ -255,13 +333,18 @@ def test_the_disk_is_full_for_a_while(run):
         run.start_server("--ttl_s 6 --beat_s 1 --probe_s 4")
         array = run.submit("--num_workers=4 --num_chunks=4", FAKE_BATCH_S="0.5")
         run.cluster.wait(
-            lambda: (document := run.document()) and any(error["reason"] == "disk" for error in document["errors"]),
+            lambda: (
+                (document := run.document())
+                and any(error["reason"] == "disk" for error in document["errors"])
+            ),
             90,
             "the status to name the disk",
         )
         assert "disk" in run.shell("python generate/generate_images.py scenes.json --status")
         time.sleep(10)
-        assert len(running(run, array)) == 4  # a task that left would let the full disk eat the array
+        assert (
+            len(running(run, array)) == 4
+        )  # a task that left would let the full disk eat the array
         run.cluster.run("mount", "-o", "remount,size=100m", images)
         run.wait_done(200)
         run.wait_ended(400)  # pauses have grown to minutes

@@ -99,26 +99,84 @@ CHANGED = {
     "a hall, BREAK, a door": "a hall, a door",
 }
 UNCHANGED = [
-    "4 knights", "5 K-pop idols, 800 T-shirts", "4 knights riding, 2 friends, 8 legs", "unreal engine 5 rendered", "1 2 3 4 5 6 7",
-    "1 2 3", "GTA 5 4k ultra", "8 bit art", "35 mm film", "8k, 3d, 4d",
-    "Stålenhag", "Simon Stålenhag, Pokémon, Velázquez, Embaú, »quoted«", "зимний лес", "猫と犬", "naïve café",
-    "AT&T, b&w;", "vitamins a & c",
-    "&copycat", "fish & chips",
-    "oil painting - kawaii portrait", "a cat - a dog", "vases - set of three", "cat in - front of", "monkey - cat - dog - fox hybrid",
-    "castle - inspired by escher", "girl - looking at the sea", "a dog - like a wolf", "a fox - colored pencil drawing",
-    "dog up close - photo", "medium - oil on canvas", "a cat - realistic, 8k", "city - apocalyptic, hd", "man ray - portrait",
-    "a giant spider - macro photo", "portrait of william - oil painting", "hair long - blue eyes", "cat - 35 mm photo, b - 50 mm",
-    "4k - h 704 pixels", "spring \u2014 niji and fuji", "x files - s 3 finale", "half-eaten, well--known", "wait -- what",
-    "a dash \u2014 so be it", "a man \u2014 with hat", "#sea #morning", "@artist", "((dark forest)), [fog]", "(16:9), (John 3:16), (a:b)",
-    "at 12:30, 3:35 pm", "16:9",
-    "smile :) and (-: and :3", "a | b", "std::vector", "title: subtitle", "magic: the gathering", "10,000 leagues, 1,5",
-    "v. 1.2, no. 3. 5 cats", "f 2. 85 mm", "uncharted 4. 3d", "5 \" x 7 \" print", "hello \" and \" bye \"",
-    "the dogs ' house and the cats ' food", "page 300 p. 5", "0.5 x 0.25",
-    "a prison break poster, BREAK dance", "positive prompts", "the steps: up and down", "a < b > c", "<3 love",
-    "\U0001f468\u200d\U0001f469\u200d\U0001f467 picnic", "\u2764\ufe0f on fire",
-    "\u0646\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0915\u094d\u200d\u0937",
-    "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f flag", "1\ufe0f\u20e3 first",
-    '"The Joy" by Shaun Tan', "the big ben clock tower", "23-56-890 / 98-87-872",
+    "4 knights",
+    "5 K-pop idols, 800 T-shirts",
+    "4 knights riding, 2 friends, 8 legs",
+    "unreal engine 5 rendered",
+    "1 2 3 4 5 6 7",
+    "1 2 3",
+    "GTA 5 4k ultra",
+    "8 bit art",
+    "35 mm film",
+    "8k, 3d, 4d",
+    "Stålenhag",
+    "Simon Stålenhag, Pokémon, Velázquez, Embaú, »quoted«",
+    "зимний лес",
+    "猫と犬",
+    "naïve café",
+    "AT&T, b&w;",
+    "vitamins a & c",
+    "&copycat",
+    "fish & chips",
+    "oil painting - kawaii portrait",
+    "a cat - a dog",
+    "vases - set of three",
+    "cat in - front of",
+    "monkey - cat - dog - fox hybrid",
+    "castle - inspired by escher",
+    "girl - looking at the sea",
+    "a dog - like a wolf",
+    "a fox - colored pencil drawing",
+    "dog up close - photo",
+    "medium - oil on canvas",
+    "a cat - realistic, 8k",
+    "city - apocalyptic, hd",
+    "man ray - portrait",
+    "a giant spider - macro photo",
+    "portrait of william - oil painting",
+    "hair long - blue eyes",
+    "cat - 35 mm photo, b - 50 mm",
+    "4k - h 704 pixels",
+    "spring \u2014 niji and fuji",
+    "x files - s 3 finale",
+    "half-eaten, well--known",
+    "wait -- what",
+    "a dash \u2014 so be it",
+    "a man \u2014 with hat",
+    "#sea #morning",
+    "@artist",
+    "((dark forest)), [fog]",
+    "(16:9), (John 3:16), (a:b)",
+    "at 12:30, 3:35 pm",
+    "16:9",
+    "smile :) and (-: and :3",
+    "a | b",
+    "std::vector",
+    "title: subtitle",
+    "magic: the gathering",
+    "10,000 leagues, 1,5",
+    "v. 1.2, no. 3. 5 cats",
+    "f 2. 85 mm",
+    "uncharted 4. 3d",
+    '5 " x 7 " print',
+    'hello " and " bye "',
+    "the dogs ' house and the cats ' food",
+    "page 300 p. 5",
+    "0.5 x 0.25",
+    "a prison break poster, BREAK dance",
+    "positive prompts",
+    "the steps: up and down",
+    "a < b > c",
+    "<3 love",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467 picnic",
+    "\u2764\ufe0f on fire",
+    "\u0646\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+    "\u0915\u094d\u200d\u0937",
+    "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f flag",
+    "1\ufe0f\u20e3 first",
+    '"The Joy" by Shaun Tan',
+    "the big ben clock tower",
+    "23-56-890 / 98-87-872",
 ]
 
 
@@ -134,7 +192,10 @@ def test_stays(text):
 
 
 def test_ascii_transliterates():
-    assert clean("Stålenhag, Velázquez, 東京 \U0001f309!", ascii=True)[0] == "Stalenhag, Velazquez, DongJing !"
+    assert (
+        clean("Stålenhag, Velázquez, 東京 \U0001f309!", ascii=True)[0]
+        == "Stalenhag, Velazquez, DongJing !"
+    )
     assert clean("plain", ascii=True) == ("plain", [])
 
 
@@ -145,12 +206,57 @@ def test_undecodable_characters_drop_the_prompt():
     assert clean_row("  ")[1] == "empty" and clean_row("\U0001f98a")[1] is None
 
 
-PIECES = st.sampled_from([*CHANGED, *UNCHANGED, " ", ",", "(", ")", ":", "::", " - ", "--", "\u2014", "ar", "&", "&amp;", "amp;", "#",
-"lt;", ";", "<", ">", "lora", "1", " 2", "k", "s", ".", "/",
-                          "f", "\u200d", "\ufe0f", "\U0001f468", "\u0301", "\u00c3\u00a9", "BREAK", "http://", "Steps: 1,", "Sampler",
-                          "\n", "\n\n", "\x85", "\x00"])
-ANY = st.one_of(st.text(), st.text(st.characters()), st.lists(PIECES, max_size=12).map("".join),
-                st.lists(st.one_of(PIECES, st.text(max_size=3)), max_size=8).map(" ".join))
+PIECES = st.sampled_from(
+    [
+        *CHANGED,
+        *UNCHANGED,
+        " ",
+        ",",
+        "(",
+        ")",
+        ":",
+        "::",
+        " - ",
+        "--",
+        "\u2014",
+        "ar",
+        "&",
+        "&amp;",
+        "amp;",
+        "#",
+        "lt;",
+        ";",
+        "<",
+        ">",
+        "lora",
+        "1",
+        " 2",
+        "k",
+        "s",
+        ".",
+        "/",
+        "f",
+        "\u200d",
+        "\ufe0f",
+        "\U0001f468",
+        "\u0301",
+        "\u00c3\u00a9",
+        "BREAK",
+        "http://",
+        "Steps: 1,",
+        "Sampler",
+        "\n",
+        "\n\n",
+        "\x85",
+        "\x00",
+    ]
+)
+ANY = st.one_of(
+    st.text(),
+    st.text(st.characters()),
+    st.lists(PIECES, max_size=12).map("".join),
+    st.lists(st.one_of(PIECES, st.text(max_size=3)), max_size=8).map(" ".join),
+)
 
 
 @settings(max_examples=500, deadline=None)
@@ -181,11 +287,21 @@ def test_spacing_moves_blanks_only(text):
         return "".join(text.split())
 
     folded = " ".join(text.split())
-    assert signs(spacing.ENTITY.sub("", spacing.join(folded))) == signs(spacing.ENTITY.sub("", folded)) or "& #" in folded
+    assert (
+        signs(spacing.ENTITY.sub("", spacing.join(folded))) == signs(spacing.ENTITY.sub("", folded))
+        or "& #" in folded
+    )
 
 
 @settings(max_examples=500, deadline=None)
-@given(st.lists(st.sampled_from("a fox 4 knights 1980s (dark) café 16:9 sci-fi wood, painting, #sea".split()), max_size=9).map(" ".join))
+@given(
+    st.lists(
+        st.sampled_from(
+            "a fox 4 knights 1980s (dark) café 16:9 sci-fi wood, painting, #sea".split()
+        ),
+        max_size=9,
+    ).map(" ".join)
+)
 def test_plain_prompts_lose_nothing(text):
     assert clean(text) == (text, []) or clean(text)[0].replace(" ", "") == text.replace(" ", "")
     assert syntax.strip(text)[0].strip(",") == text.strip().strip(",")
@@ -198,4 +314,6 @@ def test_fold_is_a_key(text):
 
 def test_fold():
     assert fold("A Red  fox, (8K)!") == fold("a red fox 8k") != fold("a red fox 4k")
-    assert fold("\U0001f34e, octane") != fold("\U0001f6a2, octane")  # emoji are what such prompts are about
+    assert fold("\U0001f34e, octane") != fold(
+        "\U0001f6a2, octane"
+    )  # emoji are what such prompts are about

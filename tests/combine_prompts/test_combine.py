@@ -16,7 +16,18 @@ from combine_prompts.processor import fold
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMBINE = ROOT / "combine_prompts" / "combine.py"
-NOTHING_DROPPED = ["--language", "any", "--min_words", "1", "--min_chars", "1", "--profanity", "keep", "--sexual", "keep"]
+NOTHING_DROPPED = [
+    "--language",
+    "any",
+    "--min_words",
+    "1",
+    "--min_chars",
+    "1",
+    "--profanity",
+    "keep",
+    "--sexual",
+    "keep",
+]
 
 
 def combine(folder, files, *options, status=0, filtered=False):
@@ -25,17 +36,28 @@ def combine(folder, files, *options, status=0, filtered=False):
     Without the filters unless asked for: their models take a second and more to load.
     """
     for name, items in files.items():
-        (folder / name).write_bytes(items if isinstance(items, bytes) else json.dumps(items, ensure_ascii=False).encode())
+        (folder / name).write_bytes(
+            items if isinstance(items, bytes) else json.dumps(items, ensure_ascii=False).encode()
+        )
     inputs = [folder / name for name in files if not name.startswith("exclude")]
     excluded = [folder / name for name in files if name.startswith("exclude")]
     output = folder / "out" / "combined.json"
-    options = [*(["--exclude", *excluded] if excluded else []), *([] if filtered else NOTHING_DROPPED), *options]
+    options = [
+        *(["--exclude", *excluded] if excluded else []),
+        *([] if filtered else NOTHING_DROPPED),
+        *options,
+    ]
     command = [sys.executable, COMBINE, *inputs, "--output", output, *options]
     ended = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300)
-    assert ended.returncode == status and "Traceback" not in ended.stderr, ended.stdout + ended.stderr
+    assert ended.returncode == status and "Traceback" not in ended.stderr, (
+        ended.stdout + ended.stderr
+    )
     if not output.exists():
         return ended, None, None, None
-    return ended, *[json.loads((output.parent / f"combined{end}.json").read_text()) for end in ("", ".removed", ".report")]
+    return ended, *[
+        json.loads((output.parent / f"combined{end}.json").read_text())
+        for end in ("", ".removed", ".report")
+    ]
 
 
 def test_sources_and_exact_duplicates(tmp_path):
@@ -59,24 +81,43 @@ def test_sources_and_exact_duplicates(tmp_path):
         "a goose on the pond",
         "a bear in the wood",
     }
-    assert found["A Red fox, in the snow!"]["source"] == ["sac", "HPDv2"] and found["a goose on the pond"]["source"] == ["HPDv2", "mine"]
+    assert found["A Red fox, in the snow!"]["source"] == ["sac", "HPDv2"] and found[
+        "a goose on the pond"
+    ]["source"] == ["HPDv2", "mine"]
     assert found["an owl in the barn"]["variations"] == ["an owl at night"]
-    assert report["sources"]["HPDv2"]["counts"] == {"read": 3, "exact duplicate": 2, "kept": 1} and report["in several sources"] == 3
-    assert report["sources"]["HPDv2"]["terms"]["licence"] == "Apache-2.0" and "Wu et al." in report["sources"]["HPDv2"]["terms"]["citation"]
+    assert (
+        report["sources"]["HPDv2"]["counts"] == {"read": 3, "exact duplicate": 2, "kept": 1}
+        and report["in several sources"] == 3
+    )
+    assert (
+        report["sources"]["HPDv2"]["terms"]["licence"] == "Apache-2.0"
+        and "Wu et al." in report["sources"]["HPDv2"]["terms"]["citation"]
+    )
     assert "not known" in report["sources"]["mine"]["terms"]["licence"] and removed == []
 
 
 def test_a_combined_file_keeps_its_sources(tmp_path):
-    _, combined, _, report = combine(tmp_path, {
-        "old.json": [{"prompt": "a fox in the snow", "source": ["sac", "HPDv2"]}, {"prompt": "a hare in the field", "source": "odd"}],
-        "more.json": ["A fox in the snow"]})
+    _, combined, _, report = combine(
+        tmp_path,
+        {
+            "old.json": [
+                {"prompt": "a fox in the snow", "source": ["sac", "HPDv2"]},
+                {"prompt": "a hare in the field", "source": "odd"},
+            ],
+            "more.json": ["A fox in the snow"],
+        },
+    )
     assert {item["prompt"]: item["source"] for item in combined} == {
-        "a fox in the snow": ["sac", "HPDv2", "more"], "a hare in the field": ["old"]}
+        "a fox in the snow": ["sac", "HPDv2", "more"],
+        "a hare in the field": ["old"],
+    }
     assert report["sources"]["old"]["counts"] == {"read": 2, "kept": 2}
 
 
 def test_plain(tmp_path):
-    _, combined, _, _ = combine(tmp_path, {"sac.json": ["a fox in the snow", "a hare in the field"]}, "--plain")
+    _, combined, _, _ = combine(
+        tmp_path, {"sac.json": ["a fox in the snow", "a hare in the field"]}, "--plain"
+    )
     assert sorted(combined) == ["a fox in the snow", "a hare in the field"]
 
 
@@ -93,9 +134,16 @@ def test_validation_set_stays_out(tmp_path):
         "a large jets flying through cloudy blue sky",
         "my grandfather remembers that the old clock tower rises slowly over the market square at dawn",
     ]
-    innocent = ["a dog in a hat", "a snowy mountain", "a cloudy sky above the sea", "the old clock tower rises over the town at dawn"]
+    innocent = [
+        "a dog in a hat",
+        "a snowy mountain",
+        "a cloudy sky above the sea",
+        "the old clock tower rises over the town at dawn",
+    ]
     _, combined, removed, report = combine(
-        tmp_path, {"sac.json": leaks + innocent, "exclude.json": validation}, "--near_duplicates=False"
+        tmp_path,
+        {"sac.json": leaks + innocent, "exclude.json": validation},
+        "--near_duplicates=False",
     )
     assert {item["prompt"] for item in combined} == set(innocent)
     assert {entry["prompt"]: (entry["reason"], entry["match"]) for entry in removed} == {
@@ -108,7 +156,9 @@ def test_validation_set_stays_out(tmp_path):
 
 
 def test_decontamination_guards_the_short():
-    excluded = decontamination.Excluded(["a circle", "6 sandwiches", "two chairs beside a round table"], fold)
+    excluded = decontamination.Excluded(
+        ["a circle", "6 sandwiches", "two chairs beside a round table"], fold
+    )
     assert (
         excluded.find("a circles") is None
         and excluded.find("10 sandwiches") is None
@@ -116,7 +166,12 @@ def test_decontamination_guards_the_short():
         and excluded.find("") is None
     )
     assert excluded.find("two chair beside a round table")[0] == "alike"
-    assert excluded.find("two chairs beside a round table in the garden of a castle with many towers and a moat") is None
+    assert (
+        excluded.find(
+            "two chairs beside a round table in the garden of a castle with many towers and a moat"
+        )
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -204,11 +259,21 @@ def test_filters_are_named_options(tmp_path):
         "sexual content and an age word": 1,
         "kept": 1,
     }
-    _, combined, _, _ = combine(tmp_path, {"sac.json": prompts}, "--max_words", 1000, "--max_chars", 5000)
-    assert {item["prompt"] for item in combined} == set(prompts) - {prompts[6]}  # this one is dropped whatever the options
+    _, combined, _, _ = combine(
+        tmp_path, {"sac.json": prompts}, "--max_words", 1000, "--max_chars", 5000
+    )
+    assert {item["prompt"] for item in combined} == set(prompts) - {
+        prompts[6]
+    }  # this one is dropped whatever the options
     assert not any("flags" in item for item in combined)
-    _, combined, _, _ = combine(tmp_path, {"sac.json": prompts}, "--sexual", "flag", "--profanity", "flag", filtered=True)
-    assert {item["prompt"]: item.get("flags") for item in combined} == {prompts[0]: None, prompts[1]: ["sexual"], prompts[2]: ["profanity"]}
+    _, combined, _, _ = combine(
+        tmp_path, {"sac.json": prompts}, "--sexual", "flag", "--profanity", "flag", filtered=True
+    )
+    assert {item["prompt"]: item.get("flags") for item in combined} == {
+        prompts[0]: None,
+        prompts[1]: ["sexual"],
+        prompts[2]: ["profanity"],
+    }
 
 
 def test_near_duplicates_are_listed_with_their_match(tmp_path):
@@ -242,7 +307,10 @@ def test_same_bytes_and_every_prefix_is_a_fair_sample(tmp_path):
         folder.mkdir()
         _, combined, _, report = combine(folder, files, "--near_duplicates=False", *options)
         bytes_of.append(
-            [(folder / "out" / name).read_bytes() for name in ("combined.json", "combined.report.json", "combined.removed.json")]
+            [
+                (folder / "out" / name).read_bytes()
+                for name in ("combined.json", "combined.report.json", "combined.removed.json")
+            ]
         )
         assert len(combined) == 4200
         half = Counter(item["source"][0] for item in combined[:2100])
@@ -251,25 +319,50 @@ def test_same_bytes_and_every_prefix_is_a_fair_sample(tmp_path):
 
 
 def test_many_processes_give_the_same_as_one(tmp_path):
-    prompts = [f"a {kind} harbor number {i} in the morning rain" for i in range(11_000) for kind in ("quiet", "naked woman in the")]
+    prompts = [
+        f"a {kind} harbor number {i} in the morning rain"
+        for i in range(11_000)
+        for kind in ("quiet", "naked woman in the")
+    ]
     results = []
     for workers in (1, 2):
         folder = tmp_path / str(workers)
         folder.mkdir()
         files = {"sac.json": prompts, "exclude.json": ["a quiet street in the evening sun"]}
-        _, _, _, report = combine(folder, files, "--near_duplicates=False", "--sexual", "drop", "--num_workers", workers)
-        results.append(((folder / "out" / "combined.json").read_bytes(), report["sources"]["sac"]["counts"]))
+        _, _, _, report = combine(
+            folder, files, "--near_duplicates=False", "--sexual", "drop", "--num_workers", workers
+        )
+        results.append(
+            ((folder / "out" / "combined.json").read_bytes(), report["sources"]["sac"]["counts"])
+        )
     assert results[0] == results[1] and results[0][1]["sexual content"] > 9_000
 
 
 def test_a_killed_worker_ends_the_run(tmp_path):
-    (tmp_path / "sac.json").write_text(json.dumps([f"a quiet harbor number {i} in the morning rain" for i in range(60_000)]))
-    command = [sys.executable, COMBINE, tmp_path / "sac.json", "--output", tmp_path / "out" / "combined.json"]
-    run = subprocess.Popen([*command, "--num_workers", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    (tmp_path / "sac.json").write_text(
+        json.dumps([f"a quiet harbor number {i} in the morning rain" for i in range(60_000)])
+    )
+    command = [
+        sys.executable,
+        COMBINE,
+        tmp_path / "sac.json",
+        "--output",
+        tmp_path / "out" / "combined.json",
+    ]
+    run = subprocess.Popen(
+        [*command, "--num_workers", "2"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     workers, children = [], Path(f"/proc/{run.pid}/task/{run.pid}/children")
     while not workers:
         assert run.poll() is None
-        workers = [pid for pid in children.read_text().split() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        workers = [
+            pid
+            for pid in children.read_text().split()
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
         time.sleep(0.05)
     os.kill(int(workers[-1]), signal.SIGKILL)
     _, says = run.communicate(timeout=120)
@@ -283,23 +376,38 @@ def test_a_killed_worker_ends_the_run(tmp_path):
 def test_output_that_is_an_input(tmp_path):
     (tmp_path / "combined.json").write_text('["a fox in the snow"]')
     (tmp_path / "link.json").symlink_to(tmp_path / "combined.json")
-    for arguments in (["combined.json"], ["link.json"], ["other.json", "--exclude", "combined.json"]):
+    for arguments in (
+        ["combined.json"],
+        ["link.json"],
+        ["other.json", "--exclude", "combined.json"],
+    ):
         ended = subprocess.run(
             [sys.executable, COMBINE, *arguments, "--output", "combined.json"],
             cwd=tmp_path,
             capture_output=True,
             text=True,
         )
-        assert ended.returncode == 1 and "would overwrite" in ended.stderr and len(ended.stderr.splitlines()) == 1
+        assert (
+            ended.returncode == 1
+            and "would overwrite" in ended.stderr
+            and len(ended.stderr.splitlines()) == 1
+        )
     assert (tmp_path / "combined.json").read_text() == '["a fox in the snow"]'
 
 
 @pytest.mark.parametrize(
     "content, says",
-    [(b'["a fox', "not JSON"), (b'{"prompt": "a"}', "not a JSON list of prompts but a dict"), (b'["\xff"]', "not UTF-8 (line 1"), (b"", "not JSON")],
+    [
+        (b'["a fox', "not JSON"),
+        (b'{"prompt": "a"}', "not a JSON list of prompts but a dict"),
+        (b'["\xff"]', "not UTF-8 (line 1"),
+        (b"", "not JSON"),
+    ],
 )
 def test_a_broken_input_is_named_and_the_others_go_on(tmp_path, content, says):
-    ended, combined, _, report = combine(tmp_path, {"sac.json": content, "HPDv2.json": ["a fox in the snow"]}, status=3)
+    ended, combined, _, report = combine(
+        tmp_path, {"sac.json": content, "HPDv2.json": ["a fox in the snow"]}, status=3
+    )
     assert (
         len(combined) == 1
         and len(ended.stderr.splitlines()) == 1
@@ -313,7 +421,12 @@ def test_a_broken_input_is_named_and_the_others_go_on(tmp_path, content, says):
 
 def test_items_that_are_no_prompts_are_named_and_counted(tmp_path):
     ended, combined, _, report = combine(
-        tmp_path, {"sac.json": ["a fox in the snow", 7, {"text": "x"}, "  "], "t.txt": b"a hare in the field\n"}, status=3
+        tmp_path,
+        {
+            "sac.json": ["a fox in the snow", 7, {"text": "x"}, "  "],
+            "t.txt": b"a hare in the field\n",
+        },
+        status=3,
     )
     assert (
         len(combined) == 2
@@ -323,18 +436,34 @@ def test_items_that_are_no_prompts_are_named_and_counted(tmp_path):
     )
     surrogates = b'["a fox in the snow \\ud800", {"prompt": "an owl", "variations": ["\\udfff"]}, "a \\ud83e\\udd8a in the snow"]'
     (tmp_path / "half").mkdir()
-    ended, combined, _, report = combine(tmp_path / "half", {"sac.json": surrogates, "t.txt": b"\xef\xbb\xbfa hare\n"}, status=3)
+    ended, combined, _, report = combine(
+        tmp_path / "half", {"sac.json": surrogates, "t.txt": b"\xef\xbb\xbfa hare\n"}, status=3
+    )
     assert {item["prompt"] for item in combined} == {"a \U0001f98a in the snow", "a hare"}
-    assert report["sources"]["sac"]["counts"]["not a prompt"] == 2 and "sac.json: item 0: not a prompt (it holds half" in ended.stderr
+    assert (
+        report["sources"]["sac"]["counts"]["not a prompt"] == 2
+        and "sac.json: item 0: not a prompt (it holds half" in ended.stderr
+    )
     (tmp_path / "second").mkdir()
-    ended, _, _, _ = combine(tmp_path / "second", {"t.txt": b"fine line here\nbad \xff line\n"}, status=1)
+    ended, _, _, _ = combine(
+        tmp_path / "second", {"t.txt": b"fine line here\nbad \xff line\n"}, status=1
+    )
     assert "t.txt: line 2 is not UTF-8" in ended.stderr
 
 
-@pytest.mark.parametrize("content", [b"", b'{"a": 1}', b"[7]", b'["\xff"]', b"[]", b'["  "]', b'["a fox \\ud800"]'])
+@pytest.mark.parametrize(
+    "content", [b"", b'{"a": 1}', b"[7]", b'["\xff"]', b"[]", b'["  "]', b'["a fox \\ud800"]']
+)
 def test_a_broken_validation_set_ends_the_run(tmp_path, content):
-    ended, combined, _, _ = combine(tmp_path, {"sac.json": ["a fox in the snow"], "exclude.json": content}, status=1)
-    assert combined is None and "exclude.json" in ended.stderr and "leak" in ended.stderr and len(ended.stderr.splitlines()) == 1
+    ended, combined, _, _ = combine(
+        tmp_path, {"sac.json": ["a fox in the snow"], "exclude.json": content}, status=1
+    )
+    assert (
+        combined is None
+        and "exclude.json" in ended.stderr
+        and "leak" in ended.stderr
+        and len(ended.stderr.splitlines()) == 1
+    )
 
 
 def test_the_demo_finds_its_prompts(tmp_path):
@@ -353,7 +482,9 @@ def test_the_demo_finds_its_prompts(tmp_path):
             check=True,
             capture_output=True,
         )
-    files = [tmp_path / f"{source}.json" for source in ("image_reward", "sac", "pickscore", "HPDv2")]
+    files = [
+        tmp_path / f"{source}.json" for source in ("image_reward", "sac", "pickscore", "HPDv2")
+    ]
     subprocess.run(
         [
             sys.executable,
@@ -368,8 +499,15 @@ def test_the_demo_finds_its_prompts(tmp_path):
         capture_output=True,
     )
     combined = json.loads((tmp_path / "combined.json").read_text())
-    removed = {entry["reason"] for entry in json.loads((tmp_path / "combined.removed.json").read_text())}
+    removed = {
+        entry["reason"] for entry in json.loads((tmp_path / "combined.removed.json").read_text())
+    }
     grammar = [item for item in combined if item["prompt"].endswith("background")]
-    assert len(grammar) >= 16 and {item["source"][0] for item in grammar} == {"image_reward", "sac", "pickscore", "HPDv2"}
+    assert len(grammar) >= 16 and {item["source"][0] for item in grammar} == {
+        "image_reward",
+        "sac",
+        "pickscore",
+        "HPDv2",
+    }
     assert removed == {"validation set: same text", "near duplicate"}
     assert len(json.loads((ROOT / "examples" / "shapes.json").read_text())) == 8

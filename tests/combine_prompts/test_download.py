@@ -30,16 +30,32 @@ class FakeHub(http.server.BaseHTTPRequestHandler):
         type(self).asked.append((self.command, self.path, self.headers.get("Range")))
         path = self.path.split("?")[0]
         if match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/revision/([^/]+)", path):
-            siblings = [{"rfilename": name} for repo, revision, name in self.files if (repo, revision) == match.groups()]
+            siblings = [
+                {"rfilename": name}
+                for repo, revision, name in self.files
+                if (repo, revision) == match.groups()
+            ]
             about = {"id": match[1], "sha": "1" * 40, "siblings": siblings}
-            return self.answer(200 if siblings else 404, json.dumps(about).encode(), {"Content-Type": "application/json"})
-        match = re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.*)", path) or re.fullmatch(r"/(raw)/([^/]+)/(.*)", path)
+            return self.answer(
+                200 if siblings else 404,
+                json.dumps(about).encode(),
+                {"Content-Type": "application/json"},
+            )
+        match = re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.*)", path) or re.fullmatch(
+            r"/(raw)/([^/]+)/(.*)", path
+        )
         data = self.files.get(match.groups()) if match else None
         if data is None:
             return self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
-        if path.startswith("/raw/") and "gzip" in self.headers.get("Accept-Encoding", ""):  # as GitHub does
+        if path.startswith("/raw/") and "gzip" in self.headers.get(
+            "Accept-Encoding", ""
+        ):  # as GitHub does
             return self.answer(200, gzip.compress(data), {"Content-Encoding": "gzip"})
-        headers = {"ETag": f'"{hash(data) & 0xffffffffff:x}"', "X-Repo-Commit": "1" * 40, "Accept-Ranges": "bytes"}
+        headers = {
+            "ETag": f'"{hash(data) & 0xFFFFFFFFFF:x}"',
+            "X-Repo-Commit": "1" * 40,
+            "Accept-Ranges": "bytes",
+        }
         start = int(re.match(r"bytes=(\d+)-", self.headers.get("Range") or "bytes=0-")[1])
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
@@ -74,7 +90,9 @@ def hub():
 
 def run(tmp_path, endpoint, script, *options, status=0):
     environment = {
-        k: v for k, v in os.environ.items() if not k.startswith("HF_") and k.lower() not in ("http_proxy", "https_proxy", "all_proxy")
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith("HF_") and k.lower() not in ("http_proxy", "https_proxy", "all_proxy")
     }
     environment |= {
         "HF_ENDPOINT": endpoint,
@@ -90,14 +108,24 @@ def run(tmp_path, endpoint, script, *options, status=0):
         text=True,
         timeout=120,
     )
-    assert ended.returncode == status and "Traceback" not in ended.stderr, ended.stdout + ended.stderr
+    assert ended.returncode == status and "Traceback" not in ended.stderr, (
+        ended.stdout + ended.stderr
+    )
     return ended, json.loads(output.read_text()) if output.exists() else None
 
 
 def local(tmp_path, script, folder, *options):
     output = tmp_path / "local.json"
     subprocess.run(
-        [sys.executable, ROOT / "combine_prompts" / f"{script}.py", "--input", EXAMPLES / folder, "--output", output, *options],
+        [
+            sys.executable,
+            ROOT / "combine_prompts" / f"{script}.py",
+            "--input",
+            EXAMPLES / folder,
+            "--output",
+            output,
+            *options,
+        ],
         check=True,
         capture_output=True,
     )
@@ -106,19 +134,27 @@ def local(tmp_path, script, folder, *options):
 
 def test_image_reward_from_the_hub(tmp_path, hub):
     repo = "zai-org/ImageRewardDB"
-    FakeHub.files = {(repo, "main", path.name): path.read_bytes() for path in (EXAMPLES / "image_reward").iterdir()} | {
-        (repo, "main", "images/train/train_1.zip"): b"never asked for"
-    }
+    FakeHub.files = {
+        (repo, "main", path.name): path.read_bytes()
+        for path in (EXAMPLES / "image_reward").iterdir()
+    } | {(repo, "main", "images/train/train_1.zip"): b"never asked for"}
     _, prompts = run(tmp_path, hub, "process_image_reward")
     assert prompts == local(tmp_path, "process_image_reward", "image_reward")
     assert not any("zip" in path for _, path, _ in FakeHub.asked)
     fetched = sum(command == "GET" and "/resolve/" in path for command, path, _ in FakeHub.asked)
     run(tmp_path, hub, "process_image_reward")  # the second time from the cache
-    assert fetched == 3 == sum(command == "GET" and "/resolve/" in path for command, path, _ in FakeHub.asked)
+    assert (
+        fetched
+        == 3
+        == sum(command == "GET" and "/resolve/" in path for command, path, _ in FakeHub.asked)
+    )
 
 
 def test_hpdv2_at_a_revision_without_drawbench(tmp_path, hub):
-    FakeHub.files = {("ymhao/HPDv2", "v1.0", f"benchmark/{path.name}"): path.read_bytes() for path in (EXAMPLES / "hpdv2").iterdir()}
+    FakeHub.files = {
+        ("ymhao/HPDv2", "v1.0", f"benchmark/{path.name}"): path.read_bytes()
+        for path in (EXAMPLES / "hpdv2").iterdir()
+    }
     _, prompts = run(tmp_path, hub, "process_hpdv2", "--revision", "v1.0")
     assert prompts == local(tmp_path, "process_hpdv2", "hpdv2")
     assert not any("drawbench" in path for _, path, _ in FakeHub.asked)
@@ -132,32 +168,60 @@ def test_pickscore_takes_both_versions_and_no_unique_splits(tmp_path, hub):
                 (data[name] for name in data if name.startswith(f"pickapic_{version}_{split}")),
                 data["pickapic_v1_test-00000-of-00001.parquet"],
             )
-            FakeHub.files[f"yuvalkirstain/pickapic_{version}_no_images", "main", f"data/{split}-00000-of-00001-0a.parquet"] = mine
-        FakeHub.files[f"yuvalkirstain/pickapic_{version}_no_images", "main", "data/test_unique-00000-of-00001-0b.parquet"] = (
-            b"never asked for"
-        )
+            FakeHub.files[
+                f"yuvalkirstain/pickapic_{version}_no_images",
+                "main",
+                f"data/{split}-00000-of-00001-0a.parquet",
+            ] = mine
+        FakeHub.files[
+            f"yuvalkirstain/pickapic_{version}_no_images",
+            "main",
+            "data/test_unique-00000-of-00001-0b.parquet",
+        ] = b"never asked for"
     _, prompts = run(tmp_path, hub, "process_pickscore")
     assert set(prompts) == set(local(tmp_path, "process_pickscore", "pickscore"))
     assert not any("unique" in path for _, path, _ in FakeHub.asked)
 
 
 @pytest.mark.parametrize(
-    "script, name, folder", [("process_sac", "sac_public_2022_06_29.sqlite", "sac"), ("process_gecko", "prompts.csv", "gecko")]
+    "script, name, folder",
+    [
+        ("process_sac", "sac_public_2022_06_29.sqlite", "sac"),
+        ("process_gecko", "prompts.csv", "gecko"),
+    ],
 )
 def test_plain_file_torn_and_resumed(tmp_path, hub, script, name, folder):
     data = (EXAMPLES / folder / name).read_bytes()
     if name.endswith(".csv"):
         data += b"".join(
-            b"%d,tifa_1,a fox on hill number %d,Gecko(R),%d,True,True,True,True,True,True\n" % (i, i, i) for i in range(11, 1000)
+            b"%d,tifa_1,a fox on hill number %d,Gecko(R),%d,True,True,True,True,True,True\n"
+            % (i, i, i)
+            for i in range(11, 1000)
         )
     FakeHub.files = {("raw", "abc", name): data}
     FakeHub.tear = 2
-    _, prompts = run(tmp_path, "http://127.0.0.1:9", script, "--url", f"{hub}/raw/{{revision}}/{name}", "--revision", "abc")
+    _, prompts = run(
+        tmp_path,
+        "http://127.0.0.1:9",
+        script,
+        "--url",
+        f"{hub}/raw/{{revision}}/{name}",
+        "--revision",
+        "abc",
+    )
     (tmp_path / name).write_bytes(data)
     assert prompts == local(tmp_path, script, tmp_path / name)
     ranges = [asked for _, _, asked in FakeHub.asked]
     assert ranges[0] is None and len(ranges) == 3 and all(ranges[1:])  # resumed, not begun again
-    run(tmp_path, "http://127.0.0.1:9", script, "--url", f"{hub}/raw/{{revision}}/{name}", "--revision", "abc")
+    run(
+        tmp_path,
+        "http://127.0.0.1:9",
+        script,
+        "--url",
+        f"{hub}/raw/{{revision}}/{name}",
+        "--revision",
+        "abc",
+    )
     assert len(FakeHub.asked) == 3  # cached
 
 
@@ -172,7 +236,11 @@ def test_plain_file_torn_and_resumed(tmp_path, hub, script, name, folder):
     ],
 )
 def test_without_network(tmp_path, script, says):
-    url = ["--url", "http://127.0.0.1:9/raw/main/" + says] if script in ("process_sac", "process_gecko") else []
+    url = (
+        ["--url", "http://127.0.0.1:9/raw/main/" + says]
+        if script in ("process_sac", "process_gecko")
+        else []
+    )
     ended, prompts = run(tmp_path, "http://127.0.0.1:9", script, *url, status=1)
     assert prompts is None and len(ended.stderr.splitlines()) == 1
     assert "cannot fetch" in ended.stderr and says in ended.stderr and "--input" in ended.stderr

@@ -36,7 +36,10 @@ def find(prompts):
         ),
         ("portrait of a queen" + TAIL * 2, "a portrait of the queens" + TAIL * 2),
         ("an old lighthouse" + TAIL, "an old lighthose" + TAIL),
-        ("Artistic depiction of ghosts and the paranormal", "An artistic depiction of ghosts and the paranormal"),
+        (
+            "Artistic depiction of ghosts and the paranormal",
+            "An artistic depiction of ghosts and the paranormal",
+        ),
     ],
 )
 def test_twins(a, b):
@@ -47,7 +50,10 @@ def test_twins(a, b):
     "a, b",
     [
         ("portrait of a queen" + TAIL, "portrait of a toad" + TAIL),
-        ("beautiful evil fantasy character" + TAIL + ", cyborg", "beautiful evil fantasy character" + TAIL + ", demon"),
+        (
+            "beautiful evil fantasy character" + TAIL + ", cyborg",
+            "beautiful evil fantasy character" + TAIL + ", demon",
+        ),
         (
             "portrait of a symmetrical girl with long flowing hair, blue" + TAIL,
             "portrait of a symmetrical girl with long flowing hair, red" + TAIL,
@@ -56,7 +62,10 @@ def test_twins(a, b):
             "\U0001f34e\U0001f333, style artstation, octane render, unreal engine",
             "\U0001f6a2\U0001f409, style artstation, octane render, unreal engine",
         ),
-        ("a red circle above a blue square on a green background", "a blue square above a red circle on a green background"),
+        (
+            "a red circle above a blue square on a green background",
+            "a blue square above a red circle on a green background",
+        ),
         (
             "two red cups on a large wooden table in the old kitchen" + TAIL,
             "three red cups on a large wooden table in the old kitchen" + TAIL,
@@ -71,18 +80,34 @@ def test_no_twins(a, b):
 
 
 def test_the_first_of_many_stays():
-    prompts = [f"a lighthouse on a cliff in a storm with tall waves, oil painting, artist {'x' * i}" for i in range(10)]
-    assert find(prompts) == {} or all(first < position for position, (first, _) in find(prompts).items())
+    prompts = [
+        f"a lighthouse on a cliff in a storm with tall waves, oil painting, artist {'x' * i}"
+        for i in range(10)
+    ]
+    assert find(prompts) == {} or all(
+        first < position for position, (first, _) in find(prompts).items()
+    )
     same = ["a lighthouse on a cliff in a storm with tall waves" + " !" * i for i in range(10)]
-    assert {position: first for position, (first, _) in find(same).items()} == {i: 0 for i in range(1, 10)}
+    assert {position: first for position, (first, _) in find(same).items()} == {
+        i: 0 for i in range(1, 10)
+    }
 
 
-WORDS = [f"{a}{b}" for a in ("fox", "cliff", "storm", "tall", "wave", "lamp", "king") for b in ("", "es", "ing", "ed")]
+WORDS = [
+    f"{a}{b}"
+    for a in ("fox", "cliff", "storm", "tall", "wave", "lamp", "king")
+    for b in ("", "es", "ing", "ed")
+]
 
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.lists(st.lists(st.sampled_from(WORDS), min_size=8, max_size=20).map(" ".join), min_size=2, max_size=30, unique=True),
+    st.lists(
+        st.lists(st.sampled_from(WORDS), min_size=8, max_size=20).map(" ".join),
+        min_size=2,
+        max_size=30,
+        unique=True,
+    ),
     st.randoms(use_true_random=False),
 )
 def test_every_twin_is_one_and_order_decides_nothing_else(prompts, rng):
@@ -113,11 +138,15 @@ def test_bands_find_what_datasketch_finds():
         sketches = []
         for text in (a, b):
             sketch = MinHash(num_perm=126)
-            sketch.update_batch([shingle.encode() for shingle in near_duplicates.shingles(text.split())])
+            sketch.update_batch(
+                [shingle.encode() for shingle in near_duplicates.shingles(text.split())]
+            )
             sketches.append(sketch)
         lsh.insert(i, sketches[0])
         theirs.append(i in lsh.query(sketches[1]))
-    assert sum(ours) >= 0.97 * len(pairs) and sum(theirs) >= 0.97 * len(pairs)  # all pairs are at 0.76 and more
+    assert sum(ours) >= 0.97 * len(pairs) and sum(theirs) >= 0.97 * len(
+        pairs
+    )  # all pairs are at 0.76 and more
     unrelated = sum(bool((keys[2 * i] == keys[2 * j]).any()) for i in range(100) for j in range(i))
     assert unrelated == 0
 
@@ -128,7 +157,13 @@ def test_sketches_do_not_depend_on_the_process():
         "print(n.sketches(['a red fox in the snow at dawn', 'b', ''])[0][:, :3].tolist())"
     )
     seen = {
-        subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         for seed in ("1", "2")
     }
     assert len(seen) == 1

@@ -19,9 +19,13 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-FAULTS_OF_TRANSPORT = "hang drip cut 401 402 404 429 quota 500 503 html truncated no_done error_line load".split()
+FAULTS_OF_TRANSPORT = (
+    "hang drip cut 401 402 404 429 quota 500 503 html truncated no_done error_line load".split()
+)
 FAULTS_OF_CONTENT = "invalid_json fewer duplicates copies refusal wrong_type preamble numbered empty too_long content_filter prose".split()
-WHEN = "at dawn|at dusk|at midnight|at noon|in heavy rain|in thick fog|in the first snow|under an aurora|after a storm|in spring".split("|")
+WHEN = "at dawn|at dusk|at midnight|at noon|in heavy rain|in thick fog|in the first snow|under an aurora|after a storm|in spring".split(
+    "|"
+)
 WHERE = (
     "in old Kyoto|in Marrakesh|on a Norwegian fjord|in Lagos|on Mars|inside a lighthouse|in a Mayan temple|on a night train|"
     "in a greenhouse|at a village fair|below the sea|on a rooftop in Mumbai|in a library|in the Andes|in a paper town"
@@ -53,7 +57,13 @@ class FakeLLM:
         port=0,
         slots=None,
     ):
-        self.latency, self.models, self.key, self.retry_after, self.hang_s = latency, models, key, retry_after, hang_s
+        self.latency, self.models, self.key, self.retry_after, self.hang_s = (
+            latency,
+            models,
+            key,
+            retry_after,
+            hang_s,
+        )
         self.usd_per_million, self.random = usd_per_million, random.Random(seed)
         self.slots = (
             threading.Semaphore(slots) if slots else contextlib.nullcontext()
@@ -61,7 +71,13 @@ class FakeLLM:
         self.script = list(faults) if isinstance(faults, (list, tuple)) else []
         self.shares = dict(faults) if isinstance(faults, dict) else {}
         self.asked = []  # (unix time, text of the last message) of each call
-        self.lock, self.calls, self.faulted, self.in_flight, self.most_in_flight = threading.Lock(), [], [], 0, 0
+        self.lock, self.calls, self.faulted, self.in_flight, self.most_in_flight = (
+            threading.Lock(),
+            [],
+            [],
+            0,
+            0,
+        )
         self.billed = {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "usd": 0.0}
         self.after_bill = None  # called (in the server's thread) once a call is billed and before its answer leaves
         self.port, self.server = port, None
@@ -111,7 +127,9 @@ class FakeLLM:
             self.billed["calls"] += 1
             self.billed["prompt_tokens"] += asked
             self.billed["completion_tokens"] += answered
-            self.billed["usd"] += (asked * self.usd_per_million[0] + answered * self.usd_per_million[1]) / 1e6
+            self.billed["usd"] += (
+                asked * self.usd_per_million[0] + answered * self.usd_per_million[1]
+            ) / 1e6
         if self.after_bill:
             self.after_bill()
         return asked, answered
@@ -120,11 +138,15 @@ class FakeLLM:
         """What the model writes: the JSON of the variations asked for, or what the fault makes of it."""
         asked = body["messages"][-1]["content"]
         schema = json.dumps(body.get("format") or body.get("response_format") or {})
-        n = re.search(r'"maxItems": (\d+)', schema) or re.search(r"exactly (\d+)", asked + body["messages"][0]["content"])
+        n = re.search(r'"maxItems": (\d+)', schema) or re.search(
+            r"exactly (\d+)", asked + body["messages"][0]["content"]
+        )
         n = int(n[1]) if n else 10
         prompt = (re.findall(r'"((?:[^"\\]|\\.)+)"', asked) or [asked[-80:]])[-1]
         draw = lambda words: self.random.choice(words)  # noqa: E731
-        texts = [f"{prompt} {draw(WHERE)} {draw(WHEN)}, {draw(HOW)}, {draw(ANGLE)}" for _ in range(n)]
+        texts = [
+            f"{prompt} {draw(WHERE)} {draw(WHEN)}, {draw(HOW)}, {draw(ANGLE)}" for _ in range(n)
+        ]
         if fault == "fewer":
             texts = texts[: max(1, n // 3)]
         if fault == "duplicates":
@@ -140,7 +162,9 @@ class FakeLLM:
         if fault == "preamble":
             texts = ["Here are the variations you asked for:"] + texts
         if fault == "numbered":
-            return "Sure! Here are the variations:\n" + "\n".join(f"{i + 1}. {text}" for i, text in enumerate(texts))
+            return "Sure! Here are the variations:\n" + "\n".join(
+                f"{i + 1}. {text}" for i, text in enumerate(texts)
+            )
         if fault == "prose":
             return "I'm sorry, but I can't help with that request."
         if fault == "invalid_json":
@@ -175,7 +199,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def error(self, status, message, code=None, headers=()):
-        document = {"error": message} if self.fake.ollama else {"error": {"message": message, "type": code, "code": code}}
+        document = (
+            {"error": message}
+            if self.fake.ollama
+            else {"error": {"message": message, "type": code, "code": code}}
+        )
         self.send(status, document, headers=headers)
 
     def do_GET(self):
@@ -185,16 +213,29 @@ class _Handler(BaseHTTPRequestHandler):
             return self.send(200, {"version": "0.0.0-fake"})
         names = self.fake.models or ["llama3.1", "llama3.1:latest", "gpt-4o-mini"]
         if self.path in ("/api/tags", "/api/ps"):
-            return self.send(200, {"models": [{"name": name, "model": name, "size": 1, "digest": "0", "details": {}} for name in names]})
+            return self.send(
+                200,
+                {
+                    "models": [
+                        {"name": name, "model": name, "size": 1, "digest": "0", "details": {}}
+                        for name in names
+                    ]
+                },
+            )
         if self.path.endswith("/models"):
-            return self.send(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in names]})
+            return self.send(
+                200, {"object": "list", "data": [{"id": name, "object": "model"} for name in names]}
+            )
         self.error(404, f"no such path {self.path}")
 
     def do_HEAD(self):
         self.send(200, b"", "text/plain")
 
     def do_POST(self):
-        fake, body = self.fake, json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        fake, body = (
+            self.fake,
+            json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0)))),
+        )
         with fake.lock:
             fake.calls.append(body)
             fake.asked.append((time.time(), body["messages"][-1]["content"]))
@@ -209,7 +250,11 @@ class _Handler(BaseHTTPRequestHandler):
     def answer(self, body, fault):
         fake = self.fake
         if fake.key and self.headers.get("Authorization") != f"Bearer {fake.key}":
-            return self.error(401, f"Incorrect API key provided: {self.headers.get('Authorization')}", "invalid_api_key")
+            return self.error(
+                401,
+                f"Incorrect API key provided: {self.headers.get('Authorization')}",
+                "invalid_api_key",
+            )
         if fake.models and body.get("model") not in fake.models:
             return self.error(404, f"model '{body.get('model')}' not found", "model_not_found")
         if fault == "hang":
@@ -232,12 +277,18 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in errors:
             return self.error(int(fault), *errors[fault])
         if fault == "quota":
-            return self.error(429, "You exceeded your current quota, please check your plan and billing details.", "insufficient_quota")
+            return self.error(
+                429,
+                "You exceeded your current quota, please check your plan and billing details.",
+                "insufficient_quota",
+            )
         if fault == "html":
             return self.send(200, b"<html><body>502 Bad Gateway</body></html>", "text/html")
         if fault == "content_filter" and not fake.ollama:
             return self.error(
-                400, "The response was filtered due to the prompt triggering our content management policy.", "content_filter"
+                400,
+                "The response was filtered due to the prompt triggering our content management policy.",
+                "content_filter",
             )
         text = fake.text(body, fault)
         with fake.slots:
@@ -263,7 +314,10 @@ class FakeOllama(FakeLLM):
 
     def write(self, handler, body, text, asked, answered, fault):
         base = {"model": body["model"], "created_at": "2026-01-01T00:00:00Z"}
-        chunks = [{**base, "message": {"role": "assistant", "content": text[k : k + 200]}, "done": False} for k in range(0, len(text), 200)]
+        chunks = [
+            {**base, "message": {"role": "assistant", "content": text[k : k + 200]}, "done": False}
+            for k in range(0, len(text), 200)
+        ]
         counts = {
             "total_duration": 1,
             "load_duration": 0,
@@ -284,10 +338,15 @@ class FakeOllama(FakeLLM):
         if fault == "no_done":
             last = None
         if fault == "error_line":
-            chunks, last = chunks[:1] + [{"error": "an error was encountered while running the model"}], None
+            chunks, last = (
+                chunks[:1] + [{"error": "an error was encountered while running the model"}],
+                None,
+            )
         if body.get("stream", True) is False:
             return handler.send(200, {**last, "message": {"role": "assistant", "content": text}})
-        lines = b"".join(json.dumps(chunk).encode() + b"\n" for chunk in chunks + ([last] if last else []))
+        lines = b"".join(
+            json.dumps(chunk).encode() + b"\n" for chunk in chunks + ([last] if last else [])
+        )
         if fault == "truncated":
             lines = lines[: len(lines) * 2 // 3].rsplit(b"\n", 1)[0][:-7] + b"\n"
         if fault != "drip":
@@ -308,9 +367,18 @@ class FakeOpenAI(FakeLLM):
         super().__init__(*args, usd_per_million=usd_per_million, **kwargs)
 
     def write(self, handler, body, text, asked, answered, fault):
-        usage = {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}
+        usage = {
+            "prompt_tokens": asked,
+            "completion_tokens": answered,
+            "total_tokens": asked + answered,
+        }
         reason = None if fault == "no_done" else "stop"
-        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason, "logprobs": None}
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": text},
+            "finish_reason": reason,
+            "logprobs": None,
+        }
         document = {
             "id": "fake",
             "object": "chat.completion",
@@ -335,16 +403,27 @@ class FakeOpenAI(FakeLLM):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("protocol", choices=["ollama", "openai"])
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before an answer")
-    parser.add_argument("--faults", default="", help="name:share,… of " + " ".join(FAULTS_OF_TRANSPORT + FAULTS_OF_CONTENT))
+    parser.add_argument(
+        "--faults",
+        default="",
+        help="name:share,… of " + " ".join(FAULTS_OF_TRANSPORT + FAULTS_OF_CONTENT),
+    )
     parser.add_argument("--models", default=None, help="comma-separated; default: any model")
     parser.add_argument("--retry_after", type=float, default=1)
-    parser.add_argument("--slots", type=int, help="calls computed at a time; further ones wait (default: no limit)")
+    parser.add_argument(
+        "--slots", type=int, help="calls computed at a time; further ones wait (default: no limit)"
+    )
     parser.add_argument("--port", type=int, default=0)
     args = parser.parse_args()
-    faults = {name: float(share) for name, share in (item.split(":") for item in args.faults.split(",") if item)}
+    faults = {
+        name: float(share)
+        for name, share in (item.split(":") for item in args.faults.split(",") if item)
+    }
     fake = (FakeOllama if args.protocol == "ollama" else FakeOpenAI)(
         latency=args.latency,
         faults=faults,

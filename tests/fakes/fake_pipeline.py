@@ -42,7 +42,13 @@ class FakeOutput:
 
 def text_code(text):
     """The mean colour (3 numbers, 64 … 191) that an image of this text has."""
-    return 64 + numpy.frombuffer(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:3], numpy.uint8) % 128
+    return (
+        64
+        + numpy.frombuffer(
+            hashlib.sha256(text.encode("utf-8", "replace")).digest()[:3], numpy.uint8
+        )
+        % 128
+    )
 
 
 def shows(image, text):
@@ -67,10 +73,23 @@ class FakePipeline:
         time.sleep(float(os.environ.get("FAKE_LOAD_S", 0)))
         return cls()
 
-    def __call__(self, prompt, generator, height, width, num_inference_steps=1, guidance_scale=1.0, output_type="pt", **kwargs):
+    def __call__(
+        self,
+        prompt,
+        generator,
+        height,
+        width,
+        num_inference_steps=1,
+        guidance_scale=1.0,
+        output_type="pt",
+        **kwargs,
+    ):
         if len(prompt) > int(os.environ.get("FAKE_MAX_BATCH", 1 << 30)):
             raise MemoryError(f"CUDA out of memory (fake): a batch of {len(prompt)} does not fit")
-        seconds, python = float(os.environ.get("FAKE_BATCH_S", 0)), float(os.environ.get("FAKE_PYTHON_SHARE", 0))
+        seconds, python = (
+            float(os.environ.get("FAKE_BATCH_S", 0)),
+            float(os.environ.get("FAKE_PYTHON_SHARE", 0)),
+        )
         end = time.monotonic() + seconds
         while time.monotonic() < end - seconds * (1 - python):
             sum(range(1000))  # holds the interpreter, as a real pipeline's Python loop does
@@ -80,12 +99,24 @@ class FakePipeline:
             raise RuntimeError("CUDA error: an illegal memory access was encountered (fake)")
         if any(misbehaves("FAKE_ERROR", text) for text in prompt):
             raise ValueError("the text has a token that is not known (fake)")
-        images = [draw(text, gen.seed, height, width) for text, gen in zip(prompt, generator, strict=True)]
+        images = [
+            draw(text, gen.seed, height, width) for text, gen in zip(prompt, generator, strict=True)
+        ]
         for text, image in zip(prompt, images):
-            image[:] = numpy.nan if misbehaves("FAKE_NAN", text) else 0 if misbehaves("FAKE_BLACK", text) else image
+            image[:] = (
+                numpy.nan
+                if misbehaves("FAKE_NAN", text)
+                else 0
+                if misbehaves("FAKE_BLACK", text)
+                else image
+            )
         if log := os.environ.get("FAKE_LOG"):
             with open(log, "a") as file:
-                file.write("".join(f"{host()}\t{gen.seed}\t{text}\n" for text, gen in zip(prompt, generator)))
+                file.write(
+                    "".join(
+                        f"{host()}\t{gen.seed}\t{text}\n" for text, gen in zip(prompt, generator)
+                    )
+                )
         time.sleep(max(0, end - time.monotonic()))
         return FakeOutput(numpy.stack(images))
 

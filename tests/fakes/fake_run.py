@@ -14,7 +14,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 EVIL = '<script>window.evil = 1; alert(1)</script><img src=x onerror=alert(2)> & "quoted"'
-WORKER = {"host": 'gpu07"<b>', "gpu": "GPU-5f1c", "array_job": "812345", "task": "7", "restart": 1, "log": None}
+WORKER = {
+    "host": 'gpu07"<b>',
+    "gpu": "GPU-5f1c",
+    "array_job": "812345",
+    "task": "7",
+    "restart": 1,
+    "log": None,
+}
 
 
 class FakeLedger:
@@ -24,7 +31,13 @@ class FakeLedger:
         ttl_s, beat_s = 120, 15
 
     def __init__(self, workers=12, set_aside=23):
-        self.n_workers, self.n_set_aside, self.step, self.storm, self.rows_read = workers, set_aside, 0, False, 0
+        self.n_workers, self.n_set_aside, self.step, self.storm, self.rows_read = (
+            workers,
+            set_aside,
+            0,
+            False,
+            0,
+        )
 
     def names(self):
         return ["HPDv2", "shapes & more"]
@@ -67,7 +80,13 @@ class FakeLedger:
         for k in range(self.n_workers):
             state = ("drawing", "drawing", "drawing", "waiting_llm", "loading")[k % 5]
             drawing = list(range(8 * k, 8 * k + 8)) if state == "drawing" else []
-            who = {**WORKER, "host": f'gpu{k // 8:03d}"<b>', "gpu": f"GPU-8f3c{k:04x}", "task": str(k), "restart": k % 3}
+            who = {
+                **WORKER,
+                "host": f'gpu{k // 8:03d}"<b>',
+                "gpu": f"GPU-8f3c{k:04x}",
+                "task": str(k),
+                "restart": k % 3,
+            }
             rows.append(
                 {
                     "client_id": f"client-{k}",
@@ -86,9 +105,17 @@ class FakeLedger:
         indices = range(offset, min(self.n_set_aside, offset + limit))
         self.rows_read += len(indices)
         errors = [
-            {"time": time.monotonic() - 900 * k, "reason": "image", "error": f"black image {EVIL}", "worker": WORKER} for k in range(3)
+            {
+                "time": time.monotonic() - 900 * k,
+                "reason": "image",
+                "error": f"black image {EVIL}",
+                "worker": WORKER,
+            }
+            for k in range(3)
         ]
-        return self.n_set_aside, [{"index": index, "marks": 3, "errors": errors} for index in indices]
+        return self.n_set_aside, [
+            {"index": index, "marks": 3, "errors": errors} for index in indices
+        ]
 
     def quarantined(self):
         error = {
@@ -118,10 +145,24 @@ class FakeLedger:
             "error": "[Errno 28] No space left on device: 000012/.12345_3.jpg.3-17.tmp",
             "worker": WORKER,
         }
-        return {"state": "storm", "since": time.monotonic() - 400, "reason": "disk", "probe_at": time.monotonic() + 42, "errors": [error]}
+        return {
+            "state": "storm",
+            "since": time.monotonic() - 400,
+            "reason": "disk",
+            "probe_at": time.monotonic() + 42,
+            "errors": [error],
+        }
 
     def errors(self):
-        return [{"count": 36, "time": time.monotonic() - 500, "reason": "image", "error": f"black image {EVIL}", "worker": WORKER}]
+        return [
+            {
+                "count": 36,
+                "time": time.monotonic() - 500,
+                "reason": "image",
+                "error": f"black image {EVIL}",
+                "worker": WORKER,
+            }
+        ]
 
     def recent(self, name, limit):
         return [(index, 4) for index in range(min(limit, 8))] if name == "HPDv2" else []
@@ -162,7 +203,12 @@ class FakeRun:
     """What status_page.blueprint() asks of a server."""
 
     def __init__(self, output_root, port, **kwargs):
-        self.output_root, self.token, self.port, self.lock = Path(output_root), "token", port, threading.Lock()
+        self.output_root, self.token, self.port, self.lock = (
+            Path(output_root),
+            "token",
+            port,
+            threading.Lock(),
+        )
         self.ledger, self.accounts = FakeLedger(**kwargs), FakeAccounts()
         draw_samples(self.output_root / "generated_images" / "HPDv2")
         (self.output_root / ".server").mkdir(exist_ok=True)
@@ -191,7 +237,10 @@ def draw_samples(folder):
     (folder / "000000").mkdir(parents=True, exist_ok=True)
     for index in range(8):
         original = EVIL if index == 0 else f"a red circle above a blue square, number {index}"
-        texts = [original] + [f"in variation {k}, {original} on a green background, painted in oil with thick strokes" for k in range(1, 4)]
+        texts = [original] + [
+            f"in variation {k}, {original} on a green background, painted in oil with thick strokes"
+            for k in range(1, 4)
+        ]
         record = {
             "prompt_index": index,
             "original_prompt": original,
@@ -205,7 +254,14 @@ def draw_samples(folder):
             ImageDraw.Draw(image).ellipse((120, 60, 390, 330), fill=(220, 40, 40 + 50 * aug))
             image.save(folder / "000000" / f"{index}_{aug}.jpg")
             (folder / "000000" / f"{index}_{aug}.json").write_text(
-                json.dumps({"prompt_index": index, "augmentation_idx": aug, "augmented_prompt": texts[aug], "gpu_name": None})
+                json.dumps(
+                    {
+                        "prompt_index": index,
+                        "augmentation_idx": aug,
+                        "augmented_prompt": texts[aug],
+                        "gpu_name": None,
+                    }
+                )
             )
 
 
@@ -227,7 +283,9 @@ def serve(output_root, port=0, **kwargs):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--workers", type=int, default=12)

@@ -1,9 +1,9 @@
 """FakeSlurm: a `squeue` and a `scontrol` that answer from a file, as SLURM answers, for what a cluster cannot be brought to do in a test.
 
-    slurm = FakeSlurm(folder)                                # folder/squeue, folder/scontrol: put the folder on PATH
-    slurm.set(queue=[["71", 0, "RUNNING"]], arrays={"7": "n[3-4]"})      # array id: its ExcNodeList
-    slurm.set(squeue_fails=True)                             # as with slurmctld down
-    slurm.excluded("7"), slurm.calls()
+slurm = FakeSlurm(folder)                                # folder/squeue, folder/scontrol: put the folder on PATH
+slurm.set(queue=[["71", 0, "RUNNING"]], arrays={"7": "n[3-4]"})      # array id: its ExcNodeList
+slurm.set(squeue_fails=True)                             # as with slurmctld down
+slurm.excluded("7"), slurm.calls()
 """
 
 import json
@@ -30,7 +30,9 @@ class FakeSlurm:
         self.state.write_text(json.dumps({"queue": [], "arrays": {}, "squeue_fails": False}))
         self.log.touch()
         for name in ("squeue", "scontrol"):
-            (folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} -S {__file__} {self.state} {name} "$@"\n')
+            (folder / name).write_text(
+                f'#!/bin/sh\nexec {sys.executable} -S {__file__} {self.state} {name} "$@"\n'
+            )
             (folder / name).chmod(0o755)
 
     def set(self, **changes):
@@ -66,7 +68,12 @@ def scontrol(state, verb, *words):
     elif verb == "show":
         if words[1] not in state["arrays"]:
             sys.exit("slurm_load_jobs error: Invalid job id specified")
-        print((RUNNING + PENDING).format(job=words[1], excluded=state["arrays"][words[1]] or "(null)"), end="")
+        print(
+            (RUNNING + PENDING).format(
+                job=words[1], excluded=state["arrays"][words[1]] or "(null)"
+            ),
+            end="",
+        )
     else:  # status 1 for the task that runs, and "No error" for those that wait
         job, excluded = (word.partition("=")[2] for word in words)
         state["arrays"][job] = excluded

@@ -16,7 +16,9 @@ def life(path, epoch, answered, dies=lambda what: None):
     step on disk."""
     for name in FILE_CALLS:
         real = getattr(os, name)
-        setattr(ledger_tables.os, name, lambda *args, real=real, name=name: (dies(name), real(*args))[1])
+        setattr(
+            ledger_tables.os, name, lambda *args, real=real, name=name: (dies(name), real(*args))[1]
+        )
     now, connect = 0.0, ledger_tables.sqlite3.connect
 
     def traced(*args, **kwargs):
@@ -35,9 +37,22 @@ def life(path, epoch, answered, dies=lambda what: None):
     assert all(isinstance(grant, Grant) for grant in grants)
     a, b, c, d = grants
     answered({"held": {idx: grant.lease for grant in (a, d) for idx in grant.indices[2:]}})
-    ledger.complete(now, "c0", "x0", a.lease, [{"index": idx, "images": 1} for idx in a.indices[:2]], dict.fromkeys(a.indices, True))
+    ledger.complete(
+        now,
+        "c0",
+        "x0",
+        a.lease,
+        [{"index": idx, "images": 1} for idx in a.indices[:2]],
+        dict.fromkeys(a.indices, True),
+    )
     answered({"done": a.indices[:2]})
-    ledger.fail(now, "c1", "x1", b.lease, [{"index": b.indices[0], "reason": "prompt", "error": "no", "known_good": True}])
+    ledger.fail(
+        now,
+        "c1",
+        "x1",
+        b.lease,
+        [{"index": b.indices[0], "reason": "prompt", "error": "no", "known_good": True}],
+    )
     answered({"set_aside": [b.indices[0]]})
     ledger.release(now, "c2", "x2", c.lease, "preempted")
     answered({"given_back": len(c.indices)})

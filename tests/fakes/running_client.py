@@ -14,22 +14,46 @@ from tests.fakes import fake_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PIPELINE = f"{ROOT}/tests/fakes/fake_pipeline.py:FakePipeline"
-ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "FAKE_")) and k not in ("UNIDISC_DIR", "OLLAMA_HOST", "OLLAMA_HOSTS")}
+ENVIRONMENT = {
+    k: v
+    for k, v in os.environ.items()
+    if not k.startswith(("SLURM", "FAKE_"))
+    and k not in ("UNIDISC_DIR", "OLLAMA_HOST", "OLLAMA_HOSTS")
+}
 
 
 class Run:
     """A prompts file `birds.json` in a folder, its output root, and clients that draw it. variations: texts in the file, so that no LLM is asked."""
 
     def __init__(self, folder, total=12, images=6, variations=True, options=(), **environment):
-        self.folder, self.root, self.total, self.images = Path(folder), Path(folder) / "out", total, images
-        self.options, self.environment, self.clients, self.variations = list(options), environment, [], variations
+        self.folder, self.root, self.total, self.images = (
+            Path(folder),
+            Path(folder) / "out",
+            total,
+            images,
+        )
+        self.options, self.environment, self.clients, self.variations = (
+            list(options),
+            environment,
+            [],
+            variations,
+        )
         self.root.mkdir(exist_ok=True)
         self.write_prompts(total)
 
     def write_prompts(self, total):
         self.total = total
         names = [f"a painting of bird number {i}" for i in range(total)]
-        items = [{"prompt": name, "source": ["birds"], "variations": [f"{name}, view {k}" for k in range(9)]} if self.variations else name for name in names]
+        items = [
+            {
+                "prompt": name,
+                "source": ["birds"],
+                "variations": [f"{name}, view {k}" for k in range(9)],
+            }
+            if self.variations
+            else name
+            for name in names
+        ]
         (self.folder / "birds.json").write_text(json.dumps(items))
 
     @property
@@ -37,21 +61,56 @@ class Run:
         return self.root / "generated_images" / "birds"
 
     def command(self, *options, task=True):
-        words = [self.folder / "birds.json", "--pipeline", PIPELINE, "--resolution", 32, "--batch_size", 4, "--chunk_size", 2, "--output_root", self.root,
-                 "--expected_samples_per_index", self.images, *self.options, *options, *(["--is_slurm_task"] if task else [])]  # fmt: skip
-        return [sys.executable, "-u", str(ROOT / "generate" / "generate_images.py"), *map(str, words)]
+        words = [
+            self.folder / "birds.json",
+            "--pipeline",
+            PIPELINE,
+            "--resolution",
+            32,
+            "--batch_size",
+            4,
+            "--chunk_size",
+            2,
+            "--output_root",
+            self.root,
+            "--expected_samples_per_index",
+            self.images,
+            *self.options,
+            *options,
+            *(["--is_slurm_task"] if task else []),
+        ]
+        return [
+            sys.executable,
+            "-u",
+            str(ROOT / "generate" / "generate_images.py"),
+            *map(str, words),
+        ]
 
     def start(self, *options, prefix=(), **environment):
         """A client process; its output is added to the log."""
         with open(self.root / "client.out", "ab") as out:
             command = [*prefix, *self.command(*options)]
-            self.clients.append(subprocess.Popen(command, stdout=out, stderr=out, env=ENVIRONMENT | self.environment | environment, cwd=self.folder))
+            self.clients.append(
+                subprocess.Popen(
+                    command,
+                    stdout=out,
+                    stderr=out,
+                    env=ENVIRONMENT | self.environment | environment,
+                    cwd=self.folder,
+                )
+            )
         return self.clients[-1]
 
     def run(self, *options, task=True, **environment):
         """Run a command to its end."""
-        return subprocess.run(self.command(*options, task=task), capture_output=True, text=True, env=ENVIRONMENT | self.environment | environment,
-                              cwd=self.folder, timeout=120)  # fmt: skip
+        return subprocess.run(
+            self.command(*options, task=task),
+            capture_output=True,
+            text=True,
+            env=ENVIRONMENT | self.environment | environment,
+            cwd=self.folder,
+            timeout=120,
+        )
 
     def log(self):
         return (self.root / "client.out").read_text(errors="replace")
@@ -61,14 +120,19 @@ class Run:
 
     def snapshot(self):
         """{name: (mtime, bytes)} of everything published."""
-        return {path.relative_to(self.data): (path.stat().st_mtime_ns, path.read_bytes()) for path in self.data.glob("*/[0-9]*")}
+        return {
+            path.relative_to(self.data): (path.stat().st_mtime_ns, path.read_bytes())
+            for path in self.data.glob("*/[0-9]*")
+        }
 
     def check(self, images=None, given_up=()):
         """Everything is there once, and whole: texts as they were published, each image shows its own text, JSON = JPEG; no draft is left."""
         stems = set()
         for index in range(self.total):
             record = samples.read_texts(self.data, index)
-            assert record and len(record["texts"]) == (images or self.images), f"index {index}: {record}\n{self.log()[-2000:]}"
+            assert record and len(record["texts"]) == (images or self.images), (
+                f"index {index}: {record}\n{self.log()[-2000:]}"
+            )
             for aug, text in enumerate(record["texts"]):
                 if samples.stem(index, aug) in given_up:
                     continue
@@ -76,13 +140,29 @@ class Run:
                 sample = json.loads(path.read_bytes())
                 data = path.with_suffix(".jpg").read_bytes()
                 assert sample["image_sha256"] == hashlib.sha256(data).hexdigest()
-                assert samples.read_comment(data) == {key: sample[key] for key in sample if key not in (*samples.PLACE, "image_sha256")}
-                assert (sample["prompt_index"], sample["augmentation_idx"], sample["augmented_prompt"]) == (index, aug, text["text"])
-                assert sample["original_prompt"] == record["original_prompt"] and sample["is_augmented"] == (aug > 0)
+                assert samples.read_comment(data) == {
+                    key: sample[key]
+                    for key in sample
+                    if key not in (*samples.PLACE, "image_sha256")
+                }
+                assert (
+                    sample["prompt_index"],
+                    sample["augmentation_idx"],
+                    sample["augmented_prompt"],
+                ) == (index, aug, text["text"])
+                assert sample["original_prompt"] == record["original_prompt"] and sample[
+                    "is_augmented"
+                ] == (aug > 0)
                 image = Image.open(path.with_suffix(".jpg"))
-                assert image.size == (sample["width"], sample["height"]) and fake_pipeline.shows(image, text["text"]), f"{path} shows another text"
+                assert image.size == (sample["width"], sample["height"]) and fake_pipeline.shows(
+                    image, text["text"]
+                ), f"{path} shows another text"
                 stems.add(path.stem)
-        assert stems == {path.stem for path in self.data.glob("*/*.jpg")} == {path.stem for path in self.data.glob("*/*.json")}
+        assert (
+            stems
+            == {path.stem for path in self.data.glob("*/*.jpg")}
+            == {path.stem for path in self.data.glob("*/*.json")}
+        )
         assert not list(self.data.glob("*/.*")), "no draft is left behind"
 
     def stop(self):

@@ -15,7 +15,9 @@ from generate.dataset import samples
 from tests.fakes.storm_client import definition
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "UNIDISC_DIR" and not k.startswith("SLURM")}
+ENVIRONMENT = {
+    k: v for k, v in os.environ.items() if k != "UNIDISC_DIR" and not k.startswith("SLURM")
+}
 
 
 def until(condition, what, seconds=60, pause=0.05):
@@ -27,22 +29,48 @@ def until(condition, what, seconds=60, pause=0.05):
 
 
 class RunningServer:
-    def __init__(self, root, *options, ttl_s=3, beat_s=0.3, wait=True, prefix=(), seen_at=None, **environment):
+    def __init__(
+        self, root, *options, ttl_s=3, beat_s=0.3, wait=True, prefix=(), seen_at=None, **environment
+    ):
         """prefix: words before the command (nsenter …); seen_at: where this process sees root, if elsewhere."""
-        self.root, self.prefix, self.environment = Path(seen_at or root), prefix, ENVIRONMENT | environment
-        self.options = ["--output_root", root, "--host", "127.0.0.1", "--port", 0, "--ttl_s", ttl_s, "--beat_s", beat_s, *options]
+        self.root, self.prefix, self.environment = (
+            Path(seen_at or root),
+            prefix,
+            ENVIRONMENT | environment,
+        )
+        self.options = [
+            "--output_root",
+            root,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            0,
+            "--ttl_s",
+            ttl_s,
+            "--beat_s",
+            beat_s,
+            *options,
+        ]
         self.root.mkdir(exist_ok=True)
         self.processes = []
         self.start(wait=wait)
 
     def start(self, *options, wait=True):
         before = self.json["epoch"] if (self.root / ".server" / "server.json").exists() else 0
-        command = [*self.prefix, sys.executable, str(ROOT / "generate" / "image_server.py"), *map(str, (*self.options, *options))]
+        command = [
+            *self.prefix,
+            sys.executable,
+            str(ROOT / "generate" / "image_server.py"),
+            *map(str, (*self.options, *options)),
+        ]
         with open(self.root / "image_server.out", "ab") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=out, env=self.environment)
         self.processes.append(self.process)
         if wait:
-            until(lambda: self.answers(before) or self.process.poll() is not None, f"the server\n{self.log()}")
+            until(
+                lambda: self.answers(before) or self.process.poll() is not None,
+                f"the server\n{self.log()}",
+            )
             assert self.process.poll() is None, self.log()
 
     def answers(self, before=0):
@@ -85,7 +113,11 @@ class RunningServer:
     def client(self, total=20, images=2, name="storm", host="node1", **kwargs):
         worker = {"host": host, "gpu": f"GPU-{host}"}
         return job_client.JobClient(
-            self.root, definition(name, total, images), worker, server_timeout_s=kwargs.pop("server_timeout_s", 20), **kwargs
+            self.root,
+            definition(name, total, images),
+            worker,
+            server_timeout_s=kwargs.pop("server_timeout_s", 20),
+            **kwargs,
         )
 
     def signal(self, number):
@@ -117,15 +149,33 @@ def granted(client, chunk_size=5, seconds=30):
 def finish(client, grant, images=2, publish=True):
     """Publish all files of a grant's indices, as a client does, and report them; the verdicts."""
     for index in grant.indices if publish else ():
-        write_sample(client.output_root / "generated_images" / client.definition["name"], index, images, grant.lease)
-    return client.complete(grant.lease, [{"index": index, "images": images, "short": 0} for index in grant.indices])
+        write_sample(
+            client.output_root / "generated_images" / client.definition["name"],
+            index,
+            images,
+            grant.lease,
+        )
+    return client.complete(
+        grant.lease, [{"index": index, "images": images, "short": 0} for index in grant.indices]
+    )
 
 
 def write_sample(folder, index, images, lease="1-1"):
     """What the server looks for; the test of the files themselves is elsewhere."""
-    texts = [{"text": f"prompt {index}, {aug}", "llm_model_name": None, "backend": None} for aug in range(images)]
+    texts = [
+        {"text": f"prompt {index}, {aug}", "llm_model_name": None, "backend": None}
+        for aug in range(images)
+    ]
     samples.publish_texts(
-        folder, {"prompt_index": index, "original_prompt": f"prompt {index}", "source": [], "texts": texts, "short": None}, lease
+        folder,
+        {
+            "prompt_index": index,
+            "original_prompt": f"prompt {index}",
+            "source": [],
+            "texts": texts,
+            "short": None,
+        },
+        lease,
     )
     for aug in range(images):
         for suffix in (".jpg", ".json"):
@@ -164,7 +214,11 @@ class Clients:
                 *self.options,
             ]
             with open(self.root / f"{self.host}{self.born}.out", "ab") as out:
-                self.processes.append(subprocess.Popen(list(map(str, words)), stdout=out, stderr=out, env=self.environment))
+                self.processes.append(
+                    subprocess.Popen(
+                        list(map(str, words)), stdout=out, stderr=out, env=self.environment
+                    )
+                )
             self.born += 1
 
     def kill(self, number):
@@ -187,7 +241,11 @@ class Clients:
             process.wait()
 
     def logs(self):
-        return "\n".join(path.read_text()[-500:] for path in self.root.glob(f"{self.host}*.out") if path.stat().st_size)[-3000:]
+        return "\n".join(
+            path.read_text()[-500:]
+            for path in self.root.glob(f"{self.host}*.out")
+            if path.stat().st_size
+        )[-3000:]
 
 
 def check_files(folder, total, images):
@@ -206,12 +264,19 @@ def check_files(folder, total, images):
                 wanted.add(f"{base}_{aug}.failed")
                 continue
             wanted |= {f"{base}_{aug}.jpg", f"{base}_{aug}.json"}
-            data, record = (folder / f"{base}_{aug}.jpg").read_bytes(), json.loads((folder / f"{base}_{aug}.json").read_text())
+            data, record = (
+                (folder / f"{base}_{aug}.jpg").read_bytes(),
+                json.loads((folder / f"{base}_{aug}.json").read_text()),
+            )
             assert hashlib.sha256(data).hexdigest() == record["image_sha256"]
             assert (record["prompt_index"], record["augmentation_idx"]) == (index, aug)
             assert samples.read_comment(data)["augmented_prompt"] == record["augmented_prompt"]
             Image.open(folder / f"{base}_{aug}.jpg").load()
-    extra = {name for name in names - wanted if not name.startswith("dataset") and not name.endswith("/COMPLETE")}
+    extra = {
+        name
+        for name in names - wanted
+        if not name.startswith("dataset") and not name.endswith("/COMPLETE")
+    }
     assert not wanted - names, sorted(wanted - names)[:5]
     assert not {name for name in extra if not name.endswith(".tmp")}, sorted(extra)[:5]
     return {name for name in extra if name.endswith(".tmp")}

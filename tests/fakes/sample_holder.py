@@ -9,24 +9,47 @@ from generate.dataset import samples
 from tests.fakes import fake_pipeline
 
 INDEX, PLACE = 12345, {"hostname": "h", "gpu_name": "g", "slurm_job_id": "7"}
-TEXTS = [{"text": text, "llm_model_name": None, "backend": None} for text in ("a bird", "a bird at night")]
-RECORD = {"prompt_index": INDEX, "original_prompt": "a bird", "source": ["x"], "texts": TEXTS, "short": None}
+TEXTS = [
+    {"text": text, "llm_model_name": None, "backend": None}
+    for text in ("a bird", "a bird at night")
+]
+RECORD = {
+    "prompt_index": INDEX,
+    "original_prompt": "a bird",
+    "source": ["x"],
+    "texts": TEXTS,
+    "short": None,
+}
 CALLS = ("open", "fsync", "link", "unlink", "mkdir")
 
 
 def pixels(text, seed=1):
-    return (fake_pipeline.draw(text, seed, 64, 64) * 255).round().astype(numpy.uint8).transpose(1, 2, 0)
+    return (
+        (fake_pipeline.draw(text, seed, 64, 64) * 255)
+        .round()
+        .astype(numpy.uint8)
+        .transpose(1, 2, 0)
+    )
 
 
 def put(folder, aug, lease, seed=1, text=None):
     text = text or TEXTS[aug]["text"]
-    metadata = {"prompt_index": INDEX, "augmentation_idx": aug, "augmented_prompt": text, "seed": seed}
-    return samples.publish_sample(folder, INDEX, aug, pixels(text, seed), metadata, PLACE | {"lease": lease}, lease, 95)
+    metadata = {
+        "prompt_index": INDEX,
+        "augmentation_idx": aug,
+        "augmented_prompt": text,
+        "seed": seed,
+    }
+    return samples.publish_sample(
+        folder, INDEX, aug, pixels(text, seed), metadata, PLACE | {"lease": lease}, lease, 95
+    )
 
 
 def holder(folder, lease, seed):
     """What a client does with an index it holds: tidy up, texts, then what is missing."""
-    files = samples.scan_folder(folder, INDEX // samples.FOLDER, only={INDEX}).get(INDEX, samples.IndexFiles())
+    files = samples.scan_folder(folder, INDEX // samples.FOLDER, only={INDEX}).get(
+        INDEX, samples.IndexFiles()
+    )
     samples.remove_drafts(folder, INDEX, lease, files.drafts)
     stands = samples.publish_texts(folder, RECORD, lease)
     for aug in range(len(stands["texts"])):
@@ -38,11 +61,13 @@ def holder(folder, lease, seed):
 def calls_of_os(watch):
     """Replace the calls by which samples.py touches the disk: `watch(name)` is called before and after each."""
     for name in CALLS:
+
         def watched(*args, real=getattr(os, name), name=name, **kwargs):
             watch(f"before {name}")
             result = real(*args, **kwargs)
             watch(f"after {name}")
             return result
+
         setattr(os, name, watched)
 
 
@@ -63,5 +88,7 @@ def killed_at(folder, step):
 def told(folder, log):
     """Publishes one sample, and writes the name of each call before it is made to the log."""
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    calls_of_os(lambda what: os.write(handle, f"{what}\n".encode()) if what.startswith("before") else None)
+    calls_of_os(
+        lambda what: os.write(handle, f"{what}\n".encode()) if what.startswith("before") else None
+    )
     put(folder, 0, "1-1")

@@ -13,7 +13,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from examples import embedded_llm
 
 NAME = "smollm2"
-OPTIONS = {"temperature": "temperature", "seed": "seed", "num_predict": "max_tokens", "top_p": "top_p"}
+OPTIONS = {
+    "temperature": "temperature",
+    "seed": "seed",
+    "num_predict": "max_tokens",
+    "top_p": "top_p",
+}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -33,19 +38,44 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/api/version":
             return self.send(200, b'{"version": "0.0.0"}')
         self.send(
-            200, json.dumps({"models": [{"name": NAME, "model": NAME, "size": 1, "digest": "0", "details": {"family": "llama"}}]}).encode()
+            200,
+            json.dumps(
+                {
+                    "models": [
+                        {
+                            "name": NAME,
+                            "model": NAME,
+                            "size": 1,
+                            "digest": "0",
+                            "details": {"family": "llama"},
+                        }
+                    ]
+                }
+            ).encode(),
         )
 
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if asked["model"] != NAME:
-            return self.send(404, json.dumps({"error": f"model '{asked['model']}' not found"}).encode())
-        body = {"messages": asked["messages"], **{OPTIONS[k]: v for k, v in (asked.get("options") or {}).items() if k in OPTIONS}}
+            return self.send(
+                404, json.dumps({"error": f"model '{asked['model']}' not found"}).encode()
+            )
+        body = {
+            "messages": asked["messages"],
+            **{OPTIONS[k]: v for k, v in (asked.get("options") or {}).items() if k in OPTIONS},
+        }
         if isinstance(asked.get("format"), dict):
-            asked["format"]["properties"]["variations"]["items"]["maxLength"] = 90  # so small a model seldom ends a sentence by itself
-            body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": asked["format"]}}
+            asked["format"]["properties"]["variations"]["items"]["maxLength"] = (
+                90  # so small a model seldom ends a sentence by itself
+            )
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": asked["format"]},
+            }
         connection = http.client.HTTPConnection(self.server.model_address)
-        connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+        connection.request(
+            "POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"}
+        )
         response = connection.getresponse()
         answer = json.loads(response.read())
         if response.status != 200:
@@ -65,7 +95,11 @@ class Handler(BaseHTTPRequestHandler):
                 "eval_duration": 1,
             },
         ]
-        self.send(200, b"".join(json.dumps(chunk).encode() + b"\n" for chunk in chunks), "application/x-ndjson")
+        self.send(
+            200,
+            b"".join(json.dumps(chunk).encode() + b"\n" for chunk in chunks),
+            "application/x-ndjson",
+        )
 
 
 def main():

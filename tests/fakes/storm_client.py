@@ -80,15 +80,31 @@ class Storm:
                 break
             self.report.update(leases=[grant.lease], state="drawing", drawing=[index])
             with contextlib.suppress(ServerAway):
-                self.job.beat(self.report)  # should this index kill the process, the server knows which it was
+                self.job.beat(
+                    self.report
+                )  # should this index kill the process, the server knows which it was
             try:
                 if good is False:
-                    raise RuntimeError("CUDA error: not even a text that is known to be good can be drawn")
+                    raise RuntimeError(
+                        "CUDA error: not even a text that is known to be good can be drawn"
+                    )
                 images = self.draw(index, grant.lease)
             except (RuntimeError, ValueError, OSError) as error:
-                reason = "disk" if isinstance(error, OSError) else "gpu" if "CUDA" in str(error) else "image"
-                failure = {"index": index, "reason": reason, "error": f"{type(error).__name__}: {error}"}
-                verdict = self.job.fail(grant.lease, [failure | ({} if good is None else {"known_good": good})])[index]
+                reason = (
+                    "disk"
+                    if isinstance(error, OSError)
+                    else "gpu"
+                    if "CUDA" in str(error)
+                    else "image"
+                )
+                failure = {
+                    "index": index,
+                    "reason": reason,
+                    "error": f"{type(error).__name__}: {error}",
+                }
+                verdict = self.job.fail(
+                    grant.lease, [failure | ({} if good is None else {"known_good": good})]
+                )[index]
                 if verdict == "set aside":
                     self.give_up(index, reason, str(error), grant.lease)
                 if self.job.quarantined_until_s:
@@ -102,17 +118,31 @@ class Storm:
 
     def known_good(self):
         try:
-            return bool(0.01 < self.pipe(["a red cube"], [FakeGenerator(1)], SIZE, SIZE).images[0].mean() < 1)
+            return bool(
+                0.01
+                < self.pipe(["a red cube"], [FakeGenerator(1)], SIZE, SIZE).images[0].mean()
+                < 1
+            )
         except RuntimeError:
             return False
 
     def draw(self, index, lease):
         samples.remove_drafts(self.folder, index, lease)
         texts = [
-            {"text": f"prompt {index}" + f", variation {aug}" * (aug > 0), "llm_model_name": None, "backend": None}
+            {
+                "text": f"prompt {index}" + f", variation {aug}" * (aug > 0),
+                "llm_model_name": None,
+                "backend": None,
+            }
             for aug in range(self.args.images)
         ]
-        record = {"prompt_index": index, "original_prompt": f"prompt {index}", "source": ["storm"], "texts": texts, "short": None}
+        record = {
+            "prompt_index": index,
+            "original_prompt": f"prompt {index}",
+            "source": ["storm"],
+            "texts": texts,
+            "short": None,
+        }
         record = samples.publish_texts(self.folder, record, lease)
         for aug, text in enumerate(record["texts"]):
             if samples.roll_forward(self.folder, index, aug, lease):
@@ -127,10 +157,21 @@ class Storm:
                 "original_prompt": record["original_prompt"],
                 "augmented_prompt": text["text"],
             }
-            if os.path.exists(os.environ.get("FAKE_DISK_FULL", "")):  # where no small disk can be mounted
+            if os.path.exists(
+                os.environ.get("FAKE_DISK_FULL", "")
+            ):  # where no small disk can be mounted
                 raise OSError(errno.ENOSPC, "No space left on device (injected)")
             pixels = (image.transpose(1, 2, 0) * 255).astype("uint8")
-            samples.publish_sample(self.folder, index, aug, pixels, metadata, {"hostname": self.args.host, "lease": lease}, lease, 80)
+            samples.publish_sample(
+                self.folder,
+                index,
+                aug,
+                pixels,
+                metadata,
+                {"hostname": self.args.host, "lease": lease},
+                lease,
+                80,
+            )
             self.report["images"] += 1
         return len(record["texts"])
 

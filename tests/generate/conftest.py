@@ -21,7 +21,9 @@ QUIET = [
 @pytest.fixture(scope="session")
 def browser():
     if not CHROMIUM:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("Chromium is missing: apt-get install chromium")
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+            "Chromium is missing: apt-get install chromium"
+        )
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -38,20 +40,31 @@ def open_page(browser):
 
     def open_(url, width=1600, scheme="light", expect=()):
         expected.extend(expect)
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+        )
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(90_000)  # ms; the machine may be busy with other tests
-        page.on("console", lambda message: message.type == "error" and problems.append(message.text))
+        page.on(
+            "console", lambda message: message.type == "error" and problems.append(message.text)
+        )
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("dialog", lambda dialog: (problems.append("a dialog: " + dialog.message), dialog.dismiss()))
+        page.on(
+            "dialog",
+            lambda dialog: (problems.append("a dialog: " + dialog.message), dialog.dismiss()),
+        )
         page.goto(url)
         return page
 
     yield open_
-    for page in (page for context in contexts for page in context.pages):  # whatever came from the run was text, never markup
+    for page in (
+        page for context in contexts for page in context.pages
+    ):  # whatever came from the run was text, never markup
         assert page.evaluate("typeof window.evil") == "undefined"
-        assert page.evaluate("[...document.scripts].map(script => new URL(script.src).pathname)") == ["/page.js", "/newest.js"]
+        assert page.evaluate(
+            "[...document.scripts].map(script => new URL(script.src).pathname)"
+        ) == ["/page.js", "/newest.js"]
         assert page.evaluate("document.querySelectorAll('main b b, main img[src=x]').length") == 0
     for context in contexts:
         context.close()

@@ -16,22 +16,33 @@ from tests.fakes.running_server import until
 
 def test_a_text_that_gives_nan(start_run):
     """Drawn twice with different seeds, marked on the server until it is set aside: only that sample is lost, and its reason is on disk."""
-    run, server = start_run(total=4, images=4, FAKE_NAN="number 2, view 1", FAKE_LOG="drawn", server=["--max_marks", 2])
+    run, server = start_run(
+        total=4, images=4, FAKE_NAN="number 2, view 1", FAKE_LOG="drawn", server=["--max_marks", 2]
+    )
     ended = run.start().wait(60)
     assert ended == 3, run.log()
     run.check(given_up={"2_2"})
-    assert json.loads((run.data / "000000" / "2_2.failed").read_text())["error"] == "NaN or infinite pixels"
+    assert (
+        json.loads((run.data / "000000" / "2_2.failed").read_text())["error"]
+        == "NaN or infinite pixels"
+    )
     assert server.dataset("birds")["set_aside"] == 1
     lines = [line.split("\t")[1:] for line in (run.folder / "drawn").read_text().splitlines()]
-    assert len({seed for seed, text in lines if "number 2, view 1" in text}) == 2, "again once, with the next seed"
+    assert len({seed for seed, text in lines if "number 2, view 1" in text}) == 2, (
+        "again once, with the next seed"
+    )
 
 
 def test_a_bad_device_waits_for_its_probe_and_is_used_again(start_run):
     """Every image NaN: nothing is set aside and nothing is published; quarantined, it sleeps; healed, it draws everything."""
     faults = {"FAKE_NAN": "bird number", "FAKE_BAD_HOSTS": "bad", "SLURMD_NODENAME": "n1"}
-    run, server = start_run(total=6, images=3, server=["--max_failures", 2, "--probe_s", 2], **faults)
+    run, server = start_run(
+        total=6, images=3, server=["--max_failures", 2, "--probe_s", 2], **faults
+    )
     (run.folder / "bad").write_text("n1")
-    good = run.start("--max_leases", 1, SLURMD_NODENAME="n2")  # others succeed: then it is the device
+    good = run.start(
+        "--max_leases", 1, SLURMD_NODENAME="n2"
+    )  # others succeed: then it is the device
     bad = run.start()
     until(lambda: "failed (image)" in run.log(), f"a failure\n{run.log()}")
     assert good.wait(60) == 0
@@ -44,21 +55,31 @@ def test_a_bad_device_waits_for_its_probe_and_is_used_again(start_run):
 
 
 def test_a_cuda_error_is_answered_by_a_fresh_process(start_run):
-    run, server = start_run(total=6, images=3, FAKE_CUDA_ERROR="bird number", FAKE_BAD_HOSTS="bad", SLURMD_NODENAME="n1")
+    run, server = start_run(
+        total=6, images=3, FAKE_CUDA_ERROR="bird number", FAKE_BAD_HOSTS="bad", SLURMD_NODENAME="n1"
+    )
     (run.folder / "bad").write_text("n1")
     client = run.start()
     until(lambda: "starting again" in run.log(), f"the error\n{run.log()}")
     (run.folder / "bad").write_text("")
     assert client.wait(100) == 0, run.log()
     run.check()
-    assert re.search(r"failed \(gpu\): RuntimeError: CUDA error", run.log()) and server.dataset("birds")["set_aside"] == 0
+    assert (
+        re.search(r"failed \(gpu\): RuntimeError: CUDA error", run.log())
+        and server.dataset("birds")["set_aside"] == 0
+    )
 
 
 def test_a_device_that_cannot_draw_the_warm_up_batch_takes_no_lease(start_run):
-    run, server = start_run(total=4, images=2, FAKE_BLACK=".", FAKE_BAD_HOSTS="bad", SLURMD_NODENAME="n1")
+    run, server = start_run(
+        total=4, images=2, FAKE_BLACK=".", FAKE_BAD_HOSTS="bad", SLURMD_NODENAME="n1"
+    )
     (run.folder / "bad").write_text("n1")
     client = run.start()
-    until(lambda: "not fit: the warm-up batch gave a black image; starting again" in run.log(), run.log)
+    until(
+        lambda: "not fit: the warm-up batch gave a black image; starting again" in run.log(),
+        run.log,
+    )
     assert not server.dataset("birds") or server.dataset("birds")["leased"] == 0
     (run.folder / "bad").write_text("")
     assert client.wait(60) == 0, run.log()
@@ -81,14 +102,25 @@ runpy.run_path(script, run_name="__main__")
 
 
 @pytest.mark.parametrize(
-    "number, says, of", [("ENOSPC", "the disk is full", "all"), ("EDQUOT", "the quota is used up", "all"), ("ENOSPC", "the disk is full", "a folder")]
+    "number, says, of",
+    [
+        ("ENOSPC", "the disk is full", "all"),
+        ("EDQUOT", "the quota is used up", "all"),
+        ("ENOSPC", "the disk is full", "a folder"),
+    ],
 )
 def test_the_disk_fills_up(start_run, number, says, of):
     """In the middle of the run: everything is given back with its reason, no prompt is blamed; with room again it goes on."""
     run, server = start_run(total=6, images=4, FAKE_BATCH_S="0.1", server=["--probe_s", 1])
     python, _, *words = run.command()
     with open(run.root / "client.out", "ab") as out:
-        client = subprocess.Popen([python, "-u", "-c", FULL_DISK, of, *words], stdout=out, stderr=out, cwd=run.folder, env=running_client.ENVIRONMENT | run.environment)
+        client = subprocess.Popen(
+            [python, "-u", "-c", FULL_DISK, of, *words],
+            stdout=out,
+            stderr=out,
+            cwd=run.folder,
+            env=running_client.ENVIRONMENT | run.environment,
+        )
     run.clients.append(client)
     until(lambda: run.count() >= 3, f"images\n{run.log()}")
     (run.folder / "draft").write_text(number)
@@ -115,7 +147,11 @@ def test_what_is_missing_on_disk_is_drawn_again(start_run):
     run, server = start_run(total=4, images=3)
     assert run.start().wait(60) == 0
     before = run.snapshot()
-    names = ["0_1.jpg", "1_2.json", *(f"3_{aug}.{suffix}" for aug in range(3) for suffix in ("jpg", "json"))]
+    names = [
+        "0_1.jpg",
+        "1_2.json",
+        *(f"3_{aug}.{suffix}" for aug in range(3) for suffix in ("jpg", "json")),
+    ]
     for name in names:
         (run.data / "000000" / name).unlink()
     server.stop()
@@ -123,8 +159,12 @@ def test_what_is_missing_on_disk_is_drawn_again(start_run):
     assert run.start().wait(60) == 0, run.log()
     run.check()
     after = run.snapshot()
-    assert {str(name) for name in after if after[name] != before.get(name)} == {f"000000/{name}" for name in [*names, "0_1.json"]}
-    assert json.loads((run.data / "000000" / "1_2.json").read_text())["hostname"] is None, "its JSON was made from the image"
+    assert {str(name) for name in after if after[name] != before.get(name)} == {
+        f"000000/{name}" for name in [*names, "0_1.json"]
+    }
+    assert json.loads((run.data / "000000" / "1_2.json").read_text())["hostname"] is None, (
+        "its JSON was made from the image"
+    )
 
 
 def test_extend(start_run):
@@ -134,7 +174,11 @@ def test_extend(start_run):
     before = run.snapshot()
     run.images = 5
     refused = run.run()
-    assert refused.returncode == 1 and "images_per_prompt" in refused.stderr and refused.stderr.count("\n") == 1
+    assert (
+        refused.returncode == 1
+        and "images_per_prompt" in refused.stderr
+        and refused.stderr.count("\n") == 1
+    )
     run.write_prompts(6)
     assert run.start("--extend").wait(60) == 0, run.log()
     run.check()
@@ -149,13 +193,24 @@ def test_redo(start_run):
     assert run.start().wait(60) == 0
     before = run.snapshot()
     same = run.run("--redo", "1_2", task=False)
-    assert same.returncode == 0 and same.stdout.strip() == "1_2: identical", same.stdout + same.stderr
-    assert run.run("--redo", "1", task=False).stdout.split() == ["1_0:", "identical", "1_1:", "identical", "1_2:", "identical"]
+    assert same.returncode == 0 and same.stdout.strip() == "1_2: identical", (
+        same.stdout + same.stderr
+    )
+    assert run.run("--redo", "1", task=False).stdout.split() == [
+        "1_0:",
+        "identical",
+        "1_1:",
+        "identical",
+        "1_2:",
+        "identical",
+    ]
     path = run.data / "000000" / "0_1.json"
     path.write_text(path.read_text().replace('"seed": ', '"seed": 1'))
     other = run.run("--redo", "0_1", task=False)
     assert other.returncode == 1 and "of the pixels differ" in other.stdout
-    assert {n: d for n, d in run.snapshot().items() if n.name != "0_1.json"} == {n: d for n, d in before.items() if n.name != "0_1.json"}
+    assert {n: d for n, d in run.snapshot().items() if n.name != "0_1.json"} == {
+        n: d for n, d in before.items() if n.name != "0_1.json"
+    }
     for wrong, says in (("7", "no 000000/7_*.json"), ("x_1", "expected an index")):
         assert says in run.run("--redo", wrong, task=False).stderr
 
@@ -163,10 +218,15 @@ def test_redo(start_run):
 def test_preview_touches_nothing(tmp_path):
     run = running_client.Run(tmp_path, total=4, images=4)
     shown = run.run("--preview", 3, task=False)
-    assert shown.returncode == 0 and "12 images, all of them would count" in shown.stdout, shown.stdout + shown.stderr
+    assert shown.returncode == 0 and "12 images, all of them would count" in shown.stdout, (
+        shown.stdout + shown.stderr
+    )
     sheet = Image.open(tmp_path / "preview_birds.jpg")
     assert sheet.size[0] > 4 * 256 and sheet.size[1] > 3 * 256
-    assert not run.data.exists() and json.loads((run.root / ".server" / "measured.jsonl").read_text())["images_per_hour"] > 0
+    assert (
+        not run.data.exists()
+        and json.loads((run.root / ".server" / "measured.jsonl").read_text())["images_per_hour"] > 0
+    )
 
 
 def test_an_image_left_without_json_is_rolled_forward(start_run, tmp_path):
@@ -188,13 +248,25 @@ def test_an_image_left_without_json_is_rolled_forward(start_run, tmp_path):
 def test_no_heavy_import_before_work_is_known(start_run):
     """A finished set: the client of a real model asks the server and leaves without torch, diffusers or numpy."""
     run, server = start_run(total=1, images=1)
-    worker = job_client.JobClient(run.root, {"name": "x"} | dict.fromkeys(["total", "images_per_prompt"], 1), {"host": "h"})
+    worker = job_client.JobClient(
+        run.root, {"name": "x"} | dict.fromkeys(["total", "images_per_prompt"], 1), {"host": "h"}
+    )
     assert worker.check()["epoch"] == 1
     assert run.start().wait(60) == 0
-    code = ("import atexit, json, runpy, sys; script = sys.argv[1]; sys.argv = sys.argv[1:]; sys.path[0] = script.rpartition('/')[0]\n"
-            "atexit.register(lambda: print(json.dumps([n for n in ('torch', 'diffusers', 'transformers', 'numpy', 'PIL') if n in sys.modules])))\n"
-            "runpy.run_path(script, run_name='__main__')")
+    code = (
+        "import atexit, json, runpy, sys; script = sys.argv[1]; sys.argv = sys.argv[1:]; sys.path[0] = script.rpartition('/')[0]\n"
+        "atexit.register(lambda: print(json.dumps([n for n in ('torch', 'diffusers', 'transformers', 'numpy', 'PIL') if n in sys.modules])))\n"
+        "runpy.run_path(script, run_name='__main__')"
+    )
     for task in (True, False):
         python, _, *words = run.command(task=task)
-        shown = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, env=running_client.ENVIRONMENT)
-        assert "all indices are done" in shown.stdout and json.loads(shown.stdout.splitlines()[-1]) == [], shown.stdout + shown.stderr
+        shown = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            capture_output=True,
+            text=True,
+            env=running_client.ENVIRONMENT,
+        )
+        assert (
+            "all indices are done" in shown.stdout
+            and json.loads(shown.stdout.splitlines()[-1]) == []
+        ), shown.stdout + shown.stderr

@@ -24,13 +24,26 @@ class FakeJob:
 
 def a_client(folder, images=3):
     items = [{"prompt": f"bird {n}", "source": ["birds"]} for n in range(20)]
-    made = client.Client(FakeJob(), None, items, {"images_per_prompt": images}, folder, None, {}, chunk_size=2)
-    made.batch_size, made.publisher.bound, made.publisher.room = images, 2, types.SimpleNamespace(_value=2)
+    made = client.Client(
+        FakeJob(), None, items, {"images_per_prompt": images}, folder, None, {}, chunk_size=2
+    )
+    made.batch_size, made.publisher.bound, made.publisher.room = (
+        images,
+        2,
+        types.SimpleNamespace(_value=2),
+    )
     return made
 
 
 def answered(made, index, images=3):
-    made.feeder._queue(index, [{"text": f"bird {index.number}, view {aug}", "llm_model_name": None, "backend": None} for aug in range(images)], None)
+    made.feeder._queue(
+        index,
+        [
+            {"text": f"bird {index.number}, view {aug}", "llm_model_name": None, "backend": None}
+            for aug in range(images)
+        ],
+        None,
+    )
 
 
 def test_the_older_lease_is_drawn_first(tmp_path):
@@ -39,8 +52,12 @@ def test_the_older_lease_is_drawn_first(tmp_path):
     made.feeder._lease()
     made.feeder.unasked.clear()
     made.feeder._lease()
-    assert [index.turn for index in made.feeder.unasked] == [2, 2] and len(made.leases) == feeder.LEASES
-    (first, late), younger = (sorted(made.leases[lease], key=lambda index: index.number) for lease in ("1-1", "1-2"))
+    assert [index.turn for index in made.feeder.unasked] == [2, 2] and len(
+        made.leases
+    ) == feeder.LEASES
+    (first, late), younger = (
+        sorted(made.leases[lease], key=lambda index: index.number) for lease in ("1-1", "1-2")
+    )
     made.feeder.unasked.clear()
     for index in [first, *younger, late]:
         answered(made, index)
@@ -97,4 +114,6 @@ def test_publishing_texts_for_a_lease_that_was_lost_draws_nothing(tmp_path):
     made.feeder._drop_lost()
     made.feeder.no_more = True
     assert made.next_batch(3) is None
-    assert all(samples.read_texts(tmp_path, index.number) for index in indices), "the texts stand for the next holder"
+    assert all(samples.read_texts(tmp_path, index.number) for index in indices), (
+        "the texts stand for the next holder"
+    )

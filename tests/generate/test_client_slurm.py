@@ -12,7 +12,13 @@ from common import slurm
 from generate.client import process
 from tests.fakes.running_server import until
 
-TASK = {"SLURM_JOB_ID": "49", "SLURM_ARRAY_JOB_ID": "42", "SLURM_ARRAY_TASK_ID": "7", "SLURM_RESTART_COUNT": "0", "SLURMD_NODENAME": "n1"}
+TASK = {
+    "SLURM_JOB_ID": "49",
+    "SLURM_ARRAY_JOB_ID": "42",
+    "SLURM_ARRAY_TASK_ID": "7",
+    "SLURM_RESTART_COUNT": "0",
+    "SLURMD_NODENAME": "n1",
+}
 
 
 @pytest.fixture
@@ -25,25 +31,41 @@ def fake(tmp_path):
         (folder / name).write_text(f'#!/bin/sh\necho "$*" >> {folder}/{name}.calls\n{body}\n')
         (folder / name).chmod(0o755)
 
-    make.calls = lambda name: (folder / f"{name}.calls").read_text().splitlines() if (folder / f"{name}.calls").exists() else []
+    make.calls = lambda name: (
+        (folder / f"{name}.calls").read_text().splitlines()
+        if (folder / f"{name}.calls").exists()
+        else []
+    )
     make.path = f"{folder}:{os.environ['PATH']}"
     return make
 
 
 @pytest.mark.parametrize(
     "says, seconds",
-    [("5:59:30", 21570), ("1-00:00:00", 86400), ("0:33", 33), ("0:00", 0), ("UNLIMITED", None), ("INVALID", None), ("", None)],
+    [
+        ("5:59:30", 21570),
+        ("1-00:00:00", 86400),
+        ("0:33", 33),
+        ("0:00", 0),
+        ("UNLIMITED", None),
+        ("INVALID", None),
+        ("", None),
+    ],
 )
 def test_the_time_left_is_what_squeue_says(fake, monkeypatch, says, seconds):
     fake("squeue", f'echo "   {says}"')
     monkeypatch.setenv("PATH", fake.path)
     for name in TASK:
         monkeypatch.delenv(name, raising=False)
-    assert slurm.time_left_s() is None and not fake.calls("squeue"), "outside of SLURM nobody is asked"
+    assert slurm.time_left_s() is None and not fake.calls("squeue"), (
+        "outside of SLURM nobody is asked"
+    )
     for name, value in TASK.items():
         monkeypatch.setenv(name, value)
     assert slurm.time_left_s() == seconds
-    assert fake.calls("squeue") == ["--noheader --jobs=42_7 --format=%L"], "of this task, not of the whole array"
+    assert fake.calls("squeue") == ["--noheader --jobs=42_7 --format=%L"], (
+        "of this task, not of the whole array"
+    )
 
 
 def test_a_squeue_that_fails_is_no_limit(fake, monkeypatch):
@@ -65,7 +87,9 @@ def test_before_its_time_is_over_it_leaves_in_order_and_is_requeued(fake, start_
     assert fake.calls("scontrol") == ["requeue 42_7"]
     counts = server.dataset("birds")
     assert 0 < counts["done"] < 40 and counts["leased"] == 0 and counts["sum_ok"]
-    assert counts["given_back"].get("walltime") and not counts["given_back"].get("expired"), counts["given_back"]
+    assert counts["given_back"].get("walltime") and not counts["given_back"].get("expired"), counts[
+        "given_back"
+    ]
     assert run.start().wait(60) == 0, run.log()
     run.check()
 
@@ -76,7 +100,11 @@ def test_with_no_time_left_nothing_is_drawn(fake, start_run, left):
     fake("scontrol", "exit 0")
     run, server = start_run(total=4, images=2, ttl_s=60, PATH=fake.path)
     assert run.start(**TASK).wait(60) == 0, run.log()
-    assert run.count() == 0 and server.dataset("birds")["leased"] == 0 and fake.calls("scontrol") == ["requeue 42_7"]
+    assert (
+        run.count() == 0
+        and server.dataset("birds")["leased"] == 0
+        and fake.calls("scontrol") == ["requeue 42_7"]
+    )
 
 
 # ---------------------------------------------------------------- several GPUs
@@ -94,7 +122,10 @@ def test_with_no_time_left_nothing_is_drawn(fake, start_run, left):
     ],
 )
 def test_which_gpus_are_mine(fake, monkeypatch, visible, mine, uuid):
-    fake("nvidia-smi", 'case "$1" in *uuid) printf "0, GPU-aaaa\\n1, GPU-bbbb\\n";; *) printf "0\\n1\\n";; esac')
+    fake(
+        "nvidia-smi",
+        'case "$1" in *uuid) printf "0, GPU-aaaa\\n1, GPU-bbbb\\n";; *) printf "0\\n1\\n";; esac',
+    )
     monkeypatch.setenv("PATH", fake.path)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
@@ -124,8 +155,16 @@ def two_gpus(fake, start_run):
 def children(run):
     """{process id: its CUDA_VISIBLE_DEVICES} of the clients that a task has started."""
     pids = [int(pid) for pid in re.findall(r"client \d+: process (\d+)", run.log())]
-    environments = {pid: dict(word.partition("=")[::2] for word in Path(f"/proc/{pid}/environ").read_text().split("\0")) for pid in pids}
-    return {pid: environment.get("CUDA_VISIBLE_DEVICES") for pid, environment in environments.items()}
+    environments = {
+        pid: dict(
+            word.partition("=")[::2]
+            for word in Path(f"/proc/{pid}/environ").read_text().split("\0")
+        )
+        for pid in pids
+    }
+    return {
+        pid: environment.get("CUDA_VISIBLE_DEVICES") for pid, environment in environments.items()
+    }
 
 
 def test_a_task_with_two_gpus_runs_a_client_on_each(two_gpus):
@@ -134,13 +173,19 @@ def test_a_task_with_two_gpus_runs_a_client_on_each(two_gpus):
     until(lambda: run.count() >= 8, f"images\n{run.log()}")
     assert sorted(children(run).values()) == ["2", "5"]
     workers = {worker["gpu"]: worker for worker in server.status()["workers"]["rows"]}
-    assert set(workers) == {"GPU-two", "GPU-five"}, "each is a worker of its own: one can be quarantined without the other"
-    assert {(worker["host"], worker["array_job"], worker["task"]) for worker in workers.values()} == {("n1", "42", "7")}
+    assert set(workers) == {"GPU-two", "GPU-five"}, (
+        "each is a worker of its own: one can be quarantined without the other"
+    )
+    assert {
+        (worker["host"], worker["array_job"], worker["task"]) for worker in workers.values()
+    } == {("n1", "42", "7")}
     assert {path.name for path in run.root.glob("42_7_*.out")} == {"42_7_0.out", "42_7_1.out"}
     parent.send_signal(signal.SIGTERM)
     assert parent.wait(60) == 0, run.log()
     counts = server.dataset("birds")
-    assert counts["leased"] == 0 and set(counts["given_back"]) == {"preempted"}, "both have heard it, and gave their leases back"
+    assert counts["leased"] == 0 and set(counts["given_back"]) == {"preempted"}, (
+        "both have heard it, and gave their leases back"
+    )
     assert all("leaving:" in path.read_text() for path in run.root.glob("42_7_*.out"))
     assert run.start(FAKE_BATCH_S="0").wait(60) == 0, run.log()
     run.check()
@@ -151,6 +196,13 @@ def test_a_task_with_two_gpus_is_requeued_once_when_both_have_published(fake, tw
     fake("squeue", "echo 0:34")
     assert run.start(**task).wait(60) == 0, run.log()
     assert fake.calls("scontrol") == ["requeue 42_7"]
-    assert [line.rpartition(":")[2] for line in (run.folder / "left").read_text().splitlines()] == ["1", "1"], "asked for too early"
+    assert [line.rpartition(":")[2] for line in (run.folder / "left").read_text().splitlines()] == [
+        "1",
+        "1",
+    ], "asked for too early"
     counts = server.dataset("birds")
-    assert 0 < counts["done"] < 40 and counts["leased"] == 0 and set(counts["given_back"]) == {"walltime"}
+    assert (
+        0 < counts["done"] < 40
+        and counts["leased"] == 0
+        and set(counts["given_back"]) == {"walltime"}
+    )

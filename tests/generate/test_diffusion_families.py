@@ -26,17 +26,30 @@ def tiny(tmp_path_factory):
             make_tiny.build(name, folder / name)
             built[name] = folder / name
         return str(built[name])
+
     return get
 
 
 def loaded(model, **kwargs):
-    drawer = diffusion.Drawer(str(model), **({"height": 64, "width": 64, "steps": 2, "batch_size": 4} | kwargs))
+    drawer = diffusion.Drawer(
+        str(model), **({"height": 64, "width": 64, "steps": 2, "batch_size": 4} | kwargs)
+    )
     drawer.load()
     return drawer
 
 
-@pytest.mark.parametrize("name, family", [("sd3", "sd3"), ("sd3-no-t5", "sd3"), ("pixart-sigma", "pixart-sigma"), ("pixart-alpha", "pixart-alpha"),
-                                          ("sdxl", "sdxl"), ("flux", "flux"), ("lumina2", "lumina2")])
+@pytest.mark.parametrize(
+    "name, family",
+    [
+        ("sd3", "sd3"),
+        ("sd3-no-t5", "sd3"),
+        ("pixart-sigma", "pixart-sigma"),
+        ("pixart-alpha", "pixart-alpha"),
+        ("sdxl", "sdxl"),
+        ("flux", "flux"),
+        ("lumina2", "lumina2"),
+    ],
+)
 def test_family(tiny, name, family):
     """Images of the right size that pass the check; the same with other neighbours in the batch, and in a batch that is padded.
 
@@ -44,7 +57,11 @@ def test_family(tiny, name, family):
     (AVX-512) a pixel in thousands rounds to the next level, whatever this project does.
     """
     drawer = loaded(tiny(name))
-    assert drawer.family.name.startswith(family) and drawer.dtype == "float32" and "torch 2" in drawer.versions
+    assert (
+        drawer.family.name.startswith(family)
+        and drawer.dtype == "float32"
+        and "torch 2" in drawer.versions
+    )
     drawer.warm_up()
     images = drawer.draw(TEXTS, SEEDS)
     assert [diffusion.problem_with(image, 64, 64) for image in images] == [None] * 4
@@ -57,9 +74,11 @@ def test_family(tiny, name, family):
 
 
 def test_guidance_and_steps_reach_the_pipeline(tiny):
-    base, = loaded(tiny("sd3")).draw(TEXTS[:1], [1])
+    (base,) = loaded(tiny("sd3")).draw(TEXTS[:1], [1])
     for change in ({"steps": 3}, {"guidance": 1.5}):
-        assert not numpy.array_equal(loaded(tiny("sd3"), **change).draw(TEXTS[:1], [1])[0].pixels, base.pixels)
+        assert not numpy.array_equal(
+            loaded(tiny("sd3"), **change).draw(TEXTS[:1], [1])[0].pixels, base.pixels
+        )
     assert not numpy.array_equal(loaded(tiny("sd3")).draw(TEXTS[:1], [2])[0].pixels, base.pixels)
 
 
@@ -71,8 +90,14 @@ def test_a_transformer_of_its_own(tiny, tmp_path, monkeypatch):
     (alone / "transformer").symlink_to(whole / "transformer")
     row = model_families.family_of(str(alone))
     assert row.base and model_families.family_of(str(whole)).base is None
-    monkeypatch.setattr(model_families, "FAMILIES", [dataclasses.replace(row, base=str(whole)), *model_families.FAMILIES])
-    assert numpy.array_equal(loaded(alone).draw(TEXTS, SEEDS)[0].pixels, loaded(whole).draw(TEXTS, SEEDS)[0].pixels)
+    monkeypatch.setattr(
+        model_families,
+        "FAMILIES",
+        [dataclasses.replace(row, base=str(whole)), *model_families.FAMILIES],
+    )
+    assert numpy.array_equal(
+        loaded(alone).draw(TEXTS, SEEDS)[0].pixels, loaded(whole).draw(TEXTS, SEEDS)[0].pixels
+    )
     diffusion.check_model(str(alone))
 
 
@@ -88,7 +113,9 @@ def test_nan_images_do_not_count(tiny, tmp_path):
     pipe.save_pretrained(tmp_path)
     for drawer in (loaded(tmp_path), loaded(tiny("lumina"))):
         images = drawer.draw(TEXTS, SEEDS)
-        assert {diffusion.problem_with(image, 64, 64) for image in images} == {"NaN or infinite pixels"}
+        assert {diffusion.problem_with(image, 64, 64) for image in images} == {
+            "NaN or infinite pixels"
+        }
         with pytest.raises(diffusion.DeviceBroken, match="NaN"):
             drawer.warm_up()
 
@@ -102,8 +129,16 @@ def test_a_batch_that_does_not_fit_is_halved_and_remembered(tiny, tmp_path, monk
         for g in generator:
             g.manual_seed(999)  # a try that failed has used its generators
         if len(prompt) > 1:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9999 bytes")
-        return real(pipe, prompt=prompt, generator=[__import__("torch").Generator().manual_seed(g) for g in seeds.pop(0)], **kwargs)
+            raise RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9999 bytes"
+            )
+        return real(
+            pipe,
+            prompt=prompt,
+            generator=[__import__("torch").Generator().manual_seed(g) for g in seeds.pop(0)],
+            **kwargs,
+        )
+
     seeds = [[s] for s in SEEDS]
     monkeypatch.setattr(type(drawer.pipe), "__call__", small_card)
     images = drawer.draw(TEXTS, SEEDS)
@@ -111,28 +146,52 @@ def test_a_batch_that_does_not_fit_is_halved_and_remembered(tiny, tmp_path, monk
     assert all(numpy.array_equal(a.pixels, b.pixels) for a, b in zip(images, expected))
     assert "1 images at a time" in capsys.readouterr().out
     again = loaded(tiny("sdxl"), remembered=tmp_path / "batch_sizes.jsonl")
-    assert again.batch_size == 1 and loaded(tiny("sdxl"), height=128, width=128, remembered=tmp_path / "batch_sizes.jsonl").batch_size == 4
-    monkeypatch.setattr(type(drawer.pipe), "__call__", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("CUDA out of memory")))
+    assert (
+        again.batch_size == 1
+        and loaded(
+            tiny("sdxl"), height=128, width=128, remembered=tmp_path / "batch_sizes.jsonl"
+        ).batch_size
+        == 4
+    )
+    monkeypatch.setattr(
+        type(drawer.pipe),
+        "__call__",
+        lambda *a, **k: (_ for _ in ()).throw(RuntimeError("CUDA out of memory")),
+    )
     with pytest.raises(diffusion.DeviceBroken, match="not even one image"):
         drawer.draw(TEXTS, SEEDS)
 
 
 def test_whose_fault(tiny, monkeypatch):
     drawer = loaded(tiny("sdxl"))
-    for error, raised in [(RuntimeError("CUDA error: device-side assert triggered"), diffusion.DeviceBroken), (ValueError("bad text"), diffusion.CannotDraw)]:
-        monkeypatch.setattr(type(drawer.pipe), "__call__", lambda *a, error=error, **k: (_ for _ in ()).throw(error))
+    for error, raised in [
+        (RuntimeError("CUDA error: device-side assert triggered"), diffusion.DeviceBroken),
+        (ValueError("bad text"), diffusion.CannotDraw),
+    ]:
+        monkeypatch.setattr(
+            type(drawer.pipe), "__call__", lambda *a, error=error, **k: (_ for _ in ()).throw(error)
+        )
         with pytest.raises(raised):
             drawer.draw(TEXTS, SEEDS)
 
 
-@pytest.mark.parametrize("settings, says", [({"offload": "model"}, "needs a GPU"), ({"quantize": "no_such_backend"}, "cannot load the model")])
+@pytest.mark.parametrize(
+    "settings, says",
+    [
+        ({"offload": "model"}, "needs a GPU"),
+        ({"quantize": "no_such_backend"}, "cannot load the model"),
+    ],
+)
 def test_settings_that_cannot_work_are_one_line(tiny, settings, says):
     with pytest.raises(SystemExit, match=says):
         loaded(tiny("sd3"), **settings)
 
 
 def test_group_offload_draws_the_same(tiny):
-    assert numpy.array_equal(loaded(tiny("sd3"), offload="group").draw(TEXTS, SEEDS)[0].pixels, loaded(tiny("sd3")).draw(TEXTS, SEEDS)[0].pixels)
+    assert numpy.array_equal(
+        loaded(tiny("sd3"), offload="group").draw(TEXTS, SEEDS)[0].pixels,
+        loaded(tiny("sd3")).draw(TEXTS, SEEDS)[0].pixels,
+    )
 
 
 def test_compile_takes_transformer_and_decoder(tiny, monkeypatch):
@@ -143,17 +202,37 @@ def test_compile_takes_transformer_and_decoder(tiny, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda what, **how: compiled.append((what, how)) or what)
     drawer = loaded(tiny("sd3"), compile=True)
     assert [how for _, how in compiled] == [{"mode": "max-autotune", "fullgraph": True}] * 2
-    assert compiled[0][0] is drawer.pipe.transformer and compiled[1][0].__func__ is type(drawer.pipe.vae).decode
+    assert (
+        compiled[0][0] is drawer.pipe.transformer
+        and compiled[1][0].__func__ is type(drawer.pipe.vae).decode
+    )
     assert drawer.pipe.vae.decoder.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
-    assert numpy.abs(drawer.draw(TEXTS, SEEDS)[0].pixels.astype(int) - loaded(tiny("sd3")).draw(TEXTS, SEEDS)[0].pixels).max() <= 2
+    assert (
+        numpy.abs(
+            drawer.draw(TEXTS, SEEDS)[0].pixels.astype(int)
+            - loaded(tiny("sd3")).draw(TEXTS, SEEDS)[0].pixels
+        ).max()
+        <= 2
+    )
 
 
 def test_the_trained_tiny_model_draws_what_it_is_told():
     drawer = diffusion.Drawer("tiny")
     drawer.load()
-    assert (drawer.height, drawer.steps, drawer.guidance, drawer.arguments["max_sequence_length"]) == (64, 12, 4.0, 16)
-    red, blue = drawer.draw(["a large red circle on a white background", "a small blue square on a yellow background"], [1, 2])
-    for image, thing, ground in ((red, (220, 40, 40), (245, 245, 245)), (blue, (45, 75, 225), (245, 215, 50))):
+    assert (
+        drawer.height,
+        drawer.steps,
+        drawer.guidance,
+        drawer.arguments["max_sequence_length"],
+    ) == (64, 12, 4.0, 16)
+    red, blue = drawer.draw(
+        ["a large red circle on a white background", "a small blue square on a yellow background"],
+        [1, 2],
+    )
+    for image, thing, ground in (
+        (red, (220, 40, 40), (245, 245, 245)),
+        (blue, (45, 75, 225), (245, 215, 50)),
+    ):
         assert numpy.abs(image.pixels[30:34, 30:34].mean((0, 1)) - thing).max() < 40
         assert numpy.abs(image.pixels[:4].mean((0, 1)) - ground).max() < 40
 
@@ -179,27 +258,52 @@ def test_check():
 def test_seeds():
     """63 bits, different for every image, the same on every machine."""
     assert diffusion.seed_of(0, 12345, 3) == 4995414376022346774
-    seeds = {diffusion.seed_of(run, index, aug, attempt) for run in range(2) for index in range(50) for aug in range(20) for attempt in range(2)}
+    seeds = {
+        diffusion.seed_of(run, index, aug, attempt)
+        for run in range(2)
+        for index in range(50)
+        for aug in range(20)
+        for attempt in range(2)
+    }
     assert len(seeds) == 4000 and all(0 <= seed < 2**63 for seed in seeds)
 
 
-@pytest.mark.parametrize("model, family", [
-    ("stabilityai/stable-diffusion-3-medium-diffusers", "sd3"), ("stabilityai/stable-diffusion-3.5-large", "sd3.5"), ("tiny", "tiny"),
-    ("PixArt-alpha/PixArt-XL-2-1024-MS", "pixart-alpha"), ("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS", "pixart-sigma"),
-    ("PixArt-alpha/PixArt-Sigma-XL-2-512-MS", "pixart-sigma (transformer)"), ("Alpha-VLLM/Lumina-Next-SFT-diffusers", "lumina"),
-    ("stabilityai/stable-diffusion-xl-base-1.0", "sdxl"), ("black-forest-labs/FLUX.1-schnell", "flux-schnell"), ("black-forest-labs/FLUX.1-dev", "flux"),
-    ("Qwen/Qwen-Image", "untested"),
-])
+@pytest.mark.parametrize(
+    "model, family",
+    [
+        ("stabilityai/stable-diffusion-3-medium-diffusers", "sd3"),
+        ("stabilityai/stable-diffusion-3.5-large", "sd3.5"),
+        ("tiny", "tiny"),
+        ("PixArt-alpha/PixArt-XL-2-1024-MS", "pixart-alpha"),
+        ("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS", "pixart-sigma"),
+        ("PixArt-alpha/PixArt-Sigma-XL-2-512-MS", "pixart-sigma (transformer)"),
+        ("Alpha-VLLM/Lumina-Next-SFT-diffusers", "lumina"),
+        ("stabilityai/stable-diffusion-xl-base-1.0", "sdxl"),
+        ("black-forest-labs/FLUX.1-schnell", "flux-schnell"),
+        ("black-forest-labs/FLUX.1-dev", "flux"),
+        ("Qwen/Qwen-Image", "untested"),
+    ],
+)
 def test_family_of_a_hub_id(model, family):
     assert model_families.family_of(model).name == family
 
 
 def test_profiles():
-    batch = lambda gib, size: model_families.batch_size_for(model_families.profile_of(gib), size, size)  # noqa: E731
-    assert batch(80, 1024) > batch(24, 1024) >= batch(11, 1024) >= 1 and batch(24, 512) > batch(24, 1024)
+    batch = lambda gib, size: model_families.batch_size_for(
+        model_families.profile_of(gib), size, size
+    )  # noqa: E731
+    assert batch(80, 1024) > batch(24, 1024) >= batch(11, 1024) >= 1 and batch(24, 512) > batch(
+        24, 1024
+    )
     assert model_families.profile_of(16).without_t5 and not model_families.profile_of(24).without_t5
-    assert model_families.dtype_for(model_families.family_of("black-forest-labs/FLUX.1-dev"), (7, 5)) == "float16"
-    assert model_families.dtype_for(model_families.family_of("black-forest-labs/FLUX.1-dev"), (8, 0)) == "bfloat16"
+    assert (
+        model_families.dtype_for(model_families.family_of("black-forest-labs/FLUX.1-dev"), (7, 5))
+        == "float16"
+    )
+    assert (
+        model_families.dtype_for(model_families.family_of("black-forest-labs/FLUX.1-dev"), (8, 0))
+        == "bfloat16"
+    )
     assert model_families.dtype_for(model_families.family_of("tiny"), None) == "float32"
 
 
@@ -217,4 +321,7 @@ def test_licence_notice():
 
     assert "train a foundation model" in model_families.family_of(generate_images.MODEL).notice
     assert model_families.family_of("black-forest-labs/FLUX.1-schnell").notice is None
-    assert json.loads((model_families.TINY / "model_index.json").read_text())["_class_name"] == "StableDiffusion3Pipeline"
+    assert (
+        json.loads((model_families.TINY / "model_index.json").read_text())["_class_name"]
+        == "StableDiffusion3Pipeline"
+    )

@@ -18,7 +18,9 @@ from generate.server.store import bits_of
 from tests.fakes.forking import Forking
 from tests.fakes.ledger_life import FILE_CALLS, WORKER
 
-SHM = "/dev/shm" if Path("/dev/shm").is_dir() else None  # it is processes that die here, so memory will do; a disk costs minutes
+SHM = (
+    "/dev/shm" if Path("/dev/shm").is_dir() else None
+)  # it is processes that die here, so memory will do; a disk costs minutes
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +40,23 @@ def whole(ledger):
     if "d" not in ledger.names():
         return {}, {}, None
     counts = ledger.counts("d")
-    done = {block * 1000 + n for block, bits in ledger.all("SELECT block, done FROM blocks") for n in range(1000) if bits_of(bits) >> n & 1}
+    done = {
+        block * 1000 + n
+        for block, bits in ledger.all("SELECT block, done FROM blocks")
+        for n in range(1000)
+        if bits_of(bits) >> n & 1
+    }
     held = dict(ledger.all("SELECT idx, lease FROM held"))
     assert counts["done"] == len(done) and counts["leased"] == len(held)
-    assert counts["waiting"] + counts["leased"] + counts["done"] + counts["set_aside"] == counts["total"]
+    assert (
+        counts["waiting"] + counts["leased"] + counts["done"] + counts["set_aside"]
+        == counts["total"]
+    )
     opened = ledger.one("SELECT SUM(open) FROM blocks")[0]
-    assert counts["waiting"] == opened + ledger.one("SELECT COUNT(*) FROM trouble WHERE state = 'waiting'")[0]
+    assert (
+        counts["waiting"]
+        == opened + ledger.one("SELECT COUNT(*) FROM trouble WHERE state = 'waiting'")[0]
+    )
     return done, held, counts
 
 
@@ -100,7 +113,9 @@ def test_dies_while_a_torn_ledger_is_replaced(folder, forked):
         assert status in (0, 7)
         ledger = Ledger(at / "ledger.sqlite", 3, 0.0)
         whole(ledger)
-        assert ledger.lost and ledger.rebuilt, "the loss is told until a server has lived for a minute"
+        assert ledger.lost and ledger.rebuilt, (
+            "the loss is told until a server has lived for a minute"
+        )
         ledger.sweep(61.0)
         ledger.close()
         assert not Ledger(at / "ledger.sqlite", 4, 0.0).rebuilt
@@ -115,16 +130,27 @@ def test_the_order_of_calls(tmp_path, monkeypatch):
     for name in FILE_CALLS:
         real = getattr(os, name)
         monkeypatch.setattr(
-            ledger_tables.os, name, lambda *args, real=real, name=name: (calls.append((name, str(args[0]))), real(*args))[1]
+            ledger_tables.os,
+            name,
+            lambda *args, real=real, name=name: (calls.append((name, str(args[0]))), real(*args))[
+                1
+            ],
         )
     ledger = Ledger(path, 1, 0.0)
     names = [name for name, _ in calls]
     renamed = [path.rsplit("/")[-1] for name, path in calls if name == "rename"]
     assert renamed in (["ledger.sqlite-journal", "ledger.sqlite"], ["ledger.sqlite"])
     after = names.index("rename") + len(renamed)
-    assert names[after : after + 3] == ["open", "fsync", "close"], "the folder is synced after the renames"
-    assert names[-4:] == ["open", "pwrite", "fsync", "close"], "the note outside of the database is on disk"
-    assert ledger.one("PRAGMA synchronous")[0] == 2 and ledger.one("PRAGMA locking_mode")[0] == "exclusive"
+    assert names[after : after + 3] == ["open", "fsync", "close"], (
+        "the folder is synced after the renames"
+    )
+    assert names[-4:] == ["open", "pwrite", "fsync", "close"], (
+        "the note outside of the database is on disk"
+    )
+    assert (
+        ledger.one("PRAGMA synchronous")[0] == 2
+        and ledger.one("PRAGMA locking_mode")[0] == "exclusive"
+    )
     ledger.close()
 
 
@@ -139,14 +165,20 @@ def test_a_full_disk_leaves_the_ledger_as_it_was(tmp_path, verb):
     before, deadlines = list(ledger.connection.iterdump()), dict(ledger.deadlines)
     calls = {
         "lease": lambda: ledger.lease(0, "d", "b", "r", WORKER, 4),
-        "complete": lambda: ledger.complete(0, "a", "s", grant.lease, [{"index": 0, "images": 1}], {0: True}),
-        "fail": lambda: ledger.fail(0, "a", "s", grant.lease, [{"index": 0, "reason": "gpu", "error": "x"}]),
+        "complete": lambda: ledger.complete(
+            0, "a", "s", grant.lease, [{"index": 0, "images": 1}], {0: True}
+        ),
+        "fail": lambda: ledger.fail(
+            0, "a", "s", grant.lease, [{"index": 0, "reason": "gpu", "error": "x"}]
+        ),
         "release": lambda: ledger.release(0, "a", "s", grant.lease, "released"),
     }
     full = ledger_tables.sqlite3.OperationalError("database or disk is full")
     real = ledger.run
     ledger.run = lambda sql, *values: (
-        (_ for _ in ()).throw(full) if sql.startswith("UPDATE server SET changes") or "answers" in sql else real(sql, *values)
+        (_ for _ in ()).throw(full)
+        if sql.startswith("UPDATE server SET changes") or "answers" in sql
+        else real(sql, *values)
     )
     with pytest.raises(ledger_tables.sqlite3.OperationalError, match="full"):
         calls[verb]()

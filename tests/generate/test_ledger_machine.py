@@ -37,7 +37,19 @@ WORKERS = {
 }
 BROKEN = ("c2", "c3")  # their GPU never draws anything
 REACHED = Counter()
-NEEDED = ("set aside", "quarantine", "storm", "rebuild", "extend", "take over", "rolled back", "all done", "stale", "suspect", "repair")
+NEEDED = (
+    "set aside",
+    "quarantine",
+    "storm",
+    "rebuild",
+    "extend",
+    "take over",
+    "rolled back",
+    "all done",
+    "stale",
+    "suspect",
+    "repair",
+)
 SHM = "/dev/shm" if Path("/dev/shm").is_dir() else None
 clients, sizes, anything = st.sampled_from(CLIENTS), st.integers(1, 5), st.integers(0, 2**16)
 
@@ -47,8 +59,14 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(dir=SHM))
         self.now, self.epoch, self.ledger, self.requests = 100.0, 0, None, 0
-        self.total, self.per, self.images = 10, 1, Counter()  # images: what lies in the data set folder
-        self.believed = {name: {} for name in CLIENTS}  # lease -> indices the client thinks it holds
+        self.total, self.per, self.images = (
+            10,
+            1,
+            Counter(),
+        )  # images: what lies in the data set folder
+        self.believed = {
+            name: {} for name in CLIENTS
+        }  # lease -> indices the client thinks it holds
         self.dead, self.dead_since = set(), {}
         self.names, self.answers, self.copy = set(), [], None
         self.open()
@@ -64,7 +82,13 @@ class Histories(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
     def definition(self):
-        return {"name": "d", "total": self.total, "images_per_prompt": self.per, "order_seed": 7, "prompts_sha256": str(self.total)}
+        return {
+            "name": "d",
+            "total": self.total,
+            "images_per_prompt": self.per,
+            "order_seed": 7,
+            "prompts_sha256": str(self.total),
+        }
 
     def open(self):
         self.epoch += 1
@@ -75,7 +99,11 @@ class Histories(RuleBasedStateMachine):
     def check_all(self):
         while work := self.ledger.next_check():
             name, block = work
-            found = {idx: (self.per, 0) for idx in range(block * 4, min(block * 4 + 4, self.total)) if self.images[idx] >= self.per}
+            found = {
+                idx: (self.per, 0)
+                for idx in range(block * 4, min(block * 4 + 4, self.total))
+                if self.images[idx] >= self.per
+            }
             self.ledger.folder_checked(self.now, name, block, found)
 
     def request(self):
@@ -83,7 +111,11 @@ class Histories(RuleBasedStateMachine):
         return f"r{self.requests}"
 
     def done(self):
-        return {idx for (block,) in self.ledger.all("SELECT block FROM blocks") for idx in self.ledger.done_in("d", block)}
+        return {
+            idx
+            for (block,) in self.ledger.all("SELECT block FROM blocks")
+            for idx in self.ledger.done_in("d", block)
+        }
 
     def a_lease(self, client, which):
         leases = sorted(self.believed[client])
@@ -94,14 +126,20 @@ class Histories(RuleBasedStateMachine):
     def take(self, client, size, request):
         answer = self.ledger.lease(self.now, "d", client, request, WORKERS[client], size)
         if isinstance(answer, Grant):
-            assert answer.lease not in self.names and answer.indices, "a lease's name came twice (I2)"
+            assert answer.lease not in self.names and answer.indices, (
+                "a lease's name came twice (I2)"
+            )
             assert not set(answer.indices) & self.done(), "a done index was leased (I3)"
             self.names.add(answer.lease)
             self.believed[client][answer.lease] = set(answer.indices)
-            self.answers.append(("lease", client, request, ("d", client, request, WORKERS[client], size), answer))
+            self.answers.append(
+                ("lease", client, request, ("d", client, request, WORKERS[client], size), answer)
+            )
         elif isinstance(answer, AllDone):
             REACHED["all done"] += 1
-            assert all(self.images[idx] >= self.per for idx in self.done()), "all done, and files are missing (promise 12)"
+            assert all(self.images[idx] >= self.per for idx in self.done()), (
+                "all done, and files are missing (promise 12)"
+            )
         return answer
 
     @rule(client=clients, size=sizes)
@@ -124,13 +162,20 @@ class Histories(RuleBasedStateMachine):
         verdicts = self.ledger.complete(self.now, client, request, lease, results, exists)
         if not current:
             REACHED["stale"] += 1
-            assert dump(self.ledger) == before and set(verdicts.values()) <= {"stale", "already_done"}, (
-                "a stale lease changed something (I4)"
-            )
-        assert all(exists[idx] for idx, verdict in verdicts.items() if verdict == "accepted"), "accepted without its files"
-        self.dropped(client, lease, [idx for idx, verdict in verdicts.items() if verdict != "missing"])
+            assert dump(self.ledger) == before and set(verdicts.values()) <= {
+                "stale",
+                "already_done",
+            }, "a stale lease changed something (I4)"
+        assert all(exists[idx] for idx, verdict in verdicts.items() if verdict == "accepted"), (
+            "accepted without its files"
+        )
+        self.dropped(
+            client, lease, [idx for idx, verdict in verdicts.items() if verdict != "missing"]
+        )
         if set(verdicts.values()) != {"missing"}:
-            self.answers.append(("complete", client, request, (client, request, lease, results, exists), verdicts))
+            self.answers.append(
+                ("complete", client, request, (client, request, lease, results, exists), verdicts)
+            )
 
     def dropped(self, client, lease, indices):
         held = self.believed[client].get(lease, set())
@@ -138,7 +183,12 @@ class Histories(RuleBasedStateMachine):
         if not held:
             self.believed[client].pop(lease, None)
 
-    @rule(client=clients, which=anything, reason=st.sampled_from(["gpu", "prompt", "disk", "unknown"]), drew=st.booleans())
+    @rule(
+        client=clients,
+        which=anything,
+        reason=st.sampled_from(["gpu", "prompt", "disk", "unknown"]),
+        drew=st.booleans(),
+    )
     def fail(self, client, which, reason, drew):
         if lease := self.a_lease(client, which):
             self.fails(client, lease, reason, drew and client not in BROKEN)
@@ -153,8 +203,13 @@ class Histories(RuleBasedStateMachine):
             self.believed[client].pop(lease)
         else:
             self.dropped(client, lease, [idx])
-            self.answers.append(("fail", client, request, (client, request, lease, results), answer))
-        for word, reached in (("storm", self.ledger.weather()["state"] == "storm"), ("quarantine", self.ledger.quarantined())):
+            self.answers.append(
+                ("fail", client, request, (client, request, lease, results), answer)
+            )
+        for word, reached in (
+            ("storm", self.ledger.weather()["state"] == "storm"),
+            ("quarantine", self.ledger.quarantined()),
+        ):
             REACHED[word] += bool(reached)
 
     @rule(client=clients, drew=st.booleans(), times=st.integers(3, 5))
@@ -175,12 +230,18 @@ class Histories(RuleBasedStateMachine):
             if lease := self.a_lease(client, 0):
                 self.finish(client, lease, sorted(self.believed[client][lease]))
 
-    @rule(client=clients, which=anything, reason=st.sampled_from(["preempted", "walltime", "released"]))
+    @rule(
+        client=clients,
+        which=anything,
+        reason=st.sampled_from(["preempted", "walltime", "released"]),
+    )
     def release(self, client, which, reason):
         if lease := self.a_lease(client, which):
             before, blames, request = dump(self.ledger), dump(self.ledger, "blames"), self.request()
             if self.ledger.release(self.now, client, request, lease, reason):
-                self.answers.append(("release", client, request, (client, request, lease, reason), True))
+                self.answers.append(
+                    ("release", client, request, (client, request, lease, reason), True)
+                )
             else:
                 assert dump(self.ledger) == before
             assert dump(self.ledger, "blames") == blames, "a preemption was blamed on an index (I9)"
@@ -199,7 +260,14 @@ class Histories(RuleBasedStateMachine):
         """A client that was away is told by its first beat what it has lost."""
         if client in self.dead:
             self.dead.discard(client)
-            answer = self.ledger.beat(self.now, client, sorted(self.believed[client]), "loading", worker=WORKERS[client], dataset="d")
+            answer = self.ledger.beat(
+                self.now,
+                client,
+                sorted(self.believed[client]),
+                "loading",
+                worker=WORKERS[client],
+                dataset="d",
+            )
             for lease in answer.stale:
                 self.believed[client].pop(lease)
 
@@ -226,7 +294,10 @@ class Histories(RuleBasedStateMachine):
         self.wakes(client)
         self.take(client, 4, self.request())
         for lease in sorted(self.believed[client]):
-            if min(self.believed[client][lease]) < 2 and self.images[min(self.believed[client][lease])] < self.per:
+            if (
+                min(self.believed[client][lease]) < 2
+                and self.images[min(self.believed[client][lease])] < self.per
+            ):
                 self.fails(client, lease, "prompt", drew=True)
         for lease in sorted(self.believed[client]):
             self.finish(client, lease, sorted(self.believed[client][lease]))
@@ -242,16 +313,30 @@ class Histories(RuleBasedStateMachine):
                     self.beats(client)
             suspects = self.ledger.one("SELECT COUNT(*) FROM blames WHERE mark = 0.5")[0]
             self.ledger.sweep(self.now)
-            REACHED["suspect"] += self.ledger.one("SELECT COUNT(*) FROM blames WHERE mark = 0.5")[0] > suspects
+            REACHED["suspect"] += (
+                self.ledger.one("SELECT COUNT(*) FROM blames WHERE mark = 0.5")[0] > suspects
+            )
             self.check_all()
         for client in self.dead:
-            if self.now - self.dead_since[client] > OPTIONS.ttl_s + 1 and seconds > OPTIONS.ttl_s + 1:
+            if (
+                self.now - self.dead_since[client] > OPTIONS.ttl_s + 1
+                and seconds > OPTIONS.ttl_s + 1
+            ):
                 assert not self.ledger.held_by(client), "a dead client still holds (I7)"
 
     def beats(self, client):
         leases = sorted(self.believed[client])
         drawing = [idx for lease in leases for idx in sorted(self.believed[client][lease])[:1]]
-        answer = self.ledger.beat(self.now, client, leases, "drawing", drawing, self.requests, worker=WORKERS[client], dataset="d")
+        answer = self.ledger.beat(
+            self.now,
+            client,
+            leases,
+            "drawing",
+            drawing,
+            self.requests,
+            worker=WORKERS[client],
+            dataset="d",
+        )
         assert not answer.stale, "a living, beating client lost its lease (I8)"
 
     # ------------------------------------------------ what happens to the server
@@ -302,7 +387,9 @@ class Histories(RuleBasedStateMachine):
         self.copied()
         self.dead, self.dead_since = set(CLIENTS), dict.fromkeys(CLIENTS, self.now)
         held = {idx for (idx,) in self.ledger.all("SELECT idx FROM held")}
-        assert {idx for idx in range(self.total) if self.images[idx] >= self.per} - held == self.done(), "the folder wins"
+        assert {
+            idx for idx in range(self.total) if self.images[idx] >= self.per
+        } - held == self.done(), "the folder wins"
 
     @rule(more_images=st.booleans())
     @precondition(lambda self: self.total < 16 and self.per < 4)
@@ -310,7 +397,9 @@ class Histories(RuleBasedStateMachine):
         self.per, self.total = self.per + more_images, self.total + 3 * (not more_images)
         self.ledger.define(self.now, self.definition())
         self.check_all()
-        assert all(self.images[idx] >= self.per for idx in self.done()), "an extension reopens what is missing"
+        assert all(self.images[idx] >= self.per for idx in self.done()), (
+            "an extension reopens what is missing"
+        )
         with pytest.raises(DefinitionDiffers):
             self.ledger.define(self.now, {**self.definition(), "total": self.total - 1})
         REACHED["extend"] += 1
@@ -336,7 +425,9 @@ class Histories(RuleBasedStateMachine):
     @rule(client=st.sampled_from(["c0", "c1"]), which=anything)
     def repair(self, client, which):
         self.wakes(client)
-        answer = self.ledger.repair(self.now, "d", client, self.request(), WORKERS[client], [which % self.total])
+        answer = self.ledger.repair(
+            self.now, "d", client, self.request(), WORKERS[client], [which % self.total]
+        )
         assert isinstance(answer, Grant) or isinstance(answer, Later)
         if isinstance(answer, Grant):
             REACHED["repair"] += 1
@@ -363,8 +454,12 @@ class Histories(RuleBasedStateMachine):
         audit(self.ledger, "d")
         rows = self.ledger.set_aside("d", 0, 100)[1]
         REACHED["set aside"] += bool(rows)
-        assert all(row["marks"] >= OPTIONS.max_marks for row in rows), "set aside without its marks (I9)"
-        confirmed = self.ledger.one("SELECT COUNT(*) FROM blames WHERE worker_key = 'n2|g' AND mark = 1")[0]
+        assert all(row["marks"] >= OPTIONS.max_marks for row in rows), (
+            "set aside without its marks (I9)"
+        )
+        confirmed = self.ledger.one(
+            "SELECT COUNT(*) FROM blames WHERE worker_key = 'n2|g' AND mark = 1"
+        )[0]
         assert not confirmed, "a GPU that never drew anything marked an index (I10)"
 
     def ends(self):
@@ -386,7 +481,9 @@ class Histories(RuleBasedStateMachine):
                 self.now += 1
                 self.ledger.sweep(self.now)
             self.check_all()
-        assert isinstance(answer, AllDone), f"the run does not end: {answer} {self.ledger.counts('d')}"
+        assert isinstance(answer, AllDone), (
+            f"the run does not end: {answer} {self.ledger.counts('d')}"
+        )
         counts = self.ledger.counts("d")
         assert counts["done"] + counts["set_aside"] == counts["total"] == self.total
 
@@ -398,11 +495,17 @@ def histories(number, monkeypatch):
     run_state_machine_as_test(
         Histories,
         settings=settings(
-            max_examples=number, stateful_step_count=20, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+            max_examples=number,
+            stateful_step_count=20,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
         ),
     )
     never = [word for word in NEEDED if not REACHED[word]]
-    assert not never, f"{number} histories never reached {never}: they prove nothing about it; {dict(REACHED)}"
+    assert not never, (
+        f"{number} histories never reached {never}: they prove nothing about it; {dict(REACHED)}"
+    )
     print({word: REACHED[word] for word in NEEDED})
 
 

@@ -20,7 +20,10 @@ def run(tmp_path):
 
 
 def test_promise_01_durable_before_the_reply(run):
-    assert run.ledger.one("PRAGMA synchronous")[0] == 2 and run.ledger.one("PRAGMA journal_mode")[0] == "delete"
+    assert (
+        run.ledger.one("PRAGMA synchronous")[0] == 2
+        and run.ledger.one("PRAGMA journal_mode")[0] == "delete"
+    )
     grant = run.lease(size=4)
     run.draw(grant, grant.indices[:1])
     run.fail(grant, idx=grant.indices[1])
@@ -33,7 +36,9 @@ def test_promise_01_durable_before_the_reply(run):
 
 def test_promise_02_first_completion_stands_and_names_are_looked_at(run):
     first = run.lease(size=2)
-    assert run.ledger.complete(run.now, "a", "x", first.lease, [{"index": 0, "images": 1}], {0: False}) == {0: "missing"}
+    assert run.ledger.complete(
+        run.now, "a", "x", first.lease, [{"index": 0, "images": 1}], {0: False}
+    ) == {0: "missing"}
     assert run.draw(first, [0]) == {0: "accepted"}
     run.passes(200)
     second = run.lease("b", B, 2)
@@ -49,10 +54,18 @@ def test_promise_02_extension_reopens_what_is_missing(run):
     with pytest.raises(DefinitionDiffers, match="model"):
         run.ledger.define(run.now, {**run.definition, "images_per_prompt": 2, "model": "other"})
     assert run.ledger.define(run.now, {**run.definition, "images_per_prompt": 2}) == 2
-    assert isinstance(run.lease(size=5), Later), "nothing is granted before the folder was compared by the new count"
+    assert isinstance(run.lease(size=5), Later), (
+        "nothing is granted before the folder was compared by the new count"
+    )
     run.check()
     assert run.ledger.done_in("d", 0) == {3} and run.counts()["images"] == 2
-    assert run.ledger.define(run.now, {**run.definition, "images_per_prompt": 2, "total": 2500, "prompts_sha256": "1"}) == 3
+    assert (
+        run.ledger.define(
+            run.now,
+            {**run.definition, "images_per_prompt": 2, "total": 2500, "prompts_sha256": "1"},
+        )
+        == 3
+    )
     run.check()
     assert run.counts()["waiting"] == 2499
     with pytest.raises(DefinitionDiffers, match="images_per_prompt|total"):
@@ -61,7 +74,9 @@ def test_promise_02_extension_reopens_what_is_missing(run):
 
 def test_promise_03_one_lease_an_index_and_names_that_never_repeat(run):
     grants = [run.lease(f"c{n}", A, 10) for n in range(4)]
-    assert len({idx for grant in grants for idx in grant.indices}) == sum(len(grant.indices) for grant in grants)
+    assert len({idx for grant in grants for idx in grant.indices}) == sum(
+        len(grant.indices) for grant in grants
+    )
     copy = run.path.read_bytes()
     later = run.lease("late", A, 10)
     run.ledger.note_changes()
@@ -73,7 +88,9 @@ def test_promise_03_one_lease_an_index_and_names_that_never_repeat(run):
     assert run.ledger.rebuilt and run.ledger.lost == "rolled back"
     assert run.lease("new").lease not in {grant.lease for grant in [*grants, later]}
     assert run.ledger.beat(run.now, "late", [later.lease], "drawing").stale == [later.lease]
-    assert run.fail(later, "late").stale and not run.ledger.release(run.now, "late", "y", later.lease, "released")
+    assert run.fail(later, "late").stale and not run.ledger.release(
+        run.now, "late", "y", later.lease, "released"
+    )
 
 
 def test_promise_03_the_folder_is_compared_before_a_grant(run):
@@ -82,7 +99,16 @@ def test_promise_03_the_folder_is_compared_before_a_grant(run):
     run.restart(check=False)
     assert isinstance(run.lease(size=5), Later)
     run.check()
-    assert run.ledger.done_in("d", 0) == {7} and run.lease(size=8).indices == [0, 1, 2, 3, 4, 5, 6, 8]
+    assert run.ledger.done_in("d", 0) == {7} and run.lease(size=8).indices == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        8,
+    ]
 
 
 def test_promise_03_accepted_while_the_folder_is_read(run):
@@ -102,7 +128,9 @@ def test_promise_04_a_lease_that_is_over_changes_nothing(run):
     before = "\n".join(run.ledger.connection.iterdump())
     assert run.draw(grant) == dict.fromkeys(grant.indices, "stale") and run.fail(grant).stale
     after = "\n".join(run.ledger.connection.iterdump())
-    assert [line for line in after.splitlines() if '"answers"' not in line and '"server"' not in line] == [
+    assert [
+        line for line in after.splitlines() if '"answers"' not in line and '"server"' not in line
+    ] == [
         line for line in before.splitlines() if '"answers"' not in line and '"server"' not in line
     ]
     assert run.draw(other, client="b")[other.indices[0]] == "accepted"
@@ -115,7 +143,10 @@ def test_promise_05_a_late_sweep_adds_its_lateness(run):
     run.passes(100)
     assert run.ledger.held_by("a")
     run.passes(25)
-    assert not run.ledger.held_by("a") and run.ledger.beat(run.now, "a", [grant.lease], "drawing").stale
+    assert (
+        not run.ledger.held_by("a")
+        and run.ledger.beat(run.now, "a", [grant.lease], "drawing").stale
+    )
 
 
 def test_promise_05_only_drawing_must_show_progress(run):
@@ -143,10 +174,17 @@ def test_promise_06_a_restart_keeps_leases_but_not_the_dead_for_ever(run):
 def test_promise_07_a_repeat_gets_the_stored_answer(run):
     grant = run.lease(request="once", size=3)
     assert run.lease(request="once", size=3) == grant
-    results, seen = [{"index": idx, "images": 1} for idx in grant.indices[:2]], dict.fromkeys(grant.indices, True)
+    results, seen = (
+        [{"index": idx, "images": 1} for idx in grant.indices[:2]],
+        dict.fromkeys(grant.indices, True),
+    )
     first = run.ledger.complete(run.now, "a", "twice", grant.lease, results, seen)
     run.restart(check=False)
-    assert run.ledger.complete(run.now, "a", "twice", grant.lease, results, seen) == first == dict.fromkeys(grant.indices[:2], "accepted")
+    assert (
+        run.ledger.complete(run.now, "a", "twice", grant.lease, results, seen)
+        == first
+        == dict.fromkeys(grant.indices[:2], "accepted")
+    )
     assert run.counts()["leased"] == 1 and run.counts()["done"] == 2
 
 
@@ -171,7 +209,12 @@ def test_promise_07_a_bare_request_gets_its_lease_again(run):
     )
     assert run.lease("job:5", request=None, size=5).indices == grant.indices[3:]
     run.ledger.complete(
-        run.now, "job:5", None, grant.lease, [{"index": idx, "images": 1} for idx in grant.indices[3:]], dict.fromkeys(grant.indices, True)
+        run.now,
+        "job:5",
+        None,
+        grant.lease,
+        [{"index": idx, "images": 1} for idx in grant.indices[3:]],
+        dict.fromkeys(grant.indices, True),
     )
     assert not set(run.lease("job:5", request=None, size=5).indices) & set(grant.indices)
 
@@ -181,7 +224,9 @@ def test_promise_08_only_the_unfinished_rest_goes_back(run):
     run.draw(grant, grant.indices[:7])
     assert run.ledger.release(run.now, "a", "z", grant.lease, "preempted")
     assert run.counts()["given_back"] == {"preempted": 3} and run.counts()["done"] == 7
-    assert run.lease("b", B, 10).indices[:3] == grant.indices[7:] and run.marks(grant.indices[7]) == 0
+    assert (
+        run.lease("b", B, 10).indices[:3] == grant.indices[7:] and run.marks(grant.indices[7]) == 0
+    )
 
 
 def test_promise_12_come_back_is_not_all_done(tmp_path):
@@ -217,7 +262,9 @@ def test_promise_13_the_sum_is_a_check_that_can_fail(run):
     grant = run.lease(size=5)
     run.draw(grant, grant.indices[:2])
     assert {**run.counts(), "given_back": 0, "images": 0} == {
-        **dict(total=100, waiting=95, leased=3, done=2, set_aside=0, images=0, short=0, short_images=0),
+        **dict(
+            total=100, waiting=95, leased=3, done=2, set_aside=0, images=0, short=0, short_images=0
+        ),
         "given_back": 0,
     }
     run.ledger.run("UPDATE blocks SET open = open - 1")
@@ -278,7 +325,9 @@ def test_promise_15_a_torn_file_is_recognised(run):
     run.draw(run.lease(size=10))
     run.ledger.connection.close()
     data = run.path.read_bytes()
-    for n, torn in enumerate((b"", b"rubbish" * 1000, data[:5000], data[:8192] + bytes(len(data) - 8192))):
+    for n, torn in enumerate(
+        (b"", b"rubbish" * 1000, data[:5000], data[:8192] + bytes(len(data) - 8192))
+    ):
         run.path.write_bytes(torn)
         run.start()
         assert run.ledger.rebuilt and run.counts()["done"] == 10, n
@@ -293,7 +342,11 @@ def test_promise_16_accounts_commit_with_the_ledger(run):
             run.ledger.connection.execute("INSERT INTO money VALUES (1)")
             run.lease(size=3)
             raise ZeroDivisionError
-    assert run.counts()["leased"] == 0 and not run.ledger.deadlines and not run.ledger.all("SELECT * FROM money")
+    assert (
+        run.counts()["leased"] == 0
+        and not run.ledger.deadlines
+        and not run.ledger.all("SELECT * FROM money")
+    )
     run.passes(300)
     assert len(run.lease(size=3).indices) == 3
 
@@ -301,11 +354,15 @@ def test_promise_16_accounts_commit_with_the_ledger(run):
 def test_promise_16_the_cap_is_never_passed(run):
     """Shares of the money are on disk before they are spent; what a dead client was granted counts as spent."""
     accounts = Accounts(run.ledger.connection)
-    accounts.register({"budget_usd": 1.0, "call_usd": 0.1, "wanted_usd": 0.4, "backends": {"paid": {}}})
+    accounts.register(
+        {"budget_usd": 1.0, "call_usd": 0.1, "wanted_usd": 0.4, "backends": {"paid": {}}}
+    )
     granted = [accounts.share(run.now, f"c{n}")["granted_usd"] for n in range(5)]
     assert granted[:2] == [0.4, 0.4] and sum(granted) <= 1.0 + 1e-9
     again = Accounts(run.ledger.connection)
-    assert again.share(run.now, "a new one")["granted_usd"] == 0 and again.spent() == pytest.approx(1.0)
+    assert again.share(run.now, "a new one")["granted_usd"] == 0 and again.spent() == pytest.approx(
+        1.0
+    )
 
 
 @pytest.mark.parametrize("order", ["retry", "repair"])
@@ -319,15 +376,22 @@ def test_a_reading_begun_before_a_retry_or_a_repair_is_outdated(run, order):
     else:
         run.draw(run.lease())
     run.ledger.check_again("d")
-    work, found = run.ledger.next_check(), {idx: (n, 0) for idx, n in run.folder.items()} | {0: (int(order == "repair"), 0)}
+    work, found = (
+        run.ledger.next_check(),
+        {idx: (n, 0) for idx, n in run.folder.items()} | {0: (int(order == "repair"), 0)},
+    )
     if order == "retry":
         assert run.ledger.retry_failed(run.now, "d", [0]) == 1
     else:
         grant = run.ledger.repair(run.now, "d", "a", "r", A, [0])
         run.ledger.release(run.now, "a", "r2", grant.lease, "released")
-    assert run.ledger.folder_checked(run.now, *work, found) is None and 0 not in run.ledger.done_in("d", 0)
+    assert run.ledger.folder_checked(run.now, *work, found) is None and 0 not in run.ledger.done_in(
+        "d", 0
+    )
     run.check()
-    assert 0 not in run.ledger.done_in("d", 0) or order == "repair", "made anew: the folder's word counts"
+    assert 0 not in run.ledger.done_in("d", 0) or order == "repair", (
+        "made anew: the folder's word counts"
+    )
     assert not run.ledger.checks_left()
 
 
@@ -336,7 +400,9 @@ def test_what_changes_nothing_is_no_commit(run):
     grant, changes = run.lease(size=2), lambda: run.ledger.one("SELECT changes FROM server")[0]
     before = changes(), run.path.read_bytes()
     results = [{"index": idx, "images": 1, "short": 0} for idx in grant.indices]
-    run.ledger.complete(run.now, "a", "late", grant.lease, results, dict.fromkeys(grant.indices, False))
+    run.ledger.complete(
+        run.now, "a", "late", grant.lease, results, dict.fromkeys(grant.indices, False)
+    )
     run.ledger.sweep(run.now)
     run.ledger.retry_failed(run.now, "d", [5])
     run.ledger.slurm_seen(run.now, {})
@@ -353,4 +419,6 @@ def test_two_data_sets_folders_are_compared_in_turn(tmp_path):
     for _ in range(60):
         name, block = run.ledger.next_check()
         run.ledger.folder_checked(run.now, name, block, {})
-    assert names[0][0] == "d" and not run.ledger._checked["other"].count(0), "the large one keeps the small one waiting for 50 folders only"
+    assert names[0][0] == "d" and not run.ledger._checked["other"].count(0), (
+        "the large one keeps the small one waiting for 50 folders only"
+    )

@@ -42,22 +42,41 @@ class Client:
                     "wanted_usd": p.wanted_usd,
                     "call_usd": p.call_usd,
                     "closed": closed,
-                    "backends": {"paid": {"paid": True, "usd": p.spent_usd, "calls": self.calls, "state": "healthy"}},
+                    "backends": {
+                        "paid": {
+                            "paid": True,
+                            "usd": p.spent_usd,
+                            "calls": self.calls,
+                            "state": "healthy",
+                        }
+                    },
                 }
             )
         )
 
     def take(self, share):
-        self.purse.granted_usd, self.purse.paid_off = max(self.purse.granted_usd, share["granted_usd"]), share["paid_off"]
+        self.purse.granted_usd, self.purse.paid_off = (
+            max(self.purse.granted_usd, share["granted_usd"]),
+            share["paid_off"],
+        )
 
 
 class Money(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
-        self.accounts, self.now, self.clients, self.gone, self.names, self.late = None, 0.0, [], [], 0, []
+        self.accounts, self.now, self.clients, self.gone, self.names, self.late = (
+            None,
+            0.0,
+            [],
+            [],
+            0,
+            [],
+        )
         self.restart()
-        self.accounts.register({"budget_usd": BUDGET, "backends": {"paid": {"model": "m", "requests_per_minute": 60}}})
+        self.accounts.register(
+            {"budget_usd": BUDGET, "backends": {"paid": {"model": "m", "requests_per_minute": 60}}}
+        )
 
     @rule()
     def restart(self):
@@ -89,7 +108,9 @@ class Money(RuleBasedStateMachine):
         before = sum(row["calls"] for row in self.accounts.totals().values())
         known = name in self.accounts.clients
         self.accounts.report(self.now, name, use)
-        assert not known or sum(row["calls"] for row in self.accounts.totals().values()) >= before, "running totals never fall"
+        assert (
+            not known or sum(row["calls"] for row in self.accounts.totals().values()) >= before
+        ), "running totals never fall"
 
     @precondition(lambda self: self.clients)
     @rule(which=st.integers(0, 99), part=st.floats(0, 1))
@@ -140,10 +161,14 @@ class Money(RuleBasedStateMachine):
                 client.purse.settle(0.05, client.outstanding.pop())
             self.accounts.report(self.now, client.name, client.use())
         self.accounts.share(self.now, "one more")
-        assert sum(client.billed_usd for client in self.clients + self.gone) <= self.accounts.spent() + 1e-9 <= BUDGET + 2e-9
-        assert sum(row["usd"] for row in self.accounts.totals().values()) == pytest.approx(self.accounts.spent()), (
-            "the page shows what the accounts say"
+        assert (
+            sum(client.billed_usd for client in self.clients + self.gone)
+            <= self.accounts.spent() + 1e-9
+            <= BUDGET + 2e-9
         )
+        assert sum(row["usd"] for row in self.accounts.totals().values()) == pytest.approx(
+            self.accounts.spent()
+        ), "the page shows what the accounts say"
 
 
 TestMoney = Money.TestCase
@@ -159,12 +184,21 @@ class TestMoneyLong(Money.TestCase):
 def test_rates_are_shared_among_those_who_are_there():
     accounts = Accounts(sqlite3.connect(":memory:"), client_ttl_s=100)
     accounts.register(
-        {"budget_usd": 0, "backends": {"groq": {"model": "m", "requests_per_minute": 30, "tokens_per_minute": 8000}, "ollama": {}}}
+        {
+            "budget_usd": 0,
+            "backends": {
+                "groq": {"model": "m", "requests_per_minute": 30, "tokens_per_minute": 8000},
+                "ollama": {},
+            },
+        }
     )
     accounts.register({"budget_usd": 9, "backends": {"groq": {"requests_per_minute": 9999}}})
     for name in ("a", "b", "c"):
         share = accounts.share(10.0, name)
-    assert share["clients"] == 3 and share["backends"]["groq"] == {"requests_per_minute": 10.0, "tokens_per_minute": 8000 / 3}
+    assert share["clients"] == 3 and share["backends"]["groq"] == {
+        "requests_per_minute": 10.0,
+        "tokens_per_minute": 8000 / 3,
+    }
     assert (
         share["backends"]["ollama"] == {"requests_per_minute": None, "tokens_per_minute": None}
         and share["paid_off"]
@@ -173,14 +207,18 @@ def test_rates_are_shared_among_those_who_are_there():
     assert accounts.share(200.0, "a")["clients"] == 1
     accounts.report(201.0, "b", {"reported": 1, "closed": False})
     accounts.report(202.0, "b", {"reported": 2, "closed": True})
-    accounts.report(203.0, "b", {"reported": 1, "closed": False})  # a beat that was overtaken on its way
+    accounts.report(
+        203.0, "b", {"reported": 1, "closed": False}
+    )  # a beat that was overtaken on its way
     assert accounts.share(203.0, "a")["clients"] == 1
 
 
 def test_paid_stays_off_after_a_rebuild_until_the_user_names_what_was_spent():
     accounts = Accounts(sqlite3.connect(":memory:"))
     accounts.rebuilt()
-    accounts.register({"budget_usd": 5.0, "call_usd": 0.5, "wanted_usd": 2.0, "backends": {"paid": {}}})
+    accounts.register(
+        {"budget_usd": 5.0, "call_usd": 0.5, "wanted_usd": 2.0, "backends": {"paid": {}}}
+    )
     share = accounts.share(0.0, "a")
     assert share["granted_usd"] == 0 and "--llm_spent_usd" in share["paid_off"]
     accounts.set_budget(spent_usd=4.0)
@@ -194,7 +232,9 @@ def test_paid_stays_off_after_a_rebuild_until_the_user_names_what_was_spent():
 def test_a_client_that_returns_after_hours_is_counted_once():
     """Paused (or cut off) for so long that its sums became part of the past; its next beat names its grant again. Money and counters."""
     accounts = Accounts(sqlite3.connect(":memory:"), client_ttl_s=10)
-    accounts.register({"budget_usd": 2.0, "call_usd": 0.05, "wanted_usd": 0.2, "backends": {"paid": {}}})
+    accounts.register(
+        {"budget_usd": 2.0, "call_usd": 0.05, "wanted_usd": 0.2, "backends": {"paid": {}}}
+    )
     client = Client("sleeper")
     client.take(accounts.share(0.0, "sleeper"))
     client.purse.settle(0.0, 0.05)
@@ -202,7 +242,9 @@ def test_a_client_that_returns_after_hours_is_counted_once():
     accounts.report(1.0, "sleeper", client.use())
     accounts.share(10 * KEEP_S, "another")
     assert "sleeper" not in accounts.clients and accounts.granted() == pytest.approx(0.4)
-    assert accounts.totals()[KILLED]["usd"] == pytest.approx(0.15), "what it had not reported counts as spent"
+    assert accounts.totals()[KILLED]["usd"] == pytest.approx(0.15), (
+        "what it had not reported counts as spent"
+    )
     client.calls = 2
     accounts.report(10 * KEEP_S + 1, "sleeper", client.use())
     assert accounts.granted() == pytest.approx(0.4) and accounts.spent() == pytest.approx(0.05)
@@ -214,18 +256,34 @@ def test_a_client_that_returns_after_hours_is_counted_once():
 
 def test_many_clients_that_ended_cost_nothing():
     accounts = Accounts(sqlite3.connect(":memory:"), client_ttl_s=10)
-    use = {"backends": {"ollama": {"calls": 2, "seconds": [1, 1], "failures": {"cut": 1}, "prompt_tokens": 5, "state": "healthy"}}}
+    use = {
+        "backends": {
+            "ollama": {
+                "calls": 2,
+                "seconds": [1, 1],
+                "failures": {"cut": 1},
+                "prompt_tokens": 5,
+                "state": "healthy",
+            }
+        }
+    }
     for k in range(2000):
         accounts.report(k * 10.0, f"c{k}", {"reported": 1, **use})
     assert len(accounts.clients) < 500
     total = accounts.totals()["ollama"]
-    assert (total["calls"], total["seconds"], total["failures"]) == (4000, [2000, 2000], {"cut": 2000})
+    assert (total["calls"], total["seconds"], total["failures"]) == (
+        4000,
+        [2000, 2000],
+        {"cut": 2000},
+    )
 
 
 def test_killed_between_call_and_report_fifty_times(tmp_path, monkeypatch):
     """Real processes with the real openai client; the fake provider kills each by SIGKILL in the moment it has billed a call."""
     monkeypatch.setenv("TEST_LLM_KEY", "sk-test")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # the fork server looks there for what it imports beforehand
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join(sys.path)
+    )  # the fork server looks there for what it imports beforehand
     price, budget = [15.0, 60.0], 60.0
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.fakes.paying_client"])
@@ -251,10 +309,14 @@ def test_killed_between_call_and_report_fifty_times(tmp_path, monkeypatch):
 
         fake.after_bill = kill_after_bill
         for k in range(50):
-            accounts = Accounts(connection)  # a server that restarts before each client knows what is on disk
+            accounts = Accounts(
+                connection
+            )  # a server that restarts before each client knows what is on disk
             ours, theirs = context.Pipe()
             last = fake.billed["calls"] + draw.randint(1, 6)
-            victim = process = context.Process(target=paying_client.run, args=(str(file), theirs, k, budget), daemon=True)
+            victim = process = context.Process(
+                target=paying_client.run, args=(str(file), theirs, k, budget), daemon=True
+            )
             process.start()
             theirs.close()
             patience = time.monotonic() + 20

@@ -12,7 +12,14 @@ from tests.fakes.fake_llm import FakeOllama, FakeOpenAI
 
 pytestmark = pytest.mark.timeout(120)
 KEY = "sk-test-0123456789abcdef"
-WEATHER = {"hang": "timeout", "drip": "timeout", "cut": "cut", "500": "server error", "503": "server error", "429": "rate limit"}
+WEATHER = {
+    "hang": "timeout",
+    "drip": "timeout",
+    "cut": "cut",
+    "500": "server error",
+    "503": "server error",
+    "429": "rate limit",
+}
 OFF = {"404": "model", "401": "key", "402": "credit", "quota": "credit"}
 BAD = {
     "html": "garbled",
@@ -24,19 +31,54 @@ BAD = {
     "prose": "refusal",
     "copies": "copies",
 }
-OLLAMA = {**WEATHER, **OFF, **BAD, "no_done": "cut", "error_line": "server error", "load": "garbled"}
-OPENAI = {**WEATHER, **OFF, **BAD, "no_done": "garbled", "error_line": "garbled", "content_filter": "content filter"}
+OLLAMA = {
+    **WEATHER,
+    **OFF,
+    **BAD,
+    "no_done": "cut",
+    "error_line": "server error",
+    "load": "garbled",
+}
+OPENAI = {
+    **WEATHER,
+    **OFF,
+    **BAD,
+    "no_done": "garbled",
+    "error_line": "garbled",
+    "content_filter": "content filter",
+}
 CASES = (
     [("ollama", f, k) for f, k in OLLAMA.items()]
     + [("openai", f, k) for f, k in OPENAI.items()]
-    + [("groq", f, OPENAI[f]) for f in ("hang", "cut", "500", "429", "404", "401", "402", "html", "truncated", "refusal", "content_filter")]
+    + [
+        ("groq", f, OPENAI[f])
+        for f in (
+            "hang",
+            "cut",
+            "500",
+            "429",
+            "404",
+            "401",
+            "402",
+            "html",
+            "truncated",
+            "refusal",
+            "content_filter",
+        )
+    ]
 )
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(llm_router, "FIRST_PAUSE_S", 0.05)
-    for name in ("OPENAI_API_KEY", "GROQ_API_KEY", "OPENROUTER_API_KEY", "OLLAMA_HOSTS", "OLLAMA_HOST"):
+    for name in (
+        "OPENAI_API_KEY",
+        "GROQ_API_KEY",
+        "OPENROUTER_API_KEY",
+        "OLLAMA_HOSTS",
+        "OLLAMA_HOST",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TEST_LLM_KEY", KEY)
 
@@ -44,8 +86,17 @@ def quick(monkeypatch):
 def entry(fake, provider="ollama", **more):
     if provider == "ollama":
         return {"provider": "ollama", "model": "llama3.1", "hosts": [fake.url], **more}
-    base = {"openai": "/v1", "groq": "", "openrouter": "/api/v1"}[provider]  # groq's client appends /openai/v1 itself
-    return {"provider": provider, "model": "gpt-4o-mini", "name": provider, "base_url": fake.url + base, "key_env": "TEST_LLM_KEY", **more}
+    base = {"openai": "/v1", "groq": "", "openrouter": "/api/v1"}[
+        provider
+    ]  # groq's client appends /openai/v1 itself
+    return {
+        "provider": provider,
+        "model": "gpt-4o-mini",
+        "name": provider,
+        "base_url": fake.url + base,
+        "key_env": "TEST_LLM_KEY",
+        **more,
+    }
 
 
 def prompter_for(tmp_path, *tiers, lines=None, **kwargs):
@@ -72,12 +123,19 @@ def test_fault(tmp_path, provider, fault, kind):
     lines = []
     with make(faults=[fault], hang_s=30, seed=1) as bad, FakeOllama(seed=2) as good:
         prompter = prompter_for(
-            tmp_path, [entry(bad, provider, concurrency=1, timeout_s=3 if kind == "timeout" else 30), entry(good)], lines=lines
+            tmp_path,
+            [
+                entry(bad, provider, concurrency=1, timeout_s=3 if kind == "timeout" else 30),
+                entry(good),
+            ],
+            lines=lines,
         )
         answer(prompter, prompts=6)
         use = list(prompter.use()["backends"].values())
         prompter.close()
-    assert set(use[0]["failures"]) == {kind} and (kind == "timeout" or use[0]["failures"][kind] == 1), (use[0], lines)
+    assert set(use[0]["failures"]) == {kind} and (
+        kind == "timeout" or use[0]["failures"][kind] == 1
+    ), (use[0], lines)
     assert use[1]["failures"] == {} and use[1]["successes"] >= 1
     assert (use[0]["state"] == "off") == (kind in ("model", "key", "credit"))
     assert KEY not in "".join(lines) + json.dumps(use)
@@ -86,9 +144,11 @@ def test_fault(tmp_path, provider, fault, kind):
         told = [line for line in lines if "is off for this run" in line]
         assert (
             len(told) == 1
-            and {"key": "to a valid key", "credit": "top up", "model": "pull llama3.1` on 127" if provider == "ollama" else "name a model"}[
-                kind
-            ]
+            and {
+                "key": "to a valid key",
+                "credit": "top up",
+                "model": "pull llama3.1` on 127" if provider == "ollama" else "name a model",
+            }[kind]
             in told[0]
         )
 
@@ -102,7 +162,11 @@ def test_refused(tmp_path, provider):
         use = list(prompter.use()["backends"].values())
         gone.start()
         prompter.close()
-    assert set(use[0]["failures"]) == {"refused"} and use[0]["successes"] == 0 and use[1]["failures"] == {}
+    assert (
+        set(use[0]["failures"]) == {"refused"}
+        and use[0]["successes"] == 0
+        and use[1]["failures"] == {}
+    )
 
 
 @pytest.mark.parametrize("fault", ["fewer", "duplicates", "preamble", "numbered", "too_long"])
@@ -115,7 +179,9 @@ def test_part_of_an_answer_is_used_and_the_rest_is_asked_again(tmp_path, fault):
     assert use["failures"] == {} and use["state"] == "healthy"
     assert len(fake.calls) == (1 if fault in ("numbered", "preamble") else 2)
     if fault in ("fewer", "duplicates"):
-        assert "Already written" in fake.calls[1]["messages"][-1]["content"], "a large model is told what it wrote already"
+        assert "Already written" in fake.calls[1]["messages"][-1]["content"], (
+            "a large model is told what it wrote already"
+        )
 
 
 @pytest.mark.parametrize("provider", ["ollama", "openai", "groq"])
@@ -169,11 +235,13 @@ def test_a_mended_configuration_is_read_again(tmp_path, monkeypatch):
         prompter.file.write_text("tiers: nonsense")
         while not any("still waiting" in line for line in lines):
             assert not future.done()
-        prompter.file.write_text(yaml.safe_dump({"tiers": [{"backends": [{**entry(fake), "model": "llama3.2"}]}]}))
-        assert len(future.result(30).texts) == 3
-        assert prompter.use()["backends"][f"ollama/llama3.1@{fake.host}"]["failures"] == {"model": 1}, (
-            "what was counted before stays counted"
+        prompter.file.write_text(
+            yaml.safe_dump({"tiers": [{"backends": [{**entry(fake), "model": "llama3.2"}]}]})
         )
+        assert len(future.result(30).texts) == 3
+        assert prompter.use()["backends"][f"ollama/llama3.1@{fake.host}"]["failures"] == {
+            "model": 1
+        }, "what was counted before stays counted"
         prompter.close()
 
 
@@ -183,7 +251,9 @@ def test_a_prompt_that_only_gets_refusals_is_short_and_nobody_is_blamed(tmp_path
         result = prompter.submit("a corgi", 5).result(30)
         use = prompter.use()["backends"].values()
         prompter.close()
-    assert result.texts == [] and result.short["missing"] == 5 and "refusal" in result.short["reason"]
+    assert (
+        result.texts == [] and result.short["missing"] == 5 and "refusal" in result.short["reason"]
+    )
     assert all(u["state"] == "healthy" for u in use) and 1 < len(one.calls) + len(two.calls) < 10
 
 
@@ -213,14 +283,24 @@ def test_paid_tier_only_for_the_rest_and_never_above_the_cap(tmp_path):
     price = {"usd_per_million": [150.0, 600.0], "max_tokens": 400}
     lines = []
     with FakeOllama(latency=0.05) as free, FakeOpenAI(usd_per_million=(150.0, 600.0)) as paid:
-        prompter = prompter_for(tmp_path, [entry(free, concurrency=1)], [entry(paid, "openai", **price)], budget_usd=3.0, lines=lines)
+        prompter = prompter_for(
+            tmp_path,
+            [entry(free, concurrency=1)],
+            [entry(paid, "openai", **price)],
+            budget_usd=3.0,
+            lines=lines,
+        )
         answer(prompter, prompts=30, n=5)
         use = prompter.use()
         prompter.close()
     assert 0 < paid.billed["usd"] <= use["usd"] + 1e-9 <= 3.0 + 1e-9
-    assert len(free.calls) >= 5 and any("paid backends pause: the cap of 3.00 USD is reached" in line for line in lines)
+    assert len(free.calls) >= 5 and any(
+        "paid backends pause: the cap of 3.00 USD is reached" in line for line in lines
+    )
     with FakeOllama() as free, FakeOpenAI() as paid:
-        prompter = prompter_for(tmp_path, [entry(free, concurrency=1)], [entry(paid, "openai", **price)])
+        prompter = prompter_for(
+            tmp_path, [entry(free, concurrency=1)], [entry(paid, "openai", **price)]
+        )
         answer(prompter, prompts=10)
         prompter.close()
     assert paid.calls == [], "off without a budget"
@@ -231,7 +311,9 @@ def test_limits_a_minute_are_kept(tmp_path):
         prompter = prompter_for(tmp_path, [entry(slow, requests_per_minute=30)], [entry(free)])
         answer(prompter, prompts=60)
         prompter.close()
-    assert 1 <= len(slow.calls) <= 7 and len(free.calls) >= 53, "a burst of a sixth of the minute's 30, the rest goes to the next tier"
+    assert 1 <= len(slow.calls) <= 7 and len(free.calls) >= 53, (
+        "a burst of a sixth of the minute's 30, the rest goes to the next tier"
+    )
 
 
 def test_the_share_that_the_job_server_gives_is_kept(tmp_path):
@@ -240,7 +322,13 @@ def test_the_share_that_the_job_server_gives_is_kept(tmp_path):
         prompter = prompter_for(tmp_path, [entry(shared, requests_per_minute=600)], [entry(free)])
         prompter.start()
         name = prompter.backends[0].name
-        prompter.set_share({"granted_usd": 0, "paid_off": None, "backends": {name: {"requests_per_minute": 15, "tokens_per_minute": None}}})
+        prompter.set_share(
+            {
+                "granted_usd": 0,
+                "paid_off": None,
+                "backends": {name: {"requests_per_minute": 15, "tokens_per_minute": None}},
+            }
+        )
         answer(prompter, prompts=40)
         prompter.close()
     assert 1 <= len(shared.calls) <= 10 and len(free.calls) >= 30
@@ -251,12 +339,19 @@ def test_providers_speak_through_init_chat_model(tmp_path, provider):
     with FakeOpenAI(key=None) as fake:
         azure = {"provider": provider, "model": "gpt-4o-mini", "key_env": "TEST_LLM_KEY"}
         azure["options"] = {"azure_endpoint": fake.url, "api_version": "2024-10-21"}
-        prompter = prompter_for(tmp_path, [azure if provider == "azure_openai" else entry(fake, provider)])
+        prompter = prompter_for(
+            tmp_path, [azure if provider == "azure_openai" else entry(fake, provider)]
+        )
         answer(prompter, n=5)
         use = next(iter(prompter.use()["backends"].values()))
         prompter.close()
     assert use["prompt_tokens"] > 100 and use["completion_tokens"] > 50
-    assert fake.calls[0]["response_format"]["json_schema"]["schema"]["properties"]["variations"]["maxItems"] == 5
+    assert (
+        fake.calls[0]["response_format"]["json_schema"]["schema"]["properties"]["variations"][
+            "maxItems"
+        ]
+        == 5
+    )
 
 
 @pytest.mark.parametrize("provider", ["ollama", "openai"])
@@ -266,7 +361,9 @@ def test_what_reaches_the_model_is_what_the_user_set(tmp_path, provider):
     lines = []
     with (FakeOllama if provider == "ollama" else FakeOpenAI)() as fake:
         backend = entry(fake, provider, temperature=0.3, max_tokens=321)
-        prompter = prompter_for(tmp_path, [backend], lines=lines, instruction=tmp_path / "instruction")
+        prompter = prompter_for(
+            tmp_path, [backend], lines=lines, instruction=tmp_path / "instruction"
+        )
         known = [item["text"] for item in prompter.submit("a corgi", 2).result(60).texts]
         write, stale = fake.text, [json.dumps(known)]
         fake.text = lambda body, fault: stale.pop() if stale else write(body, fault)
@@ -275,6 +372,11 @@ def test_what_reaches_the_model_is_what_the_user_set(tmp_path, provider):
     assert len({*texts, *known}) == 4 and not stale
     assert fake.calls[0]["messages"][-1]["content"].strip() == "Paint 2 of a corgi in blue."
     asked = fake.calls[0].get("options") or fake.calls[0]
-    longest = asked.get("num_predict") or asked.get("max_completion_tokens") or asked.get("max_tokens")
+    longest = (
+        asked.get("num_predict") or asked.get("max_completion_tokens") or asked.get("max_tokens")
+    )
     assert (asked["temperature"], longest) == (0.3, 321)
-    assert "3 calls, 2 good, 1 × copies; half below 0.0" in lines[-1] and "0.0000 USD; healthy" in lines[-1], lines
+    assert (
+        "3 calls, 2 good, 1 × copies; half below 0.0" in lines[-1]
+        and "0.0000 USD; healthy" in lines[-1]
+    ), lines

@@ -21,13 +21,21 @@ pytestmark = pytest.mark.timeout(240)
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "generate" / "llm_prompting.py"
 KEY = "sk-verysecret0123456789"
-CLEAN = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY") and not name.startswith("OLLAMA")}
+CLEAN = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.endswith("_API_KEY") and not name.startswith("OLLAMA")
+}
 BACKEND = {"provider": "ollama", "model": "llama3.1", "hosts": "node1"}
 
 
 def start(*args, **env):
     return subprocess.Popen(
-        [sys.executable, SCRIPT, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**CLEAN, **env}
+        [sys.executable, SCRIPT, *map(str, args)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**CLEAN, **env},
     )
 
 
@@ -58,28 +66,48 @@ def test_whole_file_is_killed_and_goes_on_where_it_was(tmp_path):
         process.kill()
         process.communicate()
         assert not output.exists()
-        finished = [json.loads(line)["index"] for line in part.read_bytes().rsplit(b"\n", 1)[0].splitlines()[1:]]
+        finished = [
+            json.loads(line)["index"]
+            for line in part.read_bytes().rsplit(b"\n", 1)[0].splitlines()[1:]
+        ]
         with open(part, "ab") as file:
             file.write(b'{"index": 39, "te')  # a line half-written when the power went
         asked_before = len(fake.asked)
 
-        status, out, err = call(prompts, "--num_variations", 11, "--output", output, "--ollama_hosts", fake.url)
-        assert status == 1 and "is of another prompts file or --num_variations" in err and not output.exists()
+        status, out, err = call(
+            prompts, "--num_variations", 11, "--output", output, "--ollama_hosts", fake.url
+        )
+        assert (
+            status == 1
+            and "is of another prompts file or --num_variations" in err
+            and not output.exists()
+        )
 
         process = start(*args)
         while len(fake.asked) < asked_before + 20:
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
-        assert process.returncode == 143 and "the same command goes on from here" in err and not output.exists()
+        assert (
+            process.returncode == 143
+            and "the same command goes on from here" in err
+            and not output.exists()
+        )
 
         status, out, err = call(*args)
         assert status == 0, err
     written = json.loads(output.read_text())
-    assert [item["prompt"] for item in written] == [item["prompt"] for item in items] and written[0]["source"] == ["birds"]
-    assert all(len(set(item["variations"])) == 12 for item in written) and written[3]["variations"][0] == items[3]["variations"][0]
+    assert [item["prompt"] for item in written] == [item["prompt"] for item in items] and written[
+        0
+    ]["source"] == ["birds"]
+    assert (
+        all(len(set(item["variations"])) == 12 for item in written)
+        and written[3]["variations"][0] == items[3]["variations"][0]
+    )
     again = [re.search(r"number (\d+)\"", text)[1] for _, text in fake.asked[asked_before:]]
-    assert not {int(number) for number in again} & set(finished), "what was finished is not asked for again"
+    assert not {int(number) for number in again} & set(finished), (
+        "what was finished is not asked for again"
+    )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p.augmented.json", "p.json"]
     assert "40 prompts, 479 new variations" in out
 
@@ -90,7 +118,11 @@ def test_short_prompts_are_named_and_the_exit_status_says_so(tmp_path):
     with FakeOllama() as fake:
         fake.next_fault = lambda: "refusal" if "sealed" in fake.asked[-1][1] else None
         status, out, err = call(prompts, "--output", output, "--ollama_hosts", fake.url)
-    assert status == 3 and "1 prompts got fewer than 9; the first is number 1" in out and "refusal" in out
+    assert (
+        status == 3
+        and "1 prompts got fewer than 9; the first is number 1" in out
+        and "refusal" in out
+    )
     assert [len(item["variations"]) for item in json.loads(output.read_text())] == [9, 0]
 
 
@@ -99,15 +131,34 @@ def test_the_cap_ends_a_call_that_nothing_else_can_serve_and_a_higher_one_goes_o
     prompts, output = tmp_path / "p.json", tmp_path / "o.json"
     prompts.write_text(json.dumps([f"bird number {k}" for k in range(12)]))
     with FakeOpenAI(usd_per_million=(15, 60)) as fake:
-        price = {"usd_per_million": [15, 60], "max_tokens": 400, "key_env": "A_KEY", "concurrency": 1}
-        file = backends_file(tmp_path, [{"provider": "openai", "model": "gpt-4o-mini", "base_url": f"{fake.url}/v1", **price}])
+        price = {
+            "usd_per_million": [15, 60],
+            "max_tokens": 400,
+            "key_env": "A_KEY",
+            "concurrency": 1,
+        }
+        file = backends_file(
+            tmp_path,
+            [{"provider": "openai", "model": "gpt-4o-mini", "base_url": f"{fake.url}/v1", **price}],
+        )
         args = (prompts, "--output", output, "--num_variations", 3, "--llm_backends", file)
         status, out, err = call(*args, "--llm_budget_usd", 0.15, A_KEY=KEY)
         last, paid_for = err.strip().splitlines()[-1], len(fake.calls)
-        assert status == 1 and "the cap of 0.15 USD is reached" in last and "raise it with --llm_budget_usd" in last, err
-        assert f"{paid_for} of 12 prompts are kept" in last and 0 < paid_for < 12 and fake.billed["usd"] <= 0.15 and not output.exists()
+        assert (
+            status == 1
+            and "the cap of 0.15 USD is reached" in last
+            and "raise it with --llm_budget_usd" in last
+        ), err
+        assert (
+            f"{paid_for} of 12 prompts are kept" in last
+            and 0 < paid_for < 12
+            and fake.billed["usd"] <= 0.15
+            and not output.exists()
+        )
         status, out, err = call(*args, "--llm_budget_usd", 5, A_KEY=KEY)
-        assert status == 0 and len(fake.calls) == 12 and len(json.loads(output.read_text())) == 12, err
+        assert (
+            status == 0 and len(fake.calls) == 12 and len(json.loads(output.read_text())) == 12
+        ), err
 
 
 def test_two_at_once_and_an_output_that_cannot_be(tmp_path):
@@ -133,10 +184,18 @@ def test_one_prompt_by_hand_and_no_key_anywhere(tmp_path):
             tmp_path,
             [
                 {"provider": "ollama", "model": "llama3.1", "hosts": [good.url], "name": "mine"},
-                {"provider": "openai", "model": "m", "base_url": f"{refuses.url}/v1", "key_env": "SECRET_KEY", "concurrency": 1},
+                {
+                    "provider": "openai",
+                    "model": "m",
+                    "base_url": f"{refuses.url}/v1",
+                    "key_env": "SECRET_KEY",
+                    "concurrency": 1,
+                },
             ],
         )
-        status, out, err = call("--prompt", "a corgi in a top hat", "-n", 25, "--llm_backends", file, SECRET_KEY=KEY)
+        status, out, err = call(
+            "--prompt", "a corgi in a top hat", "-n", 25, "--llm_backends", file, SECRET_KEY=KEY
+        )
         assert (
             status == 0
             and len(re.findall(r"^ *\d+\. .*\[mine@127", out, re.M)) == 25
@@ -146,7 +205,11 @@ def test_one_prompt_by_hand_and_no_key_anywhere(tmp_path):
         check_status, table, check_err = call("--check", "--llm_backends", file, SECRET_KEY=KEY)
         good.start()
         assert refuses.calls, "the key was sent to its own provider"
-    assert KEY not in out + err + table + check_err and "set SECRET_KEY to a valid key" in table and check_status == 1
+    assert (
+        KEY not in out + err + table + check_err
+        and "set SECRET_KEY to a valid key" in table
+        and check_status == 1
+    )
 
 
 def test_check_says_what_to_do_about_each(tmp_path):
@@ -161,7 +224,11 @@ def test_check_says_what_to_do_about_each(tmp_path):
         file = backends_file(
             tmp_path,
             [
-                {"provider": "ollama", "model": "llama3.1", "hosts": [good.host, busy.host, gone.host]},
+                {
+                    "provider": "ollama",
+                    "model": "llama3.1",
+                    "hosts": [good.host, busy.host, gone.host],
+                },
                 {"provider": "ollama", "model": "qwen", "hosts": [good.host]},
             ],
             [
@@ -198,17 +265,38 @@ def test_check_says_what_to_do_about_each(tmp_path):
         (["--prompt", "x", "-n", "0"], 2, "-n must be at least 1"),
         (["--promt", "x"], 2, "did you mean --prompt?"),
         (["nowhere.json", "--output", "o.json"], 1, "nowhere.json"),
-        (["--check", "--llm_backends", "nowhere.yaml"], 1, "cannot read the backends file nowhere.yaml"),
-        (["--prompt", "x", "--llm_instruction", __file__.replace("test_llm_prompting.py", "test_llm_router.py")], 1, "must hold {n}"),
+        (
+            ["--check", "--llm_backends", "nowhere.yaml"],
+            1,
+            "cannot read the backends file nowhere.yaml",
+        ),
+        (
+            [
+                "--prompt",
+                "x",
+                "--llm_instruction",
+                __file__.replace("test_llm_prompting.py", "test_llm_router.py"),
+            ],
+            1,
+            "must hold {n}",
+        ),
         (["--prompt", " "], 2, "--prompt is blank"),
-        (["--prompt", "x", "--llm_budget_usd", "nan"], 2, "nan is not a number from 0 to 1,000,000,000"),
+        (
+            ["--prompt", "x", "--llm_budget_usd", "nan"],
+            2,
+            "nan is not a number from 0 to 1,000,000,000",
+        ),
         (["--prompt", "x", "--llm_budget_usd=-3"], 2, "-3 is not a number from 0"),
         (["--prompt", "x", "--min_overlap", "50"], 2, "50 is not a number from 0 to 1"),
         (["--check", "--ollama_hosts", "node1:2-1"], 1, "'node1:2-1' is no Ollama host"),
     ],
 )
 def test_bad_command_lines(tmp_path, args, status, words):
-    assert (found := call(*args))[0] == status and words in found[2] and found[2].strip().count("\n") == 0, found
+    assert (
+        (found := call(*args))[0] == status
+        and words in found[2]
+        and found[2].strip().count("\n") == 0
+    ), found
 
 
 @pytest.mark.parametrize(
@@ -218,11 +306,23 @@ def test_bad_command_lines(tmp_path, args, status, words):
         ("tiers: 3", "must hold `tiers:`"),
         ("- x", "must hold `tiers:`"),
         ("tiers: [{backends: [{provider: ollama}]}]", "`provider` and `model`"),
-        ("tiers: [{backends: [{provider: o, model: m, modle: x}]}]", "tier 1, backend 1: unknown field 'modle'"),
-        ("tiers: [{backends: [{provider: o, model: m, timeout_s: -1}]}]", "timeout_s must be a number above 0"),
-        ("tiers: [{backends: [{provider: o, model: m, concurrency: many}]}]", "concurrency must be"),
+        (
+            "tiers: [{backends: [{provider: o, model: m, modle: x}]}]",
+            "tier 1, backend 1: unknown field 'modle'",
+        ),
+        (
+            "tiers: [{backends: [{provider: o, model: m, timeout_s: -1}]}]",
+            "timeout_s must be a number above 0",
+        ),
+        (
+            "tiers: [{backends: [{provider: o, model: m, concurrency: many}]}]",
+            "concurrency must be",
+        ),
         ("tiers: [{paid: true, backends: [{provider: o, model: m}]}]", "needs usd_per_million"),
-        ("tiers: [{backends: [{provider: o, model: m, usd_per_million: 3}]}]", "usd_per_million is"),
+        (
+            "tiers: [{backends: [{provider: o, model: m, usd_per_million: 3}]}]",
+            "usd_per_million is",
+        ),
         ("\xff", "is not"),
     ],
 )
@@ -235,14 +335,31 @@ def test_bad_backends_files(tmp_path, text, words):
 
 def test_hosts_ports_and_environment(tmp_path, monkeypatch):
     def hosts(entry_hosts=None, option=None):
-        entry = {"provider": "ollama", "model": "m", **({"hosts": entry_hosts} if entry_hosts else {})}
-        return [b.details["base_url"] for b in llm_backends.read(backends_file(tmp_path, [entry]), option, log=lambda line: None)]
+        entry = {
+            "provider": "ollama",
+            "model": "m",
+            **({"hosts": entry_hosts} if entry_hosts else {}),
+        }
+        return [
+            b.details["base_url"]
+            for b in llm_backends.read(
+                backends_file(tmp_path, [entry]), option, log=lambda line: None
+            )
+        ]
 
     monkeypatch.delenv("OLLAMA_HOSTS", raising=False)
     monkeypatch.delenv("OLLAMA_HOST", raising=False)
     assert hosts() == ["http://localhost:11434"]
-    assert hosts("node1:11434-11436,node2") == ["http://node1:11434", "http://node1:11435", "http://node1:11436", "http://node2:11434"]
-    assert hosts(["node1", "https://far.example:443/"]) == ["http://node1:11434", "https://far.example:443"]
+    assert hosts("node1:11434-11436,node2") == [
+        "http://node1:11434",
+        "http://node1:11435",
+        "http://node1:11436",
+        "http://node2:11434",
+    ]
+    assert hosts(["node1", "https://far.example:443/"]) == [
+        "http://node1:11434",
+        "https://far.example:443",
+    ]
     monkeypatch.setenv("OLLAMA_HOST", "0.0.0.0:11500")
     assert hosts() == ["http://localhost:11500"]
     monkeypatch.setenv("OLLAMA_HOST", "http://0.0.0.0")
@@ -259,30 +376,46 @@ def test_a_missing_key_is_one_line_and_the_example_is_readable(monkeypatch):
     lines = []
     backends = llm_backends.read(ROOT / "generate" / "llm_backends.example.yaml", log=lines.append)
     assert len([line for line in lines if "GROQ_API_KEY is not set" in line]) == 2
-    assert [b.off_kind for b in backends] == [None, "key", "key", "budget", "budget"] and [b.tier for b in backends] == [0, 0, 0, 1, 1]
+    assert [b.off_kind for b in backends] == [None, "key", "key", "budget", "budget"] and [
+        b.tier for b in backends
+    ] == [0, 0, 0, 1, 1]
 
 
-@pytest.mark.parametrize("prompt", ["a corgi", 'a "corgi" ' * 200, "\U0001f600\u3042" * 300, "{prompt}{n}\\\n\t" * 50])
+@pytest.mark.parametrize(
+    "prompt", ["a corgi", 'a "corgi" ' * 200, "\U0001f600\u3042" * 300, "{prompt}{n}\\\n\t" * 50]
+)
 @pytest.mark.parametrize("few_shot", [True, False])
 def test_what_is_reserved_covers_every_byte_that_is_sent(tmp_path, prompt, few_shot):
     """A token is at least a byte, so the bytes bound the bill; the fake's body holds messages and schema."""
     with FakeOllama() as fake:
         prompter = Prompter(
-            backends_file(tmp_path, [{**BACKEND, "hosts": [fake.host], "few_shot": few_shot}]), accounts=":memory:", log=print
+            backends_file(tmp_path, [{**BACKEND, "hosts": [fake.host], "few_shot": few_shot}]),
+            accounts=":memory:",
+            log=print,
         )
         reserved = []
         prompter.start()
         take = prompter.router._take
-        prompter.router._take = lambda backend, request: (reserved.append(request.prompt_bytes), take(backend, request))
+        prompter.router._take = lambda backend, request: (
+            reserved.append(request.prompt_bytes),
+            take(backend, request),
+        )
         prompter.submit(prompt, 40).result(60)
         prompter.close()
-    sent = [sum(len(m["content"].encode()) for m in body["messages"]) + len(json.dumps(body["format"])) for body in fake.calls]
-    assert len(sent) >= 4 and all(bytes_sent <= bytes_reserved for bytes_sent, bytes_reserved in zip(sent, reserved))
+    sent = [
+        sum(len(m["content"].encode()) for m in body["messages"]) + len(json.dumps(body["format"]))
+        for body in fake.calls
+    ]
+    assert len(sent) >= 4 and all(
+        bytes_sent <= bytes_reserved for bytes_sent, bytes_reserved in zip(sent, reserved)
+    )
 
 
 def test_keys_are_scrubbed():
     assert KEY not in llm_backends.scrub(f"Incorrect API key provided: {KEY}.\nBearer {KEY}", KEY)
-    assert "abcdef" not in llm_backends.scrub("Incorrect API key: sk-proj-abcdef123456 and gsk_abcdef123456, Bearer abcdef.123456")
+    assert "abcdef" not in llm_backends.scrub(
+        "Incorrect API key: sk-proj-abcdef123456 and gsk_abcdef123456, Bearer abcdef.123456"
+    )
 
 
 def test_help_imports_nothing_heavy():
@@ -291,7 +424,9 @@ def test_help_imports_nothing_heavy():
         "print([m for m in sys.modules])" % str(SCRIPT)
     )
     out = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); {code}"], capture_output=True, text=True
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); {code}"],
+        capture_output=True,
+        text=True,
     ).stdout
     loaded = set(re.findall(r"'([\w]+)'", out.splitlines()[-1]))
     assert "argparse" in loaded and not loaded & {
@@ -311,7 +446,9 @@ def test_help_imports_nothing_heavy():
 @pytest.fixture(scope="module")
 def embedded_packages():
     if not importlib.util.find_spec("xllamacpp"):
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("xllamacpp is missing: pip install --no-deps -r requirements-demo.txt")
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+            "xllamacpp is missing: pip install --no-deps -r requirements-demo.txt"
+        )
 
 
 def test_embedded_model_for_real(embedded_packages):
@@ -321,28 +458,51 @@ def test_embedded_model_for_real(embedded_packages):
     child = prompter.server.process
     prompter.close()
     texts = [item["text"] for item in result.texts]
-    assert result.short is None and len(set(texts)) == 3 and all(text.startswith("a red circle above a blue square") for text in texts)
-    assert result.texts[0]["llm_model_name"] == "SmolLM2-135M-Instruct" and use["completion_tokens"] > 20
+    assert (
+        result.short is None
+        and len(set(texts)) == 3
+        and all(text.startswith("a red circle above a blue square") for text in texts)
+    )
+    assert (
+        result.texts[0]["llm_model_name"] == "SmolLM2-135M-Instruct"
+        and use["completion_tokens"] > 20
+    )
     assert child.returncode == 0, "close() ends the child"
 
 
 def test_embedded_model_dies_with_its_client(embedded_packages):
     code = "import time; from generate.llms.prompter import Prompter; p = Prompter('embedded', log=lambda l: None); p.start(); "
     code += "print(p.server.process.pid, flush=True); time.sleep(100)"
-    client = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    client = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     child = int(client.stdout.readline())
     assert Path(f"/proc/{child}").exists()
     client.kill()
     client.wait()
-    while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1][:3]:
+    while (
+        Path(f"/proc/{child}").exists()
+        and "Z" not in Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1][:3]
+    ):
         time.sleep(0.05)
 
 
 def test_real_model_over_ollamas_protocol(tmp_path, embedded_packages):
-    server = subprocess.Popen([sys.executable, ROOT / "tests" / "fakes" / "small_ollama.py"], stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        [sys.executable, ROOT / "tests" / "fakes" / "small_ollama.py"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         url = server.stdout.readline().strip()
-        entry = {"provider": "ollama", "model": "smollm2", "hosts": [url], "batch": 2, "few_shot": True, "max_tokens": 300}
+        entry = {
+            "provider": "ollama",
+            "model": "smollm2",
+            "hosts": [url],
+            "batch": 2,
+            "few_shot": True,
+            "max_tokens": 300,
+        }
         prompter = Prompter(backends_file(tmp_path, [entry]), accounts=":memory:", log=print)
         result = prompter.submit("a corgi in a top hat", 3).result(200)
         use = next(iter(prompter.use()["backends"].values()))
@@ -351,5 +511,10 @@ def test_real_model_over_ollamas_protocol(tmp_path, embedded_packages):
         server.kill()
         server.wait()
     texts = [item["text"] for item in result.texts]
-    assert len(texts) == len(set(texts)) == 3 - (result.short or {"missing": 0})["missing"] and len(texts) >= 2
-    assert use["successes"] >= 2 and use["completion_tokens"] > 20, "asked in batches of 2, each with its own seed"
+    assert (
+        len(texts) == len(set(texts)) == 3 - (result.short or {"missing": 0})["missing"]
+        and len(texts) >= 2
+    )
+    assert use["successes"] >= 2 and use["completion_tokens"] > 20, (
+        "asked in batches of 2, each with its own seed"
+    )

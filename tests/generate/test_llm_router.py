@@ -51,7 +51,13 @@ class FakeBackend(Backend):
 
     def __init__(self, name, latency=1.0, **kwargs):
         super().__init__(name, ask=self.answer, **kwargs)
-        self.latency, self.mood, self.asked, self.billed_usd, self.running = latency, "good", 0, 0.0, 0
+        self.latency, self.mood, self.asked, self.billed_usd, self.running = (
+            latency,
+            "good",
+            0,
+            0.0,
+            0,
+        )
         self.retry_after_s = None
 
     async def answer(self, made):
@@ -65,7 +71,9 @@ class FakeBackend(Backend):
             if mood in ("good", "copies"):
                 tokens = made % 300, made % 200
                 self.billed_usd += self.usd_of(*tokens)
-                return types.SimpleNamespace(text=mood, prompt_tokens=tokens[0], completion_tokens=tokens[1])
+                return types.SimpleNamespace(
+                    text=mood, prompt_tokens=tokens[0], completion_tokens=tokens[1]
+                )
             raise Failure(mood, "as told", self.retry_after_s if mood == "rate limit" else None)
         finally:
             self.running -= 1
@@ -140,10 +148,15 @@ def test_a_tier_is_left_only_when_none_of_its_backends_can_take_the_call(loop):
 
 
 def test_a_hanging_backend_holds_one_call_after_its_first_pause(loop):
-    hangs, good = FakeBackend("hangs", timeout_s=10, concurrency=8), FakeBackend("good", concurrency=2)
+    hangs, good = (
+        FakeBackend("hangs", timeout_s=10, concurrency=8),
+        FakeBackend("good", concurrency=2),
+    )
     hangs.mood = "timeout"
     names = run(loop, [hangs, good], 300)
-    assert set(names) == {"good"} and loop.now - 1000 < 175, "two slots of one second each: 150 s, had nobody ever asked the other"
+    assert set(names) == {"good"} and loop.now - 1000 < 175, (
+        "two slots of one second each: 150 s, had nobody ever asked the other"
+    )
     assert hangs.asked <= 8
 
 
@@ -160,7 +173,11 @@ def test_pauses_grow_are_jittered_and_end_with_a_success(loop):
     backend.ask = watched
     run(loop, [backend], 1)
     gaps = [b - a for a, b in zip(starts, starts[1:])]
-    assert all(0.5 * 2**k <= gap <= 1.5 * 2**k + 0.2 for k, gap in enumerate(gaps[:6])) and max(gaps) <= 181 and len(set(gaps)) == len(gaps)
+    assert (
+        all(0.5 * 2**k <= gap <= 1.5 * 2**k + 0.2 for k, gap in enumerate(gaps[:6]))
+        and max(gaps) <= 181
+        and len(set(gaps)) == len(gaps)
+    )
     assert backend.pauses == 0
 
 
@@ -184,9 +201,14 @@ def test_bad_answers_are_retried_elsewhere_and_three_in_a_row_pause(loop):
 
 
 def test_all_off_names_each_remedy_or_waits_where_one_may_return(loop):
-    backends = [FakeBackend("a", remedies={"key": "set A_KEY"}), FakeBackend("b", remedies={"model": "run `ollama pull m` on node7"})]
+    backends = [
+        FakeBackend("a", remedies={"key": "set A_KEY"}),
+        FakeBackend("b", remedies={"model": "run `ollama pull m` on node7"}),
+    ]
     backends[0].mood, backends[1].mood = "key", "model"
-    with pytest.raises(AllOff, match="a: as told; set A_KEY; b: as told; run `ollama pull m` on node7"):
+    with pytest.raises(
+        AllOff, match="a: as told; set A_KEY; b: as told; run `ollama pull m` on node7"
+    ):
         run(loop, backends, 3)
 
     async def mended():
@@ -222,7 +244,11 @@ def test_the_only_prompt_left_is_given_up_when_it_breaks_what_works_otherwise(lo
 
     for others in (0, 12, 100):
         poison, *rest = loop.run_until_complete(ask(others))
-        assert isinstance(poison, Unanswered) and poison.kind == "server error" and rest == ["b"] * others
+        assert (
+            isinstance(poison, Unanswered)
+            and poison.kind == "server error"
+            and rest == ["b"] * others
+        )
 
 
 @pytest.mark.parametrize("rate,least,most", [(60, 60, 71), (3, 3, 4), (0.5, 0, 1)])
@@ -237,7 +263,9 @@ def test_no_minute_sees_more_than_the_limit_and_a_burst(loop, rate, least, most)
     backend.ask = watched
     run(loop, [backend], max(4, rate * 3))
     assert least <= max(sum(t <= s < t + 60 for s in starts) for t in starts) <= most
-    assert loop.now - 1000 >= (len(starts) - max(1, rate / 6) - 1) * 60 / rate, "the mean rate is the limit"
+    assert loop.now - 1000 >= (len(starts) - max(1, rate / 6) - 1) * 60 / rate, (
+        "the mean rate is the limit"
+    )
 
 
 def test_a_cancelled_wait_gives_everything_back(loop):
@@ -274,7 +302,10 @@ def test_classify_by_name_and_status():
     headers = types.SimpleNamespace(headers={"retry-after": "7"})
     assert classify(error("RateLimitError", status_code=429, response=headers)).retry_after_s == 7.0
     assert classify(TimeoutError()).kind == classify(error("ReadTimeout")).kind == "timeout"
-    assert classify(error("ConnectError")).kind == "refused" and classify(error("RemoteProtocolError")).kind == "cut"
+    assert (
+        classify(error("ConnectError")).kind == "refused"
+        and classify(error("RemoteProtocolError")).kind == "cut"
+    )
     for status, kind in {
         401: "key",
         403: "key",
@@ -286,7 +317,10 @@ def test_classify_by_name_and_status():
         -1: "server error",
     }.items():
         assert classify(error("ResponseError", status_code=status)).kind == kind
-    assert classify(error("Surprise")).kind == "server error" and classify(ValueError("x")).kind == "garbled"
+    assert (
+        classify(error("Surprise")).kind == "server error"
+        and classify(ValueError("x")).kind == "garbled"
+    )
     assert (
         retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
         and retry_after({"retry-after": "soon"}) is None
@@ -294,7 +328,20 @@ def test_classify_by_name_and_status():
     )
 
 
-MOODS = ["good", "good", "timeout", "cut", "refused", "server error", "rate limit", "garbled", "unusable", "refusal", "copies", "model"]
+MOODS = [
+    "good",
+    "good",
+    "timeout",
+    "cut",
+    "refused",
+    "server error",
+    "rate limit",
+    "garbled",
+    "unusable",
+    "refusal",
+    "copies",
+    "model",
+]
 
 
 class Routing(RuleBasedStateMachine):
@@ -306,7 +353,9 @@ class Routing(RuleBasedStateMachine):
             FakeBackend("local", latency=2.0, concurrency=2, timeout_s=20),
             FakeBackend("free", latency=1.0, timeout_s=20, requests_per_minute=60),
             FakeBackend("other", latency=3.0, timeout_s=20),
-            FakeBackend("paid", tier=1, usd_per_million=(50.0, 200.0), max_tokens=200, timeout_s=20),
+            FakeBackend(
+                "paid", tier=1, usd_per_million=(50.0, 200.0), max_tokens=200, timeout_s=20
+            ),
         ]
         self.purse, self.requests, self.random = Purse(), [], random.Random(1)
         self.purse.paid_off = None
@@ -317,9 +366,16 @@ class Routing(RuleBasedStateMachine):
 
     @rule(n=st.integers(1, 12))
     def submit(self, n):
-        self.requests += [self.loop.create_task(self.router.call(Request(self.random.randrange(10**6)))) for _ in range(n)]
+        self.requests += [
+            self.loop.create_task(self.router.call(Request(self.random.randrange(10**6))))
+            for _ in range(n)
+        ]
 
-    @rule(which=st.integers(0, 3), mood=st.sampled_from(MOODS), retry_after_s=st.sampled_from([None, 5.0, 400.0]))
+    @rule(
+        which=st.integers(0, 3),
+        mood=st.sampled_from(MOODS),
+        retry_after_s=st.sampled_from([None, 5.0, 400.0]),
+    )
     def turn(self, which, mood, retry_after_s):
         self.backends[which].mood, self.backends[which].retry_after_s = mood, retry_after_s
 
@@ -343,24 +399,34 @@ class Routing(RuleBasedStateMachine):
         assert paid.billed_usd <= self.purse.spent_usd + 1e-9, "never billed more than counted"
         assert self.purse.spent_usd + self.purse.reserved_usd <= self.purse.granted_usd + 1e-9
         assert all(0 <= b.outstanding <= b.concurrency for b in self.backends)
-        assert not [r for r in self.requests if r.done() and not r.cancelled() and isinstance(r.exception(), AssertionError)]
+        assert not [
+            r
+            for r in self.requests
+            if r.done() and not r.cancelled() and isinstance(r.exception(), AssertionError)
+        ]
 
     def teardown(self):
         for backend in self.backends:
             backend.mood = "good"
-        self.router.replace([*self.backends, FakeBackend("new", timeout_s=20)])  # where all were turned off, one returns
+        self.router.replace(
+            [*self.backends, FakeBackend("new", timeout_s=20)]
+        )  # where all were turned off, one returns
         self.backends = self.router.backends
         before = [b.asked for b in self.backends]
         self.loop.run_until_complete(asyncio.sleep(1000))  # the longest pause here: Retry-After 400
         more = [self.loop.create_task(self.router.call(Request())) for _ in range(200)]
-        done = self.loop.run_until_complete(asyncio.wait_for(asyncio.gather(*self.requests, *more, return_exceptions=True), 5000))
+        done = self.loop.run_until_complete(
+            asyncio.wait_for(asyncio.gather(*self.requests, *more, return_exceptions=True), 5000)
+        )
         for outcome in done:
             assert isinstance(outcome, (str, Unanswered, asyncio.CancelledError)), repr(outcome)
         for backend, asked in zip(self.backends, before):
             if backend.tier == 0 and not backend.off_kind:
                 assert backend.asked > asked, f"{backend.name} is healthy and starves"
         self.the_cap_holds_and_slots_add_up()
-        assert sum(b.outstanding for b in self.backends) == 0 and self.purse.reserved_usd == pytest.approx(0, abs=1e-9)
+        assert sum(
+            b.outstanding for b in self.backends
+        ) == 0 and self.purse.reserved_usd == pytest.approx(0, abs=1e-9)
         self.loop.close()
 
 

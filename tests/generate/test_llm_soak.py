@@ -8,7 +8,9 @@ from generate.llms.variations import fold
 from tests.fakes.fake_llm import FAULTS_OF_CONTENT, FAULTS_OF_TRANSPORT, FakeOllama, FakeOpenAI
 
 PASSING = [
-    fault for fault in FAULTS_OF_TRANSPORT + FAULTS_OF_CONTENT if fault not in ("401", "402", "404", "quota")
+    fault
+    for fault in FAULTS_OF_TRANSPORT + FAULTS_OF_CONTENT
+    if fault not in ("401", "402", "404", "quota")
 ]  # those end a backend for the run
 
 
@@ -18,10 +20,21 @@ def test_nothing_is_lost_or_doubled(tmp_path, monkeypatch, prompts):
     monkeypatch.setenv("TEST_LLM_KEY", "sk-test")
     faults = {fault: 0.2 / len(PASSING) for fault in PASSING}
     settings = dict(faults=faults, latency=0.02, retry_after=0.2, hang_s=3)
-    ollama, openai = [FakeOllama(seed=k, **settings) for k in range(5)], [FakeOpenAI(seed=9 + k, **settings) for k in range(2)]
+    ollama, openai = (
+        [FakeOllama(seed=k, **settings) for k in range(5)],
+        [FakeOpenAI(seed=9 + k, **settings) for k in range(2)],
+    )
     for fake in [*ollama, *openai]:
         fake.start()
-    entries = [{"provider": "ollama", "model": "llama3.1", "hosts": [fake.host for fake in ollama], "concurrency": 8, "timeout_s": 2}]
+    entries = [
+        {
+            "provider": "ollama",
+            "model": "llama3.1",
+            "hosts": [fake.host for fake in ollama],
+            "concurrency": 8,
+            "timeout_s": 2,
+        }
+    ]
     entries += [
         {
             "provider": provider,
@@ -37,19 +50,33 @@ def test_nothing_is_lost_or_doubled(tmp_path, monkeypatch, prompts):
     ]
     file = tmp_path / "backends.yaml"
     file.write_text(yaml.safe_dump({"tiers": [{"backends": entries}]}))
-    prompter = Prompter(file, budget_usd=1000.0, accounts=str(tmp_path / "accounts.sqlite"), log=lambda line: None)
+    prompter = Prompter(
+        file, budget_usd=1000.0, accounts=str(tmp_path / "accounts.sqlite"), log=lambda line: None
+    )
     futures = [prompter.submit(f"a painting of ship number {k}", 40) for k in range(prompts)]
     for k, future in enumerate(futures):
         result = future.result(3000)
         texts = [item["text"] for item in result.texts]
         assert result.short is None and len(texts) == 40 == len({fold(text) for text in texts})
-        assert all(f"ship number {k} " in text for text in texts), "no answer ended up at another prompt"
+        assert all(f"ship number {k} " in text for text in texts), (
+            "no answer ended up at another prompt"
+        )
     use = prompter.use()
     prompter.close()
     for fake in [*ollama, *openai]:
         fake.stop()
-    calls, served = sum(b["calls"] for b in use["backends"].values()), sum(len(fake.calls) for fake in [*ollama, *openai])
-    assert served <= calls <= served + sum(b["failures"].get("refused", 0) for b in use["backends"].values()) + 60, (served, calls)
-    assert calls >= prompts * 5 and sum(sum(b["failures"].values()) for b in use["backends"].values()) > 0.05 * calls
+    calls, served = (
+        sum(b["calls"] for b in use["backends"].values()),
+        sum(len(fake.calls) for fake in [*ollama, *openai]),
+    )
+    assert (
+        served
+        <= calls
+        <= served + sum(b["failures"].get("refused", 0) for b in use["backends"].values()) + 60
+    ), (served, calls)
+    assert (
+        calls >= prompts * 5
+        and sum(sum(b["failures"].values()) for b in use["backends"].values()) > 0.05 * calls
+    )
     assert all(b["state"] != "off" for b in use["backends"].values())
     assert sum(fake.billed["usd"] for fake in openai) <= use["usd"] + 1e-9

@@ -34,13 +34,19 @@ def test_tolerant(answer):
 @given(
     st.text()
     | st.recursive(
-        st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     ).map(json.dumps)
 )
 def test_whatever_a_model_writes_gives_texts_or_nothing(answer):
     accepted, why = Kept("a corgi").sift(answer)
-    assert all(isinstance(text, str) and text == text.strip() and len(text) <= LONGEST and "\n" not in text for text in accepted)
-    assert len({fold(text) for text in accepted}) == len(accepted) and "corgi" not in map(fold, accepted)
+    assert all(
+        isinstance(text, str) and text == text.strip() and len(text) <= LONGEST and "\n" not in text
+        for text in accepted
+    )
+    assert len({fold(text) for text in accepted}) == len(accepted) and "corgi" not in map(
+        fold, accepted
+    )
     json.dumps(accepted).encode("ascii")
 
 
@@ -94,14 +100,22 @@ def test_texts_that_differ_in_place_or_style_are_no_copies():
 
 
 def test_longest_text_fits_a_jpeg_comment_with_the_original():
-    assert 2 * len(("\U0001f600" * LONGEST).encode()) < 60_000, "the comment is UTF-8; a text of nothing but emoji is the worst case"
+    assert 2 * len(("\U0001f600" * LONGEST).encode()) < 60_000, (
+        "the comment is UTF-8; a text of nothing but emoji is the worst case"
+    )
 
 
 def test_overlap_is_recorded_and_judged_only_when_asked():
-    assert overlap("a red fox", "a fox, red as rust") == 1.0 and overlap("a red fox", "two owls") == 0.0
+    assert (
+        overlap("a red fox", "a fox, red as rust") == 1.0
+        and overlap("a red fox", "two owls") == 0.0
+    )
     far = json.dumps(["two owls in a barn at night", "a red fox in a barn at night"])
     assert len(Kept("a red fox").sift(far)[0]) == 2
-    assert Kept("a red fox", min_overlap=0.5).sift(far) == (["a red fox in a barn at night"], {"off the subject": 1})
+    assert Kept("a red fox", min_overlap=0.5).sift(far) == (
+        ["a red fox in a barn at night"],
+        {"off the subject": 1},
+    )
 
 
 def test_the_pattern_of_small_models_takes_only_the_plain_beginning():
@@ -109,7 +123,9 @@ def test_the_pattern_of_small_models_takes_only_the_plain_beginning():
         return schema(3, prompt)["properties"]["variations"]["items"]["pattern"]
 
     assert pattern("a corgi (wearing a hat)").startswith("^a corgi,? ")
-    assert pattern("\U0001f600 smiley").startswith("^[a-z") and pattern("x" * 300 + " y").startswith("^" + "x" * 60)
+    assert pattern("\U0001f600 smiley").startswith("^[a-z") and pattern(
+        "x" * 300 + " y"
+    ).startswith("^" + "x" * 60)
     assert "pattern" not in schema(3)["properties"]["variations"]["items"]
 
 

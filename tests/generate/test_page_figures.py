@@ -11,7 +11,13 @@ from generate.server.history import POINTS, RunHistory
 
 
 def observe(history, now, images, clients=()):
-    history.observe(now, 1_700_000_000 + now, {"set": images}, [{"client_id": name, "images": n} for name, n in clients], active={"set"})
+    history.observe(
+        now,
+        1_700_000_000 + now,
+        {"set": images},
+        [{"client_id": name, "images": n} for name, n in clients],
+        active={"set"},
+    )
 
 
 def test_speed_is_that_of_the_last_quarter_of_an_hour(tmp_path):
@@ -44,7 +50,10 @@ def test_the_line_keeps_the_whole_life_in_few_points(steps):
     assert 1 <= len(points) <= POINTS
     assert points[0] == [1_700_000_000, 0]  # the start is never thinned out
     assert points == sorted(points)
-    assert now - (points[-1][0] - 1_700_000_000) <= 2 * history.lines["set"]["spacing"] + steps[-1][0] + 10_000
+    assert (
+        now - (points[-1][0] - 1_700_000_000)
+        <= 2 * history.lines["set"]["spacing"] + steps[-1][0] + 10_000
+    )
 
 
 def test_the_line_survives_a_restart_and_a_torn_file(tmp_path):
@@ -102,22 +111,39 @@ def test_who_has_left_in_order_is_no_worker(tmp_path, monkeypatch):
     rows[0].update(state="releasing", leases=[])
     rows[1].update(state="releasing")  # still publishes
     monkeypatch.setattr(run.ledger, "workers", lambda: rows)
-    document = run.look(lambda ledger, now: status_document.status_document(ledger, run, now, RunHistory(tmp_path / "history.json")))
+    document = run.look(
+        lambda ledger, now: status_document.status_document(
+            ledger, run, now, RunHistory(tmp_path / "history.json")
+        )
+    )
     assert document["workers"]["total"] == 11 and document["workers"]["by_state"]["releasing"] == 1
 
 
-@pytest.mark.parametrize("url, line", [
-    ("http://node7:5000/", "ssh -N -L 5000:node7:5000 <login host>"),
-    ("http://10.0.0.7:5000/", "ssh -N -L 5000:10.0.0.7:5000 <login host>"),  # its name is not in the cluster's DNS
-    ("http://127.0.0.1:5000/", "ssh -N -L 5000:127.0.0.1:5000 node7"),  # a local run's server: nobody else can reach it
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "url, line",
+    [
+        ("http://node7:5000/", "ssh -N -L 5000:node7:5000 <login host>"),
+        (
+            "http://10.0.0.7:5000/",
+            "ssh -N -L 5000:10.0.0.7:5000 <login host>",
+        ),  # its name is not in the cluster's DNS
+        (
+            "http://127.0.0.1:5000/",
+            "ssh -N -L 5000:127.0.0.1:5000 node7",
+        ),  # a local run's server: nobody else can reach it
+    ],
+)
 def test_the_tunnel_leads_to_where_the_server_listens(tmp_path, monkeypatch, url, line):
     from tests.fakes import fake_run
 
     run = fake_run.FakeRun(tmp_path, 5000)
     about = run.about() | {"url": url}
     monkeypatch.setattr(run, "about", lambda: about)
-    document = run.look(lambda ledger, now: status_document.status_document(ledger, run, now, RunHistory(tmp_path / "history.json")))
+    document = run.look(
+        lambda ledger, now: status_document.status_document(
+            ledger, run, now, RunHistory(tmp_path / "history.json")
+        )
+    )
     assert document["server"]["ssh"] == line
 
 
@@ -129,7 +155,9 @@ def test_prometheus_reads_the_figures_of_the_document(tmp_path):
 
     run = fake_run.FakeRun(tmp_path, 5000)
     history = RunHistory(tmp_path / "history.json")
-    document = run.look(lambda ledger, now: status_document.status_document(ledger, run, now, history))
+    document = run.look(
+        lambda ledger, now: status_document.status_document(ledger, run, now, history)
+    )
     values = {}
     for family in text_string_to_metric_families(status_metrics.text(document).decode()):
         for sample in family.samples:
@@ -137,12 +165,31 @@ def test_prometheus_reads_the_figures_of_the_document(tmp_path):
     dataset, llm = document["datasets"][0], document["llm"]
     for state in ("waiting", "leased", "done", "set_aside"):
         assert values["generate_prompts", *sorted(["HPDv2", state])] == dataset[state]
-    assert sum(value for (name, *labels), value in values.items() if name == "generate_prompts" and "HPDv2" in labels) == dataset["total"]
+    assert (
+        sum(
+            value
+            for (name, *labels), value in values.items()
+            if name == "generate_prompts" and "HPDv2" in labels
+        )
+        == dataset["total"]
+    )
     assert values["generate_images_total", "HPDv2"] == dataset["images"]
     assert values["generate_prompts_given_back_total", "HPDv2", "preempted"] == 412
-    assert sum(value for (name, *_), value in values.items() if name == "generate_workers") == document["workers"]["total"] == 12
+    assert (
+        sum(value for (name, *_), value in values.items() if name == "generate_workers")
+        == document["workers"]["total"]
+        == 12
+    )
     assert values["generate_weather", "fair"] == 1 and values["generate_weather", "storm"] == 0
-    assert values["generate_llm_failures_total", "groq", "rate_limit"] == 800 and values["generate_llm_cost_usd_total", "groq"] == 3.4567
-    assert sum(value for (name, *_), value in values.items() if name == "generate_llm_calls_total") == llm["calls"]
-    assert values["generate_llm_call_seconds_bucket", *sorted(["+Inf", "groq"])] == sum(llm["backends"][0]["seconds"])
+    assert (
+        values["generate_llm_failures_total", "groq", "rate_limit"] == 800
+        and values["generate_llm_cost_usd_total", "groq"] == 3.4567
+    )
+    assert (
+        sum(value for (name, *_), value in values.items() if name == "generate_llm_calls_total")
+        == llm["calls"]
+    )
+    assert values["generate_llm_call_seconds_bucket", *sorted(["+Inf", "groq"])] == sum(
+        llm["backends"][0]["seconds"]
+    )
     assert json.loads(json.dumps(document)) == document

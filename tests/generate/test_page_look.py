@@ -33,7 +33,10 @@ def link(run):
 
 
 def status(run, query="", timeout=20):
-    request = urllib.request.Request(f"http://127.0.0.1:{run.port}/status{query}", headers={"Authorization": f"Bearer {run.token}"})
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{run.port}/status{query}",
+        headers={"Authorization": f"Bearer {run.token}"},
+    )
     with urllib.request.urlopen(request, timeout=timeout) as answer:
         return json.loads(answer.read())
 
@@ -62,7 +65,12 @@ def test_accessible_at_every_width_and_scheme(start, open_page, width, scheme):
     run.ledger.storm = True
     page.wait_for_selector("#weather:not([hidden])")
     text = page.inner_text("#weather")
-    assert "No space left on device" in text and "df -h" in text and "812345_7.out" in text and page.title().startswith("⚠")
+    assert (
+        "No space left on device" in text
+        and "df -h" in text
+        and "812345_7.out" in text
+        and page.title().startswith("⚠")
+    )
     top = page.evaluate("[...document.querySelectorAll('main > :not([hidden])')][0].id")
     assert top == "weather"  # the first thing on the page
     keep(page, f"storm_{width}_{scheme}")
@@ -77,36 +85,71 @@ def test_what_the_page_says_of_a_run(start, open_page):
     page.wait_for_selector("#newest li")
     document = status(run)
     card = page.locator(".dataset").first
-    assert all(part in card.inner_text() for part in ("30,000 done (41 short)", "913 images fewer", "412 preempted"))
+    assert all(
+        part in card.inner_text()
+        for part in ("30,000 done (41 short)", "913 images fewer", "412 preempted")
+    )
     assert "30,000 done (28.0 %)" in card.locator(".bar").get_attribute("aria-label")
-    widths = page.evaluate("[...document.querySelector('.dataset .bar').children].map(part => part.getBoundingClientRect().width)")
-    assert widths[0] / sum(widths) == pytest.approx(30_000 / 107_000, abs=0.02) and widths[3] >= 2  # 23 of 107,000 can still be seen
+    widths = page.evaluate(
+        "[...document.querySelector('.dataset .bar').children].map(part => part.getBoundingClientRect().width)"
+    )
+    assert (
+        widths[0] / sum(widths) == pytest.approx(30_000 / 107_000, abs=0.02) and widths[3] >= 2
+    )  # 23 of 107,000 can still be seen
     quarantine = page.inner_text("#quarantine")
-    for part in ("gpu13 GPU-dead", "5 failures", "probe in 5 min", "2 × gpu: CUDA error", "log 812345_7.out", "--release_quarantine gpu13"):
+    for part in (
+        "gpu13 GPU-dead",
+        "5 failures",
+        "probe in 5 min",
+        "2 × gpu: CUDA error",
+        "log 812345_7.out",
+        "--release_quarantine gpu13",
+    ):
         assert part in quarantine or part.replace("5 min", "4 min") in quarantine, part
     assert document["quarantined"][0]["command"] in quarantine
     paid, free = (row.replace("\t", " ") for row in page.locator("#llm tr").all_inner_texts())
     b = {backend["name"]: backend for backend in document["llm"]["backends"]}
-    for part in ("llama3.1:8b", "123,456", "31 timeout", "512 bad_json", "12.3M / 34.6M", "$0.00",
-                 f"{b['ollama gpu01']['p50_s']:.1f} / {b['ollama gpu01']['p95_s']:.1f} s"):  # fmt: skip
+    for part in (
+        "llama3.1:8b",
+        "123,456",
+        "31 timeout",
+        "512 bad_json",
+        "12.3M / 34.6M",
+        "$0.00",
+        f"{b['ollama gpu01']['p50_s']:.1f} / {b['ollama gpu01']['p95_s']:.1f} s",
+    ):
         assert part in free, (part, free)
-    for part in ("cooling for 1 h 1 min", "429: 30 requests a minute", "800 rate_limit", "$3.46", "of $25.00"):
+    for part in (
+        "cooling for 1 h 1 min",
+        "429: 30 requests a minute",
+        "800 rate_limit",
+        "$3.46",
+        "of $25.00",
+    ):
         assert part in paid, (part, paid)
     newest = page.locator("#newest li").filter(has_text="number 1").first
-    assert newest.locator("img").count() == 2 and "Original prompt: a red circle above a blue square, number 1" in newest.inner_text()
+    assert (
+        newest.locator("img").count() == 2
+        and "Original prompt: a red circle above a blue square, number 1" in newest.inner_text()
+    )
 
 
 def no_violation(page):
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.evaluate(AXE.read_text())
     found = page.evaluate("axe.run(document)")
-    assert [(v["id"], [node["html"][:200] for node in v["nodes"]]) for v in found["violations"]] == []
+    assert [
+        (v["id"], [node["html"][:200] for node in v["nodes"]]) for v in found["violations"]
+    ] == []
     assert len(found["passes"]) > 15
 
 
 def keep(page, name):
     if os.environ.get("PAGE_SCREENSHOTS"):
-        page.screenshot(path=os.path.join(os.environ["PAGE_SCREENSHOTS"], f"{name}.png"), full_page=not name.startswith("viewer"))
+        page.screenshot(
+            path=os.path.join(os.environ["PAGE_SCREENSHOTS"], f"{name}.png"),
+            full_page=not name.startswith("viewer"),
+        )
 
 
 def test_a_thousand_workers_and_fifty_thousand_set_aside_come_in_pages(start, open_page, until):
@@ -114,7 +157,9 @@ def test_a_thousand_workers_and_fifty_thousand_set_aside_come_in_pages(start, op
     page = open_page(link(run))
     page.wait_for_selector("#set-aside tr")
     assert page.locator("#workers tr").count() == 50 and page.locator("#set-aside tr").count() == 10
-    assert "1,000 clients beat" in page.inner_text("#workers-summary") and "50,000" in page.inner_text("#set-aside-heading")
+    assert "1,000 clients beat" in page.inner_text(
+        "#workers-summary"
+    ) and "50,000" in page.inner_text("#set-aside-heading")
     page.click("#set-aside-pager button:last-child")
     until(page, "document.querySelector('#set-aside small').textContent.endsWith(' 10')")
     page.click("#workers-pager button:last-child")
@@ -124,7 +169,9 @@ def test_a_thousand_workers_and_fifty_thousand_set_aside_come_in_pages(start, op
     until(page, "document.querySelector('#workers-pager span').textContent === 'Page 1 of 20'")
 
     last = status(run, "?set_aside_page=4999&workers_page=19")
-    assert [row["index"] for row in last["set_aside"]["rows"]] == list(range(49_990, 50_000)) and len(last["workers"]["rows"]) == 50
+    assert [row["index"] for row in last["set_aside"]["rows"]] == list(
+        range(49_990, 50_000)
+    ) and len(last["workers"]["rows"]) == 50
     assert len(json.dumps(last)) < 200_000
     run.ledger.rows_read = 0
     for _ in range(20):
@@ -168,13 +215,22 @@ def test_slow_workers_come_first_and_stand_out(start, open_page, monkeypatch):
     run = start()
     ticking = threading.Event()
     threading.Thread(
-        target=lambda: [setattr(run.ledger, "step", run.ledger.step + 1) for _ in iter(lambda: ticking.wait(0.5), True)], daemon=True
+        target=lambda: [
+            setattr(run.ledger, "step", run.ledger.step + 1)
+            for _ in iter(lambda: ticking.wait(0.5), True)
+        ],
+        daemon=True,
     ).start()
     page = open_page(link(run))
     page.wait_for_selector("#workers tr.slow", timeout=30_000)
     ticking.set()
-    assert page.locator("#workers tr.slow").count() == 1 and "GPU-8f3c0007" in page.locator("#workers tr").first.inner_text()
-    assert "slow" in page.locator("#workers tr").first.inner_text() and "1 slow" in page.inner_text("#workers-summary")
+    assert (
+        page.locator("#workers tr.slow").count() == 1
+        and "GPU-8f3c0007" in page.locator("#workers tr").first.inner_text()
+    )
+    assert "slow" in page.locator("#workers tr").first.inner_text() and "1 slow" in page.inner_text(
+        "#workers-summary"
+    )
 
 
 def memory_over(page, run, polls, until):
@@ -191,12 +247,17 @@ def memory_over(page, run, polls, until):
         if (k + 1) % (polls // 4) == 0:
             session.send("HeapProfiler.enable")
             session.send("HeapProfiler.collectGarbage")
-            metrics = {metric["name"]: metric["value"] for metric in session.send("Performance.getMetrics")["metrics"]}
+            metrics = {
+                metric["name"]: metric["value"]
+                for metric in session.send("Performance.getMetrics")["metrics"]
+            }
             measured.append((k + 1, metrics["JSHeapUsedSize"], metrics["Nodes"]))
     return measured
 
 
-@pytest.mark.parametrize("polls", [120, pytest.param(2040, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])])
+@pytest.mark.parametrize(
+    "polls", [120, pytest.param(2040, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])]
+)
 def test_memory_stays_flat(start, open_page, until, polls, monkeypatch):
     from generate.server import page as status_page
 

@@ -12,13 +12,19 @@ def prompts_of(path, content):
 
 def test_a_text_file_has_a_prompt_a_line(tmp_path):
     windows = "\ufeffa bird\r\n\r\n  a red\x0cfox\r\none\u2028two, l\u2019\xe9t\xe9\r\n".encode()
-    assert prompts_of(tmp_path / "p.txt", windows) == ["a bird", "  a red\x0cfox", "one\u2028two, l\u2019\xe9t\xe9"]
+    assert prompts_of(tmp_path / "p.txt", windows) == [
+        "a bird",
+        "  a red\x0cfox",
+        "one\u2028two, l\u2019\xe9t\xe9",
+    ]
     assert prompts_of(tmp_path / "p.txt", b"a bird\na cat") == ["a bird", "a cat"]
 
 
 def test_a_list_has_strings_and_objects(tmp_path):
-    (tmp_path / "p.json").write_text('["a bird", {"prompt": "a cat", "source": "sac", "flags": ["profanity"]},'
-                                     ' {"prompt": "a fox", "source": ["a", "b"], "variations": ["a red fox", "a fox"]}]')  # fmt: skip
+    (tmp_path / "p.json").write_text(
+        '["a bird", {"prompt": "a cat", "source": "sac", "flags": ["profanity"]},'
+        ' {"prompt": "a fox", "source": ["a", "b"], "variations": ["a red fox", "a fox"]}]'
+    )
     assert read_prompts(tmp_path / "p.json") == [
         {"prompt": "a bird", "source": []},
         {"prompt": "a cat", "source": ["sac"]},
@@ -28,23 +34,39 @@ def test_a_list_has_strings_and_objects(tmp_path):
 
 def test_half_a_surrogate_pair_keeps_its_place_and_can_be_written(tmp_path):
     """The place is the prompt_index, so nothing may be dropped here; a whole pair is one character."""
-    prompts = prompts_of(tmp_path / "p.json", b'["half \\ud83e of it", "a \\ud83e\\udd8a", {"prompt": "a", "variations": ["\\udd8a"]}]')
+    prompts = prompts_of(
+        tmp_path / "p.json",
+        b'["half \\ud83e of it", "a \\ud83e\\udd8a", {"prompt": "a", "variations": ["\\udd8a"]}]',
+    )
     assert prompts == ["half \ufffd of it", "a \U0001f98a", "a"]
     assert read_prompts(tmp_path / "p.json")[2]["variations"] == ["\ufffd"]
 
 
-@pytest.mark.parametrize("name, content, says", [
-    ("p.json", b'["\xff"]', "not UTF-8 (byte 2)"), ("p.txt", b"a bird\n\xff\n", "not UTF-8 (byte 7)"),
-    ("p.txt", b" \n\n", "holds no prompt"),
-    ("p.json", b"[" * 100_000, "not JSON"), ("p.json", b'[{"prompt": "a", "source": 7}]', 'item 0 has a "source"'),
-    ("p.json", b'["a", {"prompt": "a", "variations": "b"}]', 'item 1 has "variations"'),
-    ("p.json", b'["a", {"prompt": "a", "variations": [" "]}]', "item 1 has a blank variation"),
-    ("p.json", b'["' + "\u00e9".encode() * 10_001 + b'"]', "item 0 is longer than 20,000 bytes"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, content, says",
+    [
+        ("p.json", b'["\xff"]', "not UTF-8 (byte 2)"),
+        ("p.txt", b"a bird\n\xff\n", "not UTF-8 (byte 7)"),
+        ("p.txt", b" \n\n", "holds no prompt"),
+        ("p.json", b"[" * 100_000, "not JSON"),
+        ("p.json", b'[{"prompt": "a", "source": 7}]', 'item 0 has a "source"'),
+        ("p.json", b'["a", {"prompt": "a", "variations": "b"}]', 'item 1 has "variations"'),
+        ("p.json", b'["a", {"prompt": "a", "variations": [" "]}]', "item 1 has a blank variation"),
+        (
+            "p.json",
+            b'["' + "\u00e9".encode() * 10_001 + b'"]',
+            "item 0 is longer than 20,000 bytes",
+        ),
+    ],
+)
 def test_a_file_that_is_refused(tmp_path, name, content, says):
     with pytest.raises(SystemExit) as refused:
         prompts_of(tmp_path / name, content)
-    assert says in str(refused.value) and f"{tmp_path}/{name}" in str(refused.value) and len(str(refused.value).splitlines()) == 1
+    assert (
+        says in str(refused.value)
+        and f"{tmp_path}/{name}" in str(refused.value)
+        and len(str(refused.value).splitlines()) == 1
+    )
 
 
 def test_the_lists_sha256_is_that_of_its_items_not_of_its_bytes(tmp_path):

@@ -21,27 +21,68 @@ ERROR = {
     "time": "2026-11-22T19:01:00Z",
 }
 DATASET = {
-    "name": "HPDv2", "total": 1000, "waiting": 500, "leased": 300, "done": 199, "set_aside": 1, "short": 2, "short_images": 9,
-    "failed_images": 0, "sum_ok": True,
-    "images": 39791, "images_expected": 200000, "images_per_prompt": 200, "images_per_hour": 36000.0, "eta_s": 16000.0,
+    "name": "HPDv2",
+    "total": 1000,
+    "waiting": 500,
+    "leased": 300,
+    "done": 199,
+    "set_aside": 1,
+    "short": 2,
+    "short_images": 9,
+    "failed_images": 0,
+    "sum_ok": True,
+    "images": 39791,
+    "images_expected": 200000,
+    "images_per_prompt": 200,
+    "images_per_hour": 36000.0,
+    "eta_s": 16000.0,
     "given_back": {"expired": 3, "preempted": 12, "released": 0},
-}  # fmt: skip
+}
 DOCUMENT = {
-    "server": {"url": "http://node7:5000/", "hostname": "node7", "port": 5000, "ssh": "ssh -N -L 5000:node7:5000 <login host>",
-               "epoch": 2, "uptime_s": 7200.0},
+    "server": {
+        "url": "http://node7:5000/",
+        "hostname": "node7",
+        "port": 5000,
+        "ssh": "ssh -N -L 5000:node7:5000 <login host>",
+        "epoch": 2,
+        "uptime_s": 7200.0,
+    },
     "weather": {"state": "fair", "headline": "36,000 images an hour", "what_to_do": []},
     "datasets": [DATASET, DATASET | {"name": "other", "short": 0, "sum_ok": False}],
     "workers": {"total": 12, "by_state": {"drawing": 10, "loading": 2}, "slow": 1, "rows": []},
-    "quarantined": [{"host": "gpu03", "gpu": "GPU-1", "since": "2026-11-22T19:01:00Z", "probe_in_s": 540.0,
-                     "failures": 5, "last_errors": [], "log": "4242_17.out",
-                     "command": "python generate/image_server.py --release gpu03"}],
-    "set_aside": {"total": 1, "command": "python generate/image_server.py --retry_failed", "rows": []},
+    "quarantined": [
+        {
+            "host": "gpu03",
+            "gpu": "GPU-1",
+            "since": "2026-11-22T19:01:00Z",
+            "probe_in_s": 540.0,
+            "failures": 5,
+            "last_errors": [],
+            "log": "4242_17.out",
+            "command": "python generate/image_server.py --release gpu03",
+        }
+    ],
+    "set_aside": {
+        "total": 1,
+        "command": "python generate/image_server.py --retry_failed",
+        "rows": [],
+    },
     "errors": [ERROR],
-    "llm": {"calls": 4000, "failures": 7, "prompt_tokens": 1200000, "completion_tokens": 1800000, "usd": 1.5, "reserved_usd": 0.1,
-            "budget_usd": 10.0,
-            "backends": [{"name": "groq", "state": "cooling", "because": "429: rate limit"},
-                         {"name": "ollama", "state": "healthy", "because": None}, {"name": "spare", "state": "unused", "because": None}]},
-}  # fmt: skip
+    "llm": {
+        "calls": 4000,
+        "failures": 7,
+        "prompt_tokens": 1200000,
+        "completion_tokens": 1800000,
+        "usd": 1.5,
+        "reserved_usd": 0.1,
+        "budget_usd": 10.0,
+        "backends": [
+            {"name": "groq", "state": "cooling", "because": "429: rate limit"},
+            {"name": "ollama", "state": "healthy", "because": None},
+            {"name": "spare", "state": "unused", "because": None},
+        ],
+    },
+}
 
 
 def test_the_status_says_what_happens_and_which_log_to_read():
@@ -49,11 +90,16 @@ def test_the_status_says_what_happens_and_which_log_to_read():
     for part in [
         "199 of 1,000 prompts done (19.9 %), 39,791 of 200,000 images, 36,000 an hour, 4 h left",
         "500 waiting + 300 leased + 199 done + 1 set aside = 1,000",
-        "given back: 3 expired, 12 preempted\n", "done short of 9 images", "12: 10 drawing, 2 loading; 1 slow",
-        "quarantined: gpu03 (GPU-1), 5 failures in a row, next probe in 9 min", "gpu, 5 times",
+        "given back: 3 expired, 12 preempted\n",
+        "done short of 9 images",
+        "12: 10 drawing, 2 loading; 1 slow",
+        "quarantined: gpu03 (GPU-1), 5 failures in a row, next probe in 9 min",
+        "gpu, 5 times",
         "unspecified launch failure; read /data/out/4242_17.out",
-        "4,000 calls, 7 failed; 3,000,000 tokens; USD 1.50 of 10.00", "groq cooling: 429: rate limit", "ssh -N -L 5000:node7:5000",
-    ]:  # fmt: skip
+        "4,000 calls, 7 failed; 3,000,000 tokens; USD 1.50 of 10.00",
+        "groq cooling: 429: rate limit",
+        "ssh -N -L 5000:node7:5000",
+    ]:
         assert part in text, part
     assert not [word for word in ("other", "second line", "spare") if word in text]
     assert "+ 1 set aside IS NOT 1,000" in run_status.render(DOCUMENT)
@@ -69,9 +115,16 @@ def server(tmp_path):
 
         def do_GET(self):
             if self.path.startswith("/healthz?nonce="):
-                body = {"epoch": 2, "proof": job_client.proof_of("t0ken", self.path.split("=")[1], "run", 2)}
+                body = {
+                    "epoch": 2,
+                    "proof": job_client.proof_of("t0ken", self.path.split("=")[1], "run", 2),
+                }
             else:
-                body = DOCUMENT if self.headers["Authorization"] == "Bearer t0ken" and self.path == "/status" else {}
+                body = (
+                    DOCUMENT
+                    if self.headers["Authorization"] == "Bearer t0ken" and self.path == "/status"
+                    else {}
+                )
             self.send_response(200 if body else 401)
             self.send_header("Content-Length", str(len(json.dumps(body))))
             self.end_headers()
@@ -83,7 +136,13 @@ def server(tmp_path):
     listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeServer)
     threading.Thread(target=listener.serve_forever, daemon=True).start()
     (tmp_path / ".server").mkdir()
-    server = {"url": f"http://127.0.0.1:{listener.server_port}", "token": "t0ken", "run_id": "run", "epoch": 2, "hostname": "node7"}
+    server = {
+        "url": f"http://127.0.0.1:{listener.server_port}",
+        "token": "t0ken",
+        "run_id": "run",
+        "epoch": 2,
+        "hostname": "node7",
+    }
     (tmp_path / ".server" / "server.json").write_text(json.dumps(server))
     yield tmp_path
     listener.shutdown()
@@ -129,39 +188,67 @@ DEFINITION = {
     "model": "m",
     "augment_prompts": True,
 }
-ITEMS = [{"prompt": "a cat", "source": []}] * 900 + [{"prompt": "a dog", "source": [], "variations": ["x"] * 199}] * 100
+ITEMS = [{"prompt": "a cat", "source": []}] * 900 + [
+    {"prompt": "a dog", "source": [], "variations": ["x"] * 199}
+] * 100
 
 
 def estimate(root, document=None, budget_usd=0.0, **changes):
-    args = argparse.Namespace(num_workers=10, llm=None, llm_backends=None, ollama_hosts=None, llm_budget_usd=budget_usd)
+    args = argparse.Namespace(
+        num_workers=10, llm=None, llm_backends=None, ollama_hosts=None, llm_budget_usd=budget_usd
+    )
     return "\n".join(run_status.estimate(args, DEFINITION | changes, ITEMS, root, document))
 
 
 def test_the_estimate_counts_what_is_left_to_draw(tmp_path):
     text = estimate(tmp_path)
-    assert "200,000 images: 1,000 prompts x 200" in text and "401,000 files, 84.2 GB (419 kB an image, assumed)" in text
+    assert (
+        "200,000 images: 1,000 prompts x 200" in text
+        and "401,000 files, 84.2 GB (419 kB an image, assumed)" in text
+    )
     assert "18,000 LLM calls" in text and "GPU hours unknown" in text
     text = estimate(tmp_path, DOCUMENT)
     assert "160,209 images (39,791 more are there)" in text
-    assert "45 GPU hours at 3,600 images an hour (a worker of this run, now), 4 h with 10 workers" in text
+    assert (
+        "45 GPU hours at 3,600 images an hour (a worker of this run, now), 4 h with 10 workers"
+        in text
+    )
     assert "18,000 LLM calls, 5.4 + 8.1 million tokens (asked + answered, measured)" in text
     assert "measured), free of charge (paid backends are off)" in text
-    assert "measured), USD 5.67 if paid backends took them all" in estimate(tmp_path, DOCUMENT, budget_usd=10.0)  # 5.4 x 0.15 + 8.1 x 0.60
-    assert "took them all, capped at --llm_budget_usd 2" in estimate(tmp_path, DOCUMENT, budget_usd=2.0)
+    assert "measured), USD 5.67 if paid backends took them all" in estimate(
+        tmp_path, DOCUMENT, budget_usd=10.0
+    )  # 5.4 x 0.15 + 8.1 x 0.60
+    assert "took them all, capped at --llm_budget_usd 2" in estimate(
+        tmp_path, DOCUMENT, budget_usd=2.0
+    )
     assert "no LLM is asked" in estimate(tmp_path, augment_prompts=False)
-    assert "note on" not in text and "note on the model: " in estimate(tmp_path, model="stabilityai/stable-diffusion-3.5-large")
+    assert "note on" not in text and "note on the model: " in estimate(
+        tmp_path, model="stabilityai/stable-diffusion-3.5-large"
+    )
 
 
 def test_the_estimate_measures_where_it_can(tmp_path):
     (tmp_path / "generated_images" / "HPDv2" / "000000").mkdir(parents=True)
     (tmp_path / "generated_images" / "HPDv2" / "000000" / "1_0.jpg").write_bytes(b"x" * 300_000)
     (tmp_path / ".server").mkdir()
-    row = {"model": "m", "height": 1024, "width": 1024, "num_inference_steps": 28, "images_per_hour": 500.0, "gpu_name": "A100"}
+    row = {
+        "model": "m",
+        "height": 1024,
+        "width": 1024,
+        "num_inference_steps": 28,
+        "images_per_hour": 500.0,
+        "gpu_name": "A100",
+    }
     (tmp_path / ".server" / "measured.jsonl").write_text(
-        "".join(json.dumps(r) + "\n" for r in (row, row | {"model": "other", "images_per_hour": 1.0}))
+        "".join(
+            json.dumps(r) + "\n" for r in (row, row | {"model": "other", "images_per_hour": 1.0})
+        )
     )
     text = estimate(tmp_path)
-    assert "(300 kB an image, measured)" in text and "400 GPU hours at 500 images an hour (--preview on A100)" in text
+    assert (
+        "(300 kB an image, measured)" in text
+        and "400 GPU hours at 500 images an hour (--preview on A100)" in text
+    )
 
 
 def test_a_quota_is_read_and_too_little_is_said(tmp_path, monkeypatch):
@@ -175,7 +262,9 @@ def test_a_quota_is_read_and_too_little_is_said(tmp_path, monkeypatch):
     )
     fake_quota.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
-    assert f"TOO LITTLE: the quota of {device} leaves 1.02 GB and 295,000 files" in estimate(tmp_path)
+    assert f"TOO LITTLE: the quota of {device} leaves 1.02 GB and 295,000 files" in estimate(
+        tmp_path
+    )
 
 
 def test_a_quota_command_that_hangs_holds_up_nothing(tmp_path, monkeypatch, capsys):
@@ -183,26 +272,49 @@ def test_a_quota_command_that_hangs_holds_up_nothing(tmp_path, monkeypatch, caps
     (tmp_path / "quota").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr(run_status, "QUOTA_S", 0.2)
-    assert "the file system leaves" in estimate(tmp_path) and "no quota is known: quota: TimeoutExpired" in capsys.readouterr().err
+    assert (
+        "the file system leaves" in estimate(tmp_path)
+        and "no quota is known: quota: TimeoutExpired" in capsys.readouterr().err
+    )
 
 
 def test_what_is_not_limited_is_not_said(tmp_path, monkeypatch):
     """btrfs counts no files; a quota may limit files alone, or nothing."""
-    monkeypatch.setattr(os, "statvfs", lambda path: argparse.Namespace(f_bavail=10, f_frsize=10**9, f_files=0, f_favail=0))
+    monkeypatch.setattr(
+        os,
+        "statvfs",
+        lambda path: argparse.Namespace(f_bavail=10, f_frsize=10**9, f_files=0, f_favail=0),
+    )
     assert "the file system leaves 10 GB\n" in estimate(tmp_path)
-    for row, says in (((None, 5), "leaves 5 files\n"), ((7e9, None), "leaves 7 GB\n"), ((None, None), None)):
-        monkeypatch.setattr(run_status, "disk_limits", lambda root, row=row: [("the quota of disk", *row)])
+    for row, says in (
+        ((None, 5), "leaves 5 files\n"),
+        ((7e9, None), "leaves 7 GB\n"),
+        ((None, None), None),
+    ):
+        monkeypatch.setattr(
+            run_status, "disk_limits", lambda root, row=row: [("the quota of disk", *row)]
+        )
         text = estimate(tmp_path)
         assert says in text if says else "quota" not in text
 
 
 def test_quota_rows_of_lustre():
-    assert run_status.quota_rows("     /lustre 5000* 4000 6000 6d23h 10 0 0 -\n") == [("/lustre", 0, None)]
+    assert run_status.quota_rows("     /lustre 5000* 4000 6000 6d23h 10 0 0 -\n") == [
+        ("/lustre", 0, None)
+    ]
     assert run_status.quota_rows("lfs: no quota\n") == []
 
 
 @pytest.mark.parametrize(
-    "value, text", [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (84.2e9, "84.2 GB"), (8.26e12, "8.26 TB"), (5e16, "50 PB")]
+    "value, text",
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1500, "1.5 kB"),
+        (84.2e9, "84.2 GB"),
+        (8.26e12, "8.26 TB"),
+        (5e16, "50 PB"),
+    ],
 )
 def test_amounts(value, text):
     assert run_status.amount(value) == text

@@ -62,14 +62,20 @@ def test_on_disk_before_it_has_a_name(tmp_path, forked):
     """A kill cannot show a missing fsync: the order of the calls can."""
     assert forked("told", tmp_path, tmp_path / "calls") == 0
     order = [line.split()[1] for line in (tmp_path / "calls").read_text().splitlines()]
-    assert [name for name in order if name in ("open", "fsync", "link")] == ["open", "fsync", "link"] * 2
+    assert [name for name in order if name in ("open", "fsync", "link")] == [
+        "open",
+        "fsync",
+        "link",
+    ] * 2
 
 
 def test_two_holders_race(tmp_path):
     """Two holders publish the same samples with different pixels at the same time: one of them wins, and image and JSON agree."""
+
     def work(lease, seed):
         for aug in (0, 1):
             put(tmp_path, aug, lease, seed)
+
     for _ in range(20):
         threads = [threading.Thread(target=work, args=(f"1-{n}", n)) for n in range(4)]
         [t.start() for t in threads]
@@ -88,6 +94,7 @@ def test_a_holder_that_wakes_up_harms_nothing(tmp_path, monkeypatch):
             woken.append(True)
             holder(tmp_path, "1-2", seed=2)
         return real(draft, final)
+
     monkeypatch.setattr(samples, "publish", publish)
     assert not put(tmp_path, 0, "1-1", seed=1)
     assert check(tmp_path) == ["12345_0", "12345_1"]
@@ -101,9 +108,13 @@ def test_a_link_whose_answer_was_lost(tmp_path, monkeypatch):
     def retransmitted(a, b):
         link(a, b)
         raise FileExistsError(errno.EEXIST, "File exists")
+
     monkeypatch.setattr(os, "link", retransmitted)
     assert put(tmp_path, 0, "1-1")
-    assert check(tmp_path) == ["12345_0"] and json.loads((tmp_path / "000012/12345_0.json").read_text())["lease"] == "1-1"
+    assert (
+        check(tmp_path) == ["12345_0"]
+        and json.loads((tmp_path / "000012/12345_0.json").read_text())["lease"] == "1-1"
+    )
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
@@ -115,6 +126,7 @@ def test_full_disk(tmp_path, monkeypatch, code):
             raise OSError(code, os.strerror(code))
         left[0] -= 1
         fsync(fd)
+
     monkeypatch.setattr(os, "fsync", full)  # the image fits, its JSON does not
     with pytest.raises(OSError):
         put(tmp_path, 0, "1-1")
@@ -124,16 +136,24 @@ def test_full_disk(tmp_path, monkeypatch, code):
     monkeypatch.undo()
     assert samples.roll_forward(tmp_path, INDEX, 0, "1-2") and put(tmp_path, 1, "1-1")
     assert check(tmp_path) == ["12345_0", "12345_1"]
-    assert json.loads((tmp_path / "000012/12345_0.json").read_text())["hostname"] is None, "who rolls forward does not know the place"
+    assert json.loads((tmp_path / "000012/12345_0.json").read_text())["hostname"] is None, (
+        "who rolls forward does not know the place"
+    )
 
 
-@pytest.mark.parametrize("damage", [lambda d: d[: len(d) // 2], lambda d: d[:-100], lambda d: b"", lambda d: b"not a jpeg" + d])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda d: d[: len(d) // 2], lambda d: d[:-100], lambda d: b"", lambda d: b"not a jpeg" + d],
+)
 def test_a_broken_image_is_not_rolled_forward(tmp_path, damage):
     put(tmp_path, 0, "1-1")
     path = tmp_path / "000012" / "12345_0.jpg"
     path.with_suffix(".json").unlink()
     path.write_bytes(damage(path.read_bytes()))
-    assert not samples.roll_forward(tmp_path, INDEX, 0, "1-2") and not path.with_suffix(".json").exists()
+    assert (
+        not samples.roll_forward(tmp_path, INDEX, 0, "1-2")
+        and not path.with_suffix(".json").exists()
+    )
 
 
 def test_an_image_of_another_index_is_not_rolled_forward(tmp_path):
@@ -148,9 +168,14 @@ def test_texts_stand(tmp_path):
     assert samples.publish_texts(tmp_path, RECORD, "1-1") == RECORD
     other = RECORD | {"texts": [TEXTS[0], TEXTS[0] | {"text": "another bird"}]}
     assert samples.publish_texts(tmp_path, other, "1-2") == RECORD, "the first one stands"
-    more = RECORD | {"texts": other["texts"] + [TEXTS[0] | {"text": "a third bird"}], "short": {"missing": 2, "reason": "llm"}}
+    more = RECORD | {
+        "texts": other["texts"] + [TEXTS[0] | {"text": "a third bird"}],
+        "short": {"missing": 2, "reason": "llm"},
+    }
     extended = samples.publish_texts(tmp_path, more, "1-3")
-    assert extended["texts"] == TEXTS + more["texts"][2:], "an extension begins with the texts that stand"
+    assert extended["texts"] == TEXTS + more["texts"][2:], (
+        "an extension begins with the texts that stand"
+    )
     assert samples.read_texts(tmp_path, INDEX) == extended and samples.wanted(extended) == 5
     assert sorted(p.name for p in tmp_path.glob("*/*")) == ["12345.prompts", "12345.prompts2"]
     files = samples.scan_folder(tmp_path, 12)[INDEX]
@@ -166,11 +191,19 @@ def test_done_is_every_text_drawn_or_given_up(tmp_path):
     assert json.loads((tmp_path / "000012/12345_1.failed").read_text())["reason"] == "image"
     (tmp_path / "000012/12345_0.jpg").unlink()
     assert not samples.scan_folder(tmp_path, 12)[INDEX].done(2)
-    assert samples.scan_folder(tmp_path, 12, only={1}) == {} and samples.scan_folder(tmp_path, 99) == {}
+    assert (
+        samples.scan_folder(tmp_path, 12, only={1}) == {}
+        and samples.scan_folder(tmp_path, 99) == {}
+    )
 
 
 @settings(max_examples=80, deadline=None)
-@given(text=st.text(st.characters(), max_size=200), extra=st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.lists(st.text(max_size=5), max_size=3))
+@given(
+    text=st.text(st.characters(), max_size=200),
+    extra=st.none()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.lists(st.text(max_size=5), max_size=3),
+)
 def test_metadata_round_trip(text, extra, tmp_path_factory):
     """Any text, also with lone surrogates: JSON of one line of ASCII that says what the image says."""
     folder = tmp_path_factory.mktemp("s")
@@ -180,14 +213,26 @@ def test_metadata_round_trip(text, extra, tmp_path_factory):
     record = json.loads(raw.decode("ascii"))
     assert raw.count(b"\n") == 1 and record["extra"] == extra
     assert record["augmented_prompt"] == text.encode("utf-8", "replace").decode()
-    assert samples.read_comment((folder / "000000" / "5_0.jpg").read_bytes())["augmented_prompt"] == record["augmented_prompt"]
+    assert (
+        samples.read_comment((folder / "000000" / "5_0.jpg").read_bytes())["augmented_prompt"]
+        == record["augmented_prompt"]
+    )
 
 
 def test_what_does_not_fit_a_comment_is_refused(tmp_path):
     with pytest.raises(ValueError, match="65,533"):
         put(tmp_path, 0, "1-1", text="a" * 70000)
     with pytest.raises(ValueError):
-        samples.publish_sample(tmp_path, 1, 0, pixels("x"), {"prompt_index": 1, "augmentation_idx": 0, "guidance": float("nan")}, PLACE, "1-1", 95)
+        samples.publish_sample(
+            tmp_path,
+            1,
+            0,
+            pixels("x"),
+            {"prompt_index": 1, "augmentation_idx": 0, "guidance": float("nan")},
+            PLACE,
+            "1-1",
+            95,
+        )
     assert not list(tmp_path.glob("*/*"))
 
 
@@ -197,6 +242,7 @@ def test_a_file_system_without_links_is_refused_by_name(tmp_path, monkeypatch):
 
     def no_links(a, b):
         raise PermissionError(errno.EPERM, "Operation not permitted")
+
     monkeypatch.setattr(os, "link", no_links)
     with pytest.raises(SystemExit, match="Operation not permitted"):
         samples.probe_folder(tmp_path)

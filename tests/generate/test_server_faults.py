@@ -40,10 +40,18 @@ def test_a_paused_client_that_wakes_up_harms_nothing(start):
     paused.processes[0].send_signal(signal.SIGSTOP)
     others = start.crowd(2, "--total", 12, "--images", 3, host="other")
     until(lambda: server.dataset()["done"] == 12, "the others to finish")
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and not path.name.endswith((".tmp", "COMPLETE"))}
+    before = {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.endswith((".tmp", "COMPLETE"))
+    }
     paused.processes[0].send_signal(signal.SIGCONT)
     assert paused.processes[0].wait(30) == 0, paused.logs()
-    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and not path.name.endswith((".tmp", "COMPLETE"))}
+    after = {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.endswith((".tmp", "COMPLETE"))
+    }
     assert after == before
     check_files(folder, 12, 3)
     assert server.dataset()["given_back"].get("expired") and not server.dataset()["set_aside"]
@@ -91,7 +99,10 @@ def test_lost_replies_change_nothing(start):
     server = start(ttl_s=30)
     record = server.json
     proxy = DroppingProxy(int(record["url"].rsplit(":")[-1].strip("/")), lambda n: n % 2 == 1)
-    server_files.write_server_json(server.root / ".server", record | {"url": f"http://127.0.0.1:{proxy.listener.getsockname()[1]}/"})
+    server_files.write_server_json(
+        server.root / ".server",
+        record | {"url": f"http://127.0.0.1:{proxy.listener.getsockname()[1]}/"},
+    )
     client = server.client(total=12)
     seen, released, failed = [], False, False
     while not isinstance(answer := client.get_indices(3), AllDone):
@@ -107,9 +118,11 @@ def test_lost_replies_change_nothing(start):
             continue
         if not failed:
             failed = True
-            assert set(client.fail(answer.lease, [{"index": answer.indices[0], "reason": "image", "error": "x"}]).values()) == {
-                "retry elsewhere"
-            }
+            assert set(
+                client.fail(
+                    answer.lease, [{"index": answer.indices[0], "reason": "image", "error": "x"}]
+                ).values()
+            ) == {"retry elsewhere"}
             seen.remove(answer.indices.pop(0))
         assert set(finish(client, answer).values()) == {"accepted"}
     assert sorted(seen) == list(range(12)) and proxy.dropped > 5
@@ -124,7 +137,12 @@ def small_disk(tmp_path):
     root.mkdir()
     command = f"mount -t tmpfs -o size=500k tmpfs {root} && echo mounted && exec sleep 600"
     holder = (
-        subprocess.Popen(["unshare", "--mount", "sh", "-c", command], stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL)
+        subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", command],
+            stdout=subprocess.PIPE,
+            text=True,
+            stderr=subprocess.DEVNULL,
+        )
         if shutil.which("unshare")
         else None
     )
@@ -149,11 +167,29 @@ def test_a_full_disk_blames_nobody(start, tmp_path, small_disk):
         environment = {}
     else:
         full.touch()
-        enter, root, grow, environment = [], tmp_path / "out", full.unlink, {"FAKE_DISK_FULL": str(full)}
+        enter, root, grow, environment = (
+            [],
+            tmp_path / "out",
+            full.unlink,
+            {"FAKE_DISK_FULL": str(full)},
+        )
     server = start("--probe_s", 1, prefix=enter, seen_at=root, ttl_s=3)
-    crowd = start.crowd(3, "--total", 60, "--images", 2, root=root, prefix=enter, as_root=tmp_path / "out", **environment)
+    crowd = start.crowd(
+        3,
+        "--total",
+        60,
+        "--images",
+        2,
+        root=root,
+        prefix=enter,
+        as_root=tmp_path / "out",
+        **environment,
+    )
     until(
-        lambda: os.statvfs(root).f_bavail < 4 or any(error["reason"] == "disk" for error in server.status()["errors"]),
+        lambda: (
+            os.statvfs(root).f_bavail < 4
+            or any(error["reason"] == "disk" for error in server.status()["errors"])
+        ),
         "the disk to be full",
     )
     time.sleep(4)
@@ -168,9 +204,15 @@ def test_one_bad_gpu_and_two_poison_prompts(start):
     """T8, I9, I10: the GPU is quarantined and costs no index anything; of the prompts one raises an error and one kills its process:
     both are set aside, and nobody else's worker is quarantined for them."""
     server = start("--probe_s", 30, ttl_s=2, beat_s=0.3)
-    poison = {"FAKE_CUDA_ERROR": "prompt 7(,|$)", "FAKE_SEGFAULT": "prompt 13(,|$)", "FAKE_BATCH_S": "0.02"}
+    poison = {
+        "FAKE_CUDA_ERROR": "prompt 7(,|$)",
+        "FAKE_SEGFAULT": "prompt 13(,|$)",
+        "FAKE_BATCH_S": "0.02",
+    }
     good = start.crowd(4, "--total", 150, "--images", 2, **poison)
-    bad = start.crowd(1, "--total", 150, "--images", 2, host="bad", FAKE_CUDA_ERROR=".", FAKE_BATCH_S="0.02")
+    bad = start.crowd(
+        1, "--total", 150, "--images", 2, host="bad", FAKE_CUDA_ERROR=".", FAKE_BATCH_S="0.02"
+    )
     storm = finished(server, [good, bad], 150)
     assert (storm["set_aside"], storm["done"]) == (2, 148)
     document = server.status()
@@ -178,13 +220,17 @@ def test_one_bad_gpu_and_two_poison_prompts(start):
     assert {row["host"] for row in document["quarantined"]} == {"bad0"}
     crowded = server.root / "generated_images" / "storm" / "000000"
     assert (crowded / "7_0.failed").exists() and not (crowded / "7_0.jpg").exists()
-    assert "CUDA error" in str(next(row for row in document["set_aside"]["rows"] if row["index"] == 7)["errors"])
+    assert "CUDA error" in str(
+        next(row for row in document["set_aside"]["rows"] if row["index"] == 7)["errors"]
+    )
 
     # the user has mended the prompts' cause and says so
     good.end(), bad.end()
     status, answer = server.post("/admin", {"retry_failed": ""})
     assert status == 200 and answer["done"] == ["2 prompts that were set aside will be tried again"]
-    assert server.post("/admin", {"release_quarantine": "bad0"})[1]["done"] == ["1 workers are trusted again"]
+    assert server.post("/admin", {"release_quarantine": "bad0"})[1]["done"] == [
+        "1 workers are trusted again"
+    ]
     mended = start.crowd(2, "--total", 150, "--images", 2, host="mended")
     assert finished(server, [mended])["done"] == 150
     check_files(server.root / "generated_images" / "storm", 150, 2)
@@ -195,8 +241,20 @@ def test_everything_fails_for_a_while_and_nobody_is_blamed(start, tmp_path):
     broken = tmp_path / "broken"
     broken.write_text(os.uname().nodename)
     server = start("--probe_s", 1, ttl_s=3)
-    crowd = start.crowd(4, "--total", 60, "--images", 2, FAKE_CUDA_ERROR=".", FAKE_BAD_HOSTS=str(broken), FAKE_BATCH_S="0.02")
-    until(lambda: server.dataset() and server.status()["weather"]["state"] == "storm", "the world's failure to be seen")
+    crowd = start.crowd(
+        4,
+        "--total",
+        60,
+        "--images",
+        2,
+        FAKE_CUDA_ERROR=".",
+        FAKE_BAD_HOSTS=str(broken),
+        FAKE_BATCH_S="0.02",
+    )
+    until(
+        lambda: server.dataset() and server.status()["weather"]["state"] == "storm",
+        "the world's failure to be seen",
+    )
     time.sleep(2)
     assert server.dataset()["set_aside"] == 0 and not server.status()["quarantined"]
     broken.write_text("")

@@ -40,7 +40,9 @@ def asked(server, total=3000, **changes):
 
 def raw(server, method, path, body=None, token=None, headers=()):
     """(status, headers, body) without any of JobClient's manners."""
-    line = http.client.HTTPConnection("127.0.0.1", server.json["url"].rsplit(":")[-1].strip("/"), timeout=20)
+    line = http.client.HTTPConnection(
+        "127.0.0.1", server.json["url"].rsplit(":")[-1].strip("/"), timeout=20
+    )
     headers = dict(headers) | ({"Authorization": f"Bearer {token}"} if token else {})
     line.request(method, path, body, headers)
     response = line.getresponse()
@@ -53,7 +55,9 @@ def test_only_with_the_token(server):
     token = server.json["token"]
     for path in ("/get_indices", "/beat", "/complete", "/fail", "/release", "/repair", "/admin"):
         for wrong in (None, "", "x", token[:-1], token + "x", "é"):
-            status, _, data = raw(server, "POST", path, b"{}", wrong and wrong.encode("utf-8").decode("latin-1"))
+            status, _, data = raw(
+                server, "POST", path, b"{}", wrong and wrong.encode("utf-8").decode("latin-1")
+            )
             assert status == 401 and token not in data.decode()
     for path in ("/", "/status", "/metrics", "/image/storm/0_0"):
         assert raw(server, "GET", path)[0] == raw(server, "GET", path + "?token=x")[0] == 401
@@ -130,7 +134,13 @@ def test_an_output_dir_outside_of_the_root(server, tmp_path):
 
 def test_bodies_too_large_or_not_json(server):
     token = server.json["token"]
-    status, _, data = raw(server, "POST", "/get_indices", json.dumps(asked(server, client_id="x" * (2 << 20))).encode(), token)
+    status, _, data = raw(
+        server,
+        "POST",
+        "/get_indices",
+        json.dumps(asked(server, client_id="x" * (2 << 20))).encode(),
+        token,
+    )
     assert status == 400 and b"body" in data
     for body in (b"", b"{", b"[]", b"7", b"\xff\xfe", b"nul", b'{"a": NaN', b"[" * 100_000):
         status, _, data = raw(server, "POST", "/get_indices", body, token)
@@ -142,7 +152,12 @@ def test_bodies_too_large_or_not_json(server):
 def test_a_definition_that_differs(server):
     changed = definition("storm", 3000, 2) | {"model": "another"}
     status, answer = server.post("/get_indices", asked(server, dataset=changed))
-    assert status == 409 and "model" in answer["error"] and "another" in answer["error"] and "fake" in answer["error"]
+    assert (
+        status == 409
+        and "model" in answer["error"]
+        and "another" in answer["error"]
+        and "fake" in answer["error"]
+    )
     status, answer = server.post("/get_indices", asked(server, total=2999))
     assert status == 409 and answer["field"] == "total"
 
@@ -155,10 +170,19 @@ def test_a_bare_published_request(server):
         "output_dir": str(server.root / "generated_images" / "storm"),
         "expected_samples_per_index": 2,
     }
-    status, answer = until(lambda: (lambda a: a if a[0] == 200 else None)(server.post("/get_indices", bare)), "a grant", 20)
+    status, answer = until(
+        lambda: (lambda a: a if a[0] == 200 else None)(server.post("/get_indices", bare)),
+        "a grant",
+        20,
+    )
     assert len(answer["indices"]) == 3
-    assert server.post("/get_indices", bare)[1]["indices"] == answer["indices"]  # a repeat gets its current lease again
-    assert server.post("/get_indices", bare | {"slurm_job_id": 4712})[1]["indices"] != answer["indices"]
+    assert (
+        server.post("/get_indices", bare)[1]["indices"] == answer["indices"]
+    )  # a repeat gets its current lease again
+    assert (
+        server.post("/get_indices", bare | {"slurm_job_id": 4712})[1]["indices"]
+        != answer["indices"]
+    )
 
 
 # No input gives a 500: bodies of the right shape with anything in their fields, and anything at all.
@@ -169,7 +193,10 @@ ANYTHING = st.recursive(
     | st.floats()
     | st.text(max_size=8)
     | st.sampled_from(["1-1", "gpu", "drawing", "storm", "tester", "../x", "\ud800", "\0"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(string.ascii_letters, max_size=6), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(string.ascii_letters, max_size=6), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 FIELDS = [
@@ -210,17 +237,27 @@ RIGHT = {
 }
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=250,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     path=st.sampled_from(["get_indices", "beat", "complete", "fail", "release", "repair", "admin"]),
     changes=st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=3),
-    inside=st.dictionaries(st.sampled_from(["index", "images", "name", "total", "extend", "backends", "usd"]), ANYTHING, max_size=2),
+    inside=st.dictionaries(
+        st.sampled_from(["index", "images", "name", "total", "extend", "backends", "usd"]),
+        ANYTHING,
+        max_size=2,
+    ),
 )
 def test_no_input_gives_a_500(server, path, changes, inside):
     body = (asked(server) if path in ("get_indices", "repair") else {}) | RIGHT | changes
     for name in ("results", "dataset", "llm_use", "worker"):
         value = body.get(name)
-        target = value[0] if isinstance(value, list) and value and isinstance(value[0], dict) else value
+        target = (
+            value[0] if isinstance(value, list) and value and isinstance(value[0], dict) else value
+        )
         if isinstance(target, dict):
             body = body | {name: [target | inside] if isinstance(value, list) else target | inside}
     connection = server.connection()
@@ -232,8 +269,14 @@ def test_no_input_gives_a_500(server, path, changes, inside):
     assert status == 200 or answer["error"]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(path=st.text(max_size=30), data=st.binary(max_size=200), method=st.sampled_from(["GET", "POST", "PUT", "DELETE"]))
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    path=st.text(max_size=30),
+    data=st.binary(max_size=200),
+    method=st.sampled_from(["GET", "POST", "PUT", "DELETE"]),
+)
 def test_no_bytes_give_a_500(server, path, data, method):
     from urllib.parse import quote
 
@@ -241,19 +284,34 @@ def test_no_bytes_give_a_500(server, path, data, method):
 
 
 LLM_RUBBISH = [
-    {"usd": "x"}, {"usd": [1]}, {"wanted_usd": True}, {"backends": 5}, {"backends": {"a": 5}}, {"backends": {"a": {"calls": None}}},
-    {"backends": {"a": {"state": []}}}, {"backends": {"a": {"failures": 3}}}, {"backends": {"a": {"failures": {"cut": "x"}}}},
-    {"backends": {"a": {"seconds": {"1": 2}}}}, {"backends": {"a": {"requests_per_minute": "x"}}},
-]  # fmt: skip
+    {"usd": "x"},
+    {"usd": [1]},
+    {"wanted_usd": True},
+    {"backends": 5},
+    {"backends": {"a": 5}},
+    {"backends": {"a": {"calls": None}}},
+    {"backends": {"a": {"state": []}}},
+    {"backends": {"a": {"failures": 3}}},
+    {"backends": {"a": {"failures": {"cut": "x"}}}},
+    {"backends": {"a": {"seconds": {"1": 2}}}},
+    {"backends": {"a": {"requests_per_minute": "x"}}},
+]
 
 
 def test_what_a_client_says_of_its_llms_cannot_stop_the_page(server):
     for n, rubbish in enumerate(LLM_RUBBISH):
         for path, name in (("beat", "llm_use"), ("get_indices", "llm")):
-            body = (asked(server) if path == "get_indices" else {}) | RIGHT | {"client_id": f"rubbish{n}", name: rubbish}
+            body = (
+                (asked(server) if path == "get_indices" else {})
+                | RIGHT
+                | {"client_id": f"rubbish{n}", name: rubbish}
+            )
             status, answer = server.post(f"/{path}", body)
             assert status == 400 and name in answer["error"], (path, rubbish, answer)
-    status, _ = server.post("/beat", RIGHT | {"client_id": "right", "leases": [], "llm_use": {"usd": None, "backends": None}})
+    status, _ = server.post(
+        "/beat",
+        RIGHT | {"client_id": "right", "leases": [], "llm_use": {"usd": None, "backends": None}},
+    )
     assert status == 200
     assert "status page" not in server.log() and "Traceback" not in server.log()
 
@@ -261,7 +319,10 @@ def test_what_a_client_says_of_its_llms_cannot_stop_the_page(server):
 def test_the_fuzzed_server_is_still_sound(server):
     assert granted(server.client(total=3000)).indices
     storm = server.dataset()
-    assert storm["sum_ok"] and storm["waiting"] + storm["leased"] + storm["done"] + storm["set_aside"] == 3000
+    assert (
+        storm["sum_ok"]
+        and storm["waiting"] + storm["leased"] + storm["done"] + storm["set_aside"] == 3000
+    )
     assert "Traceback" not in server.log()
 
 
@@ -275,7 +336,11 @@ def test_idle_and_slow_connections_block_nobody(server):
     grant = granted(client)
     results = []
     threads = [
-        threading.Thread(target=lambda: results.append(client.beat({"leases": [grant.lease], "state": "drawing", "drawing": []})))
+        threading.Thread(
+            target=lambda: results.append(
+                client.beat({"leases": [grant.lease], "state": "drawing", "drawing": []})
+            )
+        )
         for _ in range(20)
     ]
     for thread in threads:
@@ -293,9 +358,13 @@ def test_a_slow_reader_gets_the_whole_answer_and_the_next(server):
     folder.mkdir(exist_ok=True)
     content = bytes(range(256)) * 32_768
     (folder / "7_0.jpg").write_bytes(content)
-    line = socket.create_connection(("127.0.0.1", int(server.json["url"].rsplit(":")[-1].strip("/"))), timeout=60)
+    line = socket.create_connection(
+        ("127.0.0.1", int(server.json["url"].rsplit(":")[-1].strip("/"))), timeout=60
+    )
     head = f"Host: x\r\nAuthorization: Bearer {server.json['token']}\r\n"
-    line.sendall(f"GET /image/storm/7_0 HTTP/1.1\r\n{head}\r\nGET /healthz HTTP/1.1\r\n{head}Connection: close\r\n\r\n".encode())
+    line.sendall(
+        f"GET /image/storm/7_0 HTTP/1.1\r\n{head}\r\nGET /healthz HTTP/1.1\r\n{head}Connection: close\r\n\r\n".encode()
+    )
     answer = b""
     while piece := line.recv(1000 if len(answer) < 20_000 else 1 << 20):
         answer += piece
@@ -303,5 +372,8 @@ def test_a_slow_reader_gets_the_whole_answer_and_the_next(server):
     assert answer.startswith(b"HTTP/1.1 200"), answer[:300]
     assert content in answer and b"run_id" in answer[-400:]
     line.close()
-    assert server.client(total=3000).beat({"leases": [], "state": "loading", "drawing": []}) is not None
+    assert (
+        server.client(total=3000).beat({"leases": [], "state": "loading", "drawing": []})
+        is not None
+    )
     (folder / "7_0.jpg").unlink()

@@ -43,7 +43,13 @@ def test_what_a_bare_client_finished_is_found_in_the_folder(start):
     """Promise 7: a published client reports nothing; when it asks again, the files of what it holds are looked up."""
     server = start()
     folder = server.root / "generated_images" / "storm"
-    bare = {"slurm_job_id": 4711, "chunk_size": 3, "total_indices": 20, "output_dir": str(folder), "expected_samples_per_index": 2}
+    bare = {
+        "slurm_job_id": 4711,
+        "chunk_size": 3,
+        "total_indices": 20,
+        "output_dir": str(folder),
+        "expected_samples_per_index": 2,
+    }
 
     def ask():
         status, answer = server.post("/get_indices", bare)
@@ -67,7 +73,9 @@ def test_kill_and_restart_keeps_everything(start):
     server.kill()
     server.start()
     after = server.json
-    assert (before["run_id"], before["token"]) == (after["run_id"], after["token"]) and after["epoch"] > before["epoch"]
+    assert (before["run_id"], before["token"]) == (after["run_id"], after["token"]) and after[
+        "epoch"
+    ] > before["epoch"]
     assert server.dataset()["done"] == len(first.indices)
     client.beat({"leases": [second.lease], "state": "drawing", "drawing": [], "images": 0})
     assert not client.lost
@@ -136,7 +144,9 @@ def test_a_paused_server_that_was_taken_over_answers_nothing(start):
     old, old_json = server.process, server.json
     line = server.connection()  # proven, and open to the old one
     old.send_signal(signal.SIGSTOP)
-    (server.root / ".server" / "epochs" / str(old_json["epoch"] + 1)).touch()  # what the second one does first
+    (
+        server.root / ".server" / "epochs" / str(old_json["epoch"] + 1)
+    ).touch()  # what the second one does first
     old.send_signal(signal.SIGCONT)
     with pytest.raises((OSError, job_client.http.client.HTTPException)):
         line.post("/beat", {"client_id": "c", "leases": [], "state": "idle"})
@@ -145,7 +155,13 @@ def test_a_paused_server_that_was_taken_over_answers_nothing(start):
 
 def test_two_at_the_same_instant_leave_one(start, tmp_path):
     first, second = start(wait=False), start(wait=False)
-    until(lambda: first.answers() and (first.process.poll() is None) != (second.process.poll() is None), "one server to be left", 30)
+    until(
+        lambda: (
+            first.answers() and (first.process.poll() is None) != (second.process.poll() is None)
+        ),
+        "one server to be left",
+        30,
+    )
     client = first.client()
     assert granted(client).indices
 
@@ -165,7 +181,9 @@ def test_a_stranger_on_the_port_never_sees_the_token(start):
     server = start()
     port, token = int(server.json["url"].rsplit(":")[-1].strip("/")), server.json["token"]
     client = server.client(server_timeout_s=2)
-    client.get_indices(0)  # a connection is open: it must not be reopened to the stranger with the token
+    client.get_indices(
+        0
+    )  # a connection is open: it must not be reopened to the stranger with the token
     server.kill()
     heard = []
     said = b'{"ok": true, "run_id": "x", "epoch": 99, "proof": "00000000000"}'
@@ -180,7 +198,9 @@ def test_a_stranger_on_the_port_never_sees_the_token(start):
                 with line:
                     while data := line.recv(65536):
                         heard.append(data)
-                        line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said))
+                        line.sendall(
+                            b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said)
+                        )
 
         threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(WrongServer, match="another program"):
@@ -195,19 +215,32 @@ def test_drain_resume_and_the_terminal(start):
     assert order(server, "--drain").returncode == 0
     answer = client.get_indices(1)
     assert isinstance(answer, Wait) and "drain" in answer.reason
-    assert client.beat({"leases": [grant.lease], "state": "drawing", "drawing": []})["stop"] == "drain"
+    assert (
+        client.beat({"leases": [grant.lease], "state": "drawing", "drawing": []})["stop"] == "drain"
+    )
     assert set(finish(client, grant).values()) == {"accepted"}  # running leases are finished
     assert order(server, "--resume").returncode == 0
     assert granted(client).indices
     shown = order(server, "--status")
-    assert shown.returncode == 0 and "ssh -N -L" in shown.stdout and server.json["token"] not in shown.stdout
+    assert (
+        shown.returncode == 0
+        and "ssh -N -L" in shown.stdout
+        and server.json["token"] not in shown.stdout
+    )
     # the document is made every two seconds
-    (dataset,) = until(lambda: json.loads(order(server, "--status", "--json").stdout)["datasets"], "the data set in the document")
+    (dataset,) = until(
+        lambda: json.loads(order(server, "--status", "--json").stdout)["datasets"],
+        "the data set in the document",
+    )
     assert dataset["total"] == 20
     server.stop()
     for words in (["--status"], ["--drain"], ["--retry_failed"]):
         ended = order(server, *words)
-        assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 1 and "Traceback" not in ended.stderr, ended.stderr
+        assert (
+            ended.returncode == 1
+            and len(ended.stderr.splitlines()) == 1
+            and "Traceback" not in ended.stderr
+        ), ended.stderr
 
 
 def test_sigterm_stops_it_cleanly(start):
@@ -225,14 +258,20 @@ def test_two_data_sets_keep_apart(start):
     grants = [granted(one, 10), granted(two, 10)]
     assert max(grants[1].indices) < 7
     finish(one, grants[0])
-    assert server.dataset("one")["done"] == len(grants[0].indices) and server.dataset("two")["done"] == 0
+    assert (
+        server.dataset("one")["done"] == len(grants[0].indices)
+        and server.dataset("two")["done"] == 0
+    )
 
 
 def test_a_requeue_before_the_time_limit(start, tmp_path):
     """A server that is a SLURM job asks to be requeued, by its array_task or job id, and stops cleanly when SLURM ends it."""
     tools, said = tmp_path / "bin", tmp_path / "said"
     tools.mkdir()
-    for name, body in {"squeue": 'case "$*" in *%L*) echo 1:00;; esac', "scontrol": f'echo "$*" >> {said}'}.items():
+    for name, body in {
+        "squeue": 'case "$*" in *%L*) echo 1:00;; esac',
+        "scontrol": f'echo "$*" >> {said}',
+    }.items():
         (tools / name).write_text(f"#!/bin/sh\n{body}\n")
         (tools / name).chmod(0o755)
     server = start(PATH=f"{tools}:{os.environ['PATH']}", SLURM_JOB_ID="4711")

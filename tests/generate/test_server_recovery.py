@@ -21,12 +21,20 @@ def test_a_ledger_that_was_lost_is_rebuilt_from_the_folder(start):
     for path in (server.root / ".server").glob("ledger*"):
         path.unlink()
     server.start()
-    until(lambda: server.dataset() and server.dataset()["done"] == len(first.indices), "the rebuild", 20)
-    client.beat_stale = client.beat({"leases": [second.lease], "state": "drawing", "drawing": []})["stale"]
+    until(
+        lambda: server.dataset() and server.dataset()["done"] == len(first.indices),
+        "the rebuild",
+        20,
+    )
+    client.beat_stale = client.beat({"leases": [second.lease], "state": "drawing", "drawing": []})[
+        "stale"
+    ]
     assert client.beat_stale == [second.lease]  # leases are void
     assert finish(client, second) and server.dataset()["sum_ok"]
     third = granted(client, 20)
-    assert third.lease not in (first.lease, second.lease) and int(third.lease.split("-")[0]) > int(second.lease.split("-")[0])
+    assert third.lease not in (first.lease, second.lease) and int(third.lease.split("-")[0]) > int(
+        second.lease.split("-")[0]
+    )
     assert not set(third.indices) & set(first.indices)
 
 
@@ -89,7 +97,10 @@ def test_files_that_vanish_are_drawn_again(start):
     assert not (server.root / "generated_images" / "storm" / "000000" / "COMPLETE").exists()
     finish(client, grant)
     until(lambda: isinstance(client.get_indices(8), AllDone), "all done")
-    until((server.root / "generated_images" / "storm" / "000000" / "COMPLETE").exists, "the mark, which is written last")
+    until(
+        (server.root / "generated_images" / "storm" / "000000" / "COMPLETE").exists,
+        "the mark, which is written last",
+    )
     assert not draft.exists()
 
 
@@ -105,7 +116,12 @@ def test_extend(start):
     wider = server.client(total=6, images=3)
     with pytest.raises(job_client.Refused, match="--extend"):
         wider.get_indices(1)
-    wider.definition |= {"extend": True, "prefix_total": 4, "prefix_sha256": "2" * 64, "prompts_sha256": "1" * 64}
+    wider.definition |= {
+        "extend": True,
+        "prefix_total": 4,
+        "prefix_sha256": "2" * 64,
+        "prompts_sha256": "1" * 64,
+    }
     with pytest.raises(job_client.Refused, match="the first 4 prompts are not the same"):
         wider.get_indices(1)
     wider.definition |= {"prefix_sha256": "0" * 64}
@@ -115,7 +131,10 @@ def test_extend(start):
             seen |= set(answer.indices)
             finish(wider, answer, images=3)
         time.sleep(0.05)
-    assert seen == set(range(6)) and (server.root / "generated_images" / "storm" / "dataset.2.yaml").exists()
+    assert (
+        seen == set(range(6))
+        and (server.root / "generated_images" / "storm" / "dataset.2.yaml").exists()
+    )
     with pytest.raises(job_client.Refused, match="prompts_sha256|total|images_per_prompt"):
         client.get_indices(1)
 
@@ -153,7 +172,15 @@ def test_money_is_kept_over_restarts_and_paid_llms_stay_off_after_a_lost_ledger(
 
     def granted_usd(client, reported):
         client.get_indices(1, llm=limits)
-        client.beat({"leases": [], "state": "drawing", "drawing": [], "images": 0, "llm_use": use | {"reported": reported}})
+        client.beat(
+            {
+                "leases": [],
+                "state": "drawing",
+                "drawing": [],
+                "images": 0,
+                "llm_use": use | {"reported": reported},
+            }
+        )
         return client.llm_share["granted_usd"]
 
     shares = [granted_usd(client, 1) for client in clients]

@@ -11,14 +11,18 @@ from tests.fakes.running_server import Clients, RunningServer, check_files, unti
 def storm(root, clients, total, images, seconds, server_kills):
     """Returns when every index is done; asserts I1 (all along, and after each restart), I11 and I13."""
     server = RunningServer(root, ttl_s=4, beat_s=0.5)
-    crowd = Clients(root, clients, "--total", total, "--images", images, "--chunk_size", 5, FAKE_BATCH_S="0.02")
+    crowd = Clients(
+        root, clients, "--total", total, "--images", images, "--chunk_size", 5, FAKE_BATCH_S="0.02"
+    )
     try:
         kills_at = sorted(random.uniform(0.1, 0.8) * total for _ in range(server_kills))
         half_at, killed, halved = 0.5 * total, 0, False
         crowd.fill()
         end = time.monotonic() + seconds
         while True:
-            assert time.monotonic() < end, f"{server.dataset()} {crowd.logs()} {server.log()[-2000:]}"
+            assert time.monotonic() < end, (
+                f"{server.dataset()} {crowd.logs()} {server.log()[-2000:]}"
+            )
             storm = server.dataset()
             done = storm["done"] if storm else 0
             assert not storm or (storm["sum_ok"] and storm["set_aside"] == 0), storm
@@ -37,7 +41,9 @@ def storm(root, clients, total, images, seconds, server_kills):
             crowd.fill()
             time.sleep(0.2)
         assert killed == server_kills and halved and crowd.killed > clients // 2
-        until(lambda: (crowd.reap(), not crowd.processes)[1], "every client to end by itself", 60)  # I13
+        until(
+            lambda: (crowd.reap(), not crowd.processes)[1], "every client to end by itself", 60
+        )  # I13
         assert not crowd.failed, crowd.logs()
         drafts = check_files(root / "generated_images" / "storm", total, images)  # I11
         assert not drafts, drafts  # the next holder removes them

@@ -43,35 +43,83 @@ def test_the_published_command_gives_the_published_job(monkeypatch):
     script = script_of(*PUBLISHED.split())
     lines = script.splitlines()
     for line in [
-        "--job-name=generate_parallel_HPDv2", "--array=0-999%128", "--partition=all", "--cpus-per-task=8", "--mem=24g", "--gres=gpu:1",
+        "--job-name=generate_parallel_HPDv2",
+        "--array=0-999%128",
+        "--partition=all",
+        "--cpus-per-task=8",
+        "--mem=24g",
+        "--gres=gpu:1",
         "--time=6:00:00",
-        "--output=/data/out/%A_%a.out", "--requeue", "--open-mode=append", "--signal=B:USR1@120", "--export=ALL",
-    ]:  # fmt: skip
+        "--output=/data/out/%A_%a.out",
+        "--requeue",
+        "--open-mode=append",
+        "--signal=B:USR1@120",
+        "--export=ALL",
+    ]:
         assert f"#SBATCH {line}" in lines
     assert lines[-1].startswith(f"exec {sys.executable} -u ")
-    assert lines[-1].endswith(PUBLISHED.replace("--use_slurm ", "") + " --output_root=/data/out --is_slurm_task")
-    assert "export HF_HOME='/data/hf home'" in lines and "export https_proxy=http://proxy:3128" in lines
+    assert lines[-1].endswith(
+        PUBLISHED.replace("--use_slurm ", "") + " --output_root=/data/out --is_slurm_task"
+    )
+    assert (
+        "export HF_HOME='/data/hf home'" in lines
+        and "export https_proxy=http://proxy:3128" in lines
+    )
     assert "secret" not in script and "CUDA_VISIBLE_DEVICES" not in script
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
 
 
 def test_further_options_reach_the_script_and_only_the_script():
-    words = ["my prompts.json", "--use_slurm", "True", "--partition", "gpu", "--account=a1", "--qos", "low", "--constraint=a100|h100",
-             "--exclude=n[1-3]",
-             "--time", "2-12", "--gres=", "--mem=8g", "--cpus_per_task", "4", "--sbatch_args=--reservation=r1 --comment=x",
-             "--setup", "module load cuda; ulimit -n 4096",
-             "--start_server", "--tail_log=False", "--dry_run", "--output_root", "/o o"]  # fmt: skip
+    words = [
+        "my prompts.json",
+        "--use_slurm",
+        "True",
+        "--partition",
+        "gpu",
+        "--account=a1",
+        "--qos",
+        "low",
+        "--constraint=a100|h100",
+        "--exclude=n[1-3]",
+        "--time",
+        "2-12",
+        "--gres=",
+        "--mem=8g",
+        "--cpus_per_task",
+        "4",
+        "--sbatch_args=--reservation=r1 --comment=x",
+        "--setup",
+        "module load cuda; ulimit -n 4096",
+        "--start_server",
+        "--tail_log=False",
+        "--dry_run",
+        "--output_root",
+        "/o o",
+    ]
     script = script_of(*words, root="/o o")
-    for line in ["--partition=gpu", "--account=a1", "--qos=low", "--constraint='a100|h100'", "--exclude='n[1-3]'", "--time=2-12",
-                 "--mem=8g", "--cpus-per-task=4",
-                 "--reservation=r1 --comment=x", "--output='/o o/%A_%a.out'"]:  # fmt: skip
+    for line in [
+        "--partition=gpu",
+        "--account=a1",
+        "--qos=low",
+        "--constraint='a100|h100'",
+        "--exclude='n[1-3]'",
+        "--time=2-12",
+        "--mem=8g",
+        "--cpus-per-task=4",
+        "--reservation=r1 --comment=x",
+        "--output='/o o/%A_%a.out'",
+    ]:
         assert f"#SBATCH {line}\n" in script
     assert "--gres" not in script
     assert "\nmodule load cuda; ulimit -n 4096\n" in script
-    assert script.endswith("generate_images.py 'my prompts.json' --output_root '/o o' --is_slurm_task\n")
+    assert script.endswith(
+        "generate_images.py 'my prompts.json' --output_root '/o o' --is_slurm_task\n"
+    )
 
 
-@pytest.mark.parametrize("limit, lead", [("6:00:00", 120), ("1", 15), ("4:00", 60), ("1-0", 120), ("UNLIMITED", 120)])
+@pytest.mark.parametrize(
+    "limit, lead", [("6:00:00", 120), ("1", 15), ("4:00", 60), ("1-0", 120), ("UNLIMITED", 120)]
+)
 def test_a_short_limit_shortens_the_warning(limit, lead):
     assert f"--signal=B:USR1@{lead}\n" in script_of("p.json", f"--time={limit}")
 
@@ -97,7 +145,9 @@ def test_slurm_times(text, value):
 
 @given(st.integers(1, 5000), st.integers(1, 3000), st.integers(1, 1500))
 def test_a_split_array_has_every_task_and_shares_the_throttle(tasks, throttle, max_size):
-    parts = [part.removeprefix("0-").split("%") for part in slurm_script.split(tasks, throttle, max_size)]
+    parts = [
+        part.removeprefix("0-").split("%") for part in slurm_script.split(tasks, throttle, max_size)
+    ]
     assert sum(int(last) + 1 for last, _ in parts) == tasks
     assert all(int(last) + 1 <= max_size for last, _ in parts)
     assert sum(int(share) for _, share in parts) == max(throttle, len(parts))
@@ -112,24 +162,53 @@ def test_a_task_knows_itself_by_array_and_task():
         "SLURM_RESTART_COUNT": "2",
         "SLURMD_NODENAME": "gpu03",
     }
-    assert slurm.identity(environ) == {"host": "gpu03", "array_job": "42", "task": "7", "restart": 2, "slurm_job_id": "42"}
+    assert slurm.identity(environ) == {
+        "host": "gpu03",
+        "array_job": "42",
+        "task": "7",
+        "restart": 2,
+        "slurm_job_id": "42",
+    }
     assert slurm.task_name(environ) == "42_7"  # not "42", which is the whole array
     assert slurm.task_name({"SLURM_JOB_ID": "43"}) == "43"
-    assert slurm.identity({}) == {"host": os.uname().nodename, "array_job": None, "task": None, "restart": None, "slurm_job_id": None}
+    assert slurm.identity({}) == {
+        "host": os.uname().nodename,
+        "array_job": None,
+        "task": None,
+        "restart": None,
+        "slurm_job_id": None,
+    }
 
 
 def test_without_slurm_one_line_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SystemExit, match="sbatch was not found.*leave out --use_slurm"):
-        submit.submit(argparse.Namespace(num_workers=1, num_chunks=None, dry_run=False), {"name": "p"}, tmp_path, [])
+        submit.submit(
+            argparse.Namespace(num_workers=1, num_chunks=None, dry_run=False),
+            {"name": "p"},
+            tmp_path,
+            [],
+        )
     assert slurm.queue() is None and slurm.time_left_s() is None
 
 
-@pytest.mark.parametrize("says, advice", [
-    ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)", "SLURM does not answer: .*sinfo"),
-    ("sbatch: fatal: Could not establish a configuration source", "SLURM does not answer: .*Is this a machine of the cluster"),
-    ("sbatch: error: invalid partition specified: nope", "SLURM refuses the job: invalid partition specified: nope. See --partition"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "says, advice",
+    [
+        (
+            "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
+            "SLURM does not answer: .*sinfo",
+        ),
+        (
+            "sbatch: fatal: Could not establish a configuration source",
+            "SLURM does not answer: .*Is this a machine of the cluster",
+        ),
+        (
+            "sbatch: error: invalid partition specified: nope",
+            "SLURM refuses the job: invalid partition specified: nope. See --partition",
+        ),
+    ],
+)
 def test_what_sbatch_says_comes_with_what_to_do(monkeypatch, tmp_path, says, advice):
     (tmp_path / "sbatch").write_text(f"#!/bin/sh\necho '{says}' >&2\nexit 1\n")
     (tmp_path / "sbatch").chmod(0o755)
@@ -140,19 +219,27 @@ def test_what_sbatch_says_comes_with_what_to_do(monkeypatch, tmp_path, says, adv
 
 
 def test_cancel_does_not_take_silence_for_an_empty_queue(monkeypatch, tmp_path, capsys):
-    (tmp_path / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2\nexit 1\n")
+    (tmp_path / "squeue").write_text(
+        "#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2\nexit 1\n"
+    )
     (tmp_path / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert submit.cancel(tmp_path, "p") == 0 and "no array of p" in capsys.readouterr().out  # none was ever submitted
+    assert (
+        submit.cancel(tmp_path, "p") == 0 and "no array of p" in capsys.readouterr().out
+    )  # none was ever submitted
     (tmp_path / ".server").mkdir()
     (tmp_path / ".server" / "arrays.jsonl").write_text('{"dataset": "p", "array": "7"}\n')
-    with pytest.raises(SystemExit, match="SLURM does not answer: .*Unable to contact slurm controller.*sinfo"):
+    with pytest.raises(
+        SystemExit, match="SLURM does not answer: .*Unable to contact slurm controller.*sinfo"
+    ):
         submit.cancel(tmp_path, "p")
 
 
 def test_a_torn_record_of_the_arrays_is_one_line(tmp_path):
     (tmp_path / ".server").mkdir()
-    (tmp_path / ".server" / "arrays.jsonl").write_text('{"dataset": "p", "array": "7"}\n{"dataset": "p", "arr')
+    (tmp_path / ".server" / "arrays.jsonl").write_text(
+        '{"dataset": "p", "array": "7"}\n{"dataset": "p", "arr'
+    )
     with pytest.raises(SystemExit, match="arrays.jsonl: line 2 is torn"):
         submit.cancel(tmp_path, "p")
 
@@ -160,15 +247,27 @@ def test_a_torn_record_of_the_arrays_is_one_line(tmp_path):
 def test_a_changed_prompts_file_is_found_before_submission(tmp_path):
     folder = tmp_path / "generated_images" / "p"
     folder.mkdir(parents=True)
-    definition = {"name": "p", "prompts_sha256": "aaaa", "total": 3, "images_per_prompt": 2, "model": "tiny"}
+    definition = {
+        "name": "p",
+        "prompts_sha256": "aaaa",
+        "total": 3,
+        "images_per_prompt": 2,
+        "model": "tiny",
+    }
     submit.check_definition(tmp_path, definition)
-    (folder / "dataset.yaml").write_text("".join(f"{key}: {value}\n" for key, value in definition.items()))
+    (folder / "dataset.yaml").write_text(
+        "".join(f"{key}: {value}\n" for key, value in definition.items())
+    )
     submit.check_definition(tmp_path, definition)
     with pytest.raises(SystemExit, match="the prompts file has changed: .*dataset.yaml.*--extend"):
         submit.check_definition(tmp_path, definition | {"prompts_sha256": "bbbb"})
-    with pytest.raises(SystemExit, match="generate_images: model is 'big', but this data set was begun with 'tiny'"):
+    with pytest.raises(
+        SystemExit, match="generate_images: model is 'big', but this data set was begun with 'tiny'"
+    ):
         submit.check_definition(tmp_path, definition | {"model": "big"})
-    submit.check_definition(tmp_path, definition | {"total": 4, "prompts_sha256": "bbbb", "extend": True})
+    submit.check_definition(
+        tmp_path, definition | {"total": 4, "prompts_sha256": "bbbb", "extend": True}
+    )
     (folder / "dataset.yaml").write_text("[")
     with pytest.raises(SystemExit, match="dataset.yaml is broken"):
         submit.check_definition(tmp_path, definition)

@@ -28,7 +28,9 @@ def run(tmp_path):
 def new_watch(run, tmp_path):
     """new_watch() -> a SlurmWatch, as each start of the server makes one."""
     (tmp_path / ".server").mkdir()
-    server = SimpleNamespace(look=lambda function: function(run.ledger, run.now), output_root=tmp_path)
+    server = SimpleNamespace(
+        look=lambda function: function(run.ledger, run.now), output_root=tmp_path
+    )
     return lambda: SlurmWatch(server)
 
 
@@ -68,12 +70,17 @@ def test_the_next_server_takes_off_what_this_one_put_on(slurm, run, new_watch, t
     slurm.set(arrays={"7": "n3"})
     run.quarantine()
     new_watch().step()
-    assert slurm.excluded("7") == "n3,node0" and json.loads((tmp_path / ".server" / "excluded_nodes.json").read_text()) == [["7", "node0"]]
+    assert slurm.excluded("7") == "n3,node0" and json.loads(
+        (tmp_path / ".server" / "excluded_nodes.json").read_text()
+    ) == [["7", "node0"]]
     new_watch().step()
     assert len(slurm.calls("update")) == 1, "it knows that the node is there, and by whom"
     run.ledger.release_quarantine(run.now, "node0")
     new_watch().step()
-    assert slurm.excluded("7") == "n3" and json.loads((tmp_path / ".server" / "excluded_nodes.json").read_text()) == []
+    assert (
+        slurm.excluded("7") == "n3"
+        and json.loads((tmp_path / ".server" / "excluded_nodes.json").read_text()) == []
+    )
 
 
 def test_nothing_waits_yet(slurm, run, new_watch):

@@ -103,13 +103,17 @@ class Folder:
             image = place.read_bytes()[:-2] + os.urandom(size) + b"\xff\xd9"
             place.write_bytes(image)
             record = json.loads(place.with_suffix(".json").read_text())
-            place.with_suffix(".json").write_text(json.dumps(record | {"image_sha256": hashlib.sha256(image).hexdigest()}))
+            place.with_suffix(".json").write_text(
+                json.dumps(record | {"image_sha256": hashlib.sha256(image).hexdigest()})
+            )
         return self
 
 
 @pytest.fixture
 def folder(tmp_path):
-    return lambda name="HPDv2", published=False, input_file="HPDv2.json": Folder(tmp_path / name, published, input_file)
+    return lambda name="HPDv2", published=False, input_file="HPDv2.json": Folder(
+        tmp_path / name, published, input_file
+    )
 
 
 CRASH = """
@@ -185,7 +189,10 @@ def to_tars():
 
     def run(table, base, output, *args):
         workers = () if "--num_workers" in args else ("--num_workers", 1)
-        return called("convert_parquet_to_wds", ("--parquet_file", table, "--base_dir", base, "--output_dir", output, *workers, *args))
+        return called(
+            "convert_parquet_to_wds",
+            ("--parquet_file", table, "--base_dir", base, "--output_dir", output, *workers, *args),
+        )
 
     return run
 
@@ -225,7 +232,11 @@ def gone():
 
     def read(path):
         path = Path(f"{path}.gone.jsonl")
-        return [json.loads(line)["__key__"] for line in path.read_text().splitlines()] if path.exists() else []
+        return (
+            [json.loads(line)["__key__"] for line in path.read_text().splitlines()]
+            if path.exists()
+            else []
+        )
 
     return read
 
@@ -261,7 +272,9 @@ def small_shards(monkeypatch):
     from postprocess_dataset import shards
 
     def set_size(samples=7):
-        monkeypatch.setattr(shards, "padded", lambda size: ((10**6 - 1024) // samples - 3 * 512) // 3)  # image, text, JSON
+        monkeypatch.setattr(
+            shards, "padded", lambda size: ((10**6 - 1024) // samples - 3 * 512) // 3
+        )  # image, text, JSON
 
     return set_size
 
@@ -269,4 +282,6 @@ def small_shards(monkeypatch):
 @pytest.fixture
 def tree():
     """tree(folder) -> {name: bytes} of its tars and of what is written beside them."""
-    return lambda path: {p.name: p.read_bytes() for p in Path(path).iterdir() if p.suffix in (".tar", ".json")}
+    return lambda path: {
+        p.name: p.read_bytes() for p in Path(path).iterdir() if p.suffix in (".tar", ".json")
+    }

@@ -40,15 +40,28 @@ def test_a_run_s_folder(folder, to_parquet, rows_of, tmp_path):
     ended = to_parquet(data.path, tmp_path / "t.parquet")
     assert ended.status == 0 and "15 rows; 0 rejected" in ended.out
     rows = rows_of(tmp_path / "t.parquet")
-    assert [(r["prompt_index"], r["augmentation_idx"], r["idx"]) for r in rows] == [(998 + i // 3, i % 3, i) for i in range(15)]
+    assert [(r["prompt_index"], r["augmentation_idx"], r["idx"]) for r in rows] == [
+        (998 + i // 3, i % 3, i) for i in range(15)
+    ]
     row = rows[7]
     original = json.loads((tmp_path / row["__key__"]).with_suffix(".json").read_text())
     assert (
-        row["__key__"] == "HPDv2/000001/1000_1" and row["subdirectory"] == "HPDv2/000001" and row["caption"] == original["augmented_prompt"]
+        row["__key__"] == "HPDv2/000001/1000_1"
+        and row["subdirectory"] == "HPDv2/000001"
+        and row["caption"] == original["augmented_prompt"]
     )
-    assert row["image_path"] == str(tmp_path / "HPDv2/000001/1000_1.jpg") and os.path.exists(row["image_path"])
-    assert {k: row[k] for k in original if k != "image_path"} == {k: v for k, v in original.items() if k != "image_path"}
-    assert row["source"] == ["hpd", "sac"] and row["seed"] == 2**62 + 1000 and row["guidance_scale"] == 7.0 and row["extra"] is None
+    assert row["image_path"] == str(tmp_path / "HPDv2/000001/1000_1.jpg") and os.path.exists(
+        row["image_path"]
+    )
+    assert {k: row[k] for k in original if k != "image_path"} == {
+        k: v for k, v in original.items() if k != "image_path"
+    }
+    assert (
+        row["source"] == ["hpd", "sac"]
+        and row["seed"] == 2**62 + 1000
+        and row["guidance_scale"] == 7.0
+        and row["extra"] is None
+    )
     assert not list(tmp_path.glob(".*")) and not list(tmp_path.glob("*.rejects.jsonl"))
 
 
@@ -57,7 +70,12 @@ def test_the_published_flat_folder(folder, to_parquet, rows_of, tmp_path):
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
     rows = rows_of(tmp_path / "t.parquet")
     assert [r["__key__"] for r in rows] == [f"flat/{p}_{a}" for p in range(20) for a in range(2)]
-    assert rows[0]["llm_model_name"] is None and rows[0]["seed"] is None and rows[0]["image_sha256"] is None and rows[0]["source"] is None
+    assert (
+        rows[0]["llm_model_name"] is None
+        and rows[0]["seed"] is None
+        and rows[0]["image_sha256"] is None
+        and rows[0]["source"] is None
+    )
     import pyarrow.parquet as pq
 
     assert str(pq.read_schema(tmp_path / "t.parquet").field("augmentation_idx").type) == "int64"
@@ -65,12 +83,16 @@ def test_the_published_flat_folder(folder, to_parquet, rows_of, tmp_path):
 
 def test_a_moved_flat_folder_and_images_elsewhere(folder, to_parquet, rows_of, tmp_path):
     data = folder("flat", published=True).fill(range(3), 1)
-    os.rename(data.path, tmp_path / "moved")  # image_path is stale, the image stands beside its JSON
+    os.rename(
+        data.path, tmp_path / "moved"
+    )  # image_path is stale, the image stands beside its JSON
     images = tmp_path / "images"
     images.mkdir()
     os.rename(tmp_path / "moved" / "1_0.jpg", images / "x.jpg")
     record = json.loads((tmp_path / "moved" / "1_0.json").read_text())
-    (tmp_path / "moved" / "1_0.json").write_text(json.dumps(record | {"image_path": str(images / "x.jpg")}))
+    (tmp_path / "moved" / "1_0.json").write_text(
+        json.dumps(record | {"image_path": str(images / "x.jpg")})
+    )
     assert to_parquet(tmp_path / "moved", tmp_path / "t.parquet").status == 0
     assert [r["image_path"] for r in rows_of(tmp_path / "t.parquet")] == [
         str(tmp_path / "moved/0_0.jpg"),
@@ -79,10 +101,15 @@ def test_a_moved_flat_folder_and_images_elsewhere(folder, to_parquet, rows_of, t
     ]
 
 
-@pytest.mark.parametrize("given", [["{}"], ["--output_path", "{}"], ["--output-path", "{}"], ["--output_path={}"]])
+@pytest.mark.parametrize(
+    "given", [["{}"], ["--output_path", "{}"], ["--output-path", "{}"], ["--output_path={}"]]
+)
 def test_output_by_position_or_option(folder, to_parquet, tmp_path, given):
     table = tmp_path / "new" / "t.parquet"
-    assert to_parquet(folder().fill([1]).path, *[g.format(table) for g in given]).status == 0 and table.exists()
+    assert (
+        to_parquet(folder().fill([1]).path, *[g.format(table) for g in given]).status == 0
+        and table.exists()
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,7 +149,9 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_broken_json_is_named_and_takes_nothing_with_it(folder, to_parquet, rows_of, tmp_path, fault):
+def test_a_broken_json_is_named_and_takes_nothing_with_it(
+    folder, to_parquet, rows_of, tmp_path, fault
+):
     data = folder().fill(range(4), 2)
     (data.path / "000000" / "2_1.json").write_bytes(FAULTS[fault][0])
     ended = to_parquet(data.path, tmp_path / "t.parquet")
@@ -154,7 +183,9 @@ def test_a_broken_json_is_named_and_takes_nothing_with_it(folder, to_parquet, ro
         ("hostname", 4),
     ],
 )
-def test_a_wrong_value_costs_its_own_sample_only(folder, to_parquet, rows_of, tmp_path, name, value):
+def test_a_wrong_value_costs_its_own_sample_only(
+    folder, to_parquet, rows_of, tmp_path, name, value
+):
     data = folder()
     data.add(1), data.add(2, **{name: value}), data.add(3)
     ended = to_parquet(data.path, tmp_path / "t.parquet")
@@ -166,14 +197,31 @@ def test_missing_required_fields_and_null_places(folder, to_parquet, rows_of, tm
     data = folder()
     for place in data.add(1), data.add(2):
         record = json.loads(place.with_suffix(".json").read_text())
-        for name in ["augmentation_idx"] if place.name == "1_0" else ["hostname", "gpu_name", "slurm_job_id", "lease", "image_path"]:
+        for name in (
+            ["augmentation_idx"]
+            if place.name == "1_0"
+            else ["hostname", "gpu_name", "slurm_job_id", "lease", "image_path"]
+        ):
             del record[name]
         place.with_suffix(".json").write_text(json.dumps(record))
-    data.add(3, hostname=None, gpu_name=None, slurm_job_id=None, lease=None, image_path=None, generation_timestamp=None)
+    data.add(
+        3,
+        hostname=None,
+        gpu_name=None,
+        slurm_job_id=None,
+        lease=None,
+        image_path=None,
+        generation_timestamp=None,
+    )
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 3
-    assert rejects(tmp_path / "t.parquet") == {"HPDv2/000000/1_0.json": "augmentation_idx is missing"}
+    assert rejects(tmp_path / "t.parquet") == {
+        "HPDv2/000000/1_0.json": "augmentation_idx is missing"
+    }
     rows = rows_of(tmp_path / "t.parquet")
-    assert [(r["prompt_index"], r["hostname"]) for r in rows] == [(2, None), (3, None)] and os.path.exists(rows[1]["image_path"])
+    assert [(r["prompt_index"], r["hostname"]) for r in rows] == [
+        (2, None),
+        (3, None),
+    ] and os.path.exists(rows[1]["image_path"])
 
 
 def test_unknown_keys_are_kept_as_json(folder, to_parquet, rows_of, tmp_path):
@@ -182,21 +230,32 @@ def test_unknown_keys_are_kept_as_json(folder, to_parquet, rows_of, tmp_path):
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
     first, second = rows_of(tmp_path / "t.parquet")
     assert (
-        json.loads(first["extra"]) == {"aesthetic": {"score": 5.5, "by": "é"}, "idx": 99} and first["idx"] == 0 and second["extra"] is None
+        json.loads(first["extra"]) == {"aesthetic": {"score": 5.5, "by": "é"}, "idx": 99}
+        and first["idx"] == 0
+        and second["extra"] is None
     )
 
 
 def test_written_otherwise_but_well(folder, to_parquet, rows_of, tmp_path):
     data = folder()
-    for prompt, how in enumerate([dict(indent=2), dict(ensure_ascii=False), dict(separators=(",", ":"))]):
+    for prompt, how in enumerate(
+        [dict(indent=2), dict(ensure_ascii=False), dict(separators=(",", ":"))]
+    ):
         place = data.add(prompt)
         place.with_suffix(".json").write_text(
-            json.dumps(json.loads(place.with_suffix(".json").read_text()), **how) + "\n", encoding="utf-8"
+            json.dumps(json.loads(place.with_suffix(".json").read_text()), **how) + "\n",
+            encoding="utf-8",
         )
-    data.add(3, source="one string", augmented_prompt="}{ \n\u2028 \x00 \U0001f431" + "long " * 40000)
+    data.add(
+        3, source="one string", augmented_prompt="}{ \n\u2028 \x00 \U0001f431" + "long " * 40000
+    )
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
     rows = rows_of(tmp_path / "t.parquet")
-    assert len(rows) == 4 and rows[3]["source"] == ["one string"] and rows[3]["caption"].startswith("}{ \n\u2028 \x00 \U0001f431long")
+    assert (
+        len(rows) == 4
+        and rows[3]["source"] == ["one string"]
+        and rows[3]["caption"].startswith("}{ \n\u2028 \x00 \U0001f431long")
+    )
     assert rows[1]["caption"] == "a café, no. 1, take “0”"
 
 
@@ -218,11 +277,14 @@ def test_images_missing_orphaned_and_odd_names(folder, to_parquet, rows_of, tmp_
         and found.pop("flat/9_9.json") == "an empty file"
         and "directory" in found.pop("flat/8_8.json")
     )
-    assert found == {"flat/2_0.jpg": "image without JSON", "flat/lonely.jpg": "image without JSON"} and "2 images without JSON" in ended.out
-    keys = [r["__key__"] for r in rows_of(tmp_path / "t.parquet")]
-    assert sorted(keys) == sorted(["flat/0_0", "flat/007_1", "flat/a%2Eb", "flat/cat", "flat/x%252Ey"]) and all(
-        "." not in k.rsplit("/", 1)[1] for k in keys
+    assert (
+        found == {"flat/2_0.jpg": "image without JSON", "flat/lonely.jpg": "image without JSON"}
+        and "2 images without JSON" in ended.out
     )
+    keys = [r["__key__"] for r in rows_of(tmp_path / "t.parquet")]
+    assert sorted(keys) == sorted(
+        ["flat/0_0", "flat/007_1", "flat/a%2Eb", "flat/cat", "flat/x%252Ey"]
+    ) and all("." not in k.rsplit("/", 1)[1] for k in keys)
     assert (data.path / "2_0.jpg").exists() and (data.path / "lonely.jpg").exists()
     ended = to_parquet(data.path, tmp_path / "t.parquet", "--update")  # finds each of them again
     assert "5 rows, 0 of them new" in ended.out and "gone" not in ended.out
@@ -231,16 +293,28 @@ def test_images_missing_orphaned_and_odd_names(folder, to_parquet, rows_of, tmp_
 def test_a_name_that_is_not_utf8(folder, to_parquet, rows_of, tmp_path):
     data = folder("flat", published=True).fill(range(2), 1)
     for suffix in (b".jpg", b".json"):
-        Path(os.fsdecode(os.fsencode(data.path) + b"/caf\xe9" + suffix)).write_bytes((data.path / f"0_0{suffix.decode()}").read_bytes())
+        Path(os.fsdecode(os.fsencode(data.path) + b"/caf\xe9" + suffix)).write_bytes(
+            (data.path / f"0_0{suffix.decode()}").read_bytes()
+        )
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 3
-    assert len(rows_of(tmp_path / "t.parquet")) == 2 and "not UTF-8" in Path(tmp_path / "t.parquet.rejects.jsonl").read_text()
+    assert (
+        len(rows_of(tmp_path / "t.parquet")) == 2
+        and "not UTF-8" in Path(tmp_path / "t.parquet.rejects.jsonl").read_text()
+    )
 
 
-def test_same_named_directories_and_other_ways_to_name_one(folder, to_parquet, rows_of, tmp_path, monkeypatch):
+def test_same_named_directories_and_other_ways_to_name_one(
+    folder, to_parquet, rows_of, tmp_path, monkeypatch
+):
     folder("one/HPDv2").fill([1]), folder("two/HPDv2", input_file="Alpha.json").fill([1])
-    assert to_parquet(tmp_path / "one/HPDv2", tmp_path / "two/HPDv2", tmp_path / "t.parquet").status == 0
+    assert (
+        to_parquet(tmp_path / "one/HPDv2", tmp_path / "two/HPDv2", tmp_path / "t.parquet").status
+        == 0
+    )
     keys = [r["__key__"] for r in rows_of(tmp_path / "t.parquet")]
-    assert keys == [f"{d}/HPDv2/000000/1_{a}" for d in ("two", "one") for a in (0, 1)]  # by input_file: Alpha before HPDv2
+    assert keys == [
+        f"{d}/HPDv2/000000/1_{a}" for d in ("two", "one") for a in (0, 1)
+    ]  # by input_file: Alpha before HPDv2
     assert all((tmp_path / f"{key}.jpg").exists() for key in keys)
     tables = []
     for cwd, given in (
@@ -252,7 +326,10 @@ def test_same_named_directories_and_other_ways_to_name_one(folder, to_parquet, r
         monkeypatch.chdir(cwd)
         assert to_parquet(given, tmp_path / "same.parquet").status == 0
         tables.append((tmp_path / "same.parquet").read_bytes())
-    assert len(set(tables)) == 1 and rows_of(tmp_path / "same.parquet")[0]["__key__"] == "HPDv2/000000/1_0"
+    assert (
+        len(set(tables)) == 1
+        and rows_of(tmp_path / "same.parquet")[0]["__key__"] == "HPDv2/000000/1_0"
+    )
 
 
 def test_relative(folder, to_parquet, rows_of, tmp_path):
@@ -261,7 +338,13 @@ def test_relative(folder, to_parquet, rows_of, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "level, found", [("exists", []), ("size", ["0_0"]), ("sha256", ["0_0", "1_0", "2_0"]), ("decode", ["0_0", "1_0", "2_0", "3_0"])]
+    "level, found",
+    [
+        ("exists", []),
+        ("size", ["0_0"]),
+        ("sha256", ["0_0", "1_0", "2_0"]),
+        ("decode", ["0_0", "1_0", "2_0", "3_0"]),
+    ],
 )
 def test_verify(folder, to_parquet, tmp_path, level, found):
     import hashlib
@@ -274,9 +357,17 @@ def test_verify(folder, to_parquet, tmp_path, level, found):
     garbage = b"\xff\xd8 no picture \xff\xd9"
     (images / "3_0.jpg").write_bytes(garbage)
     record = json.loads((images / "3_0.json").read_text())
-    (images / "3_0.json").write_text(json.dumps(record | {"image_sha256": hashlib.sha256(garbage).hexdigest()}))
-    assert to_parquet(data.path, tmp_path / "t.parquet", "--verify", level).status == (3 if found else 0)
-    names = re.findall(r"(\d_0)\.json", Path(tmp_path / "t.parquet.rejects.jsonl").read_text()) if found else []
+    (images / "3_0.json").write_text(
+        json.dumps(record | {"image_sha256": hashlib.sha256(garbage).hexdigest()})
+    )
+    assert to_parquet(data.path, tmp_path / "t.parquet", "--verify", level).status == (
+        3 if found else 0
+    )
+    names = (
+        re.findall(r"(\d_0)\.json", Path(tmp_path / "t.parquet.rejects.jsonl").read_text())
+        if found
+        else []
+    )
     assert names == found
 
 
@@ -286,7 +377,11 @@ def test_strict_publishes_nothing(folder, to_parquet, tmp_path):
     before = (tmp_path / "t.parquet").read_bytes()
     (data.path / "000000" / "1_0.json").write_text("{")
     ended = to_parquet(data.path, tmp_path / "t.parquet", "--strict")
-    assert ended.status == 3 and "was not published" in ended.err and (tmp_path / "t.parquet").read_bytes() == before
+    assert (
+        ended.status == 3
+        and "was not published" in ended.err
+        and (tmp_path / "t.parquet").read_bytes() == before
+    )
     assert list(rejects(tmp_path / "t.parquet")) == ["HPDv2/000000/1_0.json"]
 
 
@@ -303,7 +398,8 @@ def test_an_unreadable_folder_is_named(folder, to_parquet, rows_of, tmp_path, mo
     monkeypatch.setattr(dataset_folder, "list_folder", refuse)
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 3
     assert (
-        rejects(tmp_path / "t.parquet") == {"HPDv2/000001": "folder cannot be read: Permission denied"}
+        rejects(tmp_path / "t.parquet")
+        == {"HPDv2/000001": "folder cannot be read: Permission denied"}
         and len(rows_of(tmp_path / "t.parquet")) == 1
     )
 
@@ -318,15 +414,21 @@ def test_read_by_others(folder, to_parquet, process, tmp_path):
     ended = process("convert_json_to_parquet", data.path, tmp_path / "t.parquet")
     assert ended.returncode == 0 and ended.stderr == ""
     data.fill(range(1000, 1003), 2)
-    assert to_parquet(data.path, tmp_path / "t.parquet", "--update").status == 0  # its footer is put together from two
+    assert (
+        to_parquet(data.path, tmp_path / "t.parquet", "--update").status == 0
+    )  # its footer is put together from two
     path = str(tmp_path / "t.parquet")
     expected = [f"a café, no. {p}, take “{a}”" for p in (0, 1, 2, 1000, 1001, 1002) for a in (0, 1)]
     assert pandas.read_parquet(path)["caption"].tolist() == expected
-    assert [row[0] for row in duckdb.sql(f"select caption from '{path}' order by idx").fetchall()] == expected
-    assert duckdb.sql(f"select count(*), max(idx), sum(length(source)) from '{path}' where prompt_index >= 1000").fetchall() == [
-        (6, 11, 12)
-    ]
-    found = datasets.load_dataset("parquet", data_files=path, split="train", cache_dir=str(tmp_path / "cache"))
+    assert [
+        row[0] for row in duckdb.sql(f"select caption from '{path}' order by idx").fetchall()
+    ] == expected
+    assert duckdb.sql(
+        f"select count(*), max(idx), sum(length(source)) from '{path}' where prompt_index >= 1000"
+    ).fetchall() == [(6, 11, 12)]
+    found = datasets.load_dataset(
+        "parquet", data_files=path, split="train", cache_dir=str(tmp_path / "cache")
+    )
     assert found["caption"][:] == expected and found[0]["source"] == ["hpd", "sac"]
     file = pq.ParquetFile(path)
     column = file.metadata.row_group(0).column(file.schema_arrow.names.index("input_file"))
@@ -350,10 +452,14 @@ def test_a_slow_disk_is_read_by_several_threads(folder, to_parquet, rows_of, tmp
     monkeypatch.setattr(
         dataset_folder,
         "resource",
-        types.SimpleNamespace(RUSAGE_THREAD=1, getrusage=lambda who: types.SimpleNamespace(ru_nvcsw=next(slept))),
+        types.SimpleNamespace(
+            RUSAGE_THREAD=1, getrusage=lambda who: types.SimpleNamespace(ru_nvcsw=next(slept))
+        ),
     )
     monkeypatch.setattr(dataset_folder, "COLD_S", 0)
     monkeypatch.setattr(dataset_folder, "read_files", noted)
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
-    assert [(r["prompt_index"], r["augmentation_idx"]) for r in rows_of(tmp_path / "t.parquet")] == [divmod(i, 4) for i in range(1200)]
+    assert [
+        (r["prompt_index"], r["augmentation_idx"]) for r in rows_of(tmp_path / "t.parquet")
+    ] == [divmod(i, 4) for i in range(1200)]
     assert len(readers) > 1

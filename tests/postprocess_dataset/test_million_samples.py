@@ -22,23 +22,44 @@ def test_a_million_samples(tmp_path):
     benchmark.make_samples(folder, 0, count, benchmark.pictures(1000), ours=True)
     cost = benchmark.Cost([*benchmark.TO_PARQUET, folder, table])
     assert f"{count:,} rows; 0 rejected, 0 images without JSON" in cost.said and cost.peak < 350
-    args = ["--parquet_file", table, "--base_dir", tmp_path, "--output_dir", tmp_path / "tars", "--num_workers", 2, "--shard_size_mb", 100]
+    args = [
+        "--parquet_file",
+        table,
+        "--base_dir",
+        tmp_path,
+        "--output_dir",
+        tmp_path / "tars",
+        "--num_workers",
+        2,
+        "--shard_size_mb",
+        100,
+    ]
     cost = benchmark.Cost([*benchmark.TO_TARS, *args])
     assert f"{count:,} images" in cost.said and "0 left out" in cost.said and cost.peak < 200
     from postprocess_dataset import table as table_module
 
     samples = 0
-    rows = (row for batch in table_module.read_rows([str(table)], columns=["__key__", "idx", "caption"]) for row in batch.to_pylist())
+    rows = (
+        row
+        for batch in table_module.read_rows([str(table)], columns=["__key__", "idx", "caption"])
+        for row in batch.to_pylist()
+    )
     for path in sorted((tmp_path / "tars").glob("*.tar")):
         with tarfile.open(path) as tar:
             members = iter(tar)
             for image in members:
                 row, text, metadata = next(rows), next(members), next(members)
                 record = json.load(tar.extractfile(metadata))
-                assert [image.name, text.name, metadata.name] == [f"{row['__key__']}{suffix}" for suffix in (".jpg", ".txt", ".json")]
-                assert row["idx"] == samples and divmod(samples, 20) == (record["prompt_index"], record["augmentation_idx"])
+                assert [image.name, text.name, metadata.name] == [
+                    f"{row['__key__']}{suffix}" for suffix in (".jpg", ".txt", ".json")
+                ]
+                assert row["idx"] == samples and divmod(samples, 20) == (
+                    record["prompt_index"],
+                    record["augmentation_idx"],
+                )
                 assert (
-                    hashlib.sha256(tar.extractfile(image).read()).hexdigest() == record["image_sha256"]
+                    hashlib.sha256(tar.extractfile(image).read()).hexdigest()
+                    == record["image_sha256"]
                     and tar.extractfile(text).read().decode() == row["caption"]
                 )
                 samples += 1

@@ -26,7 +26,10 @@ def test_a_line_every_half_minute(monkeypatch, capsys):
     for _ in range(35):
         now[0] += 1
         work.add(400, 20_000_000)
-    assert capsys.readouterr().err.startswith("24,800 of 50,000 images") and "left" not in progress.Progress("samples").line()
+    assert (
+        capsys.readouterr().err.startswith("24,800 of 50,000 images")
+        and "left" not in progress.Progress("samples").line()
+    )
 
 
 @pytest.mark.parametrize("script", ["convert_json_to_parquet", "convert_parquet_to_wds"])
@@ -34,7 +37,16 @@ def test_a_bar_on_a_terminal(table, tmp_path, script):
     data, path = table
     args = {
         "convert_json_to_parquet": [data.path, tmp_path / "again.parquet"],
-        "convert_parquet_to_wds": ["--parquet_file", path, "--base_dir", data.path, "--output_dir", tmp_path / "tars", "--num_workers", 2],
+        "convert_parquet_to_wds": [
+            "--parquet_file",
+            path,
+            "--base_dir",
+            data.path,
+            "--output_dir",
+            tmp_path / "tars",
+            "--num_workers",
+            2,
+        ],
     }[script]
     terminal, side = pty.openpty()
     termios.tcsetwinsize(side, (24, 120))
@@ -49,7 +61,9 @@ def test_a_bar_on_a_terminal(table, tmp_path, script):
         pass
     os.close(terminal)
     shown = seen.decode()
-    assert run.returncode == 0 and re.search(r"36(/36)? (samples|images)?.*(samples|images)/s", shown), shown
+    assert run.returncode == 0 and re.search(
+        r"36(/36)? (samples|images)?.*(samples|images)/s", shown
+    ), shown
     assert "36 rows" in out or "36 images" in out
     if script == "convert_parquet_to_wds":
         assert "MB/s" in shown and "output_dataset_000000.tar: 36 images" in shown

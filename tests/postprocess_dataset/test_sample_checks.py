@@ -39,14 +39,21 @@ VALUES = st.one_of(
 CHANGED = st.dictionaries(st.sampled_from([*RECORD, "new", "caption"]), VALUES, max_size=2).map(
     lambda changes: json.dumps(RECORD | changes).encode()
 )
-LESS = st.sampled_from(list(RECORD)).map(lambda name: json.dumps({k: v for k, v in RECORD.items() if k != name}).encode())
+LESS = st.sampled_from(list(RECORD)).map(
+    lambda name: json.dumps({k: v for k, v in RECORD.items() if k != name}).encode()
+)
 SHAPED = st.builds(
     lambda **how: json.dumps(RECORD, **how).encode(errors="surrogatepass"),
     indent=st.sampled_from([None, 1]),
     ensure_ascii=st.booleans(),
     sort_keys=st.booleans(),
 )
-TORN = st.builds(lambda content, cut, end: content[:cut] + end, SHAPED, st.integers(0, 500), st.binary(max_size=3))
+TORN = st.builds(
+    lambda content, cut, end: content[:cut] + end,
+    SHAPED,
+    st.integers(0, 500),
+    st.binary(max_size=3),
+)
 CONTENT = st.one_of(
     SHAPED,
     SHAPED,
@@ -61,7 +68,9 @@ CONTENT = st.one_of(
 )
 
 
-GOOD = json.dumps(RECORD).encode()  # before the others: the first one's keys are looked at more closely
+GOOD = json.dumps(
+    RECORD
+).encode()  # before the others: the first one's keys are looked at more closely
 
 
 @settings(max_examples=400, deadline=None)
@@ -81,5 +90,7 @@ def test_together_is_apart(contents):
 
 def test_clean_files_are_parsed_together():
     """Else the fast way would never be gone."""
-    contents = [json.dumps(RECORD | {"prompt_index": i}).encode() + b"\n" * (i % 2) for i in range(50)]
+    contents = [
+        json.dumps(RECORD | {"prompt_index": i}).encode() + b"\n" * (i % 2) for i in range(50)
+    ]
     assert sample_checks.parse_together(contents)["prompt_index"].to_pylist() == list(range(50))

@@ -30,11 +30,22 @@ def test_a_disk_that_fills_up_half_way(folder, to_parquet, process, tmp_path):
     for mode in ("--update", "--rebuild"):
         ended = process("convert_json_to_parquet", data.path, table, mode, preexec_fn=limit)
         assert ended.returncode == 1 and ended.stderr.count("\n") == 1, ended.stderr
-        assert f"{table}: " in ended.stderr and "File too large" in ended.stderr and table.read_bytes() == before
+        assert (
+            f"{table}: " in ended.stderr
+            and "File too large" in ended.stderr
+            and table.read_bytes() == before
+        )
     args = ["--parquet_file", table, "--base_dir", tmp_path, "--output_dir", tmp_path / "tars"]
     ended = process("convert_parquet_to_wds", *args, preexec_fn=limit)
-    assert ended.returncode == 1 and ended.stderr.count("\n") == 1 and f"{tmp_path / 'tars'}: " in ended.stderr, ended.stderr
-    assert process("convert_parquet_to_wds", *args).returncode == 0 and to_parquet(data.path, table, "--update").status == 0
+    assert (
+        ended.returncode == 1
+        and ended.stderr.count("\n") == 1
+        and f"{tmp_path / 'tars'}: " in ended.stderr
+    ), ended.stderr
+    assert (
+        process("convert_parquet_to_wds", *args).returncode == 0
+        and to_parquet(data.path, table, "--update").status == 0
+    )
 
 
 def test_two_writers_of_one_table(folder, to_parquet, tmp_path):
@@ -43,4 +54,8 @@ def test_two_writers_of_one_table(folder, to_parquet, tmp_path):
     data = folder().fill([1], 1)
     with Draft(tmp_path / "t.parquet"):
         ended = to_parquet(data.path, tmp_path / "t.parquet")
-    assert ended.status == 1 and "another process is writing it" in ended.err and to_parquet(data.path, tmp_path / "t.parquet").status == 0
+    assert (
+        ended.status == 1
+        and "another process is writing it" in ended.err
+        and to_parquet(data.path, tmp_path / "t.parquet").status == 0
+    )

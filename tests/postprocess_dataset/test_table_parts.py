@@ -24,7 +24,11 @@ def test_pieces_equal_the_whole(folder, to_parquet, rows_of, tmp_path):
     assert ended.status == 1 and "1 of 4 parts are missing: 1;" in ended.err and not table.exists()
     to_parquet(*folders, table, "--part", "1/4")
     ended = to_parquet(*folders, table, "--part", "0/4", "--finish")
-    assert ended.status == 3 and rows_of(table) == rows_of(whole) and len(list(table.glob("*.parquet"))) == 4
+    assert (
+        ended.status == 3
+        and rows_of(table) == rows_of(whole)
+        and len(list(table.glob("*.parquet"))) == 4
+    )
     listed = Path(f"{table}.rejects.jsonl").read_text().splitlines()
     assert listed == sorted(Path(f"{whole}.rejects.jsonl").read_text().splitlines())
     assert not Path(f"{table}.parts").exists()
@@ -32,14 +36,21 @@ def test_pieces_equal_the_whole(folder, to_parquet, rows_of, tmp_path):
     import pandas
 
     assert pandas.read_parquet(table)["idx"].tolist() == list(range(len(rows_of(whole))))
-    assert len(datasets.load_dataset("parquet", data_dir=str(table), split="train", cache_dir=str(tmp_path / "cache"))) == len(
-        rows_of(whole)
-    )
+    assert len(
+        datasets.load_dataset(
+            "parquet", data_dir=str(table), split="train", cache_dir=str(tmp_path / "cache")
+        )
+    ) == len(rows_of(whole))
     (ours.path / "000002" / "2500_1.json").unlink()
     old = rows_of(table)
     ours.add(1, 5)
     ended = to_parquet(*folders, table, "--update")  # grows by a part file
-    assert ended.status == 0 and rows_of(table)[:-1] == old and rows_of(table)[-1]["idx"] == len(old) and "1 of them new" in ended.out
+    assert (
+        ended.status == 0
+        and rows_of(table)[:-1] == old
+        and rows_of(table)[-1]["idx"] == len(old)
+        and "1 of them new" in ended.out
+    )
     assert "0 of them new" in to_parquet(*folders, table, "--update").out
     assert "directory of part files" in to_parquet(*folders, table, "--rebuild").err
     for i in range(2):  # again, over the old one
@@ -59,9 +70,16 @@ def test_die_anywhere_while_parts_are_put_together(folder, to_parquet, dying, ro
         shutil.copytree(made, tmp_path / "run")
         died = dying(n, "convert_json_to_parquet", data.path, table, *finish)
         ended = to_parquet(data.path, table, *finish)
-        assert ended.status == 3 and "3 rows" in ended.out and "1 rejected" in ended.out, (n, ended.err)
+        assert ended.status == 3 and "3 rows" in ended.out and "1 rejected" in ended.out, (
+            n,
+            ended.err,
+        )
         assert [row["idx"] for row in rows_of(table)] == [0, 1, 2]
-        assert sorted(path.name for path in table.parent.iterdir()) == ["t.parquet", "t.parquet.rejects.jsonl", "t.parquet.state"]
+        assert sorted(path.name for path in table.parent.iterdir()) == [
+            "t.parquet",
+            "t.parquet.rejects.jsonl",
+            "t.parquet.state",
+        ]
         if died != -9:
             assert died == 3 and n > 10 and "put together before" in ended.out
             return

@@ -18,15 +18,25 @@ def test_new_samples_are_appended(folder, to_parquet, rows_of, tmp_path):
     assert to_parquet(data.path, table).status == 0
     old, inode = rows_of(table), table.stat().st_ino
     ended = to_parquet(data.path, table, "--update")
-    assert "6 rows, 0 of them new; 4 folders unchanged" in ended.out and table.stat().st_ino == inode  # not even rewritten
+    assert (
+        "6 rows, 0 of them new; 4 folders unchanged" in ended.out and table.stat().st_ino == inode
+    )  # not even rewritten
     data.fill([3, 1002], 1), data.add(1005, 7)
     ended = to_parquet(data.path, table, "--update")
     assert ended.status == 0 and "9 rows, 3 of them new; 2 folders unchanged" in ended.out
     rows = rows_of(table)
-    assert rows[:6] == old and [r["__key__"] for r in rows[6:]] == ["HPDv2/000000/3_0", "HPDv2/000001/1002_0", "HPDv2/000001/1005_7"]
+    assert rows[:6] == old and [r["__key__"] for r in rows[6:]] == [
+        "HPDv2/000000/3_0",
+        "HPDv2/000001/1002_0",
+        "HPDv2/000001/1005_7",
+    ]
     assert [r["idx"] for r in rows] == list(range(9))
     ended = to_parquet(data.path, table)
-    assert ended.status == 1 and "has grown by --update 1 times" in ended.err and rows_of(table) == rows
+    assert (
+        ended.status == 1
+        and "has grown by --update 1 times" in ended.err
+        and rows_of(table) == rows
+    )
     assert to_parquet(data.path, table, "--rebuild").status == 0
     assert [r["__key__"] for r in rows_of(table)] == sorted(
         (r["__key__"] for r in rows), key=lambda k: [int(n) for n in k.rsplit("/", 1)[1].split("_")]
@@ -40,8 +50,13 @@ def test_a_folder_changed_a_moment_ago_is_listed_again(folder, to_parquet, tmp_p
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
     folder_mtime = os.stat(data.path / "000000").st_mtime_ns
     data.add(6)
-    os.utime(data.path / "000000", ns=(folder_mtime, folder_mtime))  # within the clock's grain: the mtime shows nothing
-    assert "2 rows, 1 of them new; 0 folders unchanged" in to_parquet(data.path, tmp_path / "t.parquet", "--update").out
+    os.utime(
+        data.path / "000000", ns=(folder_mtime, folder_mtime)
+    )  # within the clock's grain: the mtime shows nothing
+    assert (
+        "2 rows, 1 of them new; 0 folders unchanged"
+        in to_parquet(data.path, tmp_path / "t.parquet", "--update").out
+    )
 
 
 def test_what_is_gone_and_what_is_mended(folder, to_parquet, rows_of, gone, tmp_path):
@@ -53,16 +68,31 @@ def test_what_is_gone_and_what_is_mended(folder, to_parquet, rows_of, gone, tmp_
     old = rows_of(table)
     os.unlink(data.path / "000000" / "1_0.jpg"), os.unlink(data.path / "000000" / "1_1.json")
     ended = to_parquet(data.path, table, "--update")
-    assert ended.status == 3 and "0 of them new" in ended.out and "1 rejected" in ended.out and "2 gone" in ended.out
+    assert (
+        ended.status == 3
+        and "0 of them new" in ended.out
+        and "1 rejected" in ended.out
+        and "2 gone" in ended.out
+    )
     assert rows_of(table) == old and gone(table) == ["HPDv2/000000/1_0", "HPDv2/000000/1_1"]
     data.settle()
     place = data.place(2001, 1)
-    place.with_suffix(".json").write_text(json.dumps(data.record(2001, 1, data.image(2001, 1))))  # mended in place: no folder's mtime tells
+    place.with_suffix(".json").write_text(
+        json.dumps(data.record(2001, 1, data.image(2001, 1)))
+    )  # mended in place: no folder's mtime tells
     data.settle()
     data.add(1, 0)  # drawn again
     ended = to_parquet(data.path, table, "--update")
-    assert ended.status == 0 and "5 rows, 1 of them new" in ended.out and "2 images without JSON" in ended.out and rows_of(table)[:4] == old
-    assert gone(table) == ["HPDv2/000000/1_1"] and rows_of(table)[4]["__key__"] == "HPDv2/000002/2001_1"
+    assert (
+        ended.status == 0
+        and "5 rows, 1 of them new" in ended.out
+        and "2 images without JSON" in ended.out
+        and rows_of(table)[:4] == old
+    )
+    assert (
+        gone(table) == ["HPDv2/000000/1_1"]
+        and rows_of(table)[4]["__key__"] == "HPDv2/000002/2001_1"
+    )
     import shutil
 
     shutil.rmtree(data.path / "000002")
@@ -71,21 +101,38 @@ def test_what_is_gone_and_what_is_mended(folder, to_parquet, rows_of, gone, tmp_
         "HPDv2/000002/2001_0",
         "HPDv2/000002/2001_1",
     ]
-    assert to_parquet(data.path, table, "--rebuild").status == 0 and len(rows_of(table)) == 2 and not gone(table)
+    assert (
+        to_parquet(data.path, table, "--rebuild").status == 0
+        and len(rows_of(table)) == 2
+        and not gone(table)
+    )
     assert not Path(f"{table}.gone.jsonl").exists()
 
 
 def test_update_of_one_of_two_folders(folder, to_parquet, rows_of, gone, tmp_path):
-    first, second, table = folder("a").fill([1], 1), folder("b", published=True).fill([1, 2], 1), tmp_path / "t.parquet"
+    first, second, table = (
+        folder("a").fill([1], 1),
+        folder("b", published=True).fill([1, 2], 1),
+        tmp_path / "t.parquet",
+    )
     os.unlink(second.path / "2_0.jpg")
     assert to_parquet(first.path, second.path, table).status == 3
     os.unlink(second.path / "1_0.jpg")
     first.add(2)
-    ended = to_parquet(first.path, table, "--update")  # says nothing of b: its rows and rejects stand
-    assert [r["__key__"] for r in rows_of(table)] == ["a/000000/1_0", "b/1_0", "a/000000/2_0"] and not gone(table)
+    ended = to_parquet(
+        first.path, table, "--update"
+    )  # says nothing of b: its rows and rejects stand
+    assert [r["__key__"] for r in rows_of(table)] == [
+        "a/000000/1_0",
+        "b/1_0",
+        "a/000000/2_0",
+    ] and not gone(table)
     assert "b/2_0.json" in Path(f"{table}.rejects.jsonl").read_text() and ended.status == 0
     elsewhere = folder("elsewhere/c").fill([1], 1)
-    assert to_parquet(elsewhere.path, table, "--update").status == 0 and rows_of(table)[-1]["__key__"] == "elsewhere/c/000000/1_0"
+    assert (
+        to_parquet(elsewhere.path, table, "--update").status == 0
+        and rows_of(table)[-1]["__key__"] == "elsewhere/c/000000/1_0"
+    )
     ended = to_parquet(Path(tempfile.mkdtemp(dir=tmp_path.parent)), table, "--update")
     assert ended.status == 1 and "lies outside" in ended.err
 
@@ -97,16 +144,34 @@ def test_update_of_tables_that_cannot_be(folder, to_parquet, tmp_path):
     pandas.DataFrame({"a": [1]}).to_parquet(tmp_path / "foreign.parquet")
     ended = to_parquet(data.path, tmp_path / "foreign.parquet", "--update")
     assert ended.status == 1 and "not a table of this script" in ended.err
-    assert to_parquet(data.path, tmp_path / "t.parquet", "--update").status == 0  # none yet: a first conversion
+    assert (
+        to_parquet(data.path, tmp_path / "t.parquet", "--update").status == 0
+    )  # none yet: a first conversion
     ended = to_parquet(data.path, tmp_path / "t.parquet", "--update", "--relative")
     assert ended.status == 1 and "--relative" in ended.err
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["add", "remove image", "remove json", "break", "mend", "settle", "update", "lose state"]), st.integers(0, 11)
+            st.sampled_from(
+                [
+                    "add",
+                    "remove image",
+                    "remove json",
+                    "break",
+                    "mend",
+                    "settle",
+                    "update",
+                    "lose state",
+                ]
+            ),
+            st.integers(0, 11),
         ),
         max_size=25,
     )
@@ -127,7 +192,11 @@ def test_any_history_against_a_model(folder, to_parquet, rows_of, gone, tmp_path
                 image.unlink(missing_ok=True)
             elif verb == "remove json":
                 record.unlink(missing_ok=True)
-            elif verb == "break" and record.exists() and not any(r["prompt_index"] == number * 500 for r in rows):
+            elif (
+                verb == "break"
+                and record.exists()
+                and not any(r["prompt_index"] == number * 500 for r in rows)
+            ):
                 record.write_text("{")
             elif verb == "settle":
                 data.settle()
@@ -138,21 +207,29 @@ def test_any_history_against_a_model(folder, to_parquet, rows_of, gone, tmp_path
                 there = {path for path in records if path.with_suffix(".jpg").exists()}
                 whole = {int(path.name.split("_")[0]) for path in there if path.read_text() != "{"}
                 known = {r["prompt_index"] for r in rows}
-                rejected = {path for path in records if int(path.name.split("_")[0]) not in known | whole}
+                rejected = {
+                    path for path in records if int(path.name.split("_")[0]) not in known | whole
+                }
                 ended = to_parquet(data.path, table, "--update")
                 found = rows_of(table)
-                assert found[: len(rows)] == rows and [r["idx"] for r in found] == list(range(len(found)))
+                assert found[: len(rows)] == rows and [r["idx"] for r in found] == list(
+                    range(len(found))
+                )
                 assert [r["prompt_index"] for r in found[len(rows) :]] == sorted(whole - known)
                 assert ended.status == (3 if rejected else 0), ended.err
                 rows = found
-                assert sorted(gone(table)) == sorted(r["__key__"] for r in rows if r["prompt_index"] not in whole)
+                assert sorted(gone(table)) == sorted(
+                    r["__key__"] for r in rows if r["prompt_index"] not in whole
+                )
 
 
 ROW = st.tuples(st.sampled_from("abé"), st.integers(0, 9), st.integers(0, 3), st.integers(0, 10**6))
 PIECES = st.lists(st.lists(ROW, min_size=1, max_size=12), max_size=20)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(PIECES, min_size=1, max_size=2), st.integers(2, 4))
 def test_any_pieces_come_out_sorted(tmp_path, generations, max_runs):
     """Of a first conversion, and of an update that follows its rows; with a bounded number of files open."""
@@ -168,11 +245,30 @@ def test_any_pieces_come_out_sorted(tmp_path, generations, max_runs):
     try:
         wanted = []
         for pieces in generations:
-            with sorted_rows.SortedRows(path, {}, path if path.exists() else None, len(wanted)) as rows:
+            with sorted_rows.SortedRows(
+                path, {}, path if path.exists() else None, len(wanted)
+            ) as rows:
                 for piece in pieces:
-                    keys = dict(zip(sorted_rows.ORDER, map(list, zip(*[(f, p, a, f"k/{k}") for f, p, a, k in piece]))))
-                    columns = [keys.get(field.name, [None if field.nullable else empty[field.type]] * len(piece)) for field in schema]
-                    rows.add(sorted_rows.in_order(pa.table([pa.array(c, f.type) for c, f in zip(columns, schema)], schema=schema)))
+                    keys = dict(
+                        zip(
+                            sorted_rows.ORDER,
+                            map(list, zip(*[(f, p, a, f"k/{k}") for f, p, a, k in piece])),
+                        )
+                    )
+                    columns = [
+                        keys.get(
+                            field.name, [None if field.nullable else empty[field.type]] * len(piece)
+                        )
+                        for field in schema
+                    ]
+                    rows.add(
+                        sorted_rows.in_order(
+                            pa.table(
+                                [pa.array(c, f.type) for c, f in zip(columns, schema)],
+                                schema=schema,
+                            )
+                        )
+                    )
                     assert len(rows.runs) <= max_runs
                 rows.publish([])
             wanted += sorted((f, p, a, f"k/{k}") for piece in pieces for f, p, a, k in piece)
@@ -182,7 +278,9 @@ def test_any_pieces_come_out_sorted(tmp_path, generations, max_runs):
     assert [tuple(r[n] for n in sorted_rows.ORDER) for r in found] == wanted
     assert [r["idx"] for r in found] == list(range(len(found)))
     for start, stop in ((0, 3), (4, 9), (len(found) - 1, len(found) + 5)):
-        assert [r for batch in table.read_rows([path], start, stop) for r in batch.to_pylist()] == found[max(0, start) : stop]
+        assert [
+            r for batch in table.read_rows([path], start, stop) for r in batch.to_pylist()
+        ] == found[max(0, start) : stop]
 
 
 def crashes(run, *args, after=lambda: None):
@@ -230,8 +328,14 @@ def test_die_anywhere_in_an_update(folder, to_parquet, dying, rows_of, gone, tmp
             shutil.copy(path, tmp_path)
         died = dying(n, "convert_json_to_parquet", data.path, table, "--update")
         assert rows_of(table) == old or table.read_bytes() == whole
-        assert to_parquet(data.path, table, "--update").status == 0  # after each crash the same command mends all
-        assert table.read_bytes() == whole and gone(table) == names and not Path(f"{table}.rejects.jsonl").exists()
+        assert (
+            to_parquet(data.path, table, "--update").status == 0
+        )  # after each crash the same command mends all
+        assert (
+            table.read_bytes() == whole
+            and gone(table) == names
+            and not Path(f"{table}.rejects.jsonl").exists()
+        )
         if died != -9:
             return
 
@@ -272,4 +376,6 @@ for n in itertools.count(1):
         writer.kill()
         writer.wait()
     to_parquet(data.path, table, "--update")
-    assert {r["prompt_index"] for r in rows_of(table)} == {int(p.name.split("_")[0]) for p in (data.path / "000000").glob("[0-9]*.json")}
+    assert {r["prompt_index"] for r in rows_of(table)} == {
+        int(p.name.split("_")[0]) for p in (data.path / "000000").glob("[0-9]*.json")
+    }

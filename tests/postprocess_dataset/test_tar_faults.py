@@ -22,7 +22,9 @@ def test_a_write_that_takes_only_a_part(table, to_tars, tmp_path, monkeypatch, t
     write = os.write
     monkeypatch.setattr(os, "writev", lambda fd, pieces: write(fd, b"".join(pieces)[:300]))
     monkeypatch.setattr(os, "write", lambda fd, piece: write(fd, piece[:100]))
-    assert to_tars(path, data.path, tmp_path / "tars").status == 0 and tree(tmp_path / "tars") == tree(tmp_path / "whole")
+    assert to_tars(path, data.path, tmp_path / "tars").status == 0 and tree(
+        tmp_path / "tars"
+    ) == tree(tmp_path / "whole")
 
 
 @pytest.fixture
@@ -77,7 +79,11 @@ def test_a_shard_that_lost_its_end_is_written_anew(table, to_tars, tmp_path, sma
     ):
         harm(tmp_path / "tars" / name)
         ended = to_tars(path, data.path, tmp_path / "tars", "--shard_size_mb", 1)
-        assert ended.status == 0 and "(1 written now)" in ended.out and tree(tmp_path / "tars") == whole
+        assert (
+            ended.status == 0
+            and "(1 written now)" in ended.out
+            and tree(tmp_path / "tars") == whole
+        )
 
 
 def in_a_worker(patch):
@@ -100,24 +106,49 @@ sys.exit(convert_parquet_to_wds.main(as_script=True))
 @pytest.mark.parametrize(
     "patch, says",
     [
-        ("if '000001' in shard: os.kill(os.getpid(), signal.SIGKILL)", "a worker process was killed (out of memory?)"),
-        ("if '000001' in shard: os.writev = lambda *args: os.write(os.open('/dev/full', os.O_WRONLY), b'x')", "No space left"),
+        (
+            "if '000001' in shard: os.kill(os.getpid(), signal.SIGKILL)",
+            "a worker process was killed (out of memory?)",
+        ),
+        (
+            "if '000001' in shard: os.writev = lambda *args: os.write(os.open('/dev/full', os.O_WRONLY), b'x')",
+            "No space left",
+        ),
     ],
     ids=["killed", "disk full"],
 )
 def test_a_worker_that_fails(folder, to_parquet, process, to_tars, tmp_path, tree, patch, says):
     data, path = folder().fill(range(12), 1).heavier(300_000), tmp_path / "t.parquet"
     assert to_parquet(data.path, path).status == 0
-    args = ["--parquet_file", path, "--base_dir", data.path, "--output_dir", tmp_path / "tars", "--num_workers", 2, "--shard_size_mb", 1]
+    args = [
+        "--parquet_file",
+        path,
+        "--base_dir",
+        data.path,
+        "--output_dir",
+        tmp_path / "tars",
+        "--num_workers",
+        2,
+        "--shard_size_mb",
+        1,
+    ]
     command = [sys.executable, "-c", in_a_worker(patch), ROOT, *args]
     ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60)
     said = [line for line in ended.stderr.splitlines() if not line.startswith("output_dataset_")]
-    assert ended.returncode == 1 and len(said) == 1 and says in said[0] and "the same command goes on from there" in said[0], ended.stderr
-    assert not (tmp_path / "tars/output_dataset_000001.tar").exists() and not (tmp_path / "tars/index.json").exists()
-    assert process("convert_parquet_to_wds", *args).returncode == 0
-    assert to_tars(path, data.path, tmp_path / "whole", "--shard_size_mb", 1).status == 0 and tree(tmp_path / "tars") == tree(
-        tmp_path / "whole"
+    assert (
+        ended.returncode == 1
+        and len(said) == 1
+        and says in said[0]
+        and "the same command goes on from there" in said[0]
+    ), ended.stderr
+    assert (
+        not (tmp_path / "tars/output_dataset_000001.tar").exists()
+        and not (tmp_path / "tars/index.json").exists()
     )
+    assert process("convert_parquet_to_wds", *args).returncode == 0
+    assert to_tars(path, data.path, tmp_path / "whole", "--shard_size_mb", 1).status == 0 and tree(
+        tmp_path / "tars"
+    ) == tree(tmp_path / "whole")
 
 
 def test_an_image_that_cannot_be_read_for_a_while(table, to_tars, tmp_path, monkeypatch, tree):
@@ -134,10 +165,20 @@ def test_an_image_that_cannot_be_read_for_a_while(table, to_tars, tmp_path, monk
     with monkeypatch.context() as away:
         away.setattr(os, "open", fails)
         ended = to_tars(path, data.path, tmp_path / "tars")
-        assert ended.status == 3 and "1000_1: image cannot be read: Input/output error" in ended.err and "35 images" in ended.out
-        assert "(0 written now)" in to_tars(path, data.path, tmp_path / "tars").out  # not again and again while it lasts
+        assert (
+            ended.status == 3
+            and "1000_1: image cannot be read: Input/output error" in ended.err
+            and "35 images" in ended.out
+        )
+        assert (
+            "(0 written now)" in to_tars(path, data.path, tmp_path / "tars").out
+        )  # not again and again while it lasts
     ended = to_tars(path, data.path, tmp_path / "tars")
-    assert ended.status == 0 and "(1 written now), 36 images" in ended.out and tree(tmp_path / "tars") == tree(tmp_path / "whole")
+    assert (
+        ended.status == 0
+        and "(1 written now), 36 images" in ended.out
+        and tree(tmp_path / "tars") == tree(tmp_path / "whole")
+    )
 
 
 def test_a_changed_image_that_is_put_back(table, to_tars, tmp_path, tree):
@@ -161,12 +202,25 @@ def test_a_shard_of_which_no_image_can_be_taken(folder, to_parquet, to_tars, tmp
         image.write_bytes(whole[:-9])
     for _ in range(2):
         ended = to_tars(*args)
-        assert ended.status == 1 and "no image of output_dataset_000000.tar can be taken" in ended.err and "sha256 differs" in ended.err
-        assert sorted(p.name for p in (tmp_path / "tars").glob("*.tar")) == ["output_dataset_000001.tar", "output_dataset_000002.tar"]
-    assert "1 of 3 shards are missing (output_dataset_000000.tar)" in to_tars(*args, "--part", "0/1", "--finish").err
+        assert (
+            ended.status == 1
+            and "no image of output_dataset_000000.tar can be taken" in ended.err
+            and "sha256 differs" in ended.err
+        )
+        assert sorted(p.name for p in (tmp_path / "tars").glob("*.tar")) == [
+            "output_dataset_000001.tar",
+            "output_dataset_000002.tar",
+        ]
+    assert (
+        "1 of 3 shards are missing (output_dataset_000000.tar)"
+        in to_tars(*args, "--part", "0/1", "--finish").err
+    )
     for image, whole in zip(images, good):
         image.write_bytes(whole)
-    assert "3 shards (1 written now), 6 images" in to_tars(*args).out and (tmp_path / "tars/index.json").exists()
+    assert (
+        "3 shards (1 written now), 6 images" in to_tars(*args).out
+        and (tmp_path / "tars/index.json").exists()
+    )
 
 
 def test_an_image_larger_than_a_shard(folder, to_parquet, to_tars, tar_members, tmp_path):
@@ -174,9 +228,15 @@ def test_an_image_larger_than_a_shard(folder, to_parquet, to_tars, tar_members, 
     data, path = folder().fill(range(3), 1), tmp_path / "t.parquet"
     data.heavier(1_500_000)
     assert to_parquet(data.path, path).status == 0
-    assert "3 shards (3 written now), 3 images" in to_tars(path, data.path, tmp_path / "tars", "--shard_size_mb", 1).out
+    assert (
+        "3 shards (3 written now), 3 images"
+        in to_tars(path, data.path, tmp_path / "tars", "--shard_size_mb", 1).out
+    )
     members = tar_members(tmp_path / "tars")
-    assert all(members[f"HPDv2/000000/{n}_0.jpg"] == data.place(n, 0).with_suffix(".jpg").read_bytes() for n in range(3))
+    assert all(
+        members[f"HPDv2/000000/{n}_0.jpg"] == data.place(n, 0).with_suffix(".jpg").read_bytes()
+        for n in range(3)
+    )
 
 
 def test_image_path_comes_before_the_key(folder, to_parquet, to_tars, tar_members, tmp_path):
@@ -188,7 +248,10 @@ def test_image_path_comes_before_the_key(folder, to_parquet, to_tars, tar_member
     for n, image in enumerate(moved):
         (tmp_path / f"moved/{n}.jpg").write_bytes(image)
     at = rows.schema.get_field_index("image_path")
-    pq.write_table(rows.set_column(at, "image_path", pa.array(["moved/0.jpg", f"{tmp_path}/moved/1.jpg"])), path)
+    pq.write_table(
+        rows.set_column(at, "image_path", pa.array(["moved/0.jpg", f"{tmp_path}/moved/1.jpg"])),
+        path,
+    )
     assert to_tars(path, tmp_path, tmp_path / "tars").status == 0
     members = tar_members(tmp_path / "tars")
     assert [members["flat/1_0.jpg"], members["flat/2_0.jpg"]] == moved
@@ -201,13 +264,26 @@ def test_numbers_that_json_does_not_know(table, to_tars, tar_members, tmp_path):
     data, path = table
     rows = pq.read_table(path)
     scores = [math.nan] * 6 + [math.inf, -math.inf] + [0.5] * (rows.num_rows - 8)
-    pq.write_table(rows.append_column("score", pa.array(scores)).append_column("half", pa.array(scores, pa.float32())), path)
+    pq.write_table(
+        rows.append_column("score", pa.array(scores)).append_column(
+            "half", pa.array(scores, pa.float32())
+        ),
+        path,
+    )
     assert to_tars(path, tmp_path, tmp_path / "tars").status == 0
     members = tar_members(tmp_path / "tars").items()
-    records = [json.loads(content, parse_constant=pytest.fail) for name, content in members if name.endswith(".json")]
+    records = [
+        json.loads(content, parse_constant=pytest.fail)
+        for name, content in members
+        if name.endswith(".json")
+    ]
     assert [record.get("score") for record in records] == [None] * 8 + [0.5] * (len(records) - 8)
     assert all("score" not in record and "half" not in record for record in records[:8])
-    where = {"data_dir": str(tmp_path / "tars"), "data_files": "*.tar", "cache_dir": str(tmp_path / "cache")}
+    where = {
+        "data_dir": str(tmp_path / "tars"),
+        "data_files": "*.tar",
+        "cache_dir": str(tmp_path / "cache"),
+    }
     read = datasets.load_dataset("webdataset", split="train", **where)  # reads to the end
     assert read.num_rows == 36
 
@@ -226,7 +302,16 @@ row_order.ordered = lambda *args: (ordered(*args), time.sleep(0.3))  # so that t
 from postprocess_dataset import convert_parquet_to_wds
 sys.exit(convert_parquet_to_wds.main(as_script=True))
 """
-    args = ["--parquet_file", path, "--base_dir", data.path, "--shard_size_mb", 1, "--num_workers", 1]
+    args = [
+        "--parquet_file",
+        path,
+        "--base_dir",
+        data.path,
+        "--shard_size_mb",
+        1,
+        "--num_workers",
+        1,
+    ]
     args += ["--split", "train=0.7,val=0.3", "--shuffle_seed", 3]
     command = [sys.executable, "-c", code, ROOT, *args, "--output_dir", tmp_path / "tars"]
     small_shards(5)
@@ -234,12 +319,23 @@ sys.exit(convert_parquet_to_wds.main(as_script=True))
     assert to_tars(path, data.path, tmp_path / "whole", *args).status == 0
     for _ in range(2):
         pieces = [list(map(str, [*command, "--part", f"{i}/4"])) for i in range(4)]
-        parts = [subprocess.Popen(piece, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for piece in pieces]
+        parts = [
+            subprocess.Popen(piece, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            for piece in pieces
+        ]
         said = [part.communicate(timeout=60)[1] for part in parts]
         assert [part.returncode for part in parts] == [0] * 4, said
-        assert to_tars(path, data.path, tmp_path / "tars", *args, "--part", "0/4", "--finish").status == 0
-        assert tree(tmp_path / "tars") == tree(tmp_path / "whole") and len(list((tmp_path / "tars").glob("*.tar"))) > 6
-        for tar in (tmp_path / "tars").glob("*.tar"):  # all to do again, with a plan, but without the shuffled rows that --finish removed
+        assert (
+            to_tars(path, data.path, tmp_path / "tars", *args, "--part", "0/4", "--finish").status
+            == 0
+        )
+        assert (
+            tree(tmp_path / "tars") == tree(tmp_path / "whole")
+            and len(list((tmp_path / "tars").glob("*.tar"))) > 6
+        )
+        for tar in (tmp_path / "tars").glob(
+            "*.tar"
+        ):  # all to do again, with a plan, but without the shuffled rows that --finish removed
             tar.unlink()
 
 
@@ -248,7 +344,15 @@ def test_a_shuffle_shuffles(table, to_tars, tar_members, tmp_path):
     data, path = table
     orders = []
     for n, seed in enumerate((None, 1, 2, 1)):
-        assert to_tars(path, data.path, tmp_path / f"{n}", *([] if seed is None else ["--shuffle_seed", seed])).status == 0
+        assert (
+            to_tars(
+                path,
+                data.path,
+                tmp_path / f"{n}",
+                *([] if seed is None else ["--shuffle_seed", seed]),
+            ).status
+            == 0
+        )
         orders.append([name for name in tar_members(tmp_path / f"{n}") if name.endswith(".jpg")])
     assert orders[1] == orders[3] and sorted(orders[0]) == sorted(orders[1]) == sorted(orders[2])
     for one, other in ((0, 1), (0, 2), (1, 2)):

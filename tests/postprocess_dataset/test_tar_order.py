@@ -34,8 +34,17 @@ def test_workers_share_the_shards(folder, to_parquet, process, tmp_path, tree):
     data = folder().fill(range(4), 1).heavier(400_000)  # so that real shards of 1 MB hold two
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
     for name, workers in (("one", 1), ("two", 2)):
-        args = ["--parquet_file", tmp_path / "t.parquet", "--base_dir", data.path, "--output_dir", tmp_path / name]
-        ended = process("convert_parquet_to_wds", *args, "--num_workers", workers, "--shard_size_mb", 1)
+        args = [
+            "--parquet_file",
+            tmp_path / "t.parquet",
+            "--base_dir",
+            data.path,
+            "--output_dir",
+            tmp_path / name,
+        ]
+        ended = process(
+            "convert_parquet_to_wds", *args, "--num_workers", workers, "--shard_size_mb", 1
+        )
         assert ended.returncode == 0 and "2 shards (2 written now), 4 images" in ended.stdout
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
     assert all(p.stat().st_size <= 10**6 for p in (tmp_path / "two").glob("*.tar"))
@@ -47,7 +56,9 @@ def test_pieces_equal_the_whole(table, to_tars, tmp_path, small_shards, tree):
     options = ["--shard_size_mb", 1, "--shuffle_seed", 9]
     assert to_tars(path, data.path, tmp_path / "whole", *options).status == 0
     for i in (2, 0):
-        assert to_tars(path, data.path, tmp_path / "parts", *options, "--part", f"{i}/3").status == 0
+        assert (
+            to_tars(path, data.path, tmp_path / "parts", *options, "--part", f"{i}/3").status == 0
+        )
     ended = to_tars(path, data.path, tmp_path / "parts", *options, "--part", "0/3", "--finish")
     assert (
         ended.status == 1
@@ -55,14 +66,25 @@ def test_pieces_equal_the_whole(table, to_tars, tmp_path, small_shards, tree):
         and not (tmp_path / "parts/index.json").exists()
     )
     assert to_tars(path, data.path, tmp_path / "parts", *options, "--part", "1/3").status == 0
-    assert to_tars(path, data.path, tmp_path / "parts", *options, "--part", "0/3", "--finish").status == 0
+    assert (
+        to_tars(path, data.path, tmp_path / "parts", *options, "--part", "0/3", "--finish").status
+        == 0
+    )
     assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
-    "options", [[], ["--shuffle_seed", 3], ["--split", "train=0.7,val=0.3"], ["--split", "train=0.7,val=0.3", "--shuffle_seed", 3]]
+    "options",
+    [
+        [],
+        ["--shuffle_seed", 3],
+        ["--split", "train=0.7,val=0.3"],
+        ["--split", "train=0.7,val=0.3", "--shuffle_seed", 3],
+    ],
 )
-def test_after_an_update_only_what_is_new(table, to_parquet, to_tars, tar_members, rows_of, tmp_path, small_shards, tree, options):
+def test_after_an_update_only_what_is_new(
+    table, to_parquet, to_tars, tar_members, rows_of, tmp_path, small_shards, tree, options
+):
     small_shards(5)
     data, path = table
     options = ["--shard_size_mb", 1, *options]
@@ -74,8 +96,12 @@ def test_after_an_update_only_what_is_new(table, to_parquet, to_tars, tar_member
     assert to_tars(path, data.path, tmp_path / "tars", *options).status == 0
     after = {p.name: (p.stat().st_ino, p.read_bytes()) for p in (tmp_path / "tars").glob("*.tar")}
     changed = [name for name in before if after[name] != before[name]]
-    assert len(changed) <= (2 if "--split" in options else 1)  # a split's last one may not have been full
-    assert to_tars(path, data.path, tmp_path / "fresh", *options).status == 0 and tree(tmp_path / "fresh") == tree(tmp_path / "tars")
+    assert len(changed) <= (
+        2 if "--split" in options else 1
+    )  # a split's last one may not have been full
+    assert to_tars(path, data.path, tmp_path / "fresh", *options).status == 0 and tree(
+        tmp_path / "fresh"
+    ) == tree(tmp_path / "tars")
     keys = {r["__key__"] for r in rows_of(path)}
     assert {n.rsplit(".", 1)[0] for n in tar_members(tmp_path / "tars")} == keys and len(keys) == 74
     data.place(1010, 1).with_suffix(".jpg").unlink()  # gone, but in a shard already
@@ -85,34 +111,52 @@ def test_after_an_update_only_what_is_new(table, to_parquet, to_tars, tar_member
     data.place(1500, 1).with_suffix(".json").unlink()
     to_parquet(data.path, path, "--update")
     ended = to_tars(path, data.path, tmp_path / "tars", *options)
-    assert ended.status == 0 and "1 gone" in ended.out and not [n for n in tar_members(tmp_path / "tars") if "1500_1." in n]
+    assert (
+        ended.status == 0
+        and "1 gone" in ended.out
+        and not [n for n in tar_members(tmp_path / "tars") if "1500_1." in n]
+    )
 
 
-def test_an_update_between_two_pieces(table, to_parquet, to_tars, tar_members, rows_of, tmp_path, small_shards):
+def test_an_update_between_two_pieces(
+    table, to_parquet, to_tars, tar_members, rows_of, tmp_path, small_shards
+):
     """A piece leaves the shuffled rows for the others; those of the table that has grown since are other ones."""
     small_shards(5)
     data, path = table
     options = ["--shard_size_mb", 1, "--shuffle_seed", 3]
-    assert to_tars(path, data.path, tmp_path / "tars", *options, "--part", "0/2").status == 0 and (tmp_path / "tars/.rows").exists()
+    assert (
+        to_tars(path, data.path, tmp_path / "tars", *options, "--part", "0/2").status == 0
+        and (tmp_path / "tars/.rows").exists()
+    )
     data.fill(range(1007, 1012), 3)
     assert to_parquet(data.path, path, "--update").status == 0
     for part in (["--part", "1/2"], ["--part", "0/2"], ["--part", "0/2", "--finish"]):
         assert to_tars(path, data.path, tmp_path / "tars", *options, *part).status == 0
-    assert {name.rsplit(".", 1)[0] for name in tar_members(tmp_path / "tars")} == {row["__key__"] for row in rows_of(path)}
+    assert {name.rsplit(".", 1)[0] for name in tar_members(tmp_path / "tars")} == {
+        row["__key__"] for row in rows_of(path)
+    }
 
 
 def test_a_table_of_other_hands_that_has_grown(table, to_tars, tar_members, tmp_path, small_shards):
     """It says nothing of its generations: the rows that are in shards already keep their places all the same."""
     small_shards(5)
     data, path = table
-    rows, options = pq.read_table(path).replace_schema_metadata(), ["--shard_size_mb", 1, "--shuffle_seed", 3]
+    rows, options = (
+        pq.read_table(path).replace_schema_metadata(),
+        ["--shard_size_mb", 1, "--shuffle_seed", 3],
+    )
     for count in (20, rows.num_rows):
         pq.write_table(rows.slice(0, count), tmp_path / "other.parquet")
-        assert to_tars(tmp_path / "other.parquet", data.path, tmp_path / "tars", *options).status == 0
+        assert (
+            to_tars(tmp_path / "other.parquet", data.path, tmp_path / "tars", *options).status == 0
+        )
         assert len(tar_members(tmp_path / "tars")) == 3 * count
 
 
-def test_a_plan_that_gets_shorter_leaves_no_old_shard(folder, to_parquet, to_tars, tar_members, tmp_path):
+def test_a_plan_that_gets_shorter_leaves_no_old_shard(
+    folder, to_parquet, to_tars, tar_members, tmp_path
+):
     data, path = folder().fill(range(4), 1).heavier(400_000), tmp_path / "t.parquet"
     assert to_parquet(data.path, path).status == 0
     assert to_tars(path, tmp_path, tmp_path / "tars", "--shard_size_mb", 1).status == 0
@@ -124,7 +168,9 @@ def test_a_plan_that_gets_shorter_leaves_no_old_shard(folder, to_parquet, to_tar
     data.place(5, 0).with_suffix(".jpg").unlink()
     ended = to_tars(path, tmp_path, tmp_path / "tars", "--shard_size_mb", 1)
     assert ended.status == 3 and "1 shards" in ended.out
-    left = [f"HPDv2/000000/{prompt}_0.{kind}" for prompt in (0, 1) for kind in ("jpg", "json", "txt")]
+    left = [
+        f"HPDv2/000000/{prompt}_0.{kind}" for prompt in (0, 1) for kind in ("jpg", "json", "txt")
+    ]
     assert sorted(tar_members(tmp_path / "tars")) == left
     assert not (tmp_path / "tars/output_dataset_000001_stats.json").exists()
 
@@ -134,10 +180,17 @@ def test_a_prompt_s_side_is_for_ever():
     from postprocess_dataset.row_order import side
 
     split = {"train": 0.5, "val": 0.5}
-    assert [side(prompt, split) for prompt in ("a cat", "a dog", "ein Café", "")] == ["train", "val", "val", "val"]
+    assert [side(prompt, split) for prompt in ("a cat", "a dog", "ein Café", "")] == [
+        "train",
+        "val",
+        "val",
+        "val",
+    ]
 
 
-def test_split_and_shuffle(table, to_tars, tar_members, rows_of, tmp_path, monkeypatch, small_shards):
+def test_split_and_shuffle(
+    table, to_tars, tar_members, rows_of, tmp_path, monkeypatch, small_shards
+):
     from postprocess_dataset import row_order
 
     small_shards(4)
@@ -145,26 +198,68 @@ def test_split_and_shuffle(table, to_tars, tar_members, rows_of, tmp_path, monke
     data, path = table
     rows = rows_of(path)
     assert (
-        to_tars(path, data.path, tmp_path / "tars", "--shard_size_mb", 1, "--split", "train=0.6,val=0.4", "--shuffle_seed", 1).status == 0
+        to_tars(
+            path,
+            data.path,
+            tmp_path / "tars",
+            "--shard_size_mb",
+            1,
+            "--split",
+            "train=0.6,val=0.4",
+            "--shuffle_seed",
+            1,
+        ).status
+        == 0
     )
     sides = {
-        name: [n[:-4] for n in tar_members(tmp_path / "tars", f"output_dataset_{name}") if n.endswith(".txt")] for name in ("train", "val")
+        name: [
+            n[:-4]
+            for n in tar_members(tmp_path / "tars", f"output_dataset_{name}")
+            if n.endswith(".txt")
+        ]
+        for name in ("train", "val")
     }
-    assert sorted(sides["train"] + sides["val"]) == sorted(r["__key__"] for r in rows) and sides["train"] and sides["val"]
-    prompts = {name: {key.rsplit("/", 1)[1].split("_")[0] for key in keys} for name, keys in sides.items()}
+    assert (
+        sorted(sides["train"] + sides["val"]) == sorted(r["__key__"] for r in rows)
+        and sides["train"]
+        and sides["val"]
+    )
+    prompts = {
+        name: {key.rsplit("/", 1)[1].split("_")[0] for key in keys} for name, keys in sides.items()
+    }
     assert not prompts["train"] & prompts["val"]
     order = [r["__key__"] for r in rows]
     assert sides["train"] != [key for key in order if key in set(sides["train"])]  # shuffled
     index = json.loads((tmp_path / "tars/index_val.json").read_text())["shardlist"]
-    assert sum(s["nsamples"] for s in index) == len(sides["val"]) and all(s["url"].startswith("output_dataset_val_") for s in index)
+    assert sum(s["nsamples"] for s in index) == len(sides["val"]) and all(
+        s["url"].startswith("output_dataset_val_") for s in index
+    )
     assert not (tmp_path / "tars/.rows").exists()
-    assert to_tars(path, data.path, tmp_path / "seed2", "--shard_size_mb", 1, "--shuffle_seed", 2).status == 0
-    assert to_tars(path, data.path, tmp_path / "seed3", "--shard_size_mb", 1, "--shuffle_seed", 3).status == 0
-    two, three = ([n[:-4] for n in tar_members(tmp_path / s) if n.endswith(".txt")] for s in ("seed2", "seed3"))
-    assert sorted(two) == sorted(three) == sorted(order) and len({tuple(two), tuple(three), tuple(order)}) == 3
+    assert (
+        to_tars(
+            path, data.path, tmp_path / "seed2", "--shard_size_mb", 1, "--shuffle_seed", 2
+        ).status
+        == 0
+    )
+    assert (
+        to_tars(
+            path, data.path, tmp_path / "seed3", "--shard_size_mb", 1, "--shuffle_seed", 3
+        ).status
+        == 0
+    )
+    two, three = (
+        [n[:-4] for n in tar_members(tmp_path / s) if n.endswith(".txt")]
+        for s in ("seed2", "seed3")
+    )
+    assert (
+        sorted(two) == sorted(three) == sorted(order)
+        and len({tuple(two), tuple(three), tuple(order)}) == 3
+    )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 12), st.integers(0, 2**32))
 def test_rows_in_tar_order_are_the_rows(tmp_path, count, new, pile, seed):
     import pyarrow as pa
@@ -179,13 +274,23 @@ def test_rows_in_tar_order_are_the_rows(tmp_path, count, new, pile, seed):
     try:
         orders = []
         for rows, generations in ((count, [count]), (count + new, [count, new])):
-            pq.write_table(pa.table({"caption": prompts[:rows], "idx": range(rows)}), files[0], row_group_size=7)
-            found = row_order.ordered(files, generations, {"a": 0.5, "b": 0.3, "c": 0.2}, seed, str(where / f"rows{rows}"))
-            orders.append({name: pq.read_table(path[0]).to_pylist() for name, path in found.items()})
+            pq.write_table(
+                pa.table({"caption": prompts[:rows], "idx": range(rows)}),
+                files[0],
+                row_group_size=7,
+            )
+            found = row_order.ordered(
+                files, generations, {"a": 0.5, "b": 0.3, "c": 0.2}, seed, str(where / f"rows{rows}")
+            )
+            orders.append(
+                {name: pq.read_table(path[0]).to_pylist() for name, path in found.items()}
+            )
     finally:
         row_order.PILE = before
     assert sorted(r["idx"] for rows in orders[1].values() for r in rows) == list(range(count + new))
     side_of = {}
     for name, rows in orders[1].items():
-        assert orders[0][name] == rows[: len(orders[0][name])]  # after an update what was there stays first
+        assert (
+            orders[0][name] == rows[: len(orders[0][name])]
+        )  # after an update what was there stays first
         assert all(side_of.setdefault(r["caption"], name) == name for r in rows)

@@ -3,12 +3,18 @@
 import pytest
 
 
-def test_foreign_shards_and_other_options_are_refused(table, to_tars, to_parquet, folder, tmp_path, tree):
+def test_foreign_shards_and_other_options_are_refused(
+    table, to_tars, to_parquet, folder, tmp_path, tree
+):
     data, path = table
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "output_dataset_000000.tar").write_bytes(b"x")
     ended = to_tars(path, data.path, tmp_path / "old")
-    assert ended.status == 1 and "output_dataset_000000.tar" in ended.err and "another table" in ended.err
+    assert (
+        ended.status == 1
+        and "output_dataset_000000.tar" in ended.err
+        and "another table" in ended.err
+    )
     assert to_tars(path, data.path, tmp_path / "tars").status == 0
     before = tree(tmp_path / "tars")
     other = folder("other").fill([1, 2], 20)
@@ -20,10 +26,18 @@ def test_foreign_shards_and_other_options_are_refused(table, to_tars, to_parquet
         ((path, data.path, "--split", "a=0.5,b=0.5"), "--split None"),
     ):
         ended = to_tars(args[0], args[1], tmp_path / "tars", *args[2:])
-        assert ended.status == 1 and says in ended.err and ended.err.count("\n") == 1 and tree(tmp_path / "tars") == before
+        assert (
+            ended.status == 1
+            and says in ended.err
+            and ended.err.count("\n") == 1
+            and tree(tmp_path / "tars") == before
+        )
     data.place(995, 0).with_suffix(".json").unlink()
     assert to_parquet(data.path, path, "--rebuild").status == 0
-    assert "another table" in to_tars(path, data.path, tmp_path / "tars").err and tree(tmp_path / "tars") == before
+    assert (
+        "another table" in to_tars(path, data.path, tmp_path / "tars").err
+        and tree(tmp_path / "tars") == before
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,7 +55,12 @@ def test_foreign_shards_and_other_options_are_refused(table, to_tars, to_parquet
 )
 def test_usage_is_one_line(to_tars, tmp_path, args, says):
     ended = to_tars(tmp_path / "t.parquet", tmp_path, tmp_path / "tars", *args)
-    assert ended.status == 2 and says in ended.err and ended.err.count("\n") == 1 and not (tmp_path / "tars").exists()
+    assert (
+        ended.status == 2
+        and says in ended.err
+        and ended.err.count("\n") == 1
+        and not (tmp_path / "tars").exists()
+    )
 
 
 def test_no_table(to_tars, tmp_path):

@@ -12,7 +12,9 @@ def test_where_images_lie(folder, to_parquet, to_tars, tar_members, tmp_path):
     assert to_parquet(data.path, tmp_path / "relative.parquet", "--relative").status == 0
     assert to_parquet(data.path, tmp_path / "absolute.parquet").status == 0
     (tmp_path / "new").mkdir()
-    os.rename(data.path, tmp_path / "new" / "HPDv2")  # then image_path is right relative to base_dir, or stale and the key leads there
+    os.rename(
+        data.path, tmp_path / "new" / "HPDv2"
+    )  # then image_path is right relative to base_dir, or stale and the key leads there
     for kind in ("relative", "absolute"):
         assert to_tars(tmp_path / f"{kind}.parquet", tmp_path / "new", tmp_path / kind).status == 0
         assert len(tar_members(tmp_path / kind)) == 6
@@ -39,13 +41,21 @@ def test_missing_truncated_and_changed_images(table, to_tars, tar_members, tmp_p
         and "1006_2" in ended.err
     )
     members = tar_members(tmp_path / "tars")
-    assert len(members) == 99 and not [n for n in members if "995_0." in n or "1000_1." in n or "1006_2." in n]
+    assert len(members) == 99 and not [
+        n for n in members if "995_0." in n or "1000_1." in n or "1006_2." in n
+    ]
     first = tree(tmp_path / "tars")
     ended = to_tars(path, data.path, tmp_path / "tars")
-    assert ended.status == 3 and "(0 written now)" in ended.out and tree(tmp_path / "tars") == first  # still said
+    assert (
+        ended.status == 3 and "(0 written now)" in ended.out and tree(tmp_path / "tars") == first
+    )  # still said
     data.add(995, 0)
     ended = to_tars(path, data.path, tmp_path / "tars")
-    assert ended.status == 3 and "(1 written now), 34 images" in ended.out and "2 left out" in ended.out
+    assert (
+        ended.status == 3
+        and "(1 written now), 34 images" in ended.out
+        and "2 left out" in ended.out
+    )
 
 
 def test_truncated_images_of_published_folders(folder, to_parquet, to_tars, tar_members, tmp_path):
@@ -56,7 +66,11 @@ def test_truncated_images_of_published_folders(folder, to_parquet, to_tars, tar_
     image.write_bytes(b"\0\0" + image.read_bytes()[2:])
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
     ended = to_tars(tmp_path / "t.parquet", ".", tmp_path / "tars")
-    assert ended.status == 3 and "flat/2_0: image is truncated" in ended.err and "flat/3_0: image is truncated or no JPEG" in ended.err
+    assert (
+        ended.status == 3
+        and "flat/2_0: image is truncated" in ended.err
+        and "flat/3_0: image is truncated or no JPEG" in ended.err
+    )
     assert "seed" not in json.loads(tar_members(tmp_path / "tars")["flat/1_0.json"])
 
 
@@ -66,17 +80,24 @@ def test_tables_of_other_hands(table, to_tars, tar_members, tmp_path):
 
     data, path = table
     frame = pandas.read_parquet(path)
-    frame = frame[frame.augmentation_idx == 0].drop(columns=["seed", "extra"]).reset_index(drop=True)
+    frame = (
+        frame[frame.augmentation_idx == 0].drop(columns=["seed", "extra"]).reset_index(drop=True)
+    )
     frame["score"], frame["day"], frame["kind"] = (
         [math.nan, *range(1, len(frame))],
         pandas.Timestamp("2026-02-03T04:05:06"),
         pandas.Categorical(["a"] * len(frame)),
     )
-    frame["nested"], frame["__key__"] = [{"x": [1, 2]}] * len(frame), [f"v1.0/p.{i}" for i in range(len(frame))]
+    frame["nested"], frame["__key__"] = (
+        [{"x": [1, 2]}] * len(frame),
+        [f"v1.0/p.{i}" for i in range(len(frame))],
+    )
     frame.to_parquet(tmp_path / "other.parquet")
     assert to_tars(tmp_path / "other.parquet", tmp_path, tmp_path / "tars").status == 0
     members = tar_members(tmp_path / "tars")
-    first, second = (json.loads(members[f"v1.0/p%2E{i}.json"], parse_constant=pytest.fail) for i in (0, 1))
+    first, second = (
+        json.loads(members[f"v1.0/p%2E{i}.json"], parse_constant=pytest.fail) for i in (0, 1)
+    )
     assert (
         "score" not in first
         and second["score"] == 1
@@ -85,13 +106,27 @@ def test_tables_of_other_hands(table, to_tars, tar_members, tmp_path):
         and second["nested"] == {"x": [1, 2]}
     )
     frame[["image_path", "caption"]].to_parquet(tmp_path / "bare.parquet")
-    assert to_tars(tmp_path / "bare.parquet", tmp_path, tmp_path / "bare").status == 0 and "000000003.jpg" in tar_members(tmp_path / "bare")
+    assert to_tars(
+        tmp_path / "bare.parquet", tmp_path, tmp_path / "bare"
+    ).status == 0 and "000000003.jpg" in tar_members(tmp_path / "bare")
     frame.loc[3, "__key__"] = frame.loc[5, "__key__"]
     frame.to_parquet(tmp_path / "twice.parquet")
     ended = to_tars(tmp_path / "twice.parquet", tmp_path, tmp_path / "twice")
-    assert ended.status == 1 and "stands twice (rows 3 and 5)" in ended.err and not list((tmp_path / "twice").glob("*.tar"))
+    assert (
+        ended.status == 1
+        and "stands twice (rows 3 and 5)" in ended.err
+        and not list((tmp_path / "twice").glob("*.tar"))
+    )
     frame = frame.drop(index=3)
-    frame.loc[5, "caption"], frame.loc[5, "augmented_prompt"], frame.loc[6, "__key__"] = None, None, None
+    frame.loc[5, "caption"], frame.loc[5, "augmented_prompt"], frame.loc[6, "__key__"] = (
+        None,
+        None,
+        None,
+    )
     frame.to_parquet(tmp_path / "holes.parquet")
     ended = to_tars(tmp_path / "holes.parquet", tmp_path, tmp_path / "holes")
-    assert ended.status == 3 and "2 left out" in ended.out and ended.err.count("no key or no caption") == 2
+    assert (
+        ended.status == 3
+        and "2 left out" in ended.out
+        and ended.err.count("no key or no caption") == 2
+    )
