@@ -1,6 +1,8 @@
 # make demo   the whole flow on embedded models: no GPU, no key, no cluster (below two minutes on 2 cores, after the set-up)
 # make test   every test (under 15 minutes on 2 cores)
-# make soak   the long tests; make bench the measurements of the README; make mutants: each promise broken once, its test must fail
+# make lint   ruff and mypy; `make test` runs it first
+# make soak   the long tests; make bench: the measurements of docs/benchmarks.md
+# make mutants   each guarantee broken once: its test must fail
 # Each sets up .venv by itself; a second call skips what is done. Another Python: make demo PYTHON=python3.12
 
 PYTHON ?= python3
@@ -12,7 +14,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: .venv/base .venv/demo
 	@$(BIN)/python examples/run_demo.py
 
-test: .venv/base .venv/demo .venv/tests
+lint: .venv/base .venv/tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+test: .venv/base .venv/demo .venv/tests lint
 	@$(BIN)/python -m pytest -n 3 --durations=15
 
 soak: .venv/base .venv/demo .venv/tests
@@ -22,7 +29,7 @@ bench: .venv/base .venv/demo .venv/tests
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
 mutants: .venv/base .venv/tests
-	@$(BIN)/python tests/mutants/run.py
+	@$(BIN)/python tests/mutations/run.py
 
 # --- set-up: each file under .venv is the mark of a step that has ended well ---
 
@@ -51,4 +58,4 @@ tests/node_modules/axe-core/axe.min.js:
 	@if command -v npm >/dev/null; then npm install --prefix tests --no-save --no-package-lock --no-audit --no-fund --silent axe-core@4.14.1 || \
 	  { echo "make: npm could not install axe-core; is there a network?" >&2; exit 1; }; fi
 
-.PHONY: demo test soak bench mutants
+.PHONY: demo lint test soak bench mutants

@@ -1,31 +1,98 @@
-"""Command-line options as every script here takes them. The same file, byte for byte, lies in combine_prompts/, generate/ and
-postprocess_dataset/, since each folder runs on its own (tests/test_options.py holds the three together).
+"""The command line: options as every script takes them, and one handler of errors for all scripts.
 
-    parser = Options(__doc__)
-    parser.add_argument("data_path")
-    parser.flag("--use_slurm", "submit an array")        # --use_slurm, --use_slurm=True and --use_slurm False all work
-    args = parser.parse_args()
+    def main() -> int:
+        parser = Options(__doc__)
+        parser.add_argument("data_path")
+        parser.flag("--use_slurm", "submit an array")    # --use_slurm, =True, False, --no-use_slurm
+        args = parser.parse_args()
+        ...
+    if __name__ == "__main__":
+        run_script(main)
+
+Library code raises UserError("what, where, what to do"); run_script prints it as one line,
+`script: message`, and sets the exit status. No module but the scripts knows a script's name.
 """
 
 import argparse
+import contextlib
 import difflib
+import os
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+# Exit statuses of all scripts; 128 + n after signal n.
+DONE = 0
+FAILED = 1  # the last line says what, where, and what to do
+WRONG_OPTION = 2
+LEFT_OUT = 3  # done, and what was left out is named
+INTERRUPTED = 130
+OUTPUT_CLOSED = 141  # what a shell shows for SIGPIPE
 
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
+class UserError(Exception):
+    """Something a user can set right. The text says what is wrong, where, and what to do."""
+
+
+def run_script(main: Callable[[], int | None]) -> NoReturn:
+    """Call a script's main() and exit with its status; every expected error becomes one line.
+
+    UserError: `script: text`, status 1. Ctrl-C: 130. A closed standard output (`| head`): 141.
+    Input nested too deep and too little memory are said in words, status 1.
+    """
+    try:
+        status = main() or DONE
+        sys.stdout.flush()
+    except UserError as error:
+        status = _say(error)
+    except KeyboardInterrupt:
+        status = _say("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        status = _say("standard output was closed before the end", OUTPUT_CLOSED)
+    except RecursionError:
+        status = _say("the input is nested too deep to be read")
+    except MemoryError:
+        status = _say("not enough memory")
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.exit(status)
+    # Python would complain once more about an output that cannot be written when it exits.
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(status)
+
+
+def _say(what: object, status: int = FAILED) -> int:
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody is there to read it
+        print(f"{script_name()}: {what}", file=sys.stderr, flush=True)
+    return status
+
+
+def script_name() -> str:
+    """The name of the script that runs, without .py."""
+    return Path(sys.argv[0]).stem
+
+
 class Options(argparse.ArgumentParser):
-    def __init__(self, doc, **kwargs):
+    """argparse with true/false options, near names in its errors, and errors of one line."""
+
+    def __init__(self, doc: str | None, **kwargs: Any) -> None:
         super().__init__(
             description=doc,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
             **kwargs,
         )
-        self.flags = set()
+        self.flags: set[str] = set()
 
-    def flag(self, name, help, default=False):
-        """Add a true/false option. Only a true/false word is taken as its value: `--use_slurm HPDv2.json` keeps its path."""
+    def flag(self, name: str, help: str, default: bool = False) -> None:
+        """Add a true/false option: `--name`, `--name=False`, `--name no`, `--no-name`.
+
+        Only a true/false word is taken as its value: `--use_slurm HPDv2.json` keeps its path.
+        """
         self.flags.add(name)
         self.add_argument(
             name,
@@ -35,29 +102,39 @@ class Options(argparse.ArgumentParser):
             help=f"{help} (default: {default})",
         )
 
-    def parse_args(self, args=None, namespace=None):
-        args = list(sys.argv[1:] if args is None else args)
-        followed_by = args[1:] + [""]
-        args = [
-            f"{a}=True" if a in self.flags and n.lower() not in WORDS else a
-            for a, n in zip(args, followed_by)
-        ]
-        known, unknown = self.parse_known_args(args, namespace)
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        """As argparse; an unknown option ends the script with status 2 and the nearest name."""
+        words = self.flag_words(list(sys.argv[1:] if args is None else args))
+        known, unknown = self.parse_known_args(words, namespace)
         for option in unknown:
             name = option.split("=")[0]
             names = [n for action in self._actions for n in action.option_strings]
             near = difflib.get_close_matches(name, names, 1, 0.5)
-            self.error(
-                f"unknown argument {option!r}"
-                + (f", did you mean {near[0]}?" if near else ", see --help")
-            )
+            hint = f", did you mean {near[0]}?" if near else ", see --help"
+            self.error(f"unknown argument {option!r}{hint}")
         return known
 
-    def error(self, message):
-        self.exit(2, f"{self.prog}: {message}\n")  # one line: the usage of 40 options would bury it
+    def flag_words(self, words: list[str]) -> list[str]:
+        """The words with each bare flag as `--name=True` and each `--no-name` as `--name=False`."""
+        negated = {f"--no-{name.removeprefix('--')}": name for name in self.flags}
+        followed_by = [*words[1:], ""]
+        result = []
+        for word, following in zip(words, followed_by, strict=True):
+            if word in negated:
+                word = f"{negated[word]}=False"
+            elif word in self.flags and following.lower() not in WORDS:
+                word = f"{word}=True"
+            result.append(word)
+        return result
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2 and one line: the usage of 40 options would bury it."""
+        self.exit(WRONG_OPTION, f"{self.prog}: {message}\n")
 
 
-def _true_or_false(word):
+def _true_or_false(word: str) -> bool:
     if word.lower() not in WORDS:
         raise argparse.ArgumentTypeError(f"{word!r} is neither True nor False")
     return WORDS[word.lower()]

@@ -1,5 +1,90 @@
-"""Files and folders that every step uses."""
+"""Files that a crash cannot tear: the only write-then-rename, exclusive link and folder fsync here.
 
+write_whole(".server/server.json", text, mode=0o600)     # replaces; all of it or nothing
+created = create_whole("dataset.yaml", text)             # False if the name is taken
+"""
+
+import contextlib
+import os
+import secrets
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Make the names in a folder durable (a rename or link counts only once its folder is)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(
+    path: str | os.PathLike[str], data: str | bytes, mode: int = 0o666, temporary: str = ""
+) -> None:
+    """Replace the file at `path` by `data`: readers see the old file or the whole new one.
+
+    `temporary`: a fixed name for the temporary file, for writers that are alone: what a killed one
+    leaves is then overwritten by the next. OSError: the disk; the old file stands.
+    """
+    path = Path(path)
+    draft = _write_temporary(path, data, mode, temporary)
+    try:
+        os.replace(draft, path)
+    except OSError:
+        _remove(draft)
+        raise
+    sync_folder(path.parent)
+
+
+def create_whole(path: str | os.PathLike[str], data: str | bytes, mode: int = 0o666) -> bool:
+    """Publish `data` under a new name by an exclusive link; False if the name is taken."""
+    path = Path(path)
+    draft = _write_temporary(path, data, mode, "")
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    finally:
+        _remove(draft)
+    sync_folder(path.parent)
+    return True
+
+
+def _write_temporary(path: Path, data: str | bytes, mode: int, name: str) -> Path:
+    """A fsynced temporary file beside `path`, with its final mode from the instant it exists."""
+    draft = path.with_name(name or f".{path.name}.{secrets.token_hex(4)}.tmp")
+    if name:
+        draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        _remove(draft)
+        raise
+    return draft
+
+
+def _remove(draft: Path) -> None:
+    with contextlib.suppress(OSError):  # a temporary file more; the error that led here says more
+        draft.unlink()
+
+
+def file_system_of(path: str | os.PathLike[str]) -> tuple[str, str]:
+    """(type, mount point) of the file system a path lies on; ("", "") where it is unknown."""
+    try:
+        lines = Path("/proc/mounts").read_text(errors="replace").splitlines()
+    except OSError:
+        return "", ""
+    mounts = [line.split()[1:3] for line in lines]
+    inside = f"{os.path.realpath(path)}/"
+    here = [mount for mount in mounts if inside.startswith(mount[0].rstrip("/") + "/")]
+    if not here:
+        return "", ""
+    point, kind = max(here, key=lambda mount: len(mount[0]))
+    return kind, point

@@ -6,13 +6,16 @@ identity()["host"], time_left_s(), queue()
 import os
 import re
 import subprocess
+from collections.abc import Mapping
+from typing import Any
 
 
-def identity(environ=None):
-    """Who this process is: {"host", "array_job", "task", "restart", "slurm_job_id"}; all but host are None outside of SLURM.
+def identity(environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Who this process is: {"host", "array_job", "task", "restart", "slurm_job_id"}.
 
-    host: SLURMD_NODENAME, else the host's name. slurm_job_id: "4711"; restart: int, 0 in the first run. A task keeps its id when it is
-    requeued, so a worker is (slurm_job_id, restart).
+    All but host are None outside of SLURM. host: SLURMD_NODENAME, else the host's name.
+    slurm_job_id: "4711"; restart: int, 0 in the first run. A task keeps its id when it is requeued,
+    so a worker is (slurm_job_id, restart).
     """
     environ = os.environ if environ is None else environ
     job = environ.get("SLURM_JOB_ID")
@@ -25,26 +28,32 @@ def identity(environ=None):
     }
 
 
-def task_name(environ=None):
-    """`<array>_<task>` (or the id of a job without array), to act on; None outside of SLURM. The last task of an array to start has the
-    array's own id as SLURM_JOB_ID: whoever acts on that hits the whole array."""
+def task_name(environ: Mapping[str, str] | None = None) -> str | None:
+    """`<array>_<task>` (or the id of a job without array), to act on; None outside of SLURM.
+
+    The last task of an array to start has the array's own id as SLURM_JOB_ID: whoever acts on that
+    hits the whole array.
+    """
     who = identity(environ)
     return f"{who['array_job']}_{who['task']}" if who["array_job"] else who["slurm_job_id"]
 
 
-def time_left_s():
-    """Seconds this job may still run; None if unlimited, unknown or outside of SLURM. Costs a call of squeue: count down from it."""
+def time_left_s() -> int | None:
+    """Seconds this job may still run; None if unlimited, unknown or outside of SLURM.
+
+    Costs a call of squeue: count down from it.
+    """
     name = task_name()
-    return (
-        seconds(run("squeue", "--noheader", f"--jobs={name}", "--format=%L").stdout.strip())
-        if name
-        else None
-    )
+    if not name:
+        return None
+    return seconds(run("squeue", "--noheader", f"--jobs={name}", "--format=%L").stdout.strip())
 
 
-def requeue_self(reason):
-    """Have this very task requeued: it starts again, restart + 1, in about two minutes. Returns whether SLURM took it; SIGTERM follows at
-    once, so this is the last thing a client does."""
+def requeue_self(reason: str) -> bool:
+    """Have this very task requeued: it starts again, restart + 1, in about two minutes.
+
+    Returns whether SLURM took it. SIGTERM follows at once, so this is the last thing a client does.
+    """
     name = task_name()
     if not name:
         return False
@@ -55,10 +64,11 @@ def requeue_self(reason):
     return done.returncode == 0
 
 
-def queue():
-    """My jobs as SLURM sees them now: {(slurm_job_id, restart): state}, state "RUNNING", "PENDING", …; None = unknown (squeue failed).
+def queue() -> dict[tuple[str, int], str] | None:
+    """My jobs as SLURM sees them now: {(slurm_job_id, restart): state}, state "RUNNING", …
 
-    One call of squeue for all. A job that is requeued and waits has the restart count of its next run. An empty dict is an answer.
+    None = unknown (squeue failed); an empty dict is an answer. One call of squeue for all. A job
+    that is requeued and waits has the restart count of its next run.
     """
     done = run("squeue", "--noheader", "--me", "--Format=JobID:32,RestartCnt:12,State:32")
     if done.returncode:
@@ -67,45 +77,53 @@ def queue():
     return {(job, int(restart)): state for job, restart, state in rows}
 
 
-def exclude_node(array_job, node, exclude=True):
-    """Keep the pending tasks of an own array off a node, or let them use it again: "done", "there" (it was so already), or ""
-    (SLURM refused, or no task waits). The user's own --exclude stays as long as exclude=False is called for nodes that were "done" only."""
+def exclude_node(array_job: str, node: str, exclude: bool = True) -> str:
+    """Keep the pending tasks of an own array off a node, or let them use it again.
+
+    "done", "there" (it was so already), or "" (SLURM refused, or no task waits). The user's own
+    --exclude stays as long as exclude=False is called for nodes that were "done" only.
+    """
     shown = run("scontrol", "show", "job", array_job)
     pending = [record for record in shown.stdout.split("\n\n") if "JobState=PENDING" in record]
     if not pending:
         return ""
     found = re.search(r"ExcNodeList=(\S+)", pending[0])
-    nodes = (
-        set(run("scontrol", "show", "hostnames", found[1]).stdout.split())
-        if found and found[1] != "(null)"
-        else set()
-    )
+    nodes: set[str] = set()
+    if found and found[1] != "(null)":
+        nodes = set(run("scontrol", "show", "hostnames", found[1]).stdout.split())
     if (node in nodes) == exclude:
         return "there"
     wanted = nodes | {node} if exclude else nodes - {node}
-    # Status 1 only says that running tasks of the array cannot be changed; each record that was has its line "…: No error".
-    done = run(
-        "scontrol", "update", f"JobId={array_job}", f"ExcNodeList={','.join(sorted(wanted))}"
-    )
-    return "done" if done.returncode == 0 or "No error" in done.stdout + done.stderr else ""
+    names = ",".join(sorted(wanted))
+    done = run("scontrol", "update", f"JobId={array_job}", f"ExcNodeList={names}")
+    # Status 1 only says that running tasks of the array cannot be changed; each record that was
+    # changed has its line "…: No error".
+    changed = done.returncode == 0 or "No error" in done.stdout + done.stderr
+    return "done" if changed else ""
 
 
-def run(*words, timeout_s=15):
-    """Run one of SLURM's commands; a missing command and no answer in time look like a failure (9 s with slurmctld down)."""
+def run(*words: str, timeout_s: float = 15) -> subprocess.CompletedProcess[str]:
+    """Run one of SLURM's commands. A missing command and no answer in time look like a failure.
+
+    With slurmctld down its commands give up after 9 s.
+    """
     try:
         return subprocess.run(words, capture_output=True, text=True, timeout=timeout_s)
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(words, 1, "", str(error))
 
 
-def seconds(text):
-    """A time as SLURM writes it ("90" minutes, "5:59:30", "1-02:03:04", "1-2") in seconds; None for UNLIMITED, INVALID and the like."""
+def seconds(text: str) -> int | None:
+    """Seconds of a time as SLURM writes it: "90" (minutes), "5:59:30", "1-02:03:04", "1-2".
+
+    None for UNLIMITED, INVALID and the like.
+    """
     found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
     if not found:
         return None
     days, a, b, c = (int(part) if part else None for part in found.groups())
     if days is not None:
-        return days * 86400 + a * 3600 + (b or 0) * 60 + (c or 0)
+        return days * 86400 + (a or 0) * 3600 + (b or 0) * 60 + (c or 0)
     if c is not None:
-        return a * 3600 + b * 60 + c
-    return a * 60 + (b or 0)
+        return (a or 0) * 3600 + (b or 0) * 60 + c
+    return (a or 0) * 60 + (b or 0)

@@ -1,9 +1,9 @@
-"""Breaks each promise, in a copy of the tree, and shows that its test fails; without the patch it must pass.
+"""Breaks each guarantee, in a copy of the tree, and shows that its test fails; without the patch it must pass.
 
-    python tests/mutants/run.py              # all; or those whose names hold a word: python tests/mutants/run.py 09 slurm token
+    python tests/mutations/run.py              # all; or those whose names hold a word: python tests/mutations/run.py 09 slurm token
 
 NAME.patch: what goes wrong, then `test:` and the test that must see it, then a unified diff that changes one condition.
-promise_NN: a promise of the ledger and its server; security: who may call and what is shown; contract: what a request may say;
+guarantee_NN: a guarantee of the ledger and its server; security: who may call and what is shown; contract: what a request may say;
 converter: what a table or a tar is safe from.
 """
 
@@ -39,7 +39,7 @@ def apply(patch, tree):
         )
         if source.count(before) != 1:
             raise SystemExit(
-                f"mutants: the lines of this patch are not in {path.name} exactly once; write it anew:\n{hunk}"
+                f"mutations: the lines of this patch are not in {path.name} exactly once; write it anew:\n{hunk}"
             )
         source = source.replace(before, after)
     path.write_text(source)
@@ -67,7 +67,7 @@ def passes(tests, tree):
         text=True,
     )
     if result.returncode not in (0, 1):
-        raise SystemExit(f"mutants: pytest did not run {tests}:\n{result.stdout}{result.stderr}")
+        raise SystemExit(f"mutations: pytest did not run {tests}:\n{result.stdout}{result.stderr}")
     return result.returncode == 0
 
 
@@ -80,14 +80,14 @@ def main():
     }
     if not patches:
         raise SystemExit(
-            f"mutants: no patch is named for {' or '.join(sys.argv[1:])}; there are: {', '.join(path.stem for path in paths)}"
+            f"mutations: no patch is named for {' or '.join(sys.argv[1:])}; there are: {', '.join(path.stem for path in paths)}"
         )
     tests = {name: re.search(r"^test: (.*)$", patch, re.M)[1] for name, patch in patches.items()}
     with tempfile.TemporaryDirectory() as tree:
         copy_to(Path(tree))
         if not passes(sorted(set(tests.values())), tree):
             raise SystemExit(
-                "mutants: these tests fail without a patch; run them first: "
+                "mutations: these tests fail without a patch; run them first: "
                 + " ".join(sorted(set(tests.values())))
             )
     alive = []
@@ -106,9 +106,9 @@ def main():
         alive += [] if caught else [name]
     if alive:
         raise SystemExit(
-            f"mutants: {len(alive)} of {len(patches)} not shown by their test: {', '.join(alive)}"
+            f"mutations: {len(alive)} of {len(patches)} not shown by their test: {', '.join(alive)}"
         )
-    print(f"all {len(patches)} broken promises are seen by their tests")
+    print(f"all {len(patches)} broken guarantees are seen by their tests")
 
 
 if __name__ == "__main__":

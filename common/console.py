@@ -1,0 +1,61 @@
+"""What is written for people: log lines, and text from elsewhere made harmless to a terminal.
+
+log = start_log("generate_images")
+log.warning("disk full on %s", host)      # 2026-11-24 16:45:01Z WARNING disk full on gpu03
+"""
+
+import logging
+import os
+import sys
+import time
+import unicodedata
+from pathlib import Path
+
+FORMAT = "%(asctime)sZ %(levelname)s %(message)s"
+TIME = "%Y-%m-%d %H:%M:%S"
+
+
+def start_log(name: str, file: str | os.PathLike[str] | None = None) -> logging.Logger:
+    """Log with time (UTC) and level to standard output, and to `file` unless that is the same one.
+
+    Logging never raises: a full disk or a closed output costs lines, not the run.
+    """
+    logging.raiseExceptions = False
+    logging.Formatter.converter = time.gmtime
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    if file is not None and not _is_standard_output(Path(file)):
+        handlers.append(logging.FileHandler(file))
+    logging.basicConfig(level=logging.INFO, handlers=handlers, format=FORMAT, datefmt=TIME)
+    return logging.getLogger(name)
+
+
+def _is_standard_output(path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(sys.stdout.fileno()), path.stat())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def visible(text: object, limit: int = 2000) -> str:
+    """Foreign text on one line: control, bidi and invisible characters as \\x1b, \\u202e.
+
+    Everything that comes from elsewhere (file names, LLM answers, error texts, other hosts) goes
+    through here before it reaches a terminal or a log. At most `limit` characters.
+    """
+    shown = str(text)
+    if not shown.isascii() or not shown.isprintable():
+        shown = "".join(
+            character if _harmless(character) else _escape(character) for character in shown
+        )
+    return shown if len(shown) <= limit else shown[:limit] + "…"
+
+
+def _harmless(character: str) -> bool:
+    return character.isprintable() and unicodedata.category(character) not in ("Cf", "Cc", "Cs")
+
+
+def _escape(character: str) -> str:
+    number = ord(character)
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
