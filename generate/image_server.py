@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-# SBATCH --job-name=image_server
-# SBATCH --mem=16G
-# SBATCH --cpus-per-task=4
-# SBATCH --time=4320
-# SBATCH --output=image_server.out
-# SBATCH --open-mode=append
-# SBATCH --requeue
-# SBATCH --signal=B:USR1@120
+# fmt: off
+#SBATCH --job-name=image_server
+#SBATCH --mem=16G
+#SBATCH --cpus-per-task=4
+#SBATCH --time=4320
+#SBATCH --output=image_server.out
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@120
+# fmt: on
 """The job server: hands out prompt indices to any number of clients and keeps account of every one of them, whatever dies.
 
     python generate/image_server.py                        # or: sbatch generate/image_server.py
