@@ -41,33 +41,47 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     """Call a script's main() and exit with its status; every expected error becomes one line.
 
     UserError: `script: text`, status 1. Ctrl-C: 130. A closed standard output (`| head`): 141.
-    Input nested too deep and too little memory are said in words, status 1.
+    Errors of the system, input nested too deep and too little memory: in words, status 1.
     """
     try:
         status = main() or DONE
-        sys.stdout.flush()
     except UserError as error:
         status = _say(error)
     except KeyboardInterrupt:
         status = _say("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        status = _say("standard output was closed before the end", OUTPUT_CLOSED)
     except RecursionError:
         status = _say("the input is nested too deep to be read")
     except MemoryError:
         status = _say("not enough memory")
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.exit(status)
-    # Python would complain once more about an output that cannot be written when it exits.
-    with contextlib.suppress(OSError):
+    except OSError as error:
+        status = _disk_or_pipe(error)
+    sys.exit(_flushed(status))
+
+
+def _disk_or_pipe(error: OSError) -> int:
+    """An error of the system without words of ours: of a file if it names one, else the output."""
+    if isinstance(error, BrokenPipeError):
+        return _say("standard output was closed before the end", OUTPUT_CLOSED)
+    what = f"{error.filename}:" if error.filename else "cannot write to standard output:"
+    return _say(f"{what} {error.strerror or error}")
+
+
+def _flushed(status: int) -> int:
+    """The status once standard output is written; Python's own complaint at exit is kept away."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError) as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.exit(status)
+        if status == DONE and isinstance(error, OSError):
+            return _disk_or_pipe(error)
+    return status
 
 
 def _say(what: object, status: int = FAILED) -> int:
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody is there to read it
-        print(f"{script_name()}: {what}", file=sys.stderr, flush=True)
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):  # nobody is there to read it
+            print(f"{script_name()}: {what}", file=sys.stderr, flush=True)
     return status
 
 

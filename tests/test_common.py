@@ -1,0 +1,143 @@
+"""The command line's one handler of errors, crash-safe files, and text made harmless."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common import __version__, console, files
+from common.version import version
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = """
+import sys
+sys.argv[0] = "/some/where/draw_things.py"
+sys.path.insert(0, {root!r})
+from common.command_line import UserError, run_script
+def main():
+    {body}
+run_script(main)
+"""
+
+
+def script(body: str, **kwargs) -> subprocess.CompletedProcess[str]:
+    """A script whose main() is `body`, as a real process."""
+    code = SCRIPT.format(root=str(ROOT), body=body)
+    return subprocess.run(
+        [sys.executable, "-c", code], text=True, stderr=subprocess.PIPE, timeout=60, **kwargs
+    )
+
+
+@pytest.mark.parametrize(
+    "body, status, says",
+    [
+        ("return None", 0, ""),
+        ("return 3", 3, ""),
+        (
+            "raise UserError('p.json: no such file; name one')",
+            1,
+            "draw_things: p.json: no such file; name one",
+        ),
+        ("raise KeyboardInterrupt", 130, "draw_things: interrupted"),
+        ("raise MemoryError", 1, "draw_things: not enough memory"),
+        ("main()", 1, "draw_things: the input is nested too deep to be read"),
+    ],
+)
+def test_an_expected_error_is_one_line_and_a_status(body: str, status: int, says: str) -> None:
+    ended = script(body, stdout=subprocess.DEVNULL)
+    assert (ended.returncode, ended.stderr.strip()) == (status, says)
+
+
+def test_an_unexpected_error_keeps_its_traceback() -> None:
+    ended = script("{}['x']", stdout=subprocess.DEVNULL)
+    assert ended.returncode == 1
+    assert "KeyError" in ended.stderr
+
+
+def test_a_closed_output_is_one_line() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    ended = script("print('x' * 100_000)", stdout=write)
+    os.close(write)
+    assert ended.returncode == 141
+    assert ended.stderr == "draw_things: standard output was closed before the end\n"
+
+
+def test_a_full_output_is_no_traceback_at_exit() -> None:
+    with open("/dev/full", "w") as full:
+        ended = script("sys.stdout.write('x')", stdout=full)
+    assert ended.returncode == 1
+    assert ended.stderr == "draw_things: cannot write to standard output: No space left on device\n"
+
+
+def test_a_closed_error_output_changes_no_status() -> None:
+    code = SCRIPT.format(root=str(ROOT), body="raise UserError('x')")
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], capture_output=True)
+    assert (ended.returncode, ended.stdout) == (1, b"")
+
+
+def test_a_whole_file_or_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "state.json"
+    files.write_whole(path, "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        files.write_whole(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["state.json"], "no temporary file is left"
+
+
+def test_it_is_on_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did: list[str] = []
+    for name in ("fsync", "replace", "link"):
+        real = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda *args, real=real, name=name: (did.append(name), real(*args))[1]
+        )
+    files.write_whole(tmp_path / "a", "x")
+    assert did == ["fsync", "replace", "fsync"]
+    did.clear()
+    assert files.create_whole(tmp_path / "b", "x")
+    assert did == ["fsync", "link", "fsync"]
+
+
+def test_a_taken_name_is_left_alone(tmp_path: Path) -> None:
+    assert files.create_whole(tmp_path / "run.json", "first", mode=0o600)
+    assert not files.create_whole(tmp_path / "run.json", "second")
+    assert (tmp_path / "run.json").read_text() == "first"
+    assert (tmp_path / "run.json").stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path) == ["run.json"]
+
+
+def test_the_file_system_of_a_path(tmp_path: Path) -> None:
+    kind, point = files.file_system_of("/proc/self")
+    assert (kind, point) == ("proc", "/proc")
+    assert files.file_system_of(tmp_path)[1] in {str(p) for p in (tmp_path, *tmp_path.parents)}
+
+
+@given(st.text())
+def test_foreign_text_cannot_steer_a_terminal(text: str) -> None:
+    shown = console.visible(text)
+    assert shown.isprintable()
+    assert not re.search("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", shown)
+
+
+def test_foreign_text_stays_readable() -> None:
+    assert console.visible("Stålenhag, 北斎 🦊") == "Stålenhag, 北斎 🦊"
+    assert console.visible("\x1b[31mred\n\u202e") == "\\x1b[31mred\\x0a\\u202e"
+    assert len(console.visible("x" * 10_000)) == 2001
+
+
+def test_the_version_names_the_commit() -> None:
+    assert re.fullmatch(re.escape(__version__) + r"(\+[0-9a-f]{12}(\.dirty)?)?", version())
