@@ -15,9 +15,9 @@ import threading
 import time
 
 from generate.client.feeder import TICK_S, Feeder, Sample
-from generate.client.job_client import Refused, ServerAway
 from generate.client.publisher import Publisher
 from generate.dataset import samples
+from generate.protocol.connection import Refused, ServerAway
 
 PATIENCE_S = 20.0  # so long a device waits for a full batch while texts are still being asked for
 SUSPECT = 3  # bad images in a row (each drawn twice) after which indices fail at once: then it is hardly the texts

@@ -14,9 +14,10 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from generate.client.job_client import AllDone, Grant, Refused, ServerAway
+from generate.client.job_client import AllDone, Grant
 from generate.client.publisher import disk_error
 from generate.dataset import samples
+from generate.protocol.connection import Refused, ServerAway
 
 LEASES = 2  # one being drawn, one being asked for; the job server grants no third
 ASK_AHEAD = 64  # prompts asked for or ready ahead of the device: at 2 s an answer, enough for one that draws 32 prompts a second

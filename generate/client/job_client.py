@@ -11,18 +11,16 @@ server.json is read again for every new connection, since the server may come ba
 HMAC over a nonce, that its other end knows the run's token, before the token itself goes over it.
 """
 
-import hashlib
-import hmac
 import http.client
-import json
 import logging
 import random
 import secrets
 import threading
 import time
-import urllib.parse
 from collections import namedtuple
 from pathlib import Path
+
+from generate.protocol.connection import Connection, Refused, ServerAway
 
 log = logging.getLogger("job_client")
 
@@ -34,111 +32,8 @@ Wait = namedtuple(
 )  # reason: one sentence; "quarantine" in it when this worker is
 AllDone = namedtuple("AllDone", "message set_aside")  # set_aside: number of prompts given up
 
-CONNECT_S, ANSWER_S = (
-    10,
-    60,
-)  # a connection and its proof; an answer, which waits for a disk that may be busy
 PAUSE_S, LONGEST_PAUSE_S = 0.3, 15
 LAST_WORDS_S = 10  # once stopping: SIGKILL follows SIGTERM after 30 s by SLURM's default, and the images want some of that
-LARGEST_ANSWER = 4 << 20
-
-
-class ServerAway(Exception):
-    """No server of this run answered in time; the text says where it was looked for."""
-
-
-class WrongServer(ServerAway):
-    """Something answers at the address in server.json, but it is not this run's server (or an older one of it)."""
-
-
-class Refused(Exception):
-    """The server understood and said no (400, 409): a field out of bounds, or a definition that differs; the text names the field."""
-
-
-def read_server_json(output_root):
-    """{"url", "token", "run_id", "epoch", "pid", "hostname"} of the last server started here. ServerAway if there is none."""
-    path = Path(output_root) / ".server" / "server.json"
-    try:
-        record = json.loads(path.read_text())
-        return record if {"url", "token", "run_id", "epoch"} <= record.keys() else {}["url"]
-    except FileNotFoundError:
-        raise ServerAway(
-            f"no job server was started for {output_root}: python generate/image_server.py --output_root {output_root}"
-        ) from None
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ServerAway(f"{path} cannot be read: {type(error).__name__}: {error}") from None
-
-
-def proof_of(token, nonce, run_id, epoch):
-    """What /healthz?nonce=… answers: only who knows the token can say it, and saying it does not give the token away."""
-    return hmac.new(
-        token.encode(), f"{nonce}:{run_id}:{epoch}".encode(), hashlib.sha256
-    ).hexdigest()
-
-
-class Connection:
-    """One proven connection to the server that server.json names. It never reconnects by itself: the port may be someone else's by then."""
-
-    def __init__(self, output_root, epoch=0):
-        """ServerAway: nobody there. WrongServer: not this run's server, or one with a lower epoch than `epoch`."""
-        server = read_server_json(output_root)
-        self.url, self.token, self.run_id = server["url"], server["token"], server["run_id"]
-        address = urllib.parse.urlsplit(self.url)
-        self.line = http.client.HTTPConnection(address.hostname, address.port, timeout=CONNECT_S)
-        self.calls = 0
-        nonce = secrets.token_hex(16)
-        try:
-            self.line.connect()
-            self.line.auto_open = 0
-            status, answer = self._ask("GET", f"/healthz?nonce={nonce}", None, {})
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
-            raise ServerAway(
-                f"the job server at {self.url} on {server.get('hostname', '?')} does not answer: {error or type(error).__name__}"
-            ) from None
-        except ValueError:
-            status, answer = None, {}
-        self.epoch = answer.get("epoch")
-        proof = proof_of(self.token, nonce, self.run_id, self.epoch)
-        if (
-            status != 200
-            or type(self.epoch) is not int
-            or not hmac.compare_digest(str(answer.get("proof")).encode(), proof.encode())
-        ):
-            self.close()
-            raise WrongServer(
-                f"what answers at {self.url} is not the job server of {output_root}: it was stopped, and another program has its port"
-            )
-        if self.epoch < epoch:
-            self.close()
-            raise WrongServer(
-                f"the job server at {self.url} is an older one (epoch {self.epoch}, seen: {epoch}); it will notice and stop"
-            )
-        self.line.sock.settimeout(ANSWER_S)
-
-    def post(self, path, body):
-        """(status, answer). OSError, HTTPException, ValueError: the connection is of no more use."""
-        self.calls += 1
-        return self._ask(
-            "POST",
-            path,
-            json.dumps(body),
-            {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"},
-        )
-
-    def get(self, path):
-        return self._ask("GET", path, None, {"Authorization": f"Bearer {self.token}"})
-
-    def _ask(self, method, path, body, headers):
-        self.line.request(method, path, body, headers)
-        with self.line.getresponse() as response:
-            answer = json.loads(response.read(LARGEST_ANSWER))
-            if not isinstance(answer, dict):
-                raise ValueError("not an object")
-            return response.status, answer
-
-    def close(self):
-        self.line.close()
 
 
 class JobClient:

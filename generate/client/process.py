@@ -11,6 +11,7 @@ from generate.client import image_generator as diffusion
 from generate.client import job_client
 from generate.dataset import samples
 from generate.llms.options import prompter_of
+from generate.protocol.connection import Refused, ServerAway
 
 CHILD = "GENERATE_IMAGES_CLIENT"  # number of a client process, in its environment
 RESTARTS = "GENERATE_IMAGES_RESTARTS"  # how often a client process has started itself again
@@ -116,7 +117,7 @@ def leave(client, job, broken):
     if broken:
         start_again(f"the device failed: {broken}", job.quarantined_until_s)
     if client.error:
-        if isinstance(client.error, job_client.ServerAway):
+        if isinstance(client.error, ServerAway):
             requeue("the job server is away")
         raise SystemExit(f"generate_images: {client.error}")
     if client.stopped == "walltime":
@@ -255,10 +256,10 @@ def nothing_left(job):
             if not isinstance(answer, job_client.Wait):
                 return None
             time.sleep(min(answer.retry_after_s, 5))
-    except job_client.ServerAway as error:
+    except ServerAway as error:
         requeue("the job server is away")
         raise SystemExit(f"generate_images: {error}") from None
-    except job_client.Refused as error:
+    except Refused as error:
         raise SystemExit(f"generate_images: {error}") from None
 
 

@@ -12,8 +12,8 @@ import threading
 import time
 
 from generate.client import image_generator as diffusion
-from generate.client.job_client import Refused, ServerAway
 from generate.dataset import samples
+from generate.protocol.connection import Refused, ServerAway
 
 THREADS = (
     4  # they wait for fsync most of the time, and Pillow encodes outside of the interpreter's lock

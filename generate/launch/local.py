@@ -19,6 +19,7 @@ from generate.client import image_generator as diffusion
 from generate.client import job_client
 from generate.client.process import CHILD, REQUEUE, gpus, nothing_left
 from generate.launch import status as run_status
+from generate.protocol.connection import ServerAway
 
 SERVER = CHECKOUT / "generate" / "image_server.py"
 MOST_DEATHS = (
@@ -59,7 +60,7 @@ def start_server(job, root):
     try:
         job.check()
         return None
-    except job_client.ServerAway:
+    except ServerAway:
         pass
     log = root / "image_server.out"
     with open(log, "ab") as out:
@@ -88,7 +89,7 @@ def start_server(job, root):
         try:
             job.check()
             return server
-        except job_client.ServerAway:
+        except ServerAway:
             time.sleep(0.1)
     server.kill()
     said = log.read_bytes()[start:].decode(errors="replace").strip().splitlines()

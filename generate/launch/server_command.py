@@ -5,8 +5,8 @@ import json
 import os
 from pathlib import Path
 
-from generate.client import job_client
 from generate.launch import status as run_status
+from generate.protocol.connection import Connection, ServerAway
 from generate.server import app
 
 
@@ -39,9 +39,9 @@ def status(output_root, as_json):
 
 def tell(output_root, order):
     try:
-        connection = job_client.Connection(output_root)
+        connection = Connection(output_root)
         code, answer = connection.post("/admin", order)
-    except (job_client.ServerAway, OSError, http.client.HTTPException, ValueError) as error:
+    except (ServerAway, OSError, http.client.HTTPException, ValueError) as error:
         raise SystemExit(f"image_server: {error}") from None
     if code != 200:
         raise SystemExit(f"image_server: {answer.get('error')}")

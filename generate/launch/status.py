@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from generate.client import model_recipes as model_families
-from generate.client.job_client import Connection, ServerAway
+from generate.protocol.connection import Connection, ServerAway
 
 # The server's status document, or None and why there is none; the address of its page, with the token.
 Answer = namedtuple("Answer", "document why url")

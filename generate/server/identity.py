@@ -13,7 +13,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-from generate.client import job_client
+from generate.protocol.connection import Connection, ServerAway, read_server_json
 
 FOLDER = ".server"
 
@@ -69,13 +69,13 @@ def overtaken(folder, epoch):
 def refuse_if_running(output_root):
     """SystemExit naming the server that runs for this output root already, if one does."""
     try:
-        there = job_client.Connection(output_root)
-    except job_client.ServerAway:
+        there = Connection(output_root)
+    except ServerAway:
         return
     there.close()
-    server = job_client.read_server_json(output_root)
+    server = read_server_json(output_root)
     raise SystemExit(
-        f"image_server: a server for {output_root} runs already: {there.url} (process {server.get('pid')} on {server.get('hostname')}); "
+        f"image_server: a server for {output_root} runs already: {there.url} (process {server.pid} on {server.hostname}); "
         "--status shows it, --take_over takes its place"
     )
 

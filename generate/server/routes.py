@@ -15,8 +15,8 @@ from json import JSONDecodeError
 from flask import Flask, json, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from generate.client import job_client
 from generate.dataset import definition as definitions
+from generate.protocol.connection import proof_of
 from generate.server import fields as request_fields
 from generate.server import folder_check, ledger
 from generate.server import page as status_page
@@ -39,7 +39,7 @@ def application(server):
     def healthz():
         """Open to all: says that it lives, and proves, to who sends a nonce, that it knows the run's token."""
         nonce = request.args.get("nonce", "")
-        proof = job_client.proof_of(server.token, nonce[:128], server.run_id, server.epoch)
+        proof = proof_of(server.token, nonce[:128], server.run_id, server.epoch)
         return jsonify(ok=True, run_id=server.run_id, epoch=server.epoch, proof=proof)
 
     @app.after_request

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from generate.client import job_client
 from generate.dataset import samples
+from generate.protocol.connection import Connection, ServerAway
 from tests.fakes.storm_client import definition
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -75,8 +76,8 @@ class RunningServer:
 
     def answers(self, before=0):
         try:
-            connection = job_client.Connection(self.root)
-        except job_client.ServerAway:
+            connection = Connection(self.root)
+        except ServerAway:
             return False
         connection.close()
         return connection.epoch > before
@@ -89,7 +90,7 @@ class RunningServer:
         return (self.root / "image_server.out").read_text()
 
     def connection(self):
-        return job_client.Connection(self.root)
+        return Connection(self.root)
 
     def post(self, path, body):
         connection = self.connection()

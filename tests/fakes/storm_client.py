@@ -18,8 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from generate.client.job_client import AllDone, JobClient, Refused, ServerAway, Wait
+from generate.client.job_client import AllDone, JobClient, Wait
 from generate.dataset import samples
+from generate.protocol.connection import Refused, ServerAway
 from tests.fakes.fake_pipeline import FakeGenerator, FakePipeline
 
 SIZE = 16

@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from generate.client import job_client
 from generate.launch import status as run_status
+from generate.protocol.connection import proof_of
 
 ERROR = {
     "reason": "gpu",
@@ -117,7 +117,7 @@ def server(tmp_path):
             if self.path.startswith("/healthz?nonce="):
                 body = {
                     "epoch": 2,
-                    "proof": job_client.proof_of("t0ken", self.path.split("=")[1], "run", 2),
+                    "proof": proof_of("t0ken", self.path.split("=")[1], "run", 2),
                 }
             else:
                 body = (

@@ -1,5 +1,6 @@
 """The life of a job server: started, killed, restarted, started twice, taken over, stopped, asked from the command line."""
 
+import http.client
 import json
 import os
 import shutil
@@ -10,8 +11,8 @@ import time
 
 import pytest
 
-from generate.client import job_client
-from generate.client.job_client import AllDone, ServerAway, Wait, WrongServer
+from generate.client.job_client import AllDone, Wait
+from generate.protocol.connection import ServerAway, WrongServer
 from tests.fakes.running_server import finish, granted, order, until, write_sample
 
 
@@ -148,7 +149,7 @@ def test_a_paused_server_that_was_taken_over_answers_nothing(start):
         server.root / ".server" / "epochs" / str(old_json["epoch"] + 1)
     ).touch()  # what the second one does first
     old.send_signal(signal.SIGCONT)
-    with pytest.raises((OSError, job_client.http.client.HTTPException)):
+    with pytest.raises((OSError, http.client.HTTPException)):
         line.post("/beat", {"client_id": "c", "leases": [], "state": "idle"})
     assert old.wait(20) == 3
 

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from generate.client import job_client
 from generate.client.job_client import AllDone, Wait
 from generate.dataset import samples
+from generate.protocol.connection import Refused
 from tests.fakes.running_server import finish, granted, order, until
 
 
@@ -114,7 +114,7 @@ def test_extend(start):
             finish(client, answer)
         time.sleep(0.05)
     wider = server.client(total=6, images=3)
-    with pytest.raises(job_client.Refused, match="--extend"):
+    with pytest.raises(Refused, match="--extend"):
         wider.get_indices(1)
     wider.definition |= {
         "extend": True,
@@ -122,7 +122,7 @@ def test_extend(start):
         "prefix_sha256": "2" * 64,
         "prompts_sha256": "1" * 64,
     }
-    with pytest.raises(job_client.Refused, match="the first 4 prompts are not the same"):
+    with pytest.raises(Refused, match="the first 4 prompts are not the same"):
         wider.get_indices(1)
     wider.definition |= {"prefix_sha256": "0" * 64}
     seen = set()
@@ -135,7 +135,7 @@ def test_extend(start):
         seen == set(range(6))
         and (server.root / "generated_images" / "storm" / "dataset.2.yaml").exists()
     )
-    with pytest.raises(job_client.Refused, match="prompts_sha256|total|images_per_prompt"):
+    with pytest.raises(Refused, match="prompts_sha256|total|images_per_prompt"):
         client.get_indices(1)
 
 
