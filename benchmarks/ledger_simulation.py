@@ -19,7 +19,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from generate.server.ledger import AllDone, Grant, Ledger, LedgerOptions
+from generate.protocol.answers import AllDone, Grant
+from generate.server.ledger import Ledger
+from generate.server.live_leases import LeaseLimits
 
 BEAT_S, LOAD_S = 15, 60
 
@@ -32,7 +34,7 @@ class Simulation:
             chunk_size,
             mean_life_s,
         )
-        self.ledger = Ledger(Path(folder) / "ledger.sqlite", 1, 0.0, LedgerOptions())
+        self.ledger = Ledger(Path(folder) / "ledger.sqlite", 1, 0.0, LeaseLimits())
         self.ledger.connection.execute(
             "PRAGMA synchronous = OFF"
         )  # the disk is not what is measured here

@@ -1,72 +1,223 @@
-"""What the ledger is told and what it answers: its options, and one small class per kind of answer.
+"""What the job server answers: one class per kind of answer, used by both sides of the wire.
 
-answer = ledger.lease(…)        # Grant, Later, Quarantined or AllDone
+    return jsonify(answer.to_json()), answer.status      # server: JSON body and HTTP status
+    answer = work_answer(body)                           # client: Grant, WorkLeft, Wait or AllDone
+    answer = HeartbeatAnswer.from_json(body)
+
+The JSON fields keep the names that were published (known_good, set_aside, beat_s, …), whatever
+their attributes are called here. Fields that a reader does not know are ignored.
 """
 
-import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+# Verdicts of /complete, one per index
+ACCEPTED = "accepted"
+ALREADY_DONE = "already_done"
+STALE = "stale"
+MISSING = "missing"
+# Verdicts of /fail, one per index
+RETRY_ELSEWHERE = "retry elsewhere"
+FAILED_PERMANENTLY = "set aside"
+
+Json = dict[str, Any]
 
 
-@dataclasses.dataclass
-class LedgerOptions:
-    ttl_s: float = 120  # a lease lives this long after its last beat
-    beat_s: float = 15  # clients beat this often
-    max_marks: float = 3  # K of promise 9
-    max_failures: int = 5  # M of promise 9
-    probe_s: float = 600  # first pause before a probe; it doubles
-    stall_s: float = (
-        900  # a client that says it draws, and shows no new image for so long, is not renewed
-    )
-    bare_ttl_s: float = (
-        3600  # a bare published client is heard only when it asks for the next chunk
-    )
-
-
-@dataclasses.dataclass
+@dataclass(frozen=True)
 class Grant:
+    """A lease of some indices."""
+
+    status: ClassVar[int] = 200
     lease: str  # "epoch-n", never repeated
-    indices: list
+    indices: list[int]
     ttl_s: float
-    known_good: bool = False  # draw a known-good text first and say in each failure of this lease whether that worked
+    # generate a canary prompt first, and say in each failure of this lease whether that worked
+    canary: bool = False
+    llm_share: Json | None = None
+
+    def to_json(self) -> Json:
+        return {
+            "indices": self.indices,
+            "lease": self.lease,
+            "ttl_s": self.ttl_s,
+            "llm_share": self.llm_share,
+            "known_good": self.canary,
+        }
+
+    @classmethod
+    def from_json(cls, body: Json) -> "Grant":
+        return cls(
+            body["lease"],
+            body["indices"],
+            body["ttl_s"],
+            bool(body.get("known_good")),
+            body.get("llm_share"),
+        )
 
 
-@dataclasses.dataclass
-class Later:
+@dataclass(frozen=True)
+class WorkLeft:
+    """There is or may be work; nothing was granted. The answer to a request for 0 indices."""
+
+    status: ClassVar[int] = 200
+    ttl_s: float
+
+    def to_json(self) -> Json:
+        return {"indices": [], "lease": None, "ttl_s": self.ttl_s}
+
+    @classmethod
+    def from_json(cls, body: Json) -> "WorkLeft":
+        return cls(body["ttl_s"])
+
+
+@dataclass(frozen=True)
+class Wait:
+    """No work at this moment; the reason is one sentence."""
+
+    status: ClassVar[int] = 404
     retry_after_s: float
     reason: str
+    llm_share: Json | None = None
+
+    def to_json(self) -> Json:
+        return {
+            "error": self.reason,
+            "retry_after_s": self.retry_after_s,
+            "llm_share": self.llm_share,
+        }
+
+    @classmethod
+    def from_json(cls, body: Json) -> "Wait":
+        kind = Quarantined if body["error"].startswith("quarantine") else Wait
+        return kind(body["retry_after_s"], body["error"], body.get("llm_share"))
 
 
-@dataclasses.dataclass
+@dataclass(frozen=True)
+class Quarantined(Wait):
+    """Nothing for this worker until its probe. The reason begins with "quarantine"."""
+
+
+@dataclass(frozen=True)
 class AllDone:
-    set_aside: int  # indices given up
+    """No work is left."""
+
+    status: ClassVar[int] = 404
+    failed: int  # indices that failed permanently
+
+    @property
+    def message(self) -> str:
+        if not self.failed:
+            return "all indices are done"
+        return (
+            f"all indices are done, but for {self.failed:,} set aside"
+            " (image_server.py --status names them)"
+        )
+
+    def to_json(self) -> Json:
+        return {"error": self.message, "all_done": True, "set_aside": self.failed}
+
+    @classmethod
+    def from_json(cls, body: Json) -> "AllDone":
+        return cls(body.get("set_aside", 0))
 
 
-@dataclasses.dataclass
-class Quarantined(Later):
-    """Nothing for this worker until its probe."""
+def work_answer(body: Json) -> Grant | WorkLeft | Wait | AllDone:
+    """The answer to a request for work."""
+    if body.get("all_done"):
+        return AllDone.from_json(body)
+    if "indices" not in body:
+        return Wait.from_json(body)
+    return Grant.from_json(body) if body["lease"] else WorkLeft.from_json(body)
 
 
-@dataclasses.dataclass
-class Beat:
-    stale: list  # leases named in the beat that are not this client's: 409
+@dataclass(frozen=True)
+class HeartbeatAnswer:
+    """What a client hears after a heartbeat."""
+
+    stale: list[str]  # leases named in the heartbeat that are not this client's: 409
     stop: str | None  # None, "drain" or "quarantine"
+    ttl_s: float
+    heartbeat_s: float  # the pause between two heartbeats
+    llm_share: Json | None = None
+
+    @property
+    def status(self) -> int:
+        return 409 if self.stale else 200
+
+    def to_json(self) -> Json:
+        body = {
+            "ttl_s": self.ttl_s,
+            "beat_s": self.heartbeat_s,
+            "stop": self.stop,
+            "stale": self.stale,
+            "llm_share": self.llm_share,
+        }
+        return not_current(self.stale) | body if self.stale else body
+
+    @classmethod
+    def from_json(cls, body: Json) -> "HeartbeatAnswer":
+        return cls(
+            body["stale"], body["stop"], body["ttl_s"], body["beat_s"], body.get("llm_share")
+        )
 
 
-@dataclasses.dataclass
-class Failed:
-    stale: bool  # the lease is not this client's: nothing was changed (409)
-    verdicts: dict  # index -> "retry elsewhere" or "set aside"
-    quarantined_s: float | None  # until this worker's probe
+@dataclass(frozen=True)
+class CompletionAnswer:
+    """What became of the indices that were reported as complete. Never refused."""
+
+    status: ClassVar[int] = 200
+    verdicts: dict[int, str]  # index -> ACCEPTED, ALREADY_DONE, STALE or MISSING
+
+    def to_json(self) -> Json:
+        return {"verdicts": self.verdicts}
+
+    @classmethod
+    def from_json(cls, body: Json) -> "CompletionAnswer":
+        return cls({int(index): verdict for index, verdict in body["verdicts"].items()})
 
 
-@dataclasses.dataclass
-class Client:
-    """What is known of a client by its beats; in memory only."""
+@dataclass(frozen=True)
+class FailureAnswer:
+    """What follows for the indices that were reported as failed."""
 
-    worker: dict
-    dataset: str | None = None
-    leases: tuple = ()
-    state: str | None = None
-    drawing: tuple = ()
-    images: int = 0
-    beat_at: float = 0.0
-    progress_at: float = 0.0
+    verdicts: dict[int, str]  # index -> RETRY_ELSEWHERE or FAILED_PERMANENTLY
+    quarantined_s: float | None = None  # until this worker's probe; None = not quarantined
+    stale: list[str] = field(default_factory=list)  # the lease, if not this client's: 409
+
+    @property
+    def status(self) -> int:
+        return 409 if self.stale else 200
+
+    def to_json(self) -> Json:
+        if self.stale:
+            return not_current(self.stale)
+        return {"verdicts": self.verdicts, "quarantined_until_s": self.quarantined_s}
+
+    @classmethod
+    def from_json(cls, body: Json) -> "FailureAnswer":
+        if body.get("stale"):
+            return cls({}, stale=body["stale"])
+        verdicts = {int(index): verdict for index, verdict in body["verdicts"].items()}
+        return cls(verdicts, body["quarantined_until_s"])
+
+
+@dataclass(frozen=True)
+class ReleaseAnswer:
+    """Whether the rest of a lease was released."""
+
+    stale: list[str] = field(default_factory=list)  # the lease, if not this client's: 409
+
+    @property
+    def status(self) -> int:
+        return 409 if self.stale else 200
+
+    def to_json(self) -> Json:
+        return not_current(self.stale) if self.stale else {"ok": True}
+
+    @classmethod
+    def from_json(cls, body: Json) -> "ReleaseAnswer":
+        return cls(body.get("stale", []))
+
+
+def not_current(leases: list[str]) -> Json:
+    return {"error": f"not current any more: {', '.join(leases)}", "stale": leases}

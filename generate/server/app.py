@@ -68,12 +68,12 @@ class Server:
 
     def open_ledger(self):
         """The ledger, once the server before this one has let go of it."""
-        from generate.server import ledger
+        from generate.server import ledger, live_leases
 
-        limits = ledger.LedgerOptions(
+        limits = live_leases.LeaseLimits(
             ttl_s=self.args.ttl_s,
-            beat_s=self.args.beat_s,
-            max_marks=self.args.max_marks,
+            heartbeat_s=self.args.beat_s,
+            max_strikes=self.args.max_marks,
             max_failures=self.args.max_failures,
             probe_s=self.args.probe_s,
         )

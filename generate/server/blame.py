@@ -103,7 +103,7 @@ class Blame:
         state = self.store.one(
             "SELECT state FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx
         )
-        if marks >= self.options.max_marks and state and state[0] == "waiting":
+        if marks >= self.options.max_strikes and state and state[0] == "waiting":
             self.store._set_aside(dataset, idx)
 
     def failure(self, now, key, worker, dataset, idx, reason, error, known_good):
@@ -216,14 +216,14 @@ class Blame:
             return (
                 "probe"
                 if now >= row[0] and row[1] is None
-                else -max(row[0] - now, self.options.beat_s)
+                else -max(row[0] - now, self.options.heartbeat_s)
             )
         weather = self.weather()
         if weather.get("state") == "storm":
             return (
                 "probe"
                 if now >= weather["probe_at"] and weather["probe"] is None
-                else max(weather["probe_at"] - now, self.options.beat_s)
+                else max(weather["probe_at"] - now, self.options.heartbeat_s)
             )
         return "alone" if weather.get("state") == "doubt" else None
 

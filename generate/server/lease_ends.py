@@ -124,7 +124,11 @@ class Ends(View):
                 known[:2] = [True, 0]
             else:
                 known[1] += 1
-            if known[0] and known[1] >= 2 and now - self.beat_at[lease] > 2 * self.options.beat_s:
+            if (
+                known[0]
+                and known[1] >= 2
+                and now - self.beat_at[lease] > 2 * self.options.heartbeat_s
+            ):
                 over.append(lease)
         for (
             (job, restart),

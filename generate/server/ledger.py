@@ -8,37 +8,23 @@ now: seconds that never run backwards while the server lives (time.monotonic()).
 (promise 1). Tests: tests/generate/test_ledger_promises.py has one or more a promise, named for it.
 """
 
-import dataclasses
 import itertools
 import json
 from collections import deque
 
 from generate.protocol.answers import (
     AllDone,
-    Beat,
-    Client,
-    Failed,
+    FailureAnswer,
     Grant,
-    Later,
-    LedgerOptions,
+    HeartbeatAnswer,
     Quarantined,
+    Wait,
+    WorkLeft,
 )
 from generate.server.blame import DRAWN, Blame, worker_key
 from generate.server.lease_ends import Ends
-from generate.server.store import BLOCK, DefinitionDiffers, bits_of, numbers
-
-__all__ = [
-    "Ledger",
-    "LedgerOptions",
-    "Grant",
-    "Later",
-    "AllDone",
-    "Quarantined",
-    "Beat",
-    "Failed",
-    "DefinitionDiffers",
-    "BLOCK",
-]
+from generate.server.live_leases import Client, LeaseLimits
+from generate.server.store import BLOCK, bits_of, numbers
 
 ANSWERS_KEPT = 50_000  # stored answers; 1,000 clients can then repeat a request 50 calls later
 
@@ -48,7 +34,7 @@ class Ledger(Ends):
     truth, and .lost says what had happened. .connection: others may keep tables in it, and commit with .transaction()."""
 
     def __init__(self, path, epoch, now, options=None, utc=None):
-        super().__init__(path, epoch, options or LedgerOptions(), utc)
+        super().__init__(path, epoch, options or LeaseLimits(), utc)
         self.rebuilt = self.lost is not None
         self.clients = {}  # client id -> Client
         self.deadlines = {}  # lease -> when it ends
@@ -145,12 +131,12 @@ class Ledger(Ends):
     # ------------------------------------------------ lease
 
     def peek(self, now, dataset):
-        """True when there is or may be work, else Later or AllDone; grants nothing, so that a client need not load a model in vain."""
+        """WorkLeft when there is or may be work, else Wait or AllDone; grants nothing, so that a client need not load a model in vain."""
         waiting, leased = self.one("SELECT waiting, leased FROM datasets WHERE name = ?", dataset)
-        return self._all_done(dataset) if waiting + leased == 0 else True
+        return self._all_done(dataset) if waiting + leased == 0 else WorkLeft(self.options.ttl_s)
 
     def lease(self, now, dataset, client_id, request_id, worker, chunk_size=1, slurm=None):
-        """Grant, Later, Quarantined or AllDone. slurm: (job id, restart count) or None; a repeated request_id gets the stored Grant.
+        """Grant, Wait, Quarantined or AllDone. slurm: (job id, restart count) or None; a repeated request_id gets the stored Grant.
 
         Without a request_id it is a bare published request: a repeat gets its current lease and is a beat.
         Tests: test_promise_03_*, test_promise_07_*, test_promise_12_*, test_promise_14_*.
@@ -158,7 +144,7 @@ class Ledger(Ends):
         self.now, key, bare = now, worker_key(worker), request_id is None
         self._client(now, client_id, worker, dataset)
         if stored := self._answer("lease", client_id, request_id):
-            return Grant(**stored)
+            return Grant.from_json(stored)
         mine = self.held_by(client_id)
         if bare and mine:
             name, (_, indices) = next(iter(mine.items()))
@@ -168,7 +154,9 @@ class Ledger(Ends):
         if waiting + leased == 0:
             return self._all_done(dataset)
         if self.draining():
-            return Later(4 * self.options.beat_s, "the server is draining: it gives no new work")
+            return Wait(
+                4 * self.options.heartbeat_s, "the server is draining: it gives no new work"
+            )
         gate = self.blame.gate(now, key)
         if isinstance(gate, float | int):
             wait_s = min(abs(gate), 60.0)
@@ -176,10 +164,10 @@ class Ledger(Ends):
             return (
                 Quarantined(wait_s, failed)
                 if gate < 0
-                else Later(wait_s, f"every worker fails; one is tried in {gate:.0f} s")
+                else Wait(wait_s, f"every worker fails; one is tried in {gate:.0f} s")
             )
         if len(mine) >= 2:
-            return Later(self.options.beat_s, "this client holds two leases")
+            return Wait(self.options.heartbeat_s, "this client holds two leases")
         indices, alone = self._choose(
             now, dataset, key, 1 if gate else self._chunk(now, dataset, waiting, chunk_size)
         )
@@ -189,7 +177,7 @@ class Ledger(Ends):
                 if self._checked[dataset].find(0) >= 0
                 else "all that is left is being drawn"
             )
-            return Later(1.0 if reason.startswith("comparing") else self.options.beat_s, reason)
+            return Wait(1.0 if reason.startswith("comparing") else self.options.heartbeat_s, reason)
         return self._grant(
             now,
             dataset,
@@ -203,11 +191,11 @@ class Ledger(Ends):
         )
 
     def repair(self, now, dataset, client_id, request_id, worker, indices, slurm=None):
-        """A lease of those of the indices that nobody holds, done ones too: its client removes and draws them anew. Grant or Later."""
+        """A lease of those of the indices that nobody holds, done ones too: its client removes and draws them anew. Grant or Wait."""
         self.now = now
         self._client(now, client_id, worker, dataset)
         if stored := self._answer("lease", client_id, request_id):
-            return Grant(**stored)
+            return Grant.from_json(stored)
         with self.transaction():
             held = {
                 idx
@@ -216,7 +204,7 @@ class Ledger(Ends):
             }
             free = sorted(set(indices) - held)
             if not free:
-                return Later(self.options.beat_s, "others are drawing all of these indices")
+                return Wait(self.options.heartbeat_s, "others are drawing all of these indices")
             self._outdate(dataset, free)
             for idx in free:
                 self._reopen(dataset, idx) if self._is_done(dataset, idx) else self._clear(
@@ -254,7 +242,7 @@ class Ledger(Ends):
             ):
                 self.blame.probe_lease(now, name)
             grant = Grant(name, indices, self._ttl(bare), known_good)
-            self._store_answer("lease", client_id, request_id, dataclasses.asdict(grant))
+            self._store_answer("lease", client_id, request_id, grant.to_json())
             self._remember(now, name, client_id, bare, self._ttl(bare))
         return grant
 
@@ -332,12 +320,12 @@ class Ledger(Ends):
     def _all_done(self, dataset):
         """ "All done" only after every block was compared with its folder since the last one was finished (promise 12)."""
         if self._checked[dataset].find(0) >= 0:
-            return Later(1.0, "comparing the folder before all done")
+            return Wait(1.0, "comparing the folder before all done")
         done = self.one("SELECT done, set_aside FROM datasets WHERE name = ?", dataset)
         if self.verified.get(dataset) != done:
             self.verified[dataset] = done
             self.check_again(dataset)
-            return Later(1.0, "comparing the folder before all done")
+            return Wait(1.0, "comparing the folder before all done")
         return AllDone(done[1])
 
     # ------------------------------------------------ beat
@@ -377,9 +365,11 @@ class Ledger(Ends):
             "SELECT draining, worker_key, probe FROM server LEFT JOIN quarantine ON worker_key = ?",
             worker_key(client.worker),
         )
-        return Beat(
+        return HeartbeatAnswer(
             stale,
             "quarantine" if quarantined and probe not in leases else "drain" if draining else None,
+            self.options.ttl_s,
+            self.options.heartbeat_s,
         )
 
     def _beat_lease(self, now, lease, bare):
@@ -439,12 +429,12 @@ class Ledger(Ends):
         return verdicts
 
     def fail(self, now, client_id, request_id, lease, results):
-        """Failed: what follows for each index. results: [{"index", "reason", "error", "known_good": bool or absent}]."""
+        """What follows for each index. results: [{"index", "reason", "error", "known_good": bool or absent}]."""
         self.now = now
         self._client(now, client_id)
         if stored := self._answer("fail", client_id, request_id):
-            return Failed(
-                False, {int(idx): verdict for idx, verdict in stored[0].items()}, stored[1]
+            return FailureAnswer(
+                {int(idx): verdict for idx, verdict in stored[0].items()}, stored[1]
             )
         row = self.one(
             "SELECT dataset, worker_key, worker, probe FROM leases WHERE lease = ? AND client_id = ?",
@@ -452,7 +442,7 @@ class Ledger(Ends):
             client_id,
         )
         if row is None:
-            return Failed(True, {}, None)
+            return FailureAnswer({}, stale=[lease])
         dataset, key, worker, probe = row
         held, verdicts = set(self._indices(lease)), {}
         with self.transaction():
@@ -488,7 +478,7 @@ class Ledger(Ends):
             until = self.blame.quarantined_until(key)
             quarantined_s = None if until is None else max(0.0, until - now)
             self._store_answer("fail", client_id, request_id, [verdicts, quarantined_s])
-        return Failed(False, verdicts, quarantined_s)
+        return FailureAnswer(verdicts, quarantined_s)
 
     def release(self, now, client_id, request_id, lease, reason):
         """Gives back what is unfinished, blaming nobody. False: the lease is not this client's, and nothing was changed (409)."""

@@ -6,6 +6,7 @@ What is slow (the data set folder) is looked at before the ledger's lock is take
 report what lies on it: leases and beats go on.
 """
 
+import dataclasses
 import hmac
 import logging
 import sqlite3
@@ -16,9 +17,10 @@ from flask import Flask, json, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from generate.dataset import definition as definitions
+from generate.protocol import answers
 from generate.protocol.connection import proof_of
 from generate.server import fields as request_fields
-from generate.server import folder_check, ledger
+from generate.server import folder_check
 from generate.server import page as status_page
 from generate.server.fields import BadField, Fields
 
@@ -175,28 +177,9 @@ class Calls:
         return name, who, definition
 
     def _answer(self, answer, share):
-        if isinstance(answer, ledger.Grant):
-            return jsonify(
-                indices=answer.indices,
-                lease=answer.lease,
-                ttl_s=answer.ttl_s,
-                llm_share=share,
-                known_good=answer.known_good,
-            )
-        if isinstance(answer, ledger.AllDone):
-            but = (
-                f", but for {answer.set_aside:,} set aside (image_server.py --status names them)"
-                if answer.set_aside
-                else ""
-            )
-            return jsonify(
-                error=f"all indices are done{but}", all_done=True, set_aside=answer.set_aside
-            ), 404
-        if answer is True:
-            return jsonify(indices=[], lease=None, ttl_s=self.server.args.ttl_s)
-        return jsonify(
-            error=answer.reason, retry_after_s=answer.retry_after_s, llm_share=share
-        ), 404
+        if share is not None and not isinstance(answer, answers.AllDone):
+            answer = dataclasses.replace(answer, llm_share=share)
+        return jsonify(answer.to_json()), answer.status
 
     # ------------------------------------------------------------ what becomes of it
 
@@ -231,17 +214,7 @@ class Calls:
             share = self._llm_share(now, client_id, use=use) if use is not None else None
             return answer, share
 
-        answer, share = self.look(step)
-        body = {
-            "ttl_s": self.server.args.ttl_s,
-            "beat_s": self.server.args.beat_s,
-            "stop": answer.stop,
-            "stale": list(answer.stale),
-            "llm_share": share,
-        }
-        if answer.stale:
-            return jsonify(error=f"not current any more: {', '.join(answer.stale)}", **body), 409
-        return jsonify(body)
+        return self._answer(*self.look(step))
 
     def complete(self, fields):
         client_id, lease, request_id = (
@@ -262,7 +235,7 @@ class Calls:
         verdicts = self.write(
             lambda ledger, now: ledger.complete(now, client_id, request_id, lease, results, exists)
         )
-        return jsonify(verdicts=verdicts)
+        return jsonify(answers.CompletionAnswer(verdicts).to_json())
 
     def fail(self, fields):
         client_id, lease, request_id = (
@@ -282,9 +255,7 @@ class Calls:
         answer = self.write(
             lambda ledger, now: ledger.fail(now, client_id, request_id, lease, results)
         )
-        if answer.stale:
-            return jsonify(error=f"lease {lease} is not current any more", stale=[lease]), 409
-        return jsonify(verdicts=answer.verdicts, quarantined_until_s=answer.quarantined_s)
+        return self._answer(answer, None)
 
     def release(self, fields):
         client_id, lease, request_id = (
@@ -293,11 +264,10 @@ class Calls:
             self._request(fields),
         )
         reason = fields.one_of("reason", request_fields.RELEASED, "released")
-        if not self.write(
+        ours = self.write(
             lambda ledger, now: ledger.release(now, client_id, request_id, lease, reason)
-        ):
-            return jsonify(error=f"lease {lease} is not current any more", stale=[lease]), 409
-        return jsonify(ok=True)
+        )
+        return self._answer(answers.ReleaseAnswer([] if ours else [lease]), None)
 
     def _client(self, fields):
         return fields.word("client_id", request_fields.NAME, "1 to 80 letters, digits or _.:@-")

@@ -199,7 +199,9 @@ def _worker(row, clock, history, options):
         **{key: worker.get(key) for key in ("host", "gpu", "array_job", "task", "restart")},
         "client_id": row["client_id"],
         "dataset": row["dataset"],
-        "state": "silent" if age > SILENT_BEATS * options.beat_s else row["state"] or "unknown",
+        "state": "silent"
+        if age > SILENT_BEATS * options.heartbeat_s
+        else row["state"] or "unknown",
         "lease": ", ".join(row["leases"] or ()),
         "drawing": drawing[:5],
         "drawing_more": len(drawing[5:]),

@@ -4,8 +4,10 @@ import json
 import os
 from pathlib import Path
 
+from generate.protocol.answers import Grant
 from generate.server import schema as ledger_tables
-from generate.server.ledger import Grant, Ledger, LedgerOptions
+from generate.server.ledger import Ledger
+from generate.server.live_leases import LeaseLimits
 
 WORKER = {"host": "n", "gpu": "g"}
 FILE_CALLS = ("open", "pwrite", "fsync", "rename", "close")
@@ -27,7 +29,7 @@ def life(path, epoch, answered, dies=lambda what: None):
         return connection
 
     ledger_tables.sqlite3.connect = traced
-    ledger = Ledger(path, epoch, now, LedgerOptions(max_marks=1, max_failures=2, ttl_s=20))
+    ledger = Ledger(path, epoch, now, LeaseLimits(max_strikes=1, max_failures=2, ttl_s=20))
     ledger.define(now, {"name": "d", "total": 1500, "images_per_prompt": 1, "order_seed": None})
     answered({"defined": 1500})
     while work := ledger.next_check():

@@ -1,7 +1,8 @@
 """A ledger with one data set, for tests: the real one, with a folder that is a dict and a clock that is a number."""
 
 from generate.server import store as ledger_store
-from generate.server.ledger import Ledger, LedgerOptions
+from generate.server.ledger import Ledger
+from generate.server.live_leases import LeaseLimits
 
 A, B, C = (
     {"host": f"node{n}", "gpu": "GPU-0", "array_job": 7, "task": n, "restart": 0} for n in range(3)
@@ -14,7 +15,7 @@ class Run:
     def __init__(self, folder, total=100, per=1, seed=None, **options):
         self.path, self.options, self.epoch, self.now, self.per = (
             folder / "ledger.sqlite",
-            LedgerOptions(**options),
+            LeaseLimits(**options),
             0,
             1000.0,
             per,

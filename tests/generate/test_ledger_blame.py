@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from generate.server.ledger import AllDone, Grant, Later, Ledger, Quarantined
+from generate.protocol.answers import AllDone, Grant, Quarantined, Wait
+from generate.server.ledger import Ledger
 from tests.fakes.ledger_run import A, B, C, Run
 
 
@@ -17,7 +18,7 @@ def test_promise_09_poison_is_set_aside_by_contrast(run):
     """Three workers fail it, each draws another index: three marks, and only then."""
     for n, (client, worker) in enumerate([("a", A), ("b", B), ("c", C)]):
         grant = run.lease(client, worker)
-        assert grant.indices == [0] and grant.known_good == (n > 0), (
+        assert grant.indices == [0] and grant.canary == (n > 0), (
             "a suspect is leased alone, beside a known-good text"
         )
         assert (
@@ -67,10 +68,10 @@ def test_promise_09_everybody_failing_is_the_worlds_fault(run):
         and not run.ledger.all("SELECT * FROM trouble")
         and not run.ledger.quarantined()
     )
-    assert isinstance(run.lease(), Later)
+    assert isinstance(run.lease(), Wait)
     run.now += 601
     probe = run.lease()
-    assert probe.known_good and len(probe.indices) == 1 and isinstance(run.lease("b", B), Later), (
+    assert probe.canary and len(probe.indices) == 1 and isinstance(run.lease("b", B), Wait), (
         "one probe alone"
     )
     run.fail(probe, reason="disk", known_good=True)
@@ -88,11 +89,11 @@ def test_promise_09_a_run_of_nothing_but_poison_ends(tmp_path):
         grant = run.lease(size=4)
         if isinstance(grant, AllDone):
             break
-        if isinstance(grant, Later):
+        if isinstance(grant, Wait):
             run.passes(grant.retry_after_s)
             run.check()
             continue
-        run.fail(grant, reason="prompt", known_good=grant.known_good)
+        run.fail(grant, reason="prompt", known_good=grant.canary)
         run.ledger.release(run.now, "a", run.request(), grant.lease, "released")
     assert isinstance(grant, AllDone) and run.counts()["set_aside"] == 12
 
@@ -108,7 +109,7 @@ def test_promise_10_a_broken_gpu_is_quarantined_and_blames_nobody(run):
         answer = run.fail(grant)
         run.draw(good, client="b")
         good = run.lease("b", B)
-        while good.known_good:  # what the broken one failed is drawn by the other
+        while good.canary:  # what the broken one failed is drawn by the other
             run.draw(good, client="b")
             good = run.lease("b", B)
     assert failed == 5 and answer.quarantined_s == 600 and run.counts()["set_aside"] == 0
@@ -127,9 +128,7 @@ def test_promise_10_the_probe_decides(run):
     run.quarantine()
     run.passes(601, {"b": [run.succeeds.lease]})
     probe = run.lease("a", A)
-    assert (
-        probe.known_good and len(probe.indices) == 1 and isinstance(run.lease("a2", A), Quarantined)
-    )
+    assert probe.canary and len(probe.indices) == 1 and isinstance(run.lease("a2", A), Quarantined)
     assert run.fail(probe).quarantined_s == 1200, "the pause doubles"
     run.restart()
     run.passes(1201, {"b": [run.succeeds.lease]})

@@ -22,12 +22,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from generate.protocol.answers import AllDone, Grant, Wait
 from generate.server import ledger as ledger_module
 from generate.server import store as ledger_store
-from generate.server.ledger import AllDone, DefinitionDiffers, Grant, Later, Ledger, LedgerOptions
+from generate.server.ledger import Ledger
+from generate.server.live_leases import LeaseLimits
+from generate.server.store import DefinitionDiffers
 from tests.fakes.ledger_run import audit, dump
 
-OPTIONS = LedgerOptions(ttl_s=20, beat_s=2, max_marks=2, max_failures=3, probe_s=40, stall_s=1000)
+OPTIONS = LeaseLimits(
+    ttl_s=20, heartbeat_s=2, max_strikes=2, max_failures=3, probe_s=40, stall_s=1000
+)
 CLIENTS = ("c0", "c1", "c2", "c3")
 WORKERS = {
     "c0": {"host": "n0", "gpu": "g"},
@@ -428,7 +433,7 @@ class Histories(RuleBasedStateMachine):
         answer = self.ledger.repair(
             self.now, "d", client, self.request(), WORKERS[client], [which % self.total]
         )
-        assert isinstance(answer, Grant) or isinstance(answer, Later)
+        assert isinstance(answer, Grant) or isinstance(answer, Wait)
         if isinstance(answer, Grant):
             REACHED["repair"] += 1
             self.believed[client][answer.lease] = set(answer.indices)
@@ -477,7 +482,7 @@ class Histories(RuleBasedStateMachine):
                     self.believed["c1"].pop(lease)
             if isinstance(answer, AllDone):
                 break
-            for _ in range(7 if isinstance(answer, Later) else 1):
+            for _ in range(7 if isinstance(answer, Wait) else 1):
                 self.now += 1
                 self.ledger.sweep(self.now)
             self.check_all()

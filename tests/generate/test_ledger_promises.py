@@ -8,9 +8,10 @@ import sqlite3
 import pytest
 
 from generate.llms.budget import Accounts
+from generate.protocol.answers import AllDone, Grant, Wait, WorkLeft
 from generate.server import ledger as ledger_module
-from generate.server.ledger import AllDone, DefinitionDiffers, Grant, Later, Ledger
-from generate.server.store import bits_of
+from generate.server.ledger import Ledger
+from generate.server.store import DefinitionDiffers, bits_of
 from tests.fakes.ledger_run import A, B, C, Run
 
 
@@ -54,7 +55,7 @@ def test_promise_02_extension_reopens_what_is_missing(run):
     with pytest.raises(DefinitionDiffers, match="model"):
         run.ledger.define(run.now, {**run.definition, "images_per_prompt": 2, "model": "other"})
     assert run.ledger.define(run.now, {**run.definition, "images_per_prompt": 2}) == 2
-    assert isinstance(run.lease(size=5), Later), (
+    assert isinstance(run.lease(size=5), Wait), (
         "nothing is granted before the folder was compared by the new count"
     )
     run.check()
@@ -97,7 +98,7 @@ def test_promise_03_the_folder_is_compared_before_a_grant(run):
     run.draw(run.lease(size=5))
     run.folder = {7: 1}
     run.restart(check=False)
-    assert isinstance(run.lease(size=5), Later)
+    assert isinstance(run.lease(size=5), Wait)
     run.check()
     assert run.ledger.done_in("d", 0) == {7} and run.lease(size=8).indices == [
         0,
@@ -232,11 +233,13 @@ def test_promise_08_only_the_unfinished_rest_goes_back(run):
 def test_promise_12_come_back_is_not_all_done(tmp_path):
     run = Run(tmp_path, total=2)
     first, second = run.lease(), run.lease("b", B)
-    assert isinstance(run.lease("c", C), Later) and run.ledger.peek(run.now, "d") is True
+    assert isinstance(run.lease("c", C), Wait) and isinstance(
+        run.ledger.peek(run.now, "d"), WorkLeft
+    )
     run.draw(first)
     run.draw(second, client="b")
     del run.folder[0]
-    assert isinstance(run.lease(), Later), "the folder is compared first"
+    assert isinstance(run.lease(), Wait), "the folder is compared first"
     run.check()
     again = run.lease()
     assert again.indices == [0], "what is missing is drawn again"
