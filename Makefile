@@ -2,7 +2,7 @@
 # make test   every test (under 15 minutes on 2 cores)
 # make lint   ruff and mypy; `make test` runs it first
 # make soak   the long tests; make bench: the measurements of docs/benchmarks.md
-# make mutants   each guarantee broken once: its test must fail
+# make mutants   each guarantee broken once: its test must fail; make lock: the requirements' hashes anew
 # Each sets up .venv by itself; a second call skips what is done. Another Python: make demo PYTHON=python3.12
 
 PYTHON ?= python3
@@ -44,18 +44,33 @@ PIP = log=.venv/$(notdir $@).log; echo "installing $(1) into .venv (once)"; \
   $(BIN)/pip install --retries 2 $(2) >$$log 2>&1 || \
   { echo "make: could not install $(1): $$(grep -E '^ERROR|error:' $$log | tail -n 1); is there a network? the whole story is in $$log" >&2; exit 1; }
 
-.venv/base: requirements.txt .venv/made
-	@$(call PIP,$<,-r $<) && touch $@
+# what the lock names comes with its hash; torch, whose build depends on the machine, comes after it
+LOCKED = --require-hashes --no-deps -r
 
-.venv/demo: requirements-demo.txt .venv/base
-	@$(call PIP,$<,--no-deps -r $<) && touch $@
+.venv/base: requirements.txt requirements.lock .venv/made
+	@$(call PIP,requirements.lock,$(LOCKED) requirements.lock)
+	@$(call PIP,requirements.txt,-r requirements.txt) && touch $@
 
-.venv/tests: tests/requirements.txt .venv/base | tests/node_modules/axe-core/axe.min.js
-	@$(call PIP,$<,-r $<) && touch $@
+.venv/demo: requirements-demo.lock .venv/base
+	@$(call PIP,$<,$(LOCKED) $<) && touch $@
+
+.venv/tests: tests/requirements.lock .venv/base | tests/node_modules/axe-core/axe.min.js
+	@$(call PIP,$<,$(LOCKED) $<) && touch $@
+
+# the locks anew, after a change of a requirements file; torch's build brings NVIDIA's libraries itself
+NOT_LOCKED = torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-, \
+  cublas cuda-cupti cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse \
+  cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
+lock: .venv/made
+	@$(BIN)/pip install --quiet uv==0.13.9
+	@$(COMPILE) requirements.txt $(addprefix --no-emit-package ,$(NOT_LOCKED)) -o requirements.lock
+	@$(COMPILE) --no-deps requirements-demo.txt -o requirements-demo.lock
+	@$(COMPILE) -c requirements.lock tests/requirements.txt -o tests/requirements.lock
 
 # axe-core checks the status page's accessibility; without npm that one test says what to install
 tests/node_modules/axe-core/axe.min.js:
 	@if command -v npm >/dev/null; then npm install --prefix tests --no-save --no-package-lock --no-audit --no-fund --silent axe-core@4.14.1 || \
 	  { echo "make: npm could not install axe-core; is there a network?" >&2; exit 1; }; fi
 
-.PHONY: demo lint test soak bench mutants
+.PHONY: demo lint test soak bench mutants lock

@@ -14,8 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def make(folder, fake_python, target="demo"):
     shutil.copy(ROOT / "Makefile", folder)
-    if not (folder / "requirements.txt").exists():
-        (folder / "requirements.txt").write_text("no-such-package-at-all==1\n")
+    for name in ("requirements.txt", "requirements.lock", "requirements-demo.lock"):
+        if not (folder / name).exists():
+            hashed = " --hash=sha256:" + "0" * 64 if name.endswith(".lock") else ""
+            (folder / name).write_text(f"no-such-package-at-all==1{hashed}\n")
     python = folder / "fake_python"
     python.write_text(f"#!/bin/sh\n{fake_python}\n")
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
@@ -36,7 +38,7 @@ def make(folder, fake_python, target="demo"):
         ('case "$*" in *ensurepip*) exit 1;; esac', "apt-get install python3-venv"),
         (
             'exec python3 "$@"',
-            "could not install requirements.txt: ERROR: No matching distribution",
+            "could not install requirements.lock: ERROR: No matching distribution",
         ),
     ],
 )
@@ -50,43 +52,60 @@ def test_set_up_fails_with_one_line(tmp_path, fake_python, says):
 
 
 VENV = """case "$*" in *'-m venv'*) mkdir -p .venv/bin
-for name in pip python; do printf '#!/bin/sh\\necho %s "$@" >> calls\\n' $name > .venv/bin/$name; chmod +x .venv/bin/$name; done;; esac"""
+for name in pip python ruff mypy; do
+  printf '#!/bin/sh\\necho %s "$@" >> calls\\n' $name > .venv/bin/$name
+  chmod +x .venv/bin/$name
+done;; esac"""
 
 
 def test_a_second_call_skips_what_is_done(tmp_path):
-    """make demo, make demo, make test: each requirements file is installed once, and again when it has changed."""
-    files = ["requirements.txt", "requirements-demo.txt", "tests/requirements.txt"]
-    for name in [*files[1:], "tests/node_modules/axe-core/axe.min.js"]:
+    """Each lock is installed once, and again when it has changed."""
+    base = ["requirements.lock", "requirements.txt", "requirements-demo.lock"]
+    tests = "tests/requirements.lock"
+    for name in [*base, tests, "tests/node_modules/axe-core/axe.min.js"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
 
     def calls():
         return (tmp_path / "calls").read_text().splitlines()
 
+    def installed():
+        return [line.split()[-1] for line in calls() if line.startswith("pip")]
+
     for count in (1, 2):
         assert make(tmp_path, VENV).returncode == 0
-        installed = [line.split()[-1] for line in calls() if line.startswith("pip")]
-        assert installed == files[:2] and calls().count("python examples/run_demo.py") == count
+        assert installed() == base
+        assert calls().count("python examples/run_demo.py") == count
     assert make(tmp_path, VENV, "test").returncode == 0
-    assert [line.split()[-1] for line in calls() if line.startswith("pip")] == files and calls()[
-        -1
-    ].startswith("python -m pytest")
-    changed = tmp_path / "requirements-demo.txt"
+    assert installed() == [*base, tests]
+    assert [line.split()[0] for line in calls()[-4:-1]] == ["ruff", "ruff", "mypy"]
+    assert calls()[-1].startswith("python -m pytest")
+    changed = tmp_path / "requirements-demo.lock"
     os.utime(changed, (changed.stat().st_mtime + 5,) * 2)
     make(tmp_path, VENV)
-    assert [line.split()[-1] for line in calls() if line.startswith("pip")] == [
-        *files,
-        "requirements-demo.txt",
-    ]
+    assert installed() == [*base, tests, "requirements-demo.lock"]
+
+
+def pinned(path):
+    """{name: version} of a requirements file, or of a lock."""
+    found = re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;\\]+)", (ROOT / path).read_text(), re.M)
+    return {re.sub("[-_.]+", "-", name).lower(): version for name, version in found}
 
 
 @pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-demo.txt", "tests/requirements.txt"]
+    "requirements", ["requirements.txt", "requirements-demo.txt", "tests/requirements.txt"]
 )
-def test_every_package_is_pinned_and_says_why(name):
-    lines = [
-        line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")
-    ]
-    assert (
-        lines and [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+ +# .+", line)] == []
-    )
+def test_the_lock_holds_what_is_required(requirements):
+    """`make lock` was run after the last change; torch alone comes without a hash."""
+    wanted, locked = pinned(requirements), pinned(requirements.replace(".txt", ".lock"))
+    lines = (ROOT / requirements).read_text().splitlines()
+    assert len(wanted) == sum(bool(line.partition("#")[0].strip()) for line in lines)
+    assert {name: locked.get(name) for name in wanted if name != "torch"} == {
+        name: version for name, version in wanted.items() if name != "torch"
+    }
+
+
+def test_each_locked_package_has_a_hash():
+    for lock in ("requirements.lock", "requirements-demo.lock", "tests/requirements.lock"):
+        entries = re.split(r"^(?=[A-Za-z0-9])", (ROOT / lock).read_text(), flags=re.M)[1:]
+        assert entries and all("--hash=sha256:" in entry for entry in entries)
