@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.command_line import Options
-from generate.dataset import samples
+from generate.dataset.layout import FOLDER, folder_name
 from tests.fakes.running_server import RunningServer, until
 from tests.fakes.storm_client import definition
 
@@ -216,8 +216,8 @@ def recovery(prompts, images):
     server.stop()
     record = json.dumps({"texts": [{"text": "t"}] * images, "short": None})
     for index in range(prompts):
-        base = folder / samples.folder_name(index)
-        base.mkdir(exist_ok=True) if index % samples.FOLDER == 0 else None
+        base = folder / folder_name(index)
+        base.mkdir(exist_ok=True) if index % FOLDER == 0 else None
         (base / f"{index}.prompts").write_text(record)
         for aug in range(images):
             for suffix in (".jpg", ".json"):

@@ -15,7 +15,7 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parent.parent)
 )  # the checkout: modules are imported by their full names
 
-from common.command_line import Options
+from common.command_line import Options, run_script
 from generate.launch.options import add_slurm_options
 from generate.llms.options import add_llm_options
 from generate.protocol.output_root import default_output_root
@@ -167,4 +167,4 @@ def options():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

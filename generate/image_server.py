@@ -55,7 +55,7 @@ def own_folder():
 
 sys.path.insert(0, str(own_folder().parent))
 
-from common.command_line import Options
+from common.command_line import Options, run_script
 from generate.protocol.output_root import default_output_root
 
 
@@ -131,4 +131,4 @@ def options():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

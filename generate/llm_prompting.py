@@ -16,7 +16,7 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parent.parent)
 )  # the checkout: modules are imported by their full names
 
-from common.command_line import Options
+from common.command_line import Options, run_script
 from generate.llms.options import add_llm_options
 
 
@@ -56,4 +56,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

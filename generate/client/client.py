@@ -17,6 +17,7 @@ import time
 from generate.client.feeder import TICK_S, Feeder, Sample
 from generate.client.publisher import Publisher
 from generate.dataset import samples
+from generate.dataset.layout import stem
 from generate.protocol.connection import Refused, ServerAway
 
 PATIENCE_S = 20.0  # so long a device waits for a full batch while texts are still being asked for
@@ -125,7 +126,7 @@ class Client:
     def fail(self, index, aug, reason, error, at_once=False):
         """A sample failed for good. Its index is reported when its other samples are through, or at once (a suspect device, a disk)."""
         print(
-            f"{samples.stem(index.number, 'known-good' if aug is None else aug)} failed ({reason}): {error}",
+            f"{stem(index.number, 'known-good' if aug is None else aug)} failed ({reason}): {error}",
             flush=True,
         )
         with self.changed:

@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 from generate.client.job_client import AllDone, Grant
 from generate.client.publisher import disk_error
 from generate.dataset import samples
+from generate.dataset.captions import images_wanted, publish_captions, read_captions
+from generate.dataset.layout import FOLDER, stem
+from generate.dataset.scan import IndexFiles, scan_folder
 from generate.protocol.connection import Refused, ServerAway
 
 LEASES = 2  # one being drawn, one being asked for; the job server grants no third
@@ -33,7 +36,7 @@ class Index:
     number: int
     lease: str
     item: dict
-    files: samples.IndexFiles
+    files: IndexFiles
     turn: int  # of its lease: the older lease is drawn first, as only its end makes room for a new one
     record: dict | None = None  # its .prompts
     todo: set = field(default_factory=set)  # augmentations neither published nor failed
@@ -172,22 +175,20 @@ class Feeder:
     def _take(self, grant):
         """Look at what the folder holds of the granted indices, by one listing for each sub-folder; queue them for asking."""
         self.leases_taken, self.dry = self.leases_taken + 1, False
-        folders = {number // samples.FOLDER for number in grant.indices}
+        folders = {number // FOLDER for number in grant.indices}
         found = {}
         try:
             for folder in folders:
-                found |= samples.scan_folder(self.dataset_dir, folder, only=set(grant.indices))
+                found |= scan_folder(self.dataset_dir, folder, only=set(grant.indices))
             for number, files in found.items():
-                samples.remove_drafts(self.dataset_dir, number, grant.lease, files.drafts)
+                samples.remove_temporary(self.dataset_dir, number, grant.lease, files.temporary)
         except OSError as error:
             print(f"lease {grant.lease} is given back: {disk_error(error)}", flush=True)
             self.next_try = time.monotonic() + self.client.publisher.disk_pause()
             self.job.release(grant.lease, "disk")
             return
         indices = [
-            Index(
-                n, grant.lease, self.items[n], found.get(n, samples.IndexFiles()), self.leases_taken
-            )
+            Index(n, grant.lease, self.items[n], found.get(n, IndexFiles()), self.leases_taken)
             for n in grant.indices
         ]
         with self.changed:
@@ -204,11 +205,11 @@ class Feeder:
             return
         wanted, prompt = self.client.definition["images_per_prompt"], index.item["prompt"]
         stands = (
-            samples.read_texts(self.dataset_dir, index.number)
-            if index.files.texts is not None
+            read_captions(self.dataset_dir, index.number)
+            if index.files.captions is not None
             else None
         )
-        if stands and samples.wanted(stands) >= wanted:
+        if stands and images_wanted(stands) >= wanted:
             return self._queue(index, stands["texts"], stands["short"])
         texts = (
             stands["texts"]
@@ -248,8 +249,8 @@ class Feeder:
                 continue
             answer = future.result()  # raises AllOff
             stands = (
-                samples.read_texts(self.dataset_dir, index.number)
-                if index.files.texts is not None
+                read_captions(self.dataset_dir, index.number)
+                if index.files.captions is not None
                 else None
             )
             texts = (
@@ -271,7 +272,7 @@ class Feeder:
             "short": short,
         }
         try:
-            index.record = record = samples.publish_texts(self.dataset_dir, record, index.lease)
+            index.record = record = publish_captions(self.dataset_dir, record, index.lease)
             index.todo = {
                 aug for aug in range(len(record["texts"])) if self._is_missing(index, aug)
             }
@@ -291,7 +292,7 @@ class Feeder:
             return False
         if image or its_json:
             print(
-                f"{samples.stem(index.number, aug)}: {'the image is broken' if image else 'its image is gone'}; drawn again",
+                f"{stem(index.number, aug)}: {'the image is broken' if image else 'its image is gone'}; drawn again",
                 flush=True,
             )
             samples.remove_sample(self.dataset_dir, index.number, aug)

@@ -10,6 +10,8 @@ from common import slurm
 from generate.client import image_generator as diffusion
 from generate.client import job_client
 from generate.dataset import samples
+from generate.dataset.layout import folder_name, stem
+from generate.dataset.links import probe_folder
 from generate.llms.options import prompter_of
 from generate.protocol.connection import Refused, ServerAway
 
@@ -38,7 +40,7 @@ def run_client(args, items, definition, root):
     if nothing_left(job):
         return 0
     dataset_dir = root / "generated_images" / definition["name"]
-    samples.probe_folder(dataset_dir)
+    probe_folder(dataset_dir)
     client = None
     job.start_beating(
         lambda: (
@@ -196,7 +198,7 @@ def describe(args, definition, drawer):
             "height": drawer.height,
             "width": drawer.width,
             "input_file": definition["prompts_file"],
-            "image_path": f"{samples.folder_name(index.number)}/{samples.stem(index.number, aug)}.jpg",
+            "image_path": f"{folder_name(index.number)}/{stem(index.number, aug)}.jpg",
             "generation_timestamp": samples.utc_now(),
             "source": index.record["source"],
             "seed": diffusion.seed_of(args.seed, index.number, aug, sample.attempt),

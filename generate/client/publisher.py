@@ -10,9 +10,12 @@ import errno
 import queue
 import threading
 import time
+from pathlib import Path
 
+from common.files import sync_folder
 from generate.client import image_generator as diffusion
 from generate.dataset import samples
+from generate.dataset.layout import FOLDER, folder_name, stem
 from generate.protocol.connection import Refused, ServerAway
 
 THREADS = (
@@ -83,12 +86,9 @@ class Publisher:
             metadata = self.describe(sample, image)
             samples.publish_sample(
                 self.client.dataset_dir,
-                index.number,
-                sample.aug,
                 image.pixels,
                 metadata,
-                self.place | {"lease": index.lease},
-                index.lease,
+                samples.Place(index.lease, **self.place),
                 self.quality,
             )
             with self.client.changed:
@@ -141,8 +141,8 @@ class Publisher:
 
     def _complete(self, indices, lease):
         try:
-            for folder in {index.number // samples.FOLDER for index in indices}:
-                samples.sync_folder(self.client.dataset_dir, folder * samples.FOLDER)
+            for folder in {index.number // FOLDER for index in indices}:
+                sync_folder(Path(self.client.dataset_dir) / folder_name(folder * FOLDER))
         except OSError as error:
             for index in indices:
                 index.failures[0] = ("disk", disk_error(error))
@@ -195,7 +195,7 @@ class Publisher:
                         )
                     except OSError as problem:
                         print(
-                            f"{samples.stem(index.number, aug)}.failed was not written: {problem}",
+                            f"{stem(index.number, aug)}.failed was not written: {problem}",
                             flush=True,
                         )
             self.client.forget(index)

@@ -1,144 +1,136 @@
-"""A data set's definition: dataset.yaml in its folder, written once; dataset.2.yaml, … for each extension. The newest counts.
+"""A data set's definition: dataset.yaml in its folder, then dataset.2.yaml, … for extensions.
 
-    stored = stored_definition(folder)                       # dict, or None for a new data set
-    settle(folder, asked)                                    # the definition that stands from now on; Differs if the asked one cannot
+    stored = stored_definition(folder)        # dict, or None for a new data set
+    definition, changed = settle(folder, asked)     # what stands from now on; Differs if it cannot
 
-The folder's word goes before the ledger's, which can be lost.
+Each file is written once; the newest counts. This is the only comparer of definitions: what the
+folder says goes before what the ledger says, which can be lost. `dataset_id` is random and made
+with the folder: two folders of one name are told apart by it.
 """
 
 import os
 import re
 import secrets
-from datetime import datetime, timezone
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
-from generate.server import identity as server_files
+import yaml
+
+from common.files import create_whole
+
+Definition = dict[str, Any]
 
 NAME = re.compile(r"dataset(?:\.([0-9]+))?\.yaml")
-FREE = (
+# May differ from one request to the next. The prompts' sha256 tells prompts files apart.
+FREE = {
+    "name",
     "prompts_file",
     "dataset_id",
     "created",
     "extend",
     "prefix_total",
     "prefix_sha256",
-)  # may differ from one request to the next
+    "bare",
+}
 GROWS = ("total", "images_per_prompt")
+OF_ONE_REQUEST = ("extend", "prefix_total", "prefix_sha256", "bare")
 
 
 class Differs(Exception):
     """.field, .stored, .given; the text is for the user."""
 
-    def __init__(self, field, stored, given, what):
+    def __init__(self, field: str, stored: object, given: object, what: str) -> None:
         super().__init__(
-            f"{field} is {given!r}, but this data set was begun with {stored!r} ({what}); --extend takes appended prompts and more images, "
-            "anything else is a new data set: copy the prompts file to another name"
+            f"{field} is {given!r}, but this data set was begun with {stored!r} ({what}); "
+            "--extend takes appended prompts and more images, anything else is a new data set: "
+            "copy the prompts file to another name"
         )
-        self.field, self.stored, self.given = field, stored, given
+        self.field = field
+        self.stored = stored
+        self.given = given
 
 
-def newest_file(folder):
+def newest_file(folder: Path) -> tuple[int, Path | None]:
     """(number, path) of the newest definition in a data set folder, or (0, None)."""
-    found = (
-        [
-            (int(match[1] or 1), folder / match[0])
-            for name in os.listdir(folder)
-            if (match := NAME.fullmatch(name))
-        ]
-        if folder.is_dir()
-        else []
-    )
-    return max(found, default=(0, None))
+    if not folder.is_dir():
+        return 0, None
+    found: list[tuple[int, Path]] = []
+    for name in os.listdir(folder):
+        if match := NAME.fullmatch(name):
+            found.append((int(match[1] or 1), folder / name))
+    return max(found) if found else (0, None)
 
 
-def stored_definition(folder):
-    """The newest definition as a dict, or None. ValueError naming the file if it is broken."""
-    import yaml
-
+def stored_definition(folder: Path) -> Definition | None:
+    """The newest definition, or None. ValueError naming the file if it is broken."""
     path = newest_file(folder)[1]
     if path is None:
         return None
     try:
         stored = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is broken: {error}") from None
-    if (
-        not isinstance(stored, dict)
-        or type(stored.get("total")) is not int
-        or type(stored.get("images_per_prompt")) is not int
-    ):
-        raise ValueError(f"{path} is broken: total and images_per_prompt must be whole numbers")
+    if not isinstance(stored, dict) or any(type(stored.get(field)) is not int for field in GROWS):
+        raise ValueError(f"{path} is broken: {' and '.join(GROWS)} must be whole numbers")
     return stored | {"name": folder.name}
 
 
-def compare(stored, asked, what):
-    """Differs at the first field in which the two disagree. A published request names few fields; what it does not name it accepts."""
-    for field in asked.keys() - set(FREE) if asked.get("bare") is None else GROWS:
-        if field in stored and stored[field] != asked[field]:
+def compare(
+    stored: Mapping[str, Any], asked: Mapping[str, Any], what: str, growing: bool = False
+) -> None:
+    """Differs at the first field in which the two disagree; what: where `stored` stands.
+
+    growing: more images a prompt are no difference, nor are appended prompts (whoever calls has
+    compared the ones before them). A published request ("bare") names few fields; what it does not
+    name it accepts.
+    """
+    fields = GROWS if asked.get("bare") else sorted(asked.keys() - FREE)
+    for field in fields:
+        if field not in stored or stored[field] == asked[field]:
+            continue
+        appended = asked["total"] > stored["total"] and field in ("total", "prompts_sha256")
+        more = field == "images_per_prompt" and asked[field] > stored[field]
+        if not (growing and (appended or more)):
             raise Differs(field, stored[field], asked[field], what)
 
 
-def settle(folder, asked):
-    """(definition, whether it is new or extended) of a request: written if there was none, or extended if asked."""
+def settle(folder: Path, asked: Definition) -> tuple[Definition, bool]:
+    """(the definition that stands, whether it is new or extended) after a request.
+
+    Writes it if there was none, or an extension if one is asked for. Differs if it cannot stand.
+    """
     stored = stored_definition(folder)
     if stored is None:
-        first = {
-            key: value
-            for key, value in asked.items()
-            if key not in ("extend", "prefix_total", "prefix_sha256", "bare")
-        }
-        first |= {
-            "dataset_id": secrets.token_hex(8),
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        }
+        first = {key: value for key, value in asked.items() if key not in OF_ONE_REQUEST}
+        first |= {"dataset_id": secrets.token_hex(8), "created": _now()}
         folder.mkdir(exist_ok=True)
-        if not _publish(folder / "dataset.yaml", first):
-            return settle(folder, asked)
-        return first, True
+        return (first, True) if _publish(folder, 1, first) else settle(folder, asked)
     number, path = newest_file(folder)
-    wider = asked.get("extend") and any(stored[field] != asked[field] for field in GROWS)
-    if not wider:
-        compare(stored, asked, path.name)
+    what = path.name if path else "dataset.yaml"
+    if not asked.get("extend") or all(stored[field] == asked[field] for field in GROWS):
+        compare(stored, asked, what)
         return stored, False
-    kept = {
-        key: value for key, value in asked.items() if key not in GROWS and key != "prompts_sha256"
-    }
-    compare(stored, kept, path.name)
-    for field in GROWS:
-        if asked[field] < stored[field]:
-            raise Differs(field, stored[field], asked[field], path.name)
-    if (asked["prefix_total"], asked["prefix_sha256"]) != (
-        stored["total"],
-        stored.get("prompts_sha256"),
-    ):
+    compare(stored, asked, what, growing=True)
+    prefix = (asked["prefix_total"], asked["prefix_sha256"])
+    if prefix != (stored["total"], stored.get("prompts_sha256")):
         raise Differs(
             "prompts_sha256",
             stored.get("prompts_sha256"),
             asked["prefix_sha256"],
-            f"{path.name}: the first {stored['total']} prompts are not the same",
+            f"{what}: the first {stored['total']} prompts are not the same",
         )
-    extended = (
-        stored
-        | {key: asked[key] for key in (*GROWS, "prompts_sha256", "prompts_file")}
-        | {"created": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-    )
-    if not _publish(folder / f"dataset.{number + 1}.yaml", extended):
-        return settle(folder, asked)
-    return extended, True
+    extended = stored | {key: asked[key] for key in (*GROWS, "prompts_sha256", "prompts_file")}
+    extended["created"] = _now()
+    return (extended, True) if _publish(folder, number + 1, extended) else settle(folder, asked)
 
 
-def _publish(path, definition):
-    import yaml
+def _publish(folder: Path, number: int, definition: Definition) -> bool:
+    name = "dataset.yaml" if number == 1 else f"dataset.{number}.yaml"
+    text = yaml.safe_dump(definition, sort_keys=False, allow_unicode=True)
+    return create_whole(folder / name, text)
 
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(draft, "x") as file:
-            yaml.safe_dump(definition, file, sort_keys=False, allow_unicode=True)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(draft, path)
-    except FileExistsError:
-        return False
-    finally:
-        draft.unlink(missing_ok=True)
-    server_files.sync_folder(path.parent)
-    return True
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,105 +1,114 @@
-"""The prompts file: a JSON list of strings or {"prompt", "source", "variations"}, or a .txt with one prompt a line.
+"""The prompts file: a JSON list, or a .txt with one prompt a line.
 
-    python -c "import prompts_file; print(len(prompts_file.read_prompts('HPDv2.json')))"        looked for as given, then in prompts/
+    items = read_prompts("HPDv2.json")     # looked for as given, then in prompts/
+    list_sha256(items)
 
-An item's place in the list is its prompt_index for ever; the list's sha256 stands in the dataset's definition.
+Items of the list are strings or {"prompt", "source", "variations"}. An item's place in the list is
+its prompt_index for ever; the list's sha256 stands in the data set's definition.
 """
 
 import hashlib
 import json
-import sys
+import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NotRequired, TypedDict
 
+from common.command_line import UserError
 from common.files import CHECKOUT
 
-LONGEST = (
-    20_000  # bytes of a prompt in UTF-8: the image carries it twice in a JPEG comment of 65,533
-)
+# Bytes of a prompt in UTF-8: the image carries it twice, in a JPEG comment of 65,533.
+LONGEST = 20_000
 
 
-def find_prompts(path):
-    """The path as given, else below prompts/ (here, then in the checkout). SystemExit if there is none."""
+class Item(TypedDict):
+    """One prompt; with variations no LLM is asked for any."""
+
+    prompt: str
+    source: list[str]
+    variations: NotRequired[list[str]]
+
+
+def find_prompts(path: str | os.PathLike[str]) -> Path:
+    """The path as given, else below prompts/ (here, then in the checkout); UserError if none is."""
     for candidate in (Path(path), Path("prompts") / path, CHECKOUT / "prompts" / path):
         if candidate.is_file():
             return candidate
-    raise wrong(
+    raise UserError(
         f"{path}: no such file, neither here nor in prompts/; combine_prompts/combine.py makes one"
     )
 
 
-def read_prompts(path):
-    """[{"prompt": str, "source": [str, …], "variations": [str, …] or absent}]. SystemExit, naming the item by position (from 0)."""
+def read_prompts(path: str | os.PathLike[str]) -> list[Item]:
+    """The items of a prompts file. UserError, naming the item by position (from 0)."""
     path = find_prompts(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
-        # not splitlines(): it also cuts at form feeds and U+2028, which pasted prompts have inside
-        items = (
-            [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
-            if path.suffix == ".txt"
-            else json.loads(text)
-        )
+        items = _lines(text) if path.suffix == ".txt" else json.loads(text)
     except OSError as error:
-        raise wrong(f"{path}: {error.strerror}") from None
+        raise UserError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise wrong(f"{path}: not UTF-8 (byte {error.start}); convert it with iconv") from None
+        raise UserError(f"{path}: not UTF-8 (byte {error.start}); convert it with iconv") from None
     except (ValueError, RecursionError) as error:
-        raise wrong(f"{path}: not JSON: {error}") from None
+        raise UserError(f"{path}: not JSON: {error}") from None
     if not isinstance(items, list):
-        raise wrong(
-            f"{path}: holds no list, but {type(items).__name__}; expected a JSON list of prompts"
-        )
+        kind = type(items).__name__
+        raise UserError(f"{path}: holds no list, but {kind}; expected a JSON list of prompts")
     if not items:
-        raise wrong(f"{path}: holds no prompt")
+        raise UserError(f"{path}: holds no prompt")
     prompts = []
     for position, item in enumerate(items):
         try:
             prompts.append(read_item(item))
         except ValueError as error:
-            raise wrong(f"{path}: item {position} {error}") from None
+            raise UserError(f"{path}: item {position} {error}") from None
     return prompts
 
 
-def wrong(what):
-    """SystemExit that begins with the name of the script that runs: generate_images or llm_prompting."""
-    return SystemExit(f"{Path(sys.argv[0]).stem}: {what}")
+def _lines(text: str) -> list[str]:
+    # Not splitlines(): it also cuts at form feeds and U+2028, which pasted prompts have inside.
+    return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
 
 
-def read_item(item):
-    """One item as {"prompt", "source"[, "variations"]}. ValueError says what is wrong with it."""
+def read_item(item: Any) -> Item:
+    """One item of the list. ValueError says what is wrong with it."""
     item = {"prompt": item} if isinstance(item, str) else item
     if not isinstance(item, dict) or not isinstance(item.get("prompt"), str):
-        raise ValueError(
-            f'is {json.dumps(item)[:80]}: neither a string nor an object with a "prompt"'
-        )
+        shown = json.dumps(item)[:80]
+        raise ValueError(f'is {shown}: neither a string nor an object with a "prompt"')
     source = item.get("source") or []
     source = [source] if isinstance(source, str) else source
-    variations = item.get("variations")
-    if not isinstance(source, list) or not all(isinstance(name, str) for name in source):
+    if not _are_strings(source):
         raise ValueError('has a "source" that is no list of strings')
-    if variations is not None and not (
-        isinstance(variations, list) and all(isinstance(text, str) for text in variations)
-    ):
+    variations = item.get("variations")
+    if variations is not None and not _are_strings(variations):
         raise ValueError('has "variations" that are no list of strings')
-    texts = [mend(text) for text in [item["prompt"], *(variations or [])]]
-    if not all(text.strip() for text in texts):
-        raise ValueError("is blank" if not texts[0].strip() else "has a blank variation")
-    if max(len(text.encode()) for text in texts) > LONGEST:
+    prompt, *others = [fix(text) for text in [item["prompt"], *(variations or [])]]
+    if not prompt.strip():
+        raise ValueError("is blank")
+    if not all(text.strip() for text in others):
+        raise ValueError("has a blank variation")
+    if max(len(text.encode()) for text in [prompt, *others]) > LONGEST:
         raise ValueError(f"is longer than {LONGEST:,} bytes")
-    record = {"prompt": texts[0], "source": source}
-    return record if variations is None else record | {"variations": texts[1:]}
+    record: Item = {"prompt": prompt, "source": source}
+    if variations is not None:
+        record["variations"] = others
+    return record
 
 
-def mend(text):
-    """A text that UTF-8 can hold: surrogates that make a pair are joined, lone ones become U+FFFD."""
+def _are_strings(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+def fix(text: str) -> str:
+    """A text that UTF-8 can hold: surrogate pairs are joined, lone ones become U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def list_sha256(items):
-    """sha256 (hex) of a list from read_prompts, over its canonical JSON; of a prefix: list_sha256(items[:n])."""
+def list_sha256(items: Iterable[Item]) -> str:
+    """sha256 (hex) of a list from read_prompts, over its canonical JSON; of a prefix: items[:n]."""
     digest = hashlib.sha256()
     for item in items:  # item by item: a million prompts need no second copy in memory
-        digest.update(
-            json.dumps(item, sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode()
-            + b"\n"
-        )
+        text = json.dumps(item, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+        digest.update(text.encode() + b"\n")
     return digest.hexdigest()

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from generate.client import image_generator as diffusion
-from generate.dataset import samples
+from generate.dataset.layout import folder_name, stem
 from generate.launch import submit
 from generate.llms.options import prompter_of
 from generate.llms.prompter import AllOff
@@ -50,7 +50,7 @@ def contact_sheet(args, items, definition, drawer, root):
     path = Path(f"preview_{definition['name']}.jpg").absolute()
     draw_sheet(rows, images).save(path, "JPEG", quality=90)
     bad = [
-        f"{samples.stem(*key)}: {why}"
+        f"{stem(*key)}: {why}"
         for key, image in images.items()
         if (why := diffusion.problem_with(image, drawer.height, drawer.width))
     ]
@@ -124,12 +124,12 @@ def redo(args, dataset_dir, which):
         )
     pattern = f"{int(index)}_{aug or '*'}.json"
     paths = sorted(
-        (dataset_dir / samples.folder_name(int(index))).glob(pattern),
+        (dataset_dir / folder_name(int(index))).glob(pattern),
         key=lambda path: int(path.stem.split("_")[1]),
     )
     if not paths:
         raise SystemExit(
-            f"generate_images: --redo {which}: no {samples.folder_name(int(index))}/{pattern} in {dataset_dir}"
+            f"generate_images: --redo {which}: no {folder_name(int(index))}/{pattern} in {dataset_dir}"
         )
     drawer, loaded, differ = None, None, 0
     for path in paths:

@@ -12,11 +12,12 @@ import threading
 import time
 
 from generate.dataset import definition as definitions
-from generate.dataset import samples
+from generate.dataset.captions import images_wanted, read_captions
+from generate.dataset.layout import FOLDER, folder_name, path_of
+from generate.dataset.scan import scan_folder
 from generate.server import identity as server_files
 
 log = logging.getLogger("image_server")
-FOLDER = samples.FOLDER
 SAY_EVERY_S = 10
 
 
@@ -83,7 +84,7 @@ class Folders:
 
     def count(self, name, index):
         """{"images", "short"} of an index that is done."""
-        files = samples.scan_folder(self.path(name), index // FOLDER, {index})[index]
+        files = scan_folder(self.path(name), index // FOLDER, {index})[index]
         images, short = counted(
             files, self.look(lambda ledger, now: ledger.definition(name))["images_per_prompt"]
         )
@@ -102,9 +103,7 @@ class Folders:
                 indices = [row["index"] for row in rows]
                 self.unmark(dataset, {index // FOLDER for index in indices})
                 for index in indices:
-                    for mark in (self.path(dataset) / samples.folder_name(index)).glob(
-                        f"{index}_*.failed"
-                    ):
+                    for mark in (self.path(dataset) / folder_name(index)).glob(f"{index}_*.failed"):
                         mark.unlink(missing_ok=True)
                 count += self.look(lambda ledger, now: ledger.retry_failed(now, dataset, indices))
                 self.unmark(
@@ -115,12 +114,12 @@ class Folders:
 
 def index_done(folder, index, images_per_prompt):
     """Whether every text of an index is an image with its JSON or .failed, by looking up each name: 20, not a listing of 400,000."""
-    record = samples.read_texts(folder, index)
-    if not record or not record.get("texts") or samples.wanted(record) < images_per_prompt:
+    record = read_captions(folder, index)
+    if not record or not record.get("texts") or images_wanted(record) < images_per_prompt:
         return False
 
     def there(aug, suffix):
-        return samples.path_of(folder, index, aug, suffix).exists()
+        return path_of(folder, index, aug, suffix).exists()
 
     return all(
         (there(aug, ".jpg") and there(aug, ".json")) or there(aug, ".failed")
@@ -178,7 +177,7 @@ class FolderCheck:
         if whole:
             self.server.look(lambda ledger, now: ledger.folder_checked(now, name, block, whole))
             return
-        found = samples.scan_folder(folder, block)
+        found = scan_folder(folder, block)
         done = {
             index: counted(files, images)
             for index, files in found.items()
@@ -188,7 +187,7 @@ class FolderCheck:
         missing = self.server.look(lambda ledger, now: ledger.done_in(name, block)) - done.keys()
         for index in missing:
             if index_done(folder, index, images):
-                done[index] = counted(samples.scan_folder(folder, block, {index})[index], images)
+                done[index] = counted(scan_folder(folder, block, {index})[index], images)
         lost = sorted(missing - done.keys())
         if lost:
             mark.unlink(missing_ok=True)
@@ -234,7 +233,7 @@ class FolderCheck:
 
 def counted(files, images):
     """(images that lie there, images that the LLMs' texts were short of)."""
-    return len(files.images & files.jsons), max(0, images - (files.texts or 0))
+    return len(files.images & files.jsons), max(0, images - (files.captions or 0))
 
 
 def write_mark(mark, done, images):

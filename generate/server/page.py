@@ -24,7 +24,8 @@ from urllib.parse import quote
 from flask import Blueprint, Response, abort, make_response, redirect, request, send_from_directory
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from generate.dataset import samples
+from generate.dataset.captions import read_captions
+from generate.dataset.layout import path_of, stem
 from generate.server import status as status_document
 from generate.server.history import RunHistory
 
@@ -158,7 +159,7 @@ def _inside(output_root, dataset, stem, suffix):
         abort(404)
     folder = dataset_folder(output_root, dataset)
     index, aug = map(int, stem.split("_"))
-    real = samples.path_of(folder, index, aug, suffix).resolve()
+    real = path_of(folder, index, aug, suffix).resolve()
     if folder.is_symlink() or folder.resolve() not in real.parents or not real.is_file():
         abort(404)
     return real
@@ -319,13 +320,11 @@ class Watch:
         if aug is None:
             return None
         try:
-            mtimes = [
-                samples.path_of(folder, index, k, ".jpg").stat().st_mtime_ns for k in (aug, 0)
-            ]
+            mtimes = [path_of(folder, index, k, ".jpg").stat().st_mtime_ns for k in (aug, 0)]
         except FileNotFoundError:  # a repair takes images away
             return None
         image, original = (
-            f"/image/{quote(dataset)}/{samples.stem(index, k)}?v={mtime}"
+            f"/image/{quote(dataset)}/{stem(index, k)}?v={mtime}"
             for k, mtime in zip((aug, 0), mtimes)
         )
         return {
@@ -347,7 +346,7 @@ class Watch:
     def _texts(self, dataset, index):
         """The .prompts record, or None: not written yet, or broken, which the client that holds the index reports."""
         try:
-            return samples.read_texts(dataset_folder(self.server.output_root, dataset), index)
+            return read_captions(dataset_folder(self.server.output_root, dataset), index)
         except (OSError, ValueError):
             return None
 
@@ -358,7 +357,7 @@ def last_drawn(folder, index, texts):
     low, high = 0, texts
     while low < high:
         middle = (low + high) // 2
-        if samples.path_of(folder, index, middle, ".jpg").exists():
+        if path_of(folder, index, middle, ".jpg").exists():
             low = middle + 1
         else:
             high = middle

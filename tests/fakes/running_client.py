@@ -10,6 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from generate.dataset import samples
+from generate.dataset.captions import read_captions
+from generate.dataset.layout import path_of, stem
 from tests.fakes import fake_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -129,14 +131,14 @@ class Run:
         """Everything is there once, and whole: texts as they were published, each image shows its own text, JSON = JPEG; no draft is left."""
         stems = set()
         for index in range(self.total):
-            record = samples.read_texts(self.data, index)
+            record = read_captions(self.data, index)
             assert record and len(record["texts"]) == (images or self.images), (
                 f"index {index}: {record}\n{self.log()[-2000:]}"
             )
             for aug, text in enumerate(record["texts"]):
-                if samples.stem(index, aug) in given_up:
+                if stem(index, aug) in given_up:
                     continue
-                path = samples.path_of(self.data, index, aug, ".json")
+                path = path_of(self.data, index, aug, ".json")
                 sample = json.loads(path.read_bytes())
                 data = path.with_suffix(".jpg").read_bytes()
                 assert sample["image_sha256"] == hashlib.sha256(data).hexdigest()

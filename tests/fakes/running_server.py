@@ -12,6 +12,8 @@ from pathlib import Path
 
 from generate.client import job_client
 from generate.dataset import samples
+from generate.dataset.captions import publish_captions
+from generate.dataset.layout import path_of
 from generate.protocol.connection import Connection, ServerAway
 from tests.fakes.storm_client import definition
 
@@ -167,7 +169,7 @@ def write_sample(folder, index, images, lease="1-1"):
         {"text": f"prompt {index}, {aug}", "llm_model_name": None, "backend": None}
         for aug in range(images)
     ]
-    samples.publish_texts(
+    publish_captions(
         folder,
         {
             "prompt_index": index,
@@ -180,7 +182,7 @@ def write_sample(folder, index, images, lease="1-1"):
     )
     for aug in range(images):
         for suffix in (".jpg", ".json"):
-            samples.path_of(folder, index, aug, suffix).write_text("{}")
+            path_of(folder, index, aug, suffix).write_text("{}")
 
 
 def order(server, *words, timeout_s=120):

@@ -6,9 +6,12 @@ import signal
 import numpy
 
 from generate.dataset import samples
+from generate.dataset.captions import publish_captions
+from generate.dataset.layout import FOLDER
+from generate.dataset.scan import IndexFiles, scan_folder
 from tests.fakes import fake_pipeline
 
-INDEX, PLACE = 12345, {"hostname": "h", "gpu_name": "g", "slurm_job_id": "7"}
+INDEX = 12345
 TEXTS = [
     {"text": text, "llm_model_name": None, "backend": None}
     for text in ("a bird", "a bird at night")
@@ -41,17 +44,15 @@ def put(folder, aug, lease, seed=1, text=None):
         "seed": seed,
     }
     return samples.publish_sample(
-        folder, INDEX, aug, pixels(text, seed), metadata, PLACE | {"lease": lease}, lease, 95
+        folder, pixels(text, seed), metadata, samples.Place(lease, "h", "g", "7")
     )
 
 
 def holder(folder, lease, seed):
     """What a client does with an index it holds: tidy up, texts, then what is missing."""
-    files = samples.scan_folder(folder, INDEX // samples.FOLDER, only={INDEX}).get(
-        INDEX, samples.IndexFiles()
-    )
-    samples.remove_drafts(folder, INDEX, lease, files.drafts)
-    stands = samples.publish_texts(folder, RECORD, lease)
+    files = scan_folder(folder, INDEX // FOLDER, only={INDEX}).get(INDEX, IndexFiles())
+    samples.remove_temporary(folder, INDEX, lease, files.temporary)
+    stands = publish_captions(folder, RECORD, lease)
     for aug in range(len(stands["texts"])):
         if aug in files.images and samples.roll_forward(folder, INDEX, aug, lease):
             continue

@@ -18,8 +18,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from common.files import sync_folder
 from generate.client.job_client import AllDone, JobClient, Wait
 from generate.dataset import samples
+from generate.dataset.captions import publish_captions
+from generate.dataset.layout import FOLDER, folder_name, path_of
+from generate.dataset.scan import IndexFiles, scan_folder
 from generate.protocol.connection import Refused, ServerAway
 from tests.fakes.fake_pipeline import FakeGenerator, FakePipeline
 
@@ -111,7 +115,7 @@ class Storm:
                 if self.job.quarantined_until_s:
                     break
                 continue
-            samples.sync_folder(self.folder, index)
+            sync_folder(self.folder / folder_name(index))
             self.job.complete(grant.lease, [{"index": index, "images": images, "short": 0}])
         self.report.update(leases=[], state="idle", drawing=[])
         if grant.lease not in self.job.lost:
@@ -128,7 +132,8 @@ class Storm:
             return False
 
     def draw(self, index, lease):
-        samples.remove_drafts(self.folder, index, lease)
+        files = scan_folder(self.folder, index // FOLDER, {index}).get(index, IndexFiles())
+        samples.remove_temporary(self.folder, index, lease, files.temporary)
         texts = [
             {
                 "text": f"prompt {index}" + f", variation {aug}" * (aug > 0),
@@ -144,7 +149,7 @@ class Storm:
             "texts": texts,
             "short": None,
         }
-        record = samples.publish_texts(self.folder, record, lease)
+        record = publish_captions(self.folder, record, lease)
         for aug, text in enumerate(record["texts"]):
             if samples.roll_forward(self.folder, index, aug, lease):
                 continue
@@ -165,12 +170,9 @@ class Storm:
             pixels = (image.transpose(1, 2, 0) * 255).astype("uint8")
             samples.publish_sample(
                 self.folder,
-                index,
-                aug,
                 pixels,
                 metadata,
-                {"hostname": self.args.host, "lease": lease},
-                lease,
+                samples.Place(lease, hostname=self.args.host),
                 80,
             )
             self.report["images"] += 1
@@ -178,7 +180,7 @@ class Storm:
 
     def give_up(self, index, reason, error, lease):
         for aug in range(self.args.images):
-            if not samples.path_of(self.folder, index, aug, ".jpg").exists():
+            if not path_of(self.folder, index, aug, ".jpg").exists():
                 samples.publish_failed(self.folder, index, aug, reason, error, lease)
 
 

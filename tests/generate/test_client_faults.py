@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from generate.client import job_client
-from generate.dataset import samples
+from generate.dataset.layout import path_of
 from tests.fakes import running_client
 from tests.fakes.running_server import until
 
@@ -233,16 +233,16 @@ def test_an_image_left_without_json_is_rolled_forward(start_run, tmp_path):
     """A client died between the two links: the next one makes the JSON from the image, and removes the drafts."""
     run, server = start_run(total=2, images=2)
     assert run.start().wait(60) == 0
-    samples.path_of(run.data, 0, 1, ".json").unlink()
+    path_of(run.data, 0, 1, ".json").unlink()
     (run.data / "000000" / ".1_1.jpg.9-9.tmp").write_bytes(b"half an image")
-    samples.path_of(run.data, 1, 1, ".json").unlink()
-    samples.path_of(run.data, 1, 1, ".jpg").unlink()
+    path_of(run.data, 1, 1, ".json").unlink()
+    path_of(run.data, 1, 1, ".jpg").unlink()
     server.stop()
     server.start()
-    jpeg = samples.path_of(run.data, 0, 1, ".jpg").read_bytes()
+    jpeg = path_of(run.data, 0, 1, ".jpg").read_bytes()
     assert run.start().wait(60) == 0
     run.check()
-    assert samples.path_of(run.data, 0, 1, ".jpg").read_bytes() == jpeg
+    assert path_of(run.data, 0, 1, ".jpg").read_bytes() == jpeg
 
 
 def test_no_heavy_import_before_work_is_known(start_run):

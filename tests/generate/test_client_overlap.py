@@ -4,7 +4,7 @@ import threading
 import types
 
 from generate.client import client, feeder, job_client
-from generate.dataset import samples
+from generate.dataset.captions import read_captions
 
 
 class FakeJob:
@@ -114,6 +114,6 @@ def test_publishing_texts_for_a_lease_that_was_lost_draws_nothing(tmp_path):
     made.feeder._drop_lost()
     made.feeder.no_more = True
     assert made.next_batch(3) is None
-    assert all(samples.read_texts(tmp_path, index.number) for index in indices), (
+    assert all(read_captions(tmp_path, index.number) for index in indices), (
         "the texts stand for the next holder"
     )

@@ -2,6 +2,7 @@
 
 import pytest
 
+from common.command_line import UserError
 from generate.dataset.prompts_file import list_sha256, read_prompts
 
 
@@ -60,7 +61,7 @@ def test_half_a_surrogate_pair_keeps_its_place_and_can_be_written(tmp_path):
     ],
 )
 def test_a_file_that_is_refused(tmp_path, name, content, says):
-    with pytest.raises(SystemExit) as refused:
+    with pytest.raises(UserError) as refused:
         prompts_of(tmp_path / name, content)
     assert (
         says in str(refused.value)

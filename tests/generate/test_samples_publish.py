@@ -13,10 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from common.command_line import UserError
 from generate.dataset import samples
+from generate.dataset.captions import images_wanted, publish_captions, read_captions
+from generate.dataset.links import probe_folder
+from generate.dataset.scan import scan_folder
 from tests.fakes import fake_pipeline
 from tests.fakes.forking import Forking
-from tests.fakes.sample_holder import INDEX, PLACE, RECORD, TEXTS, holder, pixels, put
+from tests.fakes.sample_holder import INDEX, RECORD, TEXTS, holder, pixels, put
 
 
 def check(folder):
@@ -50,7 +54,7 @@ def test_killed_at_every_step(tmp_path, forked):
         assert check(folder) == ["12345_0", "12345_1"]
         assert all(path.read_bytes() == data for path, data in before.items())
         assert not list(folder.glob("*/.*")), "drafts of the dead are removed by the next holder"
-        files = samples.scan_folder(folder, 12)[INDEX]
+        files = scan_folder(folder, 12)[INDEX]
         assert files.done(2) and not files.done(3)
         if status == 0:
             assert done == ["12345_0", "12345_1"]
@@ -164,37 +168,34 @@ def test_an_image_of_another_index_is_not_rolled_forward(tmp_path):
 
 
 def test_texts_stand(tmp_path):
-    assert samples.read_texts(tmp_path, INDEX) is None
-    assert samples.publish_texts(tmp_path, RECORD, "1-1") == RECORD
+    assert read_captions(tmp_path, INDEX) is None
+    assert publish_captions(tmp_path, RECORD, "1-1") == RECORD
     other = RECORD | {"texts": [TEXTS[0], TEXTS[0] | {"text": "another bird"}]}
-    assert samples.publish_texts(tmp_path, other, "1-2") == RECORD, "the first one stands"
+    assert publish_captions(tmp_path, other, "1-2") == RECORD, "the first one stands"
     more = RECORD | {
         "texts": other["texts"] + [TEXTS[0] | {"text": "a third bird"}],
         "short": {"missing": 2, "reason": "llm"},
     }
-    extended = samples.publish_texts(tmp_path, more, "1-3")
+    extended = publish_captions(tmp_path, more, "1-3")
     assert extended["texts"] == TEXTS + more["texts"][2:], (
         "an extension begins with the texts that stand"
     )
-    assert samples.read_texts(tmp_path, INDEX) == extended and samples.wanted(extended) == 5
+    assert read_captions(tmp_path, INDEX) == extended and images_wanted(extended) == 5
     assert sorted(p.name for p in tmp_path.glob("*/*")) == ["12345.prompts", "12345.prompts2"]
-    files = samples.scan_folder(tmp_path, 12)[INDEX]
-    assert (files.texts, files.short) == (3, {"missing": 2, "reason": "llm"})
+    files = scan_folder(tmp_path, 12)[INDEX]
+    assert (files.captions, files.short) == (3, {"missing": 2, "reason": "llm"})
 
 
 def test_done_is_every_text_drawn_or_given_up(tmp_path):
-    samples.publish_texts(tmp_path, RECORD, "1-1")
+    publish_captions(tmp_path, RECORD, "1-1")
     put(tmp_path, 0, "1-1")
-    assert not samples.scan_folder(tmp_path, 12)[INDEX].done(2)
+    assert not scan_folder(tmp_path, 12)[INDEX].done(2)
     samples.publish_failed(tmp_path, INDEX, 1, "image", "a black image", "1-1")
-    assert samples.scan_folder(tmp_path, 12)[INDEX].done(2)
+    assert scan_folder(tmp_path, 12)[INDEX].done(2)
     assert json.loads((tmp_path / "000012/12345_1.failed").read_text())["reason"] == "image"
     (tmp_path / "000012/12345_0.jpg").unlink()
-    assert not samples.scan_folder(tmp_path, 12)[INDEX].done(2)
-    assert (
-        samples.scan_folder(tmp_path, 12, only={1}) == {}
-        and samples.scan_folder(tmp_path, 99) == {}
-    )
+    assert not scan_folder(tmp_path, 12)[INDEX].done(2)
+    assert scan_folder(tmp_path, 12, only={1}) == {} and scan_folder(tmp_path, 99) == {}
 
 
 @settings(max_examples=80, deadline=None)
@@ -208,7 +209,7 @@ def test_metadata_round_trip(text, extra, tmp_path_factory):
     """Any text, also with lone surrogates: JSON of one line of ASCII that says what the image says."""
     folder = tmp_path_factory.mktemp("s")
     metadata = {"prompt_index": 5, "augmentation_idx": 0, "augmented_prompt": text, "extra": extra}
-    assert samples.publish_sample(folder, 5, 0, pixels("x"), metadata, PLACE, "1-1", 80)
+    assert samples.publish_sample(folder, pixels("x"), metadata, samples.Place("1-1"), 80)
     raw = (folder / "000000" / "5_0.json").read_bytes()
     record = json.loads(raw.decode("ascii"))
     assert raw.count(b"\n") == 1 and record["extra"] == extra
@@ -225,27 +226,23 @@ def test_what_does_not_fit_a_comment_is_refused(tmp_path):
     with pytest.raises(ValueError):
         samples.publish_sample(
             tmp_path,
-            1,
-            0,
             pixels("x"),
             {"prompt_index": 1, "augmentation_idx": 0, "guidance": float("nan")},
-            PLACE,
-            "1-1",
-            95,
+            samples.Place("1-1"),
         )
     assert not list(tmp_path.glob("*/*"))
 
 
 def test_a_file_system_without_links_is_refused_by_name(tmp_path, monkeypatch):
-    samples.probe_folder(tmp_path)
+    probe_folder(tmp_path)
     assert not list(tmp_path.iterdir())
 
     def no_links(a, b):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", no_links)
-    with pytest.raises(SystemExit, match="Operation not permitted"):
-        samples.probe_folder(tmp_path)
+    with pytest.raises(UserError, match="Operation not permitted"):
+        probe_folder(tmp_path)
     monkeypatch.setattr(os, "link", lambda a, b: Path(b).write_bytes(Path(a).read_bytes()))
-    with pytest.raises(SystemExit, match="second link"):
-        samples.probe_folder(tmp_path)
+    with pytest.raises(UserError, match="second link"):
+        probe_folder(tmp_path)

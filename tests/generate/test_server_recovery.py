@@ -6,7 +6,7 @@ import time
 import pytest
 
 from generate.client.job_client import AllDone, Wait
-from generate.dataset import samples
+from generate.dataset.layout import path_of
 from generate.protocol.connection import Refused
 from tests.fakes.running_server import finish, granted, order, until
 
@@ -88,7 +88,7 @@ def test_files_that_vanish_are_drawn_again(start):
             finish(client, answer)
         time.sleep(0.05)
     server.stop()
-    samples.path_of(server.root / "generated_images" / "storm", 3, 1, ".jpg").unlink()
+    path_of(server.root / "generated_images" / "storm", 3, 1, ".jpg").unlink()
     draft = server.root / "generated_images" / "storm" / "000000" / ".COMPLETE.tmp"
     draft.write_text('{"indices"')  # as a server leaves it that is killed while it writes the mark
     server.start()

@@ -1,0 +1,37 @@
+"""Names in a data set folder.
+
+000012/12345.prompts      the captions of a prompt (.prompts2, … after extensions: the newest)
+000012/12345_3.jpg        augmentation 3 of prompt 12345; 0 is the original prompt itself
+000012/12345_3.json       its metadata
+000012/12345_3.failed     a sample given up, with its reason
+000012/.12345_3.jpg.<lease>.tmp     a temporary file of that lease's holder
+"""
+
+import os
+import re
+from pathlib import Path
+
+FOLDER = 1000  # prompts a sub-folder: with 200 images a prompt that is 400,000 names
+NAME = re.compile(r"(\d+)(?:_(\d+))?\.(jpg|json|failed|prompts\d*)")
+TEMPORARY = re.compile(r"\.(\d+)[._].*\.tmp")
+
+
+def folder_name(index: int) -> str:
+    """The sub-folder of a prompt: "000012" for 12345."""
+    return f"{index // FOLDER:06d}"
+
+
+def stem(index: int, aug: int) -> str:
+    """The name of a sample without its suffix: "12345_3"."""
+    return f"{index}_{aug}"
+
+
+def path_of(dataset_dir: str | os.PathLike[str], index: int, aug: int, suffix: str) -> Path:
+    """The path of a sample's file; suffix ".jpg", ".json" or ".failed"."""
+    return Path(dataset_dir) / folder_name(index) / f"{index}_{aug}{suffix}"
+
+
+def captions_path(dataset_dir: str | os.PathLike[str], index: int, generation: int = 1) -> Path:
+    """The path of a prompt's captions: generation 1 is .prompts, 2 is .prompts2, …"""
+    number = generation if generation > 1 else ""
+    return Path(dataset_dir) / folder_name(index) / f"{index}.prompts{number}"

@@ -1,0 +1,98 @@
+"""How a file of a data set gets its name: written whole beside it, then one exclusive link.
+
+    temporary = write_temporary(final, data, lease)     # fsynced; OSError leaves nothing behind
+    publish(temporary, final)                           # False: the name is taken
+
+Nothing is ever overwritten. A killed process leaves at most a temporary file; a paused one that
+wakes up finds the name taken, or its temporary file removed by the next holder of the index.
+"""
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+from common.command_line import UserError
+from common.files import file_system_of
+
+# Errors of a disk that may have room, or answer, a little later: wait, and blame nobody.
+PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT}
+
+
+def write_temporary(final: Path, data: bytes, lease: str) -> Path:
+    """Write bytes to a temporary file beside `final` and fsync it; return its path.
+
+    OSError (ENOSPC, EDQUOT, EIO, …) leaves no temporary file.
+    """
+    temporary = final.with_name(f".{final.name}.{lease}.tmp")
+    # One of this very lease, so of this very process: a try that failed.
+    temporary.unlink(missing_ok=True)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+    except OSError:
+        with contextlib.suppress(OSError):  # the first error says more
+            temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def publish(temporary: Path, final: Path) -> bool:
+    """Give a temporary file its name; False if that is taken or the next holder has removed it."""
+    try:
+        os.link(temporary, final)
+        published = True
+    except FileExistsError:
+        # NFS may repeat a link whose answer was lost: then the name is taken by this very file.
+        published = _same_file(temporary, final)
+    except FileNotFoundError:
+        published = False
+    temporary.unlink(missing_ok=True)
+    return published
+
+
+def _same_file(a: Path, b: Path) -> bool:
+    try:
+        return os.path.samefile(a, b)
+    except FileNotFoundError:
+        return False
+
+
+def probe_folder(dataset_dir: str | os.PathLike[str]) -> None:
+    """Try what publishing needs: an exclusive hard link (no exFAT, no object store has it).
+
+    UserError: this file system cannot do it. OSError with an errno in PASSING: it has no room, or
+    fails, at the moment.
+    """
+    temporary = Path(dataset_dir) / f".probe.{os.uname().nodename}.{os.getpid()}.tmp"
+    link = temporary.with_name(temporary.name.replace(".tmp", ".link.tmp"))
+    try:
+        problem = _problem_with_links(temporary, link)
+    except OSError as error:
+        if error.errno in PASSING:
+            raise
+        problem = error.strerror
+    finally:
+        for path in (temporary, link):
+            with contextlib.suppress(OSError):
+                path.unlink()
+    if problem:
+        kind, point = file_system_of(dataset_dir)
+        where = f"{kind} at {point}" if kind else "type unknown"
+        raise UserError(
+            f"the file system of {dataset_dir} ({where}) cannot publish samples: {problem}; "
+            "choose an --output_root on a POSIX file system with hard links"
+        )
+
+
+def _problem_with_links(temporary: Path, link: Path) -> str | None:
+    temporary.write_bytes(b"x")
+    os.link(temporary, link)
+    try:
+        os.link(temporary, link)
+    except FileExistsError:
+        return None if os.path.samefile(temporary, link) else "a hard link is a copy"
+    return "a second link to the same name succeeded"

@@ -1,0 +1,84 @@
+"""What lies in a sub-folder of a data set, by one listing of its names.
+
+scan_folder("outputs/generate_images/generated_images/HPDv2", 12)[12345].done(images_per_prompt=10)
+"""
+
+import errno
+import json
+import os
+from collections.abc import Container
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from generate.dataset.captions import Missing
+from generate.dataset.layout import FOLDER, NAME, TEMPORARY, captions_path, folder_name
+
+
+@dataclass
+class IndexFiles:
+    """What lies in the folder for one prompt; images, jsons, failed: augmentations."""
+
+    captions: int | None = None  # how many its newest .prompts holds
+    short: Missing | None = None  # of that .prompts
+    images: set[int] = field(default_factory=set)
+    jsons: set[int] = field(default_factory=set)
+    failed: set[int] = field(default_factory=set)
+    temporary: list[str] = field(default_factory=list)  # names of temporary files
+
+    def done(self, images_per_prompt: int = 1) -> bool:
+        """Whether each caption is an image with JSON, or given up.
+
+        The captions must have been asked for with at least so many images in mind.
+        """
+        if not self.captions:
+            return False
+        wanted = self.captions + (self.short["missing"] if self.short else 0)
+        through = (self.images & self.jsons) | self.failed
+        return wanted >= images_per_prompt and set(range(self.captions)) <= through
+
+
+def scan_folder(
+    dataset_dir: str | os.PathLike[str], folder: int, only: Container[int] | None = None
+) -> dict[int, IndexFiles]:
+    """{index: IndexFiles} of one sub-folder; only: the indices asked for, default all of them.
+
+    Reads each .prompts file; a broken one counts as none. A missing folder is empty.
+    """
+    path = Path(dataset_dir) / folder_name(folder * FOLDER)
+    found: dict[int, IndexFiles] = {}
+    newest: dict[int, int] = {}
+    try:
+        entries = os.scandir(path)
+    except FileNotFoundError:
+        return {}
+    with entries:
+        for entry in entries:
+            match = NAME.fullmatch(entry.name) or TEMPORARY.fullmatch(entry.name)
+            if match is None or (only is not None and int(match[1]) not in only):
+                continue
+            index = int(match[1])
+            files = found.setdefault(index, IndexFiles())
+            if entry.name.startswith("."):
+                files.temporary.append(entry.name)
+            elif match[3].startswith("prompts"):
+                newest[index] = max(newest.get(index, 0), int(match[3][7:] or 1))
+            elif match[2] is not None:
+                kinds = {"jpg": files.images, "json": files.jsons, "failed": files.failed}
+                kinds[match[3]].add(int(match[2]))
+    for index, generation in newest.items():
+        _count_captions(dataset_dir, index, generation, found[index])
+    return found
+
+
+def _count_captions(
+    dataset_dir: str | os.PathLike[str], index: int, generation: int, files: IndexFiles
+) -> None:
+    try:
+        record = json.loads(captions_path(dataset_dir, index, generation).read_bytes())
+        files.captions = len(record["texts"])
+        files.short = record["short"]
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.ESTALE):
+            raise
+    except (ValueError, KeyError, TypeError):
+        pass  # broken: it counts as none
