@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted(path for place in ("", "docs/", "examples/*/") for path in ROOT.glob(f"{place}*.md"))
 SCRIPTS = re.compile(
     r"python3? (?:-\w )*(\S*(?:combine_prompts|generate|postprocess_dataset|datasets/prompts"
     r"|benchmarks|examples|tests)/\S+\.py)([^&|;`'\"#)]*)"
