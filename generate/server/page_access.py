@@ -1,0 +1,59 @@
+"""Who may look at the page and the metrics: secrets of their own, which open nothing else.
+
+    access = PageAccess(token)
+    url = f"{server_url}?code={access.new_code(now)}"       # for one browser, within ten minutes
+    cookie = access.redeem(code, now)                       # None: unknown, used or too old
+    access.may_look(cookie, now)
+    access.may_scrape(request.headers["Authorization"])     # Prometheus: Bearer <metrics secret>
+
+A cookie holds when it ends and an HMAC over that, so that it outlives a restart of the server and
+needs no memory of it; a new token (image_server.py --rotate_token) ends all of them.
+"""
+
+import secrets
+import threading
+
+from generate.protocol.signing import derived, same
+
+CODE_S = 600.0  # a link is good for so long
+COOKIE_S = 60 * 86400.0  # a browser that looked once may look for the length of a run
+MOST_CODES = 100  # links asked for and not used; the oldest go first
+
+
+class PageAccess:
+    """now: Unix time in seconds. For all threads of the server."""
+
+    def __init__(self, token: str) -> None:
+        self._page_secret = derived(token, "page")
+        self.metrics_secret = derived(token, "metrics")
+        self._codes: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def new_code(self, now: float) -> str:
+        """A code for the page's link; it works once."""
+        code = secrets.token_urlsafe(24)
+        with self._lock:
+            self._codes[code] = now + CODE_S
+            while len(self._codes) > MOST_CODES:
+                del self._codes[next(iter(self._codes))]
+        return code
+
+    def redeem(self, code: str, now: float) -> str | None:
+        """The cookie for the browser that opened a link; None if the link is not good any more."""
+        with self._lock:
+            until = self._codes.pop(code, None)
+        if until is None or now > until:
+            return None
+        end = f"{now + COOKIE_S:.0f}"
+        return f"{end}.{derived(self._page_secret, end)}"
+
+    def may_look(self, cookie: str, now: float) -> bool:
+        """Whether a cookie opens the page at this time."""
+        end, _, proof = cookie.partition(".")
+        if not same(proof, derived(self._page_secret, end)):
+            return False
+        return now <= float(end)
+
+    def may_scrape(self, authorization: str) -> bool:
+        """Whether an Authorization header holds the metrics secret."""
+        return same(authorization.removeprefix("Bearer "), self.metrics_secret)
