@@ -22,6 +22,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from common.console import visible
+
 # Exit statuses of all scripts; 128 + n after signal n.
 DONE = 0
 FAILED = 1  # the last line says what, where, and what to do
@@ -81,7 +83,7 @@ def _flushed(status: int) -> int:
 def _say(what: object, status: int = FAILED) -> int:
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):  # nobody is there to read it
-            print(f"{script_name()}: {what}", file=sys.stderr, flush=True)
+            print(f"{script_name()}: {visible(what)}", file=sys.stderr, flush=True)
     return status
 
 
@@ -145,7 +147,7 @@ class Options(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with status 2 and one line: the usage of 40 options would bury it."""
-        self.exit(WRONG_OPTION, f"{self.prog}: {message}\n")
+        self.exit(WRONG_OPTION, f"{self.prog}: {visible(message)}\n")
 
 
 def _true_or_false(word: str) -> bool:
