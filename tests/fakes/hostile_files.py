@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from generate.dataset import samples
+from generate.dataset.layout import path_of
 
 
 def make_hostile_files(folder: Path) -> dict[str, str]:
@@ -30,7 +30,7 @@ def make_hostile_files(folder: Path) -> dict[str, str]:
 
 def make_samples(data: Path) -> None:
     for index in range(3):
-        path = samples.path_of(data, index, 0, ".jpg")
+        path = path_of(data, index, 0, ".jpg")
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (16, 16), (90 * index, 20, 60)).save(path)
         record = {
