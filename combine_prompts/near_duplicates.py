@@ -1,101 +1,96 @@
 """Near duplicates by MinHash LSH: the same prompt but for a few words.
 
-Two prompts are twins when the Jaccard index of their 3-word shingles is at least 0.7 *and* they name the same subject. Sketches are rensa's
-(Rust; the tests hold them against datasketch), candidates share a band of sketch values, and every candidate is checked on the words
-themselves, so a sketch's error never drops a prompt.
+Two prompts are twins when the Jaccard index of their 3-word shingles is at least 0.7 *and* they
+name the same subject. Sketches are rensa's (Rust; the tests hold them against datasketch),
+candidates share a band of sketch values, and every candidate is checked on the words themselves, so
+a sketch's error never drops a prompt.
 
-Why more than the index: prompts share long tails ("highly detailed, artstation, sharp focus, ..."), so at 0.7 "portrait of a queen, <30
-words>" and "portrait of a toad, <30 words>" are alike, and so are "a cyborg, ..." and "a demon, ...". Of twins, one says all that the
-other says: apart from spellings and words without weight ("a", "very", "portrait"), only one of the two may have words of its own, and
-these not in its subject (the clauses before the tail).
+Why more than the index: prompts share long tails ("highly detailed, artstation, sharp focus, ..."),
+so at 0.7 "portrait of a queen, <30 words>" and "portrait of a toad, <30 words>" are alike, and so
+are "a cyborg, ..." and "a demon, ...". Of twins, one says all that the other says: apart from
+spellings and words without weight ("a", "very", "portrait"), only one of the two may have words of
+its own, and these not in its subject (the clauses before the tail).
 """
 
 import re
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from rapidfuzz.distance import DamerauLevenshtein
+from rensa import RMinHash
 
-WORDS = 3  # words a shingle: with 2 lists of artists look alike, with 4 prompts of 10 words have too few
-THRESHOLD = 0.7  # on 12,966 real prompts drops 42; 0.6 takes 8 more, half of them other pictures, 0.8 misses half of the true ones
-BANDS, ROWS = 21, 6  # finds 0.93 of the pairs at 0.7, 0.998 at 0.8; 126 values a sketch
-QUICK, QUICK_SHARE = (
-    32,
-    0.4,
-)  # candidates are first compared by 32 values: at 0.7 fewer than 0.4 of them are equal once in 7,000
-BUCKET = 20  # candidates of one band, the latest; so the cost stays linear when a million prompts share a tail
+from common.texts import word_set
+
+# words a shingle: with 2 lists of artists look alike, with 4 prompts of 10 words have too few
+WORDS = 3
+# on 12,966 real prompts drops 42; 0.6 takes 8 more, half of them other pictures, 0.8 misses half of
+# the true ones
+THRESHOLD = 0.7
+BANDS = 21  # with ROWS: finds 0.93 of the pairs at 0.7, 0.998 at 0.8
+ROWS = 6
+# candidates are first compared by 32 values: at 0.7 fewer than 0.4 of them are equal once in 7,000
+QUICK = 32
+QUICK_SHARE = 0.4
+# candidates of one band, the latest; so the cost stays linear when a million prompts share a tail
+BUCKET = 20
 SEED = 42
 CHUNK = 5_000  # prompts sketched at a time: their shingles as strings take 2 kB a prompt
+MIXER = np.uint64(0x9E3779B97F4A7C15)
 WORD = re.compile(r"[^\W_]+|[\u2600-\u27bf\U0001f000-\U0001faff]")
-WEIGHTLESS = set(
-    """
-    a an the of in on at by with and or to for from as is are was its it his her their this that very highly extremely ultra hyper super
-    really beautiful stunning gorgeous amazing detailed intricate realistic photorealistic hyperrealistic painting portrait photo
-    photograph picture image illustration drawing render art artwork digital concept style styled""".split()
+WEIGHTLESS = word_set(
+    """a an the of in on at by with and or to for from as is are was its it his her their this that
+    very highly extremely ultra hyper super really beautiful stunning gorgeous amazing detailed
+    intricate realistic photorealistic hyperrealistic painting portrait photo photograph picture
+    image illustration drawing render art artwork digital concept style styled"""
 )
 
+Twins = dict[int, tuple[int, float]]  # position: (position of the one it repeats, Jaccard index)
 
-def shingles(words):
+
+def shingles(words: Sequence[str]) -> set[str]:
     """The set of 3-word shingles of a folded prompt's words; shorter prompts are one shingle."""
     if len(words) <= WORDS:
         return {" ".join(words)}
     return {" ".join(words[i : i + WORDS]) for i in range(len(words) - WORDS + 1)}
 
 
-def sketches(foldeds):
-    """Return (band keys: uint64 array (prompts, BANDS), candidates share a key in a column; values: uint32 array (prompts, QUICK))."""
-    from rensa import RMinHash
+def sketches(foldeds: Sequence[str]) -> tuple[Any, Any]:
+    """(band keys, values): two prompts that share a key in a column are candidates.
 
-    keys, values = (
-        np.empty((len(foldeds), BANDS), np.uint64),
-        np.empty((len(foldeds), QUICK), np.uint32),
-    )
-    multiplier = np.uint64(0x9E3779B97F4A7C15)
+    Band keys: uint64 array (prompts, BANDS). Values: uint32 array (prompts, QUICK).
+    """
+    keys: Any = np.empty((len(foldeds), BANDS), np.uint64)
+    values: Any = np.empty((len(foldeds), QUICK), np.uint32)
     for start in range(0, len(foldeds), CHUNK):
         tokens = [sorted(shingles(folded.split())) for folded in foldeds[start : start + CHUNK]]
-        sketch = np.array(
-            RMinHash.digest_matrix_from_token_sets(tokens, BANDS * ROWS, SEED).to_rows(), np.uint64
-        )
+        matrix = RMinHash.digest_matrix_from_token_sets(tokens, BANDS * ROWS, SEED)
+        sketch = np.array(matrix.to_rows(), np.uint64)
         bands = sketch.reshape(len(tokens), BANDS, ROWS)
-        key = np.zeros((len(tokens), BANDS), np.uint64)
+        key: Any = np.zeros((len(tokens), BANDS), np.uint64)
         for row in range(ROWS):
-            key = (key ^ bands[:, :, row]) * multiplier
+            key = (key ^ bands[:, :, row]) * MIXER
             key ^= key >> np.uint64(29)
-        keys[start : start + CHUNK], values[start : start + CHUNK] = (
-            key,
-            sketch[:, :QUICK].astype(np.uint32),
-        )
+        keys[start : start + CHUNK] = key
+        values[start : start + CHUNK] = sketch[:, :QUICK].astype(np.uint32)
     return keys, values
 
 
-def find(prompts, foldeds):
-    """Return {position of a dropped prompt: (position of the one it repeats, Jaccard index)}; the first of twins stays, in the given
-    order."""
+def find(prompts: Sequence[str], foldeds: Sequence[str]) -> Twins:
+    """The prompts that repeat an earlier one; the first of twins stays, in the given order."""
     keys, values = sketches(foldeds)
-    crowded = np.zeros(len(foldeds), bool)  # shares a band with another: only these can have a twin
-    for band in range(BANDS):
-        order = np.argsort(keys[:, band], kind="stable")
-        equal = keys[order[1:], band] == keys[order[:-1], band]
-        crowded[order[1:][equal]] = True
-        crowded[order[:-1][equal]] = True
-    buckets = [defaultdict(list) for _ in range(BANDS)]
-    dropped = {}
-    for i in np.flatnonzero(crowded).tolist():
-        mine = [bucket[key] for bucket, key in zip(buckets, keys[i].tolist())]
+    buckets: list[defaultdict[int, list[int]]] = [defaultdict(list) for _ in range(BANDS)]
+    dropped: Twins = {}
+    for i in np.flatnonzero(_crowded(keys)).tolist():
+        mine = [bucket[key] for bucket, key in zip(buckets, keys[i].tolist(), strict=True)]
         others = np.fromiter({j for bucket in mine for j in bucket[-BUCKET:]}, np.int64)
-        near = (
-            others[(values[others] == values[i]).mean(axis=1) >= QUICK_SHARE]
-            if len(others)
-            else others
-        )
-        twin = None
-        if len(near):
-            own = shingles(foldeds[i].split())
-            for j in sorted(near.tolist()):
-                similar = jaccard(own, shingles(foldeds[j].split()))
-                if similar >= THRESHOLD and same_subject(prompts[i], prompts[j]):
-                    twin = (j, similar)
-                    break
+        near: list[int] = []
+        if len(others):
+            similar = (values[others] == values[i]).mean(axis=1) >= QUICK_SHARE
+            near = sorted(others[similar].tolist())
+        twin = _first_twin(i, near, prompts, foldeds)
         if twin:
             dropped[i] = twin
         else:
@@ -104,19 +99,41 @@ def find(prompts, foldeds):
     return dropped
 
 
-def jaccard(a, b):
+def _crowded(keys: Any) -> Any:
+    """Which prompts share a band with another: only these can have a twin (bool array)."""
+    crowded: Any = np.zeros(len(keys), bool)
+    for band in range(BANDS):
+        order = np.argsort(keys[:, band], kind="stable")
+        equal = keys[order[1:], band] == keys[order[:-1], band]
+        crowded[order[1:][equal]] = True
+        crowded[order[:-1][equal]] = True
+    return crowded
+
+
+def _first_twin(
+    i: int, near: Iterable[int], prompts: Sequence[str], foldeds: Sequence[str]
+) -> tuple[int, float] | None:
+    own = shingles(foldeds[i].split())
+    for j in near:
+        similarity = jaccard(own, shingles(foldeds[j].split()))
+        if similarity >= THRESHOLD and same_subject(prompts[i], prompts[j]):
+            return j, similarity
+    return None
+
+
+def jaccard(a: set[str], b: set[str]) -> float:
     return len(a & b) / len(a | b)
 
 
 @lru_cache(10_000)  # the candidates of one tail are compared again and again
-def words_of(prompt):
+def words_of(prompt: str) -> frozenset[str]:
     return frozenset(WORD.findall(prompt.casefold()))
 
 
 @lru_cache(10_000)
-def subject(prompt):
-    """The words before the style tail: the first clauses, up to at least 6 words and at most 30."""
-    found = []
+def subject(prompt: str) -> tuple[str, ...]:
+    """The words before the style tail: the first clauses, up to at least 6 words, at most 30."""
+    found: list[str] = []
     for clause in re.split(r"[,;|.!]\s", prompt):
         found += WORD.findall(clause.casefold())
         if len(found) >= 6:
@@ -124,34 +141,43 @@ def subject(prompt):
     return tuple(found[:30])
 
 
-def same_subject(a, b):
-    """Whether one of two prompts that are alike says all that the other says, what it adds is not in its subject, and what both name there
-    stands in the same order ("a red car beside a blue house" is not "a blue car beside a red house")."""
-    words_a, words_b = words_of(a), words_of(b)
-    only_a, only_b = new_words(words_a, words_b), new_words(words_b, words_a)
-    subject_a, subject_b = subject(a), subject(b)
-    if only_a and only_b or only_a & set(subject_a) or only_b & set(subject_b):
+def same_subject(a: str, b: str) -> bool:
+    """Whether one of two prompts that are alike says all that the other says.
+
+    What it adds is not in its subject, and what both name there stands in the same order ("a red
+    car beside a blue house" is not "a blue car beside a red house").
+    """
+    words_a = words_of(a)
+    words_b = words_of(b)
+    only_a = new_words(words_a, words_b)
+    only_b = new_words(words_b, words_a)
+    subject_a = subject(a)
+    subject_b = subject(b)
+    if only_a and only_b:
         return False
-    both = set(subject_a) & set(subject_b) - WEIGHTLESS
-    return [word for word in subject_a if word in both] == [
-        word for word in subject_b if word in both
-    ]
+    if only_a & set(subject_a) or only_b & set(subject_b):
+        return False
+    both = (set(subject_a) & set(subject_b)) - WEIGHTLESS
+    in_a = [word for word in subject_a if word in both]
+    in_b = [word for word in subject_b if word in both]
+    return in_a == in_b
 
 
-def new_words(words, others):
+def new_words(words: frozenset[str], others: frozenset[str]) -> set[str]:
     """The words of weight that the others lack, in no spelling."""
     return {
         word
         for word in words - others - WEIGHTLESS
-        if len(word) < 5 or word.isdigit() or not any(spelling(word, other) for other in others)
+        if not any(spelling(word, other) for other in others)
     }
 
 
-def spelling(a, b):
+def spelling(a: str, b: str) -> bool:
     """The same word written otherwise: a plural, or one typo inside a long word."""
-    from rapidfuzz.distance import DamerauLevenshtein
-
+    if len(a) < 5 or a.isdigit():
+        return False
     if a.rstrip("s") == b.rstrip("s"):
         return True
-    long_words = a[:2] == b[:2] and len(a) > 6 and a.isalpha() and b.isalpha()
-    return long_words and DamerauLevenshtein.distance(a, b, score_cutoff=1) <= 1
+    if a[:2] != b[:2] or len(a) < 7 or not a.isalpha() or not b.isalpha():
+        return False
+    return bool(DamerauLevenshtein.distance(a, b, score_cutoff=1) <= 1)

@@ -2,36 +2,33 @@
 
     python combine_prompts/process_image_reward.py [--input FOLDER_OR_PARQUETS] [--output FILE.json]
 
-Reads the column `prompt` of metadata-train.parquet, metadata-validation.parquet and metadata-test.parquet (one row an image, so each prompt
-stands there 4-9 times; the images are not fetched) from zai-org/ImageRewardDB.
+Reads the column `prompt` of metadata-train.parquet, metadata-validation.parquet and
+metadata-test.parquet (one row an image, so each prompt stands there 4-9 times; the images are not
+fetched) from zai-org/ImageRewardDB.
 
-Expected of the real source (by its card): 55.2K rows (49.9K + 2.6K + 2.7K), 8,878 prompt ids (8,000 + 412 + 466). Counted, on the
-test split as the ImageReward repository has it: 2,720 rows, 466 ids, 463 distinct texts.
+Expected of the real source (by its card): 55.2K rows (49.9K + 2.6K + 2.7K), 8,878 prompt ids
+(8,000 + 412 + 466). Counted, on the test split as the ImageReward repository has it: 2,720 rows,
+466 ids, 463 distinct texts.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parent.parent)
-)  # the checkout: modules are imported by their full names
+# the checkout: modules are imported by their full names
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from combine_prompts.options import processor_options
+from common.command_line import run_script
 
 
-from combine_prompts.processor import local_files, parser, process
-from combine_prompts.sources import hub_files, parquet_column
+def main() -> int:
+    args = processor_options(__doc__, "image_reward.json").parse_args()
+    from combine_prompts.sources import (
+        image_reward,
+    )  # after the options: it loads pyarrow, ftfy and the hub
 
-FILES = ["metadata-train.parquet", "metadata-validation.parquet", "metadata-test.parquet"]
-
-
-def main():
-    args = parser(__doc__, "image_reward.json").parse_args()
-    files, problems = (
-        local_files(args.input, FILES)
-        if args.input
-        else (hub_files("zai-org/ImageRewardDB", FILES, args.revision), [])
-    )
-    return process(args, files, problems, lambda path: parquet_column(path, "prompt"))
+    return image_reward(args)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

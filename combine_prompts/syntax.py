@@ -1,16 +1,23 @@
-"""Strip what steers an image generator and describes nothing: Midjourney's flags and weights, WebUI's weights, networks and settings,
-chat commands, image URLs. Emphasis without a number, `((dark forest))`, stays: it is readable, and its depth may be meant.
-The reference for the brackets is the grammar of AUTOMATIC1111's WebUI.
+"""Strip what steers an image generator and describes nothing.
+
+Midjourney's flags and weights, WebUI's weights, networks and settings, chat commands, image URLs.
+Emphasis without a number, `((dark forest))`, stays: it is readable, and its depth may be meant. The
+reference for the brackets is the grammar of AUTOMATIC1111's WebUI.
 """
 
 import re
 
+from common.texts import word_set
+
 NUMBER = r"-?(?:\d+(?:\.\d+)?|\.\d+)"
-FLAGS = """ar aspect v version q quality s stylize stylise seed sameseed chaos c iw niji tile test testp creative uplight hd
-    w h stop style repeat r weird width height video fast relax turbo sref cref cw sw sv profile p draft raw beta upanime
-    wallpaper vibe mp fp""".split()
-FLAG = "(?:" + "|".join(sorted(FLAGS, key=len, reverse=True)) + ")"
-VALUE = rf"(?:[ =]*{NUMBER}(?:[:x/]{NUMBER})?(?![\w:])|[ =]+(?:raw|cute|expressive|scenic|original|random|4[abc])\b)"
+FLAGS = word_set(
+    """ar aspect v version q quality s stylize stylise seed sameseed chaos c iw niji tile test testp
+    creative uplight hd w h stop style repeat r weird width height video fast relax turbo sref cref
+    cw sw sv profile p draft raw beta upanime wallpaper vibe mp fp"""
+)
+FLAG = "(?:" + "|".join(sorted(FLAGS, key=lambda flag: (-len(flag), flag))) + ")"
+VALUE_WORD = "(?:raw|cute|expressive|scenic|original|random|4[abc])"
+VALUE = rf"(?:[ =]*{NUMBER}(?:[:x/]{NUMBER})?(?![\w:])|[ =]+{VALUE_WORD}\b)"
 
 RULES = [  # (name in the table, does it occur at all?, pattern, replacement)
     ("image URL", "http", re.compile(r"<?\bhttps?://[^\s<>]+>?", re.I), " "),
@@ -42,12 +49,13 @@ RULES = [  # (name in the table, does it occur at all?, pattern, replacement)
         re.compile(rf"\[--{FLAG}{VALUE}\](?: *,)?|(?<![\w-])--{FLAG}\b{VALUE}?(?: *,)?"),
         " ",
     ),
+    # an autocorrected --; without a value it may be a dash
     (
         "flag",
         "\u2014",
         re.compile(rf"(?<!\S)\u2014{FLAG}{VALUE}(?: *,)?"),
         " ",
-    ),  # autocorrected --; without a value it may be a dash
+    ),
     ("flag", "\u2013", re.compile(rf"(?<!\S)\u2013{FLAG}{VALUE}(?: *,)?"), " "),
     (
         "flag",
@@ -62,7 +70,8 @@ RULES = [  # (name in the table, does it occur at all?, pattern, replacement)
         "flag",
         " ",
         re.compile(
-            r"(?<=[\s,])(?:(?:[-\u2014\u2013] ?|--)(?:[wh] ?\d{3,4}|[cns] ?\d{1,3}(?:\.\d)?)[\s,]*){1,4}$",
+            r"(?<=[\s,])(?:(?:[-\u2014\u2013] ?|--)"
+            r"(?:[wh] ?\d{3,4}|[cns] ?\d{1,3}(?:\.\d)?)[\s,]*){1,4}$",
             re.I,
         ),
         " ",
@@ -75,16 +84,15 @@ RULES = [  # (name in the table, does it occur at all?, pattern, replacement)
 COMMAS = re.compile(r"\s*,(?:\s*,)+")
 
 
-def strip(text):
-    """Return `text` without generator syntax, and the names of the rules that struck."""
-    struck = []
+def strip(text: str) -> tuple[str, list[str]]:
+    """`text` without generator syntax, and the names of the rules that changed it."""
+    applied = []
     for name, sign, pattern, replacement in RULES:
         if sign in text or (name == "command" and "/Imagine" in text):
-            while (
-                shorter := pattern.sub(replacement, text)
-            ) != text:  # again: ((a:1.1) b:1.2) is nested
-                struck.append(name)
+            # again and again: ((a:1.1) b:1.2) is nested
+            while (shorter := pattern.sub(replacement, text)) != text:
+                applied.append(name)
                 text = shorter
-    if struck:  # what stood around the stripped part
+    if applied:  # what stood around the stripped part
         text = COMMAS.sub(",", text).strip().strip(",").strip()
-    return text, struck
+    return text, applied

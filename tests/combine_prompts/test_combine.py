@@ -1,4 +1,4 @@
-"""combine.py as a user runs it: sources, duplicates, decontamination, filters, order, report, refusals."""
+"""combine.py as a user runs it: sources, duplicates, decontamination, order, workers, report."""
 
 import json
 import os
@@ -9,55 +9,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
-from combine_prompts import decontamination, filters
-from combine_prompts.processor import fold
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-COMBINE = ROOT / "combine_prompts" / "combine.py"
-NOTHING_DROPPED = [
-    "--language",
-    "any",
-    "--min_words",
-    "1",
-    "--min_chars",
-    "1",
-    "--profanity",
-    "keep",
-    "--sexual",
-    "keep",
-]
-
-
-def combine(folder, files, *options, status=0, filtered=False):
-    """Write `files` {name: items}, combine all but those called exclude*; returns (ended, combined, removed, report).
-
-    Without the filters unless asked for: their models take a second and more to load.
-    """
-    for name, items in files.items():
-        (folder / name).write_bytes(
-            items if isinstance(items, bytes) else json.dumps(items, ensure_ascii=False).encode()
-        )
-    inputs = [folder / name for name in files if not name.startswith("exclude")]
-    excluded = [folder / name for name in files if name.startswith("exclude")]
-    output = folder / "out" / "combined.json"
-    options = [
-        *(["--exclude", *excluded] if excluded else []),
-        *([] if filtered else NOTHING_DROPPED),
-        *options,
-    ]
-    command = [sys.executable, COMBINE, *inputs, "--output", output, *options]
-    ended = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300)
-    assert ended.returncode == status and "Traceback" not in ended.stderr, (
-        ended.stdout + ended.stderr
-    )
-    if not output.exists():
-        return ended, None, None, None
-    return ended, *[
-        json.loads((output.parent / f"combined{end}.json").read_text())
-        for end in ("", ".removed", ".report")
-    ]
+from tests.combine_prompts.running import COMBINE, ROOT, combine
 
 
 def test_sources_and_exact_duplicates(tmp_path):
@@ -126,13 +78,15 @@ def test_validation_set_stays_out(tmp_path):
         "a snowy mountain seen from a train window",
         "dog",
         "a large jet flying through a cloudy blue sky",
-        "the old clock tower rises slowly over the market square and a man sells oranges to the children of the town",
+        "the old clock tower rises slowly over the market square and a man sells oranges to the "
+        "children of the town",
     ]
     leaks = [
         "A snowy mountain, seen from a train window.",
         "dog!",
         "a large jets flying through cloudy blue sky",
-        "my grandfather remembers that the old clock tower rises slowly over the market square at dawn",
+        "my grandfather remembers that the old clock tower rises slowly over the market square at "
+        "dawn",
     ]
     innocent = [
         "a dog in a hat",
@@ -153,88 +107,6 @@ def test_validation_set_stays_out(tmp_path):
         leaks[3]: ("validation set: 8 words in common", validation[3]),
     }
     assert report["excluded"]["exclude"]["sha256"] and report["kept"] == 4
-
-
-def test_decontamination_guards_the_short():
-    excluded = decontamination.Excluded(
-        ["a circle", "6 sandwiches", "two chairs beside a round table"], fold
-    )
-    assert (
-        excluded.find("a circles") is None
-        and excluded.find("10 sandwiches") is None
-        and excluded.find("a") is None
-        and excluded.find("") is None
-    )
-    assert excluded.find("two chair beside a round table")[0] == "alike"
-    assert (
-        excluded.find(
-            "two chairs beside a round table in the garden of a castle with many towers and a moat"
-        )
-        is None
-    )
-
-
-@pytest.mark.parametrize(
-    "text, english",
-    [
-        ("a corgi wearing a top hat", True),
-        ("A bicycle chained to a pole on a snowy day", True),
-        ("a red potato", True),
-        ("зимний лес ночью", False),
-        ("涼宮ハルヒの憂鬱、アニメ", False),
-        ("Zwei Hunde spielen im Garten hinter dem alten Haus", False),
-        ("un perro grande corriendo por la playa al atardecer", False),
-        ("mini dinosaur skeleton inside a crystal geode", True),
-        ("portrait by Greg Rutkowski, artstation", True),
-    ],
-)
-def test_language(text, english):
-    assert filters.language_is_english(text) is english
-
-
-@pytest.mark.parametrize(
-    "text, explicit",
-    [
-        ("a naked woman on a bed", True),
-        ("hentai style", True),
-        ("a naked mole rat", False),
-        ("seen by the naked eye", False),
-        ("a pussy willow branch", False),
-        ("roman gladiator, bare chest", False),
-        ("a sexton in Essex at the sextant", False),
-        ("document folder", False),
-        ("a cockerel and a titmouse", False),
-        ("breastplate armor", False),
-        ("nude sculpture", True),
-    ],
-)
-def test_sexual_content(text, explicit):
-    assert filters.explicit(text) is explicit
-
-
-@pytest.mark.parametrize(
-    "text, dropped",
-    [
-        ("a nude teenager", True),
-        ("sexy schoolgirl", True),
-        ("a 16 year old in lingerie", True),
-        ("a 16-year-old in lingerie", True),
-        ("sensual fifteen year old", True),
-        ("loli in a bikini", True),
-        ("erotic, aged 12", True),
-        ("a naked 9yo", True),
-        ("children bathing", True),
-        ("young girl in a bikini", True),
-        ("a schoolgirl reading a book", False),
-        ("a 16 year old violinist", False),
-        ("a 35 year old woman in lingerie", False),
-        ("a 116 year old in a bikini", False),
-        ("a kid flying a kite", False),
-        ("a sexy woman of 30", False),
-    ],
-)
-def test_minors(text, dropped):
-    assert filters.sexualises_minors(text) is dropped
 
 
 def test_filters_are_named_options(tmp_path):
@@ -291,8 +163,10 @@ def test_near_duplicates_are_listed_with_their_match(tmp_path):
 
 
 def test_same_bytes_and_every_prefix_is_a_fair_sample(tmp_path):
-    """Twice the same command, then once with one process a core instead of one: the same bytes. Half of each source is in half of the
-    file."""
+    """Twice the same command, then once with another number of processes: the same bytes.
+
+    Half of each source is in half of the file.
+    """
     files = {
         f"{name}.json": [
             f"{name} {kind} number {i} {place}"
@@ -305,7 +179,7 @@ def test_same_bytes_and_every_prefix_is_a_fair_sample(tmp_path):
     for number, options in enumerate([[], [], ["--num_workers", 1], ["--seed", 1]]):
         folder = tmp_path / str(number)
         folder.mkdir()
-        _, combined, _, report = combine(folder, files, "--near_duplicates=False", *options)
+        _, combined, _, _ = combine(folder, files, "--near_duplicates=False", *options)
         bytes_of.append(
             [
                 (folder / "out" / name).read_bytes()
@@ -370,105 +244,11 @@ def test_a_killed_worker_ends_the_run(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-# ----------------------------------------------------------------------------- what is refused
-
-
-def test_output_that_is_an_input(tmp_path):
-    (tmp_path / "combined.json").write_text('["a fox in the snow"]')
-    (tmp_path / "link.json").symlink_to(tmp_path / "combined.json")
-    for arguments in (
-        ["combined.json"],
-        ["link.json"],
-        ["other.json", "--exclude", "combined.json"],
-    ):
-        ended = subprocess.run(
-            [sys.executable, COMBINE, *arguments, "--output", "combined.json"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-        assert (
-            ended.returncode == 1
-            and "would overwrite" in ended.stderr
-            and len(ended.stderr.splitlines()) == 1
-        )
-    assert (tmp_path / "combined.json").read_text() == '["a fox in the snow"]'
-
-
-@pytest.mark.parametrize(
-    "content, says",
-    [
-        (b'["a fox', "not JSON"),
-        (b'{"prompt": "a"}', "not a JSON list of prompts but a dict"),
-        (b'["\xff"]', "not UTF-8 (line 1"),
-        (b"", "not JSON"),
-    ],
-)
-def test_a_broken_input_is_named_and_the_others_go_on(tmp_path, content, says):
-    ended, combined, _, report = combine(
-        tmp_path, {"sac.json": content, "HPDv2.json": ["a fox in the snow"]}, status=3
-    )
-    assert (
-        len(combined) == 1
-        and len(ended.stderr.splitlines()) == 1
-        and "sac.json" in ended.stderr
-        and says in ended.stderr
-        and "sac" not in report["sources"]
-    )
-    ended, combined, _, _ = combine(tmp_path / "out", {"sac.json": content}, status=1)
-    assert combined is None and says in ended.stderr and len(ended.stderr.splitlines()) == 1
-
-
-def test_items_that_are_no_prompts_are_named_and_counted(tmp_path):
-    ended, combined, _, report = combine(
-        tmp_path,
-        {
-            "sac.json": ["a fox in the snow", 7, {"text": "x"}, "  "],
-            "t.txt": b"a hare in the field\n",
-        },
-        status=3,
-    )
-    assert (
-        len(combined) == 2
-        and report["sources"]["sac"]["counts"]["not a prompt"] == 3
-        and "sac.json: item 1" in ended.stderr
-        and "2 more" in ended.stderr
-    )
-    surrogates = b'["a fox in the snow \\ud800", {"prompt": "an owl", "variations": ["\\udfff"]}, "a \\ud83e\\udd8a in the snow"]'
-    (tmp_path / "half").mkdir()
-    ended, combined, _, report = combine(
-        tmp_path / "half", {"sac.json": surrogates, "t.txt": b"\xef\xbb\xbfa hare\n"}, status=3
-    )
-    assert {item["prompt"] for item in combined} == {"a \U0001f98a in the snow", "a hare"}
-    assert (
-        report["sources"]["sac"]["counts"]["not a prompt"] == 2
-        and "sac.json: item 0: not a prompt (it holds half" in ended.stderr
-    )
-    (tmp_path / "second").mkdir()
-    ended, _, _, _ = combine(
-        tmp_path / "second", {"t.txt": b"fine line here\nbad \xff line\n"}, status=1
-    )
-    assert "t.txt: line 2 is not UTF-8" in ended.stderr
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b'{"a": 1}', b"[7]", b'["\xff"]', b"[]", b'["  "]', b'["a fox \\ud800"]']
-)
-def test_a_broken_validation_set_ends_the_run(tmp_path, content):
-    ended, combined, _, _ = combine(
-        tmp_path, {"sac.json": ["a fox in the snow"], "exclude.json": content}, status=1
-    )
-    assert (
-        combined is None
-        and "exclude.json" in ended.stderr
-        and "leak" in ended.stderr
-        and len(ended.stderr.splitlines()) == 1
-    )
-
-
 def test_the_demo_finds_its_prompts(tmp_path):
-    """The five processors on examples/, then combine: the prompts the tiny model can draw, the duplicate and the leaks that were put
-    there."""
+    """The five processors on examples/, then combine.
+
+    The prompts the tiny model can draw are there; the duplicate and the leaks are not.
+    """
     for source in ("image_reward", "sac", "pickscore", "HPDv2", "gecko"):
         subprocess.run(
             [

@@ -1,4 +1,4 @@
-"""Fetching without --input: the hub's protocol and plain HTTP from a local server, torn transfers, no network."""
+"""Fetching without --input: the hub and plain HTTP, torn transfers, no network."""
 
 import gzip
 import http.server
@@ -17,8 +17,10 @@ EXAMPLES = ROOT / "examples"
 
 
 class FakeHub(http.server.BaseHTTPRequestHandler):
-    """Speaks the part of the hub's protocol that huggingface_hub uses for a data set, and serves plain files; files: {(repo, revision,
-    name): bytes}."""
+    """Speaks the part of the hub's protocol that huggingface_hub uses for a data set.
+
+    Serves plain files too. files: {(repo, revision, name): bytes}.
+    """
 
     protocol_version = "HTTP/1.1"
     files, tear, asked = {}, 0, []

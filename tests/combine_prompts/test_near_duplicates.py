@@ -1,4 +1,4 @@
-"""Near duplicates: what is a twin and what is not; the sketches against datasketch; nothing depends on chance."""
+"""Near duplicates: what is a twin, what is not; the sketches against datasketch."""
 
 import subprocess
 import sys
@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from combine_prompts import near_duplicates
-from combine_prompts.processor import fold
+from common.texts import fold
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TAIL = (
-    ", intricate, highly detailed, digital painting, artstation, concept art, smooth, sharp focus, illustration, art by a famous painter, "
-    "8k, trending, soft light"
+    ", intricate, highly detailed, digital painting, artstation, concept art, smooth, sharp focus, "
+    "illustration, art by a famous painter, 8k, trending, soft light"
 )
 
 
@@ -118,7 +118,10 @@ def test_every_twin_is_one_and_order_decides_nothing_else(prompts, rng):
 
 
 def test_bands_find_what_datasketch_finds():
-    """rensa's sketches in our bands against datasketch's LSH of the same bands and rows: pairs of known similarity are found as often."""
+    """rensa's sketches in our bands against datasketch's LSH of the same bands and rows.
+
+    Pairs of known similarity are found as often.
+    """
     from datasketch import MinHash, MinHashLSH
 
     rng = np.random.default_rng(3)
@@ -153,7 +156,8 @@ def test_bands_find_what_datasketch_finds():
 
 def test_sketches_do_not_depend_on_the_process():
     code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from combine_prompts import near_duplicates as n; "
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
+        "from combine_prompts import near_duplicates as n; "
         "print(n.sketches(['a red fox in the snow at dawn', 'b', ''])[0][:, :3].tolist())"
     )
     seen = {
@@ -170,7 +174,7 @@ def test_sketches_do_not_depend_on_the_process():
 
 
 def test_a_tail_shared_by_thousands_stays_cheap():
-    """The work is bounded by BUCKET per band, not by how many share the tail: 600 different subjects, one long tail."""
+    """The work is bounded by BUCKET per band, not by how many share the tail."""
     prompts = [f"portrait of person{i:05d}" + TAIL for i in range(600)]
     asked = 0
     original = near_duplicates.jaccard

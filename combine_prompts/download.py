@@ -1,0 +1,128 @@
+"""Fetch the sources' files: from the hub, or over plain HTTP.
+
+Hub files go through huggingface_hub (cached, resumed, HF_ENDPOINT and HF_HOME respected); SAC's and
+Gecko's single files come over HTTP into ~/.cache/prompt_sources, with a `part` file that the next
+try resumes.
+"""
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+import requests
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.utils import disable_progress_bars
+from tqdm import tqdm
+
+from combine_prompts.prompt_files import one_line
+from common.command_line import UserError
+
+ATTEMPTS = 5
+TIMEOUT_S = 30
+BLOCK = 1 << 13
+
+
+def hub_files(repo: str, patterns: Sequence[str], revision: str = "main") -> list[Path]:
+    """Fetch the files of a hub data set that match `patterns`; returns local paths.
+
+    In the patterns' order, sorted within one. UserError: what could not be fetched, and how to
+    fetch it elsewhere.
+    """
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    try:
+        about = HfApi().dataset_info(repo, revision=revision, timeout=TIMEOUT_S)
+        names = [file.rfilename for file in about.siblings]
+        matching = {
+            pattern: sorted(name for name in names if fnmatch(name, pattern))
+            for pattern in patterns
+        }
+        if missing := [pattern for pattern, found in matching.items() if not found]:
+            raise OSError(f"revision {revision} holds no {', '.join(missing)}")
+        wanted = [name for found in matching.values() for name in found]
+        paths = []
+        for number, name in enumerate(wanted, 1):
+            print(f"{repo}: {name} ({number} of {len(wanted)})", file=sys.stderr, flush=True)
+            paths.append(Path(hf_hub_download(repo, name, repo_type="dataset", revision=revision)))
+        return paths
+    except Exception as error:  # huggingface_hub raises its own, httpx's and OSError
+        files = f"{', '.join(patterns)} of https://huggingface.co/datasets/{repo}"
+        raise not_fetched(f"{repo} on the hub", files, error) from None
+
+
+def web_file(url: str) -> Path:
+    """Fetch `url` into the cache, once; a broken transfer is resumed. Returns the local path."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "prompt_sources" / hashlib.sha256(url.encode()).hexdigest()[:12]
+    path = folder / url.rsplit("/", 1)[-1]
+    if path.exists():
+        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / "part"
+        _fetch_all(url, part, path.name)
+        os.replace(part, path)
+        return path
+    except (OSError, requests.RequestException) as error:
+        raise not_fetched(url, url, error) from None
+
+
+def _fetch_all(url: str, part: Path, name: str) -> None:
+    """Fetch until `part` is whole; gives up when a try brings nothing more."""
+    for attempt in range(ATTEMPTS):
+        have = _size(part)
+        try:
+            if _fetch_rest(url, part, name):
+                return
+            part.unlink()  # it is no part of this file
+        except (
+            requests.ConnectionError,
+            requests.Timeout,
+            requests.exceptions.ChunkedEncodingError,
+        ):
+            if attempt == ATTEMPTS - 1 or _size(part) <= have:
+                raise
+            time.sleep(attempt)
+    raise OSError(f"the server refused to continue the transfer {ATTEMPTS} times")
+
+
+def _fetch_rest(url: str, part: Path, name: str) -> bool:
+    """Append what `part` lacks of `url`; False if the server says that it is no part of it."""
+    have = _size(part)
+    headers = {"Accept-Encoding": "identity"}  # compressed, the lengths would differ
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
+        if answer.status_code == 416:
+            return False
+        answer.raise_for_status()
+        resumed = have if answer.status_code == 206 else 0
+        where = f" from byte {resumed:,}" if resumed else ""
+        print(f"fetching {url}{where}", file=sys.stderr, flush=True)
+        total = int(answer.headers.get("Content-Length", 0)) + resumed
+        bar = tqdm(total=total, initial=resumed, unit="B", unit_scale=True, desc=name, disable=None)
+        with open(part, "ab" if resumed else "wb") as file, bar:
+            for block in answer.iter_content(BLOCK):
+                file.write(block)
+                bar.update(len(block))
+            file.flush()
+            os.fsync(file.fileno())
+    if total and _size(part) != total:
+        raise requests.ConnectionError(f"got {_size(part):,} of {total:,} bytes")
+    return True
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def not_fetched(what: str, files: str, error: Exception) -> UserError:
+    reason = one_line(error)[:160]
+    return UserError(
+        f"cannot fetch {what} ({reason}); "
+        f"fetch {files} where there is a network and pass it with --input"
+    )

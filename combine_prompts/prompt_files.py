@@ -1,0 +1,91 @@
+"""Prompts files: JSON lists and text files read, outputs written whole, problems named.
+
+items = read_items(Path("prompts/sac.json"))        # [{"prompt": …, …}, …]
+write_output(Path("prompts/combined.json"), text)
+"""
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from common.command_line import DONE, LEFT_OUT, UserError, script_name
+from common.console import visible
+from common.files import write_whole
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Windows editors put it in front of a text file
+
+# json.dumps(…, ensure_ascii=False) makes an encoder a call: 5 us an item instead of 3
+to_json = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def read_items(path: Path) -> list[Any]:
+    """The items of a prompts file, strings as {"prompt": …}; other items as they stand.
+
+    `.txt`: one prompt a line. Raises OSError, or ValueError saying where the file is broken.
+    """
+    if not path.exists():
+        raise OSError("no such file")
+    data = path.read_bytes()
+    if path.suffix != ".txt":
+        return [{"prompt": item} if isinstance(item, str) else item for item in json_list(data)]
+    lines = data.removeprefix(BYTE_ORDER_MARK).split(b"\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            raise ValueError(f"line {number} is not UTF-8") from None
+    return [{"prompt": line.decode().strip()} for line in lines if line.strip()]
+
+
+def why_no_prompt(item: Any) -> str:
+    """What is wrong with an item of a prompts file; empty if nothing.
+
+    JSON can spell half a surrogate pair, which no file of UTF-8 can hold.
+    """
+    text = item.get("prompt") if isinstance(item, dict) else None
+    if not isinstance(text, str) or not text.strip():
+        return 'a string, or an object with "prompt"'
+    try:
+        to_json(item).encode()
+    except UnicodeEncodeError:
+        return "it holds half a surrogate pair"
+    return ""
+
+
+def json_list(data: bytes) -> list[Any]:
+    """The items of a JSON list. Raises ValueError saying what it is instead."""
+    try:
+        found = json.loads(data)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"not UTF-8 (line {line}, byte {error.start:,})") from None
+    except ValueError as error:
+        raise ValueError(f"not JSON: {one_line(error)}") from None
+    if not isinstance(found, list):
+        raise ValueError(f"not a JSON list of prompts but a {type(found).__name__}")
+    return found
+
+
+def write_output(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 to `path`, all of it or nothing. UserError: it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {one_line(error)}") from None
+
+
+def name_problems(problems: Iterable[str]) -> int:
+    """Name each problem on one line of stderr; the exit status: LEFT_OUT if there is one."""
+    status = DONE
+    for problem in problems:
+        print(f"{script_name()}: {visible(problem)}", file=sys.stderr)
+        status = LEFT_OUT
+    return status
+
+
+def one_line(error: object) -> str:
+    """An error's text on one line, of at most 300 characters."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

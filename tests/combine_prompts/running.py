@@ -1,0 +1,49 @@
+"""combine.py run as a user runs it, for the tests."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+COMBINE = ROOT / "combine_prompts" / "combine.py"
+NOTHING_DROPPED = "--language any --min_words 1 --min_chars 1 --profanity keep --sexual keep"
+
+
+def combine(
+    folder: Path,
+    files: dict[str, Any],
+    *options: Any,
+    status: int = 0,
+    filtered: bool = False,
+) -> tuple[Any, Any, Any, Any]:
+    """Write `files` {name: items} and combine all but those called exclude*.
+
+    Returns (ended, combined, removed, report). Without the filters unless asked for: their models
+    take a second and more to load.
+    """
+    for name, items in files.items():
+        (folder / name).write_bytes(
+            items if isinstance(items, bytes) else json.dumps(items, ensure_ascii=False).encode()
+        )
+    inputs = [folder / name for name in files if not name.startswith("exclude")]
+    excluded = [folder / name for name in files if name.startswith("exclude")]
+    output = folder / "out" / "combined.json"
+    all_options = [
+        *(["--exclude", *excluded] if excluded else []),
+        *([] if filtered else NOTHING_DROPPED.split()),
+        *options,
+    ]
+    command = [sys.executable, COMBINE, *inputs, "--output", output, *all_options]
+    ended = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300)
+    assert ended.returncode == status and "Traceback" not in ended.stderr, (
+        ended.stdout + ended.stderr
+    )
+    if not output.exists():
+        return ended, None, None, None
+    combined, removed, report = (
+        json.loads((output.parent / f"combined{end}.json").read_text())
+        for end in ("", ".removed", ".report")
+    )
+    return ended, combined, removed, report
