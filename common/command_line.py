@@ -104,18 +104,25 @@ class Options(argparse.ArgumentParser):
         )
         self.flags: set[str] = set()
 
-    def flag(self, name: str, help: str, default: bool = False) -> None:
+    def flag(
+        self,
+        name: str,
+        help: str,
+        default: bool | None = False,
+        group: argparse._ArgumentGroup | None = None,
+    ) -> None:
         """Add a true/false option: `--name`, `--name=False`, `--name no`, `--no-name`.
 
         Only a true/false word is taken as its value: `--use_slurm HPDv2.json` keeps its path.
+        default None: what happens without the option is for the help text to say.
         """
         self.flags.add(name)
-        self.add_argument(
+        (group or self).add_argument(
             name,
             type=_true_or_false,
             default=default,
             metavar="True|False",
-            help=f"{help} (default: {default})",
+            help=help if default is None else f"{help} (default: {default})",
         )
 
     def parse_args(  # type: ignore[override]
@@ -148,6 +155,18 @@ class Options(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End with status 2 and one line: the usage of 40 options would bury it."""
         self.exit(WRONG_OPTION, f"{self.prog}: {visible(message)}\n")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """For argparse: a whole number from `least` on."""
+
+    def whole_number(word: str) -> int:
+        number = int(word)
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{word} is too small: at least {least}")
+        return number
+
+    return whole_number
 
 
 def _true_or_false(word: str) -> bool:

@@ -59,3 +59,17 @@ def _escape(character: str) -> str:
     if number < 0x100:
         return f"\\x{number:02x}"
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def duration(s: float) -> str:
+    """Seconds for people: "45 s", "12 min", "7 h", "3 days"."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if s >= 2 * length:
+            return f"{s / length:.0f} {unit}"
+    return f"{s:.0f} s"
+
+
+def amount(size: float) -> str:
+    """Bytes for people: "412 kB", "8.2 TB"."""
+    power = min(5, max(0, (len(f"{size:.0f}") - 1) // 3))
+    return f"{size / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB', 'PB')[power]}"

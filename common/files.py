@@ -77,14 +77,22 @@ def _remove(draft: Path) -> None:
 
 def file_system_of(path: str | os.PathLike[str]) -> tuple[str, str]:
     """(type, mount point) of the file system a path lies on; ("", "") where it is unknown."""
+    _, point, kind = _mount_of(path)
+    return kind, point
+
+
+def device_of(path: str | os.PathLike[str]) -> str:
+    """The device of that file system, as quotas name it: "server:/export"; "" where unknown."""
+    return _mount_of(path)[0]
+
+
+def _mount_of(path: str | os.PathLike[str]) -> tuple[str, str, str]:
+    """(device, mount point, type)."""
     try:
         lines = Path("/proc/mounts").read_text(errors="replace").splitlines()
     except OSError:
-        return "", ""
-    mounts = [line.split()[1:3] for line in lines]
+        return "", "", ""
+    mounts = [(device, point, kind) for device, point, kind, *_ in map(str.split, lines)]
     inside = f"{os.path.realpath(path)}/"
-    here = [mount for mount in mounts if inside.startswith(mount[0].rstrip("/") + "/")]
-    if not here:
-        return "", ""
-    point, kind = max(here, key=lambda mount: len(mount[0]))
-    return kind, point
+    here = [mount for mount in mounts if inside.startswith(mount[1].rstrip("/") + "/")]
+    return max(here, key=lambda mount: len(mount[1]), default=("", "", ""))

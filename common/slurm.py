@@ -6,8 +6,12 @@ identity()["host"], time_left_s(), queue()
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from common.command_line import UserError
+
+NO_ANSWER = "Is this a machine of the cluster, and does sinfo answer?"
 
 
 def identity(environ: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -100,6 +104,53 @@ def exclude_node(array_job: str, node: str, exclude: bool = True) -> str:
     # changed has its line "…: No error".
     changed = done.returncode == 0 or "No error" in done.stdout + done.stderr
     return "done" if changed else ""
+
+
+def sbatch(words: Sequence[object], stdin: str | None = None) -> str:
+    """Submit a job; its number. UserError with sbatch's own words when SLURM refuses it."""
+    # An interactive job's SLURM_* settings (memory, CPUs) would contradict the script's; a GPU that
+    # was chosen here says nothing there.
+    kept = {"SLURM_CONF", "SLURM_CLUSTERS"}
+    dropped = {"CUDA_VISIBLE_DEVICES", "SBATCH_EXPORT"}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name in kept or not (name.startswith("SLURM_") or name in dropped)
+    }
+    done = subprocess.run(
+        ["sbatch", "--parsable", *map(str, words)],
+        input=stdin,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode == 0:
+        return done.stdout.strip().split(";")[0]
+    lines = [
+        re.sub(r"^(sbatch: )?(error|fatal): |^allocation failure: ", "", line)
+        for line in done.stderr.strip().split("\n")
+    ]
+    why = "; ".join(dict.fromkeys(lines))
+    if re.search("contact slurm controller|configuration source", why, re.I):
+        raise UserError(f"SLURM does not answer: {why}. {NO_ANSWER}")
+    raise UserError(
+        f"SLURM refuses the job: {why}. See --partition, --account, --qos, --gres, --mem, --time"
+    )
+
+
+def partition_limit_s(partition: str) -> int | None:
+    """The time limit of a partition (of several, the longest); None if there or known is none."""
+    shown = run("sinfo", "--noheader", f"--partition={partition}", "--format=%l").stdout
+    limits = [seconds(line) for line in shown.split()]
+    known = [limit for limit in limits if limit is not None]
+    return max(known) if known and len(known) == len(limits) else None
+
+
+def max_array_size() -> int:
+    """Tasks that an array may have; SLURM's default of 1001 if it does not answer."""
+    shown = run("scontrol", "show", "config").stdout
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", shown, re.M)
+    return max(1, int(found[1])) if found else 1001
 
 
 def run(*words: str, timeout_s: float = 15) -> subprocess.CompletedProcess[str]:

@@ -80,6 +80,9 @@ def options():
     )
     parser.add_argument("--port", type=int, help="default: 5000, else the next free one")
     parser.flag("--take_over", "take the place of a server that runs already")
+    parser.add_argument(
+        "--while_locked", metavar="FILE", help="end once nobody locks FILE (a local run gives it)"
+    )
     parser.flag("--stop_when_done", "stop once all is done and no client has asked for 10 minutes")
     parser.add_argument(
         "--ttl_s",

@@ -72,7 +72,7 @@ def drawing(prompts):
 def test_what_was_set_aside_is_said_each_time(prompts):
     """At the end of the run, and by the next call, which finds nothing to do: both end with 3."""
     for says in (
-        "39 of 40 prompts done, 39 images\n1 prompts were set aside",
+        "39 of 40 prompts done, 39 images\n1 prompts failed",
         "birds: all indices are done, but for 1 set aside",
     ):
         shown = subprocess.run(

@@ -1,42 +1,84 @@
-"""SLURM's options of generate_images.py."""
+"""SLURM's options of generate_images.py, and which of them a task of the array does not get."""
+
+from common.command_line import Options, at_least
+
+# Options that concern the submission alone: a task's command line is without them.
+SUBMISSION_FLAGS = (
+    "use_slurm",
+    "is_slurm_task",
+    "start_server",
+    "dry_run",
+    "status",
+    "cancel",
+    "tail_log",
+)
+SUBMISSION_VALUES = (
+    "partition",
+    "account",
+    "qos",
+    "constraint",
+    "exclude",
+    "time",
+    "gres",
+    "mem",
+    "cpus_per_task",
+    "sbatch_args",
+    "setup",
+)
 
 
-def add_slurm_options(parser):
-    """SLURM's options, with their published names and defaults."""
-    parser.flag("--use_slurm", "submit a SLURM array instead of running here")
-    parser.flag("--is_slurm_task", "this process is a task of the array (its script says so)")
-    parser.add_argument(
+def add_slurm_options(parser: Options) -> None:
+    """SLURM's options, with their published names and defaults; and those that look at a run."""
+    slurm = parser.add_argument_group("SLURM")
+    parser.flag("--use_slurm", "submit a SLURM array instead of running here", group=slurm)
+    slurm.add_argument(
         "--num_workers",
-        type=int,
-        help="clients at a time: tasks of the array that run together, or processes here (default: 1)",
+        type=at_least(1),
         default=1,
+        help="clients at a time: tasks of the array that run together, or processes here "
+        "(default: %(default)s)",
     )
-    parser.add_argument("--num_chunks", type=int, help="tasks of the array (default: num_workers)")
-    parser.add_argument("--partition", default="all", help="SLURM partition (default: all)")
-    parser.add_argument("--account", help="SLURM account")
-    parser.add_argument("--qos", help="SLURM quality of service")
-    parser.add_argument("--constraint", help='SLURM constraint, e.g. "a100|h100"')
-    parser.add_argument("--exclude", help="nodes not to be used, e.g. gpu03,gpu[07-09]")
-    parser.add_argument("--time", default="6:00:00", help="time limit of a task (default: 6:00:00)")
-    parser.add_argument(
+    slurm.add_argument(
+        "--num_chunks", type=at_least(1), help="tasks of the array (default: num_workers)"
+    )
+    parser.flag(
+        "--start_server", "submit the job server too; the array waits until it runs", group=slurm
+    )
+    slurm.add_argument("--partition", default="all", help="SLURM partition (default: %(default)s)")
+    slurm.add_argument(
+        "--time", default="6:00:00", help="time limit of a task (default: %(default)s)"
+    )
+    slurm.add_argument(
         "--gres",
         default="gpu:1",
-        help="what a task needs (default: gpu:1); '' for sites that say it otherwise",
+        help="what a task needs (default: %(default)s); '' for sites that name it otherwise",
     )
-    parser.add_argument("--mem", default="24g", help="memory of a task (default: 24g)")
-    parser.add_argument("--cpus_per_task", type=int, default=8, help="CPUs of a task (default: 8)")
-    parser.add_argument(
+    slurm.add_argument("--mem", default="24g", help="memory of a task (default: %(default)s)")
+    slurm.add_argument(
+        "--cpus_per_task", type=at_least(1), default=8, help="CPUs of a task (default: %(default)s)"
+    )
+    slurm.add_argument("--account", help="SLURM account")
+    slurm.add_argument("--qos", help="SLURM quality of service")
+    slurm.add_argument("--constraint", help='SLURM constraint, e.g. "a100|h100"')
+    slurm.add_argument("--exclude", help="nodes not to be used, e.g. gpu03,gpu[07-09]")
+    slurm.add_argument(
         "--sbatch_args",
         default="",
         help='further sbatch options, with "=": --sbatch_args="--reservation=r1 --comment=images"',
     )
-    parser.add_argument(
+    slurm.add_argument(
         "--setup",
         default="",
         help='shell lines before each task starts, e.g. "module load cuda; ulimit -n 4096"',
     )
-    parser.flag("--start_server", "submit the job server too; the array waits until it runs")
-    parser.flag("--dry_run", "show the sbatch script and the estimate, submit nothing")
-    parser.flag("--status", "say how the run is doing, and which logs to read")
-    parser.flag("--cancel", "cancel the arrays of this data set")
-    parser.flag("--tail_log", "follow the newest logs (after a submission: those of its tasks)")
+    looking = parser.add_argument_group("looking at a run")
+    parser.flag("--status", "print how the run is doing, and which logs to read", group=looking)
+    parser.flag(
+        "--tail_log",
+        "follow the newest logs (after a submission: those of its tasks)",
+        group=looking,
+    )
+    parser.flag("--cancel", "cancel the arrays of this data set", group=looking)
+    parser.flag(
+        "--dry_run", "print the sbatch script and the estimate, submit nothing", group=looking
+    )

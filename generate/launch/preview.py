@@ -1,86 +1,103 @@
-"""A look before the run, and a second look at an image of it. Neither touches the run.
+"""A look before the run: the first prompts on a contact sheet, and how fast they are generated.
 
-python generate/generate_images.py HPDv2.json --preview 8        the first prompts into preview_HPDv2.jpg, and images an hour
-python generate/generate_images.py HPDv2.json --redo 12345_3     draws the image again from its JSON and compares; 12345: all of a prompt
+python generate/generate_images.py HPDv2.json --preview 8      # writes preview_HPDv2.jpg
 """
 
-import io
 import json
 import time
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
-from generate.client import image_generator as diffusion
-from generate.dataset.layout import folder_name, stem
-from generate.launch import submit
+from common.command_line import DONE, LEFT_OUT, UserError
+from generate.client.image_generator import (
+    CannotDraw,
+    DeviceBroken,
+    check_model,
+    problem_with,
+    seed_of,
+)
+from generate.client.process import make_drawer
+from generate.dataset.layout import stem
+from generate.dataset.prompts_file import Item
 from generate.llms.options import prompter_of
 from generate.llms.prompter import AllOff
+from generate.protocol.output_root import make_server_folder
 
 SHOWN = 6  # images of a prompt on the contact sheet, the original's included
-CELL, CAPTION = 256, 44  # pixels
+CELL = 256  # pixels of an image
+CAPTION = 44  # pixels of its text
+LINE = 42  # characters
+
+Images = dict[tuple[int, int], Any]  # by prompt and variation
 
 
-def contact_sheet(args, items, definition, drawer, root):
-    """Draw the first prompts and their variations into a contact sheet; note the images an hour for estimates. The exit status."""
+def contact_sheet(
+    args: Namespace, items: list[Item], definition: dict[str, Any], root: Path
+) -> int:
+    """Generate the first prompts and their variations; touches nothing of the run.
+
+    The exit status: 3 if there are images that would not count. Images an hour are kept for the
+    estimate of a submission. UserError if the model cannot be loaded or the device is not fit.
+    """
+    if not args.pipeline:
+        check_model(args.model, args.revision)
+    generator = make_drawer(args, definition, root)
     items = items[: args.preview]
-    rows = [
-        [item["prompt"], *texts]
-        for item, texts in zip(
-            items, variations(args, items, min(SHOWN, definition["images_per_prompt"]) - 1)
-        )
-    ]
-    drawer.load()
+    texts = _variations(args, items, min(SHOWN, definition["images_per_prompt"]) - 1)
+    rows = [[item["prompt"], *more] for item, more in zip(items, texts, strict=True)]
     try:
-        drawer.warm_up()
-    except (diffusion.DeviceBroken, diffusion.CannotDraw) as error:
-        raise SystemExit(f"generate_images: the device is not fit: {error}") from None
-    todo = [(index, aug, text) for index, row in enumerate(rows) for aug, text in enumerate(row)]
-    images, began = {}, time.monotonic()
-    for start in range(0, len(todo), drawer.batch_size):
-        batch = todo[start : start + drawer.batch_size]
-        seeds = [diffusion.seed_of(args.seed, index, aug) for index, aug, _ in batch]
-        try:
-            drawn = drawer.draw([text for _, _, text in batch], seeds)
-        except (diffusion.DeviceBroken, diffusion.CannotDraw) as error:
-            raise SystemExit(f"generate_images: the pipeline failed: {error}") from None
-        images |= {(index, aug): image for (index, aug, _), image in zip(batch, drawn)}
-    # padding is drawn too: whole batches count
-    an_hour = round(
-        -(-len(todo) // drawer.batch_size) * drawer.batch_size / (time.monotonic() - began) * 3600
-    )
+        generator.load()
+        generator.warm_up()
+        began = time.monotonic()
+        images = _generate(generator, rows, args.seed)
+    except (DeviceBroken, CannotDraw) as error:
+        raise UserError(f"the device or the pipeline failed: {error}") from None
+    # the last batch is filled up: whole batches count
+    batches = -(-len(images) // generator.batch_size)
+    seconds = time.monotonic() - began
+    images_per_hour = round(batches * generator.batch_size / seconds * 3600)
     path = Path(f"preview_{definition['name']}.jpg").absolute()
     draw_sheet(rows, images).save(path, "JPEG", quality=90)
-    bad = [
-        f"{stem(*key)}: {why}"
-        for key, image in images.items()
-        if (why := diffusion.problem_with(image, drawer.height, drawer.width))
-    ]
-    print(
-        "\n".join(["images that would not count:", *bad])
-        if bad
-        else f"{len(images)} images, all of them would count"
-    )
-    print(
-        f"{path}\n{an_hour:,} images an hour ({drawer.batch_size} a batch, {drawer.gpu_name or 'CPU'})"
-    )
-    with open(submit.make_server_folder(root) / "measured.jsonl", "a") as file:
-        file.write(
-            json.dumps(
-                {
-                    "model": args.model,
-                    "height": drawer.height,
-                    "width": drawer.width,
-                    "num_inference_steps": drawer.steps,
-                    "images_per_hour": an_hour,
-                    "gpu_name": drawer.gpu_name,
-                }
-            )
-            + "\n"
-        )
-    return 3 if bad else 0
+    problems = {
+        key: problem_with(image, generator.height, generator.width) for key, image in images.items()
+    }
+    bad = [f"{stem(*key)}: {problem}" for key, problem in problems.items() if problem]
+    if bad:
+        print("\n".join(["images that would not count:", *bad]))
+    else:
+        print(f"{len(images)} images, all of them would count")
+    device = generator.gpu_name or "CPU"
+    print(f"{path}\n{images_per_hour:,} images an hour ({generator.batch_size} a batch, {device})")
+    measured = {
+        "model": args.model,
+        "height": generator.height,
+        "width": generator.width,
+        "num_inference_steps": generator.steps,
+        "images_per_hour": images_per_hour,
+        "gpu_name": generator.gpu_name,
+    }
+    with open(make_server_folder(root) / "measured.jsonl", "a") as file:
+        file.write(json.dumps(measured) + "\n")
+    return LEFT_OUT if bad else DONE
 
 
-def variations(args, items, count):
-    """Texts for each item: from the prompts file, else from the LLMs (on accounts of its own: the run's budget is not touched)."""
+def _generate(generator: Any, rows: list[list[str]], run_seed: int) -> Images:
+    todo = [(index, aug) for index, row in enumerate(rows) for aug in range(len(row))]
+    images: Images = {}
+    for start in range(0, len(todo), generator.batch_size):
+        batch = todo[start : start + generator.batch_size]
+        seeds = [seed_of(run_seed, index, aug) for index, aug in batch]
+        texts = [rows[index][aug] for index, aug in batch]
+        images |= dict(zip(batch, generator.draw(texts, seeds), strict=True))
+    return images
+
+
+def _variations(args: Namespace, items: list[Item], count: int) -> list[list[str]]:
+    """Texts for each item: from the prompts file, else from the LLMs.
+
+    The LLMs are asked on accounts of their own: the run's budget is not touched.
+    """
     if count < 1:
         return [[] for _ in items]
     if all("variations" in item for item in items):
@@ -90,107 +107,23 @@ def variations(args, items, count):
         futures = [prompter.submit(item["prompt"], count) for item in items]
         return [[text["text"] for text in future.result().texts] for future in futures]
     except AllOff as error:
-        raise SystemExit(f"generate_images: {error}") from None
+        raise UserError(str(error)) from None
     finally:
         prompter.close()
 
 
-def draw_sheet(rows, images):
-    """One row a prompt: its images, each over its text."""
-    from PIL import Image, ImageDraw
+def draw_sheet(rows: list[list[str]], images: Images) -> Any:
+    """One row a prompt: its images, each over its text. A PIL image."""
+    from PIL import Image, ImageDraw  # not loaded by those who submit
 
-    sheet = Image.new(
-        "RGB", (max(map(len, rows)) * (CELL + 8), len(rows) * (CELL + CAPTION)), "white"
-    )
+    size = (max(map(len, rows)) * (CELL + 8), len(rows) * (CELL + CAPTION))
+    sheet = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(sheet)
     for (row, column), image in images.items():
-        x, y = column * (CELL + 8), row * (CELL + CAPTION)
+        x = column * (CELL + 8)
+        y = row * (CELL + CAPTION)
         sheet.paste(Image.fromarray(image.pixels).resize((CELL, CELL)), (x, y))
         text = rows[row][column]
-        pen.text(
-            (x, y + CELL + 2),
-            "\n".join(text[start : start + 42] for start in (0, 42, 84)),
-            fill="black",
-        )
+        lines = [text[start : start + LINE] for start in (0, LINE, 2 * LINE)]
+        pen.text((x, y + CELL + 2), "\n".join(lines), fill="black")
     return sheet
-
-
-def redo(args, dataset_dir, which):
-    """Draw samples again from their JSON and compare with what is stored; 0 if all pixels are the same, else 1 and the difference."""
-    index, _, aug = which.partition("_")
-    if not index.isdigit() or (aug and not aug.isdigit()):
-        raise SystemExit(
-            f"generate_images: --redo {which}: expected an index (12345) or a sample (12345_3)"
-        )
-    pattern = f"{int(index)}_{aug or '*'}.json"
-    paths = sorted(
-        (dataset_dir / folder_name(int(index))).glob(pattern),
-        key=lambda path: int(path.stem.split("_")[1]),
-    )
-    if not paths:
-        raise SystemExit(
-            f"generate_images: --redo {which}: no {folder_name(int(index))}/{pattern} in {dataset_dir}"
-        )
-    drawer, loaded, differ = None, None, 0
-    for path in paths:
-        record = json.loads(path.read_text())
-        settings = {
-            "height": record["height"],
-            "width": record["width"],
-            "steps": record["num_inference_steps"],
-            "guidance": record["guidance_scale"],
-            "batch_size": record["batch_size"],
-            "dtype": record["dtype"],
-        }
-        if settings != loaded:
-            drawer = diffusion.Drawer(
-                record["model_name"],
-                **settings,
-                revision=args.revision,
-                compile=args.compile,
-                offload=args.offload,
-                quantize=args.quantize,
-                quantize_args=args.quantize_args,
-                pipeline=args.pipeline,
-            )
-            drawer.load()
-            loaded = settings
-        try:
-            image = drawer.draw([record["augmented_prompt"]], [record["seed"]])[0]
-        except (diffusion.DeviceBroken, diffusion.CannotDraw) as error:
-            raise SystemExit(f"generate_images: the pipeline failed: {error}") from None
-        differ += compare(path, image, record, drawer)
-    return 1 if differ else 0
-
-
-def compare(path, image, record, drawer):
-    """Print how a fresh image differs from the stored one, once it has been through the same JPEG tables; whether it does."""
-    import numpy
-    from PIL import Image, JpegImagePlugin
-
-    stored = Image.open(path.with_suffix(".jpg"))
-    file = io.BytesIO()
-    Image.fromarray(image.pixels).save(
-        file, "JPEG", qtables=stored.quantization, subsampling=JpegImagePlugin.get_sampling(stored)
-    )
-    difference = numpy.abs(
-        numpy.asarray(stored.convert("RGB"), int) - numpy.asarray(Image.open(file), int)
-    )
-    if not difference.any():
-        print(f"{path.stem}: identical")
-        return False
-    stack = (
-        ""
-        if record["library_versions"] == drawer.versions
-        else f"; drawn with {record['library_versions']}, here {drawer.versions}"
-    )
-    card = (
-        ""
-        if record["gpu_name"] == drawer.gpu_name
-        else f"; drawn on {record['gpu_name'] or 'a CPU'}, here {drawer.gpu_name or 'a CPU'}"
-    )
-    print(
-        f"{path.stem}: {(difference > 0).any(2).mean():.1%} of the pixels differ, by {difference.mean():.2f} of 255 on average, "
-        f"at most {difference.max()}{stack}{card}"
-    )
-    return True

@@ -1,39 +1,42 @@
 """The sbatch scripts of a run, as text: the array's, and that of the job server.
 
-print(slurm_script.array(args, "HPDv2", output_root, "0-999%128", sys.argv[1:]))
+print(array(args, "HPDv2", output_root, "0-999%128", sys.argv[1:]))
 """
 
 import os
 import shlex
 import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common.command_line import WORDS
 from common.files import CHECKOUT
 from common.slurm import seconds
+from generate.launch.options import SUBMISSION_FLAGS, SUBMISSION_VALUES
 
 HERE = CHECKOUT / "generate"
 # A proxy with a password stays out of the file; like API keys it travels with --export=ALL.
-PASSED_ON = "UNIDISC_DIR HF_HOME HF_HUB_CACHE HF_HUB_OFFLINE http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY".split()
-FLAGS = {
-    "--use_slurm",
-    "--is_slurm_task",
-    "--start_server",
-    "--dry_run",
-    "--status",
-    "--cancel",
-    "--tail_log",
-}
-VALUES = (
-    "partition account qos constraint exclude time gres mem cpus_per_task sbatch_args setup".split()
+PASSED_ON = (
+    "UNIDISC_DIR",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_HUB_OFFLINE",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
 )
-SUBMISSION_ONLY = FLAGS | {f"--{name}" for name in VALUES}
 SERVER_MINUTES = 4320  # three days, as published
-LEAD_S = 120  # from SIGUSR1 to the end of the time limit: to finish a batch, publish it and give the rest back
+LEAD_S = 120  # from SIGUSR1 to the time limit: to finish a batch, publish it and release the rest
 
 
-def array(args, dataset, output_root, tasks, argv):
-    """The script of the array. tasks: --array's value. argv: the words of the command line that submits it."""
+def array(
+    args: Namespace, dataset: str, output_root: Path, tasks: str, words: Sequence[str]
+) -> str:
+    """The script of the array. tasks: --array's value. words: of the submitting command line."""
     limit = seconds(args.time)
     options = {
         "job-name": f"generate_parallel_{dataset}",
@@ -49,90 +52,103 @@ def array(args, dataset, output_root, tasks, argv):
         "cpus-per-task": args.cpus_per_task,
         "signal": f"B:USR1@{int(min(LEAD_S, limit / 4)) if limit else LEAD_S}",
     }
-    words = task_words(argv)
-    if not any(word.split("=")[0] == "--output_root" for word in words):
-        words.append(f"--output_root={output_root}")
+    command = ["generate_images.py", *task_words(words)]
+    if not any(word.split("=")[0] == "--output_root" for word in command):
+        command.append(f"--output_root={output_root}")
+    command.append("--is_slurm_task")
     return _script(
-        options,
-        output_root,
-        "%A_%a.out",
-        args.sbatch_args,
-        args.setup,
-        ["generate_images.py", *words, "--is_slurm_task"],
+        _directives(options, output_root, "%A_%a.out", args.sbatch_args), args.setup, command
     )
 
 
-def server(args, output_root, longest_s):
-    """The script of the job server, in the array's partition. longest_s: the partition's time limit in seconds, or None."""
-    minutes = min(SERVER_MINUTES, longest_s // 60) if longest_s else SERVER_MINUTES
+def server(args: Namespace, output_root: Path, longest_s: int | None) -> str:
+    """The script of the job server. longest_s: the time limit of the partition, or None."""
     options = {
         "job-name": "image_server",
         "partition": args.partition,
         "account": args.account,
         "qos": args.qos,
         "exclude": args.exclude,
-        "time": minutes,
+        "time": min(SERVER_MINUTES, longest_s // 60) if longest_s else SERVER_MINUTES,
         "mem": "16G",
         "cpus-per-task": 4,
         "signal": f"B:USR1@{LEAD_S}",
     }
-    words = ["image_server.py", f"--output_root={output_root}", "--stop_when_done"]
-    return _script(options, output_root, "image_server.out", "", args.setup, words)
+    command = ["image_server.py", f"--output_root={output_root}", "--stop_when_done"]
+    return _script(_directives(options, output_root, "image_server.out"), args.setup, command)
 
 
-def _script(options, output_root, log, sbatch_args, setup, words):
-    log = str(output_root).replace("%", "%%") + "/" + log
-    options |= {
-        "output": log,
-        "error": log,
-        "open-mode": "append",
+def _directives(
+    options: Mapping[str, object], output_root: Path, log: str, further: str = ""
+) -> list[str]:
+    """The #SBATCH lines; an option without a value is left out."""
+    path = f"{str(output_root).replace('%', '%%')}/{log}"
+    everywhere = {
+        "output": path,
+        "error": path,
+        "open-mode": "append",  # or a requeue would truncate the log
         "export": "ALL",
-        "chdir": str(Path.cwd()),
+        "chdir": Path.cwd(),
     }
     lines = [
-        "#!/bin/bash",
-        *(
-            f"#SBATCH --{name}={shlex.quote(str(value))}"
-            for name, value in options.items()
-            if value
-        ),
-        "#SBATCH --requeue",
+        f"#SBATCH --{name}={shlex.quote(str(value))}"
+        for name, value in {**options, **everywhere}.items()
+        if value
     ]
-    lines += [f"#SBATCH {sbatch_args}"] if sbatch_args else []
-    lines += ["", *([setup] if setup else [])]
+    lines.append("#SBATCH --requeue")
+    if further:
+        lines.append(f"#SBATCH {further}")
+    return lines
+
+
+def _script(directives: list[str], setup: str, command: list[str]) -> str:
+    lines = ["#!/bin/bash", *directives, ""]
+    if setup:
+        lines.append(setup)
     lines += [
         f"export {name}={shlex.quote(os.environ[name])}"
         for name in PASSED_ON
         if os.environ.get(name) and "@" not in os.environ[name]
     ]
+    script, *words = command
     # exec: python takes the shell's place, so that --signal=B: reaches it
-    return "\n".join(
-        [*lines, f"exec {shlex.join([sys.executable, '-u', str(HERE / words[0]), *words[1:]])}", ""]
-    )
+    lines.append(f"exec {shlex.join([sys.executable, '-u', str(HERE / script), *words])}")
+    return "\n".join([*lines, ""])
 
 
-def task_words(argv):
+def task_words(words: Sequence[str]) -> list[str]:
     """The words of the command line without the options that concern the submission alone."""
-    words, skip = [], False
-    for word, following in zip(argv, [*argv[1:], ""]):
-        name = word.split("=")[0]
+    flags = {f"--{name}" for name in SUBMISSION_FLAGS}
+    negated = {f"--no-{name}" for name in SUBMISSION_FLAGS}
+    values = {f"--{name}" for name in SUBMISSION_VALUES}
+    kept = []
+    skip = False
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, _, value = word.partition("=")
         if skip:
             skip = False
-        elif name in SUBMISSION_ONLY:
-            skip = "=" not in word and (name not in FLAGS or following.lower() in WORDS)
-        else:
-            words.append(word)
-    return words
+        elif name in flags:
+            skip = not value and following.lower() in WORDS  # --use_slurm True
+        elif name in values:
+            skip = "=" not in word
+        elif word not in negated:
+            kept.append(word)
+    return kept
 
 
-def split(tasks, throttle, max_size):
-    """--array's values for `tasks` tasks, `throttle` of them at a time: one, or as many as arrays of max_size tasks make necessary, of
-    equal size, with the throttle shared out. split(1000, 128, 600) == ["0-499%64", "0-499%64"]"""
+def split(tasks: int, throttle: int, max_size: int) -> list[str]:
+    """--array's values for `tasks` tasks, of which `throttle` run at a time.
+
+    One value, or as many as arrays of at most max_size tasks make necessary, of equal size, with
+    the throttle shared out: split(1000, 128, 600) == ["0-499%64", "0-499%64"].
+    """
     count = -(-tasks // max_size)
     sizes = [tasks * (i + 1) // count - tasks * i // count for i in range(count)]
-    return [f"0-{size - 1}%{share}" for size, share in zip(sizes, shares(throttle, count))]
+    return [
+        f"0-{size - 1}%{share}" for size, share in zip(sizes, shares(throttle, count), strict=True)
+    ]
 
 
-def shares(throttle, count):
+def shares(throttle: int, count: int) -> list[int]:
     """`throttle` shared out among `count` arrays, at least 1 each (0 would mean: no limit)."""
     return [max(1, throttle * (i + 1) // count - throttle * i // count) for i in range(count)]

@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+from generate.launch import local_server
 from generate.launch import status as run_status
 from generate.protocol.connection import Connection, ServerAway
 from generate.server import app
@@ -24,6 +25,8 @@ def run(args):
     order |= {"llm_budget_usd": args.llm_budget_usd, "llm_spent_usd": args.llm_spent_usd}
     if order := {name: value for name, value in order.items() if value not in (None, False)}:
         return tell(output_root, order)
+    if args.while_locked:
+        local_server.end_with_runs(args.while_locked)
     return app.serve(args, output_root)
 
 

@@ -1,55 +1,60 @@
-"""From the options of generate_images.py to what they ask for: an array, clients here, one client, or a look at a run."""
+"""From the options of generate_images.py to what they ask for.
+
+That is an array, processes here, one client, or a look at a run.
+"""
 
 import os
+import sys
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
-from generate.client import image_generator as diffusion
-from generate.client import model_recipes as model_families
-from generate.client import process
+from common.command_line import UserError
+from generate.client import model_recipes, process
 from generate.dataset import definition as definitions
 from generate.dataset import prompts_file
-from generate.launch import local, preview, status, submit
+from generate.dataset.prompts_file import Item
+from generate.launch import array, local, preview, redo, status, submit
+from generate.protocol.output_root import dataset_folder
+
+SHUFFLE_SEED = 42  # as published
 
 
-def start(args):
-    """Do what the options say; the exit status."""
-    root, stem = Path(os.path.abspath(args.output_root)), Path(args.data_path).stem
+def start(args: Namespace) -> int:
+    """Do what the options ask for; the exit status."""
+    root = Path(os.path.abspath(args.output_root))
+    name = Path(args.data_path).stem
     if args.status:
-        return status.show(root, stem)
+        return status.show(root, name)
     if args.cancel:
-        return submit.cancel(root, stem)
+        return array.cancel(root, name)
     if args.tail_log and not args.use_slurm:
-        return submit.tail_log(root, stem)
+        return array.tail_log(root, name)
     if args.redo:
-        return preview.redo(args, root / "generated_images" / stem, args.redo)
+        return redo.redo(args, dataset_folder(root, name), args.redo)
     items = prompts_file.read_prompts(args.data_path)
     definition = define(args, items, root)
     if args.preview:
-        if not args.pipeline:
-            diffusion.check_model(args.model, args.revision)
-        return preview.contact_sheet(
-            args, items, definition, process.make_drawer(args, definition, root), root
-        )
+        return preview.contact_sheet(args, items, definition, root)
     if args.is_slurm_task and (process.is_child() or len(process.gpus()) < 2):
         return process.run_client(args, items, definition, root)
     if args.use_slurm and not args.is_slurm_task:
-        return submit.submit(args, definition, root, items)
+        return submit.submit(args, definition, root, items, sys.argv[1:])
     show_notice(args.model)
-    return local.run(
-        args, definition, root
-    )  # processes of this program, one a GPU, each with --is_slurm_task
+    return local.run(args, definition, root)
 
 
-def define(args, items, root):
+def define(args: Namespace, items: list[Item], root: Path) -> dict[str, Any]:
     """The data set's definition, as the job server compares it with dataset.yaml."""
-    family = model_families.family_of(args.model)
+    family = model_recipes.family_of(args.model)
+    name = Path(args.data_path).stem
     definition = {
-        "name": Path(args.data_path).stem,
+        "name": name,
         "prompts_file": Path(args.data_path).name,
         "prompts_sha256": prompts_file.list_sha256(items),
         "total": len(items),
         "images_per_prompt": args.expected_samples_per_index if args.augment_prompts else 1,
-        "order_seed": args.shuffle_seed if args.shuffle else None,
+        "order_seed": order_seed(args, dataset_folder(root, name)),
         "run_seed": args.seed,
         "model": args.model,
         "revision": args.revision,
@@ -61,11 +66,9 @@ def define(args, items, root):
     }
     if not args.extend:
         return definition
-    stored = definitions.stored_definition(root / "generated_images" / definition["name"])
+    stored = definitions.stored_definition(dataset_folder(root, name))
     if not stored:
-        raise SystemExit(
-            f"generate_images: --extend: there is no data set {definition['name']} in {root} yet; leave --extend out"
-        )
+        raise UserError(f"--extend: there is no data set {name} in {root} yet; leave --extend out")
     prefix = min(stored["total"], len(items))
     return definition | {
         "extend": True,
@@ -74,7 +77,25 @@ def define(args, items, root):
     }
 
 
-def show_notice(model):
-    notice = model_families.family_of(model).notice
+def order_seed(args: Namespace, folder: Path) -> int | None:
+    """The seed of the order in which prompts are handed out; None: the file's own order.
+
+    A data set keeps the order it was begun with, unless --shuffle or --shuffle_seed say otherwise:
+    those begun before shuffling became the default have none.
+    """
+    if args.shuffle is None and args.shuffle_seed is None:
+        try:
+            stored = definitions.stored_definition(folder)
+        except ValueError:  # a broken dataset.yaml: for the server to judge
+            stored = None
+        return stored.get("order_seed") if stored else SHUFFLE_SEED
+    if args.shuffle is False:
+        return None
+    return SHUFFLE_SEED if args.shuffle_seed is None else args.shuffle_seed
+
+
+def show_notice(model: str) -> None:
+    """Print what the model's licence asks of those who train on its images."""
+    notice = model_recipes.family_of(model).notice
     if notice:
         print(f"note on {model}: {notice}")

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from generate.launch import status as run_status
-from generate.launch import submit
+from generate.launch import array, status
 from tests.fakes import fake_llm, fake_pipeline
 
 SCRIPT = Path(__file__).parent / "slurm-cluster"
@@ -196,10 +195,10 @@ class Run:
         return self.arrays()[-1]
 
     def arrays(self):
-        return [entry["array"] for entry in submit.submitted(self.root, "scenes")]
+        return [entry["array"] for entry in array.submitted(self.root, "scenes")]
 
     def document(self):
-        return run_status.fetch(self.root).document
+        return status.fetch(self.root).document
 
     def status(self):
         """The data set's part of the server's status document ({} before its first client); None while no server answers."""

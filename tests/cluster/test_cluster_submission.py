@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from common import slurm
-from common.command_line import Options
+from common.command_line import Options, UserError
+from generate.launch import array as arrays
 from generate.launch import sbatch as slurm_script
 from generate.launch import submit as launch
 from generate.launch.options import add_slurm_options
@@ -76,12 +77,12 @@ def submit(root, *words, payload_words=(), name="p"):
 
 
 def test_submission_waits_for_the_server_and_is_split(site, cluster, capsys, monkeypatch):
-    root, asked, sbatch = site / "o%ut", [], launch.sbatch
+    root, asked, sbatch = site / "o%ut", [], slurm.sbatch
     monkeypatch.setattr(
         slurm, "sbatch", lambda words, stdin=None: (asked.append(words), sbatch(words, stdin))[1]
     )
     assert submit(root, "--num_workers=5", "--num_chunks=1000", "--start_server") == 0
-    first, second = launch.live_arrays(root, "p")
+    first, second = arrays.live(root, "p")
     said = capsys.readouterr().out
     assert (
         0
@@ -136,10 +137,10 @@ def test_submission_waits_for_the_server_and_is_split(site, cluster, capsys, mon
         and "ArrayTaskThrottle=2 " in shown
         and "ArrayTaskThrottle=3 " not in shown
     )
-    assert launch.cancel(root, "p") == 0
+    assert arrays.cancel(root, "p") == 0
     cluster.wait(lambda: len(cluster.jobs()) == 1, what="only the server's job")
-    assert launch.live_arrays(root, "p") == []
-    assert launch.cancel(root, "p") == 0
+    assert arrays.live(root, "p") == []
+    assert arrays.cancel(root, "p") == 0
 
 
 def test_a_pending_server_is_waited_for(site, cluster, capsys):
@@ -154,7 +155,7 @@ def test_a_pending_server_is_waited_for(site, cluster, capsys):
         "--wrap=sleep 600",
     )
     assert submit(root, "--num_workers=2") == 0
-    [array] = launch.live_arrays(root, "p")
+    [array] = arrays.live(root, "p")
     time.sleep(1)
     assert {j["state"] for j in cluster.jobs(array=array).values()} == {"PENDING"}
     assert f"Dependency=after:{server}" in cluster.run("scontrol", "show", "job", array)
@@ -175,17 +176,16 @@ def test_a_data_set_with_any_name_is_found_again(site, cluster, capsys):
         "--wrap=sleep 600",
     )
     assert submit(root, "--num_workers=1", "--num_chunks=2", name=name) == 0
-    [array] = launch.live_arrays(root, name)
+    [array] = arrays.live(root, name)
     assert submit(root, "--num_workers=2", "--num_chunks=2", name=name) == 0
     assert f"already submitted as array {array}: at most 2 tasks" in capsys.readouterr().out
-    assert launch.cancel(root, name) == 0
+    assert arrays.cancel(root, name) == 0
     cluster.wait(lambda: not cluster.jobs(array=array), what="the end of the array")
 
 
 def test_what_would_fail_in_every_task_fails_here(site, cluster, tmp_path):
     (site / "a_file").write_text("")
     for words, root, message in [
-        (["--num_chunks=0"], "out", "--num_workers and --num_chunks are at least 1"),
         (["--partition=nope"], "out", "SLURM refuses the job: invalid partition specified: nope"),
         (
             ["--gres=gpu:9"],
@@ -197,7 +197,7 @@ def test_what_would_fail_in_every_task_fails_here(site, cluster, tmp_path):
         ([], "a_file/out", "cannot write to the output root .*a_file/out"),
         ([], "out", "no job server was started for .*out: .*--start_server"),
     ]:
-        with pytest.raises(SystemExit, match=message) as said:
+        with pytest.raises(UserError, match=message) as said:
             submit(site / root, *words)
         assert "\n" not in str(said.value)
     assert cluster.jobs() == {}
@@ -208,13 +208,13 @@ def test_a_time_that_the_partition_does_not_allow(site, cluster):
     cluster.run("scontrol", "update", "PartitionName=all", "MaxTime=60")
     for words in ([], ["--time=61"], ["--time=UNLIMITED"], ["--partition=all", "--time=1-0"]):
         with pytest.raises(
-            SystemExit,
+            UserError,
             match="--time .* is more than partition all allows .60 minutes.: no task would ever start",
         ):
             submit(site / "out", *words)
-    with pytest.raises(SystemExit, match="no job server was started"):
+    with pytest.raises(UserError, match="no job server was started"):
         submit(site / "out", "--time=1:00:00")
-    with pytest.raises(SystemExit, match="no job server was started"):
+    with pytest.raises(UserError, match="no job server was started"):
         submit(site / "out", "--partition=all,high")  # the other one has no limit
 
 
@@ -245,7 +245,7 @@ def test_a_task_requeues_itself_alone_and_appends_to_its_log(site, cluster):
         "--setup=export FROM_SETUP=yes; true",
     ]
     submit(root, *words, payload_words=["--requeue_me"])
-    [array] = launch.live_arrays(root, "p")
+    [array] = arrays.live(root, "p")
     for task in (0, 1):  # one of the two has the array's own number as its job id
         log = root / f"{array}_{task}.out"
         text = cluster.wait(
@@ -272,10 +272,10 @@ def test_pending_tasks_keep_off_a_node(site, cluster):
         "--wrap=sleep 600",
     )
     submit(root, "--num_workers=2", "--num_chunks=6", "--exclude=n3")
-    [array] = launch.live_arrays(root, "p")
+    [array] = arrays.live(root, "p")
     running = lambda: {
         j["node"] for j in cluster.jobs(array=array).values() if j["state"] == "RUNNING"
-    }  # noqa: E731
+    }
     cluster.wait(lambda: len(running()) == 2, what="two tasks")
     assert [slurm.exclude_node(array, node) for node in ("n1", "n0", "n3")] == [
         "done",

@@ -8,7 +8,10 @@ import threading
 
 import pytest
 
-from generate.launch import status as run_status
+from common.command_line import UserError
+from common.console import amount
+from common.files import device_of
+from generate.launch import estimate, status
 from generate.protocol.connection import proof_of
 
 ERROR = {
@@ -86,12 +89,12 @@ DOCUMENT = {
 
 
 def test_the_status_says_what_happens_and_which_log_to_read():
-    text = run_status.render(DOCUMENT, "HPDv2", "/data/out")
+    text = status.render(DOCUMENT, "HPDv2", "/data/out")
     for part in [
         "199 of 1,000 prompts done (19.9 %), 39,791 of 200,000 images, 36,000 an hour, 4 h left",
-        "500 waiting + 300 leased + 199 done + 1 set aside = 1,000",
-        "given back: 3 expired, 12 preempted\n",
-        "done short of 9 images",
+        "500 waiting + 300 leased + 199 done + 1 failed = 1,000",
+        "released: 3 expired, 12 preempted\n",
+        "2 prompts are incomplete: 9 images fewer than asked for",
         "12: 10 drawing, 2 loading; 1 slow",
         "quarantined: gpu03 (GPU-1), 5 failures in a row, next probe in 9 min",
         "gpu, 5 times",
@@ -102,8 +105,8 @@ def test_the_status_says_what_happens_and_which_log_to_read():
     ]:
         assert part in text, part
     assert not [word for word in ("other", "second line", "spare") if word in text]
-    assert "+ 1 set aside IS NOT 1,000" in run_status.render(DOCUMENT)
-    assert "has not seen this data set yet" in run_status.render(DOCUMENT, "new")
+    assert "+ 1 failed IS NOT 1,000" in status.render(DOCUMENT)
+    assert "has not seen this data set yet" in status.render(DOCUMENT, "new")
 
 
 @pytest.fixture
@@ -150,11 +153,11 @@ def server(tmp_path):
 
 def test_show_prints_no_token_into_a_file_or_pipe(server, capsys, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # a proxy must not stand between
-    assert run_status.show(server, "HPDv2") == 0
+    assert status.show(server, "HPDv2") == 0
     said = capsys.readouterr().out
     assert "199 of 1,000" in said and "t0ken" not in said
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    run_status.show(server, "HPDv2")
+    status.show(server, "HPDv2")
     assert "/?token=t0ken" in capsys.readouterr().out
 
 
@@ -173,8 +176,8 @@ def test_without_a_server_one_line_says_why(tmp_path, content, message):
     if content is not None:
         (tmp_path / ".server").mkdir()
         (tmp_path / ".server" / "server.json").write_text(content)
-    with pytest.raises(SystemExit, match=message) as said:
-        run_status.show(tmp_path)
+    with pytest.raises(UserError, match=message) as said:
+        status.show(tmp_path)
     assert "\n" not in str(said.value)
 
 
@@ -193,21 +196,23 @@ ITEMS = [{"prompt": "a cat", "source": []}] * 900 + [
 ] * 100
 
 
-def estimate(root, document=None, budget_usd=0.0, **changes):
+def estimated(root, document=None, budget_usd=0.0, **changes):
     args = argparse.Namespace(
         num_workers=10, llm=None, llm_backends=None, ollama_hosts=None, llm_budget_usd=budget_usd
     )
-    return "\n".join(run_status.estimate(args, DEFINITION | changes, ITEMS, root, document))
+    return "\n".join(
+        estimate.estimate(args, DEFINITION | changes, ITEMS, root, status.Answer(document))
+    )
 
 
 def test_the_estimate_counts_what_is_left_to_draw(tmp_path):
-    text = estimate(tmp_path)
+    text = estimated(tmp_path)
     assert (
         "200,000 images: 1,000 prompts x 200" in text
         and "401,000 files, 84.2 GB (419 kB an image, assumed)" in text
     )
     assert "18,000 LLM calls" in text and "GPU hours unknown" in text
-    text = estimate(tmp_path, DOCUMENT)
+    text = estimated(tmp_path, DOCUMENT)
     assert "160,209 images (39,791 more are there)" in text
     assert (
         "45 GPU hours at 3,600 images an hour (a worker of this run, now), 4 h with 10 workers"
@@ -215,14 +220,14 @@ def test_the_estimate_counts_what_is_left_to_draw(tmp_path):
     )
     assert "18,000 LLM calls, 5.4 + 8.1 million tokens (asked + answered, measured)" in text
     assert "measured), free of charge (paid backends are off)" in text
-    assert "measured), USD 5.67 if paid backends took them all" in estimate(
+    assert "measured), USD 5.67 if paid backends took them all" in estimated(
         tmp_path, DOCUMENT, budget_usd=10.0
     )  # 5.4 x 0.15 + 8.1 x 0.60
-    assert "took them all, capped at --llm_budget_usd 2" in estimate(
+    assert "took them all, capped at --llm_budget_usd 2" in estimated(
         tmp_path, DOCUMENT, budget_usd=2.0
     )
-    assert "no LLM is asked" in estimate(tmp_path, augment_prompts=False)
-    assert "note on" not in text and "note on the model: " in estimate(
+    assert "no LLM is asked" in estimated(tmp_path, augment_prompts=False)
+    assert "note on" not in text and "note on the model: " in estimated(
         tmp_path, model="stabilityai/stable-diffusion-3.5-large"
     )
 
@@ -244,7 +249,7 @@ def test_the_estimate_measures_where_it_can(tmp_path):
             json.dumps(r) + "\n" for r in (row, row | {"model": "other", "images_per_hour": 1.0})
         )
     )
-    text = estimate(tmp_path)
+    text = estimated(tmp_path)
     assert (
         "(300 kB an image, measured)" in text
         and "400 GPU hours at 500 images an hour (--preview on A100)" in text
@@ -252,7 +257,7 @@ def test_the_estimate_measures_where_it_can(tmp_path):
 
 
 def test_a_quota_is_read_and_too_little_is_said(tmp_path, monkeypatch):
-    device, _ = run_status.mount_of(tmp_path.resolve())
+    device = device_of(tmp_path)
     (tmp_path / "bin").mkdir()
     fake_quota = tmp_path / "bin" / "quota"
     fake_quota.write_text(
@@ -262,7 +267,7 @@ def test_a_quota_is_read_and_too_little_is_said(tmp_path, monkeypatch):
     )
     fake_quota.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
-    assert f"TOO LITTLE: the quota of {device} leaves 1.02 GB and 295,000 files" in estimate(
+    assert f"TOO LITTLE: the quota of {device} leaves 1.02 GB and 295,000 files" in estimated(
         tmp_path
     )
 
@@ -271,9 +276,9 @@ def test_a_quota_command_that_hangs_holds_up_nothing(tmp_path, monkeypatch, caps
     (tmp_path / "quota").write_text("#!/bin/sh\nexec sleep 60\n")
     (tmp_path / "quota").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(run_status, "QUOTA_S", 0.2)
+    monkeypatch.setattr(estimate, "QUOTA_S", 0.2)
     assert (
-        "the file system leaves" in estimate(tmp_path)
+        "the file system leaves" in estimated(tmp_path)
         and "no quota is known: quota: TimeoutExpired" in capsys.readouterr().err
     )
 
@@ -285,24 +290,24 @@ def test_what_is_not_limited_is_not_said(tmp_path, monkeypatch):
         "statvfs",
         lambda path: argparse.Namespace(f_bavail=10, f_frsize=10**9, f_files=0, f_favail=0),
     )
-    assert "the file system leaves 10 GB\n" in estimate(tmp_path)
+    assert "the file system leaves 10 GB\n" in estimated(tmp_path)
     for row, says in (
         ((None, 5), "leaves 5 files\n"),
         ((7e9, None), "leaves 7 GB\n"),
         ((None, None), None),
     ):
         monkeypatch.setattr(
-            run_status, "disk_limits", lambda root, row=row: [("the quota of disk", *row)]
+            estimate, "disk_limits", lambda root, row=row: [("the quota of disk", *row)]
         )
-        text = estimate(tmp_path)
+        text = estimated(tmp_path)
         assert says in text if says else "quota" not in text
 
 
 def test_quota_rows_of_lustre():
-    assert run_status.quota_rows("     /lustre 5000* 4000 6000 6d23h 10 0 0 -\n") == [
+    assert estimate.quota_rows("     /lustre 5000* 4000 6000 6d23h 10 0 0 -\n") == [
         ("/lustre", 0, None)
     ]
-    assert run_status.quota_rows("lfs: no quota\n") == []
+    assert estimate.quota_rows("lfs: no quota\n") == []
 
 
 @pytest.mark.parametrize(
@@ -317,4 +322,4 @@ def test_quota_rows_of_lustre():
     ],
 )
 def test_amounts(value, text):
-    assert run_status.amount(value) == text
+    assert amount(value) == text

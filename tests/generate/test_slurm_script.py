@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common import slurm
-from common.command_line import Options
-from generate.launch import sbatch as slurm_script
-from generate.launch import submit
+from common.command_line import Options, UserError
+from generate.launch import array, preflight, sbatch, submit
 from generate.launch.options import add_slurm_options
 
 
@@ -29,8 +28,8 @@ def options(*words):
 
 def script_of(*words, root="/data/out", dataset="HPDv2", max_size=1001):
     args = options(*words)
-    parts = slurm_script.split(args.num_chunks or args.num_workers, args.num_workers, max_size)
-    return slurm_script.array(args, dataset, root, parts[0], list(words))
+    parts = sbatch.split(args.num_chunks or args.num_workers, args.num_workers, max_size)
+    return sbatch.array(args, dataset, root, parts[0], list(words))
 
 
 PUBLISHED = "HPDv2.json --expected_samples_per_index=200 --num_workers=128 --num_chunks=1000 --max_chunk_size=9 --use_slurm --compile=True"
@@ -145,9 +144,7 @@ def test_slurm_times(text, value):
 
 @given(st.integers(1, 5000), st.integers(1, 3000), st.integers(1, 1500))
 def test_a_split_array_has_every_task_and_shares_the_throttle(tasks, throttle, max_size):
-    parts = [
-        part.removeprefix("0-").split("%") for part in slurm_script.split(tasks, throttle, max_size)
-    ]
+    parts = [part.removeprefix("0-").split("%") for part in sbatch.split(tasks, throttle, max_size)]
     assert sum(int(last) + 1 for last, _ in parts) == tasks
     assert all(int(last) + 1 <= max_size for last, _ in parts)
     assert sum(int(share) for _, share in parts) == max(throttle, len(parts))
@@ -182,11 +179,12 @@ def test_a_task_knows_itself_by_array_and_task():
 
 def test_without_slurm_one_line_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SystemExit, match="sbatch was not found.*leave out --use_slurm"):
+    with pytest.raises(UserError, match="sbatch was not found.*leave out --use_slurm"):
         submit.submit(
             argparse.Namespace(num_workers=1, num_chunks=None, dry_run=False),
             {"name": "p"},
             tmp_path,
+            [],
             [],
         )
     assert slurm.queue() is None and slurm.time_left_s() is None
@@ -213,8 +211,8 @@ def test_what_sbatch_says_comes_with_what_to_do(monkeypatch, tmp_path, says, adv
     (tmp_path / "sbatch").write_text(f"#!/bin/sh\necho '{says}' >&2\nexit 1\n")
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    with pytest.raises(SystemExit, match=f"^generate_images: {advice}") as said:
-        submit.sbatch(["--test-only"], stdin="")
+    with pytest.raises(UserError, match=f"^{advice}") as said:
+        slurm.sbatch(["--test-only"], stdin="")
     assert "\n" not in str(said.value)
 
 
@@ -225,14 +223,14 @@ def test_cancel_does_not_take_silence_for_an_empty_queue(monkeypatch, tmp_path, 
     (tmp_path / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert (
-        submit.cancel(tmp_path, "p") == 0 and "no array of p" in capsys.readouterr().out
+        array.cancel(tmp_path, "p") == 0 and "no array of p" in capsys.readouterr().out
     )  # none was ever submitted
     (tmp_path / ".server").mkdir()
     (tmp_path / ".server" / "arrays.jsonl").write_text('{"dataset": "p", "array": "7"}\n')
     with pytest.raises(
-        SystemExit, match="SLURM does not answer: .*Unable to contact slurm controller.*sinfo"
+        UserError, match="SLURM does not answer: .*Unable to contact slurm controller.*sinfo"
     ):
-        submit.cancel(tmp_path, "p")
+        array.cancel(tmp_path, "p")
 
 
 def test_a_torn_record_of_the_arrays_is_one_line(tmp_path):
@@ -240,8 +238,8 @@ def test_a_torn_record_of_the_arrays_is_one_line(tmp_path):
     (tmp_path / ".server" / "arrays.jsonl").write_text(
         '{"dataset": "p", "array": "7"}\n{"dataset": "p", "arr'
     )
-    with pytest.raises(SystemExit, match="arrays.jsonl: line 2 is torn"):
-        submit.cancel(tmp_path, "p")
+    with pytest.raises(UserError, match="arrays.jsonl: line 2 is torn"):
+        array.cancel(tmp_path, "p")
 
 
 def test_a_changed_prompts_file_is_found_before_submission(tmp_path):
@@ -254,20 +252,18 @@ def test_a_changed_prompts_file_is_found_before_submission(tmp_path):
         "images_per_prompt": 2,
         "model": "tiny",
     }
-    submit.check_definition(tmp_path, definition)
+    preflight.check_definition(tmp_path, definition)
     (folder / "dataset.yaml").write_text(
         "".join(f"{key}: {value}\n" for key, value in definition.items())
     )
-    submit.check_definition(tmp_path, definition)
-    with pytest.raises(SystemExit, match="the prompts file has changed: .*dataset.yaml.*--extend"):
-        submit.check_definition(tmp_path, definition | {"prompts_sha256": "bbbb"})
-    with pytest.raises(
-        SystemExit, match="generate_images: model is 'big', but this data set was begun with 'tiny'"
-    ):
-        submit.check_definition(tmp_path, definition | {"model": "big"})
-    submit.check_definition(
+    preflight.check_definition(tmp_path, definition)
+    with pytest.raises(UserError, match="the prompts file has changed: .*dataset.yaml.*--extend"):
+        preflight.check_definition(tmp_path, definition | {"prompts_sha256": "bbbb"})
+    with pytest.raises(UserError, match="^model is 'big', but this data set was begun with 'tiny'"):
+        preflight.check_definition(tmp_path, definition | {"model": "big"})
+    preflight.check_definition(
         tmp_path, definition | {"total": 4, "prompts_sha256": "bbbb", "extend": True}
     )
     (folder / "dataset.yaml").write_text("[")
-    with pytest.raises(SystemExit, match="dataset.yaml is broken"):
-        submit.check_definition(tmp_path, definition)
+    with pytest.raises(UserError, match="dataset.yaml is broken"):
+        preflight.check_definition(tmp_path, definition)

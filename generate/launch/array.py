@@ -1,0 +1,114 @@
+"""The arrays that were submitted for a data set: which ones live, their throttle, end and logs.
+
+python generate/generate_images.py HPDv2.json --cancel
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from common import slurm
+from common.command_line import UserError
+from generate.launch import sbatch
+from generate.protocol.output_root import server_folder
+
+NEWEST_LOGS = 5
+
+
+def job_name(dataset: str) -> str:
+    """SLURM's name of the arrays of a data set."""
+    return f"generate_parallel_{dataset}"
+
+
+def record(output_root: Path, entry: dict[str, Any]) -> None:
+    """Note a submitted array: {"dataset", "array": its number, "tasks", "server", "script"}."""
+    with open(_file(output_root), "a") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def submitted(output_root: Path, dataset: str) -> list[dict[str, Any]]:
+    """What record() noted for this data set, oldest first."""
+    file = _file(output_root)
+    try:
+        lines = file.read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    entries = []
+    for number, line in enumerate(lines, 1):
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            raise UserError(
+                f"{file}: line {number} is torn (a full disk?); remove it, and look for its array "
+                "in squeue"
+            ) from None
+    return [entry for entry in entries if entry["dataset"] == dataset]
+
+
+def _file(output_root: Path) -> Path:
+    return server_folder(output_root) / "arrays.jsonl"
+
+
+def live(output_root: Path, dataset: str) -> list[str]:
+    """The numbers of the arrays that are queued or run, oldest first.
+
+    UserError if squeue does not answer: silence is no empty queue.
+    """
+    entries = submitted(output_root, dataset)
+    if not entries:
+        return []
+    done = slurm.run("squeue", "--noheader", "--me", "--format=%F %j")
+    if done.returncode:
+        raise UserError(f"SLURM does not answer: {done.stderr.strip()}. {slurm.NO_ANSWER}")
+    # The whole name is compared here: --name= would take "cats, dogs" for two names. A number alone
+    # might be used again one day.
+    known = set(done.stdout.splitlines())
+    return [e["array"] for e in entries if f"{e['array']} {job_name(dataset)}" in known]
+
+
+def set_throttle(arrays: list[str], num_workers: int) -> None:
+    """Let at most `num_workers` tasks of these arrays, taken together, run at a time."""
+    for array, share in zip(arrays, sbatch.shares(num_workers, len(arrays)), strict=True):
+        done = slurm.run("scontrol", "update", f"JobId={array}", f"ArrayTaskThrottle={share}")
+        if done.returncode:
+            raise UserError(f"array {array} keeps its throttle: {done.stderr.strip()}")
+    print(
+        f"already submitted as array {', '.join(arrays)}: at most {num_workers} tasks run at a "
+        "time from now on, nothing else was changed (--cancel first for a new array)"
+    )
+
+
+def cancel(output_root: Path, dataset: str) -> int:
+    """Cancel all tasks of the data set's arrays; what they hold is released at once."""
+    arrays = live(output_root, dataset)
+    if not arrays:
+        print(f"no array of {dataset} is queued or runs for {output_root}")
+        return 0
+    last = slurm.max_array_size() - 1
+    done = slurm.run("scancel", *(f"{array}_[0-{last}]" for array in arrays))
+    if done.returncode:
+        raise UserError(f"scancel failed: {done.stderr.strip()}")
+    print(
+        f"array {', '.join(arrays)} cancelled; the tasks publish what they have generated and "
+        "release the rest. The job server goes on"
+    )
+    return 0
+
+
+def tail_log(output_root: Path, dataset: str) -> int:
+    """Follow the newest logs of the last submission's tasks (`tail -F`); does not return."""
+    entries = submitted(output_root, dataset)
+    if not entries:
+        raise UserError(
+            f"no array of {dataset} was submitted for {output_root}; the logs are "
+            f"{output_root}/*.out"
+        )
+    # an array that was split has several numbers and one script
+    arrays = [entry["array"] for entry in entries if entry["script"] == entries[-1]["script"]]
+    while not (logs := [log for array in arrays for log in output_root.glob(f"{array}_*.out")]):
+        print(f"array {', '.join(arrays)}: no task has started yet", flush=True)
+        time.sleep(10)
+    newest = sorted(logs, key=lambda log: log.stat().st_mtime)[-NEWEST_LOGS:]
+    os.execvp("tail", ["tail", "-n", "20", "-F", *map(str, newest)])

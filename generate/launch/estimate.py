@@ -1,0 +1,233 @@
+"""What a run will take: images, files, disk space, GPU hours, LLM calls and their cost.
+
+print("\n".join(estimate(args, definition, items, output_root, fetch(output_root))))
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from argparse import Namespace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from common.console import amount, duration
+from common.files import device_of, file_system_of
+from generate.client import model_recipes
+from generate.dataset.prompts_file import Item
+from generate.launch.status import INDENT, Answer
+from generate.llms import backends_file
+from generate.protocol.output_root import dataset_folder, server_folder
+
+QUOTA_S = 20  # a quota command may wait for a file server that is away
+# Assumed until something was measured.
+JPEG_BYTES_A_PIXEL = 0.4
+JSON_BYTES = 1500
+TOKENS_A_CALL = 340
+TOKENS_A_VARIATION = 40
+VARIATIONS_A_CALL = 10
+
+
+def estimate(
+    args: Namespace,
+    definition: dict[str, Any],
+    items: list[Item],
+    output_root: Path,
+    answer: Answer,
+) -> list[str]:
+    """The estimate, as lines. answer: of the job server; what it has counted is subtracted."""
+    stored = answer.dataset(definition["name"])
+    per_prompt = definition["images_per_prompt"]
+    prompts = definition["total"]
+    there = stored["images"] if stored else 0
+    images = prompts * per_prompt - there
+    already = f" ({there:,} more are there)" if there else ""
+    lines = [f"estimate   {images:,} images{already}: {prompts:,} prompts x {per_prompt}"]
+    lines += _disk(definition, output_root, images)
+    lines.append(INDENT + _hours(args, definition, output_root, answer, images))
+    lines.append(INDENT + _llm_calls(args, definition, items, answer))
+    notice = model_recipes.family_of(definition["model"]).notice
+    return lines + ([f"{INDENT}note on the model: {notice}"] if notice else [])
+
+
+# ---------------------------------------------------------------- disk
+
+
+def _disk(definition: dict[str, Any], output_root: Path, images: int) -> list[str]:
+    folder = dataset_folder(output_root, definition["name"])
+    sizes = [path.stat().st_size for path in islice(folder.glob("*/*.jpg"), 50)]
+    assumed = JPEG_BYTES_A_PIXEL * definition["height"] * definition["width"]
+    size = sum(sizes) / len(sizes) if sizes else assumed
+    files = 2 * images + definition["total"]
+    total = images * (size + JSON_BYTES)
+    basis = "measured" if sizes else "assumed"
+    lines = [f"{INDENT}{files:,} files, {amount(total)} ({amount(size)} an image, {basis})"]
+    for name, bytes_left, files_left in disk_limits(output_root):
+        left = [] if bytes_left is None else [amount(bytes_left)]
+        left += [] if files_left is None else [f"{files_left:,} files"]
+        too_few_bytes = bytes_left is not None and bytes_left < total
+        too_few_files = files_left is not None and files_left < files
+        warning = "TOO LITTLE: " if too_few_bytes or too_few_files else ""
+        if left:
+            lines.append(f"{INDENT}{warning}{name} leaves {' and '.join(left)}")
+    return lines
+
+
+Limit = tuple[str, float | None, float | None]  # who limits, bytes left or None, files left or None
+
+
+def disk_limits(output_root: Path) -> list[Limit]:
+    """What may still be written below output_root, by the file system and by quotas."""
+    root = output_root.resolve()
+    root = next(folder for folder in (root, *root.parents) if folder.exists())
+    stat = os.statvfs(root)
+    # btrfs and some network file systems count no files
+    files_left = stat.f_favail if stat.f_files else None
+    limits: list[Limit] = [("the file system", stat.f_bavail * stat.f_frsize, files_left)]
+    mounted = (device_of(root), file_system_of(root)[1])
+    for command in (
+        ["quota", "-w", "-p", "-u"],
+        ["lfs", "quota", "-q", "-u", str(os.getuid()), str(root)],
+    ):
+        rows = quota_rows(_output_of(command)) if shutil.which(command[0]) else []
+        limits += [
+            (f"the quota of {name}", bytes_left, files_left)
+            for name, bytes_left, files_left in rows
+            if name in mounted
+        ]
+    return limits
+
+
+def _output_of(command: list[str]) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=QUOTA_S).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        print(f"no quota is known: {command[0]}: {type(error).__name__}", file=sys.stderr)
+        return ""
+
+
+def quota_rows(text: str) -> list[Limit]:
+    """The rows of `quota -w -p` and of `lfs quota -q`: (file system, bytes left, files left).
+
+    A row is "file system, kB used, soft, hard, grace, files used, soft, hard, grace". 0 = no limit;
+    the lower one of the soft and the hard limit counts.
+    """
+    rows: list[Limit] = []
+    for line in text.splitlines():
+        name, *words = line.split() or [""]
+        numbers = [int(word.rstrip("*")) if word.rstrip("*").isdigit() else 0 for word in words]
+        if len(numbers) < 7 or not words[0].rstrip("*").isdigit():
+            continue
+        kilobytes = _left(*numbers[0:3])
+        rows.append((name, None if kilobytes is None else kilobytes * 1024, _left(*numbers[4:7])))
+    return rows
+
+
+def _left(used: int, soft: int, hard: int) -> int | None:
+    limits = [limit for limit in (soft, hard) if limit]
+    return max(0, min(limits) - used) if limits else None
+
+
+# ---------------------------------------------------------------- GPU hours
+
+
+def _hours(
+    args: Namespace, definition: dict[str, Any], output_root: Path, answer: Answer, images: int
+) -> str:
+    rate, where = _measured_rate(definition, output_root, answer)
+    if not rate:
+        return "GPU hours unknown, as no images an hour were measured yet: --preview 8 does"
+    wall = duration(3600 * images / rate / args.num_workers)
+    return (
+        f"{images / rate:,.0f} GPU hours at {rate:,.0f} images an hour ({where}), "
+        f"{wall} with {args.num_workers} workers"
+    )
+
+
+def _measured_rate(
+    definition: dict[str, Any], output_root: Path, answer: Answer
+) -> tuple[float | None, str]:
+    """Images an hour of one worker, and where that was seen; (None, "") if nowhere.
+
+    This run counts, else the last preview of the same model, size and number of steps.
+    """
+    stored = answer.dataset(definition["name"])
+    states = answer.document["workers"]["by_state"] if answer.document else {}
+    if stored and stored["images_per_hour"] and states.get("drawing"):
+        return stored["images_per_hour"] / states["drawing"], "a worker of this run, now"
+    keys = ("model", "height", "width", "num_inference_steps")
+    rows = [
+        row
+        for row in _measurements(server_folder(output_root) / "measured.jsonl")
+        if all(row.get(key) == definition.get(key) for key in keys)
+    ]
+    if not rows:
+        return None, ""
+    return rows[-1]["images_per_hour"], f"--preview on {rows[-1].get('gpu_name')}"
+
+
+def _measurements(path: Path) -> list[dict[str, Any]]:
+    """The rows that previews have left; a line that cannot be read is none."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    rows = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict) and isinstance(row.get("images_per_hour"), int | float):
+            rows.append(row)
+    return [row for row in rows if row["images_per_hour"] > 0]
+
+
+# ---------------------------------------------------------------- LLMs
+
+
+def _llm_calls(
+    args: Namespace, definition: dict[str, Any], items: list[Item], answer: Answer
+) -> str:
+    wanted = definition["images_per_prompt"] - 1
+    asking = sum("variations" not in item for item in items)
+    if not definition["augment_prompts"] or not asking or wanted < 1:
+        return "no LLM is asked"
+    calls = asking * -(-wanted // VARIATIONS_A_CALL)
+    llm = (answer.document or {}).get("llm") or {}
+    asked: float = calls * TOKENS_A_CALL
+    answered: float = asking * wanted * TOKENS_A_VARIATION
+    basis = "assumed"
+    if llm.get("calls"):
+        asked = calls * llm["prompt_tokens"] / llm["calls"]
+        answered = calls * llm["completion_tokens"] / llm["calls"]
+        basis = "measured"
+    return (
+        f"{calls:,} LLM calls, {asked / 1e6:,.1f} + {answered / 1e6:,.1f} million tokens "
+        f"(asked + answered, {basis}){_cost(args, asked, answered)}"
+    )
+
+
+def _cost(args: Namespace, asked: float, answered: float) -> str:
+    """What those tokens cost at most: at the dearest paid backend, and never above the budget."""
+    if args.llm or args.llm_budget_usd <= 0:
+        return ", free of charge (paid backends are off)"
+    backends = backends_file.read(
+        args.llm_backends or backends_file.default_file(),
+        args.ollama_hosts,
+        args.llm_budget_usd,
+        log=lambda *_: None,
+    )
+    dearest = max(
+        (
+            (asked * backend.usd_per_million[0] + answered * backend.usd_per_million[1]) / 1e6
+            for backend in backends
+            if backend.usd_per_million
+        ),
+        default=0.0,
+    )
+    cap = args.llm_budget_usd
+    capped = f", capped at --llm_budget_usd {cap:g}" if dearest > cap else ""
+    return f", USD {dearest:,.2f} if paid backends took them all{capped}"

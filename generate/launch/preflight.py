@@ -1,0 +1,66 @@
+"""What would otherwise fail in every task of an array, found before it is submitted."""
+
+import shutil
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from common import slurm
+from common.command_line import UserError
+from generate.client import image_generator
+from generate.dataset import definition as definitions
+from generate.protocol.output_root import dataset_folder, make_server_folder
+
+
+def check_slurm() -> None:
+    """UserError where there is no SLURM to submit to."""
+    if not shutil.which("sbatch"):
+        raise UserError(
+            "sbatch was not found: submit from a machine of the cluster, or leave out --use_slurm "
+            "to generate here"
+        )
+
+
+def check(args: Namespace, definition: dict[str, Any], output_root: Path, script: str) -> Path:
+    """Everything that can be known without running; returns the server's folder, which it makes.
+
+    UserError, with one line. script: the text that sbatch would get.
+    """
+    slurm.sbatch(["--test-only"], stdin=script)
+    check_time(args)
+    check_definition(output_root, definition)
+    if not args.pipeline:
+        image_generator.check_model(args.model, args.revision)
+    return make_server_folder(output_root)
+
+
+def check_time(args: Namespace) -> None:
+    """UserError if --time is more than the partition allows: such a job would wait for ever.
+
+    A QOS may allow more than the partition.
+    """
+    longest = slurm.partition_limit_s(args.partition)
+    wanted = slurm.seconds(args.time)
+    if longest and args.time and not args.qos and (wanted is None or wanted > longest):
+        minutes = longest // 60
+        raise UserError(
+            f"--time {args.time} is more than partition {args.partition} allows ({minutes} "
+            f"minutes): no task would ever start; give --time {minutes}"
+        )
+
+
+def check_definition(output_root: Path, definition: dict[str, Any]) -> None:
+    """UserError if this data set was begun with another definition: the server would refuse it."""
+    folder = dataset_folder(output_root, definition["name"])
+    if definition.get("extend"):
+        return
+    try:
+        stored = definitions.stored_definition(folder)
+        newest = definitions.newest_file(folder)[1]
+        if stored and newest:
+            definitions.compare(stored, definition, newest.name)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    except definitions.Differs as error:
+        changed = error.field in ("prompts_sha256", "total")
+        raise UserError(f"{'the prompts file has changed: ' * changed}{error}") from None

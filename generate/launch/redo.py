@@ -1,0 +1,97 @@
+"""A second look at images of a run: generated again from their JSON and compared; replaces nothing.
+
+python generate/generate_images.py HPDv2.json --redo 12345_3   # or 12345: all images of the prompt
+"""
+
+import io
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from common.command_line import DONE, FAILED, UserError
+from generate.client.image_generator import CannotDraw, DeviceBroken, Drawer
+from generate.dataset.layout import folder_name
+
+SETTINGS = {  # of the generator, and the field of the JSON that has it
+    "height": "height",
+    "width": "width",
+    "steps": "num_inference_steps",
+    "guidance": "guidance_scale",
+    "batch_size": "batch_size",
+    "dtype": "dtype",
+}
+
+
+def redo(args: Namespace, dataset_dir: Path, which: str) -> int:
+    """Print for each sample how the new image differs; the exit status: 1 if any does."""
+    generator = None
+    loaded: dict[str, Any] = {}
+    differ = 0
+    for path in _samples(dataset_dir, which):
+        record = json.loads(path.read_text())
+        settings = {name: record[field] for name, field in SETTINGS.items()}
+        try:
+            if generator is None or settings != loaded:
+                generator = Drawer(
+                    record["model_name"],
+                    **settings,
+                    revision=args.revision,
+                    compile=args.compile,
+                    offload=args.offload,
+                    quantize=args.quantize,
+                    quantize_args=args.quantize_args,
+                    pipeline=args.pipeline,
+                )
+                generator.load()
+                loaded = settings
+            image = generator.draw([record["augmented_prompt"]], [record["seed"]])[0]
+        except (DeviceBroken, CannotDraw) as error:
+            raise UserError(f"the pipeline failed: {error}") from None
+        differ += _compare(path, image, record, generator)
+    return FAILED if differ else DONE
+
+
+def _samples(dataset_dir: Path, which: str) -> list[Path]:
+    """The JSON files of a sample ("12345_3") or of all samples of a prompt ("12345")."""
+    index, _, aug = which.partition("_")
+    if not index.isdigit() or (aug and not aug.isdigit()):
+        raise UserError(f"--redo {which}: expected an index (12345) or a sample (12345_3)")
+    folder = folder_name(int(index))
+    pattern = f"{int(index)}_{aug or '*'}.json"
+    paths = sorted(
+        (dataset_dir / folder).glob(pattern), key=lambda path: int(path.stem.split("_")[1])
+    )
+    if not paths:
+        raise UserError(f"--redo {which}: no {folder}/{pattern} in {dataset_dir}")
+    return paths
+
+
+def _compare(path: Path, image: Any, record: dict[str, Any], generator: Any) -> bool:
+    """Print how a new image differs from the stored one; whether it does.
+
+    The new one goes through the JPEG tables of the stored one first.
+    """
+    import numpy  # not loaded by those who submit
+    from PIL import Image, JpegImagePlugin
+
+    stored: Any = Image.open(path.with_suffix(".jpg"))
+    file = io.BytesIO()
+    Image.fromarray(image.pixels).save(
+        file, "JPEG", qtables=stored.quantization, subsampling=JpegImagePlugin.get_sampling(stored)
+    )
+    new = numpy.asarray(Image.open(file), int)
+    difference = numpy.abs(numpy.asarray(stored.convert("RGB"), int) - new)
+    if not difference.any():
+        print(f"{path.stem}: identical")
+        return False
+    versions = record["library_versions"]
+    stack = f"; generated with {versions}, here {generator.versions}"
+    card = f"; generated on {record['gpu_name'] or 'a CPU'}, here {generator.gpu_name or 'a CPU'}"
+    print(
+        f"{path.stem}: {(difference > 0).any(2).mean():.1%} of the pixels differ, by "
+        f"{difference.mean():.2f} of 255 on average, at most {difference.max()}"
+        f"{stack if versions != generator.versions else ''}"
+        f"{card if record['gpu_name'] != generator.gpu_name else ''}"
+    )
+    return True
