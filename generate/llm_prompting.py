@@ -1,26 +1,27 @@
-"""Variations of prompts by many unreliable LLMs: beforehand for a whole file, for one prompt by hand, or a check of all backends.
+"""Variations of prompts by many unreliable LLMs: for a whole file, or for one prompt.
 
-    python generate/llm_prompting.py prompts/HPDv2.json --num_variations 199 --output prompts/HPDv2.augmented.json
+    python generate/llm_prompting.py prompts/HPDv2.json --num_variations 199 --output augmented.json
     python generate/llm_prompting.py --prompt "a corgi in a top hat" -n 10
-    python generate/llm_prompting.py --check
-    python generate/llm_prompting.py --prompt "a corgi in a top hat" -n 10 --llm embedded      # a small model that needs nothing
+    python generate/llm_prompting.py --prompt "a corgi in a top hat" -n 10 --llm embedded
+    python generate/llm_prompting.py --check        # who answers, and what to do about the others
 
-Stopped half-way, the first command goes on where it was when called again. The output is a prompts file whose items carry
-"variations"; generate_images.py draws it without asking any LLM. Backends: generate/llm_backends.example.yaml.
+Stopped half-way, the first command goes on where it was when called again. The output is a prompts
+file whose items carry "variations"; generate_images.py uses them without asking any LLM. The
+embedded LLM is a small model that needs nothing. Backends: generate/llm_backends.example.yaml.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parent.parent)
-)  # the checkout: modules are imported by their full names
+# The checkout: modules are imported by their full names.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.command_line import Options, run_script
 from generate.llms.options import add_llm_options
 
 
-def main():
+def main() -> int:
+    """The exit status."""
     parser = Options(__doc__)
     parser.add_argument(
         "prompts_file",
@@ -31,7 +32,7 @@ def main():
         "--num_variations", type=int, default=9, help="per prompt of the file (default: 9)"
     )
     parser.add_argument("--output", metavar="FILE", help="prompts JSON to write")
-    parser.add_argument("--prompt", help="one prompt, by hand")
+    parser.add_argument("--prompt", help="one prompt, interactively")
     parser.add_argument("-n", type=int, default=10, help="variations of --prompt (default: 10)")
     parser.add_argument("--seed", type=int, default=0)
     parser.flag("--check", "try every backend and print a table of what is wrong with each")
@@ -46,13 +47,14 @@ def main():
             parser.error(f"{name} must be at least 1")
     if args.prompt is not None and not args.prompt.strip():
         parser.error("--prompt is blank")
-    from generate.llms import commands
+    # Deferred, so that --help is quick.
+    from generate.llms import commands, whole_file
 
     if args.check:
         return commands.check(args)
     if args.prompt is not None:
         return commands.one_prompt(args)
-    return commands.whole_file(args)
+    return whole_file.whole_file(args)
 
 
 if __name__ == "__main__":

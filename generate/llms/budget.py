@@ -1,335 +1,348 @@
-"""The run's accounts of rate limits and money: who may call which LLM how often, and who may spend what. Used by the job server.
-
-Money (promise 16): a client spends only out of what it was granted, and a grant is on disk before the client hears of it. A grant is
-a running total that only grows, a few worst-case calls ahead of what the client has reported as spent. What counts against the cap is
-always the grant, never the report: a client killed between a call and its report can have spent at most its grant, so that the cap
-holds whoever dies. A client that closes in order gives back what it did not spend. Reports are running totals too: each may be lost,
-repeated or come late.
-
-Rates: every limit a minute is divided evenly among the clients heard of in the last `client_ttl_s` seconds.
+"""The run's accounts of rate limits and money: which client may call which LLM how often, and spend
+what. Used by the job server.
 
     accounts = Accounts(sqlite3.connect("ledger.sqlite"))
-    accounts.register({"budget_usd": 5.0, "backends": {"openai": {"model": "gpt-4o-mini", "requests_per_minute": 500}}})
-    accounts.report(now, "client-1", prompter.use()); accounts.share(now, "client-1")
+    accounts.register({"budget_usd": 5.0, "backends": {"openai": {"requests_per_minute": 500}}})
+    accounts.report(now, "client-1", prompter.use())
+    accounts.share(now, "client-1")
+
+Money (guarantee 16): a client spends only out of what it was granted, and a grant is on disk before
+the client hears of it. A grant is a running total that only grows, a few worst-case calls ahead of
+what the client has reported as spent. What counts against the cap is always the grant, never the
+report: a client killed between a call and its report can have spent at most its grant, so that the
+cap holds whoever dies. A client that closes in order gives back what it did not spend. Reports are
+running totals too: each may be lost, repeated or come late.
+
+Rates: every limit a minute is divided evenly among the clients heard of in the last `client_ttl_s`
+seconds.
 """
 
 import json
+import sqlite3
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-TABLES = """
-create table if not exists llm_clients (
-    client_id text primary key, granted_usd real not null, spent_usd real not null, closed integer not null, use text not null);
-create table if not exists llm_past (
-    client_id text primary key, granted_usd real not null, spent_usd real not null, closed integer not null, use text not null);
-create table if not exists llm_facts (name text primary key, value text not null);
-"""
-COUNTERS = ("calls", "prompt_tokens", "completion_tokens", "usd")
-SAVE_EVERY_S = 60.0  # a report without money is written at most this often: 1,000 clients beating every 15 s would be 66 fsyncs a second
-KEEP_S = 3600.0  # a client that ended is kept this long, for it may have been paused only; then its sums are folded into those of the past
+from generate.llms.usage import Use, add_to, empty_total
+
+TABLES = (
+    """create table if not exists llm_clients (
+    client_id text primary key, granted_usd real not null, spent_usd real not null,
+    closed integer not null, use text not null)""",
+    """create table if not exists llm_past (
+    client_id text primary key, granted_usd real not null, spent_usd real not null,
+    closed integer not null, use text not null)""",
+    "create table if not exists llm_facts (name text primary key, value text not null)",
+)
+COLUMNS = "granted_usd, spent_usd, closed, use"
+# A report without money is written at most this often: 1,000 clients with a heartbeat every 15 s
+# would be 66 fsyncs a second.
+SAVE_EVERY_S = 60.0
+# A client that ended is kept this long, for it may have been paused only; then its sums are folded
+# into those of the past.
+KEEP_S = 3600.0
 KILLED = "(killed clients)"
+LIMITS = ("requests_per_minute", "tokens_per_minute")
+
+
+@dataclass
+class ClientAccount:
+    """What is known of a client. heard: when, None = not since this server began."""
+
+    granted_usd: float = 0.0
+    spent_usd: float = 0.0
+    closed: bool = False
+    use: dict[str, Any] = field(default_factory=dict)
+    heard: float | None = None
+    saved: float = float("-inf")
+
+    @property
+    def unspent_usd(self) -> float:
+        """Granted and not reported as spent."""
+        return self.granted_usd - self.spent_usd
+
+    @property
+    def backends(self) -> dict[str, Use]:
+        """Its running totals by backend."""
+        return self.use.get("backends") or {}
 
 
 class Accounts:
-    """All methods are to be called under one lock; `now` is the server's monotonic clock in seconds.
+    """All methods are to be called under one lock; `now` is a monotonic clock in seconds.
 
-    After a call `connection.in_transaction` says whether something is to be committed before the answer leaves.
+    After a call `connection.in_transaction` says whether something is to be committed before the
+    answer leaves.
     """
 
     def __init__(
-        self, connection, client_ttl_s=180.0, raised_by="image_server.py --llm_budget_usd"
-    ):
-        self.connection, self.client_ttl_s, self.raised_by = connection, client_ttl_s, raised_by
-        for statement in TABLES.strip().split(";\n"):
+        self,
+        connection: sqlite3.Connection,
+        client_ttl_s: float = 180.0,
+        raised_by: str = "image_server.py --llm_budget_usd",
+    ) -> None:
+        """raised_by: the option that raises the cap, for messages."""
+        self.connection = connection
+        self.client_ttl_s = client_ttl_s
+        self.raised_by = raised_by
+        for statement in TABLES:
             connection.execute(statement)
-        self.clients = {}  # client_id -> {"granted_usd", "spent_usd", "closed", "use", "heard" (None: not since this start), "saved"}
-        for client_id, *row in connection.execute(
-            "select client_id, granted_usd, spent_usd, closed, use from llm_clients"
-        ):
-            self.clients[client_id] = _client_of(*row)
-        self.facts = {
-            name: json.loads(value)
-            for name, value in connection.execute("select name, value from llm_facts")
-        }
-        self.began, self.now, self.looked = None, float("-inf"), float("-inf")
+        rows = connection.execute(f"select client_id, {COLUMNS} from llm_clients")
+        self.clients = {client_id: _account_of(row) for client_id, *row in rows}
+        facts = connection.execute("select name, value from llm_facts")
+        self.facts = {name: json.loads(value) for name, value in facts}
+        self.began: float | None = None
+        self.now = float("-inf")
+        self.folded = float("-inf")
 
     @property
-    def budget_usd(self):
-        return self.facts.get("budget_usd", 0.0)
+    def budget_usd(self) -> float:
+        """The cap of the run in USD."""
+        return float(self.facts.get("budget_usd", 0.0))
 
     @property
-    def paid_off(self):
+    def paid_off(self) -> str | None:
         """Why nothing paid may be called at this moment, or None."""
         if self.facts.get("rebuilt"):
-            return "the job server's ledger was lost, so that nobody knows what was spent: name it with image_server.py --llm_spent_usd"
+            return (
+                "the job server's ledger was lost, so that nobody knows what was spent: "
+                "name it with image_server.py --llm_spent_usd"
+            )
         if self.budget_usd <= 0:
-            return f"the run's budget is 0 USD, as its first client said; change it with {self.raised_by}"
+            said = "the run's budget is 0 USD, as its first client said"
+            return f"{said}; change it with {self.raised_by}"
         return None
 
-    def register(self, llm):
-        """llm: Prompter.limits(). The first word stands, for the budget and for each backend; set_budget() changes the budget."""
+    def register(self, llm: dict[str, Any]) -> None:
+        """llm: Prompter.limits(). The first word stands, for the budget and for each backend.
+
+        Only set_budget() changes the budget.
+        """
         if "budget_usd" not in self.facts:
             self._fact("budget_usd", float(llm.get("budget_usd") or 0.0))
-        backends = self.facts.get("backends", {})
-        new = {
-            name: limits
-            for name, limits in (llm.get("backends") or {}).items()
-            if name not in backends
-        }
+        known = self.facts.get("backends", {})
+        backends = llm.get("backends") or {}
+        new = {name: limits for name, limits in backends.items() if name not in known}
         if new:
-            self._fact("backends", {**backends, **new})
+            self._fact("backends", {**known, **new})
         for key in ("call_usd", "wanted_usd"):  # until a client has reported its own
             if llm.get(key) and key not in self.facts:
                 self._fact(key, llm[key])
 
-    def set_budget(self, budget_usd=None, spent_usd=None):
-        """The user's word. spent_usd: what the providers' bills say was spent before this moment, which ends the pause after a rebuild."""
+    def set_budget(self, budget_usd: float | None = None, spent_usd: float | None = None) -> None:
+        """The user's word.
+
+        spent_usd: what the providers' bills say was spent before this moment; it ends the pause
+        after a rebuild.
+        """
         if budget_usd is not None:
             self._fact("budget_usd", float(budget_usd))
         if spent_usd is not None:
             self._fact("spent_before_usd", max(0.0, float(spent_usd) - self.granted()))
             self._fact("rebuilt", False)
 
-    def rebuilt(self):
-        """The ledger was rebuilt from the folder: what was spent is unknown, and paid backends stay off until set_budget(spent_usd=…)."""
+    def rebuilt(self) -> None:
+        """The ledger was lost: paid backends stay off until set_budget(spent_usd=…)."""
         self._fact("rebuilt", True)
 
-    def granted(self):
-        """USD that may have been spent by any client, dead or alive; never less than what the providers billed."""
-        return self.facts.get("past", {}).get("granted_usd", 0.0) + sum(
-            client["granted_usd"] for client in self.clients.values()
-        )
+    def granted(self) -> float:
+        """USD that any client, dead or alive, may have spent; never less than what was billed."""
+        live = sum(client.granted_usd for client in self.clients.values())
+        return float(self._past()["granted_usd"]) + live
 
-    def spent(self):
-        """USD counted as spent: what live clients report, all that silent ones were granted, and what the user named."""
-        counted = (
-            c["granted_usd"] if self._silent(c) else c["spent_usd"] for c in self.clients.values()
-        )
-        return (
-            self.facts.get("spent_before_usd", 0.0)
-            + self.facts.get("past", {}).get("granted_usd", 0.0)
-            + sum(counted)
-        )
+    def spent(self) -> float:
+        """USD that live clients report, silent ones were granted, and the user named."""
+        before = float(self.facts.get("spent_before_usd", 0.0))
+        clients = self.clients.values()
+        counted = [c.granted_usd if self._is_silent(c) else c.spent_usd for c in clients]
+        return before + float(self._past()["granted_usd"]) + sum(counted)
 
-    def report(self, now, client_id, llm_use):
-        """llm_use: Prompter.use(), running totals; an older report than the last one changes nothing."""
+    def report(self, now: float, client_id: str, llm_use: dict[str, Any]) -> None:
+        """llm_use: Prompter.use(), running totals; one older than the last changes nothing."""
         client = self._client(now, client_id)
-        known = client["use"]
-        if llm_use.get("reported", 0) < known.get("reported", 0):
+        if llm_use.get("reported", 0) < client.use.get("reported", 0):
             return
-        spent = max(client["spent_usd"], float(llm_use.get("usd", 0.0)))
-        granted = max(
-            client["granted_usd"], float(llm_use.get("granted_usd", 0.0)), spent
-        )  # an older ledger came back: the client knows better
+        spent = max(client.spent_usd, float(llm_use.get("usd", 0.0)))
+        # Where an older ledger came back, the client knows its grant better.
+        granted = max(client.granted_usd, float(llm_use.get("granted_usd", 0.0)), spent)
         closed = bool(llm_use.get("closed"))
-        changed = (spent, granted, closed) != (
-            client["spent_usd"],
-            client["granted_usd"],
-            client["closed"],
+        before = (client.spent_usd, client.granted_usd, client.closed)
+        changed = (spent, granted, closed) != before
+        reported = replace(
+            client,
+            spent_usd=spent,
+            granted_usd=spent if closed else granted,
+            closed=closed,
+            use=llm_use,
         )
-        client.update(
-            spent_usd=spent, granted_usd=spent if closed else granted, closed=closed, use=llm_use
-        )
-        if changed or now - client["saved"] >= SAVE_EVERY_S:
-            self._save(now, client_id)
+        if changed or now - client.saved >= SAVE_EVERY_S:
+            self._save(now, client_id, reported)
+        self.clients[client_id] = reported
 
-    def share(self, now, client_id):
-        """What it may do: {"clients", "granted_usd", "paid_off", "backends": {name: {"requests_per_minute", "tokens_per_minute"}}}.
+    def share(self, now: float, client_id: str) -> dict[str, Any]:
+        """What a client may do: {"clients", "granted_usd", "paid_off", "backends"}.
 
-        granted_usd is a running total; paid_off says why the paid backends pause, or is None. Limits are floats, null = no limit.
+        granted_usd is a running total; paid_off says why the paid backends pause, or is None.
+        backends: {name: {"requests_per_minute", "tokens_per_minute"}}, floats, None = no limit.
         """
-        client = self._client(now, client_id)
-        live = (
-            sum(1 for c in self.clients.values() if not self._dead(c, now) and not c["closed"]) or 1
-        )
-        paid_off = self.paid_off
-        wanted, call = (
-            float(client["use"].get(key, self.facts.get(key, 0.0)))
-            for key in ("wanted_usd", "call_usd")
-        )
-        if not paid_off and wanted > 0 and not client["closed"]:
-            left = self.budget_usd - self.facts.get("spent_before_usd", 0.0) - self.granted()
-            more = min(wanted - (client["granted_usd"] - client["spent_usd"]), left)
-            if (
-                more > 0 and client["granted_usd"] - client["spent_usd"] + more >= call
-            ):  # less than a call's worth would only lie about
-                client["granted_usd"] += more
-                self._save(now, client_id)
-            elif left < call and client["granted_usd"] - client["spent_usd"] < call:
-                cost = f"a call can cost {call:.2g}"
-                paid_off = f"the cap of {self.budget_usd:.2f} USD is reached ({cost}); raise it with {self.raised_by}"
+        self._client(now, client_id)
+        paid_off = self.paid_off or self._grant(now, client_id)
+        live = [c for c in self.clients.values() if not self._is_dead(c, now) and not c.closed]
+        clients = len(live) or 1
         backends = {
-            name: {
-                key: limits[key] / live if limits.get(key) else None
-                for key in ("requests_per_minute", "tokens_per_minute")
-            }
+            name: {key: limits[key] / clients if limits.get(key) else None for key in LIMITS}
             for name, limits in self.facts.get("backends", {}).items()
         }
         return {
-            "clients": live,
+            "clients": clients,
             "backends": backends,
-            "granted_usd": client["granted_usd"],
+            "granted_usd": self.clients[client_id].granted_usd,
             "paid_off": paid_off,
         }
 
-    def forget(self, now, client_id):
-        """The client is gone: its grant counts as spent. (One that is not heard of for client_ttl_s is forgotten without this call.)"""
-        if client_id in self.clients:
-            self.clients[client_id]["heard"] = now - self.client_ttl_s - 1
-            self._save(now, client_id)
+    def _grant(self, now: float, client_id: str) -> str | None:
+        """Raise a client's grant to what it wants, as far as the cap allows; why not, or None."""
+        client = self.clients[client_id]
+        wanted, call = (
+            float(client.use.get(key, self.facts.get(key, 0.0)))
+            for key in ("wanted_usd", "call_usd")
+        )
+        if wanted <= 0 or client.closed:
+            return None
+        left = self.budget_usd - self.facts.get("spent_before_usd", 0.0) - self.granted()
+        more = min(wanted - client.unspent_usd, left)
+        # less than a call's worth would be of no use to anybody
+        if more > 0 and client.unspent_usd + more >= call:
+            self._save(now, client_id, replace(client, granted_usd=client.granted_usd + more))
+        elif left < call and client.unspent_usd < call:
+            cap = f"the cap of {self.budget_usd:.2f} USD is reached"
+            return f"{cap} (a call can cost {call:.2g}); raise it with {self.raised_by}"
+        return None
 
-    def totals(self):
-        """{backend: {"model", "clients": {state: live clients}, "until_s", "because", "calls", "failures": {kind: n}, "prompt_tokens",
-        "completion_tokens", "usd", "reserved_usd", "seconds": calls per latency class}}, summed over all clients that ever were."""
-        totals = {
-            name: _empty(limits.get("model"))
-            for name, limits in self.facts.get("backends", {}).items()
-        }
-        _add(totals, self.facts.get("past", {}).get("backends", {}))
+    def forget(self, now: float, client_id: str) -> None:
+        """The client is gone, as after client_ttl_s of silence: its grant counts as spent."""
+        if client_id in self.clients:
+            client = self.clients[client_id]
+            client.heard = now - self.client_ttl_s - 1
+            self._save(now, client_id, client)
+
+    def totals(self) -> dict[str, dict[str, Any]]:
+        """Sums over all clients that ever were, by backend.
+
+        {"model", "clients": {state: live clients}, "until_s", "because", "calls", "failures":
+        {kind: n}, "prompt_tokens", "completion_tokens", "usd", "reserved_usd", "seconds": calls
+        per latency class}
+        """
+        limits = self.facts.get("backends", {})
+        totals = {name: empty_total(about.get("model")) for name, about in limits.items()}
+        add_to(totals, self._past()["backends"])
         for client in self.clients.values():
             self._add_client(totals, client)
-            unspent, uses = (
-                client["granted_usd"] - client["spent_usd"],
-                client["use"].get("backends") or {},
-            )
-            if self._silent(client) or client["closed"]:
+            if self._is_silent(client) or client.closed:
                 continue
-            paid = [name for name, use in uses.items() if use.get("paid")]
-            for name, use in uses.items():
+            paid = [name for name, use in client.backends.items() if use.get("paid")]
+            for name, use in client.backends.items():
                 total = totals[name]
-                total["clients"][use.get("state")] = total["clients"].get(use.get("state"), 0) + 1
-                total["because"], total["until_s"] = (
-                    use.get("because") or total["because"],
-                    use.get("until_s") or total["until_s"],
-                )
-                total["reserved_usd"] += unspent / len(paid) if name in paid else 0.0
+                state = use.get("state")
+                total["clients"][state] = total["clients"].get(state, 0) + 1
+                total["because"] = use.get("because") or total["because"]
+                total["until_s"] = use.get("until_s") or total["until_s"]
+                total["reserved_usd"] += client.unspent_usd / len(paid) if name in paid else 0.0
         return totals
 
-    def _add_client(self, totals, client):
-        """Its running totals; what a silent one was granted and has not reported counts as spent, on a line of its own."""
-        _add(totals, client["use"].get("backends") or {})
-        unspent = client["granted_usd"] - client["spent_usd"]
-        if self._silent(client) and unspent > 0:
-            _add(totals, {KILLED: {"usd": unspent}})
+    def _add_client(self, totals: dict[str, dict[str, Any]], client: ClientAccount) -> None:
+        """Its running totals; what a silent one has not reported counts as spent, separately."""
+        add_to(totals, client.backends)
+        if self._is_silent(client) and client.unspent_usd > 0:
+            add_to(totals, {KILLED: {"usd": client.unspent_usd}})
 
-    def _client(self, now, client_id):
-        self.began, self.now = now if self.began is None else self.began, now
-        if now - self.looked >= SAVE_EVERY_S:
-            self.looked = now
+    def _client(self, now: float, client_id: str) -> ClientAccount:
+        if self.began is None:
+            self.began = now
+        self.now = now
+        if now - self.folded >= SAVE_EVERY_S:
+            self.folded = now
             self._fold(now)
         client = self.clients.get(client_id) or self._new(now, client_id)
-        client["heard"] = now
+        client.heard = now
         return client
 
-    def _new(self, now, client_id):
-        """A client that is not known; one that was folded is taken out of the past again, where its grant would be counted twice."""
+    def _new(self, now: float, client_id: str) -> ClientAccount:
+        """An unknown client. One that was folded is taken out of the past again.
+
+        There its grant would be counted twice.
+        """
         row = self.connection.execute(
-            "select granted_usd, spent_usd, closed, use from llm_past where client_id = ?",
-            (client_id,),
+            f"select {COLUMNS} from llm_past where client_id = ?", (client_id,)
         ).fetchone()
-        client = self.clients[client_id] = _client_of(*row or (0.0, 0.0, False, "{}"))
+        client = _account_of(row) if row else ClientAccount()
+        self.clients[client_id] = client
         if row:
-            past, unspent = self.facts["past"], client["granted_usd"] - client["spent_usd"]
-            past["granted_usd"] -= client["granted_usd"]
-            _add(past["backends"], client["use"].get("backends") or {}, -1)
-            _add(past["backends"], {KILLED: {"usd": unspent}} if unspent > 0 else {}, -1)
+            past = self._past()
+            past["granted_usd"] -= client.granted_usd
+            add_to(past["backends"], client.backends, -1)
+            if client.unspent_usd > 0:
+                add_to(past["backends"], {KILLED: {"usd": client.unspent_usd}}, -1)
             self._fact("past", past)
             self.connection.execute("delete from llm_past where client_id = ?", (client_id,))
-            self._save(now, client_id)
+            self._save(now, client_id, client)
         return client
 
-    def _fold(self, now):
-        """Clients that ended long ago become part of the sums, so that memory and cost follow the live ones, not all that ever were.
-        Those that had money stay on disk, for the day that one of them was paused only."""
-        past = self.facts.get("past", {"granted_usd": 0.0, "backends": {}})
-        ended = []
-        for client_id, client in self.clients.items():
-            if (
-                now - (self.began if client["heard"] is None else client["heard"])
-                > self.client_ttl_s + KEEP_S
-            ):
-                ended.append(client_id)
-                past["granted_usd"] += client["granted_usd"]
-                self._add_client(past["backends"], client)
-        if ended:
-            self._fact("past", past)
-            for client_id in ended:
-                client = self.clients.pop(client_id)
-                if client["granted_usd"]:
-                    self.connection.execute(
-                        "insert or replace into llm_past values (?, ?, ?, ?, ?)",
-                        _row(client_id, client),
-                    )
-                self.connection.execute("delete from llm_clients where client_id = ?", (client_id,))
+    def _fold(self, now: float) -> None:
+        """Clients that ended long ago become part of the sums.
 
-    def _dead(self, client, now=None):
-        heard, now = client["heard"], self.now if now is None else now
-        heard = (
-            self.began if heard is None else heard
-        )  # after a restart everyone has client_ttl_s to speak up
-        return not client["closed"] and heard is not None and now - heard > self.client_ttl_s
+        Memory and cost follow the live ones, not all that ever were. Those that had money stay on
+        disk, for the day that one of them was paused only.
+        """
+        kept_s = self.client_ttl_s + KEEP_S
+        ended = [id for id, client in self.clients.items() if now - self._heard(client) > kept_s]
+        if not ended:
+            return
+        past = self._past()
+        for client_id in ended:
+            past["granted_usd"] += self.clients[client_id].granted_usd
+            self._add_client(past["backends"], self.clients[client_id])
+        self._fact("past", past)
+        for client_id in ended:
+            client = self.clients.pop(client_id)
+            if client.granted_usd:
+                self._write("llm_past", client_id, client)
+            self.connection.execute("delete from llm_clients where client_id = ?", (client_id,))
 
-    def _silent(self, client):
+    def _past(self) -> dict[str, Any]:
+        """Sums of the clients that ended long ago."""
+        past: dict[str, Any] = self.facts.get("past", {"granted_usd": 0.0, "backends": {}})
+        return past
+
+    def _heard(self, client: ClientAccount) -> float:
+        """When it was heard of; after a restart everyone has client_ttl_s to speak up."""
+        heard = self.began if client.heard is None else client.heard
+        return float("inf") if heard is None else heard
+
+    def _is_dead(self, client: ClientAccount, now: float) -> bool:
+        return not client.closed and now - self._heard(client) > self.client_ttl_s
+
+    def _is_silent(self, client: ClientAccount) -> bool:
         """Dead, or not heard of since this server began: whatever it was granted may be spent."""
-        return self._dead(client) or (client["heard"] is None and not client["closed"])
+        unheard = client.heard is None and not client.closed
+        return unheard or self._is_dead(client, self.now)
 
-    def _save(self, now, client_id):
-        client = self.clients[client_id]
-        client["saved"] = now
-        self.connection.execute(
-            "insert or replace into llm_clients values (?, ?, ?, ?, ?)", _row(client_id, client)
-        )
+    def _save(self, now: float, client_id: str, client: ClientAccount) -> None:
+        """To disk first: a failing disk must not leave a grant that stands in memory alone."""
+        self._write("llm_clients", client_id, client)
+        client.saved = now
+        self.clients[client_id] = client
 
-    def _fact(self, name, value):
+    def _write(self, table: str, client_id: str, client: ClientAccount) -> None:
+        use = json.dumps(client.use)
+        row = (client_id, client.granted_usd, client.spent_usd, int(client.closed), use)
+        self.connection.execute(f"insert or replace into {table} values (?, ?, ?, ?, ?)", row)
+
+    def _fact(self, name: str, value: Any) -> None:
         self.facts[name] = value
         self.connection.execute(
             "insert or replace into llm_facts values (?, ?)", (name, json.dumps(value))
         )
 
 
-def _row(client_id, client):
-    return (
-        client_id,
-        client["granted_usd"],
-        client["spent_usd"],
-        int(client["closed"]),
-        json.dumps(client["use"]),
-    )
-
-
-def _client_of(granted_usd, spent_usd, closed, use):
-    return dict(
-        granted_usd=granted_usd,
-        spent_usd=spent_usd,
-        closed=bool(closed),
-        use=json.loads(use),
-        heard=None,
-        saved=float("-inf"),
-    )
-
-
-def _empty(model):
-    counts = {key: 0 for key in COUNTERS}
-    return {
-        "model": model,
-        "clients": {},
-        "until_s": None,
-        "because": None,
-        "failures": {},
-        "seconds": [],
-        "reserved_usd": 0.0,
-        **counts,
-    }
-
-
-def _add(totals, uses, sign=1):
-    """Add the counters of uses, {backend: …}, to totals, or with sign -1 take them away."""
-    for name, use in uses.items():
-        total = totals.setdefault(name, _empty(use.get("model")))
-        for key in COUNTERS:
-            total[key] += sign * use.get(key, 0)
-        for kind, n in (use.get("failures") or {}).items():
-            total["failures"][kind] = total["failures"].get(kind, 0) + sign * n
-        a, b = total["seconds"], use.get("seconds") or []
-        total["seconds"] = [
-            (a[k] if k < len(a) else 0) + (sign * b[k] if k < len(b) else 0)
-            for k in range(max(len(a), len(b)))
-        ]
+def _account_of(row: list[Any]) -> ClientAccount:
+    granted_usd, spent_usd, closed, use = row
+    return ClientAccount(granted_usd, spent_usd, bool(closed), json.loads(use))

@@ -1,115 +1,129 @@
-"""What a failed call to an LLM means: the exceptions of ollama, openai, groq, httpx and langchain, sorted into a dozen kinds.
+"""What a failed call to an LLM means: errors of ollama, openai, groq, httpx and langchain by kind.
 
-    failure = classify(error); failure.kind, failure.retry_after_s, failure.text
+failure = classify(error); failure.kind, failure.retry_after_s, failure.text
 
-WEATHER passes by itself, OFF does not, UNBLAMED is nobody's fault; llm_router.py says what is done about each.
+TRANSIENT failures pass by themselves, PERMANENT ones do not, NO_FAULT ones say nothing against the
+backend. router.py acts on them.
 """
 
+import contextlib
 import email.utils
+import math
 import re
 import time
+from collections.abc import Mapping
 
-WEATHER = ("refused", "timeout", "cut", "server error", "rate limit")
-BY_PROMPT = ("timeout", "cut", "server error", "garbled")  # weather that a prompt may have made
-OFF = ("key", "credit", "model")
-UNBLAMED = ("refusal", "content filter", "copies")
+TRANSIENT = ("refused", "timeout", "cut", "server error", "rate limit")
+MAYBE_PROMPT = ("timeout", "cut", "server error", "garbled")  # a prompt may cause these
+PERMANENT = ("key", "credit", "model")
+NO_FAULT = ("refusal", "content filter", "copies")
+LONGEST_RETRY_AFTER_S = 3600.0  # a host that says more (or "inf") is asked again after an hour
+CHAIN = 6  # causes of an exception that are looked at
+
+REFUSED_NAMES = {"ConnectError", "ConnectionRefusedError", "gaierror"}
+CUT_NAMES = {"RemoteProtocolError", "ReadError", "WriteError", "APIConnectionError", "OSError"}
+GARBLED_NAMES = {
+    "JSONDecodeError",
+    "ValueError",
+    "TypeError",
+    "KeyError",
+    "AttributeError",
+    "IndexError",
+    "APIResponseValidationError",
+}
+NO_CREDIT = re.compile(
+    r"insufficient.?(quota|credit|fund|balance)|exceeded your current quota|billing|credit balance"
+)
+NO_MODEL = re.compile(r"model.*(not found|not exist|decommissioned|unknown)|invalid model")
+FILTERED = re.compile(r"content.?(filter|management|policy)|safety")
+
+
+class NoBackendLeft(Exception):
+    """Every backend is disabled for the run and waiting cannot help; str names each remedy."""
 
 
 class Failure(Exception):
-    """What came of a call: kind (see above), retry_after_s or None, text (one line, without secrets)."""
+    """A failed call: kind (see above), text (one line, without secrets), what may help."""
 
-    def __init__(self, kind, text, retry_after_s=None):
+    def __init__(
+        self, kind: str, text: str, retry_after_s: float | None = None, remedy: str | None = None
+    ) -> None:
         super().__init__(f"{kind}: {text}")
-        self.kind, self.text, self.retry_after_s = kind, text, retry_after_s
+        self.kind = kind
+        self.text = text
+        self.retry_after_s = retry_after_s
+        self.remedy = remedy
 
 
-def classify(error):
-    """Exception of ollama, openai, groq, httpx, langchain or asyncio -> Failure. By name and status, so that no SDK need be imported."""
+def classify(error: BaseException) -> Failure:
+    """The Failure that an exception means.
+
+    By class name and HTTP status, so that no SDK need be imported.
+    """
     if isinstance(error, Failure):
         return error
-    chain, link = [], error
-    while link is not None and len(chain) < 6:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
+    chain = _chain(error)
     names = {cls.__name__ for link in chain for cls in type(link).__mro__}
     text = " ".join(str(error).split())[:300] or type(error).__name__
-    text = re.sub(
-        r" \(status code: -?\d+\)$", "", text
-    )  # ollama's own way of saying it; it stands in front below
-    if "LengthFinishReasonError" in names or "ContentFilterFinishReasonError" in names:
-        return Failure("unusable" if "LengthFinishReasonError" in names else "content filter", text)
-    status = next(
-        (s for s in (getattr(link, "status_code", None) for link in chain) if isinstance(s, int)),
-        None,
-    )
-    response = getattr(error, "response", None)
-    retry_after_s = retry_after(getattr(response, "headers", None))
+    # ollama appends the status; it stands in front below
+    text = re.sub(r" \(status code: -?\d+\)$", "", text)
+    if "LengthFinishReasonError" in names:
+        return Failure("unusable", text)
+    if "ContentFilterFinishReasonError" in names:
+        return Failure("content filter", text)
+    statuses = [getattr(link, "status_code", None) for link in chain]
+    status = next((s for s in statuses if isinstance(s, int)), None)
     if isinstance(error, TimeoutError) or any("Timeout" in name for name in names) or status == 408:
         return Failure("timeout", text)
     if status is not None and 0 < status < 400:
         return Failure("garbled", text)
     if status is not None:
-        return Failure(
-            _kind_of_status(status, text.lower()),
-            f"HTTP {status}: {text}" if status > 0 else text,
-            retry_after_s,
-        )
-    if names & {"ConnectError", "ConnectionRefusedError", "gaierror"}:
+        kind = _kind_of_status(status, text.lower())
+        headers = getattr(getattr(error, "response", None), "headers", None)
+        shown = f"HTTP {status}: {text}" if status > 0 else text
+        return Failure(kind, shown, retry_after(headers))
+    if names & REFUSED_NAMES:
         return Failure("refused", text)
-    if names & {"RemoteProtocolError", "ReadError", "WriteError", "APIConnectionError", "OSError"}:
+    if names & CUT_NAMES:
         return Failure("cut", text)
-    if names & {
-        "JSONDecodeError",
-        "ValueError",
-        "TypeError",
-        "KeyError",
-        "AttributeError",
-        "IndexError",
-        "APIResponseValidationError",
-    }:
-        return Failure("garbled", f"{type(error).__name__}: {text}")
-    return Failure("server error", f"{type(error).__name__}: {text}")
+    kind = "garbled" if names & GARBLED_NAMES else "server error"
+    return Failure(kind, f"{type(error).__name__}: {text}")
 
 
-def _kind_of_status(status, text):
-    if status in (402,) or (
-        status in (400, 403, 429)
-        and re.search(
-            r"insufficient.?(quota|credit|fund|balance)|exceeded your current quota|billing|credit balance",
-            text,
-        )
-    ):
+def _chain(error: BaseException) -> list[BaseException]:
+    """The exception and what caused it, outermost first."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and len(chain) < CHAIN:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    return chain
+
+
+def _kind_of_status(status: int, text: str) -> str:
+    """The kind of an HTTP status of 400 or more; -1 is an error line in Ollama's stream."""
+    if status == 402 or (status in (400, 403, 429) and NO_CREDIT.search(text)):
         return "credit"
     if status == 429:
         return "rate limit"
     if status in (401, 403):
         return "key"
-    if status == 404 or (
-        status == 400
-        and re.search(r"model.*(not found|not exist|decommissioned|unknown)|invalid model", text)
-    ):
+    if status == 404 or (status == 400 and NO_MODEL.search(text)):
         return "model"
     if status in (400, 413, 422):
-        return (
-            "content filter"
-            if re.search(r"content.?(filter|management|policy)|safety", text)
-            else "unusable"
-        )
-    return "server error"  # 5xx; -1: an error line in Ollama's stream
+        return "content filter" if FILTERED.search(text) else "unusable"
+    return "server error"
 
 
-def retry_after(headers):
-    """Seconds of a Retry-After header (seconds or an HTTP date), None where there is none."""
+def retry_after(headers: Mapping[str, str] | None) -> float | None:
+    """Seconds of a Retry-After header (seconds or an HTTP date), at most an hour; None without."""
     word = headers.get("retry-after") if headers else None
     if not word:
         return None
+    seconds = math.nan
     try:
-        return max(0.0, float(word))
+        seconds = float(word)
     except ValueError:
-        pass
-    try:
-        return max(
-            0.0, email.utils.parsedate_to_datetime(word).timestamp() - time.time()
-        )  # the header gives wall-clock time
-    except ValueError:
-        return None
+        with contextlib.suppress(ValueError):  # the header gives wall-clock time
+            seconds = email.utils.parsedate_to_datetime(word).timestamp() - time.time()
+    return None if math.isnan(seconds) else min(max(0.0, seconds), LONGEST_RETRY_AFTER_S)

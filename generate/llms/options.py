@@ -1,12 +1,19 @@
-"""The LLM options that generate_images.py and llm_prompting.py share, and the Prompter they describe."""
+"""The LLM options that generate_images.py and llm_prompting.py share.
+
+add_llm_options(parser)         # prompter.prompter_of(args) makes the Prompter they describe
+"""
 
 import argparse
+from collections.abc import Callable
 
 
-def number_to(most):
-    """For argparse: a number from 0 to `most`. Not nan, which no comparison finds too large: as a cap it would be none."""
+def number_to(most: float) -> Callable[[str], float]:
+    """For argparse: a number from 0 to `most`.
 
-    def number(word):
+    Not nan, which no comparison finds too large: as a cap it would be none.
+    """
+
+    def number(word: str) -> float:
         if not 0 <= float(word) <= most:
             raise argparse.ArgumentTypeError(f"{word} is not a number from 0 to {most:,}")
         return float(word)
@@ -14,12 +21,13 @@ def number_to(most):
     return number
 
 
-def add_llm_options(parser):
-    """The options that generate_images.py has too."""
+def add_llm_options(parser: argparse.ArgumentParser) -> None:
+    """Add --llm_backends, --llm, --llm_budget_usd, --ollama_hosts, --llm_instruction."""
     parser.add_argument(
         "--llm_backends",
         metavar="FILE",
-        help="backends (default: llm_backends.yaml beside this script, else llm_backends.example.yaml)",
+        help="backends (default: llm_backends.yaml beside this script, else "
+        "llm_backends.example.yaml)",
     )
     parser.add_argument(
         "--llm",
@@ -40,27 +48,5 @@ def add_llm_options(parser):
     parser.add_argument(
         "--llm_instruction",
         metavar="FILE",
-        help="your own instruction with {n} and {prompt} (default: llm_instruction.txt)",
-    )
-    parser.add_argument(
-        "--min_overlap",
-        type=number_to(1),
-        default=0.0,
-        help="least share of the prompt's words that a variation must keep (default: 0)",
-    )
-
-
-def prompter_of(args, accounts=None, seed=0, log=print):
-    """A Prompter as the options of add_llm_options() say."""
-    from generate.llms.prompter import Prompter
-
-    return Prompter(
-        args.llm or args.llm_backends,
-        args.llm_budget_usd,
-        seed,
-        args.llm_instruction,
-        args.ollama_hosts,
-        args.min_overlap,
-        accounts,
-        log,
+        help="your own instruction with {n} and {prompt} (default: llms/instruction.txt)",
     )

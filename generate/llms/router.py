@@ -1,457 +1,344 @@
-"""Many unreliable LLM backends made into one: who is asked next, what a failure means, when to wait. No HTTP, no langchain.
+"""Many unreliable LLM backends made into one: whom to ask next, what a failure means, when to wait.
 
-    router = Router(backends, purse, log=print)          # inside an event loop; its clock is the loop's (monotonic)
-    reply = await router.call(request)                   # request.make(backend), request.judge(backend, reply) as in llm_prompter.py
+    router = Router(backends, SpendLimit())     # inside an event loop; its clock is the loop's
+    texts = await router.call(request)          # a Request, see below
 
-Rotation: of the first tier that has a backend able to take a call now (not off, not cooling, a free slot, within its limits a minute
-and the money granted), the one with the largest free share of its slots, ties to the one picked longest ago. So a slow host, whose
-slots stay taken, gets less. Slots start at 2 and grow by one with each success up to the backend's concurrency; after a pause one call
-goes first, so that a host that hangs holds one call at a time, not all of its slots.
+Rotation: of the first tier with a backend that can take a call now (not disabled, not in backoff,
+a free slot, within its limits a minute and the money granted), the one with the largest free share
+of its slots is asked; ties go to the one picked longest ago. So a slow host, whose slots stay
+taken, gets less.
 
-A failure is classified (llm_failures.py), then acted on:
-    refused, timeout, cut, server error, rate limit   pause of this backend, growing and jittered; Retry-After is honoured
-    key, credit, model                                off for the run, with a line saying how to mend it
-    garbled, unusable                                 asked again elsewhere; three in a row pause the backend
+A failure is classified (failures.py), then acted on:
+    refused, timeout, cut, server error, rate limit   backoff of this backend, growing and jittered;
+                                                      Retry-After is honoured
+    key, credit, model                                disabled for the run, the remedy is logged
+    garbled, unusable                                 asked again elsewhere; three in a row: backoff
     refusal, content filter, copies                   asked again elsewhere; nobody's fault
-Weather never fails a call: it waits for the first backend to return. A call fails (Unanswered) only for what comes back with the
-prompt itself: bad answers, or failures on backends that serve other prompts well meanwhile.
+A transient failure never fails a call: it waits for the first backend to return. A call fails
+(Unanswered) only for what comes back with the prompt itself: bad answers, or failures on backends
+that serve other prompts well meanwhile.
 """
 
 import asyncio
 import collections
+import logging
 import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from generate.llms.failures import BY_PROMPT, OFF, UNBLAMED, WEATHER, classify
+from generate.llms.backend import Backend, ChatRequest, Reply
+from generate.llms.failures import (
+    MAYBE_PROMPT,
+    PERMANENT,
+    TRANSIENT,
+    Failure,
+    NoBackendLeft,
+    classify,
+)
+from generate.llms.spend_limit import SpendLimit
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 120.0
-BAD_IN_A_ROW = 3  # bad answers that pause a backend
+LOG = logging.getLogger(__name__)
 BAD_ANSWERS = 6  # to one request before it is given up
-SUSPICIONS = 12  # failures of one request on backends that worked just before: with 20 % faults 0.2**12, four in 10**9, are bad luck
-LATENCY_BOUNDS_S = [0.05 * 2**k for k in range(14)]  # classes of `seconds`, one more above
-PROBE_AFTER = 3  # failures of one request, after which a backend that also failed last is first asked something plain
-SAY_EVERY_S = 60.0
+# Failures of one request on backends that worked just before: with 20 % faults 0.2**12, four in
+# 10**9, are bad luck.
+SUSPICIONS = 12
+PROBE_AFTER = 3  # failures of one request, after which a failing backend is asked something plain
+LOG_EVERY_S = 60.0
 RECHECK_S = 0.1  # how soon a backend that is only out of its rate limit is looked at again
+LOOK_EVERY_S = 5.0  # the longest time without a look while calls wait
+
+
+class Request(Protocol):
+    """A question of the router's user."""
+
+    prompt_bytes: int  # an upper bound of what is sent
+
+    def make(self, backend: Backend) -> ChatRequest:
+        """What this backend is asked."""
+
+    def probe(self, backend: Backend) -> ChatRequest:
+        """A plain question: does the backend fail at everything or only at this request?"""
+
+    def judge(self, backend: Backend, reply: Reply) -> Any:
+        """The result of call(); raises Failure for an answer that cannot be used."""
 
 
 class Unanswered(Exception):
     """No backend gave a usable answer to this request; .kind of most failures."""
 
-    def __init__(self, kinds):
+    def __init__(self, kinds: list[str]) -> None:
         self.kind = collections.Counter(kinds).most_common(1)[0][0]
         super().__init__(
             f"{len(kinds)} answers in a row could not be used, most often: {self.kind}"
         )
 
 
-class AllOff(Exception):
-    """Every backend is off for the run and waiting cannot help; str = one line naming each remedy."""
+@dataclass
+class _Tries:
+    """What came of one request so far, and whether the request itself is at fault."""
+
+    avoid: set[Backend] = field(default_factory=set)  # those who failed it
+    bad: list[str] = field(default_factory=list)
+    suspicions: list[str] = field(default_factory=list)
+    unexplained: list[str] = field(default_factory=list)  # since the last probe
+
+    def probe_is_due(self, backend: Backend) -> bool:
+        return len(self.unexplained) >= PROBE_AFTER and backend.last_failed
+
+    def probe_answered(self) -> None:
+        """The backend works: the last failure was the prompt's."""
+        self.suspicions += self.unexplained[-1:] * (SUSPICIONS // 3)
+        self.unexplained = []
+        self._give_up()
+
+    def failed(self, backend: Backend, kind: str, worked_before: bool) -> None:
+        """Note a failure; raises Unanswered when it was one too many."""
+        self.avoid.add(backend)
+        if kind in MAYBE_PROMPT:
+            self.unexplained.append(kind)
+        if kind not in (*TRANSIENT, *PERMANENT, "garbled"):
+            self.bad.append(kind)
+        elif worked_before and kind in MAYBE_PROMPT:
+            self.suspicions.append(kind)
+        self._give_up()
+
+    def _give_up(self) -> None:
+        if len(self.suspicions) >= SUSPICIONS:
+            raise Unanswered(self.suspicions)
+        if len(self.bad) >= BAD_ANSWERS:
+            raise Unanswered(self.bad)
 
 
-class Backend:
-    """One model at one address: what it may do, how it is doing. `ask(request_made, timeout) -> Reply` is set by llm_backends.py."""
+@dataclass
+class _Waiting:
+    """A call that waits for a backend."""
 
-    def __init__(
-        self,
-        name,
-        model="",
-        tier=0,
-        concurrency=4,
-        timeout_s=120.0,
-        batch=10,
-        max_tokens=2048,
-        usd_per_million=(0.0, 0.0),
-        requests_per_minute=None,
-        tokens_per_minute=None,
-        remedies=None,
-        ask=None,
-        **details,
-    ):
-        self.name, self.model, self.tier, self.concurrency, self.timeout_s = (
-            name,
-            model,
-            tier,
-            concurrency,
-            timeout_s,
-        )
-        self.batch, self.max_tokens, self.usd_per_million, self.ask, self.details = (
-            batch,
-            max_tokens,
-            usd_per_million,
-            ask,
-            details,
-        )
-        self.requests_per_minute, self.tokens_per_minute = requests_per_minute, tokens_per_minute
-        self.remedies = remedies or {}  # kind -> how to mend it
-        self.paid = any(usd_per_million)
-        self.off_kind = self.off_because = None
-        self.slots, self.outstanding, self.picked = min(2, concurrency), 0, 0
-        self.cooling_until, self.paused_at, self.pauses, self.bad, self.last_failed = (
-            float("-inf"),
-            float("-inf"),
-            0,
-            0,
-            False,
-        )
-        self.limiters = []
-        self.because = None
-        self.calls = self.successes = self.prompt_tokens = self.completion_tokens = 0
-        self.usd = self.seconds_total = 0.0
-        self.failures, self.seconds = collections.Counter(), [0] * (len(LATENCY_BOUNDS_S) + 1)
-
-    def limit(self, requests_per_minute, tokens_per_minute):
-        """Set the limits a minute (None = none). Bursts are a sixth of a minute's worth: no minute sees more than 7/6 of the limit."""
-        if [requests_per_minute, tokens_per_minute] == [rate for rate, _, _ in self.limiters]:
-            return
-        from aiolimiter import AsyncLimiter
-
-        self.limiters = []
-        for rate, least in (
-            (requests_per_minute, 1),
-            (tokens_per_minute, self.likely_tokens(4000)),
-        ):
-            burst = max(
-                least, (rate or 0) / 6
-            )  # a call must fit into the burst, however small the share
-            self.limiters.append(
-                (rate, burst, AsyncLimiter(burst, 60 * burst / rate) if rate else None)
-            )
-
-    def has_capacity(self, tokens):
-        return all(
-            limiter is None or limiter.has_capacity(min(amount, burst))
-            for (_, burst, limiter), amount in zip(self.limiters, (1, tokens))
-        )
-
-    def likely_tokens(self, prompt_bytes):
-        """For the limit a minute, where a guess too low costs a 429: four bytes a token, and answers as long as those so far."""
-        return prompt_bytes // 4 + (
-            self.completion_tokens // self.successes if self.successes else self.max_tokens // 2
-        )
-
-    def usd_of(self, prompt_tokens, completion_tokens):
-        return (
-            prompt_tokens * self.usd_per_million[0] + completion_tokens * self.usd_per_million[1]
-        ) / 1e6
-
-    def worst_usd(self, prompt_bytes):
-        """For the cap, which holds: no tokenizer of these models makes more tokens than bytes; 200 for the chat template."""
-        return self.usd_of(prompt_bytes + 200, self.max_tokens)
-
-    def state(self, now):
-        return "off" if self.off_kind else "cooling" if now < self.cooling_until else "healthy"
-
-    def use(self, now):
-        """Running totals of this process, as reported to the job server."""
-        state = self.state(now)
-        return {
-            "model": self.model,
-            "paid": self.paid,
-            "state": state,
-            "until_s": round(self.cooling_until - now, 1) if state == "cooling" else None,
-            "because": self.off_because or (self.because if state == "cooling" else None),
-            "calls": self.calls,
-            "successes": self.successes,
-            "failures": dict(self.failures),
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "usd": self.usd,
-            "seconds": list(self.seconds),
-        }
-
-    def turn_off(self, kind, text):
-        self.off_kind = kind
-        self.off_because = f"{text}; {self.remedies[kind]}" if kind in self.remedies else text
-
-    def succeeded(self, now, seconds):
-        self.successes += 1
-        self.seconds_total += seconds
-        self.seconds[
-            next(
-                (k for k, bound in enumerate(LATENCY_BOUNDS_S) if seconds < bound),
-                len(LATENCY_BOUNDS_S),
-            )
-        ] += 1
-        self.pauses = self.bad = 0
-        self.last_failed = False
-        self.slots = min(self.concurrency, self.slots + 1)
-
-    def failed(self, now, failure, started, jitter):
-        """Act on a failure of a call that began at `started`. Returns whether the backend was paused or turned off just now."""
-        self.failures[failure.kind] += 1
-        if failure.kind in OFF:
-            first = not self.off_kind
-            self.turn_off(failure.kind, failure.text)
-            return first
-        if failure.kind in UNBLAMED:
-            return False
-        if failure.kind not in WEATHER:
-            self.bad += 1
-            if self.bad < BAD_IN_A_ROW:
-                return False
-        self.last_failed = True
-        if failure.retry_after_s is not None:
-            self._pause(now, failure, failure.retry_after_s * (1 + 0.1 * jitter))
-            return True
-        if started < self.paused_at:
-            return False  # a call that was under way when the pause began tells nothing new
-        self.pauses += 1
-        self._pause(
-            now,
-            failure,
-            min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self.pauses - 1, 20)) * (0.5 + jitter),
-        )
-        return True
-
-    def _pause(self, now, failure, seconds):
-        self.cooling_until, self.paused_at = max(self.cooling_until, now + seconds), now
-        self.slots, self.because = 1, f"{failure.kind}: {failure.text}"
-
-
-class Purse:
-    """What this process may spend: spent + reserved never passes granted. refill(): asks own accounts for more (no server)."""
-
-    def __init__(self, calls_ahead=4):
-        self.granted_usd = self.spent_usd = self.reserved_usd = self.call_usd = 0.0
-        self.calls_ahead, self.paid_off, self.refill = calls_ahead, "no money was granted yet", None
-
-    @property
-    def wanted_usd(self):
-        return self.calls_ahead * self.call_usd
-
-    def fits(self, usd):
-        self.call_usd = max(self.call_usd, usd)
-        if self.refill and self.granted_usd - self.spent_usd - self.reserved_usd < usd:
-            self.refill()
-        return not self.paid_off and self.granted_usd - self.spent_usd - self.reserved_usd >= usd
-
-    def settle(self, reserved_usd, spent_usd):
-        self.reserved_usd -= reserved_usd
-        self.spent_usd += spent_usd
+    future: asyncio.Future[Backend]
+    request: Request
+    avoid: set[Backend]
 
 
 class Router:
-    def __init__(self, backends, purse=None, log=print, seed=0, may_return=lambda: False):
-        self.backends, self.purse, self.log, self.may_return = (
-            list(backends),
-            purse or Purse(),
-            log,
-            may_return,
-        )
-        self.random, self.waiting, self.picks, self.timer = (
-            random.Random(seed),
-            collections.deque(),
-            0,
-            None,
-        )
-        self.said = float("-inf")
-        self.away_since = None  # loop time since when calls wait and no backend is healthy
-        self.loop = asyncio.get_running_loop()
-        self._set_limits()
+    """Gives each call a backend, and each backend as much as it can take."""
 
-    def replace(self, backends):
-        """A mended configuration: new backends; calls that wait go to them."""
+    def __init__(
+        self,
+        backends: Iterable[Backend],
+        spend_limit: SpendLimit | None = None,
+        seed: int = 0,
+        may_return: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """may_return: whether waiting makes sense when all backends are disabled."""
         self.backends = list(backends)
-        self._set_limits()
+        self.spend_limit = spend_limit or SpendLimit()
+        self.may_return = may_return
+        self.random = random.Random(seed)
+        self.waiting: collections.deque[_Waiting] = collections.deque()
+        self.picks = 0
+        self.timer: asyncio.TimerHandle | None = None
+        self.away = False  # calls wait and no backend is healthy
+        self.away_logged = float("-inf")
+        self.loop = asyncio.get_running_loop()
+
+    def replace(self, backends: Iterable[Backend]) -> None:
+        """A changed configuration: new backends; calls that wait go to them."""
+        self.backends = list(backends)
         self.dispatch()
 
-    def _set_limits(self):
-        for backend in self.backends:
-            if not backend.limiters:
-                backend.limit(backend.requests_per_minute, backend.tokens_per_minute)
-
-    def state(self):
-        """ "healthy": someone can be asked; "waiting": all pause; "off": all are off for the run."""
-        states = [
-            b.state(self.loop.time()) for b in self.backends if not (b.paid and self.purse.paid_off)
-        ]
-        if "healthy" in states:
+    def state(self) -> str:
+        """ "healthy": someone can be asked; "waiting": all back off; "off": all are disabled."""
+        now = self.loop.time()
+        paid_off = self.spend_limit.paid_off
+        if any(
+            b.state(now) == "healthy" for b in self.backends if not b.config.paid or not paid_off
+        ):
             return "healthy"
-        return "off" if all(b.off_kind for b in self.backends) else "waiting"
+        return "off" if all(b.disabled_kind for b in self.backends) else "waiting"
 
-    async def call(self, request, ahead=False):
-        """Ask until an answer passes request.judge(backend, reply), which returns what call() returns or raises Failure.
+    async def call(self, request: Request, ahead: bool = False) -> Any:
+        """Ask until an answer passes request.judge(); what that returns.
 
-        request.prompt_bytes: size of what is sent; request.make(backend): what backend.ask() takes; request.probe(backend): the same for
-        a plain prompt. ahead: before those who wait already; for a prompt that has waited its turn and got too few texts.
-        Raises Unanswered, or AllOff when everything is off for the run and nothing may return.
+        ahead: before those who wait already; for a prompt that has waited its turn and got too few
+        texts. Raises Unanswered, or NoBackendLeft when everything is disabled and nothing may
+        return.
         """
-        avoid, bad, suspicions, failed = set(), [], [], []
+        tries = _Tries()
         while True:
-            backend = await self._slot(request, avoid, ahead and not avoid)
-            probing = (
-                len(failed) >= PROBE_AFTER and backend.last_failed
-            )  # is it the backend or the prompt? A plain prompt tells
-            worst_usd, now = backend.worst_usd(request.prompt_bytes), self.loop.time()
-            worked_before, backend.calls = (
-                backend.successes and not backend.last_failed,
-                backend.calls + 1,
-            )
-            spent_usd, failure = (
-                worst_usd,
-                None,
-            )  # until the bill is known, the worst case counts as spent
+            backend = await self._slot(request, tries.avoid, ahead and not tries.avoid)
+            probing = tries.probe_is_due(backend)
+            worked_before = bool(backend.usage.successes) and not backend.last_failed
             try:
-                async with asyncio.timeout(backend.timeout_s):
-                    reply = await backend.ask(
-                        request.probe(backend) if probing else request.make(backend)
-                    )
-                if reply.prompt_tokens is not None:
-                    backend.prompt_tokens += reply.prompt_tokens
-                    backend.completion_tokens += reply.completion_tokens
-                    spent_usd = backend.usd_of(reply.prompt_tokens, reply.completion_tokens)
-                answer = None if probing else request.judge(backend, reply)
-                backend.succeeded(self.loop.time(), self.loop.time() - now)
-                if not probing:
-                    return answer
-                suspicions += failed[-1:] * (SUSPICIONS // 3)
-                failed = []
-            except Exception as error:  # every failure of a backend is classified; a bug of ours shows as "server error" with its name
-                failure = classify(error)
-                if (
-                    failure.kind == "refused"
-                    or failure.text.startswith("HTTP 4")
-                    or failure.kind in OFF
-                ):
-                    spent_usd = 0.0  # never reached or turned away: no provider bills that; behind a 5xx a model may have run
-                if backend.failed(self.loop.time(), failure, now, self.random.random()):
-                    self._tell(backend, failure)
-            finally:
-                backend.outstanding -= 1
-                backend.usd += spent_usd
-                self.purse.settle(worst_usd, spent_usd)
-                self.dispatch()
-            if failure is None:
-                if len(suspicions) >= SUSPICIONS:
-                    raise Unanswered(suspicions)
+                answer = await self._ask(backend, request, probing)
+            except Failure as failure:
+                tries.failed(backend, failure.kind, worked_before)
                 continue
-            avoid.add(backend)
-            failed += [failure.kind] if failure.kind in BY_PROMPT else []
-            if failure.kind in WEATHER + OFF + ("garbled",):
-                suspicions += [failure.kind] if worked_before and failure.kind in BY_PROMPT else []
-                if len(suspicions) >= SUSPICIONS:
-                    raise Unanswered(suspicions)
-            else:
-                bad.append(failure.kind)
-                if len(bad) >= BAD_ANSWERS:
-                    raise Unanswered(bad)
+            if not probing:
+                return answer
+            tries.probe_answered()
 
-    async def _slot(self, request, avoid, ahead):
+    async def _ask(self, backend: Backend, request: Request, probing: bool) -> Any:
+        """One call, billed and counted; every failure becomes a Failure."""
+        config = backend.config
+        began = self.loop.time()
+        reserved_usd = config.worst_usd(request.prompt_bytes)
+        spent_usd = reserved_usd  # until the bill is known
+        backend.usage.calls += 1
+        try:
+            async with asyncio.timeout(config.timeout_s):
+                asked = request.probe(backend) if probing else request.make(backend)
+                reply = await backend.client.ask(asked)
+            if reply.prompt_tokens is not None and reply.completion_tokens is not None:
+                backend.usage.prompt_tokens += reply.prompt_tokens
+                backend.usage.completion_tokens += reply.completion_tokens
+                spent_usd = config.usd_of(reply.prompt_tokens, reply.completion_tokens)
+            answer = None if probing else request.judge(backend, reply)
+            backend.succeeded(self.loop.time() - began)
+            return answer
+        except Exception as error:  # a bug of ours shows as "server error" with its name
+            failure = classify(error)
+            if _is_free(failure):
+                spent_usd = 0.0
+            if backend.failed(self.loop.time(), failure, began, self.random.random()):
+                self._log_failure(backend)
+            raise failure from None
+        finally:
+            backend.outstanding -= 1
+            backend.usage.usd += spent_usd
+            self.spend_limit.settle(reserved_usd, spent_usd)
+            self.dispatch()
+
+    async def _slot(self, request: Request, avoid: set[Backend], ahead: bool) -> Backend:
         """The backend to ask, its slot, limits and money taken."""
-        future = self.loop.create_future()
-        (self.waiting.appendleft if ahead else self.waiting.append)((future, request, avoid))
+        future: asyncio.Future[Backend] = self.loop.create_future()
+        waiting = _Waiting(future, request, avoid)
+        if ahead:
+            self.waiting.appendleft(waiting)
+        else:
+            self.waiting.append(waiting)
         self.dispatch()
         try:
             return await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled() and not future.exception():
-                self._give_back(future.result(), request)
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._release(future.result(), request)
             raise
 
-    def _give_back(self, backend, request):
+    def _release(self, backend: Backend, request: Request) -> None:
         backend.outstanding -= 1
-        self.purse.settle(backend.worst_usd(request.prompt_bytes), 0.0)
+        self.spend_limit.settle(backend.config.worst_usd(request.prompt_bytes), 0.0)
         self.dispatch()
 
-    def dispatch(self):
+    def dispatch(self) -> None:
         """Hand out what is free to those who wait, first come first served."""
-        left = collections.deque()
+        kept: collections.deque[_Waiting] = collections.deque()
         while self.waiting:
-            future, request, avoid = self.waiting.popleft()
-            if future.done():
+            waiting = self.waiting.popleft()
+            if waiting.future.done():
                 continue
-            backend = self._pick(request, avoid)
-            if backend is None:
-                left.append((future, request, avoid))
-                if not avoid:
-                    break  # what this one cannot have, nobody behind it can, but for those who avoid nobody either
+            backend = self._pick(waiting.request, waiting.avoid)
+            if backend:
+                waiting.future.set_result(backend)
                 continue
-            future.set_result(backend)
-        self.waiting.extendleft(reversed(left))
-        self._note_weather()
+            kept.append(waiting)
+            if not waiting.avoid:
+                break  # what this one cannot have, nobody behind it can
+        self.waiting.extendleft(reversed(kept))
+        self._look_after_waiting()
 
-    def _pick(self, request, avoid):
+    def _pick(self, request: Request, avoid: set[Backend]) -> Backend | None:
         now = self.loop.time()
         up = [b for b in self.backends if b.state(now) == "healthy"]
-        up = [
-            b for b in up if b not in avoid
-        ] or up  # who failed this request is asked again only if nobody else is up
-        for tier in sorted({b.tier for b in up}):
+        # who failed this request is asked again only if nobody else is up
+        up = [b for b in up if b not in avoid] or up
+        for tier in sorted({b.config.tier for b in up}):
             able = [
                 b
                 for b in up
-                if b.tier == tier
-                and b.outstanding < min(b.slots, b.concurrency)
-                and b.has_capacity(b.likely_tokens(request.prompt_bytes))
-                and (not b.paid or self.purse.fits(b.worst_usd(request.prompt_bytes)))
+                if b.config.tier == tier
+                and b.has_room(now, request.prompt_bytes)
+                and self._is_affordable(b, request)
             ]
             if able:
-                backend = max(
-                    able, key=lambda b: (1 - b.outstanding / min(b.slots, b.concurrency), -b.picked)
-                )
-                self._take(backend, request)
+                backend = max(able, key=lambda b: (1 - b.outstanding / b.open_slots, -b.picked))
+                self.picks += 1
+                backend.picked = self.picks
+                backend.take(now, request.prompt_bytes)
+                self.spend_limit.reserve(backend.config.worst_usd(request.prompt_bytes))
                 return backend
         return None
 
-    def _take(self, backend, request):
-        self.picks += 1
-        backend.picked, backend.outstanding = self.picks, backend.outstanding + 1
-        self.purse.reserved_usd += backend.worst_usd(request.prompt_bytes)
-        for (_, burst, limiter), amount in zip(
-            backend.limiters, (1, backend.likely_tokens(request.prompt_bytes))
-        ):
-            if limiter:
-                try:
-                    limiter.acquire(min(amount, burst)).send(None)
-                except StopIteration:
-                    pass  # acquired at once, as has_capacity() promised
+    def _is_affordable(self, backend: Backend, request: Request) -> bool:
+        config = backend.config
+        return not config.paid or self.spend_limit.fits(config.worst_usd(request.prompt_bytes))
 
-    def _note_weather(self):
-        """Say when everybody is away, wake up when the first may return, give up where nobody can."""
-        now, state = self.loop.time(), self.state()
+    def _look_after_waiting(self) -> None:
+        """Log when everybody is away, look again later, give up where nobody can return."""
+        exhausted = self.spend_limit.exhausted
+        for backend in self.backends if exhausted else ():
+            if backend.config.paid and not backend.disabled_kind:
+                backend.disable("budget", exhausted or "")
+        state = self.state()
         if self.waiting and state == "off" and not self.may_return():
-            remedies = (
-                "; ".join(f"{b.name}: {b.off_because}" for b in self.backends)
-                or "no backend is configured"
-            )
-            while self.waiting:
-                future = self.waiting.popleft()[0]
-                if not future.done():
-                    future.set_exception(AllOff(f"no LLM can be asked: {remedies}"))
-        if not self.waiting or state == "healthy":
-            self.away_since = None
-        elif self.away_since is None:
-            self.away_since = now
-            if now - self.said < SAY_EVERY_S:
-                return self._wake(now)
-            self.said = now
-            names = "; ".join(
-                f"{b.name}: {b.because or self.purse.paid_off}"
-                for b in self.backends
-                if not b.off_kind
-            )
-            self.log(
-                f"LLMs: all backends are away, waiting for the first to return ({names or 'all are off for this run'})"
-            )
-        self._wake(now)
+            self._give_up()
+        was_away = self.away
+        self.away = bool(self.waiting) and state != "healthy"
+        if self.away and not was_away:
+            self._log_away()
+        self._set_timer()
 
-    def _wake(self, now):
+    def _give_up(self) -> None:
+        remedies = [f"{b.config.name}: {b.disabled_because}" for b in self.backends]
+        reason = "; ".join(remedies) or "no backend is configured"
+        while self.waiting:
+            future = self.waiting.popleft().future
+            if not future.done():
+                future.set_exception(NoBackendLeft(f"no LLM can be asked: {reason}"))
+
+    def _set_timer(self) -> None:
+        """Dispatch again when the first backend may return or its rate limit allows a call."""
         if self.timer:
             self.timer.cancel()
             self.timer = None
-        if self.waiting:
-            returns = [b.cooling_until for b in self.backends if b.state(now) == "cooling"]
-            limited = any(
-                b.state(now) == "healthy" and b.outstanding < b.slots for b in self.backends
-            )
-            wake = min(
-                [now + (RECHECK_S if limited else 5.0)] + [max(t, now + 0.001) for t in returns]
-            )
-            self.timer = self.loop.call_at(wake, self.dispatch)
+        if not self.waiting:
+            return
+        now = self.loop.time()
+        healthy = [b for b in self.backends if b.state(now) == "healthy"]
+        limited = any(b.outstanding < b.slots for b in healthy)
+        times = [now + (RECHECK_S if limited else LOOK_EVERY_S)]
+        times += [b.backoff_until for b in self.backends if b.state(now) == "cooling"]
+        self.timer = self.loop.call_at(max(min(times), now + 0.001), self.dispatch)
 
-    def _tell(self, backend, failure):
-        if backend.off_kind:
-            self.log(f"LLMs: {backend.name} is off for this run: {backend.off_because}")
-        elif backend.pauses in (0, 1) or backend.pauses % 5 == 0:
-            self.log(
-                f"LLMs: {backend.name} pauses for {backend.cooling_until - self.loop.time():.0f} s ({backend.because})"
+    def _log_away(self) -> None:
+        now = self.loop.time()
+        if now - self.away_logged < LOG_EVERY_S:
+            return
+        self.away_logged = now
+        reasons = [
+            f"{b.config.name}: {b.backoff_because or self.spend_limit.paid_off}"
+            for b in self.backends
+            if not b.disabled_kind
+        ]
+        LOG.warning(
+            "LLMs: all backends are away, waiting for the first to return (%s)",
+            "; ".join(reasons) or "all are disabled for this run",
+        )
+
+    def _log_failure(self, backend: Backend) -> None:
+        name = backend.config.name
+        if backend.disabled_kind:
+            LOG.warning("LLMs: %s is disabled for this run: %s", name, backend.disabled_because)
+        elif backend.backoffs in (0, 1) or backend.backoffs % 5 == 0:
+            seconds = backend.backoff_until - self.loop.time()
+            LOG.warning(
+                "LLMs: %s backs off for %.0f s (%s)", name, seconds, backend.backoff_because
             )
+
+
+def _is_free(failure: Failure) -> bool:
+    """Whether no provider bills the call: it never arrived, or was turned away.
+
+    Behind a 5xx, a timeout or a cut answer a model may have run.
+    """
+    turned_away = failure.text.startswith("HTTP 4") or failure.kind in PERMANENT
+    return failure.kind == "refused" or turned_away

@@ -1,95 +1,52 @@
-"""What an LLM is asked for and what is taken from its answer: instruction, JSON schema, tolerant parser, rejection of rubbish.
+"""What is taken from an LLM's answer: a tolerant parser, and the rejection of what is no variation.
 
-kept = Kept("a corgi in a top hat", known=[])
-texts, why = kept.sift('{"variations": ["a corgi in a top hat at sea", "A corgi in a top hat."]}')    # one text, {"copies": 1}
+kept = VariationFilter("a corgi in a top hat", known=[])
+texts, why = kept.accept('{"variations": ["a corgi at sea", "A corgi in a top hat."]}')
+# (["a corgi at sea"], {"copies": 1})
 """
 
-import json
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Iterable
 
-LONGEST = 2000  # characters of a text: a JPEG comment holds 65 kB with all metadata, and a text may be nothing but 4-byte characters
-# rapidfuzz ratio of folded texts from which on one is a copy: "… in snow" / "… in the snow" are, another place or style is not
+from rapidfuzz import fuzz, process
+
+# Characters of a text: a JPEG comment holds 65 kB with all metadata, and a text may be nothing but
+# 4-byte characters.
+LONGEST = 2000
+# rapidfuzz ratio of folded texts from which on one is a copy: "… in snow" / "… in the snow" are,
+# another place or style is not.
 ALIKE = 92
 REFUSAL = re.compile(
-    r"^(i(['’]m| am)? (sorry|unable|afraid)|sorry\b|i (can['’]?t|cannot|can not|won['’]?t|must decline|apologi[sz]e)"
+    r"^(i(['’]?m| am)? (sorry|unable|afraid)|sorry\b"  # noqa: RUF001
+    r"|i (can['’]?t|cannot|can not|won['’]?t|must decline|apologi[sz]e)"  # noqa: RUF001
     r"|as an ai\b|unfortunately, i)",
     re.I,
 )
 REFUSAL_ANYWHERE = re.compile(
-    r"\b(can['’]?t|cannot|unable to) (help|assist|comply|create|generate|fulfil|provide)\b.*\b(request|content|that|this)\b",
+    r"\b(can['’]?t|cannot|unable to) (help|assist|comply|create|generate|fulfil|provide)\b"  # noqa: RUF001
+    r".*\b(request|content|that|this)\b",
     re.I,
 )
 PREAMBLE = re.compile(
-    r"^(sure|certainly|of course|okay|here (are|is|'s)|here’s|below are|the following|these are|hope (this|these|you)"
-    r"|let me know)\b.*([:!.]|variations?|captions?|rewrites?)$",
+    r"^(sure|certainly|of course|okay|here (are|is|'s)|here’s|below are|the following|these are"  # noqa: RUF001
+    r"|hope (this|these|you)|let me know)\b.*([:!.]|variations?|captions?|rewrites?)$",
     re.I,
 )
 NUMBER = re.compile(
     r"^\s*(?:[-*•]\s+|\(?\d{1,3}[.):]\s+|(?:variation|caption|rewrite|prompt)\s*#?\d{1,3}\s*[:.)-]\s*)",
     re.I,
 )
-EXAMPLE = (
-    "a red bicycle against a brick wall",
-    [
-        "a red bicycle against a brick wall in Havana at noon, watercolour",
-        "a red bicycle against a brick wall covered in snow, seen from above",
-        "a rusty red bicycle leaning on a temple wall in old Kyoto, woodblock print",
-        "a red bicycle beside a graffiti wall at midnight, neon lights, wide angle",
-    ],
-)
+QUOTES = (('"', '"'), ("“", "”"), ("'", "'"), ("«", "»"))
 
 
-def schema(n, prompt=None):
-    """JSON schema of an answer with exactly n texts. With `prompt`, each begins with its subject: a pattern (llama.cpp: a grammar).
+def parse(text: str) -> list[str]:
+    """Texts of an answer: JSON wherever it stands in it, cut off or not; else a list of lines.
 
-    The subject is the beginning of the prompt as far as it is plain letters, 60 characters at most: the rest would need escaping.
+    [] if there is neither.
     """
-    item = {"type": "string"}
-    subject = re.match(r"[A-Za-z0-9 ,']*", prompt or "")[0][:61]
-    subject = (subject if len(subject) < 61 else subject[:60].rsplit(" ", 1)[0]).strip(" ,'")
-    if prompt:
-        item["pattern"] = (
-            f"^{subject},? [a-zA-Z ,']{{12,60}}[a-z]$" if subject else "^[a-zA-Z ,']{20,90}[a-z]$"
-        )
-    texts = {"type": "array", "items": item, "minItems": n, "maxItems": n}
-    return {
-        "title": "variations",
-        "type": "object",
-        "properties": {"variations": texts},
-        "required": ["variations"],
-        "additionalProperties": False,
-    }
-
-
-def messages(instruction, prompt, n, avoid=(), few_shot=False):
-    """[(role, text), …]. instruction: a template with {n} and {prompt}; few_shot: with a worked example, which small models need."""
-    asked = []
-    if few_shot:
-        example, texts = EXAMPLE
-        asked = [
-            ("user", _fill(instruction, example, len(texts))),
-            ("assistant", json.dumps({"variations": texts})),
-        ]
-    text = _fill(instruction, prompt, n)
-    if avoid:
-        text = (
-            "Already written, do not repeat these:\n"
-            + "\n".join(f"- {line}" for line in avoid)
-            + "\n\n"
-            + text
-        )
-    return asked + [("user", text)]
-
-
-def _fill(instruction, prompt, n):
-    return instruction.replace("{n}", str(n)).replace(
-        "{prompt}", json.dumps(prompt, ensure_ascii=False)[1:-1]
-    )
-
-
-def parse(text):
-    """Texts of an answer: JSON wherever it stands in it, cut off or not; else a numbered or dashed list. [] if there is neither."""
+    # Deferred: langchain takes seconds to import.
     from langchain_core.utils.json import parse_json_markdown
 
     found = None
@@ -100,9 +57,8 @@ def parse(text):
         except ValueError:  # json.JSONDecodeError is one
             found = None
     if isinstance(found, dict):
-        found = next(
-            (value for value in found.values() if isinstance(value, list)), list(found.values())
-        )
+        lists = [value for value in found.values() if isinstance(value, list)]
+        found = lists[0] if lists else list(found.values())
     if isinstance(found, list):
         texts = [
             next((v for v in item.values() if isinstance(v, str)), None)
@@ -116,64 +72,64 @@ def parse(text):
     return listed if len(listed) > 1 else [line for line in lines if REFUSAL.match(line.strip())]
 
 
-def fold(text):
-    """Letters and digits alone, in lower case, without accents and articles, single blanks: what two copies have in common."""
+def fold(text: str) -> str:
+    """Letters and digits alone, lower case, without accents and articles: what copies share."""
     text = unicodedata.normalize("NFKD", text).casefold()
-    words = "".join(c if c.isalnum() else " " for c in text if not unicodedata.combining(c)).split()
+    letters = [c if c.isalnum() else " " for c in text if not unicodedata.combining(c)]
+    words = "".join(letters).split()
     return " ".join([word for word in words if word not in ("a", "an", "the")] or words)
 
 
-def overlap(original, text):
+def overlap(original: str, text: str) -> float:
     """Share of the original's words that the text has too, 0 … 1."""
     words = set(fold(original).split())
     return round(len(words & set(fold(text).split())) / len(words), 3) if words else 0.0
 
 
-def clean(text):
-    """The text without numbering, quotes around it, control characters and line breaks; lone surrogates are dropped."""
+def clean(text: str) -> str:
+    """The text without numbering, quotes around it, control characters and lone surrogates."""
     text = NUMBER.sub("", text.encode("utf-8", "ignore").decode("utf-8"))
-    text = " ".join(
-        "".join(c if c.isprintable() else " " for c in unicodedata.normalize("NFC", text)).split()
-    )
-    if len(text) > 1 and (text[0], text[-1]) in (('"', '"'), ("“", "”"), ("'", "'"), ("«", "»")):
+    text = unicodedata.normalize("NFC", text)
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if len(text) > 1 and (text[0], text[-1]) in QUOTES:
         text = text[1:-1].strip()
     return text
 
 
-class Kept:
+class VariationFilter:
     """The texts accepted for one prompt so far, and the judge of further ones."""
 
-    def __init__(self, prompt, known=(), min_overlap=0.0):
-        self.prompt, self.min_overlap, self.texts = prompt, min_overlap, []
+    def __init__(self, prompt: str, known: Iterable[str] = ()) -> None:
+        self.texts: list[str] = []
         self.folded = [fold(prompt), *(fold(text) for text in known)]
 
-    def sift(self, answer, most=None):
-        """(texts accepted now, {reason: rejected}). Accepted texts are remembered."""
-        from rapidfuzz import fuzz, process
-
-        accepted, why = [], {}
+    def accept(self, answer: str, most: int | None = None) -> tuple[list[str], Counter[str]]:
+        """(texts accepted now, how many were rejected by reason). Accepted ones are remembered."""
+        accepted: list[str] = []
+        why: Counter[str] = Counter()
         for text in (clean(item) for item in parse(answer)):
-            folded = fold(text)
-            if not folded or len(folded) < 3:
-                reason = "unusable"
-            elif REFUSAL.match(text) or (len(text) < 200 and REFUSAL_ANYWHERE.search(text)):
-                reason = "refusal"
-            elif PREAMBLE.match(text):
-                reason = "unusable"
-            elif len(text) > LONGEST:
-                reason = "too long"
-            elif folded in self.folded or process.extractOne(
-                folded, self.folded, scorer=fuzz.ratio, score_cutoff=ALIKE
-            ):
-                reason = "copies"
-            elif self.min_overlap and overlap(self.prompt, text) < self.min_overlap:
-                reason = "off the subject"
-            elif most is not None and len(accepted) >= most:
+            reason = self._fault(text)
+            if not reason and most is not None and len(accepted) >= most:
                 reason = "more than asked for"
-            else:
-                accepted.append(text)
-                self.texts.append(text)
-                self.folded.append(folded)
+            if reason:
+                why[reason] += 1
                 continue
-            why[reason] = why.get(reason, 0) + 1
+            accepted.append(text)
+            self.texts.append(text)
+            self.folded.append(fold(text))
         return accepted, why
+
+    def _fault(self, text: str) -> str | None:
+        """Why a text is not taken, or None."""
+        folded = fold(text)
+        if len(folded) < 3:
+            return "unusable"
+        if REFUSAL.match(text) or (len(text) < 200 and REFUSAL_ANYWHERE.search(text)):
+            return "refusal"
+        if PREAMBLE.match(text):
+            return "unusable"
+        if len(text) > LONGEST:
+            return "too long"
+        if process.extractOne(folded, self.folded, scorer=fuzz.ratio, score_cutoff=ALIKE):
+            return "copies"
+        return None

@@ -1,0 +1,214 @@
+"""llm_prompting.py FILE --output FILE: variations for each prompt of a file.
+
+status = whole_file(args)
+
+What is finished is kept in OUTPUT.part (a JSON line per prompt) until the output is complete, so
+that the same command goes on where it was stopped; with a budget, OUTPUT.accounts keeps what was
+spent.
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from common.command_line import LEFT_OUT, UserError
+from common.files import write_whole
+from generate.dataset.prompts_file import list_sha256, read_prompts
+from generate.llms.commands import log_to_stderr, totals_line
+from generate.llms.failures import NoBackendLeft
+from generate.llms.prompter import Prompter, Variations, prompter_of
+
+LOG = logging.getLogger(__name__)
+# Prompts under way at a time: more than the slots of any list of backends, few enough for memory.
+WINDOW = 256
+PROGRESS_EVERY_S = 30.0
+Items = list[dict[str, Any]]
+Line = dict[str, Any]  # of OUTPUT.part: {"index", "texts", "short"}
+
+
+def whole_file(args: argparse.Namespace) -> int:
+    """Write --output: the prompts of the file with --num_variations variations each.
+
+    Exit status 3 when some got fewer, 128 + n when signal n stopped it.
+    """
+    log_to_stderr()
+    items = read_prompts(args.prompts_file)
+    output = Path(args.output)
+    if not output.parent.is_dir():
+        raise UserError(f"the folder of --output {output} does not exist")
+    if output.is_dir():
+        example = output / "prompts.json"
+        raise UserError(f"--output {output} is a folder; name a file, such as {example}")
+    about = {"prompts_sha256": list_sha256(items), "num_variations": args.num_variations}
+    part = output.with_name(output.name + ".part")
+    accounts = output.with_name(output.name + ".accounts")
+    done = read_part(part, about)
+    prompter = prompter_of(
+        args, str(accounts) if args.llm_budget_usd > 0 else ":memory:", args.seed
+    )
+    began = time.monotonic()
+    work = Work(prompter, items, done, args.num_variations)
+    try:
+        with open(part, "a", encoding="utf-8") as lines, logging_redirect_tqdm():
+            hold(lines)
+            if not done and lines.tell() == 0:
+                lines.write(json.dumps(about) + "\n")
+            work.run(lines)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {part}: {error.strerror}; the same command goes on from what it holds"
+        ) from None
+    finally:
+        prompter.close()
+    kept = f"{len(done):,} of {len(items):,} prompts are kept"
+    if work.no_backend:
+        raise UserError(f"{work.no_backend}; {kept} in {part}")
+    if work.stopped_by:
+        LOG.info("stopped; %s, the same command goes on from here", kept)
+        return 128 + work.stopped_by
+    write(output, items, done)
+    part.unlink()
+    accounts.unlink(missing_ok=True)
+    new = sum(len(line["texts"]) for line in done.values())
+    print(f"{output}: {len(items):,} prompts, {new:,} new variations")
+    print(totals_line(prompter.use(), time.monotonic() - began))
+    incomplete = [k for k in done if done[k]["short"]]
+    if not incomplete:
+        return 0
+    first = min(incomplete)
+    print(
+        f"     {len(incomplete):,} prompts got fewer than {args.num_variations}; "
+        f"the first is number {first}: {done[first]['short']['reason']}"
+    )
+    return LEFT_OUT
+
+
+class Work:
+    """The prompts under way. SIGTERM and SIGINT end it after the line that is being written."""
+
+    def __init__(
+        self, prompter: Prompter, items: Items, done: dict[int, Line], wanted: int
+    ) -> None:
+        """done: {index: line} of what is finished; run() adds to it."""
+        self.prompter = prompter
+        self.items = items
+        self.done = done
+        self.wanted = wanted
+        self.waiting = iter([k for k in range(len(items)) if k not in done])
+        self.under_way: dict[int, concurrent.futures.Future[Variations]] = {}
+        self.stopped_by = 0
+        self.no_backend: NoBackendLeft | None = None
+
+    def run(self, lines: TextIO) -> None:
+        """Ask for everything that is not done, and write a line for each that is."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        began = time.monotonic()
+        logged = began
+        with tqdm(
+            total=len(self.items),
+            initial=len(self.done),
+            unit="prompt",
+            disable=not sys.stderr.isatty(),
+        ) as bar:
+            while not self.stopped_by:
+                self._ask()
+                if not self.under_way:
+                    break
+                ready = [k for k, future in self.under_way.items() if future.done()]
+                finished = sum(self._finish(k, lines) for k in ready)
+                bar.update(finished)
+                if ready:
+                    lines.flush()
+                    os.fsync(lines.fileno())
+                else:
+                    time.sleep(0.02)
+                now = time.monotonic()
+                if bar.disable and now - logged > PROGRESS_EVERY_S:
+                    logged = now
+                    counts = f"{len(self.done):,} of {len(self.items):,} prompts"
+                    LOG.info("%s, %.0f min", counts, (now - began) / 60)
+
+    def _ask(self) -> None:
+        while len(self.under_way) < WINDOW and not self.no_backend:
+            k = next(self.waiting, None)
+            if k is None:
+                break
+            known = self.items[k].get("variations") or []
+            missing = max(0, self.wanted - len(known))
+            self.under_way[k] = self.prompter.submit(self.items[k]["prompt"], missing, known)
+
+    def _finish(self, k: int, lines: TextIO) -> bool:
+        """Write the line of a prompt that was answered; False when nobody could be asked."""
+        try:
+            answer = self.under_way.pop(k).result()
+        except NoBackendLeft as error:  # the others may still be answered, and paid for
+            self.no_backend = error
+            return False
+        texts = [item["text"] for item in answer.texts]
+        self.done[k] = {"index": k, "texts": texts, "short": answer.short}
+        lines.write(json.dumps(self.done[k]) + "\n")
+        return True
+
+    def _stop(self, number: int, _frame: object) -> None:
+        self.stopped_by = number
+
+
+def hold(lines: TextIO) -> None:
+    """Refuse a second process that writes the same file: both would ask, and pay, for all."""
+    # Without locks in the file system it is the user's word that counts.
+    with contextlib.suppress(OSError):
+        try:
+            fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another process is writing {lines.name}; "
+                "wait for its end, or name another --output"
+            ) from None
+
+
+def read_part(part: Path, about: dict[str, Any]) -> dict[int, Line]:
+    """{index: line} of what an earlier call finished. A half-written last line is dropped.
+
+    Raises UserError for a part of another list or number.
+    """
+    try:
+        data = part.read_bytes()
+    except FileNotFoundError:
+        return {}
+    whole = data[: data.rfind(b"\n") + 1]
+    lines = [json.loads(line) for line in whole.splitlines()]
+    if lines and lines[0] != about:
+        raise UserError(
+            f"{part} is of another prompts file or --num_variations; "
+            "remove it to start afresh, or name another --output"
+        )
+    if len(whole) < len(data):
+        os.truncate(part, len(whole))
+    return {line["index"]: line for line in lines[1:]}
+
+
+def write(output: Path, items: Items, done: dict[int, Line]) -> None:
+    """The prompts file with the new variations behind those that it had."""
+    augmented = [
+        {**item, "variations": [*(item.get("variations") or []), *done[k]["texts"]]}
+        for k, item in enumerate(items)
+    ]
+    try:
+        write_whole(output, json.dumps(augmented, ensure_ascii=False, indent=1))
+    except OSError as error:
+        raise UserError(
+            f"cannot write {output}: {error.strerror}; nothing is lost, call again with room"
+        ) from None
