@@ -1,16 +1,19 @@
-"""Throughput of the LLM router over unreliable backends, beside langchain's with_fallbacks chain, in the same run.
+"""Throughput of the LLM router over unreliable backends, beside langchain's with_fallbacks chain.
 
-    python benchmarks/llm_router.py            # 8 fake Ollama hosts of 2 s: 4 good, 2 slow (6 s), 1 failing half the time, 1 hanging
+    python benchmarks/llm_router.py
     python benchmarks/llm_router.py --quick    # the same with latencies a fifth as long
 
-64 calls are in flight at any time; each backend computes 8 at a time, more wait in it. "Share" is the throughput as a share of the sum
-of what the healthy six can do (concurrency / latency each). The chain with_fallbacks always begins with its first backend and has no
-memory, so it is measured twice: with the good ones first, as a user would write it, and with each call's chain shuffled. CPU is that of
-this process; the fakes run in processes of their own.
+8 fake Ollama hosts of 2 s: 4 good, 2 slow (6 s), 1 failing half the time, 1 hanging. 64 calls are
+in flight at any time; each backend computes 8 at a time, more wait in it. "Share" is the throughput
+as a share of what the healthy six can do (concurrency / latency each). The chain with_fallbacks
+always begins with its first backend and has no memory, so it is measured twice: with the good ones
+first, as a user would write it, and with each call's chain shuffled. CPU is that of this process;
+the fakes run in processes of their own.
 """
 
 import argparse
 import asyncio
+import logging
 import os
 import random
 import subprocess
@@ -19,8 +22,18 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from langchain_ollama import ChatOllama
+
+from generate.llms.asking import messages, read_instruction, schema
+from generate.llms.backend import Backend, BackendConfig, Reply
+from generate.llms.backends_file import BackendsFile
+from generate.llms.prompter import Prompter, PrompterSettings
+from generate.llms.router import Router
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 CONCURRENCY, IN_FLIGHT = 8, 64
 PLAN = (
     [("good", 1, None)] * 4
@@ -54,18 +67,20 @@ def start_fakes(latency):
 
 def through_router(urls, seconds, timeout_s):
     """(answers a second in the window, calls made, CPU seconds a call)"""
-    from generate.llms.prompter import Prompter
-
     backends = "".join(
-        f"  - {{provider: ollama, model: llama3.1, hosts: ['{url}'], concurrency: {CONCURRENCY}, timeout_s: {timeout_s}}}\n"
+        f"  - {{provider: ollama, model: llama3.1, hosts: ['{url}'], "
+        f"concurrency: {CONCURRENCY}, timeout_s: {timeout_s}}}\n"
         for url in urls
     )
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write("tiers:\n- backends:\n" + backends)
         file.flush()
-        prompter = Prompter(file.name, accounts=":memory:", log=lambda line: None)
+        logging.disable()
+        prompter = Prompter(BackendsFile(file.name), PrompterSettings(accounts=":memory:"))
         prompter.submit("warm-up", 1).result()
-        began, cpu, done, pending, k = time.monotonic(), time.process_time(), 0, set(), 0
+        began, cpu = time.monotonic(), time.process_time()
+        done = k = 0
+        pending = set()
         while time.monotonic() - began < seconds:
             ready = {future for future in pending if future.done()}
             done += len(ready)
@@ -81,21 +96,22 @@ def through_router(urls, seconds, timeout_s):
 
 
 def through_fallbacks(urls, seconds, timeout_s, shuffled):
-    """The same with a chain of langchain's, each model with the same time limit a read; what finds no slot waits, as in Ollama."""
-    from langchain_ollama import ChatOllama
+    """The same with a chain of langchain's, each model with the same time limit a read.
 
-    from generate.llms import variations
+    What finds no slot waits, as in Ollama.
+    """
 
     async def run():
         draw = random.Random(1)
         models = [
             ChatOllama(
                 model="llama3.1", base_url=url, async_client_kwargs={"timeout": timeout_s}
-            ).bind(format=variations.schema(3))
+            ).bind(format=schema(3))
             for url in urls
         ]
-        instruction = (ROOT / "generate" / "llm_instruction.txt").read_text()
-        began, cpu, counts = time.monotonic(), time.process_time(), [0, 0]  # answered, failed
+        instruction = read_instruction()
+        began, cpu = time.monotonic(), time.process_time()
+        counts = [0, 0]  # answered, failed
 
         async def caller(k):
             while time.monotonic() - began < seconds:
@@ -104,7 +120,7 @@ def through_fallbacks(urls, seconds, timeout_s, shuffled):
                     await (
                         order[0]
                         .with_fallbacks(order[1:])
-                        .ainvoke(variations.messages(instruction, f"a corgi number {k}", 3))
+                        .ainvoke(messages(instruction, f"a corgi number {k}", 3))
                     )
                     counts[0] += time.monotonic() - began < seconds
                 except Exception:
@@ -122,10 +138,6 @@ def through_fallbacks(urls, seconds, timeout_s, shuffled):
 
 def router_alone(calls):
     """CPU seconds a call of the router itself: backends that answer at once, in the process."""
-    from generate.llms.router import Backend, Router
-
-    class Reply:
-        text, prompt_tokens, completion_tokens = "x", 100, 100
 
     class Request:
         prompt_bytes = 2000
@@ -136,12 +148,14 @@ def router_alone(calls):
         def judge(self, backend, reply):
             return reply.text
 
-    async def ask(made):
-        await asyncio.sleep(0)
-        return Reply
+    class Client:
+        async def ask(self, request):
+            await asyncio.sleep(0)
+            return Reply("x", 100, 100)
 
     async def run():
-        router = Router([Backend(f"b{k}", concurrency=CONCURRENCY, ask=ask) for k in range(8)])
+        configs = [BackendConfig(f"b{k}", "none", "m", concurrency=CONCURRENCY) for k in range(8)]
+        router = Router([Backend(config, Client()) for config in configs])
         left = iter(range(calls))
 
         async def caller():
@@ -179,13 +193,15 @@ def main():
                 fake.kill()
                 fake.wait()
     print(
-        f"8 backends of {latency:g} s latency and {CONCURRENCY} slots, {IN_FLIGHT} calls in flight, {seconds} s each, "
-        f"time limit {timeout_s} s, load {os.getloadavg()[0]:.1f}; the healthy six can do {healthy:.2f} calls/s"
+        f"8 backends of {latency:g} s latency and {CONCURRENCY} slots, {IN_FLIGHT} calls under way, "
+        f"{seconds} s, time limit {timeout_s} s, load {os.getloadavg()[0]:.1f}; "
+        f"the healthy six can do {healthy:.2f} calls/s"
     )
     print(f"{'':28} {'answers/s':>10} {'share':>7} {'ratio':>7} {'CPU ms a call':>14}")
     for name, rate, _, cpu in rows:
         print(
-            f"{name:28} {rate:10.2f} {rate / healthy:7.2f} {rate / max(rows[1][1], 1e-9):7.2f} {1000 * cpu:14.1f}"
+            f"{name:28} {rate:10.2f} {rate / healthy:7.2f} "
+            f"{rate / max(rows[1][1], 1e-9):7.2f} {1000 * cpu:14.1f}"
         )
     print(f"the router itself, without any client: {1000 * router_alone(20_000):.3f} ms CPU a call")
 

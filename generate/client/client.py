@@ -166,7 +166,7 @@ class Client:
             if not isinstance(error, ServerAway):
                 self.stop(
                     "llm"
-                    if type(error).__name__ == "AllOff"
+                    if type(error).__name__ == "NoBackendLeft"
                     else "disk"
                     if isinstance(error, OSError)
                     else "released"

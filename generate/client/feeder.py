@@ -139,9 +139,9 @@ class Feeder:
             self.client.end(error)
         except (
             Exception
-        ) as error:  # a fault of this program, or AllOff: every backend is off for good
+        ) as error:  # a fault of this program, or NoBackendLeft: every backend is off for good
             self.client.end(error)
-            if type(error).__name__ != "AllOff":
+            if type(error).__name__ != "NoBackendLeft":
                 raise
 
     def _has_room(self):
@@ -247,7 +247,7 @@ class Feeder:
             index = self.asking.pop(future)
             if future.cancelled() or index.over:
                 continue
-            answer = future.result()  # raises AllOff
+            answer = future.result()  # raises NoBackendLeft
             stands = (
                 read_captions(self.dataset_dir, index.number)
                 if index.files.captions is not None

@@ -12,7 +12,7 @@ from generate.client import job_client
 from generate.dataset import samples
 from generate.dataset.layout import folder_name, stem
 from generate.dataset.links import probe_folder
-from generate.llms.options import prompter_of
+from generate.llms.prompter import prompter_of
 from generate.protocol.connection import Refused, ServerAway
 
 CHILD = "GENERATE_IMAGES_CLIENT"  # number of a client process, in its environment

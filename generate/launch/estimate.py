@@ -18,7 +18,7 @@ from common.files import device_of, file_system_of
 from generate.client import model_recipes
 from generate.dataset.prompts_file import Item
 from generate.launch.status import INDENT, Answer
-from generate.llms import backends_file
+from generate.llms.backends_file import BackendsFile
 from generate.protocol.output_root import dataset_folder, server_folder
 
 QUOTA_S = 20  # a quota command may wait for a file server that is away
@@ -214,20 +214,8 @@ def _cost(args: Namespace, asked: float, answered: float) -> str:
     """What those tokens cost at most: at the dearest paid backend, and never above the budget."""
     if args.llm or args.llm_budget_usd <= 0:
         return ", free of charge (paid backends are off)"
-    backends = backends_file.read(
-        args.llm_backends or backends_file.default_file(),
-        args.ollama_hosts,
-        args.llm_budget_usd,
-        log=lambda *_: None,
-    )
-    dearest = max(
-        (
-            (asked * backend.usd_per_million[0] + answered * backend.usd_per_million[1]) / 1e6
-            for backend in backends
-            if backend.usd_per_million
-        ),
-        default=0.0,
-    )
+    configs = BackendsFile(args.llm_backends, args.ollama_hosts).configs()
+    dearest = max((config.usd_of(asked, answered) for config in configs), default=0.0)
     cap = args.llm_budget_usd
     capped = f", capped at --llm_budget_usd {cap:g}" if dearest > cap else ""
     return f", USD {dearest:,.2f} if paid backends took them all{capped}"

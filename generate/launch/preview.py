@@ -20,8 +20,8 @@ from generate.client.image_generator import (
 from generate.client.process import make_drawer
 from generate.dataset.layout import stem
 from generate.dataset.prompts_file import Item
-from generate.llms.options import prompter_of
-from generate.llms.prompter import AllOff
+from generate.llms.failures import NoBackendLeft
+from generate.llms.prompter import prompter_of
 from generate.protocol.output_root import make_server_folder
 
 SHOWN = 6  # images of a prompt on the contact sheet, the original's included
@@ -106,7 +106,7 @@ def _variations(args: Namespace, items: list[Item], count: int) -> list[list[str
     try:
         futures = [prompter.submit(item["prompt"], count) for item in items]
         return [[text["text"] for text in future.result().texts] for future in futures]
-    except AllOff as error:
+    except NoBackendLeft as error:
         raise UserError(str(error)) from None
     finally:
         prompter.close()

@@ -81,7 +81,7 @@ class BackendConfig:
         """The API key, from the environment; None where none is needed or set."""
         return os.environ.get(self.key_env) or None if self.key_env else None
 
-    def usd_of(self, prompt_tokens: int, completion_tokens: int) -> float:
+    def usd_of(self, prompt_tokens: float, completion_tokens: float) -> float:
         """The price of a call in USD."""
         asked, answered = self.usd_per_million
         return (prompt_tokens * asked + completion_tokens * answered) / 1e6

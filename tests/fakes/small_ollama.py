@@ -1,6 +1,6 @@
-"""Ollama's protocol over the embedded model: real inference behind /api/tags, /api/version and /api/chat.
+"""Ollama's protocol over the embedded model: real inference behind /api/tags and /api/chat.
 
-python tests/fakes/small_ollama.py        # prints its URL on the first line, serves the model "smollm2" until killed
+python tests/fakes/small_ollama.py      # prints its URL, serves the model "smollm2" until killed
 """
 
 import http.client
@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from examples import embedded_llm
+from generate.llms.embedded import EmbeddedLLM
 
 NAME = "smollm2"
 OPTIONS = {
@@ -37,22 +37,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/api/version":
             return self.send(200, b'{"version": "0.0.0"}')
-        self.send(
-            200,
-            json.dumps(
-                {
-                    "models": [
-                        {
-                            "name": NAME,
-                            "model": NAME,
-                            "size": 1,
-                            "digest": "0",
-                            "details": {"family": "llama"},
-                        }
-                    ]
-                }
-            ).encode(),
-        )
+        about = {"name": NAME, "model": NAME, "size": 1, "digest": "0"}
+        models = [{**about, "details": {"family": "llama"}}]
+        self.send(200, json.dumps({"models": models}).encode())
 
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -65,9 +52,8 @@ class Handler(BaseHTTPRequestHandler):
             **{OPTIONS[k]: v for k, v in (asked.get("options") or {}).items() if k in OPTIONS},
         }
         if isinstance(asked.get("format"), dict):
-            asked["format"]["properties"]["variations"]["items"]["maxLength"] = (
-                90  # so small a model seldom ends a sentence by itself
-            )
+            # so small a model seldom ends a sentence by itself
+            asked["format"]["properties"]["variations"]["items"]["maxLength"] = 90
             body["response_format"] = {
                 "type": "json_schema",
                 "json_schema": {"name": "answer", "schema": asked["format"]},
@@ -103,7 +89,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def main():
-    model = embedded_llm.Server(log=lambda line: None)
+    model = EmbeddedLLM()
+    model.configs()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.model_address = model.url.removeprefix("http://")
     print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)

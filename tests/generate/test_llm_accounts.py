@@ -1,4 +1,7 @@
-"""The run's accounts: whoever dies, whatever is lost, what they say was spent is never less than what was billed, and the cap holds."""
+"""The run's accounts: whoever dies, whatever is lost, the cap holds.
+
+What they say was spent is never less than what was billed.
+"""
 
 import json
 import multiprocessing
@@ -16,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from generate.llms.budget import KEEP_S, KILLED, Accounts
-from generate.llms.router import Purse
+from generate.llms.spend_limit import SpendLimit
 from tests.fakes.fake_llm import FakeOpenAI
 
 pytestmark = pytest.mark.timeout(120)
@@ -24,55 +27,34 @@ BUDGET = 2.0
 
 
 class Client:
-    """A Prompter's books without its LLMs: spends only out of its purse, reports running totals."""
+    """A Prompter's books without its LLMs: spends within its limit, reports running totals."""
 
     def __init__(self, name):
-        self.name, self.purse, self.reports, self.billed_usd, self.calls = name, Purse(), 0, 0.0, 0
-        self.purse.call_usd, self.outstanding = 0.05, []
+        self.name = name
+        self.limit = SpendLimit(call_usd=0.05)
+        self.billed_usd = 0.0
+        self.calls = 0
+        self.outstanding = []
 
     def use(self, closed=False):
-        self.reports += 1
-        p = self.purse
-        return json.loads(
-            json.dumps(
-                {
-                    "reported": self.reports,
-                    "usd": p.spent_usd,
-                    "granted_usd": p.granted_usd,
-                    "wanted_usd": p.wanted_usd,
-                    "call_usd": p.call_usd,
-                    "closed": closed,
-                    "backends": {
-                        "paid": {
-                            "paid": True,
-                            "usd": p.spent_usd,
-                            "calls": self.calls,
-                            "state": "healthy",
-                        }
-                    },
-                }
-            )
-        )
+        spent_usd = self.limit.spent_usd
+        paid = {"paid": True, "usd": spent_usd, "calls": self.calls, "state": "healthy"}
+        return json.loads(json.dumps({**self.limit.report(closed), "backends": {"paid": paid}}))
 
     def take(self, share):
-        self.purse.granted_usd, self.purse.paid_off = (
-            max(self.purse.granted_usd, share["granted_usd"]),
-            share["paid_off"],
-        )
+        self.limit.take(share)
 
 
 class Money(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
-        self.accounts, self.now, self.clients, self.gone, self.names, self.late = (
-            None,
-            0.0,
-            [],
-            [],
-            0,
-            [],
-        )
+        self.accounts = None
+        self.now = 0.0
+        self.clients = []
+        self.gone = []
+        self.names = 0
+        self.late = []
         self.restart()
         self.accounts.register(
             {"budget_usd": BUDGET, "backends": {"paid": {"model": "m", "requests_per_minute": 60}}}
@@ -91,7 +73,7 @@ class Money(RuleBasedStateMachine):
 
     @precondition(lambda self: self.clients)
     @rule(which=st.integers(0, 99), lost=st.booleans(), again=st.booleans())
-    def beat(self, which, lost, again):
+    def heartbeat(self, which, lost, again):
         client = self.clients[which % len(self.clients)]
         use = client.use()
         self.late.append((client.name, use))
@@ -103,7 +85,7 @@ class Money(RuleBasedStateMachine):
 
     @precondition(lambda self: self.late)
     @rule(which=st.integers(0, 99))
-    def an_old_beat_comes_late(self, which):
+    def an_old_heartbeat_comes_late(self, which):
         name, use = self.late[which % len(self.late)]
         before = sum(row["calls"] for row in self.accounts.totals().values())
         known = name in self.accounts.clients
@@ -115,10 +97,10 @@ class Money(RuleBasedStateMachine):
     @precondition(lambda self: self.clients)
     @rule(which=st.integers(0, 99), part=st.floats(0, 1))
     def call(self, which, part):
-        """A call is reserved, billed for a part of its worst case, and perhaps dies before it is settled."""
+        """A call is reserved, billed for a part of its worst case, and perhaps never settled."""
         client = self.clients[which % len(self.clients)]
-        if client.purse.fits(0.05):
-            client.purse.reserved_usd += 0.05
+        if client.limit.fits(0.05):
+            client.limit.reserve(0.05)
             client.billed_usd += 0.05 * part
             client.outstanding.append(0.05 * part)
             client.calls += 1
@@ -128,7 +110,7 @@ class Money(RuleBasedStateMachine):
     def settle(self, which):
         client = self.clients[which % len(self.clients)]
         if client.outstanding:
-            client.purse.settle(0.05, client.outstanding.pop())
+            client.limit.settle(0.05, client.outstanding.pop())
 
     @precondition(lambda self: self.clients)
     @rule(which=st.integers(0, 99), how=st.sampled_from(["killed", "killed and known", "closed"]))
@@ -139,7 +121,7 @@ class Money(RuleBasedStateMachine):
             self.accounts.forget(self.now, client.name)
         if how == "closed":
             while client.outstanding:
-                client.purse.settle(0.05, client.outstanding.pop())
+                client.limit.settle(0.05, client.outstanding.pop())
             self.accounts.report(self.now, client.name, client.use(closed=True))
 
     @rule(seconds=st.sampled_from([1.0, 50.0, 150.0, KEEP_S]))
@@ -158,7 +140,7 @@ class Money(RuleBasedStateMachine):
         self.now += 10 * KEEP_S
         for client in self.clients:
             while client.outstanding:
-                client.purse.settle(0.05, client.outstanding.pop())
+                client.limit.settle(0.05, client.outstanding.pop())
             self.accounts.report(self.now, client.name, client.use())
         self.accounts.share(self.now, "one more")
         assert (
@@ -209,7 +191,7 @@ def test_rates_are_shared_among_those_who_are_there():
     accounts.report(202.0, "b", {"reported": 2, "closed": True})
     accounts.report(
         203.0, "b", {"reported": 1, "closed": False}
-    )  # a beat that was overtaken on its way
+    )  # a heartbeat that was superseded on its way
     assert accounts.share(203.0, "a")["clients"] == 1
 
 
@@ -230,14 +212,17 @@ def test_paid_stays_off_after_a_rebuild_until_the_user_names_what_was_spent():
 
 
 def test_a_client_that_returns_after_hours_is_counted_once():
-    """Paused (or cut off) for so long that its sums became part of the past; its next beat names its grant again. Money and counters."""
+    """Paused (or cut off) for so long that its sums became part of the past.
+
+    Its next heartbeat names its grant again. Money and counters.
+    """
     accounts = Accounts(sqlite3.connect(":memory:"), client_ttl_s=10)
     accounts.register(
         {"budget_usd": 2.0, "call_usd": 0.05, "wanted_usd": 0.2, "backends": {"paid": {}}}
     )
     client = Client("sleeper")
     client.take(accounts.share(0.0, "sleeper"))
-    client.purse.settle(0.0, 0.05)
+    client.limit.settle(0.0, 0.05)
     client.calls = 1
     accounts.report(1.0, "sleeper", client.use())
     accounts.share(10 * KEEP_S, "another")
@@ -279,7 +264,10 @@ def test_many_clients_that_ended_cost_nothing():
 
 
 def test_killed_between_call_and_report_fifty_times(tmp_path, monkeypatch):
-    """Real processes with the real openai client; the fake provider kills each by SIGKILL in the moment it has billed a call."""
+    """Real processes with the real openai client.
+
+    The fake provider kills each by SIGKILL in the moment it has billed a call.
+    """
     monkeypatch.setenv("TEST_LLM_KEY", "sk-test")
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join(sys.path)

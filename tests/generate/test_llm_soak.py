@@ -1,17 +1,20 @@
-"""10,000 calls through fakes with 20 % faults of every kind lose and duplicate nothing. `pytest -m soak tests/generate/test_llm_soak.py`"""
+"""10,000 calls through fakes with 20 % faults of every kind lose and duplicate nothing.
+
+pytest -m soak tests/generate/test_llm_soak.py
+"""
 
 import pytest
-import yaml
 
-from generate.llms.prompter import Prompter
 from generate.llms.variations import fold
-from tests.fakes.fake_llm import FAULTS_OF_CONTENT, FAULTS_OF_TRANSPORT, FakeOllama, FakeOpenAI
+from tests.fakes.fake_answers import FAULTS_OF_CONTENT, FAULTS_OF_TRANSPORT
+from tests.fakes.fake_llm import FakeOllama, FakeOpenAI
+from tests.fakes.prompters import prompter_for
 
 PASSING = [
     fault
     for fault in FAULTS_OF_TRANSPORT + FAULTS_OF_CONTENT
     if fault not in ("401", "402", "404", "quota")
-]  # those end a backend for the run
+]  # those disable a backend for the run
 
 
 @pytest.mark.parametrize("prompts", [40, pytest.param(2000, marks=pytest.mark.soak)])
@@ -46,13 +49,10 @@ def test_nothing_is_lost_or_doubled(tmp_path, monkeypatch, prompts):
             "usd_per_million": [0.15, 0.6],
             "concurrency": 8,
         }
-        for fake, provider, path in zip(openai, ("openai", "groq"), ("/v1", ""))
+        for fake, provider, path in zip(openai, ("openai", "groq"), ("/v1", ""), strict=True)
     ]
-    file = tmp_path / "backends.yaml"
-    file.write_text(yaml.safe_dump({"tiers": [{"backends": entries}]}))
-    prompter = Prompter(
-        file, budget_usd=1000.0, accounts=str(tmp_path / "accounts.sqlite"), log=lambda line: None
-    )
+    accounts = str(tmp_path / "accounts.sqlite")
+    prompter = prompter_for(tmp_path, entries, budget_usd=1000.0, accounts=accounts)
     futures = [prompter.submit(f"a painting of ship number {k}", 40) for k in range(prompts)]
     for k, future in enumerate(futures):
         result = future.result(3000)

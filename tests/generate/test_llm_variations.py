@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generate.llms import variations
-from generate.llms.variations import LONGEST, Kept, clean, fold, overlap, parse, schema
+from generate.llms.asking import messages, schema
+from generate.llms.variations import LONGEST, VariationFilter, clean, fold, overlap, parse
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_tolerant(answer):
     ).map(json.dumps)
 )
 def test_whatever_a_model_writes_gives_texts_or_nothing(answer):
-    accepted, why = Kept("a corgi").sift(answer)
+    accepted, _ = VariationFilter("a corgi").accept(answer)
     assert all(
         isinstance(text, str) and text == text.strip() and len(text) <= LONGEST and "\n" not in text
         for text in accepted
@@ -59,7 +59,7 @@ def test_whatever_a_model_writes_gives_texts_or_nothing(answer):
         ("a corgi at sea by night in fog", "copies"),
         ("I'm sorry, but I can't help with that.", "refusal"),
         ("I cannot create content of that kind", "refusal"),
-        ("I can’t assist with this request", "refusal"),
+        ("I can’t assist with this request", "refusal"),  # noqa: RUF001
         ("As an AI language model, I do not draw", "refusal"),
         ("Here are the variations:", "unusable"),
         ("Sure! Here are 5 captions:", "unusable"),
@@ -68,8 +68,8 @@ def test_whatever_a_model_writes_gives_texts_or_nothing(answer):
     ],
 )
 def test_rejected(text, reason):
-    kept = Kept("a corgi in a top hat", known=["a corgi at sea by night, in fog"])
-    assert kept.sift(json.dumps([text, "a lighthouse of paper in a storm, woodcut"])) == (
+    kept = VariationFilter("a corgi in a top hat", known=["a corgi at sea by night, in fog"])
+    assert kept.accept(json.dumps([text, "a lighthouse of paper in a storm, woodcut"])) == (
         ["a lighthouse of paper in a storm, woodcut"],
         {reason: 1},
     )
@@ -87,7 +87,7 @@ def test_rejected(text, reason):
     ],
 )
 def test_not_rejected(text):
-    assert Kept("a corgi").sift(json.dumps([text])) == ([text], {})
+    assert VariationFilter("a corgi").accept(json.dumps([text])) == ([text], {})
 
 
 def test_texts_that_differ_in_place_or_style_are_no_copies():
@@ -96,7 +96,7 @@ def test_texts_that_differ_in_place_or_style_are_no_copies():
         for place in ("in Lagos", "on Mars", "at sea")
         for style in ("woodcut", "oil painting", "film still")
     ]
-    assert Kept("a corgi in a top hat").sift(json.dumps(texts)) == (texts, {})
+    assert VariationFilter("a corgi in a top hat").accept(json.dumps(texts)) == (texts, {})
 
 
 def test_longest_text_fits_a_jpeg_comment_with_the_original():
@@ -105,17 +105,11 @@ def test_longest_text_fits_a_jpeg_comment_with_the_original():
     )
 
 
-def test_overlap_is_recorded_and_judged_only_when_asked():
-    assert (
-        overlap("a red fox", "a fox, red as rust") == 1.0
-        and overlap("a red fox", "two owls") == 0.0
-    )
+def test_overlap_is_recorded():
+    assert overlap("a red fox", "a fox, red as rust") == 1.0
+    assert overlap("a red fox", "two owls") == 0.0
     far = json.dumps(["two owls in a barn at night", "a red fox in a barn at night"])
-    assert len(Kept("a red fox").sift(far)[0]) == 2
-    assert Kept("a red fox", min_overlap=0.5).sift(far) == (
-        ["a red fox in a barn at night"],
-        {"off the subject": 1},
-    )
+    assert len(VariationFilter("a red fox").accept(far)[0]) == 2
 
 
 def test_the_pattern_of_small_models_takes_only_the_plain_beginning():
@@ -130,5 +124,5 @@ def test_the_pattern_of_small_models_takes_only_the_plain_beginning():
 
 
 def test_a_replaced_instruction_keeps_braces_and_quotes():
-    asked = variations.messages('{n} of "{prompt}" as {"x": []}', 'a "red" {n} fox', 3)
+    asked = messages('{n} of "{prompt}" as {"x": []}', 'a "red" {n} fox', 3)
     assert asked == [("user", '3 of "a \\"red\\" {n} fox" as {"x": []}')]

@@ -1,0 +1,96 @@
+"""Real models: the embedded one, and the same behind Ollama's protocol."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from common.files import CHECKOUT
+from generate.llms.embedded import EmbeddedLLM
+from generate.llms.prompter import Prompter
+from tests.fakes.prompters import prompter_for
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(scope="module")
+def embedded_packages():
+    if not importlib.util.find_spec("xllamacpp"):
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+            "xllamacpp is missing: pip install --no-deps -r requirements-demo.txt"
+        )
+
+
+def test_embedded_model_for_real(embedded_packages):
+    prompter = Prompter(EmbeddedLLM())
+    result = prompter.submit("a red circle above a blue square", 3).result(200)
+    use = prompter.use()["backends"]["embedded"]
+    child = prompter.source.process
+    prompter.close()
+    texts = [item["text"] for item in result.texts]
+    assert (
+        result.short is None
+        and len(set(texts)) == 3
+        and all(text.startswith("a red circle above a blue square") for text in texts)
+    )
+    assert (
+        result.texts[0]["llm_model_name"] == "SmolLM2-135M-Instruct"
+        and use["completion_tokens"] > 20
+    )
+    assert child.returncode == 0, "close() ends the child"
+
+
+def test_embedded_model_dies_with_its_client(embedded_packages):
+    code = (
+        "import time; from generate.llms.embedded import EmbeddedLLM; llm = EmbeddedLLM(); "
+        "llm.configs(); print(llm.process.pid, flush=True); time.sleep(100)"
+    )
+    client = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
+    )
+    child = int(client.stdout.readline())
+    assert Path(f"/proc/{child}").exists()
+    client.kill()
+    client.wait()
+    while (
+        Path(f"/proc/{child}").exists()
+        and "Z" not in Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1][:3]
+    ):
+        time.sleep(0.05)
+
+
+def test_real_model_over_ollamas_protocol(tmp_path, embedded_packages):
+    server = subprocess.Popen(
+        [sys.executable, CHECKOUT / "tests" / "fakes" / "small_ollama.py"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        url = server.stdout.readline().strip()
+        entry = {
+            "provider": "ollama",
+            "model": "smollm2",
+            "hosts": [url],
+            "batch": 2,
+            "few_shot": True,
+            "max_tokens": 300,
+        }
+        prompter = prompter_for(tmp_path, [entry])
+        result = prompter.submit("a corgi in a top hat", 3).result(200)
+        use = next(iter(prompter.use()["backends"].values()))
+        prompter.close()
+    finally:
+        server.kill()
+        server.wait()
+    texts = [item["text"] for item in result.texts]
+    assert (
+        len(texts) == len(set(texts)) == 3 - (result.short or {"missing": 0})["missing"]
+        and len(texts) >= 2
+    )
+    assert use["successes"] >= 2 and use["completion_tokens"] > 20, (
+        "asked in batches of 2, each with its own seed"
+    )
