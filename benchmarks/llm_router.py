@@ -193,7 +193,7 @@ def main():
                 fake.kill()
                 fake.wait()
     print(
-        f"8 backends of {latency:g} s latency and {CONCURRENCY} slots, {IN_FLIGHT} calls under way, "
+        f"8 backends of {latency:g} s latency and {CONCURRENCY} slots, {IN_FLIGHT} at a time, "
         f"{seconds} s, time limit {timeout_s} s, load {os.getloadavg()[0]:.1f}; "
         f"the healthy six can do {healthy:.2f} calls/s"
     )

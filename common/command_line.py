@@ -144,7 +144,7 @@ class Options(argparse.ArgumentParser):
         negated = {f"--no-{name.removeprefix('--')}": name for name in self.flags}
         followed_by = [*words[1:], ""]
         result = []
-        for word, following in zip(words, followed_by, strict=True):
+        for word, following in zip(words, followed_by, strict=False):
             if word in negated:
                 word = f"{negated[word]}=False"
             elif word in self.flags and following.lower() not in WORDS:

@@ -25,7 +25,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from common.command_line import LEFT_OUT, UserError
 from common.files import write_whole
-from generate.dataset.prompts_file import list_sha256, read_prompts
+from generate.dataset.prompts_file import Item, list_sha256, read_prompts
 from generate.llms.commands import log_to_stderr, totals_line
 from generate.llms.failures import NoBackendLeft
 from generate.llms.prompter import Prompter, Variations, prompter_of
@@ -34,7 +34,6 @@ LOG = logging.getLogger(__name__)
 # Prompts under way at a time: more than the slots of any list of backends, few enough for memory.
 WINDOW = 256
 PROGRESS_EVERY_S = 30.0
-Items = list[dict[str, Any]]
 Line = dict[str, Any]  # of OUTPUT.part: {"index", "texts", "short"}
 
 
@@ -99,7 +98,7 @@ class Work:
     """The prompts under way. SIGTERM and SIGINT end it after the line that is being written."""
 
     def __init__(
-        self, prompter: Prompter, items: Items, done: dict[int, Line], wanted: int
+        self, prompter: Prompter, items: list[Item], done: dict[int, Line], wanted: int
     ) -> None:
         """done: {index: line} of what is finished; run() adds to it."""
         self.prompter = prompter
@@ -200,7 +199,7 @@ def read_part(part: Path, about: dict[str, Any]) -> dict[int, Line]:
     return {line["index"]: line for line in lines[1:]}
 
 
-def write(output: Path, items: Items, done: dict[int, Line]) -> None:
+def write(output: Path, items: list[Item], done: dict[int, Line]) -> None:
     """The prompts file with the new variations behind those that it had."""
     augmented = [
         {**item, "variations": [*(item.get("variations") or []), *done[k]["texts"]]}
