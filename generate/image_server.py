@@ -9,64 +9,54 @@
 #SBATCH --requeue
 #SBATCH --signal=B:USR1@120
 # fmt: on
-"""The job server: hands out prompt indices to any number of clients and keeps account of every one of them, whatever dies.
+"""The job server: hands out prompts to any number of clients and keeps account of every one.
 
-    python generate/image_server.py                        # or: sbatch generate/image_server.py
-    python generate/image_server.py --status               # how the run is doing, and the link to its page
-    python generate/image_server.py --retry_failed         # give the prompts that were set aside another try
+    python generate/image_server.py                  # or: sbatch generate/image_server.py
+    python generate/image_server.py --status         # how the run is doing, the link to its page
+    python generate/image_server.py --retry_failed   # give the prompts that failed another try
 
-One server per output root. It may be killed at any moment and started again, on another node too: clients find it by
-<output root>/.server/server.json and go on. Its log is <output root>/image_server.out.
+One server per output root. It may be killed at any moment and started again, on another node too:
+clients find it by <output root>/.server/server.json and go on. Its log is
+<output root>/image_server.out.
 """
 
+import argparse
 import os
+import subprocess
 import sys
 from pathlib import Path
 
-
-def own_folder():
-    """The folder of this script. SLURM runs a copy from its spool folder: the true path is then the `Command=` of the job."""
-    here = Path(__file__).resolve().parent
-    if (here / "server" / "ledger.py").exists() or "SLURM_JOB_ID" not in os.environ:
-        return here
-    import subprocess
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if "SLURM_JOB_ID" in os.environ and not Path(__file__).with_name("server").is_dir():
+    # SLURM runs a copy from its spool folder: the true path is the `Command=` of the job. The
+    # arguments follow it, and it may hold blanks itself.
     shown = subprocess.run(
         ["scontrol", "show", "job", os.environ["SLURM_JOB_ID"]], capture_output=True, text=True
     ).stdout
-    words = next(
-        (
-            line.strip().removeprefix("Command=")
-            for line in shown.splitlines()
-            if line.strip().startswith("Command=")
-        ),
-        "",
-    ).split(" ")
-    for n in range(
-        1, len(words) + 1
-    ):  # the arguments follow the path, which may hold blanks itself
-        folder = Path(" ".join(words[:n])).parent
-        if (folder / "server" / "ledger.py").exists():
-            return folder
-    sys.exit(
-        f"image_server: scontrol does not say where this script lies; use: sbatch --wrap 'python {Path.cwd()}/generate/image_server.py'"
-    )
-
-
-sys.path.insert(0, str(own_folder().parent))
+    commands = [line.strip() for line in shown.splitlines() if "Command=" in line]
+    words = (commands or [""])[0].removeprefix("Command=").split(" ")
+    paths = [Path(" ".join(words[:n])) for n in range(1, len(words) + 1)]
+    found = [path for path in paths if path.with_name("server").is_dir()]
+    if not found:
+        sys.exit(
+            "image_server: scontrol does not say where this script lies; use: "
+            f"sbatch --wrap 'python {Path.cwd()}/generate/image_server.py'"
+        )
+    sys.path.insert(0, str(found[0].parents[1]))
+    sys.argv[0] = str(found[0])
 
 from common.command_line import Options, run_script
 from generate.protocol.output_root import default_output_root
 
 
-def main():
+def main() -> int:
     args = options()
     from generate.launch.server_command import run
 
     return run(args)
 
 
-def options():
+def options() -> argparse.Namespace:
     parser = Options(__doc__)
     parser.add_argument(
         "--output_root",
@@ -88,13 +78,16 @@ def options():
         "--ttl_s",
         type=float,
         default=120,
-        help="a lease without a beat for so long goes back (default: 120)",
+        help="a lease without a heartbeat for so long expires (default: 120)",
     )
     parser.add_argument(
-        "--beat_s", type=float, default=15, help="how often clients beat (default: 15)"
+        "--beat_s", type=float, default=15, help="seconds between heartbeats (default: 15)"
     )
     parser.add_argument(
-        "--max_marks", type=int, default=3, help="failures that set a prompt aside (default: 3)"
+        "--max_marks",
+        type=int,
+        default=3,
+        help="failures (strikes) after which a prompt has failed for good (default: 3)",
     )
     parser.add_argument(
         "--max_failures",
@@ -115,7 +108,7 @@ def options():
         nargs="?",
         const="",
         metavar="DATASET",
-        help="try again what was set aside (in one data set, or in all)",
+        help="try failed prompts again (of one data set, or of all)",
     )
     parser.add_argument(
         "--release_quarantine",
@@ -124,13 +117,14 @@ def options():
         metavar="HOST",
         help="trust the workers of a host (or all) again",
     )
-    parser.flag("--drain", "let the running leases finish and give no more")
-    parser.flag("--resume", "give leases again")
+    parser.flag("--drain", "let the running leases finish and grant no more")
+    parser.flag("--resume", "grant leases again")
     parser.add_argument("--llm_budget_usd", type=float, help="change the cap on the cost of LLMs")
     parser.add_argument(
         "--llm_spent_usd", type=float, help="what the LLMs had cost before the ledger was lost"
     )
-    return parser.parse_args()
+    args: argparse.Namespace = parser.parse_args()
+    return args
 
 
 if __name__ == "__main__":

@@ -1,52 +1,78 @@
-"""From the options of image_server.py to what they ask for: a server, its status, or an order to the one that runs."""
+"""From the options of image_server.py to what they ask for: a server, its status, or an order."""
 
+import argparse
 import http.client
 import json
 import os
 from pathlib import Path
+from typing import Any
 
+from common.command_line import UserError
 from generate.launch import local_server
 from generate.launch import status as run_status
 from generate.protocol.connection import Connection, ServerAway
-from generate.server import app
+from generate.server.live_leases import LeaseLimits
+
+ORDERS = (
+    "drain",
+    "resume",
+    "retry_failed",
+    "release_quarantine",
+    "llm_budget_usd",
+    "llm_spent_usd",
+)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Do what the options say; the exit status."""
     output_root = Path(os.path.abspath(args.output_root))
     if args.status:
         return status(output_root, args.json)
-    order = {
-        "drain": args.drain,
-        "resume": args.resume,
-        "retry_failed": args.retry_failed,
-        "release_quarantine": args.release_quarantine,
-    }
-    order |= {"llm_budget_usd": args.llm_budget_usd, "llm_spent_usd": args.llm_spent_usd}
-    if order := {name: value for name, value in order.items() if value not in (None, False)}:
-        return tell(output_root, order)
+    orders = {name: getattr(args, name) for name in ORDERS}
+    given = {name: value for name, value in orders.items() if value not in (None, False)}
+    if given:
+        return order(output_root, given)
     if args.while_locked:
         local_server.end_with_runs(args.while_locked)
-    return app.serve(args, output_root)
+    from generate.server.app import serve  # flask: only for who serves
+    from generate.server.state import ServerSettings
+
+    limits = LeaseLimits(
+        ttl_s=args.ttl_s,
+        heartbeat_s=args.beat_s,
+        max_strikes=args.max_marks,
+        max_failures=args.max_failures,
+        probe_s=args.probe_s,
+    )
+    settings = ServerSettings(
+        output_root=output_root,
+        limits=limits,
+        host=args.host,
+        port=args.port,
+        take_over=args.take_over,
+        stop_when_done=args.stop_when_done,
+    )
+    serve(settings)
 
 
-def status(output_root, as_json):
+def status(output_root: Path, as_json: bool) -> int:
+    """Print how the running server is doing."""
     if not as_json:
         return run_status.show(output_root)
     answer = run_status.fetch(output_root)
     if not answer.document:
-        raise SystemExit(f"image_server: no job server for {output_root}: {answer.why}")
+        raise UserError(f"no job server for {output_root}: {answer.why}")
     print(json.dumps(answer.document))
     return 0
 
 
-def tell(output_root, order):
+def order(output_root: Path, orders: dict[str, Any]) -> int:
+    """Have the running server do something, and print what it did."""
     try:
-        connection = Connection(output_root)
-        code, answer = connection.post("/admin", order)
+        code, answer = Connection(output_root).post("/admin", orders)
     except (ServerAway, OSError, http.client.HTTPException, ValueError) as error:
-        raise SystemExit(f"image_server: {error}") from None
+        raise UserError(str(error)) from None
     if code != 200:
-        raise SystemExit(f"image_server: {answer.get('error')}")
+        raise UserError(str(answer.get("error")))
     print("\n".join(answer["done"]))
     return 0

@@ -1,31 +1,43 @@
-"""The figures of the status document as Prometheus reads them (GET /metrics): totals count up, units are seconds, dollars and tokens.
+"""The status document's figures as Prometheus reads them: totals, seconds, dollars and tokens.
 
 curl -H "Authorization: Bearer $TOKEN" http://localhost:5000/metrics
+
+The names of the metrics are published.
 """
+
+from collections.abc import Iterator
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from generate.server.status import LATENCY_BOUNDS_S
+from generate.protocol.latency import LATENCY_BOUNDS_S
 
-WEATHER = ("fair", "storm", "draining", "rebuilding", "idle", "finished")
+HEALTH = ("fair", "storm", "draining", "rebuilding", "idle", "finished")
+PROMPT_STATES = ("waiting", "leased", "done", "set_aside")
+Json = dict[str, Any]
 
 
-def text(document):
-    """The document (status_document.status_document) in Prometheus' text format: bytes."""
+def text(document: Json) -> bytes:
+    """The status document in Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(_Figures(document))
-    return generate_latest(registry)
+    return bytes(generate_latest(registry))
 
 
 class _Figures:
     """A collector as prometheus_client wants it: collect() yields the metric families."""
 
-    def __init__(self, document):
+    def __init__(self, document: Json) -> None:
         self.document = document
 
-    def collect(self):
-        document = self.document
+    def collect(self) -> Iterator[Any]:
+        yield from self._datasets()
+        yield from self._workers()
+        yield from self._server()
+        yield from self._llm()
+
+    def _datasets(self) -> Iterator[Any]:
         prompts = GaugeMetricFamily(
             "generate_prompts",
             "Prompts by what became of them; the states add up to all prompts.",
@@ -49,17 +61,17 @@ class _Figures:
         )
         eta = GaugeMetricFamily(
             "generate_eta_seconds",
-            "Seconds until all prompts are drawn, at this speed.",
+            "Seconds until all prompts are generated, at this speed.",
             labels=["dataset"],
         )
-        back = CounterMetricFamily(
+        released = CounterMetricFamily(
             "generate_prompts_given_back",
-            "Prompts given back by leases that ended, by reason.",
+            "Prompts released by leases that ended, by reason.",
             labels=["dataset", "reason"],
         )
-        for dataset in document["datasets"]:
+        for dataset in self.document["datasets"]:
             name = dataset["name"]
-            for state in ("waiting", "leased", "done", "set_aside"):
+            for state in PROMPT_STATES:
                 prompts.add_metric([name, state], dataset[state])
             short.add_metric([name], dataset["short"])
             images.add_metric([name], dataset["images"])
@@ -69,44 +81,47 @@ class _Figures:
             if dataset["eta_s"] is not None:
                 eta.add_metric([name], dataset["eta_s"])
             for reason, count in dataset["given_back"].items():
-                back.add_metric([name, reason], count)
-        yield from (prompts, short, images, expected, speed, eta, back)
+                released.add_metric([name, reason], count)
+        yield from (prompts, short, images, expected, speed, eta, released)
 
-        workers = GaugeMetricFamily(
-            "generate_workers", "Clients that beat, by what they do.", labels=["state"]
+    def _workers(self) -> Iterator[Any]:
+        by_state = GaugeMetricFamily(
+            "generate_workers", "Clients that send heartbeats, by what they do.", labels=["state"]
         )
-        for state, count in document["workers"]["by_state"].items():
-            workers.add_metric([state], count)
-        yield workers
+        for state, count in self.document["workers"]["by_state"].items():
+            by_state.add_metric([state], count)
+        yield by_state
         yield GaugeMetricFamily(
             "generate_workers_slow",
             "Clients less than half as fast as the median.",
-            document["workers"]["slow"],
+            self.document["workers"]["slow"],
         )
         yield GaugeMetricFamily(
             "generate_gpus_quarantined",
             "GPUs that get no work but probes.",
-            len(document["quarantined"]),
+            len(self.document["quarantined"]),
         )
-        weather = GaugeMetricFamily(
+
+    def _server(self) -> Iterator[Any]:
+        health = GaugeMetricFamily(
             "generate_weather",
-            "1 for the state the whole run is in; alert on storm.",
+            "1 for the state the whole run is in; alert on storm (halted).",
             labels=["state"],
         )
-        for state in WEATHER:
-            weather.add_metric([state], document["weather"]["state"] == state)
-        yield weather
+        for state in HEALTH:
+            health.add_metric([state], self.document["weather"]["state"] == state)
+        yield health
+        server = self.document["server"]
         yield GaugeMetricFamily(
-            "generate_server_epoch", "Starts of the job server.", document["server"]["epoch"]
+            "generate_server_epoch", "Starts of the job server.", server["epoch"]
         )
         yield GaugeMetricFamily(
             "generate_server_uptime_seconds",
             "Seconds since the job server's last start.",
-            document["server"]["uptime_s"],
+            server["uptime_s"],
         )
-        yield from self.llm(document["llm"])
 
-    def llm(self, llm):
+    def _llm(self) -> Iterator[Any]:
         calls = CounterMetricFamily("generate_llm_calls", "LLM calls.", labels=["backend"])
         failures = CounterMetricFamily(
             "generate_llm_failures", "Failed LLM calls, by kind.", labels=["backend", "kind"]
@@ -125,6 +140,7 @@ class _Figures:
         latency = HistogramMetricFamily(
             "generate_llm_call_seconds", "Seconds an LLM call takes.", labels=["backend"]
         )
+        llm = self.document["llm"]
         for backend in llm["backends"]:
             name = backend["name"]
             calls.add_metric([name], backend["calls"])
@@ -136,11 +152,7 @@ class _Figures:
             for state, count in backend["clients"].items():
                 clients.add_metric([name, state], count)
             if backend["seconds"]:
-                so_far, buckets = 0, []
-                for bound, count in zip([*LATENCY_BOUNDS_S, "+Inf"], backend["seconds"]):
-                    so_far += count
-                    buckets.append((str(bound), so_far))
-                latency.add_metric([name], buckets, sum_value=None)
+                latency.add_metric([name], _buckets(backend["seconds"]), sum_value=None)
         yield from (calls, failures, tokens, usd, clients, latency)
         if llm["budget_usd"] is not None:
             yield GaugeMetricFamily(
@@ -148,3 +160,13 @@ class _Figures:
                 "US dollars that may be spent on LLM calls.",
                 llm["budget_usd"],
             )
+
+
+def _buckets(seconds: list[int]) -> list[tuple[str, int]]:
+    """Prometheus' cumulative classes of the calls counted per class."""
+    so_far = 0
+    buckets = []
+    for bound, count in zip([*LATENCY_BOUNDS_S, "+Inf"], seconds, strict=False):
+        so_far += count
+        buckets.append((str(bound), so_far))
+    return buckets

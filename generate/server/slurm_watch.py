@@ -1,43 +1,46 @@
-"""What SLURM knows, brought to the ledger: which jobs run (a lease of one that is gone ends early), which nodes pending tasks keep off.
+"""What SLURM knows, brought to the ledger: which jobs run, and which nodes tasks are to keep off.
 
-watch = SlurmWatch(server); watch.step()      # in a thread: a squeue without an answer takes 9 s
+watch = SlurmWatch(folder, ledger)
+watch.step()                           # in a thread: a squeue without an answer takes 9 s
+
+A lease of a job that is gone ends early; nodes of quarantined workers go onto the ExcNodeList.
 """
 
 import json
 import logging
 import shutil
+from pathlib import Path
 
 from common import slurm
-from generate.server import identity as server_files
+from common.files import write_whole
+from generate.server.ledger import Ledger
+from generate.server.shared_ledger import SharedLedger
 
 log = logging.getLogger("image_server")
+Pair = tuple[str, str]  # array, node
 
 
 class SlurmWatch:
-    """server: look(function) -> function(ledger, now) under the ledger's lock; output_root."""
-
-    def __init__(self, server):
-        self.server = server
-        self.path = server.output_root / server_files.FOLDER / "excluded_nodes.json"
-        # [array, node] pairs that this server put on ExcNodeLists: nodes that the user excluded are never taken off again
-        self.added = (
-            {tuple(pair) for pair in json.loads(self.path.read_text())}
-            if self.path.exists()
-            else set()
-        )
-        self.there = set()
+    def __init__(self, folder: Path, ledger: SharedLedger) -> None:
+        """folder: the server's, where it keeps what it has put on ExcNodeLists."""
+        self.ledger = ledger
+        self.path = folder / "excluded_nodes.json"
+        # What this server has put there: nodes that the user excluded are never taken off again.
+        self.added: set[Pair] = set()
+        if self.path.exists():
+            self.added = {tuple(pair) for pair in json.loads(self.path.read_text())}
+        self.there: set[Pair] = set()  # excluded by the user
 
     @staticmethod
-    def possible():
+    def possible() -> bool:
         return shutil.which("squeue") is not None and shutil.which("scontrol") is not None
 
-    def step(self):
+    def step(self) -> None:
         jobs = slurm.queue()  # None = unknown: squeue failed
-        self.server.look(lambda ledger, now: ledger.slurm_seen(now, jobs))
-        rows = self.server.look(lambda ledger, now: ledger.quarantined())
+        self.ledger.run(Ledger.slurm_seen, jobs)
         wanted = {
             (str(row["worker"]["array_job"]), row["host"])
-            for row in rows
+            for row in self.ledger.read(Ledger.quarantined)
             if (row.get("worker") or {}).get("array_job") and row["host"]
         }
         for pair in wanted - self.added - self.there:
@@ -45,19 +48,19 @@ class SlurmWatch:
             if done == "done":
                 self._record(self.added | {pair})
                 log.warning(
-                    "node %s is kept from the pending tasks of array %s (ExcNodeList): its worker is quarantined",
+                    "node %s is kept from the pending tasks of array %s (ExcNodeList): "
+                    "its worker is quarantined",
                     pair[1],
                     pair[0],
                 )
             elif done == "there":
                 self.there.add(pair)
         for pair in self.added - wanted:
-            slurm.exclude_node(
-                *pair, exclude=False
-            )  # refused when nothing waits any more, and then there is nothing to take back
+            # refused when nothing waits any more, and then there is nothing to take back
+            slurm.exclude_node(*pair, exclude=False)
             self._record(self.added - {pair})
         self.there &= wanted
 
-    def _record(self, added):
+    def _record(self, added: set[Pair]) -> None:
         self.added = added
-        server_files.write_json(self.path, sorted(added))
+        write_whole(self.path, json.dumps(sorted(added)) + "\n", mode=0o600)

@@ -1,7 +1,9 @@
-"""FakeRun: a job server's page over a made-up run, for what a real run cannot show in a test's time: 1,000 workers, 50,000 prompts set
-aside, a storm, a slow GPU. It answers over a real socket through the very blueprint of image_server.py.
+"""FakeRun: a job server's page over a made-up run, for what a real one cannot show in a test.
 
-    python tests/fakes/fake_run.py FOLDER --port 5099        # then http://127.0.0.1:5099/?token=token
+1,000 workers, 50,000 failed prompts, a halted run, a slow GPU. It answers over a real socket
+through the very blueprint of image_server.py.
+
+    python tests/fakes/fake_run.py FOLDER --port 5099     # http://127.0.0.1:5099/?token=token
 """
 
 import argparse
@@ -11,7 +13,16 @@ import threading
 import time
 from pathlib import Path
 
+import flask
+import werkzeug.serving
+from PIL import Image, ImageDraw
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from common.version import version
+from generate.protocol.output_root import dataset_folder, server_folder
+from generate.server.live_leases import LeaseLimits
+from generate.server.page import blueprint
 
 EVIL = '<script>window.evil = 1; alert(1)</script><img src=x onerror=alert(2)> & "quoted"'
 WORKER = {
@@ -25,19 +36,16 @@ WORKER = {
 
 
 class FakeLedger:
-    """Answers what status_document asks of a ledger. `done` grows with `step`."""
+    """Answers what the status document asks of a ledger. `done` grows with `step`."""
 
-    class options:
-        ttl_s, beat_s = 120, 15
+    options = LeaseLimits()
 
-    def __init__(self, workers=12, set_aside=23):
-        self.n_workers, self.n_set_aside, self.step, self.storm, self.rows_read = (
-            workers,
-            set_aside,
-            0,
-            False,
-            0,
-        )
+    def __init__(self, workers=12, failed=23):
+        self.n_workers = workers
+        self.n_failed = failed
+        self.step = 0
+        self.halted = False
+        self.rows_read = 0
 
     def names(self):
         return ["HPDv2", "shapes & more"]
@@ -65,10 +73,10 @@ class FakeLedger:
         done = 30_000 + self.step
         return {
             "total": 107_000,
-            "waiting": 107_000 - 1280 - done - self.n_set_aside,
+            "waiting": 107_000 - 1280 - done - self.n_failed,
             "leased": 1280,
             "done": done,
-            "set_aside": self.n_set_aside,
+            "set_aside": self.n_failed,
             "short": 41,
             "short_images": 913,
             "images": done * 200 - 913,
@@ -102,7 +110,7 @@ class FakeLedger:
         return rows
 
     def set_aside(self, name, offset, limit):
-        indices = range(offset, min(self.n_set_aside, offset + limit))
+        indices = range(offset, min(self.n_failed, offset + limit))
         self.rows_read += len(indices)
         errors = [
             {
@@ -113,7 +121,7 @@ class FakeLedger:
             }
             for k in range(3)
         ]
-        return self.n_set_aside, [
+        return self.n_failed, [
             {"index": index, "marks": 3, "errors": errors} for index in indices
         ]
 
@@ -137,7 +145,7 @@ class FakeLedger:
         ]
 
     def weather(self):
-        if not self.storm:
+        if not self.halted:
             return {"state": "fair"}
         error = {
             "time": time.monotonic() - 9,
@@ -169,7 +177,8 @@ class FakeLedger:
 
 
 class FakeAccounts:
-    budget_usd, paid_off = 25.0, None
+    budget_usd = 25.0
+    paid_off = None
 
     def totals(self):
         free = {
@@ -200,18 +209,17 @@ class FakeAccounts:
 
 
 class FakeRun:
-    """What status_page.blueprint() asks of a server."""
+    """What page.blueprint() asks of a server (status.Run)."""
 
     def __init__(self, output_root, port, **kwargs):
-        self.output_root, self.token, self.port, self.lock = (
-            Path(output_root),
-            "token",
-            port,
-            threading.Lock(),
-        )
-        self.ledger, self.accounts = FakeLedger(**kwargs), FakeAccounts()
-        draw_samples(self.output_root / "generated_images" / "HPDv2")
-        (self.output_root / ".server").mkdir(exist_ok=True)
+        self.output_root = Path(output_root)
+        self.token = "token"
+        self.port = port
+        self.lock = threading.Lock()
+        self.ledger = FakeLedger(**kwargs)
+        self.accounts = FakeAccounts()
+        make_samples(dataset_folder(self.output_root, "HPDv2"))
+        server_folder(self.output_root).mkdir(exist_ok=True)
 
     def about(self):
         return {
@@ -222,18 +230,19 @@ class FakeRun:
             "epoch": 3,
             "pid": 1,
             "started": "2026-11-01T10:00:00Z",
-            "version": "1.0",
+            "version": version(),
         }
 
-    def look(self, function):
+    def notice(self):
+        return None
+
+    def read(self, function):
         with self.lock:
             return function(self.ledger, time.monotonic())
 
 
-def draw_samples(folder):
-    """8 prompts of 4 images each, of which the first is markup and the last has only its original."""
-    from PIL import Image, ImageDraw
-
+def make_samples(folder):
+    """8 prompts of 4 images each; the first is markup, the last has only its original."""
     (folder / "000000").mkdir(parents=True, exist_ok=True)
     for index in range(8):
         original = EVIL if index == 0 else f"a red circle above a blue square, number {index}"
@@ -266,17 +275,12 @@ def draw_samples(folder):
 
 
 def serve(output_root, port=0, **kwargs):
-    """Serve a FakeRun in threads of this process; return it. Its address is http://127.0.0.1:{run.port}."""
-    import flask
-    import werkzeug.serving
-
-    from generate.server import page as status_page
-
+    """Serve a FakeRun at http://127.0.0.1:{run.port} in threads of this process; return it."""
     app = flask.Flask("fake_run", static_folder=None)
     server = werkzeug.serving.make_server("127.0.0.1", port, app, threaded=True)
     server.RequestHandlerClass.log_request = lambda *args: None
     run = FakeRun(output_root, server.server_port, **kwargs)
-    app.register_blueprint(status_page.blueprint(run))
+    app.register_blueprint(blueprint(run))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     run.close = server.shutdown
     return run
@@ -289,9 +293,9 @@ if __name__ == "__main__":
     parser.add_argument("folder")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--workers", type=int, default=12)
-    parser.add_argument("--set_aside", type=int, default=23)
+    parser.add_argument("--failed", type=int, default=23)
     args = parser.parse_args()
-    fake = serve(args.folder, args.port, workers=args.workers, set_aside=args.set_aside)
+    fake = serve(args.folder, args.port, workers=args.workers, failed=args.failed)
     print(f"http://127.0.0.1:{fake.port}/?token={fake.token}", flush=True)
     while True:
         time.sleep(1)

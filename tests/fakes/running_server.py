@@ -1,6 +1,7 @@
-"""The real job server as a process of its own, for tests: started, killed and asked like a user's."""
+"""The real job server as a process of its own: started, killed and asked like a user's."""
 
 import hashlib
+import http.client
 import json
 import os
 import random
@@ -35,7 +36,7 @@ class RunningServer:
     def __init__(
         self, root, *options, ttl_s=3, beat_s=0.3, wait=True, prefix=(), seen_at=None, **environment
     ):
-        """prefix: words before the command (nsenter …); seen_at: where this process sees root, if elsewhere."""
+        """prefix: words before the command (nsenter …); seen_at: where this process sees root."""
         self.root, self.prefix, self.environment = (
             Path(seen_at or root),
             prefix,
@@ -94,6 +95,20 @@ class RunningServer:
     def connection(self):
         return Connection(self.root)
 
+    @property
+    def port(self):
+        return int(self.json["url"].rsplit(":")[-1].strip("/"))
+
+    def raw(self, method, path, body=None, token=None, headers=()):
+        """(status, headers, body) without any of JobClient's manners."""
+        line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        headers = dict(headers) | ({"Authorization": f"Bearer {token}"} if token else {})
+        line.request(method, path, body, headers)
+        response = line.getresponse()
+        data = response.read()
+        line.close()
+        return response.status, dict(response.getheaders()), data
+
     def post(self, path, body):
         connection = self.connection()
         try:
@@ -137,6 +152,21 @@ class RunningServer:
                 process.terminate()
         codes = [process.wait(20) for process in self.processes]
         return codes[-1]
+
+
+def asked(server, total=3000, **changes):
+    """The body of a request for work on the data set "storm"."""
+    body = {
+        "slurm_job_id": "77",
+        "chunk_size": 5,
+        "total_indices": total,
+        "output_dir": str(server.root / "generated_images" / "storm"),
+        "expected_samples_per_index": 2,
+        "client_id": "tester",
+        "request_id": f"r{time.monotonic_ns()}",
+        "dataset": definition("storm", total, 2),
+    }
+    return body | changes
 
 
 def granted(client, chunk_size=5, seconds=30):
@@ -196,10 +226,10 @@ def order(server, *words, timeout_s=120):
 
 
 class Clients:
-    """A crowd of client processes that is kept at its number, as a SLURM array with --requeue keeps it."""
+    """Client processes that are kept at their number, as an array with --requeue keeps it."""
 
     def __init__(self, root, count, *options, prefix=(), host="node", as_root=None, **environment):
-        """root: where this process sees the output root; as_root: where the clients do (inside a mount namespace)."""
+        """root: where this process sees the output root; as_root: where the clients do."""
         self.root, self.count, self.options, self.prefix = root, count, options, prefix
         self.environment = ENVIRONMENT | {"OPENBLAS_NUM_THREADS": "1"} | environment
         self.host, self.as_root = host, as_root or root
@@ -252,7 +282,7 @@ class Clients:
 
 
 def check_files(folder, total, images):
-    """I11: exactly one JPEG that decodes and one JSON for each sample, whose sha256 and texts agree; nothing else but the known names."""
+    """I11: one JPEG that decodes and one JSON for each sample, which agree; no unknown names."""
     from PIL import Image
 
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

@@ -64,7 +64,7 @@ def open_page(browser):
         assert page.evaluate("typeof window.evil") == "undefined"
         assert page.evaluate(
             "[...document.scripts].map(script => new URL(script.src).pathname)"
-        ) == ["/page.js", "/newest.js"]
+        ) == ["/tools.js", "/page.js", "/newest.js"]
         assert page.evaluate("document.querySelectorAll('main b b, main img[src=x]').length") == 0
     for context in contexts:
         context.close()

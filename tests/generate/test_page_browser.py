@@ -1,4 +1,4 @@
-"""The status page in a real Chromium, over a real server and real clients (FakePipeline, FakeOllama)."""
+"""The status page in a real Chromium, over a real server and clients (FakePipeline, FakeOllama)."""
 
 import json
 import os
@@ -7,122 +7,16 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from pathlib import Path
 
 import pytest
 
 from tests.fakes.fake_llm import FakeOllama
-from tests.fakes.fake_run import EVIL
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-HOST = "gpu\"01'<b>"
-
-
-class Run:
-    """A job server and clients over one output root, as the README starts them."""
-
-    def __init__(self, folder):
-        self.folder, self.root, self.processes = folder, folder / "outputs", []
-        self.environment = {
-            k: v
-            for k, v in os.environ.items()
-            if k not in ("UNIDISC_DIR", "OLLAMA_HOST", "OLLAMA_HOSTS")
-        } | {
-            "SLURMD_NODENAME": HOST,
-            "FAKE_BATCH_S": "0.4",
-        }
-        self.server = None
-
-    def start(self, *command):
-        with open(self.folder / "processes.log", "ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, *map(str, command)],
-                cwd=ROOT,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self.processes.append(process)
-        return process
-
-    def start_server(self, *options):
-        self.server = self.start(
-            "generate/image_server.py",
-            "--output_root",
-            self.root,
-            "--host",
-            "127.0.0.1",
-            "--ttl_s",
-            20,
-            "--beat_s",
-            1,
-            *options,
-        )
-        wait_for(
-            lambda: self.known() and self.known()["pid"] == self.server.pid and self.answers(),
-            "the server",
-        )
-
-    def start_clients(self, prompts, images, *options, workers=2):
-        path = self.folder / "page test.json"
-        path.write_text(json.dumps(prompts))
-        return self.start(
-            "generate/generate_images.py",
-            path,
-            "--pipeline",
-            "tests/fakes/fake_pipeline.py:FakePipeline",
-            "--output_root",
-            self.root,
-            f"--num_workers={workers}",
-            f"--expected_samples_per_index={images}",
-            "--resolution=64",
-            "--batch_size=2",
-            "--max_chunk_size=3",
-            *options,
-        )
-
-    def known(self):
-        path = self.root / ".server" / "server.json"
-        return json.loads(path.read_text()) if path.exists() else None
-
-    def answers(self):
-        try:
-            return self.get("/status")
-        except (OSError, ValueError):
-            return None
-
-    def get(self, path, token=None, cookie=None):
-        known = self.known()
-        headers = (
-            {"Cookie": cookie} if cookie else {"Authorization": f"Bearer {token or known['token']}"}
-        )
-        with urllib.request.urlopen(
-            urllib.request.Request(known["url"].rstrip("/") + path, headers=headers), timeout=20
-        ) as answer:
-            body = answer.read()
-        return json.loads(body) if answer.headers.get_content_type() == "application/json" else body
-
-    @property
-    def link(self):
-        return f"{self.known()['url'].rstrip('/')}/?token={self.known()['token']}"
-
-    def files(self, pattern):
-        return len(list((self.root / "generated_images").glob(f"*/*/{pattern}")))
-
-    def end(self):
-        for process in self.processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+from tests.fakes.page_run import HOST, ROOT, PageRun, prompts, wait_for
 
 
 @pytest.fixture
 def run(tmp_path):
-    run = Run(tmp_path)
+    run = PageRun(tmp_path)
     yield run
     run.end()
 
@@ -133,26 +27,6 @@ def llm():
         yield fake
 
 
-def wait_for(condition, what, seconds=90):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, f"waited {seconds} s for {what}"
-        time.sleep(0.1)
-    return found
-
-
-def prompts(n, each):
-    """n prompts; the first is markup and brings its own variations, the LLM is asked for those of the others."""
-    evil = {
-        "prompt": EVIL,
-        "source": ["test"],
-        "variations": [f"{EVIL}, seen {k}" for k in range(1, each)],
-    }
-    return [evil] + [
-        {"prompt": f"a lighthouse number {i} in the fog", "source": ["test"]} for i in range(1, n)
-    ]
-
-
 def numbers(text):
     return [int(word.replace(",", "")) for word in re.findall(r"\d[\d,]*", text)]
 
@@ -160,10 +34,11 @@ def numbers(text):
 def figures(page):
     """What the page says of its one data set: images and the four states."""
     return page.evaluate("""() => {
-        const card = document.querySelector('.dataset'), number = text => parseInt(text.replace(/,/g, ''));
-        const states = [...card.querySelectorAll('.legend li')].map(item => number(item.textContent));
+        const card = document.querySelector('.dataset');
+        const number = node => parseInt(node.textContent.replace(/,/g, ''));
+        const states = [...card.querySelectorAll('.legend li')].map(number);
         const bar = card.querySelector('.bar').getAttribute('aria-label');
-        return {images: number(card.querySelector('.figures dd').textContent), states, bar};
+        return {images: number(card.querySelector('.figures dd')), states, bar};
     }""")
 
 
@@ -173,8 +48,11 @@ def of_document(document):
 
 
 def test_the_page_follows_a_run_and_outlives_its_server(run, llm, open_page, until):
-    """Its figures are those of /status and of the files while a run goes on; nothing is rebuilt at an update; a killed server is reported,
-    a restarted one is found again, with its history."""
+    """Its figures are those of /status and of the files while a run goes on.
+
+    Nothing is rebuilt at an update; a killed server is reported, a restarted one is found again,
+    with its history.
+    """
     n, each = 40, 4
     run.start_server()
     clients = run.start_clients(prompts(n, each), each, "--ollama_hosts", llm.url)
@@ -257,7 +135,8 @@ def test_the_page_follows_a_run_and_outlives_its_server(run, llm, open_page, unt
     page.wait_for_selector("#viewer-facts dd")
     heading = page.inner_text("#viewer-heading")
     facts = page.evaluate(
-        "[...document.querySelectorAll('#viewer-facts dt')].map(dt => [dt.textContent, dt.nextSibling.textContent])"
+        "[...document.querySelectorAll('#viewer-facts dt')]"
+        ".map(dt => [dt.textContent, dt.nextSibling.textContent])"
     )
     index, aug = heading.rsplit(" ", 1)[1].split("_")
     sample = json.loads(
@@ -280,128 +159,17 @@ def test_the_page_follows_a_run_and_outlives_its_server(run, llm, open_page, unt
     )
 
 
-def test_nothing_without_the_token(run, open_page):
-    run.start_server()
-    url = run.known()["url"].rstrip("/")
-    for path in (
-        "/",
-        "/status",
-        "/metrics",
-        "/page.js",
-        "/image/x/0_0",
-        "/sample/x/0_0",
-        "/?token=wrong",
-        "/?token=",
-    ):
-        for headers in (
-            {},
-            {"Authorization": "Bearer wrong"},
-            {"Cookie": f"status_{run.known()['run_id'][:12]}=wrong"},
-            {"Authorization": "Bearer tök"},
-        ):
-            headers = {name: value.encode().decode("latin-1") for name, value in headers.items()}
-            with pytest.raises(urllib.error.HTTPError) as refused:
-                urllib.request.urlopen(urllib.request.Request(url + path, headers=headers))
-            assert refused.value.code == 401
-            body = refused.value.read().decode()
-            assert run.known()["token"] not in body and str(run.root) not in body
-
-    page = open_page(run.link)
-    page.wait_for_selector("[data-polls]")
-    assert "token" not in page.url and run.known()["token"] not in page.content() + str(
-        run.get("/status")
-    )
-    (cookie,) = page.context.cookies()
-    assert (
-        cookie["httpOnly"]
-        and cookie["sameSite"] == "Lax"
-        and run.known()["token"] not in cookie["value"]
-    )
-    assert page.evaluate("document.cookie") == ""
-    policy = urllib.request.urlopen(
-        urllib.request.Request(url + "/", headers={"Cookie": f"{cookie['name']}={cookie['value']}"})
-    ).headers["Content-Security-Policy"]
-    assert (
-        "script-src 'self'" in policy and "unsafe" not in policy and "default-src 'none'" in policy
-    )
-    # the cookie shows the page, and takes no work
-    request = urllib.request.Request(
-        url + "/get_indices",
-        data=b"{}",
-        headers={
-            "Cookie": f"{cookie['name']}={cookie['value']}",
-            "Content-Type": "application/json",
-        },
-    )
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(request)
-    assert refused.value.code == 401
-
-
-def test_images_only_from_inside_the_data_set(run, llm):
-    run.start_server()
-    assert (
-        run.start_clients(prompts(2, 2), 2, "--ollama_hosts", llm.url, workers=1).wait(120) == 0
-    ), (run.folder / "processes.log").read_text()[-3000:]
-    folder = run.root / "generated_images" / "page test"
-    assert (
-        run.get("/image/page%20test/1_1")[:2] == b"\xff\xd8"
-        and run.get("/sample/page%20test/1_1")["prompt_index"] == 1
-    )
-    assert run.get("/image/page%20test/1_1?small")[:2] == b"\xff\xd8"
-    secret = run.root / ".server" / "server.json"
-    (folder / "000000" / "7_0.jpg").symlink_to(secret)
-    (folder / "000000" / "7_0.json").symlink_to(secret)
-    (folder / "000001").symlink_to(run.root / ".server")
-    (run.root / ".server" / "1000_0.json").write_text("{}")
-    (run.root / "generated_images" / "linked").symlink_to(folder)
-    (folder / "000000" / "8_0.jpg").mkdir()
-    paths = [
-        "/image/page%20test/7_0",
-        "/sample/page%20test/7_0",
-        "/sample/page%20test/1000_0",
-        "/image/linked/1_1",
-        "/image/page%20test/8_0",
-        "/image/page%20test/99_0",
-        "/image/page%20test/..%2F..%2F..%2F.server%2Fserver",
-        "/image/../../.server/server.json",
-        "/image/%2e%2e/1_1",
-        "/sample/page%20test/1_1.json",
-        "/image/page%20test/1_1%00",
-        "/image/page%20test%2F000000/1_1",
-        f"/image/page%20test/{10**11}_{10**5}",
-        "/image/page%20test/-1_0",
-        "/image/page%20test/%D9%A1_0",
-    ]
-    for path in paths:
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            run.get(path)
-        assert refused.value.code in (400, 404), path
-    for path in (
-        "/status?workers_page=-1",
-        "/status?set_aside_page=x",
-        "/status?workers_page=99999999999",
-    ):
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            run.get(path)
-        assert refused.value.code == 400
-    assert run.get("/status?workers_page=999&set_aside_page=999")["workers"]["page"] == 0
-
-
-def test_what_was_set_aside_is_named_with_its_log_and_a_command_that_works(
-    run, llm, open_page, until
-):
+def test_what_failed_is_named_with_its_log_and_a_command_that_works(run, llm, open_page, until):
     run.environment["FAKE_BLACK"] = "poison"
     run.start_server("--max_marks", 2)
-    texts = [{"prompt": "a poison <b>bottle</b>", "variations": ["poison again"]}] + prompts(6, 2)[
-        1:
-    ]
+    poison = {"prompt": "a poison <b>bottle</b>", "variations": ["poison again"]}
+    texts = [poison, *prompts(6, 2)[1:]]
     assert run.start_clients(texts, 2, "--ollama_hosts", llm.url, workers=2).wait(120) in (0, 3), (
         run.folder / "processes.log"
     ).read_text()[-3000:]
     page = open_page(run.link)
-    page.wait_for_selector("#set-aside tr")
-    text = page.inner_text("#set-aside-section")
+    page.wait_for_selector("#failed tr")
+    text = page.inner_text("#failed-section")
     (row,) = run.get("/status")["set_aside"]["rows"]
     assert (
         (row["index"], row["prompt"]) == (0, "a poison <b>bottle</b>")
@@ -413,8 +181,8 @@ def test_what_was_set_aside_is_named_with_its_log_and_a_command_that_works(
     assert any(
         error["log"] in text for error in row["errors"]
     )  # errors that say the same are merged on the page
-    assert figures(page)["states"] == [5, 0, 0, 1] and "set aside" in page.inner_text("#weather")
-    command = shlex.split(page.inner_text("#set-aside-command"))
+    assert figures(page)["states"] == [5, 0, 0, 1] and "failed" in page.inner_text("#health")
+    command = shlex.split(page.inner_text("#failed-command"))
     assert (
         command[0] == "python"
         and subprocess.run(
@@ -422,7 +190,7 @@ def test_what_was_set_aside_is_named_with_its_log_and_a_command_that_works(
         ).returncode
         == 0
     )
-    page.wait_for_selector("#set-aside-section", state="hidden")
+    page.wait_for_selector("#failed-section", state="hidden")
     until(
         page, "parseInt(document.querySelectorAll('.legend li')[2].textContent) === 1"
     )  # it waits again

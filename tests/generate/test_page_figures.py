@@ -1,13 +1,17 @@
-"""The figures behind the status page: speeds and the line of the run's life, latency quantiles, Prometheus' text."""
+"""The figures behind the status page: speeds, the run's life, quantiles, Prometheus' text."""
 
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 
-from generate.server import status as status_document
+from generate.protocol.latency import LATENCY_BOUNDS_S, quantile_s
+from generate.server import metrics
 from generate.server.history import POINTS, RunHistory
+from generate.server.status import StatusDocument
+from tests.fakes.fake_run import FakeRun
 
 
 def observe(history, now, images, clients=()):
@@ -85,37 +89,39 @@ def test_a_full_disk_stops_nothing(tmp_path):
 
 @given(st.lists(st.integers(0, 50), min_size=15, max_size=15), st.floats(0.01, 1))
 def test_a_quantile_lies_in_the_class_that_holds_it(counts, share):
-    value = status_document.quantile_s(counts, share)
+    value = quantile_s(counts, share)
     if sum(counts) == 0:
         assert value is None
         return
-    edges = [0, *status_document.LATENCY_BOUNDS_S, status_document.LATENCY_BOUNDS_S[-1]]
-    below = sum(count for count, upper in zip(counts, edges[1:]) if upper < value - 0.001)
-    up_to = sum(count for count, lower in zip(counts, edges) if lower <= value + 0.001)
+    edges = [0, *LATENCY_BOUNDS_S, LATENCY_BOUNDS_S[-1]]
+    below = sum(
+        count for count, upper in zip(counts, edges[1:], strict=True) if upper < value - 0.001
+    )
+    up_to = sum(
+        count for count, lower in zip(counts, edges, strict=False) if lower <= value + 0.001
+    )
     assert below <= share * sum(counts) + 1e-6 and share * sum(counts) <= up_to + 1e-6
 
 
 def test_quantiles_of_a_known_mixture():
     counts = [0] * 15
     counts[5], counts[8] = 95, 5  # 95 calls of 0.8-1.6 s, 5 of 6.4-12.8 s
-    assert status_document.quantile_s(counts, 0.5) == pytest.approx(0.8 + 0.8 * 50 / 95, abs=0.001)
-    assert status_document.quantile_s(counts, 0.95) == 1.6
-    assert status_document.quantile_s(counts, 0.98) == pytest.approx(6.4 + 6.4 * 3 / 5)
+    assert quantile_s(counts, 0.5) == pytest.approx(0.8 + 0.8 * 50 / 95, abs=0.001)
+    assert quantile_s(counts, 0.95) == 1.6
+    assert quantile_s(counts, 0.98) == pytest.approx(6.4 + 6.4 * 3 / 5)
+
+
+def document_of(run, folder):
+    return run.read(StatusDocument(run, RunHistory(folder / "history.json")).make)
 
 
 def test_who_has_left_in_order_is_no_worker(tmp_path, monkeypatch):
-    from tests.fakes import fake_run
-
-    run = fake_run.FakeRun(tmp_path, 5000)
+    run = FakeRun(tmp_path, 5000)
     rows = run.ledger.workers()
     rows[0].update(state="releasing", leases=[])
     rows[1].update(state="releasing")  # still publishes
     monkeypatch.setattr(run.ledger, "workers", lambda: rows)
-    document = run.look(
-        lambda ledger, now: status_document.status_document(
-            ledger, run, now, RunHistory(tmp_path / "history.json")
-        )
-    )
+    document = document_of(run, tmp_path)
     assert document["workers"]["total"] == 11 and document["workers"]["by_state"]["releasing"] == 1
 
 
@@ -134,32 +140,18 @@ def test_who_has_left_in_order_is_no_worker(tmp_path, monkeypatch):
     ],
 )
 def test_the_tunnel_leads_to_where_the_server_listens(tmp_path, monkeypatch, url, line):
-    from tests.fakes import fake_run
-
-    run = fake_run.FakeRun(tmp_path, 5000)
+    run = FakeRun(tmp_path, 5000)
     about = run.about() | {"url": url}
     monkeypatch.setattr(run, "about", lambda: about)
-    document = run.look(
-        lambda ledger, now: status_document.status_document(
-            ledger, run, now, RunHistory(tmp_path / "history.json")
-        )
-    )
+    document = document_of(run, tmp_path)
     assert document["server"]["ssh"] == line
 
 
 def test_prometheus_reads_the_figures_of_the_document(tmp_path):
-    from prometheus_client.parser import text_string_to_metric_families
-
-    from generate.server import metrics as status_metrics
-    from tests.fakes import fake_run
-
-    run = fake_run.FakeRun(tmp_path, 5000)
-    history = RunHistory(tmp_path / "history.json")
-    document = run.look(
-        lambda ledger, now: status_document.status_document(ledger, run, now, history)
-    )
+    run = FakeRun(tmp_path, 5000)
+    document = document_of(run, tmp_path)
     values = {}
-    for family in text_string_to_metric_families(status_metrics.text(document).decode()):
+    for family in text_string_to_metric_families(metrics.text(document).decode()):
         for sample in family.samples:
             values[sample.name, *sorted(sample.labels.values())] = sample.value
     dataset, llm = document["datasets"][0], document["llm"]

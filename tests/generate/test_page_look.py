@@ -1,5 +1,8 @@
-"""The status page in a real Chromium over a made-up run (tests/fakes/fake_run.py): its looks at phone and desk width, accessibility, a run
-of 1,000 workers with 50,000 prompts set aside, a storm, and memory over many polls."""
+"""The status page in a real Chromium over a made-up run (tests/fakes/fake_run.py).
+
+Its looks at phone and desk width, accessibility, a run of 1,000 workers with 50,000 failed prompts,
+a halted run, and memory over many polls.
+"""
 
 import json
 import os
@@ -9,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from generate.server import status as status_module
+from generate.server import watch
 from tests.fakes import fake_run
 from tests.fakes.fake_run import EVIL
 
@@ -44,8 +49,10 @@ def status(run, query="", timeout=20):
 @pytest.mark.parametrize("width", [400, 1600])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_accessible_at_every_width_and_scheme(start, open_page, width, scheme):
-    """axe-core finds no violation on the page, in a storm, and in the viewer; nothing is wider than the screen.
-    PAGE_SCREENSHOTS=folder keeps pictures."""
+    """axe-core finds no violation: the page, a halted run, the viewer; nothing is too wide.
+
+    PAGE_SCREENSHOTS=folder keeps pictures.
+    """
     if not AXE.exists():
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
             "axe-core is missing: npm install --prefix tests axe-core (make test does it)"
@@ -53,7 +60,7 @@ def test_accessible_at_every_width_and_scheme(start, open_page, width, scheme):
     run = start()
     page = open_page(link(run), width, scheme)
     page.wait_for_selector("#newest li")
-    assert EVIL in page.inner_text("#set-aside") and 'gpu000"<b>' in page.inner_text("#workers")
+    assert EVIL in page.inner_text("#failed") and 'gpu000"<b>' in page.inner_text("#workers")
     keep(page, f"page_{width}_{scheme}")
     no_violation(page)
     if width == 1600:
@@ -62,9 +69,9 @@ def test_accessible_at_every_width_and_scheme(start, open_page, width, scheme):
         keep(page, f"viewer_{width}_{scheme}")
         no_violation(page)
         page.keyboard.press("Escape")
-    run.ledger.storm = True
-    page.wait_for_selector("#weather:not([hidden])")
-    text = page.inner_text("#weather")
+    run.ledger.halted = True
+    page.wait_for_selector("#health:not([hidden])")
+    text = page.inner_text("#health")
     assert (
         "No space left on device" in text
         and "df -h" in text
@@ -72,14 +79,16 @@ def test_accessible_at_every_width_and_scheme(start, open_page, width, scheme):
         and page.title().startswith("⚠")
     )
     top = page.evaluate("[...document.querySelectorAll('main > :not([hidden])')][0].id")
-    assert top == "weather"  # the first thing on the page
-    keep(page, f"storm_{width}_{scheme}")
+    assert top == "health"  # the first thing on the page
+    keep(page, f"halted_{width}_{scheme}")
     no_violation(page)
 
 
 def test_what_the_page_says_of_a_run(start, open_page):
-    """Short prompts, quarantine with its command, each LLM backend's state, failures by kind, latencies, tokens and money, a variation
-    beside its original, the bar's and the plot's text alternatives."""
+    """Incomplete prompts, quarantine with its command, LLM backends with failures, times and money.
+
+    A variation beside its original, the bar's and the plot's text alternatives.
+    """
     run = start()
     page = open_page(link(run))
     page.wait_for_selector("#newest li")
@@ -87,11 +96,12 @@ def test_what_the_page_says_of_a_run(start, open_page):
     card = page.locator(".dataset").first
     assert all(
         part in card.inner_text()
-        for part in ("30,000 done (41 short)", "913 images fewer", "412 preempted")
+        for part in ("30,000 done (41 incomplete)", "913 images fewer", "412 preempted")
     )
     assert "30,000 done (28.0 %)" in card.locator(".bar").get_attribute("aria-label")
     widths = page.evaluate(
-        "[...document.querySelector('.dataset .bar').children].map(part => part.getBoundingClientRect().width)"
+        "[...document.querySelector('.dataset .bar').children]"
+        ".map(part => part.getBoundingClientRect().width)"
     )
     assert (
         widths[0] / sum(widths) == pytest.approx(30_000 / 107_000, abs=0.02) and widths[3] >= 2
@@ -101,7 +111,7 @@ def test_what_the_page_says_of_a_run(start, open_page):
         "gpu13 GPU-dead",
         "5 failures",
         "probe in 5 min",
-        "2 × gpu: CUDA error",
+        "2 × gpu: CUDA error",  # noqa: RUF001
         "log 812345_7.out",
         "--release_quarantine gpu13",
     ):
@@ -120,7 +130,7 @@ def test_what_the_page_says_of_a_run(start, open_page):
     ):
         assert part in free, (part, free)
     for part in (
-        "cooling for 1 h 1 min",
+        "backoff for 1 h 1 min",
         "429: 30 requests a minute",
         "800 rate_limit",
         "$3.46",
@@ -152,19 +162,21 @@ def keep(page, name):
         )
 
 
-def test_a_thousand_workers_and_fifty_thousand_set_aside_come_in_pages(start, open_page, until):
-    run = start(workers=1000, set_aside=50_000)
+def test_a_thousand_workers_and_fifty_thousand_failed_prompts_come_in_pages(
+    start, open_page, until
+):
+    run = start(workers=1000, failed=50_000)
     page = open_page(link(run))
-    page.wait_for_selector("#set-aside tr")
-    assert page.locator("#workers tr").count() == 50 and page.locator("#set-aside tr").count() == 10
-    assert "1,000 clients beat" in page.inner_text(
-        "#workers-summary"
-    ) and "50,000" in page.inner_text("#set-aside-heading")
-    page.click("#set-aside-pager button:last-child")
-    until(page, "document.querySelector('#set-aside small').textContent.endsWith(' 10')")
+    page.wait_for_selector("#failed tr")
+    assert page.locator("#workers tr").count() == 50 and page.locator("#failed tr").count() == 10
+    assert "1,000 clients" in page.inner_text("#workers-summary") and "50,000" in page.inner_text(
+        "#failed-heading"
+    )
+    page.click("#failed-pager button:last-child")
+    until(page, "document.querySelector('#failed small').textContent.endsWith(' 10')")
     page.click("#workers-pager button:last-child")
     until(page, "document.querySelector('#workers-pager span').textContent === 'Page 2 of 20'")
-    assert page.locator("#set-aside-pager span").inner_text() == "Page 2 of 5,000"
+    assert page.locator("#failed-pager span").inner_text() == "Page 2 of 5,000"
     page.click("#workers-pager button:first-child")
     until(page, "document.querySelector('#workers-pager span').textContent === 'Page 1 of 20'")
 
@@ -180,13 +192,13 @@ def test_a_thousand_workers_and_fifty_thousand_set_aside_come_in_pages(start, op
 
 
 def test_a_poll_waits_for_no_lock_and_holds_none(start):
-    """While the ledger is busy, /status answers with its last look; while 50 polls are under way, the ledger is free."""
+    """While the ledger is busy /status answers with its last look; 50 polls leave it free."""
     run = start()
     first = status(run)
     with run.lock:
         assert status(run, timeout=5)["datasets"][0]["name"] == first["datasets"][0]["name"]
-    looks, look = [], run.look
-    run.look = lambda function: (looks.append(1), look(function))[1]
+    looks, read = [], run.read
+    run.read = lambda function: (looks.append(1), read(function))[1]
     threads = [threading.Thread(target=status, args=(run,)) for _ in range(50)]
     for thread in threads:
         thread.start()
@@ -195,23 +207,19 @@ def test_a_poll_waits_for_no_lock_and_holds_none(start):
     assert len(looks) < 25, "polls share the looks of one thread"
 
 
-def test_a_ledger_that_hangs_is_the_weather(start, open_page, monkeypatch):
-    from generate.server import page as status_page
-
-    monkeypatch.setattr(status_page, "STALE_S", 3)
+def test_a_ledger_that_hangs_halts_the_run(start, open_page, monkeypatch):
+    monkeypatch.setattr(watch, "STALE_S", 3)
     run = start()
     page = open_page(link(run))
     page.wait_for_selector(".dataset")
     with run.lock:
-        page.wait_for_selector("#weather.bad")
-        assert "has not answered for" in page.inner_text("#weather") and page.is_visible(".dataset")
-    page.wait_for_selector("#weather", state="hidden")
+        page.wait_for_selector("#health.bad")
+        assert "has not answered for" in page.inner_text("#health") and page.is_visible(".dataset")
+    page.wait_for_selector("#health", state="hidden")
 
 
 def test_slow_workers_come_first_and_stand_out(start, open_page, monkeypatch):
-    from generate.server import status as status_document
-
-    monkeypatch.setattr(status_document, "SLOW_AFTER_S", 0)
+    monkeypatch.setattr(status_module, "SLOW_AFTER_S", 0)
     run = start()
     ticking = threading.Event()
     threading.Thread(
@@ -234,7 +242,7 @@ def test_slow_workers_come_first_and_stand_out(start, open_page, monkeypatch):
 
 
 def memory_over(page, run, polls, until):
-    """[(polls, bytes of the JavaScript heap, DOM nodes)] at each quarter, the page's clock running ahead of the world's."""
+    """[(polls, bytes of the JavaScript heap, DOM nodes)] at each quarter, with a fast clock."""
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable")
     measured = []
@@ -259,10 +267,8 @@ def memory_over(page, run, polls, until):
     "polls", [120, pytest.param(2040, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])]
 )
 def test_memory_stays_flat(start, open_page, until, polls, monkeypatch):
-    from generate.server import page as status_page
-
-    monkeypatch.setattr(status_page, "EVERY_S", 0.02)  # a new document for nearly every poll
-    monkeypatch.setattr(status_page, "NEWEST_EVERY_S", 0.5)
+    monkeypatch.setattr(watch, "EVERY_S", 0.02)  # a new document for nearly every poll
+    monkeypatch.setattr(watch, "NEWEST_EVERY_S", 0.5)
     run = start()
     page = open_page("about:blank")
     page.clock.install()

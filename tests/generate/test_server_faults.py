@@ -227,7 +227,7 @@ def test_one_bad_gpu_and_two_poison_prompts(start):
     # the user has mended the prompts' cause and says so
     good.end(), bad.end()
     status, answer = server.post("/admin", {"retry_failed": ""})
-    assert status == 200 and answer["done"] == ["2 prompts that were set aside will be tried again"]
+    assert status == 200 and answer["done"] == ["2 failed prompts will be tried again"]
     assert server.post("/admin", {"release_quarantine": "bad0"})[1]["done"] == [
         "1 workers are trusted again"
     ]

@@ -1,4 +1,4 @@
-"""What a job server makes of a ledger that is lost, torn or yesterday's, of files that vanish, of extensions and repairs."""
+"""What a job server makes of a ledger that is lost, torn or old, of lost files, of extensions."""
 
 import shutil
 import time
@@ -137,30 +137,6 @@ def test_extend(start):
     )
     with pytest.raises(Refused, match="prompts_sha256|total|images_per_prompt"):
         client.get_indices(1)
-
-
-def test_repair_gives_a_done_index_a_lease(start):
-    server = start()
-    client = server.client(total=4)
-    done = granted(client, 2)
-    finish(client, done)
-    grant = client.repair(done.indices[:1])
-    assert grant.indices == done.indices[:1] and server.dataset()["sum_ok"]
-    other = server.client(total=4, host="node2")
-    assert isinstance(other.repair(done.indices[:1]), Wait)
-
-
-def test_a_repair_takes_the_complete_mark_away(start):
-    """A ledger that is lost while the sample is away must not be rebuilt from the mark."""
-    server = start()
-    client = server.client(total=4)
-    while not isinstance(answer := client.get_indices(4), AllDone):
-        if not isinstance(answer, Wait):
-            finish(client, answer)
-        time.sleep(0.05)
-    mark = server.root / "generated_images" / "storm" / "000000" / "COMPLETE"
-    assert mark.exists()
-    assert client.repair([2]).indices == [2] and not mark.exists()
 
 
 def test_money_is_kept_over_restarts_and_paid_llms_stay_off_after_a_lost_ledger(start):

@@ -1,12 +1,15 @@
-"""What the server makes of SLURM: nodes of quarantined workers go onto the array's ExcNodeList and come off again, the user's own stay;
-a squeue that fails says nothing. Over a fake squeue and scontrol; tests/cluster has the real ones."""
+"""What the server makes of SLURM, over a fake squeue and scontrol; tests/cluster has the real ones.
+
+Nodes of quarantined workers go onto the array's ExcNodeList and come off again, the user's own
+stay; a squeue that fails says nothing.
+"""
 
 import json
 import os
-from types import SimpleNamespace
 
 import pytest
 
+from generate.server.shared_ledger import SharedLedger
 from generate.server.slurm_watch import SlurmWatch
 from tests.fakes.fake_slurm import FakeSlurm
 from tests.fakes.ledger_run import A, Run
@@ -28,10 +31,8 @@ def run(tmp_path):
 def new_watch(run, tmp_path):
     """new_watch() -> a SlurmWatch, as each start of the server makes one."""
     (tmp_path / ".server").mkdir()
-    server = SimpleNamespace(
-        look=lambda function: function(run.ledger, run.now), output_root=tmp_path
-    )
-    return lambda: SlurmWatch(server)
+    ledger = SharedLedger(run.ledger, clock=lambda: run.now)
+    return lambda: SlurmWatch(tmp_path / ".server", ledger)
 
 
 def test_a_quarantined_node_is_excluded_and_comes_back(slurm, run, new_watch):

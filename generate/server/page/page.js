@@ -3,84 +3,17 @@
 "use strict";
 
 const EVERY_MS = 2000, AWAY_MS = 5000, HIDDEN_MS = 30000, PATIENCE_MS = 20000;
-const el = id => document.getElementById(id);
 const pages = { workers: 0, set_aside: 0 };
 let last = null, lastAt = null, timer = null, asking = false, again = false, polls = 0;
 
-// ---------------------------------------------------------------- small tools
-
-const number = n => n == null ? "–" : n.toLocaleString("en-US", { maximumFractionDigits: n < 10 && n % 1 ? 1 : 0 });
-const compact = n => n == null ? "–" : n < 10000 ? number(n) : n.toLocaleString("en-US", { notation: "compact", maximumSignificantDigits: 3 });
-const usd = n => n == null ? "–" : "$" + n.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: n < 0.1 && n > 0 ? 4 : 2 });
-const seconds = s => s == null ? "–" : s < 10 ? s.toFixed(1) : s.toFixed(0);
-const percent = (part, whole) => whole ? (100 * part / whole).toFixed(part && part < whole ? 1 : 0) + " %" : "–";
-const logName = log => log ? `log ${log}` : "";
-
-function duration(s) {
-  if (s == null) return "–";
-  const units = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
-  const at = Math.max(0, units.findIndex(([size]) => s >= size));
-  if (s < 1) return "0 s";
-  const first = Math.floor(s / units[at][0]), rest = units[at + 1] && units[at + 1][0] >= 60 ? Math.floor(s % units[at][0] / units[at + 1][0]) : 0;
-  return `${first} ${units[at][1]}` + (rest ? ` ${rest} ${units[at + 1][1]}` : "");
-}
-
-function when(time) {  // ISO or unix seconds, as local time; with the day unless it is today
-  if (time == null) return "";
-  const date = new Date(typeof time === "number" ? time * 1000 : time), now = new Date();
-  const clock = date.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
-  return date.toDateString() === now.toDateString() ? clock : date.toLocaleDateString("en-GB", { weekday: "short", day: "numeric", month: "short" }) + " " + clock;
-}
-
-function put(node, text) {
-  text = text == null ? "" : String(text);
-  if (node.textContent !== text) node.textContent = text;
-}
-
-function mark(node, name, value) {
-  if (value == null) { if (node.hasAttribute(name)) node.removeAttribute(name); }
-  else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
-}
-
-function make(tag, classes, parent, text) {
-  const node = document.createElement(tag);
-  if (classes) node.className = classes;
-  if (text != null) node.textContent = text;
-  if (parent) parent.append(node);
-  return node;
-}
-
-/** Make the children of `parent` those of `items`: one that stays keeps its element (and focus); `build(item)` makes a new one, `update(node, item)` fills it. */
-function sync(parent, items, key, build, update) {
-  const old = new Map([...parent.children].map(node => [node.dataset.key, node]));
-  let place = parent.firstElementChild;
-  for (const item of items) {
-    const name = String(key(item));
-    let node = old.get(name);
-    old.delete(name);
-    if (!node) { node = build(item); node.dataset.key = name; }
-    if (node === place) place = place.nextElementSibling;
-    else parent.insertBefore(node, place);
-    update(node, item);
-  }
-  for (const node of old.values()) node.remove();
-}
-
-const row = classes => () => {
-  const tr = document.createElement("tr");
-  for (const name of classes) make("td", name, tr);
-  return tr;
-};
-
-/** A cell of several lines: each [text, class]; empty ones are left out. */
-function lines(cell, list) {
-  sync(cell, list.filter(([text]) => text != null && text !== ""), ([, kind]) => kind, ([, kind]) => make(kind.split(" ")[0], kind.split(" ").slice(1).join(" ")),
-    (node, [text]) => put(node, text));
-}
-
 // ---------------------------------------------------------------- parts of the page
 
-const STATES = [["done", "done", "done"], ["leased", "leased", "leased"], ["waiting", "waiting", "waiting"], ["set_aside", "aside", "set aside"]];
+// field of the document, class, word on the page
+const STATES = [["done", "done", "done"], ["leased", "leased", "leased"], ["waiting", "waiting", "waiting"], ["set_aside", "failed", "failed"]];
+
+// What the wire calls otherwise than people do.
+const WORDS = { drawing: "generating", waiting_llm: "waiting for an LLM", warming_up: "warming up", cooling: "backoff", off: "disabled" };
+const word = state => WORDS[state] || state;
 
 function buildDataset() {
   const card = make("article", "dataset");
@@ -135,14 +68,14 @@ function showDataset(card, set) {
     const { span, count, label } = card.segments[k];
     span.style.flexGrow = set.total ? set[name] / set.total : 0;
     span.classList.toggle("some", set[name] > 0);
-    put(count, `${number(set[name])} ${label}` + (name === "done" && set.short ? ` (${number(set.short)} short)` : ""));
+    put(count, `${number(set[name])} ${label}` + (name === "done" && set.short ? ` (${number(set.short)} incomplete)` : ""));
   }
   mark(card.bar, "aria-label", `${number(set.total)} prompts: ` + STATES.map(([name, , label]) => `${number(set[name])} ${label} (${percent(set[name], set.total)})`).join(", "));
   const back = Object.entries(set.given_back).filter(([, n]) => n).map(([reason, n]) => `${number(n)} ${reason}`).join(", ");
   put(card.notes, [
     set.sum_ok ? `Together ${number(set.total)} prompts, ${percent(set.done, set.total)} done.` : `These do not add up to ${number(set.total)} prompts: please report it, with the ledger.`,
-    set.short ? `${number(set.short_images)} images fewer in short prompts.` : "",
-    back ? `Prompts given back: ${back}.` : "",
+    set.short ? `${number(set.short_images)} images fewer in incomplete prompts.` : "",
+    back ? `Prompts released: ${back}.` : "",
     set.model ? `Model ${set.model}.` : "",
   ].filter(Boolean).join(" "));
   showPlot(card, set);
@@ -182,18 +115,18 @@ function showPlot(card, set) {
   put(card.to, when(end[0]));
 }
 
-const WEATHER = { storm: "bad", draining: "warn", rebuilding: "warn", idle: "warn", finished: "good", fair: "calm" };
+const HEALTH = { storm: "bad", draining: "warn", rebuilding: "warn", idle: "warn", finished: "good", fair: "calm" };
 
-function showWeather(weather) {
-  const box = el("weather");
-  mark(box, "class", "banner " + (WEATHER[weather.state] || "warn"));
-  put(el("weather-heading"), weather.headline);
-  put(el("weather-when"), [weather.reason ? `Reason: ${weather.reason}.` : "", weather.since ? `Since ${when(weather.since)}.` : "",
-    weather.probe_in_s != null ? `Next probe in ${duration(weather.probe_in_s)}.` : ""].filter(Boolean).join(" "));
-  list(el("weather-todo"), weather.what_to_do);
-  list(el("weather-errors"), weather.errors.map(error => [when(error.time), error.reason, error.last_error, error.host, logName(error.log)].filter(Boolean).join(" · ")));
-  for (const id of ["weather-when", "weather-todo", "weather-errors"]) el(id).hidden = !el(id).textContent;
-  box.hidden = weather.state === "fair";
+function showHealth(health) {
+  const box = el("health");
+  mark(box, "class", "banner " + (HEALTH[health.state] || "warn"));
+  put(el("health-heading"), health.headline);
+  put(el("health-when"), [health.reason ? `Reason: ${health.reason}.` : "", health.since ? `Since ${when(health.since)}.` : "",
+    health.probe_in_s != null ? `Next probe in ${duration(health.probe_in_s)}.` : ""].filter(Boolean).join(" "));
+  list(el("health-todo"), health.what_to_do);
+  list(el("health-errors"), health.errors.map(error => [when(error.time), error.reason, error.last_error, error.host, logName(error.log)].filter(Boolean).join(" · ")));
+  for (const id of ["health-when", "health-todo", "health-errors"]) el(id).hidden = !el(id).textContent;
+  box.hidden = health.state === "fair";
 }
 
 function list(parent, texts) {
@@ -204,17 +137,17 @@ const TONE = { drawing: "good", healthy: "good", waiting_llm: "warn", silent: "w
 const pill = state => `span pill ${TONE[state] || ""}`.trim();
 
 function showWorkers(workers) {
-  const states = Object.entries(workers.by_state).map(([state, n]) => `${number(n)} ${state}`).join(", ");
-  put(el("workers-summary"), workers.total ? `${number(workers.total)} ${workers.total === 1 ? "client beats" : "clients beat"}: ${states}` + (workers.slow ? `; ${number(workers.slow)} slow` : "") + "." : "No client beats.");
+  const states = Object.entries(workers.by_state).map(([state, n]) => `${number(n)} ${word(state)}`).join(", ");
+  put(el("workers-summary"), workers.total ? `${number(workers.total)} ${workers.total === 1 ? "client" : "clients"}: ${states}` + (workers.slow ? `; ${number(workers.slow)} slow` : "") + "." : "No client is there.");
   sync(el("workers"), workers.rows, w => w.client_id, row(["", "", "number", "number wide", "wide", "number", "wide"]), (tr, w) => {
     mark(tr, "class", w.slow ? "slow" : null);
-    const [who, state, speed, images, draws, beat, log] = tr.children;
+    const [who, state, speed, images, prompts, heartbeat, log] = tr.children;
     lines(who, [[w.host || "unknown host", "span"], [[w.gpu, w.restart ? `restart ${w.restart}` : ""].filter(Boolean).join(" · "), "small"]]);
-    lines(state, [[w.state, pill(w.state)], [w.slow ? "slow" : "", "b"]]);
+    lines(state, [[word(w.state), pill(w.state)], [w.slow ? "slow" : "", "b"]]);
     put(speed, number(w.images_per_hour));
     put(images, number(w.images));
-    put(draws, [w.drawing.join(", "), w.drawing_more ? `and ${w.drawing_more} more` : ""].filter(Boolean).join(" ") + (w.dataset && w.drawing.length && last.datasets.length > 1 ? ` of ${w.dataset}` : ""));
-    put(beat, `${duration(Math.floor(w.beat_age_s))} ago`);
+    put(prompts, [w.drawing.join(", "), w.drawing_more ? `and ${w.drawing_more} more` : ""].filter(Boolean).join(" ") + (w.dataset && w.drawing.length && last.datasets.length > 1 ? ` of ${w.dataset}` : ""));
+    put(heartbeat, `${duration(Math.floor(w.beat_age_s))} ago`);
     put(log, w.log);
   });
   pager("workers", workers);
@@ -223,13 +156,13 @@ function showWorkers(workers) {
 function showLlm(llm) {
   el("llm-section").hidden = !llm.backends.length;
   put(el("llm-summary"), `${number(llm.calls)} calls, ${number(llm.failures)} failed, ${usd(llm.usd)} spent` + (llm.budget_usd != null ? ` of ${usd(llm.budget_usd)}` : "") +
-    (llm.reserved_usd ? `, ${usd(llm.reserved_usd)} reserved` : "") + "." + (llm.budget_usd != null && llm.paid_off ? ` Paid backends pause: ${llm.paid_off}.` : ""));
+    (llm.reserved_usd ? `, ${usd(llm.reserved_usd)} reserved` : "") + "." + (llm.budget_usd != null && llm.paid_off ? ` Paid backends are disabled: ${llm.paid_off}.` : ""));
   sync(el("llm"), llm.backends, b => b.name, row(["", "number", "number", "number wide", "number"]), (tr, b) => {
     const [name, calls, latency, tokens, cost] = tr.children;
     const until = b.until_s ? ` for ${duration(b.until_s)}` : "";
-    lines(name, [[b.name, "span"], [b.model !== b.name ? b.model : "", "small"], [b.state + until, pill(b.state)], [b.because, "small because"]]);
+    lines(name, [[b.name, "span"], [b.model !== b.name ? b.model : "", "small"], [word(b.state) + until, pill(b.state)], [b.because, "small because"]]);
     const kinds = Object.entries(b.failures).filter(([, n]) => n);
-    lines(calls, [[number(b.calls), "span"], ...kinds.map(([kind, n]) => [`${number(n)} ${kind}`, `small failed ${kind}`])]);
+    lines(calls, [[number(b.calls), "span"], ...kinds.map(([kind, n]) => [`${number(n)} ${kind}`, `small kind ${kind}`])]);
     put(latency, b.p50_s == null ? "–" : `${seconds(b.p50_s)} / ${seconds(b.p95_s)} s`);
     put(tokens, `${compact(b.prompt_tokens)} / ${compact(b.completion_tokens)}`);
     lines(cost, [[usd(b.usd), "span"], [b.budget_usd != null ? `of ${usd(b.budget_usd)}` : "", "small"]]);
@@ -256,14 +189,14 @@ function showTroubles(status) {
       q.failures ? `${number(q.failures)} failures` : "", logName(q.log)].filter(Boolean).join(", "), "div muted"], ...merged(q.last_errors).map((e, k) => [errorText(e), `div error e${k}`]), [q.command, "pre command"]]);
   });
 
-  el("set-aside-section").hidden = !set_aside.total;
-  put(el("set-aside-heading"), `Prompts set aside: ${number(set_aside.total)}`);
-  put(el("set-aside-command"), set_aside.command);
-  sync(el("set-aside"), set_aside.rows, r => `${r.dataset} ${r.index}`, row(["", ""]), (tr, r) => {
+  el("failed-section").hidden = !set_aside.total;
+  put(el("failed-heading"), `Failed prompts: ${number(set_aside.total)}`);
+  put(el("failed-command"), set_aside.command);
+  sync(el("failed"), set_aside.rows, r => `${r.dataset} ${r.index}`, row(["", ""]), (tr, r) => {
     lines(tr.children[0], [[r.prompt || "(text not published yet)", "span prompt"], [`${r.dataset} ${r.index}`, "small"]]);
     lines(tr.children[1], merged(r.errors).map((e, k) => [errorText(e), `div error e${k}`]));
   });
-  pager("set_aside", set_aside);
+  pager("set_aside", set_aside, "failed");
 
   el("errors-section").hidden = !errors.length;
   sync(el("errors"), errors, e => e.reason, () => document.createElement("li"), (node, e) => {
@@ -271,8 +204,9 @@ function showTroubles(status) {
   });
 }
 
-function pager(name, table) {
-  const nav = el(name.replace("_", "-") + "-pager");
+/** name: of the table in the document and in the address; id: on the page. */
+function pager(name, table, id = name) {
+  const nav = el(id + "-pager");
   if (!nav.children.length) {
     for (const [label, step] of [["Previous", -1], ["Next", 1]]) {
       make("button", "", nav, label).addEventListener("click", () => { pages[name] = Math.max(0, pages[name] + step); ask(); });
@@ -291,8 +225,8 @@ function pager(name, table) {
 function render(status) {
   last = status;
   const server = status.server;
-  put(el("server"), `${server.hostname}:${server.port} · up ${duration(server.uptime_s)}, start ${number(server.epoch)} · ${server.output_root}`);
-  showWeather(status.weather);
+  put(el("server"), `${server.hostname}:${server.port} · up ${duration(server.uptime_s)}, start ${number(server.epoch)} · version ${server.version} · ${server.output_root}`);
+  showHealth(status.weather);
   sync(el("datasets"), status.datasets, set => set.name, buildDataset, showDataset);
   showNewest(status.newest);
   showWorkers(status.workers);

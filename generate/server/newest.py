@@ -1,0 +1,102 @@
+"""The newest images for the page, each beside its prompt's original, and texts of prompts."""
+
+import functools
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from PIL import Image
+
+from generate.dataset.captions import Captions, read_captions
+from generate.dataset.layout import path_of, stem
+from generate.protocol.output_root import dataset_folder
+
+NEWEST = 8  # prompts whose newest image is shown
+TEXT = 2000  # characters of a prompt
+SMALL = 320  # pixels of a thumbnail: 16 images of 1024 x 1024 would be 5 MB through an ssh tunnel
+Json = dict[str, Any]
+Candidate = tuple[str, int]  # data set, index
+
+
+def newest_images(output_root: Path, candidates: Iterable[Candidate]) -> list[Json]:
+    """Newest image of each prompt that is being worked on or was finished last, newest first."""
+    wanted = list(dict.fromkeys(candidates))[: 4 * NEWEST]
+    found = [_newest_of(output_root, dataset, index) for dataset, index in wanted]
+    shown = [entry for entry in found if entry]
+    return sorted(shown, key=lambda entry: entry["time"], reverse=True)[:NEWEST]
+
+
+def _newest_of(output_root: Path, dataset: str, index: int) -> Json | None:
+    folder = dataset_folder(output_root, dataset)
+    record = _captions(output_root, dataset, index)
+    if record is None:
+        return None
+    aug = last_generated(folder, index, len(record["texts"]))
+    if aug is None:
+        return None
+    try:
+        changed = {k: path_of(folder, index, k, ".jpg").stat().st_mtime_ns for k in (aug, 0)}
+    except FileNotFoundError:  # somebody takes images away
+        return None
+
+    def address(k: int) -> str:
+        # an image that was generated again has another ?v=, or browsers would show the old one
+        return f"/image/{quote(dataset)}/{stem(index, k)}?v={changed[k]}"
+
+    return {
+        "dataset": dataset,
+        "index": index,
+        "aug": aug,
+        "prompt": record["texts"][aug]["text"][:TEXT],
+        "original_prompt": record["original_prompt"][:TEXT],
+        "image": address(aug),
+        "original": address(0) if aug else None,
+        "time": changed[aug] / 1e9,
+    }
+
+
+def last_generated(folder: Path, index: int, texts: int) -> int | None:
+    """Number of the last image of an index with so many texts, or None.
+
+    They are generated in order, so halving finds it in 8 looks at 200 images; a gap (a failed
+    image) may hide later ones, which only costs their showing.
+    """
+    low = 0
+    high = texts
+    while low < high:
+        middle = (low + high) // 2
+        if path_of(folder, index, middle, ".jpg").exists():
+            low = middle + 1
+        else:
+            high = middle
+    return low - 1 if low else None
+
+
+def add_prompts(output_root: Path, rows: Iterable[Json]) -> None:
+    """Add the original prompt to each row of failed prompts."""
+    for row in rows:
+        record = _captions(output_root, row["dataset"], row["index"])
+        row["prompt"] = record["original_prompt"][:TEXT] if record else None
+
+
+def _captions(output_root: Path, dataset: str, index: int) -> Captions | None:
+    """The .prompts record, or None: not written yet, or broken, which its client reports."""
+    try:
+        return read_captions(dataset_folder(output_root, dataset), index)
+    except (OSError, ValueError):
+        return None
+
+
+@functools.lru_cache(maxsize=128)
+def thumbnail(path: str, mtime_ns: int) -> bytes:
+    """The image (a JPEG's bytes) at SMALL pixels at most; mtime_ns is part of the cache's key."""
+    with Image.open(path) as image:
+        if max(image.size) <= SMALL:
+            return Path(path).read_bytes()
+        image.draft("RGB", (SMALL, SMALL))
+        image.thumbnail((SMALL, SMALL))
+        out = io.BytesIO()
+        image.convert("RGB").save(out, "JPEG", quality=85)
+        return out.getvalue()

@@ -1,0 +1,47 @@
+"""What a user may order a running server to do: POST /admin, sent by image_server.py."""
+
+from flask import jsonify
+from flask.typing import ResponseReturnValue
+
+from generate.server.fields import BadField, Fields
+from generate.server.ledger import Ledger
+from generate.server.state import Server
+
+KNOWN = "drain, resume, retry_failed, release_quarantine, llm_budget_usd, llm_spent_usd"
+
+
+class Orders:
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def take(self, fields: Fields) -> ResponseReturnValue:
+        """Do all that is asked; the answer has a sentence for each."""
+        ledger = self.server.ledger
+        done = []
+        if fields.values.get("drain") is True:
+            ledger.run(Ledger.drain)
+            done.append("draining: leases that run are finished, no more are granted")
+        if fields.values.get("resume") is True:
+            ledger.run(Ledger.resume)
+            done.append("leases are granted again")
+        name = fields.text("retry_failed", 200, None)
+        if name is not None:
+            count = self.server.folders.retry_failed(name)
+            done.append(f"{count:,} failed prompts will be tried again")
+        host = fields.text("release_quarantine", 255, None)
+        if host is not None:
+            count = ledger.run(Ledger.release_quarantine, host or None)
+            done.append(f"{count:,} workers are trusted again")
+        budget = fields.dollars("llm_budget_usd")
+        spent = fields.dollars("llm_spent_usd")
+        if budget is not None or spent is not None:
+            done.append(ledger.run(lambda *_: self._set_budget(budget, spent)))
+        if not done:
+            raise BadField(f"no order that is known: {KNOWN}")
+        return jsonify(done=done)
+
+    def _set_budget(self, budget: float | None, spent: float | None) -> str:
+        """Under the ledger's lock, whose file the accounts share."""
+        accounts = self.server.accounts
+        accounts.set_budget(budget_usd=budget, spent_usd=spent)
+        return f"LLMs: {accounts.spent():.2f} USD of {accounts.budget_usd:.2f} USD are spent"

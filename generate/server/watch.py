@@ -1,0 +1,128 @@
+"""The threads behind the status page: one makes the document, one looks for the newest images.
+
+watch = Watch(run)                 # run: status.Run, the server
+watch.start()
+watch.read(Pages())                # the document of the last look
+
+A poll reads what the first thread made every two seconds, so that a hundred open pages cost the
+leases as much as one. Only the later pages of the two long tables ask the ledger again, with one
+bounded query. The second thread is one of its own: a file system that hangs must not stop the page
+from saying so.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from generate.protocol.output_root import server_folder
+from generate.server.health import ledger_silent
+from generate.server.history import RunHistory
+from generate.server.ledger import Ledger
+from generate.server.newest import NEWEST, Candidate, add_prompts, newest_images
+from generate.server.status import Pages, Run, StatusDocument
+
+EVERY_S = 2.0
+NEWEST_EVERY_S = 6.0  # more often, many GPUs would change all pictures before one looked at them
+FIRST_PAUSE_S = 0.2  # the first images show as soon as there is a first document
+FIRST_DOCUMENT_S = 10  # how long a poll waits for it
+STALE_S = 30  # a ledger that has not answered for this long hangs on its disk
+Json = dict[str, Any]
+log = logging.getLogger("image_server")
+
+
+class Watch:
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.history = RunHistory(server_folder(run.output_root) / "history.json")
+        self.notice: str | None = None
+        self.document: Json | None = None
+        self.made_at = time.monotonic()
+        self.newest: list[Json] = []
+        self.candidates: list[Candidate] = []
+        self._first = threading.Event()
+        self._later: dict[Pages, tuple[float, Json]] = {}  # pages -> (when made, document)
+        self._paging = threading.Lock()
+
+    def start(self) -> None:
+        for step, pause_s in ((self.look, EVERY_S), (self.find_newest, NEWEST_EVERY_S)):
+            threading.Thread(target=self._repeat, args=(step, pause_s), daemon=True).start()
+
+    def _repeat(self, step: Callable[[], None], pause_s: float) -> None:
+        """The page must outlive whatever a disk or a half-written file does to one look."""
+        logged = ""
+        while True:
+            try:
+                step()
+                logged = ""
+            except Exception as error:
+                if str(error) != logged:
+                    log.warning("status page: %s: %s", type(error).__name__, error)
+                    logged = str(error)
+            time.sleep(pause_s if self.document else FIRST_PAUSE_S)
+
+    def look(self) -> None:
+        """Make the document, and note the images of the run's life."""
+        self.notice = self.run.notice()  # before the lock is taken: it may ask the ledger too
+        document, self.candidates = self.run.read(self._look)
+        self.history.save(time.monotonic())
+        self._add_from_folders(document)
+        self.document = document
+        self.made_at = time.monotonic()
+        self._first.set()
+
+    def _look(self, ledger: Ledger, now: float) -> tuple[Json, list[Candidate]]:
+        counts = {name: ledger.counts(name) for name in ledger.names()}
+        running = [worker for worker in ledger.workers() if worker["dataset"]]
+        active = {name for name, count in counts.items() if count["leased"]}
+        images = {name: count["images"] for name, count in counts.items()}
+        self.history.observe(now, time.time(), images, running, active)
+        candidates = [
+            (worker["dataset"], index)
+            for worker in running[: 2 * NEWEST]
+            for index in list(worker["drawing"] or ())[:1]
+        ]
+        for name in counts:
+            candidates += [(name, index) for index, _ in ledger.recent(name, NEWEST)]
+        document = StatusDocument(self.run, self.history, self.notice).make(ledger, now)
+        return document, candidates
+
+    def find_newest(self) -> None:
+        self.newest = newest_images(self.run.output_root, list(self.candidates))
+
+    def _add_from_folders(self, document: Json) -> None:
+        add_prompts(self.run.output_root, document["set_aside"]["rows"])
+        document["newest"] = self.newest
+
+    def read(self, pages: Pages) -> Json | None:
+        """The document of the last look; other pages of the long tables are asked for anew.
+
+        None: the ledger has not answered yet.
+        """
+        self._first.wait(FIRST_DOCUMENT_S)
+        document = self.document
+        if document is None:
+            return None
+        if pages != Pages():
+            document = self._later_pages(pages)
+        silent_s = time.monotonic() - self.made_at
+        if silent_s > STALE_S:
+            halted = ledger_silent(silent_s, self.run.output_root, document["time"])
+            return document | {"weather": halted}
+        return document
+
+    def _later_pages(self, pages: Pages) -> Json:
+        # one at a time, and the same document to all who ask within EVERY_S: the leases have the
+        # ledger to themselves meanwhile
+        with self._paging:
+            now = time.monotonic()
+            self._later = {
+                key: kept for key, kept in self._later.items() if now - kept[0] <= EVERY_S
+            }
+            if pages not in self._later:
+                maker = StatusDocument(self.run, self.history, self.notice, pages)
+                document = self.run.read(maker.make)
+                self._add_from_folders(document)
+                self._later[pages] = (time.monotonic(), document)
+            return self._later[pages][1]

@@ -1,0 +1,181 @@
+"""The calls of clients: they ask for indices, send heartbeats, and report what became of them.
+
+What is slow (the data set folder) is looked at before the ledger's lock is taken, so that a file
+system that hangs delays only those who report what lies on it: leases and heartbeats go on.
+"""
+
+import dataclasses
+from typing import Any
+
+from flask import jsonify
+from flask.typing import ResponseReturnValue
+
+from generate.protocol import answers
+from generate.server import fields as wire
+from generate.server.fields import BadField, Fields
+from generate.server.ledger import Ledger
+from generate.server.state import Server
+
+MOST_LEASES = 16  # named in one heartbeat; a client holds two
+MOST_DRAWING = 1000
+LONGEST_ERROR = 1 << 20
+ERROR_TEXT = 2000  # characters of an error that are kept
+Json = dict[str, Any]
+
+
+class WorkCalls:
+    def __init__(self, server: Server) -> None:
+        self.output_root = server.output_root
+        self.ledger = server.ledger
+        self.folders = server.folders
+        self.accounts = server.accounts
+
+    def get_indices(self, fields: Fields) -> ResponseReturnValue:
+        name, who, definition = self._asker(fields)
+        chunk = fields.number("chunk_size", 0, wire.MOST_CHUNK)
+        llm = wire.llm(fields, "llm")
+        self.folders.settle(name, definition)
+        if chunk == 0:  # a client that wants to know whether it should load a model
+            return reply(self.ledger.run(Ledger.peek, name))
+        client_id = who["client_id"]
+        if who["request_id"] is None:
+            self._find_finished(client_id)
+        answer = self.ledger.commit(Ledger.lease, name, chunk_size=chunk, **who)
+        share = None if llm is None else self.ledger.run(self._share_of, client_id, limits=llm)
+        return reply(answer, share)
+
+    def _find_finished(self, client_id: str) -> None:
+        """A bare published client never reports: what it holds is looked up in the folder."""
+        held = self.ledger.read(Ledger.held_by, client_id)
+        for lease, (name, indices) in held.items():
+            there = self.folders.done(name, indices)
+            exists = {index: True for index, found in there.items() if found}
+            results = [{"index": index, **self.folders.count(name, index)} for index in exists]
+            if results:
+                self.ledger.run(Ledger.complete, client_id, None, lease, results, exists)
+
+    def _asker(self, fields: Fields) -> tuple[str, Json, Json]:
+        """(data set, who asks, its definition) of a request for work.
+
+        The published form brings none of the later fields.
+        """
+        name = wire.output_dir(fields, self.output_root)
+        total = fields.number("total_indices", 1, wire.MOST_INDICES)
+        images = fields.number("expected_samples_per_index", 1, wire.MOST_IMAGES)
+        job = fields.short_id("slurm_job_id")
+        worker = wire.worker(fields)
+        bare = {"total": total, "images_per_prompt": images, "order_seed": None, "bare": True}
+        definition = wire.definition(fields) or {"name": name, **bare}
+        for field, asked in (("name", name), ("total", total), ("images_per_prompt", images)):
+            if definition[field] != asked:
+                raise BadField(
+                    f"dataset.{field} is {definition[field]!r}, which is not what the request's "
+                    f"other fields say: {asked!r}"
+                )
+        client_id = fields.word("client_id", wire.NAME, wire.NAME_FORM, None)
+        if client_id is None and job is None:
+            raise BadField("client_id is missing (or slurm_job_id, in the published form)")
+        who = {
+            "client_id": client_id or f"job:{job}"[:80],
+            "request_id": fields.word("request_id", wire.NAME, wire.NAME_FORM, None),
+            "worker": worker,
+            "slurm": job and (job, worker["restart"] or 0),
+        }
+        return name, who, definition
+
+    def heartbeat(self, fields: Fields) -> ResponseReturnValue:
+        client_id = wire.client_id(fields)
+        leases = fields.leases("leases", MOST_LEASES)
+        state = fields.one_of("state", wire.STATES)
+        drawing = fields.numbers("drawing", MOST_DRAWING, 0, wire.MOST_INDICES, [])
+        images = fields.number("images", 0, 10**12, 0)
+        dataset = fields.word("dataset", wire.FOLDER_NAME, "the name of a data set", None)
+        worker = wire.worker(fields)
+        use = wire.llm(fields, "llm_use")
+        job = fields.short_id("slurm_job_id")
+        slurm = job and (job, worker["restart"] or 0)
+
+        def step(ledger: Ledger, now: float) -> tuple[answers.HeartbeatAnswer, Json | None]:
+            answer = ledger.beat(
+                now,
+                client_id,
+                leases,
+                state,
+                drawing,
+                images,
+                worker=worker,
+                dataset=dataset,
+                slurm=slurm,
+            )
+            share = None if use is None else self._share_of(ledger, now, client_id, use=use)
+            return answer, share
+
+        return reply(*self.ledger.run(step))
+
+    def complete(self, fields: Fields) -> ResponseReturnValue:
+        client_id, lease, request_id = report(fields)
+        results = [
+            {
+                "index": item.number("index", 0, wire.MOST_INDICES),
+                "images": item.number("images", 0, wire.MOST_IMAGES),
+                "short": item.number("short", 0, wire.MOST_IMAGES, 0),
+            }
+            for item in fields.objects("results", wire.MOST_RESULTS)
+        ]
+        name = self.ledger.read(Ledger.dataset_of, lease)
+        exists = self.folders.done(name, [result["index"] for result in results]) if name else {}
+        verdicts = self.ledger.commit(
+            Ledger.complete, client_id, request_id, lease, results, exists
+        )
+        return reply(answers.CompletionAnswer(verdicts))
+
+    def fail(self, fields: Fields) -> ResponseReturnValue:
+        client_id, lease, request_id = report(fields)
+        results = [
+            {
+                "index": item.number("index", 0, wire.MOST_INDICES),
+                "reason": item.one_of("reason", wire.FAILED),
+                "error": item.text("error", LONGEST_ERROR, "")[:ERROR_TEXT],
+                "known_good": item.truth("known_good"),
+            }
+            for item in fields.objects("results", wire.MOST_RESULTS)
+        ]
+        return reply(self.ledger.commit(Ledger.fail, client_id, request_id, lease, results))
+
+    def release(self, fields: Fields) -> ResponseReturnValue:
+        client_id, lease, request_id = report(fields)
+        reason = fields.one_of("reason", wire.RELEASED, "released")
+        ours = self.ledger.commit(Ledger.release, client_id, request_id, lease, reason)
+        return reply(answers.ReleaseAnswer([] if ours else [lease]))
+
+    def _share_of(
+        self,
+        ledger: Ledger,
+        now: float,
+        client_id: str,
+        limits: Json | None = None,
+        use: Json | None = None,
+    ) -> Json:
+        """A client's share of the LLMs' limits and budget, under the ledger's lock.
+
+        What was granted is on disk before anybody hears of it.
+        """
+        if limits is not None:
+            self.accounts.register(limits)
+        if use is not None:
+            self.accounts.report(now, client_id, use)
+        share: Json = self.accounts.share(now, client_id)
+        return share
+
+
+def report(fields: Fields) -> tuple[str, str, str]:
+    """(client_id, lease, request_id) of a client that reports what became of its indices."""
+    lease = fields.word("lease", wire.LEASE, "a lease like 3-17")
+    return wire.client_id(fields), lease, fields.word("request_id", wire.NAME, wire.NAME_FORM)
+
+
+def reply(answer: Any, share: Json | None = None) -> ResponseReturnValue:
+    """The JSON body and the HTTP status of one of generate.protocol.answers."""
+    if share is not None and not isinstance(answer, answers.AllDone):
+        answer = dataclasses.replace(answer, llm_share=share)
+    return jsonify(answer.to_json()), answer.status
