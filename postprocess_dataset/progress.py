@@ -9,51 +9,55 @@ EVERY_S = 30
 class Progress:
     """progress = Progress("samples", total); progress.add(1000, 53_000_000); progress.close()"""
 
-    def __init__(self, unit, total=None):
-        self.unit, self.total, self.count, self.bytes = unit, total, 0, 0
-        self.begun = self.said = time.monotonic()
+    def __init__(self, unit: str, total: int | None = None) -> None:
+        self.unit = unit
+        self.total = total
+        self.count = 0
+        self.bytes = 0
+        self.begun = self.reported = time.monotonic()
         self.bar = None
         if sys.stderr.isatty():
-            from tqdm import tqdm
+            from tqdm import tqdm  # a log needs none
 
             tqdm.monitor_interval = 0  # no thread: workers are forked
             self.bar = tqdm(
                 total=total, unit=f" {unit}", dynamic_ncols=True, mininterval=0.5, smoothing=0.05
             )
 
-    def add(self, count, size=0):
+    def add(self, count: int, size: int = 0) -> None:
+        """Count so many more, of so many bytes."""
         self.count += count
         self.bytes += size
         if self.bar is not None:
             if self.bytes:
-                self.bar.set_postfix_str(
-                    f"{self.bytes / 1e6 / (time.monotonic() - self.begun):.0f} MB/s", refresh=False
-                )
+                self.bar.set_postfix_str(f"{self._mb_per_s():.0f} MB/s", refresh=False)
             self.bar.update(count)
-        elif time.monotonic() - self.said > EVERY_S:
-            self.said = time.monotonic()
+        elif time.monotonic() - self.reported > EVERY_S:
+            self.reported = time.monotonic()
             self.say(self.line())
 
-    def line(self):
+    def _mb_per_s(self) -> float:
+        return self.bytes / 1e6 / max(1e-3, time.monotonic() - self.begun)
+
+    def line(self) -> str:
         """12,000 of 50,000 images, 810 images/s, 43 MB/s, 47 s left"""
         rate = self.count / max(1e-3, time.monotonic() - self.begun)
-        parts = [
-            f"{self.count:,}{f' of {self.total:,}' if self.total else ''} {self.unit}",
-            f"{rate:,.0f} {self.unit}/s",
-        ]
+        total = f" of {self.total:,}" if self.total else ""
+        parts = [f"{self.count:,}{total} {self.unit}", f"{rate:,.0f} {self.unit}/s"]
         if self.bytes:
-            parts.append(f"{self.bytes / 1e6 / max(1e-3, time.monotonic() - self.begun):,.0f} MB/s")
+            parts.append(f"{self._mb_per_s():,.0f} MB/s")
         if self.total and rate and self.count < self.total:
             parts.append(f"{(self.total - self.count) / rate:,.0f} s left")
         return ", ".join(parts)
 
-    def say(self, line):
-        """A line of its own, above the bar if there is one."""
+    def say(self, line: str) -> None:
+        """Print a line of its own, above the bar if there is one."""
         if self.bar is not None:
             self.bar.write(line, file=sys.stderr)
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def close(self):
+    def close(self) -> None:
+        """Leave the terminal as it was."""
         if self.bar is not None:
             self.bar.close()

@@ -1,62 +1,76 @@
-"""A file appears under its name whole or not at all: it is written to a draft beside it, under a lock, fsynced and renamed.
+"""A file appears under its name whole or not at all, and one process at a time writes it.
 
-with Draft("out.parquet") as draft:        # .out.parquet.tmp, locked: a second writer of the same file is refused by name
+It is written to a temporary file beside it, under a lock, fsynced and renamed.
+
+with Draft("out.parquet") as draft:        # .out.parquet.tmp, locked: a second writer is refused
     draft.file.write(...)
     draft.publish()                        # not called, or killed before: the old file stands
 """
 
 import fcntl
 import os
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from common.command_line import UserError
+from common.files import sync_folder
 
 
 class Draft:
-    """The draft of `path`. A killed writer leaves its draft, which the next one takes over; a living one holds its lock
-    (`wait`: until it is done, else SystemExit)."""
+    """The temporary file of `path`, locked.
 
-    def __init__(self, path, wait=False):
-        self.path, (folder, name) = str(path), os.path.split(str(path))
+    A killed writer leaves its temporary file, which the next one takes over; a living one holds its
+    lock (`wait`: until it is done, else UserError).
+    """
+
+    def __init__(self, path: str | os.PathLike[str], wait: bool = False) -> None:
+        self.path = str(path)
+        folder, name = os.path.split(self.path)
         self.temporary = os.path.join(folder, f".{name}.tmp")
-        while (fd := self._lock(wait)) is None:
+        while (descriptor := self._lock(wait)) is None:
             if not wait:
-                raise SystemExit(
-                    f"{self.path}: another process is writing it at this moment; wait for it or end it"
+                raise UserError(
+                    f"{self.path}: another process is writing it at this moment; "
+                    "wait for it or end it"
                 )
-        os.truncate(fd, 0)
-        self.file = os.fdopen(fd, "r+b", buffering=1 << 20)
+        os.truncate(descriptor, 0)
+        self.file: BinaryIO = os.fdopen(descriptor, "r+b", buffering=1 << 20)
 
-    def _lock(self, wait):
-        """The draft's descriptor once we hold its lock, or None when another holds it or has just published this very inode."""
-        fd = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    def _lock(self, wait: bool) -> int | None:
+        """The descriptor once we hold its lock; None when another holds it, or has published it."""
+        descriptor = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if os.fstat(fd).st_ino == os.stat(self.temporary).st_ino:
-                return fd
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if os.fstat(descriptor).st_ino == os.stat(self.temporary).st_ino:
+                return descriptor
         except (BlockingIOError, FileNotFoundError):
             pass
-        os.close(fd)
+        os.close(descriptor)
         return None
 
-    def publish(self):
+    def publish(self, path: str = "") -> None:
+        """Give the file its name (or `path`, another one in the same folder), durably."""
         self.file.flush()
         os.fsync(self.file.fileno())
-        os.rename(self.temporary, self.path)
-        folder = os.open(os.path.dirname(self.path) or ".", os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        os.rename(self.temporary, path or self.path)
+        sync_folder(os.path.dirname(self.path) or ".")
         self.file.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, error, trace):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if not self.file.closed:
             os.unlink(self.temporary)
             self.file.close()
 
 
-def publish_text(path, text):
+def publish_text(path: str, text: str) -> None:
     """Replace the file at `path` by `text`."""
     with Draft(path) as draft:
         draft.file.write(text.encode())

@@ -1,4 +1,6 @@
-"""Rows come in any order and leave sorted, numbered, in one parquet file: constant memory, the same bytes for the same rows.
+"""Rows come in any order and leave sorted and numbered, in one parquet file.
+
+In constant memory, and the same rows make the same bytes.
 
 with SortedRows("out.parquet", facts) as rows:
     rows.add(sorted piece) …
@@ -10,11 +12,19 @@ import io
 import json
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from postprocess_dataset import table
 from postprocess_dataset.publish import Draft
 
-ROW_GROUP = 16384  # rows, 10-20 MB decoded: a tar worker that wants 10,000 rows from the middle decodes few in vain
+# Rows, 10-20 MB decoded: a tar worker that wants 10,000 rows from the middle decodes few in vain.
+ROW_GROUP = 16384
 MERGE_BATCH = 1024  # rows held of each run while up to 64 are merged
 MAX_RUNS = 32  # more are merged into one at once: each open run holds a file and a few MB
 ORDER = ("input_file", "prompt_index", "augmentation_idx", "__key__")
@@ -33,181 +43,203 @@ DICTIONARY = [
 ]
 
 
-def parquet_writer(sink, schema):
-    """A ParquetWriter that the garbage collector leaves alone: it would end a file whose disk is full, and print a traceback."""
-    import pyarrow.parquet as pq
+class Writer(pq.ParquetWriter):  # type: ignore[misc]
+    """A ParquetWriter that the garbage collector leaves alone.
 
-    class Writer(pq.ParquetWriter):
-        def __del__(self):
-            pass
+    It would end a file whose disk is full, and print a traceback.
+    """
 
+    def __del__(self) -> None:
+        pass
+
+
+def parquet_writer(sink: Any, schema: pa.Schema) -> Writer:
+    """A writer of compressed row groups into `sink`, with dictionaries where values repeat."""
     return Writer(sink, schema, compression="zstd", use_dictionary=DICTIONARY)
 
 
 class RowWriter:
-    """Writes rows into the open draft of a parquet file, numbers them from `first_idx`, cuts row groups at every ROW_GROUP rows.
+    """Writes rows into the open draft of a parquet file and numbers them from `first_idx`.
 
-    `old`: a table that the new rows follow. Its row groups are copied as bytes, not decoded; the footer is put together from both.
+    Row groups are cut at every ROW_GROUP rows. `old`: a table that the new rows follow. Its row
+    groups are copied as bytes, not decoded; the footer is put together from both.
     """
 
-    def __init__(self, draft, table_facts, first_idx=0, old=None):
-        import pyarrow as pa
-
-        self.draft, self.facts, self.old, self.rows, self.idx = (
-            draft,
-            table_facts,
-            old,
-            0,
-            first_idx,
-        )
-        self.pending, self.pending_rows = [], 0
+    def __init__(
+        self, draft: Draft, table_facts: dict[str, Any], first_idx: int = 0, old: str | None = None
+    ) -> None:
+        self.draft = draft
+        self.facts = table_facts
+        self.old = old
+        self.idx = first_idx
+        self.pending: list[pa.Table] = []
+        self.pending_rows = 0
         self.sink = pa.OSFile(draft.temporary, "wb")
-        self.writer = parquet_writer(self.sink, table.schema())
-        if old:  # the writer has put its 4 magic bytes and notes where in the sink it writes each row group
-            with open(old, "rb") as f:
-                left = os.path.getsize(old) - table.footer_size(f) - 4
-                f.seek(4)
-                while left:
-                    piece = f.read(min(left, 1 << 18))
-                    self.sink.write(piece)
-                    left -= len(piece)
+        # The writer has put its 4 magic bytes, and notes where in the sink each row group begins.
+        self.writer = parquet_writer(self.sink, table.SCHEMA)
+        if old:
+            self._copy_row_groups(old)
 
-    def write(self, rows):
+    def _copy_row_groups(self, old: str) -> None:
+        with open(old, "rb") as file:
+            left = os.path.getsize(old) - table.footer_size(file) - 4
+            file.seek(4)
+            while left:
+                piece = file.read(min(left, 1 << 18))
+                self.sink.write(piece)
+                left -= len(piece)
+
+    def write(self, rows: pa.Table) -> None:
         """Add rows (all columns but idx)."""
         self.pending.append(rows)
         self.pending_rows += rows.num_rows
         while self.pending_rows >= ROW_GROUP:
             self._cut(ROW_GROUP)
 
-    def _cut(self, count):
-        import pyarrow as pa
-
+    def _cut(self, count: int) -> None:
         rows = pa.concat_tables(self.pending)
         rest = rows.slice(count)
-        self.pending, self.pending_rows = [rest] if rest.num_rows else [], rest.num_rows
-        rows = rows.slice(0, count).append_column(
-            "idx", pa.array(range(self.idx, self.idx + count), pa.int64())
-        )
-        self.writer.write_table(
-            rows.select(table.schema().names).cast(table.schema()), row_group_size=ROW_GROUP
-        )
+        self.pending = [rest] if rest.num_rows else []
+        self.pending_rows = rest.num_rows
+        numbers = pa.array(range(self.idx, self.idx + count), pa.int64())
+        rows = rows.slice(0, count).append_column("idx", numbers)
+        rows = rows.select(table.SCHEMA.names).cast(table.SCHEMA)
+        self.writer.write_table(rows, row_group_size=ROW_GROUP)
         self.idx += count
-        self.rows += count
 
-    def close(self, generations):
-        """Finish the file. `generations`: numbers of rows, for facts()."""
-        import pyarrow.parquet as pq
+    def close(self, generations: list[int], follow_old: bool = True) -> None:
+        """Finish the file. `generations`: numbers of rows, for facts().
 
+        follow_old=False: the footer tells of the new rows alone.
+        """
         if self.pending_rows:
             self._cut(self.pending_rows)
         note = {table.KEY.decode(): json.dumps({**self.facts, "generations": generations})}
         self.writer.add_key_value_metadata(note)
         self.writer.close()
         self.sink.close()
-        if self.old:
-            buffer = io.BytesIO()
-            with pq.ParquetWriter(buffer, table.schema()) as empty:
-                empty.add_key_value_metadata(note)
-            merged = pq.read_metadata(buffer)
-            merged.append_row_groups(pq.read_metadata(self.old))
-            merged.append_row_groups(pq.read_metadata(self.draft.temporary))
-            buffer = io.BytesIO()
-            merged.write_metadata_file(buffer)
-            with open(self.draft.temporary, "r+b") as f:
-                f.truncate(os.path.getsize(f.name) - table.footer_size(f))
-                f.seek(0, os.SEEK_END)
-                f.write(buffer.getvalue()[4:])  # without the magic bytes of a file's beginning
+        if self.old and follow_old:
+            self._put_footers_together(self.old, note)
+
+    def _put_footers_together(self, old: str, note: dict[str, str]) -> None:
+        buffer = io.BytesIO()
+        with pq.ParquetWriter(buffer, table.SCHEMA) as empty:
+            empty.add_key_value_metadata(note)
+        merged = pq.read_metadata(buffer)
+        merged.append_row_groups(pq.read_metadata(old))
+        merged.append_row_groups(pq.read_metadata(self.draft.temporary))
+        buffer = io.BytesIO()
+        merged.write_metadata_file(buffer)
+        with open(self.draft.temporary, "r+b") as file:
+            file.truncate(os.path.getsize(file.name) - table.footer_size(file))
+            file.seek(0, os.SEEK_END)
+            file.write(buffer.getvalue()[4:])  # without the magic bytes of a file's beginning
 
 
 class SortedRows:
-    """Takes sorted tables in any order and publishes them as one sorted table, holding a few pieces in memory.
+    """Takes sorted tables in any order and publishes them as one sorted table.
 
-    A piece that follows an earlier one (the usual case: folders come in the order of their prompts) goes on in its run. The first run is
-    written as the final file at once; when others were needed, all are merged into a second draft at the end.
+    It holds a few pieces in memory. A piece that follows an earlier one (the usual case: folders
+    come in the order of their prompts) goes on in its run. The first run is written as the final
+    file at once; when others were needed, all are merged into a second draft at the end.
     """
 
-    def __init__(self, path, table_facts, old=None, first_idx=0):
-        self.path, self.how = path, (table_facts, first_idx, old)
-        self.draft, self.first = Draft(path), None
-        self.lasts, self.runs = [], []  # of run 0, 1, …: its last key; runs holds 1, 2, …
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        table_facts: dict[str, Any],
+        old: str | os.PathLike[str] | None = None,
+        first_idx: int = 0,
+    ) -> None:
+        self.path = str(path)
+        self.facts = table_facts
+        self.old = str(old) if old else None
+        self.first_idx = first_idx
+        self.draft = Draft(path)
+        self.first: RowWriter | None = None
+        self.lasts: list[tuple[Any, ...]] = []  # of run 0, 1, …: its last key
+        self.runs: list[Run] = []  # runs 1, 2, …
 
-    def add(self, rows):
+    def _first(self) -> RowWriter:
+        if self.first is None:
+            self.first = RowWriter(self.draft, self.facts, self.first_idx, self.old)
+        return self.first
+
+    def add(self, rows: pa.Table) -> None:
         """`rows`: in ORDER, all columns but idx."""
-        self.first = self.first or RowWriter(self.draft, *self.how)
-        low, high = order_key(rows, 0), order_key(rows, -1)
-        fitting = [n for n, last in enumerate(self.lasts) if last < low]
+        first = self._first()
+        low = order_key(rows, 0)
+        fitting = [number for number, last in enumerate(self.lasts) if last < low]
         number = max(fitting, key=self.lasts.__getitem__, default=len(self.lasts))
         if number == len(self.lasts):
             if len(self.runs) == MAX_RUNS:
-                compact, last = Run(os.path.dirname(self.path)), max(self.lasts[1:])
-                for piece in merge([run.read() for run in self.runs]):
-                    compact.write(piece)
-                self.runs, self.lasts, number = [compact], [self.lasts[0], last], 2
+                number = self._merge_runs()
             if number:
                 self.runs.append(Run(os.path.dirname(self.path)))
-            self.lasts.append(high)
-        (self.runs[number - 1] if number else self.first).write(rows)
-        self.lasts[number] = high
+            self.lasts.append(low)
+        (self.runs[number - 1] if number else first).write(rows)
+        self.lasts[number] = order_key(rows, -1)
 
-    def publish(self, generations):
+    def _merge_runs(self) -> int:
+        """Make one run of all but the first; the number of the next one."""
+        compact = Run(os.path.dirname(self.path))
+        for piece in merge([run.read() for run in self.runs]):
+            compact.write(piece)
+        self.runs = [compact]
+        self.lasts = [self.lasts[0], max(self.lasts[1:])]
+        return 2
+
+    def publish(self, generations: list[int]) -> None:
         """Replace the file at `path`; nothing of it is seen before."""
-        self.first = self.first or RowWriter(self.draft, *self.how)
+        first = self._first()
         if not self.runs:
-            self.first.close(generations)
-            return self.draft.publish()
-        self.first.old = None  # its footer then tells of the new rows alone
-        self.first.close([])
+            first.close(generations)
+            self.draft.publish()
+            return
+        first.close([], follow_old=False)
         with Draft(f"{self.path}.merged") as merged:
-            writer = RowWriter(merged, *self.how)
-            for piece in merge(
-                [
-                    table.read_rows([self.draft.temporary], batch_size=MERGE_BATCH),
-                    *(run.read() for run in self.runs),
-                ]
-            ):
+            writer = RowWriter(merged, self.facts, self.first_idx, self.old)
+            new = table.read_rows([self.draft.temporary], batch_size=MERGE_BATCH)
+            for piece in merge([new, *(run.read() for run in self.runs)]):
                 writer.write(piece)
             writer.close(generations)
-            merged.path = self.path
-            merged.publish()
+            merged.publish(self.path)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> None:
         self.draft.__exit__(*error)
 
 
 class Run:
     """Sorted rows in a file without a name, gone with the process."""
 
-    def __init__(self, folder):
-        self.file, self.rows = tempfile.TemporaryFile(dir=folder or "."), 0
-        self.writer = parquet_writer(self.file, table.row_schema())
+    def __init__(self, folder: str) -> None:
+        self.file = tempfile.TemporaryFile(dir=folder or ".")  # noqa: SIM115 (open as long as this)
+        self.writer = parquet_writer(self.file, table.ROW_SCHEMA)
 
-    def write(self, rows):
-        self.writer.write_table(rows.select(table.row_schema().names).cast(table.row_schema()))
-        self.rows += rows.num_rows
+    def write(self, rows: pa.Table) -> None:
+        """Add rows that follow those before."""
+        self.writer.write_table(rows.select(table.ROW_SCHEMA.names).cast(table.ROW_SCHEMA))
 
-    def read(self):
-        import pyarrow.parquet as pq
-
+    def read(self) -> Iterator[pa.RecordBatch]:
+        """All of them; nothing can be added from here on."""
         self.writer.close()
         self.file.seek(0)
         yield from pq.ParquetFile(self.file).iter_batches(MERGE_BATCH, use_threads=False)
 
 
-def order_key(rows, row):
+def order_key(rows: pa.Table, row: int) -> tuple[Any, ...]:
     """A row's place in ORDER. Python and Arrow both sort text by code points."""
     return tuple(rows.column(name)[row].as_py() for name in ORDER)
 
 
-def in_order(rows):
-    """The rows, sorted by ORDER. Most pieces are so already: one input_file, and rising numbers."""
-    import numpy as np
-    import pyarrow.compute as pc
-
+def in_order(rows: pa.Table) -> pa.Table:
+    """The rows, sorted by ORDER. Most pieces are so already: one input_file, rising numbers."""
     names = rows["input_file"]
-    prompts, augmentations = rows["prompt_index"].to_numpy(), rows["augmentation_idx"].to_numpy()
+    prompts = rows["prompt_index"].to_numpy()
+    augmentations = rows["augmentation_idx"].to_numpy()
     rising = (prompts[1:] > prompts[:-1]) | (
         (prompts[1:] == prompts[:-1]) & (augmentations[1:] > augmentations[:-1])
     )
@@ -216,28 +248,34 @@ def in_order(rows):
     return rows.take(pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in ORDER]))
 
 
-def merge(runs):
-    """Yield tables that together are the rows of all `runs` (iterators of sorted record batches) in ORDER, a batch of each in memory."""
-    import pyarrow as pa
+def merge(runs: Iterable[Iterator[pa.RecordBatch]]) -> Iterator[pa.Table]:
+    """Yield tables that together are the rows of all sorted `runs` in ORDER.
 
-    def following(run):
-        return next(
-            (pa.Table.from_batches([batch]).select(table.row_schema().names) for batch in run), None
-        )
+    A batch of each run is in memory.
+    """
+
+    def following(run: Iterator[pa.RecordBatch]) -> pa.Table | None:
+        batch = next(run, None)
+        if batch is None:
+            return None
+        return pa.Table.from_batches([batch]).select(table.ROW_SCHEMA.names)
 
     heads = [(run, head) for run in map(iter, runs) if (head := following(run))]
     while heads:
-        until = min(
-            order_key(head, head.num_rows - 1) for _, head in heads
-        )  # no later batch holds a row before this one
-        pieces, rest = [], []
+        # no later batch holds a row before this one
+        until = min(order_key(head, head.num_rows - 1) for _, head in heads)
+        pieces = []
+        rest = []
         for run, head in heads:
-            rows = bisect.bisect_right(
-                range(head.num_rows), until, key=lambda row: order_key(head, row)
-            )
+            rows = _rows_until(head, until)
             pieces.append(head.slice(0, rows))
             head = head.slice(rows) if rows < head.num_rows else following(run)
             if head:
                 rest.append((run, head))
         yield in_order(pa.concat_tables(pieces).combine_chunks())
         heads = rest
+
+
+def _rows_until(rows: pa.Table, until: tuple[Any, ...]) -> int:
+    """How many of the sorted rows come at or before `until`."""
+    return bisect.bisect_right(range(rows.num_rows), until, key=lambda row: order_key(rows, row))

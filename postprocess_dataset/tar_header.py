@@ -1,20 +1,22 @@
 """Tar headers, the very bytes of the standard library's.
 
-header("HPDv2/000012/12345_3.jpg", 53_120)      # 512 bytes; more for a name that needs an extended header
+header("HPDv2/000012/12345_3.jpg", 53_120)  # 512 bytes; more for a name with an extended header
 """
 
 import tarfile
 
 
-def padded(size):
+def padded(size: int) -> int:
     """Bytes in a tar: whole blocks of 512."""
     return -(-size // 512) * 512
 
 
-def _template():
-    """An empty member's header by the standard library: regular file, mode 0644, owner and mtime 0."""
+def _template() -> bytes:
+    """An empty member's header of the standard library: regular, mode 0644, owner and mtime 0."""
     header = bytearray(tarfile.TarInfo("x").tobuf(tarfile.USTAR_FORMAT))
-    header[0:1], header[124:136], header[148:156] = b"\0", bytes(12), b" " * 8
+    header[0:1] = b"\0"
+    header[124:136] = bytes(12)
+    header[148:156] = b" " * 8
     return bytes(header)
 
 
@@ -22,10 +24,14 @@ TEMPLATE = _template()
 TEMPLATE_SUM = sum(TEMPLATE)
 
 
-def header(name, size):
-    """A member's tar header, the very bytes of TarInfo.tobuf(). That takes 18 us, three times a sample; its template filled in takes 3."""
+def header(name: str, size: int) -> bytes:
+    """A member's tar header, the very bytes of TarInfo.tobuf().
+
+    That takes 18 us, three times a sample; its template filled in takes 3.
+    """
     if len(name) <= 100 and name.isascii() and size < 8**11:
-        raw, digits = name.encode(), b"%011o\0" % size
+        raw = name.encode()
+        digits = b"%011o\0" % size
         check = b"%06o\0 " % (TEMPLATE_SUM + sum(raw) + sum(digits))
         return (
             raw.ljust(100, b"\0")
@@ -37,6 +43,5 @@ def header(name, size):
         )
     member = tarfile.TarInfo(name)
     member.size = size
-    return member.tobuf(
-        tarfile.PAX_FORMAT
-    )  # ustar with a prefix where that holds the name, else an extended header
+    # ustar with a prefix where that holds the name, else an extended header
+    return member.tobuf(tarfile.PAX_FORMAT)

@@ -1,7 +1,8 @@
-"""Data sets as a run leaves them and as the published scripts left them, and both converters, in this process or as real ones."""
+"""Data sets as a run leaves them and as the published scripts left them, and both converters."""
 
 import contextlib
 import hashlib
+import importlib
 import io
 import itertools
 import json
@@ -11,6 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from common.command_line import run_script
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "postprocess_dataset"
@@ -92,7 +95,10 @@ class Folder:
         return self
 
     def settle(self):
-        """A week passes: the mtime of each folder that has changed is a new one, but long ago. Only such a folder may be skipped."""
+        """A week passes: the mtime of each folder that has changed is a new one, but long ago.
+
+        Only such a folder may be skipped.
+        """
         for path in [self.path, *self.path.glob("*/")]:
             if path.stat().st_mtime > 1_700_000_000:
                 os.utime(path, (now := next(LONG_AGO), now))
@@ -136,13 +142,17 @@ from postprocess_dataset import sorted_rows
 cut = sorted_rows.RowWriter._cut
 sorted_rows.RowWriter._cut = dies(cut)
 import importlib
-sys.exit(importlib.import_module(f"postprocess_dataset.{sys.argv[0]}").main())
+from common.command_line import run_script
+run_script(importlib.import_module(f"postprocess_dataset.{sys.argv[0]}").main)
 """
 
 
 @pytest.fixture
 def dying():
-    """dying(n, script, args…): the exit status of a real process group that SIGKILLs itself at its n-th write, rename, fsync, unlink."""
+    """dying(n, script, args…): the exit status of a real process group.
+
+    It SIGKILLs itself at its n-th write, rename, fsync, unlink.
+    """
     return lambda at, *args: (
         subprocess.run(
             [sys.executable, "-c", CRASH, str(ROOT), *map(str, args)],
@@ -160,22 +170,19 @@ class Ended:
 
 
 def called(module, args):
-    """A script's main() in this process: its exit status and what it printed."""
-    import importlib
-
-    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    """A script's main() in this process, ended as the script ends: status and what it printed."""
+    out = io.StringIO()
+    err = io.StringIO()
+    before = sys.argv
     sys.argv = [f"{module}.py", *map(str, args)]
+    main = importlib.import_module(f"postprocess_dataset.{module}").main
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = importlib.import_module(f"postprocess_dataset.{module}").main()
+            run_script(main)
     except SystemExit as end:
-        status = end.code
-        if isinstance(status, str):
-            err.write(status + "\n")
-            status = 1
+        return Ended(end.code, out.getvalue(), err.getvalue())
     finally:
         sys.argv = before
-    return Ended(status, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
@@ -227,8 +234,8 @@ def rows_of():
 
 
 @pytest.fixture
-def gone():
-    """The keys on a table's list of rows whose sample is gone."""
+def deleted():
+    """The keys on a table's list of rows whose sample was deleted."""
 
     def read(path):
         path = Path(f"{path}.gone.jsonl")
@@ -269,12 +276,11 @@ def table(folder, to_parquet, tmp_path):
 @pytest.fixture
 def small_shards(monkeypatch):
     """small_shards(samples=7): shards of a few samples, though --shard_size_mb counts in MB."""
-    from postprocess_dataset import shards
+    from postprocess_dataset import shard_plan
 
     def set_size(samples=7):
-        monkeypatch.setattr(
-            shards, "padded", lambda size: ((10**6 - 1024) // samples - 3 * 512) // 3
-        )  # image, text, JSON
+        room = ((10**6 - 1024) // samples - 3 * 512) // 3  # of image, text, JSON
+        monkeypatch.setattr(shard_plan, "padded", lambda size: room)
 
     return set_size
 

@@ -287,7 +287,7 @@ def test_images_missing_orphaned_and_odd_names(folder, to_parquet, rows_of, tmp_
     ) and all("." not in k.rsplit("/", 1)[1] for k in keys)
     assert (data.path / "2_0.jpg").exists() and (data.path / "lonely.jpg").exists()
     ended = to_parquet(data.path, tmp_path / "t.parquet", "--update")  # finds each of them again
-    assert "5 rows, 0 of them new" in ended.out and "gone" not in ended.out
+    assert "5 rows, 0 of them new" in ended.out and "deleted" not in ended.out
 
 
 def test_a_name_that_is_not_utf8(folder, to_parquet, rows_of, tmp_path):
@@ -439,9 +439,9 @@ def test_a_slow_disk_is_read_by_several_threads(folder, to_parquet, rows_of, tmp
     import threading
     import types
 
-    from postprocess_dataset import dataset_folder
-
-    data, readers, read = folder().fill(range(300), 4), set(), dataset_folder.read_files
+    data = folder().fill(range(300), 4)
+    readers = set()
+    read = sample_files.read_files
 
     def noted(folder_fd, names):
         readers.add(threading.get_ident())
@@ -450,14 +450,14 @@ def test_a_slow_disk_is_read_by_several_threads(folder, to_parquet, rows_of, tmp
 
     slept = itertools.count(0, 1000)  # a disk's waits, as the kernel would count them
     monkeypatch.setattr(
-        dataset_folder,
+        sample_files,
         "resource",
         types.SimpleNamespace(
             RUSAGE_THREAD=1, getrusage=lambda who: types.SimpleNamespace(ru_nvcsw=next(slept))
         ),
     )
-    monkeypatch.setattr(dataset_folder, "COLD_S", 0)
-    monkeypatch.setattr(dataset_folder, "read_files", noted)
+    monkeypatch.setattr(sample_files, "COLD_S", 0)
+    monkeypatch.setattr(sample_files, "read_files", noted)
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
     assert [
         (r["prompt_index"], r["augmentation_idx"]) for r in rows_of(tmp_path / "t.parquet")

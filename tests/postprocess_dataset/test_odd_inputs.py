@@ -107,19 +107,19 @@ def test_a_folder_that_is_not_utf8(folder, process, to_parquet, rows_of, tmp_pat
 
 def test_a_folder_below_the_root(folder, to_parquet, tmp_path, monkeypatch):
     """/data in a container: the base folder is then "/"."""
-    from postprocess_dataset import convert_json_to_parquet as module
+    from postprocess_dataset import build_table
 
     data = folder().fill([1, 1001])
     place = os.path.relpath(data.path, "/")
-    monkeypatch.setattr(module, "base_of", lambda *args: "/")
+    monkeypatch.setattr(build_table, "base_of", lambda *args: "/")
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
     shutil.rmtree(data.path / "000001")
-    assert ", 2 gone" in to_parquet(data.path, tmp_path / "t.parquet", "--update").out
-    gone = [
+    assert ", 2 deleted" in to_parquet(data.path, tmp_path / "t.parquet", "--update").out
+    deleted = [
         json.loads(line)["__key__"]
         for line in (tmp_path / "t.parquet.gone.jsonl").read_text().splitlines()
     ]
-    assert gone == [f"{place}/000001/1001_0", f"{place}/000001/1001_1"]
+    assert deleted == [f"{place}/000001/1001_0", f"{place}/000001/1001_1"]
 
 
 def test_values_that_json_does_not_know(table, process, tar_members, tmp_path):
@@ -167,7 +167,7 @@ def test_keys_named_like_the_table_s_own(folder, to_parquet, to_tars, tar_member
     )
 
 
-def test_drawn_again_after_the_table(table, to_parquet, to_tars, tmp_path):
+def test_generated_again_after_the_table(table, to_parquet, to_tars, tmp_path):
     data, path = table
     image = data.image(1000, 1, tag="again")
     data.place(1000, 1).with_suffix(".jpg").write_bytes(image)

@@ -5,7 +5,7 @@ import json
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from postprocess_dataset import sample_checks
+from postprocess_dataset import sample_json
 
 RECORD = {
     "prompt_index": 7,
@@ -81,16 +81,16 @@ GOOD = json.dumps(
 @example([GOOD, GOOD + b" " + GOOD])
 @given(st.lists(CONTENT, min_size=1, max_size=5))
 def test_together_is_apart(contents):
-    together = sample_checks.parse_together(contents)
-    apart, kept, reasons = sample_checks.parse_apart(contents)
+    together = sample_json.parse_together(contents)
+    apart, kept, reasons = sample_json.parse_apart(contents)
     assert len(kept) + len(reasons) == len(contents) and apart.num_rows == len(kept)
     if together is not None:
         assert not reasons and together.select(apart.column_names).to_pylist() == apart.to_pylist()
 
 
 def test_clean_files_are_parsed_together():
-    """Else the fast way would never be gone."""
+    """Else the fast way would never be taken."""
     contents = [
         json.dumps(RECORD | {"prompt_index": i}).encode() + b"\n" * (i % 2) for i in range(50)
     ]
-    assert sample_checks.parse_together(contents)["prompt_index"].to_pylist() == list(range(50))
+    assert sample_json.parse_together(contents)["prompt_index"].to_pylist() == list(range(50))

@@ -1,4 +1,4 @@
-"""What a listing did not show, a clock that lies, folders that cannot be read for a while: no sample is lost by it, none called gone."""
+"""What a listing did not show, a clock that lies, folders that cannot be read for a while: no sample is lost by it, none called deleted."""
 
 import errno
 import json
@@ -49,7 +49,7 @@ def test_an_image_that_the_listing_missed_is_looked_for_by_name(
 
 
 def test_an_image_whose_json_the_listing_missed_is_no_orphan(
-    folder, to_parquet, hidden, gone, tmp_path, monkeypatch
+    folder, to_parquet, hidden, deleted, tmp_path, monkeypatch
 ):
     data, table = folder().fill([1, 2], 1), tmp_path / "t.parquet"
     data.add(1001)
@@ -60,18 +60,18 @@ def test_an_image_whose_json_the_listing_missed_is_no_orphan(
     assert (
         "0 of them new" in ended.out
         and "1 images without JSON" in ended.out
-        and gone(table) == ["HPDv2/000000/2_0"]
+        and deleted(table) == ["HPDv2/000000/2_0"]
     )
     assert rejects(table) == [{"image": "HPDv2/000000/2_0.jpg", "reason": "image without JSON"}]
 
 
-def test_a_sample_that_the_listing_missed_is_not_gone(folder, to_parquet, hidden, gone, tmp_path):
+def test_a_sample_that_the_listing_missed_is_not_deleted(folder, to_parquet, hidden, deleted, tmp_path):
     data, table = folder().fill([1, 2], 1), tmp_path / "t.parquet"
     assert to_parquet(data.path, table).status == 0
     hidden(".jpg")
     (data.path / "000000/1_0.jpg").unlink()
     ended = to_parquet(data.path, table, "--update")
-    assert "1 gone" in ended.out and gone(table) == ["HPDv2/000000/1_0"]
+    assert "1 deleted" in ended.out and deleted(table) == ["HPDv2/000000/1_0"]
 
 
 def test_a_clock_ahead_of_the_file_server_s(folder, to_parquet, tmp_path, monkeypatch):
@@ -104,9 +104,9 @@ def test_nowhere_to_ask_the_server_s_clock(folder, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("closed", ["HPDv2/000001", "HPDv2"])
 def test_a_folder_that_cannot_be_read_for_a_while(
-    closed, folder, to_parquet, rows_of, gone, tmp_path, monkeypatch
+    closed, folder, to_parquet, rows_of, deleted, tmp_path, monkeypatch
 ):
-    """Its rows, and those of the folders in it, are not gone, and the update after it looks there again, although no mtime has changed."""
+    """Its rows, and those of the folders in it, are not deleted, and the update after it looks there again, although no mtime has changed."""
     data, table, list_folder = (
         folder().fill([1, 1001, 2001], 1),
         tmp_path / "t.parquet",
@@ -127,34 +127,34 @@ def test_a_folder_that_cannot_be_read_for_a_while(
         assert (
             ended.status == 3 and f"{closed}: folder cannot be read: Permission denied" in ended.err
         )
-        assert not gone(table) and "0 of them new" in ended.out
+        assert not deleted(table) and "0 of them new" in ended.out
     ended = to_parquet(data.path, table, "--update")
-    assert ended.status == 0 and "4 rows, 1 of them new" in ended.out and not gone(table)
+    assert ended.status == 0 and "4 rows, 1 of them new" in ended.out and not deleted(table)
 
 
-def test_what_is_gone_stays_so_in_a_folder_that_is_skipped(folder, to_parquet, gone, tmp_path):
+def test_what_is_deleted_stays_so_in_a_folder_that_is_skipped(folder, to_parquet, deleted, tmp_path):
     data, table = folder().fill([1, 2, 1001], 1), tmp_path / "t.parquet"
     assert to_parquet(data.path, table).status == 0
     (data.path / "000000/2_0.json").unlink()
     data.settle()
-    assert to_parquet(data.path, table, "--update").status == 0 and gone(table) == [
+    assert to_parquet(data.path, table, "--update").status == 0 and deleted(table) == [
         "HPDv2/000000/2_0"
     ]
     ended = to_parquet(data.path, table, "--update")
     assert (
         "3 folders unchanged" in ended.out
-        and "1 gone" in ended.out
-        and gone(table) == ["HPDv2/000000/2_0"]
+        and "1 deleted" in ended.out
+        and deleted(table) == ["HPDv2/000000/2_0"]
     )
 
 
-def test_a_folder_removed_after_the_state_was_lost(folder, to_parquet, gone, tmp_path):
+def test_a_folder_removed_after_the_state_was_lost(folder, to_parquet, deleted, tmp_path):
     """The table itself says then which folders there were."""
     data, table = folder().fill([1, 1001], 1), tmp_path / "t.parquet"
     assert to_parquet(data.path, table).status == 0
     Path(f"{table}.state").unlink()
     shutil.rmtree(data.path / "000001")
-    assert ", 1 gone" in to_parquet(data.path, table, "--update").out and gone(table) == [
+    assert ", 1 deleted" in to_parquet(data.path, table, "--update").out and deleted(table) == [
         "HPDv2/000001/1001_0"
     ]
 
@@ -173,7 +173,7 @@ def test_after_strict_no_folder_is_skipped(folder, to_parquet, tmp_path):
     assert to_parquet(other.path, table, "--rebuild", "--strict").status == 3
     (one.path / "000000/2_0.json").write_text(
         json.dumps(one.record(2, 0, one.image(2, 0)))
-    )  # mended in place: no folder's mtime tells
+    )  # fixed in place: no folder's mtime tells
     assert "3 rows, 1 of them new" in to_parquet(one.path, other.path, table, "--update").out
 
 

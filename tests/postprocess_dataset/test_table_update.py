@@ -59,7 +59,7 @@ def test_a_folder_changed_a_moment_ago_is_listed_again(folder, to_parquet, tmp_p
     )
 
 
-def test_what_is_gone_and_what_is_mended(folder, to_parquet, rows_of, gone, tmp_path):
+def test_what_is_deleted_and_what_is_fixed(folder, to_parquet, rows_of, deleted, tmp_path):
     table, data = tmp_path / "t.parquet", folder().fill([1, 1001, 2001])
     (data.path / "000002" / "2001_1.json").write_text("{")
     os.unlink(data.path / "000001" / "1001_1.json")  # an orphan
@@ -72,16 +72,16 @@ def test_what_is_gone_and_what_is_mended(folder, to_parquet, rows_of, gone, tmp_
         ended.status == 3
         and "0 of them new" in ended.out
         and "1 rejected" in ended.out
-        and "2 gone" in ended.out
+        and "2 deleted" in ended.out
     )
-    assert rows_of(table) == old and gone(table) == ["HPDv2/000000/1_0", "HPDv2/000000/1_1"]
+    assert rows_of(table) == old and deleted(table) == ["HPDv2/000000/1_0", "HPDv2/000000/1_1"]
     data.settle()
     place = data.place(2001, 1)
     place.with_suffix(".json").write_text(
         json.dumps(data.record(2001, 1, data.image(2001, 1)))
-    )  # mended in place: no folder's mtime tells
+    )  # fixed in place: no folder's mtime tells
     data.settle()
-    data.add(1, 0)  # drawn again
+    data.add(1, 0)  # generated again
     ended = to_parquet(data.path, table, "--update")
     assert (
         ended.status == 0
@@ -90,13 +90,13 @@ def test_what_is_gone_and_what_is_mended(folder, to_parquet, rows_of, gone, tmp_
         and rows_of(table)[:4] == old
     )
     assert (
-        gone(table) == ["HPDv2/000000/1_1"]
+        deleted(table) == ["HPDv2/000000/1_1"]
         and rows_of(table)[4]["__key__"] == "HPDv2/000002/2001_1"
     )
     import shutil
 
     shutil.rmtree(data.path / "000002")
-    assert to_parquet(data.path, table, "--update").status == 0 and gone(table) == [
+    assert to_parquet(data.path, table, "--update").status == 0 and deleted(table) == [
         "HPDv2/000000/1_1",
         "HPDv2/000002/2001_0",
         "HPDv2/000002/2001_1",
@@ -104,12 +104,12 @@ def test_what_is_gone_and_what_is_mended(folder, to_parquet, rows_of, gone, tmp_
     assert (
         to_parquet(data.path, table, "--rebuild").status == 0
         and len(rows_of(table)) == 2
-        and not gone(table)
+        and not deleted(table)
     )
     assert not Path(f"{table}.gone.jsonl").exists()
 
 
-def test_update_of_one_of_two_folders(folder, to_parquet, rows_of, gone, tmp_path):
+def test_update_of_one_of_two_folders(folder, to_parquet, rows_of, deleted, tmp_path):
     first, second, table = (
         folder("a").fill([1], 1),
         folder("b", published=True).fill([1, 2], 1),
@@ -126,7 +126,7 @@ def test_update_of_one_of_two_folders(folder, to_parquet, rows_of, gone, tmp_pat
         "a/000000/1_0",
         "b/1_0",
         "a/000000/2_0",
-    ] and not gone(table)
+    ] and not deleted(table)
     assert "b/2_0.json" in Path(f"{table}.rejects.jsonl").read_text() and ended.status == 0
     elsewhere = folder("elsewhere/c").fill([1], 1)
     assert (
@@ -165,7 +165,7 @@ def test_update_of_tables_that_cannot_be(folder, to_parquet, tmp_path):
                     "remove image",
                     "remove json",
                     "break",
-                    "mend",
+                    "fix",
                     "settle",
                     "update",
                     "lose state",
@@ -176,8 +176,8 @@ def test_update_of_tables_that_cannot_be(folder, to_parquet, tmp_path):
         max_size=25,
     )
 )
-def test_any_history_against_a_model(folder, to_parquet, rows_of, gone, tmp_path, history):
-    """Rows only ever grow at the end; whatever is whole is a row, whatever is not is gone, rejected, or nothing."""
+def test_any_history_against_a_model(folder, to_parquet, rows_of, deleted, tmp_path, history):
+    """Rows only ever grow at the end; whatever is whole is a row, whatever is not is deleted, rejected, or nothing."""
     with tempfile.TemporaryDirectory(dir=tmp_path) as where:
         data, table = folder(f"{Path(where).name}/HPDv2"), Path(where) / "t.parquet"
         data.add(100), data.settle()
@@ -186,7 +186,7 @@ def test_any_history_against_a_model(folder, to_parquet, rows_of, gone, tmp_path
         for verb, number in [*history, ("update", 0)]:
             place = data.place(number * 500, 0)
             image, record = place.with_suffix(".jpg"), place.with_suffix(".json")
-            if verb in ("add", "mend"):
+            if verb in ("add", "fix"):
                 data.add(number * 500)
             elif verb == "remove image":
                 image.unlink(missing_ok=True)
@@ -218,7 +218,7 @@ def test_any_history_against_a_model(folder, to_parquet, rows_of, gone, tmp_path
                 assert [r["prompt_index"] for r in found[len(rows) :]] == sorted(whole - known)
                 assert ended.status == (3 if rejected else 0), ended.err
                 rows = found
-                assert sorted(gone(table)) == sorted(
+                assert sorted(deleted(table)) == sorted(
                     r["__key__"] for r in rows if r["prompt_index"] not in whole
                 )
 
@@ -305,7 +305,7 @@ def test_die_anywhere_in_a_first_conversion(folder, to_parquet, dying, tmp_path)
     assert table.read_bytes() == whole
 
 
-def test_die_anywhere_in_an_update(folder, to_parquet, dying, rows_of, gone, tmp_path):
+def test_die_anywhere_in_an_update(folder, to_parquet, dying, rows_of, deleted, tmp_path):
     import shutil
 
     data, table = folder().fill([5, 1005, 2005], 2), tmp_path / "t.parquet"
@@ -319,7 +319,7 @@ def test_die_anywhere_in_an_update(folder, to_parquet, dying, rows_of, gone, tmp
     old = rows_of(table)
     data.fill([2005, 7], 2), os.unlink(data.path / "000001" / "1005_0.jpg")
     assert to_parquet(data.path, table, "--update").status == 0
-    whole, names = table.read_bytes(), gone(table)
+    whole, names = table.read_bytes(), deleted(table)
     assert len(rows_of(table)) == 8 and names == ["HPDv2/000001/1005_0"]
     for n in range(100):
         for path in tmp_path.glob(".t.parquet*"):
@@ -330,10 +330,10 @@ def test_die_anywhere_in_an_update(folder, to_parquet, dying, rows_of, gone, tmp
         assert rows_of(table) == old or table.read_bytes() == whole
         assert (
             to_parquet(data.path, table, "--update").status == 0
-        )  # after each crash the same command mends all
+        )  # after each crash the same command completes it
         assert (
             table.read_bytes() == whole
-            and gone(table) == names
+            and deleted(table) == names
             and not Path(f"{table}.rejects.jsonl").exists()
         )
         if died != -9:

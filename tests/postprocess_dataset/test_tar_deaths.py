@@ -157,8 +157,9 @@ def fork():
 os.fork = fork
 sys.path.insert(0, sys.argv[1])
 sys.argv = sys.argv[1:]
+from common.command_line import run_script
 from postprocess_dataset import convert_parquet_to_wds
-sys.exit(convert_parquet_to_wds.main())
+run_script(convert_parquet_to_wds.main)
 """
     root = Path(__file__).resolve().parents[2]
     args = [
@@ -188,18 +189,18 @@ sys.exit(convert_parquet_to_wds.main())
 
 
 def test_a_table_replaced_meanwhile(table, to_tars, tmp_path, monkeypatch):
-    from postprocess_dataset import shards
+    from postprocess_dataset import shard_files
     from postprocess_dataset import table as table_module
 
     data, path = table
-    write = shards.write_shard
+    write = shard_files.write_shard
 
     def replaced(*args):
         stats = write(*args)
         monkeypatch.setattr(table_module, "identity", lambda path: "another")
         return stats
 
-    monkeypatch.setattr(shards, "write_shard", replaced)
+    monkeypatch.setattr(shard_files, "write_shard", replaced)
     ended = to_tars(path, data.path, tmp_path / "tars")
     assert (
         ended.status == 1

@@ -92,14 +92,15 @@ def in_a_worker(patch):
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 sys.argv = sys.argv[1:]
-from postprocess_dataset import convert_parquet_to_wds, shards
-write_shard = shards.write_shard
+from common.command_line import run_script
+from postprocess_dataset import convert_parquet_to_wds, shard_files
+write_shard = shard_files.write_shard
 def patched(output, row, *args):
     shard = row["name"]
     {patch}
     return write_shard(output, row, *args)
-shards.write_shard = patched
-sys.exit(convert_parquet_to_wds.main(as_script=True))
+shard_files.write_shard = patched
+run_script(convert_parquet_to_wds.main)
 """
 
 
@@ -295,12 +296,14 @@ def test_parts_that_start_at_once(table, to_tars, tmp_path, small_shards, tree):
 import sys, time
 sys.path.insert(0, sys.argv[1])
 sys.argv = sys.argv[1:]
-from postprocess_dataset import row_order, shards
-shards.padded = lambda size: ((10**6 - 1024) // 5 - 3 * 512) // 3
-ordered = row_order.ordered
-row_order.ordered = lambda *args: (ordered(*args), time.sleep(0.3))  # so that the others come meanwhile
+from postprocess_dataset import shard_plan, tar_settings
+shard_plan.padded = lambda size: ((10**6 - 1024) // 5 - 3 * 512) // 3
+ordered = tar_settings.ordered
+# so that the others come meanwhile
+tar_settings.ordered = lambda *args: (ordered(*args), time.sleep(0.3))
+from common.command_line import run_script
 from postprocess_dataset import convert_parquet_to_wds
-sys.exit(convert_parquet_to_wds.main(as_script=True))
+run_script(convert_parquet_to_wds.main)
 """
     args = [
         "--parquet_file",

@@ -104,7 +104,7 @@ def test_after_an_update_only_what_is_new(
     ) == tree(tmp_path / "tars")
     keys = {r["__key__"] for r in rows_of(path)}
     assert {n.rsplit(".", 1)[0] for n in tar_members(tmp_path / "tars")} == keys and len(keys) == 74
-    data.place(1010, 1).with_suffix(".jpg").unlink()  # gone, but in a shard already
+    data.place(1010, 1).with_suffix(".jpg").unlink()  # deleted, but in a shard already
     assert to_parquet(data.path, path, "--update").status == 3  # 1019_2 is still no sample
     data.fill([1500], 2)
     to_parquet(data.path, path, "--update")
@@ -113,7 +113,7 @@ def test_after_an_update_only_what_is_new(
     ended = to_tars(path, data.path, tmp_path / "tars", *options)
     assert (
         ended.status == 0
-        and "1 gone" in ended.out
+        and "1 deleted" in ended.out
         and not [n for n in tar_members(tmp_path / "tars") if "1500_1." in n]
     )
 
@@ -164,7 +164,7 @@ def test_a_plan_that_gets_shorter_leaves_no_old_shard(
     for prompt in (2, 3):
         data.place(prompt, 0).with_suffix(".json").unlink()
     data.add(5)
-    assert ", 2 gone" in to_parquet(data.path, path, "--update").out
+    assert ", 2 deleted" in to_parquet(data.path, path, "--update").out
     data.place(5, 0).with_suffix(".jpg").unlink()
     ended = to_tars(path, tmp_path, tmp_path / "tars", "--shard_size_mb", 1)
     assert ended.status == 3 and "1 shards" in ended.out
@@ -194,7 +194,7 @@ def test_split_and_shuffle(
     from postprocess_dataset import row_order
 
     small_shards(4)
-    monkeypatch.setattr(row_order, "PILE", 5)
+    monkeypatch.setattr(row_order, "BUCKET", 5)
     data, path = table
     rows = rows_of(path)
     assert (
@@ -270,7 +270,7 @@ def test_rows_in_tar_order_are_the_rows(tmp_path, count, new, pile, seed):
     where = Path(tempfile.mkdtemp(dir=tmp_path))
     prompts = [f"p{random.Random(seed + i).randrange(9)}" for i in range(count + new)]
     files = [str(where / "t.parquet")]
-    before, row_order.PILE = row_order.PILE, pile
+    before, row_order.BUCKET = row_order.BUCKET, pile
     try:
         orders = []
         for rows, generations in ((count, [count]), (count + new, [count, new])):
@@ -286,7 +286,7 @@ def test_rows_in_tar_order_are_the_rows(tmp_path, count, new, pile, seed):
                 {name: pq.read_table(path[0]).to_pylist() for name, path in found.items()}
             )
     finally:
-        row_order.PILE = before
+        row_order.BUCKET = before
     assert sorted(r["idx"] for rows in orders[1].values() for r in rows) == list(range(count + new))
     side_of = {}
     for name, rows in orders[1].items():

@@ -1,4 +1,4 @@
-"""What the tars are made from: images that moved, are missing, torn or drawn again, and tables of other hands."""
+"""What the tars are made from: images that moved, are missing, torn or generated again, and tables of other hands."""
 
 import json
 import math
@@ -32,7 +32,7 @@ def test_missing_truncated_and_changed_images(table, to_tars, tar_members, tmp_p
     data.place(995, 0).with_suffix(".jpg").unlink()
     image = data.place(1000, 1).with_suffix(".jpg")
     image.write_bytes(image.read_bytes()[:-9])
-    data.place(1006, 2).with_suffix(".jpg").write_bytes(data.image(1006, 2, "drawn again"))
+    data.place(1006, 2).with_suffix(".jpg").write_bytes(data.image(1006, 2, "generated again"))
     ended = to_tars(path, data.path, tmp_path / "tars")
     assert ended.status == 3 and "33 images" in ended.out and "3 left out" in ended.out
     assert (

@@ -1,0 +1,210 @@
+"""The table, one partition of it, or what is new in it.
+
+status = make_table(TableSettings(["/data/HPDv2"], "HPDv2.parquet"))
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from common.command_line import DONE, LEFT_OUT, UserError
+from postprocess_dataset import combine_partitions, increment, table
+from postprocess_dataset.conversion import Conversion
+from postprocess_dataset.increment import Earlier, Known, Line
+from postprocess_dataset.publish import Draft
+from postprocess_dataset.sample_checks import Checks, is_utf8
+from postprocess_dataset.sorted_rows import SortedRows
+
+
+@dataclass(frozen=True)
+class TableSettings:
+    """What convert_json_to_parquet.py was asked for; see its --help."""
+
+    folders: Sequence[str]
+    output: str
+    verify: str = "exists"
+    strict: bool = False
+    relative: bool = False
+    update: bool = False
+    rebuild: bool = False
+    partition: tuple[int, int] | None = None
+    finish: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the rows go, and what is there already."""
+
+    output: str  # the table, or a partition's file
+    base: str  # the folder below which keys begin
+    facts: dict[str, Any] | None  # of the table as it stands
+    known: Known | None  # its rows, when they stay
+
+
+def make_table(settings: TableSettings) -> int:
+    """Do what was asked for; the exit status. UserError: the old table stands."""
+    output = settings.output
+    try:
+        settings = replace(settings, folders=absolute(settings.folders))
+        os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
+        if settings.finish and settings.partition:
+            return combine_partitions.finish(output, settings.partition[1])
+        return build(settings)
+    except OSError as error:  # a full disk, a folder without permission
+        where = "" if error.filename else f"{output}: "
+        raise UserError(f"{where}{error}; nothing was published") from error
+
+
+def absolute(folders: Sequence[str]) -> list[str]:
+    """Absolute paths of the DIRs. UserError for one that is none, or that lies in another."""
+    found = [os.path.abspath(folder) for folder in folders]
+    for folder in found:
+        if not os.path.isdir(folder):
+            raise UserError(f"{folder} is not a directory")
+        if not is_utf8(folder):
+            raise UserError(
+                f"{folder!r}: its name is not UTF-8, which a table's text must be; rename it"
+            )
+    for first in found:
+        for second in found:
+            if first is not second and f"{second}/".startswith(f"{first}/"):
+                raise UserError(
+                    f"{second} is given twice or lies in {first}: its samples would count twice"
+                )
+    return found
+
+
+def build(settings: TableSettings) -> int:
+    """Make or update the table, or one partition of it. Returns the exit status."""
+    output = settings.output
+    exists = os.path.exists(output)
+    update = settings.update and exists
+    facts = table.facts(output) if exists else None
+    base = base_of(settings, facts, update)
+    known = None
+    old = None
+    target = output
+    if settings.partition:
+        os.makedirs(f"{output}.parts", exist_ok=True)
+        target = output = table.partition_path(output, *settings.partition)
+    elif update:
+        known = Known(output)
+        if os.path.isdir(output):
+            target = os.path.join(output, f"part-{len(table.files(output)):05d}.parquet")
+        else:
+            old = output
+    scanned_ns = increment.server_time_ns(settings.folders[0], target)
+    note = {"base": base, "relative": settings.relative}
+    with (
+        SortedRows(target, note, old, known.rows if known else 0) as rows,
+        Draft(f"{output}.rejects.jsonl") as rejects,
+    ):
+        checks = Checks(base, settings.verify, settings.relative)
+        work = Conversion(checks, settings.partition, rows, rejects.file)
+        deleted = work.every_folder(settings.folders, Earlier(output, known))
+        work.progress.close()
+        if not_worth_publishing(work, settings, known):
+            return refuse(work, rejects, output, settings)
+        publish(work, rejects, deleted, Target(output, base, facts, known))
+        increment.save_state(output, scanned_ns, work.mtimes)
+    print(summary(work, output, known, len(deleted)))
+    return LEFT_OUT if work.rejected else DONE
+
+
+def base_of(settings: TableSettings, facts: dict[str, Any] | None, update: bool) -> str:
+    """The folder below which keys begin: the common parent of the DIRs, or the table's.
+
+    UserError when the table that stands there forbids the request.
+    """
+    output = settings.output
+    if update:
+        if facts is None:
+            raise UserError(
+                f"{output}: not a table of this script, so it cannot be updated; "
+                "choose another name or --rebuild"
+            )
+        if facts["relative"] != settings.relative:
+            how = "with" if facts["relative"] else "without"
+            raise UserError(
+                f"{output} was made {how} --relative; update it the same way, or --rebuild"
+            )
+    anew = not update and not settings.partition
+    if facts and len(facts["generations"]) > 1 and anew and not settings.rebuild:
+        raise UserError(
+            f"{output} has grown by --update {len(facts['generations']) - 1} times; say --update "
+            "again, or --rebuild to sort it anew (its tars must then be made anew, too)"
+        )
+    if os.path.isdir(output) and anew:
+        raise UserError(
+            f"{output} is a directory of part files: --update it, "
+            "or make it anew with --part and --finish"
+        )
+    folders = settings.folders
+    base = os.path.dirname(folders[0]) if len(folders) == 1 else os.path.commonpath(folders)
+    if update and facts and not settings.relative:
+        base = facts["base"]
+    for folder in folders:
+        if not folder.startswith(os.path.join(base, "")):
+            raise UserError(
+                f"{folder} lies outside {base}, the base folder of {output}'s keys; "
+                "--rebuild makes it anew"
+            )
+    return base
+
+
+def not_worth_publishing(work: Conversion, settings: TableSettings, known: Known | None) -> bool:
+    """Rejects under --strict, or no sample at all; an empty partition is a partition."""
+    if settings.strict and work.rejected:
+        return True
+    return not work.new and not known and not settings.partition
+
+
+def refuse(work: Conversion, rejects: Draft, output: str, settings: TableSettings) -> int:
+    """Publish the list of rejects alone. UserError when there was nothing at all."""
+    if not work.new and not work.rejected:
+        raise UserError(
+            f"no sample (NAME.json beside NAME.jpg) in {', '.join(settings.folders)}; "
+            f"{work.orphans:,} images without JSON; nothing was published"
+        )
+    # the list is now of this run, so no folder may be skipped by what an earlier one knew
+    rejects.publish()
+    if os.path.exists(f"{output}.state"):
+        os.unlink(f"{output}.state")
+    listed = rejected(work, output)
+    print(f"{output} was not published: {work.new:,} good samples, {listed}", file=sys.stderr)
+    return LEFT_OUT if work.rejected else DONE
+
+
+def publish(work: Conversion, rejects: Draft, deleted: list[Line], target: Target) -> None:
+    """The table first; its state, which comes last, is the caller's. See increment.py."""
+    output = target.output
+    if work.new or not target.known:
+        before: list[int] = []
+        if target.known and target.facts and not os.path.isdir(output):
+            before = target.facts["generations"]
+        work.rows.publish([*before, work.new])
+    for path, lines in ((f"{output}.gone.jsonl", deleted), (f"{output}.rejects.jsonl", work.noted)):
+        if not lines and os.path.exists(path):
+            os.unlink(path)
+    if deleted:
+        increment.save_lines(f"{output}.gone.jsonl", deleted)
+    if work.noted:
+        rejects.publish()
+
+
+def rejected(work: Conversion, output: str) -> str:
+    """2 rejected (see t.parquet.rejects.jsonl)"""
+    listed = f" (see {output}.rejects.jsonl)" if work.rejected else ""
+    return f"{work.rejected:,} rejected{listed}"
+
+
+def summary(work: Conversion, output: str, known: Known | None, deleted: int) -> str:
+    """What was done, on one line."""
+    rows = f"{work.new + (known.rows if known else 0):,} rows"
+    if known:
+        rows += f", {work.new:,} of them new; {work.skipped:,} folders unchanged"
+    orphans = f"{work.orphans:,} images without JSON"
+    without = f", {deleted:,} deleted" if deleted else ""
+    return f"{output}: {rows}; {rejected(work, output)}, {orphans}{without}"

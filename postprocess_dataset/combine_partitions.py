@@ -1,0 +1,157 @@
+"""`--finish`: the partitions of a table, put together.
+
+OUTPUT.parts/part-00000-of-00064.parquet, .state    a partition and its done mark
+OUTPUT/part-00000.parquet                           the table: a directory of N files, sorted
+                                                    and numbered as one run would
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from common.command_line import DONE, LEFT_OUT, UserError
+from postprocess_dataset import increment, sorted_rows, table
+from postprocess_dataset.increment import Line
+from postprocess_dataset.progress import Progress
+from postprocess_dataset.publish import Draft
+
+
+def finish(output: str, count: int) -> int:
+    """Put `count` partitions together in a directory of part files. Returns the exit status."""
+    with Draft(f"{output}.finish"):  # its lock alone
+        return _finish(output, count)
+
+
+def _finish(output: str, count: int) -> int:
+    folder = f"{output}.parts"
+    fresh, old, used = (_beside(output, word) for word in ("fresh", "old", "used"))
+    for leftover in (fresh, old, used):
+        shutil.rmtree(leftover, ignore_errors=True)
+    if os.path.isdir(output) and not os.path.exists(folder):
+        return put_together_before(output)
+    paths = [table.partition_path(output, number, count) for number in range(count)]
+    facts = facts_of(output, paths)
+    lines = rejects_of(paths)
+    rejected = sum("json" in line for line in lines)
+    total = sum(sum(fact["generations"]) for fact in facts)
+    if not total:
+        increment.save_lines(f"{output}.rejects.jsonl", lines)
+        raise UserError(
+            f"{output} was not published: no good sample in {count} parts; {rejected:,} rejected "
+            f"(see {output}.rejects.jsonl)"
+        )
+    os.mkdir(fresh)
+    write_rows(paths, fresh, total, facts[0])
+    if os.path.exists(output):
+        os.rename(output, old)
+    os.rename(fresh, output)
+    shutil.rmtree(old, ignore_errors=True)
+    publish_what_is_beside(output, lines, paths)
+    os.rename(folder, used)  # from here on it is done
+    shutil.rmtree(used)
+    print(
+        f"{output}: {total:,} rows of {count} parts; {rejected:,} rejected, "
+        f"{len(lines) - rejected:,} images without JSON"
+    )
+    return LEFT_OUT if rejected else DONE
+
+
+def _beside(output: str, word: str) -> str:
+    folder, name = os.path.split(output)
+    return os.path.join(folder, f".{name}.{word}")
+
+
+def put_together_before(output: str) -> int:
+    """The same command again: say what there is."""
+    rejected = sum("json" in line for line in increment.load_lines(f"{output}.rejects.jsonl"))
+    rows = sum(table.footer(path).num_rows for path in table.files(output))
+    print(f"{output}: {rows:,} rows, put together before; {rejected:,} rejected")
+    return LEFT_OUT if rejected else DONE
+
+
+def facts_of(output: str, paths: Sequence[str]) -> list[dict[str, Any]]:
+    """What the partitions say of themselves. UserError unless all are there and go together."""
+    count = len(paths)
+    missing = [str(n) for n, path in enumerate(paths) if not os.path.exists(f"{path}.state")]
+    if missing:
+        raise UserError(
+            f"{output}: {len(missing)} of {count} parts are missing: {', '.join(missing[:20])}; "
+            f"run --part {missing[0]}/{count} … and --finish again"
+        )
+    if os.path.isfile(output):
+        raise UserError(
+            f"{output} is a file; a table of parts is a directory: remove it or give another name"
+        )
+    facts = [fact for path in paths if (fact := table.facts(path)) is not None]
+    made = {(fact["base"], fact["relative"]) for fact in facts}
+    if len(made) != 1 or len(facts) < count:
+        raise UserError(
+            f"{output}: the parts were made of different folders or with different options; "
+            "make them anew"
+        )
+    return facts
+
+
+def rejects_of(paths: Sequence[str]) -> list[Line]:
+    """What the partitions left out; each lists the faults of folders that all have looked at."""
+    unique = {
+        json.dumps(line) for path in paths for line in increment.load_lines(f"{path}.rejects.jsonl")
+    }
+    return [json.loads(line) for line in sorted(unique)]
+
+
+def write_rows(paths: Sequence[str], folder: str, total: int, facts: dict[str, Any]) -> None:
+    """The rows of all partitions, sorted and numbered, to as many files in `folder`."""
+    size = -(-total // len(paths))
+    note = {name: facts[name] for name in ("base", "relative")}
+    rows = Rows(paths)
+    progress = Progress("samples", total)
+    for first in range(0, total, size):
+        with Draft(os.path.join(folder, f"part-{first // size:05d}.parquet")) as draft:
+            writer = sorted_rows.RowWriter(draft, note, first)
+            for piece in rows.take(min(size, total - first)):
+                writer.write(piece)
+                progress.add(piece.num_rows)
+            writer.close([] if first else [total])
+            draft.publish()
+    progress.close()
+
+
+class Rows:
+    """The rows of several sorted files in one order, taken a number at a time."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        batch = sorted_rows.MERGE_BATCH
+        self.pieces = sorted_rows.merge(
+            [table.read_rows([path], batch_size=batch) for path in paths]
+        )
+        self.rest: pa.Table | None = None
+
+    def take(self, count: int) -> Iterator[pa.Table]:
+        """Tables that together are the next `count` rows."""
+        while count:
+            piece = self.rest or next(self.pieces)
+            taken = piece.slice(0, count)
+            self.rest = piece.slice(count) if taken.num_rows < piece.num_rows else None
+            count -= taken.num_rows
+            yield taken
+
+
+def publish_what_is_beside(output: str, lines: list[Line], paths: Sequence[str]) -> None:
+    """The lists and the state of the table that now stands; see increment.py."""
+    no_lines: list[Line] = []
+    for path, content in ((f"{output}.rejects.jsonl", lines), (f"{output}.gone.jsonl", no_lines)):
+        if content:
+            increment.save_lines(path, content)
+        elif os.path.exists(path):
+            os.unlink(path)
+    states = [increment.load_state(path) for path in paths]
+    mtimes: dict[str, int] = {}
+    for state in states:
+        for subdirectory, mtime in state["folders"].items():
+            mtimes[subdirectory] = min(mtime, mtimes.get(subdirectory, mtime))
+    increment.save_state(output, min(state["scanned_ns"] for state in states), mtimes)

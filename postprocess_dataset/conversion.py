@@ -1,0 +1,191 @@
+"""One pass over dataset folders: rows to a table, the rest to the list of rejects.
+
+work = Conversion(Checks("/data"), None, rows, rejects_file)
+deleted = work.every_folder(["/data/HPDv2"], earlier)
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO
+
+import numpy as np
+
+from postprocess_dataset import table
+from postprocess_dataset.dataset_folder import BLOCK, CODE, Codes, Listing, stems, walk
+from postprocess_dataset.increment import Earlier, Line
+from postprocess_dataset.progress import Progress
+from postprocess_dataset.sample_checks import Checks, image_elsewhere
+from postprocess_dataset.sample_files import Reader, read_samples
+from postprocess_dataset.sorted_rows import SortedRows
+
+NAMES = 1 << 18  # stems of a folder held as text at a time, 20 MB; a million would need 80
+SHOWN = 5  # rejects named on the terminal; all are in the list
+
+
+class Conversion:
+    """`partition`: (I, N) when only every N-th folder is this one's."""
+
+    def __init__(
+        self,
+        checks: Checks,
+        partition: tuple[int, int] | None,
+        rows: SortedRows,
+        rejects: BinaryIO,
+    ) -> None:
+        self.checks = checks
+        self.base = checks.base
+        self.partition = partition
+        self.rows = rows
+        self.rejects = rejects
+        self.reader = Reader()
+        self.progress = Progress("samples")
+        self.new = 0
+        self.rejected = 0
+        self.orphans = 0  # images without JSON
+        self.skipped = 0  # folders
+        self.noted = 0  # lines in the list of rejects
+        self.mtimes: dict[str, int] = {}  # subdirectory: ns
+
+    def every_folder(self, folders: Sequence[str], earlier: Earlier) -> list[Line]:
+        """Add what is new in all of them; `earlier`: what the last run knew.
+
+        Returns the lines of OUTPUT.gone.jsonl.
+        """
+        deleted: list[Line] = []
+        unseen = set(earlier.folders)
+        for subdirectory, listing in walk(
+            folders, self.base, earlier, self.progress.say, self.partition
+        ):
+            unseen.discard(subdirectory)
+            if isinstance(listing, OSError):
+                self.reject(subdirectory, f"folder cannot be read: {listing.strerror}")
+                # unread is not deleted
+                unseen = {name for name in unseen if not name.startswith(f"{subdirectory}/")}
+                # so that the next --update looks here again
+                self.mtimes.pop(os.path.dirname(subdirectory), None)
+            elif listing is None:
+                self.skipped += 1
+                self.mtimes[subdirectory] = earlier.mtimes[subdirectory]
+                self.again(subdirectory, earlier.rejects.get(subdirectory, ()))
+                deleted += earlier.deleted.get(subdirectory, ())
+            else:
+                missing = self.folder(subdirectory, listing, earlier.keys(subdirectory))
+                deleted += [_deleted(subdirectory, stem) for stem in missing]
+        for subdirectory in sorted(unseen):
+            deleted += self.unseen(subdirectory, folders, earlier)
+        return deleted
+
+    def unseen(self, subdirectory: str, folders: Sequence[str], earlier: Earlier) -> list[Line]:
+        """A folder that an earlier run knew and this one has not met; its deleted rows."""
+        place = os.path.join(self.base, subdirectory, "")
+        if any(place.startswith(os.path.join(folder, "")) for folder in folders):
+            codes, others = earlier.keys(subdirectory)
+            return [_deleted(subdirectory, stem) for stem in stems(codes) + sorted(others)]
+        if subdirectory in earlier.mtimes:  # of a DIR that was not named this time: as it was
+            self.mtimes[subdirectory] = earlier.mtimes[subdirectory]
+        for line in earlier.rejects.get(subdirectory, ()):
+            self.keep(line)
+        return earlier.deleted.get(subdirectory, [])
+
+    def folder(
+        self, subdirectory: str, listing: Listing, known: tuple[Codes, set[str]]
+    ) -> list[str]:
+        """Add what is new in a listed folder; `known`: its rows in the table.
+
+        Returns the stems of rows whose sample was deleted.
+        """
+        codes, known_others = known
+        jsons = np.setdiff1d(listing.jsons, codes, assume_unique=True)
+        images = np.setdiff1d(listing.images, listing.jsons, assume_unique=True)
+        others = [stem for stem in listing.other_jsons if stem not in known_others]
+        other_images = sorted(listing.other_images - set(listing.other_jsons))
+        if self.partition and not os.path.basename(subdirectory).isdecimal():
+            # else the whole folder is ours; which partition a name belongs to never changes
+            jsons, images = (self._ours(names) for names in (jsons, images))
+            others, other_images = (self._our_others(names) for names in (others, other_images))
+        has_image = np.isin(jsons, listing.images)
+        for n in range(0, len(jsons), NAMES):
+            part = slice(n, n + NAMES)
+            self.samples(subdirectory, stems(jsons[part]), has_image[part].tolist())
+        self.samples(subdirectory, others, [stem in listing.other_images for stem in others])
+        for stem in stems(images) + other_images:
+            self.orphan(f"{subdirectory}/{stem}.jpg")
+        self.mtimes[subdirectory] = listing.mtime_ns
+        whole = np.intersect1d(listing.jsons, listing.images, assume_unique=True)
+        other_whole = set(listing.other_jsons) & listing.other_images
+        missing = stems(np.setdiff1d(codes, whole, assume_unique=True))
+        missing += sorted(known_others - other_whole)
+        return [stem for stem in missing if not self.still_there(subdirectory, stem)]
+
+    def _ours(self, codes: Codes) -> Codes:
+        number, count = self.partition or (0, 1)
+        return codes[codes // CODE // BLOCK % count == number]
+
+    def _our_others(self, names: list[str]) -> list[str]:
+        number, count = self.partition or (0, 1)
+        return [name for name in names if zlib.crc32(os.fsencode(name)) % count == number]
+
+    def samples(self, subdirectory: str, names: Sequence[str], has_image: Sequence[bool]) -> None:
+        """Read, check and add the samples `names` of a folder."""
+        for rows, rejects in read_samples(self.reader, self.checks, subdirectory, names, has_image):
+            added = 0
+            if rows is not None:
+                self.rows.add(rows)
+                added = rows.num_rows
+            self.new += added
+            for stem, reason in rejects:
+                self.reject(f"{subdirectory}/{stem}.json", reason)
+            self.progress.add(added + len(rejects))
+
+    def still_there(self, subdirectory: str, stem: str) -> bool:
+        """A second look by name at a sample that the listing did not show whole."""
+        place = os.path.join(self.base, subdirectory, stem)
+        try:
+            with open(f"{place}.json", "rb") as file:
+                stored = json.load(file).get("image_path")
+        except (OSError, ValueError, AttributeError):
+            return False
+        folder = os.path.dirname(place)
+        return os.path.exists(f"{place}.jpg") or image_elsewhere(folder, stored) is not None
+
+    def again(self, subdirectory: str, lines: Iterable[Line]) -> None:
+        """In a folder that has not changed: the rejects and orphans of the last run.
+
+        Some of them may have been fixed in place.
+        """
+        files = {os.path.basename(line.get("json") or line["image"]) for line in lines}
+        names = sorted({os.path.splitext(file)[0] for file in files})
+        place = os.path.join(self.base, subdirectory)
+        whole = [name for name in names if os.path.lexists(f"{place}/{name}.json")]
+        self.samples(subdirectory, whole, [False] * len(whole))
+        for name in sorted(set(names) - set(whole)):
+            if os.path.lexists(f"{place}/{name}.jpg"):
+                self.orphan(f"{subdirectory}/{name}.jpg")
+
+    def reject(self, name: str, reason: str) -> None:
+        """List and count a sample, or a folder, that is left out."""
+        self.rejected += 1
+        self.note({"json": name, "reason": reason})
+
+    def orphan(self, name: str) -> None:
+        """An image whose JSON is missing on a second look, too: a run may be about to write it."""
+        if not os.path.lexists(os.path.join(self.base, name)[:-4] + ".json"):
+            self.orphans += 1
+            self.note({"image": name, "reason": "image without JSON"})
+
+    def note(self, line: Line) -> None:
+        """List it, and show it while there are few."""
+        if self.rejected + self.orphans <= SHOWN:
+            self.progress.say(f"{line.get('json') or line['image']}: {line['reason']}")
+        self.keep(line)
+
+    def keep(self, line: Line) -> None:
+        """List it."""
+        self.noted += 1
+        self.rejects.write((json.dumps(line) + "\n").encode())
+
+
+def _deleted(subdirectory: str, stem: str) -> Line:
+    return {"__key__": table.key_of(subdirectory, stem)}

@@ -1,0 +1,161 @@
+"""All tars of a table, one partition of them, or the check that all are there.
+
+status = make_tars(TarSettings("HPDv2.parquet", "/data", "tars", workers=8))
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+
+from common.command_line import DONE, LEFT_OUT, UserError
+from postprocess_dataset import increment, shard_files, shard_plan, shard_rows, table
+from postprocess_dataset.publish import Draft
+from postprocess_dataset.shard_files import Stats
+from postprocess_dataset.shard_plan import Plan, Shard, ShardSizes
+from postprocess_dataset.tar_settings import TarSettings, in_tar_order
+from postprocess_dataset.tar_workers import write
+
+GO_ON = "finished shards stay, the same command goes on from there"
+
+
+def make_tars(settings: TarSettings) -> int:
+    """Do what was asked for; the exit status."""
+    try:
+        return convert(settings)
+    except OSError as error:
+        where = "" if error.filename else f"{settings.output}: "
+        raise UserError(f"{where}{error}; {GO_ON}") from error
+
+
+def convert(settings: TarSettings) -> int:
+    """All shards, or one partition of them, or the check that all are there."""
+    output = settings.output
+    files = table.files(settings.table)
+    os.makedirs(output, exist_ok=True)
+    lines = increment.load_lines(f"{settings.table.rstrip('/')}.gone.jsonl")
+    deleted = {line["__key__"] for line in lines}
+    plan = plan_of(settings, files, deleted)
+    shards: list[Shard] = plan["shards"]
+    done = {
+        shard["name"]: shard_files.stats_of(output, shard, settings.base_dir) for shard in shards
+    }
+    number, count = settings.partition or (0, 1)
+    mine = shards[number::count]
+    todo = [shard for shard in mine if not done[shard["name"]]]
+    if settings.finish:
+        mine = shards
+        all_there(output, [shard["name"] for shard in shards], done)
+        todo = []
+    elif todo:
+        done.update(write(settings, plan, todo, deleted))
+    stats = [found for shard in mine if (found := done[shard["name"]])]
+    if settings.finish or not settings.partition:
+        shard_files.write_index(output, stats)
+        shutil.rmtree(settings.rows_folder, ignore_errors=True)
+    left_out = sum(len(shard["left_out"]) for shard in stats)
+    dropped = sum(shard["gone"] for shard in stats)
+    without = f", {dropped:,} deleted" if dropped else ""
+    print(
+        f"{output}: {len(stats):,} shards ({len(todo):,} written now), "
+        f"{sum(shard['nsamples'] for shard in stats):,} images, "
+        f"{sum(shard['filesize'] for shard in stats) / 1e6:,.0f} MB; "
+        f"{left_out:,} left out{without}"
+    )
+    return LEFT_OUT if left_out else DONE
+
+
+def all_there(output: str, names: Sequence[str], done: Mapping[str, Stats | None]) -> None:
+    """UserError unless every shard is done."""
+    missing = [name for name in names if not done[name]]
+    if missing:
+        more = " …" if len(missing) > 5 else ""
+        raise UserError(
+            f"{output}: {len(missing)} of {len(names)} shards are missing "
+            f"({', '.join(missing[:5])}{more}); run the missing --part again, then --finish"
+        )
+
+
+def plan_of(settings: TarSettings, files: Sequence[str], deleted: set[str]) -> Plan:
+    """The plan as it is on disk, or made or grown now.
+
+    UserError when the folder's shards are of another table or other options.
+    """
+    identity = table.identity(settings.table)
+    old = load_plan(settings)
+    if old and old["identity"] == identity:
+        return old
+    # of many partitions that start at once, one makes the plan
+    with Draft(shard_plan.plan_path(settings.output), wait=True) as draft:
+        old = load_plan(settings)
+        if old and old["identity"] == identity:
+            return old
+        plan = new_plan(settings, files, old, deleted) | {"identity": identity}
+        names = {shard["name"] for shard in plan["shards"]}
+        for shard in old["shards"] if old else ():
+            if shard["name"] not in names:  # a plan that got shorter: its last images are deleted
+                shard_files.remove(settings.output, shard)
+        draft.file.write(json.dumps(plan).encode())
+        draft.publish()
+        return plan
+
+
+def load_plan(settings: TarSettings) -> Plan | None:
+    """The plan on disk. UserError when it was made with other options."""
+    old = shard_plan.load_plan(settings.output)
+    for name, value in settings.plan_options().items():
+        if old and old["options"][name] != value:
+            raise UserError(
+                f"{settings.output} was written with --{name} {old['options'][name]}, now it is "
+                f"{value}; choose an empty --output_dir"
+            )
+    return old
+
+
+def new_plan(
+    settings: TarSettings, files: Sequence[str], old: Plan | None, deleted: set[str]
+) -> Plan:
+    """A plan of all rows, in which what stands in `old` keeps its place; without the identity."""
+    rows = sum(table.footer(path).num_rows for path in files)
+    if not rows:
+        raise UserError(f"{settings.table}: the table has no rows")
+    before = old["rows"] if old else 0
+    digests = shard_rows.digest_rows(files, [rows, before] if rows > before else [rows])
+    if old and digests.get(before) != old["digest"]:
+        raise UserError(
+            f"{settings.output} holds shards of another table: its {before:,} rows are not the "
+            f"first of {settings.table} ({rows:,} rows); choose an empty --output_dir"
+        )
+    shard_rows.check_unique(files)
+    generations = generations_of(settings.table, rows, old)
+    kept: list[Shard] = old["shards"] if old else []
+    if rows > before:
+        last = {shard["split"]: shard for shard in kept}
+        # the last one of a split may not be full
+        kept = [shard for shard in kept if shard is not last[shard["split"]]]
+        shutil.rmtree(settings.rows_folder, ignore_errors=True)
+        sizes = ShardSizes(settings.shard_size_mb, settings.base_dir, deleted)
+        kept = sizes.shards(in_tar_order(settings, files, generations), kept)
+    return {
+        "rows": rows,
+        "digest": digests[rows],
+        "options": settings.plan_options(),
+        "generations": generations,
+        "shards": kept,
+    }
+
+
+def generations_of(path: str, rows: int, old: Plan | None) -> list[int]:
+    """Rows of the first conversion and of each update: what is shuffled together.
+
+    What `old`, an earlier plan, says of its rows stands.
+    """
+    facts = table.facts(path)
+    before: list[int] = old["generations"] if old else []
+    noted = [rows]
+    if facts and sum(facts["generations"]) == rows:
+        noted = facts["generations"]
+    if noted[: len(before)] == before:
+        return noted
+    more = rows - sum(before)
+    return [*before, more] if more else before

@@ -1,0 +1,145 @@
+"""The bytes of sample JSONs to rows with the table's columns, each fault named.
+
+rows, kept, reasons = parse([b'{"prompt_index": 12345, …}', b"", …])
+
+A chunk is parsed by pyarrow as one text; one with anything out of the ordinary is parsed again file
+by file, which names each fault.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json
+
+from postprocess_dataset import table
+
+Content = bytes | OSError  # of a file
+Parsed = tuple[pa.Table, Sequence[int], dict[int, str]]
+NOT_NEGATIVE = ("prompt_index", "augmentation_idx")
+INT64 = range(-1 << 63, 1 << 63)
+
+
+def parse(contents: Sequence[Content]) -> Parsed:
+    """(table of the JSON's columns and `extra`, rows kept, {row: reason}) of the files' bytes."""
+    clean = parse_together(contents)
+    return (clean, range(len(contents)), {}) if clean is not None else parse_apart(contents)
+
+
+def parse_together(contents: Sequence[Content]) -> pa.Table | None:
+    """The table; None when any file is not one plain object of known keys, one a line.
+
+    Then only parse_apart() can say which. Every line begins with an object and no known key holds
+    one, so as many rows as lines means a row a line.
+    """
+    plain = [c for c in contents if type(c) is bytes and c[:1] == b"{"]
+    if len(plain) < len(contents):
+        return None
+    text = b"\n".join(plain)
+    if text.count(b"\n") != len(plain) - 1:
+        text = b"\n".join(map(bytes.strip, plain))  # a newline at the end of each file is fine
+        if text.count(b"\n") != len(plain) - 1:
+            return None
+    try:
+        keys = orjson.loads(plain[0]).keys()
+        # a column asked for that no file has costs 0.3 us a row
+        asked = pa.schema([field for field in table.JSON_SCHEMA if field.name in keys])
+        found = pa.json.read_json(
+            pa.BufferReader(text),
+            read_options=pa.json.ReadOptions(use_threads=False, block_size=len(text) + 1),
+            parse_options=pa.json.ParseOptions(
+                explicit_schema=asked, unexpected_field_behavior="error"
+            ),
+        )
+        found.validate(full=True)  # text is UTF-8
+    except (pa.ArrowInvalid, orjson.JSONDecodeError):
+        return None
+    if found.num_rows != len(plain):
+        return None
+    for name, (kind, nullable) in table.JSON_FIELDS.items():
+        if name not in keys:
+            nulls = pa.nulls(found.num_rows, table.ARROW_TYPES[kind])
+            found = found.append_column(name, nulls)
+        if not nullable and found[name].null_count:
+            return None
+    if any(pc.min(found[name]).as_py() < 0 for name in NOT_NEGATIVE):
+        return None
+    # NaN and Infinity are no JSON, but Arrow takes them
+    if not pc.all(pc.is_finite(found["guidance_scale"])).as_py():
+        return None
+    if pc.list_flatten(found["source"]).null_count:
+        return None
+    return found.append_column("extra", pa.nulls(found.num_rows, pa.string()))
+
+
+def parse_apart(contents: Sequence[Content]) -> Parsed:
+    """The same, file by file."""
+    kept = []
+    records = []
+    reasons = {}
+    for row, content in enumerate(contents):
+        record, fault = parse_one(content)
+        if fault:
+            reasons[row] = fault
+        else:
+            kept.append(row)
+            records.append(record)
+    whole = table.JSON_SCHEMA.append(pa.field("extra", pa.string()))
+    columns = {
+        field.name: pa.array([record.get(field.name) for record in records], field.type)
+        for field in whole
+    }
+    return pa.table(columns, schema=whole), kept, reasons
+
+
+def parse_one(content: Content) -> tuple[dict[str, Any], str | None]:
+    """({key: value} with `extra`, None), or ({}, why it is no sample)."""
+    if isinstance(content, OSError):
+        return {}, f"cannot be read: {content.strerror}"
+    try:
+        record = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        return {}, "an empty file" if not content else f"not JSON: {error}"
+    if fault := fault_of(record):
+        return {}, fault
+    unknown = {name: record[name] for name in record.keys() - table.JSON_FIELDS.keys()}
+    extra = orjson.dumps(unknown, option=orjson.OPT_SORT_KEYS).decode() if unknown else None
+    return record | {"extra": extra}, None
+
+
+def fault_of(record: Any) -> str | None:
+    """Why a parsed JSON is no sample, or None.
+
+    A `source` that is one string becomes a list of it, a whole number where a float belongs a float
+    (Arrow takes no integer beyond 2**53 for one).
+    """
+    if not isinstance(record, dict):
+        return "not a JSON object"
+    if isinstance(record.get("source"), str):
+        record["source"] = [record["source"]]
+    for name, (kind, nullable) in table.JSON_FIELDS.items():
+        value = record.get(name)
+        if value is None:
+            if not nullable:
+                return f"{name} is {'null' if name in record else 'missing'}"
+            continue
+        if kind == "float" and type(value) is int:
+            record[name] = value = float(value)
+        if fault := _value_fault(name, kind, value):
+            return f"{name} is {value!r:.60}, not {fault}"
+    return None
+
+
+def _value_fault(name: str, kind: str, value: Any) -> str | None:
+    """What a value should be and is not, or None."""
+    if kind == "int":
+        if type(value) is not int:
+            return "a whole number"
+        return "in range" if value not in INT64 or (value < 0 and name in NOT_NEGATIVE) else None
+    if kind == "list of str":
+        good = isinstance(value, list) and all(type(part) is str for part in value)
+    else:
+        good = type(value) is {"float": float, "bool": bool, "str": str}[kind]
+    return None if good else f"a {kind}"

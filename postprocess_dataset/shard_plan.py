@@ -1,0 +1,157 @@
+"""Which rows go into which tar, fixed before the first one is written.
+
+    output_dataset_plan.json                the table's digest and each shard's rows
+
+The plan makes shard borders the same for any number of workers, restarts and partitions. It grows
+with the table: when the new table begins with the rows of the old one, all shards but the last of
+each split stay.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from common.command_line import UserError
+from postprocess_dataset import table
+from postprocess_dataset.row_order import Split
+from postprocess_dataset.shard_images import Place, image_places, image_sizes
+from postprocess_dataset.shard_rows import KEY, columns_of, row_keys
+from postprocess_dataset.tar_header import padded
+
+STEM = "output_dataset"
+TAIL = 1024  # a tar ends with two empty blocks
+Shard = dict[str, Any]  # {"name", "split", "start", "stop"}
+Plan = dict[str, Any]  # {"rows", "digest", "identity", "options", "generations", "shards"}
+
+
+def name_of(split: Split, number: int) -> str:
+    """The file name of a shard."""
+    return f"{STEM}_{split}_{number:06d}.tar" if split else f"{STEM}_{number:06d}.tar"
+
+
+def plan_path(output: str) -> str:
+    """Where the plan of an output folder lies."""
+    return os.path.join(output, f"{STEM}_plan.json")
+
+
+def load_plan(output: str) -> Plan | None:
+    """The plan of an output folder, or None. UserError for a folder that holds tars without one."""
+    try:
+        with open(plan_path(output)) as file:
+            plan: Plan = json.load(file)
+            return plan
+    except FileNotFoundError:
+        foreign = sorted(name for name in os.listdir(output) if name.endswith(".tar"))
+        if not foreign:
+            return None
+        others = f" and {len(foreign) - 1} other tars" if len(foreign) > 1 else ""
+        raise UserError(
+            f"{output} holds {foreign[0]}{others} of another table (no {STEM}_plan.json); "
+            "choose an empty --output_dir"
+        ) from None
+    except ValueError as error:
+        raise UserError(
+            f"{plan_path(output)} is damaged ({error}); choose an empty --output_dir"
+        ) from None
+
+
+class ShardSizes:
+    """Where shards of at most `size_mb` MB (10**6 bytes) end; a larger sample stands alone.
+
+    Images are only stat'ed. One that is missing, or whose key is in `deleted`, takes no room.
+    """
+
+    def __init__(self, size_mb: int, base_dir: str, deleted: set[str]) -> None:
+        self.limit = size_mb * 10**6
+        self.base_dir = base_dir
+        self.deleted = deleted
+        self.present = 0
+        self.first_tried: Place | None = None
+
+    def shards(self, ordered: Mapping[Split, Sequence[str]], kept: Sequence[Shard]) -> list[Shard]:
+        """The shards of the rows in tar order, after those `kept`.
+
+        UserError when no image is found at all.
+        """
+        found: list[Shard] = []
+        for split, files in ordered.items():
+            mine = [shard for shard in kept if shard["split"] == split]
+            mine += self._new(split, files, mine)
+            for number, shard in enumerate(mine):
+                found.append({**shard, "name": name_of(split, number)})
+        if not self.present and not kept:
+            tried = "(no rows)"
+            if self.first_tried:
+                tried = " nor at ".join(image_places(self.base_dir, *self.first_tried))
+            raise UserError(
+                f"none of the table's images was found, the first neither at {tried}; "
+                "is --base_dir right?"
+            )
+        return found
+
+    def _new(self, split: Split, files: Sequence[str], mine: list[Shard]) -> list[Shard]:
+        """The shards of a split after `mine`, whose last one may grow."""
+        new: list[Shard] = []
+        start = row = mine[-1]["stop"] if mine else 0
+        size = TAIL
+        for room in self._rooms(files, row):
+            if size + room > self.limit and room and row > start:
+                new.append({"split": split, "start": start, "stop": row})
+                start = row
+                size = TAIL
+            size += room
+            row += 1
+        if size > TAIL:
+            new.append({"split": split, "start": start, "stop": row})
+        elif row > start and (new or mine):
+            # nothing but missing images at the end: reported with the last shard
+            last = new or mine
+            last[-1] = {**last[-1], "stop": row}
+        return new
+
+    def _rooms(self, files: Sequence[str], first: int) -> Iterator[int]:
+        """Bytes of each row's sample in a tar, at most; 0 when it has no image."""
+        names = columns_of(files)
+        texts = [
+            name
+            for name, kind in names.items()
+            if pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        ]
+        row = first
+        columns = sorted({KEY, "image_path", *texts} & names.keys())
+        for batch in table.read_rows(files, row, columns=columns):
+            keys = row_keys(batch, row)
+            row += len(batch)
+            paths = batch["image_path"].to_pylist() if "image_path" in names else [None] * len(keys)
+            places: list[Place] = list(zip(paths, keys, strict=True))
+            self.first_tried = self.first_tried or places[0]
+            captions, metadata = text_lengths(batch, texts, len(names))
+            for key, text, length, image in zip(
+                keys, captions, metadata, image_sizes(self.base_dir, places), strict=True
+            ):
+                if image is None or key in self.deleted:
+                    yield 0
+                    continue
+                self.present += 1
+                yield 3 * 512 + padded(image) + padded(text) + padded(length)
+
+
+def text_lengths(
+    batch: pa.RecordBatch, texts: Sequence[str], columns: int
+) -> tuple[list[int], list[int]]:
+    """(bytes of the rows' captions, of their metadata at most)."""
+    lengths = {
+        name: pc.fill_null(pc.binary_length(batch[name]), 0)
+        .to_numpy(zero_copy_only=False)
+        .astype(np.int64)
+        for name in texts
+    }
+    # names, numbers, and caption and key twice: an upper bound
+    metadata = sum(lengths.values(), np.full(len(batch), 30 * columns))
+    captions = lengths.get("caption", lengths.get("augmented_prompt", metadata))
+    return captions.tolist(), metadata.tolist()

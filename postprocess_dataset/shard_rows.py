@@ -1,0 +1,162 @@
+"""The rows of any table as samples of a tar: key, caption, metadata as JSON.
+
+for sample in samples(batch, first_row): …
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from common.command_line import UserError
+from postprocess_dataset import table
+
+KEY = "__key__"
+OWN = (KEY, "caption", "extra")  # in the tar as names, as .txt, and merged into .json
+
+
+class Sample(NamedTuple):
+    """One row on its way into a tar."""
+
+    key: str
+    caption: Any
+    metadata: bytes  # JSON
+    sha256: str | None
+    image_path: str | None
+
+
+def samples(batch: pa.RecordBatch, first: int) -> Iterator[Sample]:
+    """Yield a batch's rows; `first`: the number of the first one in the table."""
+    values = {
+        name: readable(column).to_pylist()
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    }
+    none = [None] * len(batch)
+    texts = zip(values.get("caption", none), values.get("augmented_prompt", none), strict=True)
+    captions = [caption or text for caption, text in texts]
+    extras, sums, paths = (
+        values.get(name, none) for name in ("extra", "image_sha256", "image_path")
+    )
+    kept = [name for name in values if name not in OWN]
+    columns = (values[name] for name in kept)
+    for key, caption, extra, sha256, path, *row in zip(
+        row_keys(batch, first), captions, extras, sums, paths, *columns, strict=True
+    ):
+        # `datasets` takes five nulls for a column's type and fails at a sixth value
+        record = {name: value for name, value in zip(kept, row, strict=True) if value is not None}
+        if extra:
+            for name, value in orjson.loads(extra).items():
+                if value is not None:
+                    record.setdefault(name, value)
+        # dates as ISO 8601; NaN inside a list as null
+        yield Sample(key, caption, orjson.dumps(record, default=in_json), sha256, path)
+
+
+def readable(column: pa.Array) -> pa.Array:
+    """A column with values that Python and JSON know."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    # older pandas writes nanoseconds; a datetime holds microseconds
+    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_finite(column), column, None)  # NaN and infinity are no JSON
+    return column
+
+
+def in_json(value: Any) -> str:
+    """What orjson does not know, in tables of other hands.
+
+    Bytes as hexadecimal digits, durations and decimals as text.
+    """
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def row_keys(batch: pa.RecordBatch, first: int) -> list[str]:
+    """The rows' keys in a tar: `__key__`, or the row's number in a table that has none.
+
+    No dot in the last part.
+    """
+    if KEY not in batch.schema.names:
+        return [f"{row:09d}" for row in range(first, first + len(batch))]
+    return [
+        key
+        if not key or "." not in key.rsplit("/", 1)[-1]
+        else table.key_of(*f"/{key}".rsplit("/", 1))[1:]
+        for key in batch[KEY].to_pylist()
+    ]
+
+
+def columns_of(files: Sequence[str]) -> dict[str, pa.DataType]:
+    """{name: Arrow type} of a table."""
+    return {field.name: field.type for field in pq.read_schema(files[0])}
+
+
+def check_unique(files: Sequence[str]) -> None:
+    """UserError when a key stands twice: readers raise at that, or mix two samples.
+
+    Costs 8 bytes a row.
+    """
+    if KEY not in columns_of(files):
+        return
+    row = 0
+    hashes: list[Any] = [np.empty(0, np.int64)]
+    for batch in table.read_rows(files, columns=[KEY]):
+        hashes.append(np.fromiter(map(hash, row_keys(batch, row)), np.int64, len(batch)))
+        row += len(batch)
+    found, counts = np.unique(np.concatenate(hashes), return_counts=True)
+    twice = set(found[counts > 1].tolist())
+    if not twice:
+        return
+    seen: dict[str, int] = {}
+    row = 0
+    for batch in table.read_rows(files, columns=[KEY]):
+        for key in row_keys(batch, row):
+            if hash(key) in twice:
+                if key in seen:
+                    raise UserError(
+                        f"{files[0]}: the key {key!r} stands twice (rows {seen[key]} and {row}); "
+                        "keys must be unique"
+                    )
+                seen[key] = row
+            row += 1
+
+
+def digest_rows(files: Sequence[str], borders: Iterable[int]) -> dict[int, str]:
+    """{border: sha256 over the values of the rows before it}.
+
+    However the table is cut into files and row groups. About 3 s a million rows.
+    """
+    digest = hashlib.sha256(repr(pq.read_schema(files[0]).names).encode())
+    found = {}
+    row = 0
+    for border in sorted(set(borders)):
+        for batch in table.read_rows(files, row, border):
+            lines = pc.binary_join_element_wise(
+                *map(as_text, batch.columns),
+                pa.scalar(""),
+                "\x1f",
+                null_handling="replace",
+                null_replacement="\x00",
+            )
+            digest.update(lines.buffers()[2] or b"")
+        found[border] = digest.hexdigest()
+        row = border
+    return found
+
+
+def as_text(column: pa.Array) -> pa.Array:
+    """Any column as one of strings."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if column.type == pa.list_(pa.string()):
+        return pc.binary_join(column, "\x1e")
+    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
+        values = [None if value is None else repr(value) for value in column.to_pylist()]
+        return pa.array(values, pa.string())
+    return column.cast(pa.string())

@@ -1,0 +1,57 @@
+"""What convert_parquet_to_wds.py was asked for, and the order of the rows that follows from it."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from postprocess_dataset.options import shares
+from postprocess_dataset.row_order import Split, ordered
+
+
+@dataclass(frozen=True)
+class TarSettings:
+    """See the script's --help."""
+
+    table: str
+    base_dir: str
+    output: str
+    workers: int = 1
+    shard_size_mb: int = 500
+    split: str | None = None
+    shuffle_seed: int | None = None
+    partition: tuple[int, int] | None = None
+    finish: bool = False
+
+    @property
+    def rows_folder(self) -> str:
+        """Where the rows in tar order lie until all shards are done."""
+        return os.path.join(self.output, ".rows")
+
+    def plan_options(self) -> dict[str, Any]:
+        """The options that decide which row goes into which shard."""
+        return {
+            "shard_size_mb": self.shard_size_mb,
+            "split": self.split,
+            "shuffle_seed": self.shuffle_seed,
+        }
+
+
+def in_tar_order(
+    settings: TarSettings, files: Sequence[str], generations: Sequence[int]
+) -> dict[Split, list[str]]:
+    """{split: parquet files whose rows are in the order of the tars}.
+
+    Where that is not the table's order they are made, in OUTPUT/.rows.
+    """
+    folder = settings.rows_folder
+    sides = shares(settings.split) if settings.split else None
+    if sides is None and settings.shuffle_seed is None:
+        return {None: list(files)}
+    if not os.path.isdir(folder):
+        shutil.rmtree(f"{folder}.tmp", ignore_errors=True)
+        ordered(files, generations, sides, settings.shuffle_seed, f"{folder}.tmp")
+        os.rename(f"{folder}.tmp", folder)
+    names: list[Split] = list(sides) if sides else [None]
+    return {name: [os.path.join(folder, f"{name or 'all'}.parquet")] for name in names}
