@@ -21,7 +21,10 @@ LONG_AGO = itertools.count(1_600_000_000)
 
 
 class Folder:
-    """Makes samples. `published` ones lie flat, with an absolute image_path and without the newer fields."""
+    """Makes samples.
+
+    `published` ones lie flat, with an absolute image_path and without the newer fields.
+    """
 
     def __init__(self, path, published=False, input_file="HPDv2.json"):
         self.path, self.published, self.input_file = Path(path), published, input_file
@@ -134,7 +137,8 @@ def dies(function, torn=False):
             os.killpg(0, signal.SIGKILL)
         return function(*args, **kwargs)
     return wrapped
-os.rename, os.fsync, os.unlink, os.truncate = map(dies, (os.rename, os.fsync, os.unlink, os.truncate))
+for name in ("rename", "fsync", "unlink", "truncate"):
+    setattr(os, name, dies(getattr(os, name)))
 os.writev = dies(os.writev, torn=True)
 sys.path.insert(0, sys.argv[1])
 sys.argv = sys.argv[2:]
@@ -250,7 +254,7 @@ def deleted():
 
 @pytest.fixture
 def tar_members():
-    """{name: bytes} of all the shards of a folder, in their order; a name that stands twice fails."""
+    """{name: bytes} of all the shards of a folder, in order; a name that stands twice fails."""
     import tarfile
 
     def read(output, stem="output_dataset"):
@@ -267,7 +271,7 @@ def tar_members():
 
 @pytest.fixture
 def table(folder, to_parquet, tmp_path):
-    """(folder of 12 prompts × 3 images, its table)"""
+    """(folder of 12 prompts of 3 images each, its table)"""
     data = folder().fill(range(995, 1007), 3)
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
     return data, tmp_path / "t.parquet"

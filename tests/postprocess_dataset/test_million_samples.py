@@ -1,4 +1,6 @@
-"""A million samples, each file its own, through both converters (8 GB in pytest's temporary folder)."""
+"""A million samples, each file its own, through both converters (8 GB in pytest's temporary
+folder).
+"""
 
 import hashlib
 import importlib.util

@@ -1,4 +1,7 @@
-"""What is no folder, no table or no sample as we write them: one line that names it, and the good data is not lost."""
+"""What is no folder, no table or no sample as we write them.
+
+One line that names it, and the good data is not lost.
+"""
 
 import datetime
 import json
@@ -123,8 +126,10 @@ def test_a_folder_below_the_root(folder, to_parquet, tmp_path, monkeypatch):
 
 
 def test_values_that_json_does_not_know(table, process, tar_members, tmp_path):
-    """Nanoseconds as older pandas writes them, bytes, durations: in a real process, where pyarrow finds no pandas."""
-    data, path = table
+    """Nanoseconds as older pandas writes them, bytes, durations: in a real process, where pyarrow
+    finds no pandas.
+    """
+    _data, path = table
     rows = pq.read_table(path)
     n = rows.num_rows
     rows = rows.append_column(

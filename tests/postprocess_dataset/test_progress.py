@@ -1,4 +1,6 @@
-"""A log gets a line every half minute, a terminal a bar, and both say how fast it goes and how long it will take."""
+"""A log gets a line every half minute, a terminal a bar, and both say how fast it goes and how
+long it will take.
+"""
 
 import os
 import pty

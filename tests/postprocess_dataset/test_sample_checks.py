@@ -1,4 +1,6 @@
-"""A chunk parsed as one text says just what its files say one by one, for whatever bytes they hold."""
+"""A chunk parsed as one text says just what its files say one by one, for whatever bytes they
+hold.
+"""
 
 import json
 

@@ -1,4 +1,7 @@
-"""What a listing did not show, a clock that lies, folders that cannot be read for a while: no sample is lost by it, none called deleted."""
+"""What a listing did not show, a clock that lies, folders that cannot be read for a while.
+
+No sample is lost by it, none called deleted.
+"""
 
 import errno
 import json
@@ -16,7 +19,9 @@ from postprocess_dataset import dataset_folder, increment
 
 @pytest.fixture
 def hidden(monkeypatch):
-    """hidden(suffix): directory listings miss all numbered files of that kind, as one does that began before they were renamed."""
+    """hidden(suffix): directory listings miss all numbered files of that kind, as one does that
+    began before they were renamed.
+    """
     list_folder = dataset_folder.list_folder
 
     def hide(suffix):
@@ -65,7 +70,9 @@ def test_an_image_whose_json_the_listing_missed_is_no_orphan(
     assert rejects(table) == [{"image": "HPDv2/000000/2_0.jpg", "reason": "image without JSON"}]
 
 
-def test_a_sample_that_the_listing_missed_is_not_deleted(folder, to_parquet, hidden, deleted, tmp_path):
+def test_a_sample_that_the_listing_missed_is_not_deleted(
+    folder, to_parquet, hidden, deleted, tmp_path
+):
     data, table = folder().fill([1, 2], 1), tmp_path / "t.parquet"
     assert to_parquet(data.path, table).status == 0
     hidden(".jpg")
@@ -75,7 +82,9 @@ def test_a_sample_that_the_listing_missed_is_not_deleted(folder, to_parquet, hid
 
 
 def test_a_clock_ahead_of_the_file_server_s(folder, to_parquet, tmp_path, monkeypatch):
-    """What counts is the clock that stamps the folders: by this machine's, a day ahead, every folder would look long settled."""
+    """What counts is the clock that stamps the folders: by this machine's, a day ahead, every
+    folder would look long settled.
+    """
     data, table, now = folder().fill([1], 1), tmp_path / "t.parquet", time.time_ns
     monkeypatch.setattr(time, "time_ns", lambda: now() + 86_400 * 10**9)
     monkeypatch.setattr(time, "time", lambda: now() / 1e9 + 86_400)
@@ -106,7 +115,9 @@ def test_nowhere_to_ask_the_server_s_clock(folder, tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_read_for_a_while(
     closed, folder, to_parquet, rows_of, deleted, tmp_path, monkeypatch
 ):
-    """Its rows, and those of the folders in it, are not deleted, and the update after it looks there again, although no mtime has changed."""
+    """Its rows, and those of the folders in it, are not deleted, and the update after it looks
+    there again, although no mtime has changed.
+    """
     data, table, list_folder = (
         folder().fill([1, 1001, 2001], 1),
         tmp_path / "t.parquet",
@@ -132,7 +143,9 @@ def test_a_folder_that_cannot_be_read_for_a_while(
     assert ended.status == 0 and "4 rows, 1 of them new" in ended.out and not deleted(table)
 
 
-def test_what_is_deleted_stays_so_in_a_folder_that_is_skipped(folder, to_parquet, deleted, tmp_path):
+def test_what_is_deleted_stays_so_in_a_folder_that_is_skipped(
+    folder, to_parquet, deleted, tmp_path
+):
     data, table = folder().fill([1, 2, 1001], 1), tmp_path / "t.parquet"
     assert to_parquet(data.path, table).status == 0
     (data.path / "000000/2_0.json").unlink()

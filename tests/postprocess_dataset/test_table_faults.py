@@ -1,4 +1,7 @@
-"""The table when the disk is full or another process is writing it: one line, and the old table stays."""
+"""The table when the disk is full or another process is writing it.
+
+One line, and the old table stays.
+"""
 
 
 def test_a_full_disk_leaves_the_old_table(folder, to_parquet, tmp_path, monkeypatch):
@@ -19,14 +22,19 @@ def test_a_full_disk_leaves_the_old_table(folder, to_parquet, tmp_path, monkeypa
 
 
 def test_a_disk_that_fills_up_half_way(folder, to_parquet, process, tmp_path):
-    """By a limit on the size of files, which write(2) refuses as it does on a full disk; no complaint of the garbage collector."""
+    """By a limit on the size of files, which write(2) refuses as it does on a full disk; no
+    complaint of the garbage collector.
+    """
     import resource
 
     data, table = folder().fill(range(300), 1), tmp_path / "t.parquet"
     assert to_parquet(data.path, table).status == 0
     before = table.read_bytes()
     data.fill([301])
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2,) * 2)
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2,) * 2)
+
     for mode in ("--update", "--rebuild"):
         ended = process("convert_json_to_parquet", data.path, table, mode, preexec_fn=limit)
         assert ended.returncode == 1 and ended.stderr.count("\n") == 1, ended.stderr

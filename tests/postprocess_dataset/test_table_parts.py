@@ -1,11 +1,14 @@
-"""`--part I/N` and `--finish`: pieces equal the whole, and a death anywhere costs only saying it again."""
+"""`--part I/N` and `--finish`.
+
+Partitions equal the whole, and a death anywhere costs only saying it again.
+"""
 
 import os
 import shutil
 from pathlib import Path
 
 
-def test_pieces_equal_the_whole(folder, to_parquet, rows_of, tmp_path):
+def test_partitions_equal_the_whole(folder, to_parquet, rows_of, tmp_path):
     ours, flat = (
         folder("ours").fill([1, 999, 1000, 2500, 7001], 2),
         folder("flat", published=True, input_file="Alpha.json").fill([2, 1500, 3000], 2),

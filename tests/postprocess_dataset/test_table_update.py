@@ -1,11 +1,11 @@
-"""--update, --rebuild, --part and crashes: old rows never move, new ones are appended, a killed run leaves the old table."""
+"""--update, --rebuild, --part and crashes.
+
+Old rows never move, new ones are appended, a killed run leaves the old table.
+"""
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
@@ -177,7 +177,9 @@ def test_update_of_tables_that_cannot_be(folder, to_parquet, tmp_path):
     )
 )
 def test_any_history_against_a_model(folder, to_parquet, rows_of, deleted, tmp_path, history):
-    """Rows only ever grow at the end; whatever is whole is a row, whatever is not is deleted, rejected, or nothing."""
+    """Rows only ever grow at the end; whatever is whole is a row, whatever is not is deleted,
+    rejected, or nothing.
+    """
     with tempfile.TemporaryDirectory(dir=tmp_path) as where:
         data, table = folder(f"{Path(where).name}/HPDv2"), Path(where) / "t.parquet"
         data.add(100), data.settle()
@@ -221,161 +223,3 @@ def test_any_history_against_a_model(folder, to_parquet, rows_of, deleted, tmp_p
                 assert sorted(deleted(table)) == sorted(
                     r["__key__"] for r in rows if r["prompt_index"] not in whole
                 )
-
-
-ROW = st.tuples(st.sampled_from("abé"), st.integers(0, 9), st.integers(0, 3), st.integers(0, 10**6))
-PIECES = st.lists(st.lists(ROW, min_size=1, max_size=12), max_size=20)
-
-
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(st.lists(PIECES, min_size=1, max_size=2), st.integers(2, 4))
-def test_any_pieces_come_out_sorted(tmp_path, generations, max_runs):
-    """Of a first conversion, and of an update that follows its rows; with a bounded number of files open."""
-    import pyarrow as pa
-
-    from postprocess_dataset import sorted_rows, table
-
-    schema, path = table.row_schema(), tmp_path / "sorted.parquet"
-    empty = {pa.int64(): 0, pa.bool_(): False, pa.string(): ""}
-    before = sorted_rows.ROW_GROUP, sorted_rows.MERGE_BATCH, sorted_rows.MAX_RUNS
-    sorted_rows.ROW_GROUP, sorted_rows.MERGE_BATCH, sorted_rows.MAX_RUNS = 5, 2, max_runs
-    path.unlink(missing_ok=True)
-    try:
-        wanted = []
-        for pieces in generations:
-            with sorted_rows.SortedRows(
-                path, {}, path if path.exists() else None, len(wanted)
-            ) as rows:
-                for piece in pieces:
-                    keys = dict(
-                        zip(
-                            sorted_rows.ORDER,
-                            map(list, zip(*[(f, p, a, f"k/{k}") for f, p, a, k in piece])),
-                        )
-                    )
-                    columns = [
-                        keys.get(
-                            field.name, [None if field.nullable else empty[field.type]] * len(piece)
-                        )
-                        for field in schema
-                    ]
-                    rows.add(
-                        sorted_rows.in_order(
-                            pa.table(
-                                [pa.array(c, f.type) for c, f in zip(columns, schema)],
-                                schema=schema,
-                            )
-                        )
-                    )
-                    assert len(rows.runs) <= max_runs
-                rows.publish([])
-            wanted += sorted((f, p, a, f"k/{k}") for piece in pieces for f, p, a, k in piece)
-    finally:
-        sorted_rows.ROW_GROUP, sorted_rows.MERGE_BATCH, sorted_rows.MAX_RUNS = before
-    found = [row for batch in table.read_rows([path]) for row in batch.to_pylist()]
-    assert [tuple(r[n] for n in sorted_rows.ORDER) for r in found] == wanted
-    assert [r["idx"] for r in found] == list(range(len(found)))
-    for start, stop in ((0, 3), (4, 9), (len(found) - 1, len(found) + 5)):
-        assert [
-            r for batch in table.read_rows([path], start, stop) for r in batch.to_pylist()
-        ] == found[max(0, start) : stop]
-
-
-def crashes(run, *args, after=lambda: None):
-    """Let the script die at every n-th write or rename until it once gets through; `after` looks at what each crash left."""
-    for n in range(1000):
-        if (status := run(n, *args)) != -9:
-            assert status == 0 and n > 5
-            return
-        after()
-    raise AssertionError("never got through")
-
-
-def test_die_anywhere_in_a_first_conversion(folder, to_parquet, dying, tmp_path):
-    data, table = folder().fill([5, 1005], 1), tmp_path / "t.parquet"
-    assert to_parquet(data.path, tmp_path / "whole.parquet").status == 0
-    whole = (tmp_path / "whole.parquet").read_bytes()
-
-    def after():
-        assert not table.exists() or table.read_bytes() == whole  # never a part of it
-
-    crashes(dying, "convert_json_to_parquet", data.path, table, after=after)
-    assert table.read_bytes() == whole
-
-
-def test_die_anywhere_in_an_update(folder, to_parquet, dying, rows_of, deleted, tmp_path):
-    import shutil
-
-    data, table = folder().fill([5, 1005, 2005], 2), tmp_path / "t.parquet"
-    (data.path / "000002" / "2005_1.json").write_text("{")
-    data.settle()
-    assert to_parquet(data.path, table).status == 3
-    first = tmp_path / "first"
-    first.mkdir()
-    for path in tmp_path.glob("t.parquet*"):
-        shutil.copy(path, first)
-    old = rows_of(table)
-    data.fill([2005, 7], 2), os.unlink(data.path / "000001" / "1005_0.jpg")
-    assert to_parquet(data.path, table, "--update").status == 0
-    whole, names = table.read_bytes(), deleted(table)
-    assert len(rows_of(table)) == 8 and names == ["HPDv2/000001/1005_0"]
-    for n in range(100):
-        for path in tmp_path.glob(".t.parquet*"):
-            path.unlink()
-        for path in first.iterdir():
-            shutil.copy(path, tmp_path)
-        died = dying(n, "convert_json_to_parquet", data.path, table, "--update")
-        assert rows_of(table) == old or table.read_bytes() == whole
-        assert (
-            to_parquet(data.path, table, "--update").status == 0
-        )  # after each crash the same command completes it
-        assert (
-            table.read_bytes() == whole
-            and deleted(table) == names
-            and not Path(f"{table}.rejects.jsonl").exists()
-        )
-        if died != -9:
-            return
-
-
-def test_while_a_run_goes_on(folder, process, to_parquet, rows_of, tmp_path):
-    """A real writer publishes images, then their JSON; tables made meanwhile hold whole samples, and reject none that soon is."""
-    data = folder()
-    data.add(0)
-    writer = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            """
-import itertools, os, sys, time
-folder, image, record = sys.argv[1], open(sys.argv[1] + "/0_0.jpg", "rb").read(), open(sys.argv[1] + "/0_0.json").read()
-for n in itertools.count(1):
-    for suffix, content in ((".jpg", image), (".json", record.replace('"prompt_index": 0', f'"prompt_index": {n}').encode())):
-        draft = f"{folder}/.{n}_0{suffix}.1-1.tmp"
-        with open(draft, "wb") as f:
-            f.write(content)
-        os.link(draft, f"{folder}/{n}_0{suffix}")
-        os.unlink(draft)
-    time.sleep(0.0005)
-"""[1:],
-            str(data.path / "000000"),
-        ]
-    )
-    try:
-        table, rows = tmp_path / "t.parquet", []
-        for _ in range(8):
-            ended = to_parquet(data.path, table, "--update")
-            assert ended.status == 0, ended.err
-            found = rows_of(table)
-            assert found[: len(rows)] == rows and len(found) > len(rows)
-            rows = found
-            time.sleep(0.05)
-    finally:
-        writer.kill()
-        writer.wait()
-    to_parquet(data.path, table, "--update")
-    assert {r["prompt_index"] for r in rows_of(table)} == {
-        int(p.name.split("_")[0]) for p in (data.path / "000000").glob("[0-9]*.json")
-    }

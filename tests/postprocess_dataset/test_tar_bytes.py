@@ -1,4 +1,7 @@
-"""The tars: the very bytes of every image, in the order of the table, for readers that nobody here wrote."""
+"""The tars.
+
+The very bytes of every image, in the order of the table, for readers that nobody here wrote.
+"""
 
 import hashlib
 import json
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 
 def test_every_byte_of_every_image(table, to_tars, rows_of, tar_members, tmp_path, small_shards):
     small_shards()
-    data, path = table
+    _data, path = table
     ended = to_tars(path, tmp_path, tmp_path / "tars", "--shard_size_mb", 1)
     assert (
         ended.status == 0
@@ -58,7 +61,10 @@ def test_readers_that_nobody_here_wrote(table, to_tars, rows_of, tmp_path, small
     found = list(webdataset.WebDataset(urls, shardshuffle=False))
     assert [
         (s["__key__"], s["jpg"], s["txt"].decode(), json.loads(s["json"])["seed"]) for s in found
-    ] == [(r["__key__"], image, r["caption"], r["seed"]) for r, image in zip(rows, images)]
+    ] == [
+        (r["__key__"], image, r["caption"], r["seed"])
+        for r, image in zip(rows, images, strict=True)
+    ]
     indexed = wids.ShardListDataset(
         str(tmp_path / "tars/index.json"), cache_dir=str(tmp_path / "wids"), transformations=[]
     )
@@ -85,7 +91,9 @@ def test_readers_that_nobody_here_wrote(table, to_tars, rows_of, tmp_path, small
 
 
 def test_null_in_the_first_samples_only(folder, to_parquet, to_tars, tmp_path):
-    """`datasets` guesses columns from five samples and fails when a null turns into text later; so a field without a value is left out."""
+    """`datasets` guesses columns from five samples and fails when a null turns into text later; so
+    a field without a value is left out.
+    """
     import datasets
 
     data = folder().fill(range(6), 1)

@@ -1,4 +1,7 @@
-"""Tars whose making is killed at any step, interrupted, or whose table is replaced meanwhile: whole under their names, or absent."""
+"""Tars whose making is killed at any step, interrupted, or whose table is replaced meanwhile.
+
+Whole under their names, or absent.
+"""
 
 import os
 import shutil
@@ -143,11 +146,14 @@ def test_control_c(heavy, process, tmp_path):
 
 
 def test_control_c_while_workers_are_forked(heavy, process, tmp_path):
-    """Ctrl-C reaches the whole process group, also a worker that is just born: the parent alone answers."""
+    """Ctrl-C reaches the whole process group, also a worker that is just born: the parent alone
+    answers.
+    """
     data, path = heavy
     code = """
 import os, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
+# a shell's background job begins with it ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 real = os.fork
 def fork():
     pid = real()

@@ -1,4 +1,7 @@
-"""Which sample goes into which shard: the same for one worker, many or pieces, after an update, split or shuffled."""
+"""Which sample goes into which shard.
+
+The same for one worker, many or partitions, after an update, split or shuffled.
+"""
 
 import json
 import random
@@ -50,7 +53,7 @@ def test_workers_share_the_shards(folder, to_parquet, process, tmp_path, tree):
     assert all(p.stat().st_size <= 10**6 for p in (tmp_path / "two").glob("*.tar"))
 
 
-def test_pieces_equal_the_whole(table, to_tars, tmp_path, small_shards, tree):
+def test_partitions_equal_the_whole(table, to_tars, tmp_path, small_shards, tree):
     small_shards(5)
     data, path = table
     options = ["--shard_size_mb", 1, "--shuffle_seed", 9]
@@ -118,10 +121,12 @@ def test_after_an_update_only_what_is_new(
     )
 
 
-def test_an_update_between_two_pieces(
+def test_an_update_between_two_partitions(
     table, to_parquet, to_tars, tar_members, rows_of, tmp_path, small_shards
 ):
-    """A piece leaves the shuffled rows for the others; those of the table that has grown since are other ones."""
+    """A partition leaves the shuffled rows for the others; those of the table that has grown since are
+    other ones.
+    """
     small_shards(5)
     data, path = table
     options = ["--shard_size_mb", 1, "--shuffle_seed", 3]
@@ -139,7 +144,9 @@ def test_an_update_between_two_pieces(
 
 
 def test_a_table_of_other_hands_that_has_grown(table, to_tars, tar_members, tmp_path, small_shards):
-    """It says nothing of its generations: the rows that are in shards already keep their places all the same."""
+    """It says nothing of its generations: the rows that are in shards already keep their places
+    all the same.
+    """
     small_shards(5)
     data, path = table
     rows, options = (
@@ -261,7 +268,7 @@ def test_split_and_shuffle(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 12), st.integers(0, 2**32))
-def test_rows_in_tar_order_are_the_rows(tmp_path, count, new, pile, seed):
+def test_rows_in_tar_order_are_the_rows(tmp_path, count, new, bucket, seed):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -270,7 +277,7 @@ def test_rows_in_tar_order_are_the_rows(tmp_path, count, new, pile, seed):
     where = Path(tempfile.mkdtemp(dir=tmp_path))
     prompts = [f"p{random.Random(seed + i).randrange(9)}" for i in range(count + new)]
     files = [str(where / "t.parquet")]
-    before, row_order.BUCKET = row_order.BUCKET, pile
+    before, row_order.BUCKET = row_order.BUCKET, bucket
     try:
         orders = []
         for rows, generations in ((count, [count]), (count + new, [count, new])):

@@ -1,9 +1,14 @@
-"""What the tars are made from: images that moved, are missing, torn or generated again, and tables of other hands."""
+"""What the tars are made from.
+
+Images that moved, are missing, torn or generated again, and tables of other hands.
+"""
 
 import json
 import math
 import os
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 
@@ -75,10 +80,12 @@ def test_truncated_images_of_published_folders(folder, to_parquet, to_tars, tar_
 
 
 def test_tables_of_other_hands(table, to_tars, tar_members, tmp_path):
-    """Filtered or enlarged by pandas: NaN, dates, categories, nested values, dots in keys; columns of ours may be missing."""
+    """Filtered or enlarged by pandas: NaN, dates, categories, nested values, dots in keys; columns
+    of ours may be missing.
+    """
     import pandas
 
-    data, path = table
+    _data, path = table
     frame = pandas.read_parquet(path)
     frame = (
         frame[frame.augmentation_idx == 0].drop(columns=["seed", "extra"]).reset_index(drop=True)
@@ -130,3 +137,56 @@ def test_tables_of_other_hands(table, to_tars, tar_members, tmp_path):
         and "2 left out" in ended.out
         and ended.err.count("no key or no caption") == 2
     )
+
+
+def test_image_path_comes_before_the_key(folder, to_parquet, to_tars, tar_members, tmp_path):
+    """A table whose images were moved by hand: its image_path says where, although another file
+    lies where the key leads.
+    """
+    data, path = folder("flat", published=True).fill([1, 2], 1), tmp_path / "t.parquet"
+    assert to_parquet(data.path, path).status == 0
+    rows, moved = pq.read_table(path), [data.image(prompt, 0, "moved") for prompt in (1, 2)]
+    (tmp_path / "moved").mkdir()
+    for n, image in enumerate(moved):
+        (tmp_path / f"moved/{n}.jpg").write_bytes(image)
+    at = rows.schema.get_field_index("image_path")
+    pq.write_table(
+        rows.set_column(at, "image_path", pa.array(["moved/0.jpg", f"{tmp_path}/moved/1.jpg"])),
+        path,
+    )
+    assert to_tars(path, tmp_path, tmp_path / "tars").status == 0
+    members = tar_members(tmp_path / "tars")
+    assert [members["flat/1_0.jpg"], members["flat/2_0.jpg"]] == moved
+
+
+def test_numbers_that_json_does_not_know(table, to_tars, tar_members, tmp_path):
+    """NaN and infinities of other hands' columns are left out like nulls: `datasets` would take
+    five nulls for the column's type.
+    """
+    import datasets
+
+    _data, path = table
+    rows = pq.read_table(path)
+    scores = [math.nan] * 6 + [math.inf, -math.inf] + [0.5] * (rows.num_rows - 8)
+    pq.write_table(
+        rows.append_column("score", pa.array(scores)).append_column(
+            "half", pa.array(scores, pa.float32())
+        ),
+        path,
+    )
+    assert to_tars(path, tmp_path, tmp_path / "tars").status == 0
+    members = tar_members(tmp_path / "tars").items()
+    records = [
+        json.loads(content, parse_constant=pytest.fail)
+        for name, content in members
+        if name.endswith(".json")
+    ]
+    assert [record.get("score") for record in records] == [None] * 8 + [0.5] * (len(records) - 8)
+    assert all("score" not in record and "half" not in record for record in records[:8])
+    where = {
+        "data_dir": str(tmp_path / "tars"),
+        "data_files": "*.tar",
+        "cache_dir": str(tmp_path / "cache"),
+    }
+    read = datasets.load_dataset("webdataset", split="train", **where)  # reads to the end
+    assert read.num_rows == 36
