@@ -3,27 +3,25 @@ folder).
 """
 
 import hashlib
-import importlib.util
 import json
 import os
 import tarfile
-from pathlib import Path
 
 import pytest
+
+from benchmarks import made_samples
+from benchmarks.cost import Cost
+from postprocess_dataset import table as table_module
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 def test_a_million_samples(tmp_path):
-    where = Path(__file__).resolve().parents[2] / "benchmarks/postprocess.py"
-    spec = importlib.util.spec_from_file_location("benchmark", where)
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
     count = int(os.environ.get("SAMPLES", 1_000_000))
     folder, table = tmp_path / "ours", tmp_path / "ours.parquet"
-    benchmark.make_samples(folder, 0, count, benchmark.pictures(1000), ours=True)
-    cost = benchmark.Cost([*benchmark.TO_PARQUET, folder, table])
-    assert f"{count:,} rows; 0 rejected, 0 images without JSON" in cost.said and cost.peak < 350
+    made_samples.make_samples(folder, 0, count, made_samples.pictures(1000), ours=True)
+    cost = Cost([*made_samples.TO_PARQUET, folder, table])
+    assert f"{count:,} rows; 0 rejected, 0 images without JSON" in cost.output and cost.peak < 350
     args = [
         "--parquet_file",
         table,
@@ -36,10 +34,8 @@ def test_a_million_samples(tmp_path):
         "--shard_size_mb",
         100,
     ]
-    cost = benchmark.Cost([*benchmark.TO_TARS, *args])
-    assert f"{count:,} images" in cost.said and "0 left out" in cost.said and cost.peak < 200
-    from postprocess_dataset import table as table_module
-
+    cost = Cost([*made_samples.TO_TARS, *args])
+    assert f"{count:,} images" in cost.output and "0 left out" in cost.output and cost.peak < 200
     samples = 0
     rows = (
         row

@@ -124,9 +124,7 @@ def test_after_an_update_only_what_is_new(
 def test_an_update_between_two_partitions(
     table, to_parquet, to_tars, tar_members, rows_of, tmp_path, small_shards
 ):
-    """A partition leaves the shuffled rows for the others; those of the table that has grown since are
-    other ones.
-    """
+    """A partition leaves the shuffled rows for the others; a table that grew has other ones."""
     small_shards(5)
     data, path = table
     options = ["--shard_size_mb", 1, "--shuffle_seed", 3]
