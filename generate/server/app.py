@@ -35,7 +35,7 @@ def serve(settings: ServerSettings) -> NoReturn:
         os.getpid(),
         server.epoch,
     )
-    lost = server.ledger.read(lambda ledger: ledger.lost)
+    lost = server.ledger.read(lambda ledger: ledger.store.lost)
     if lost:
         log.warning(
             "the ledger is not the last server's (%s): what is done is read from the folders; "

@@ -1,42 +1,117 @@
-"""Whose fault a failure is: the index's, the worker's or the world's, decided by contrast (promises 9 and 10).
+"""Fault attribution: whether a failure is the index's, the worker's or the world's, by contrast.
 
-A failure is provisional until its worker's next results decide. Success on another index: the index gets a mark. M failures in a row while
-others succeed: the worker (host + GPU) is quarantined, its marks are erased. Everybody failing: the world's; nobody is blamed, and only a
-probe with growing pauses gets work. Tests: tests/generate/test_ledger_blame.py.
+    blame.failure(now, Failure(worker, "HPDv2", 17, "gpu", "CUDA error"))
+    blame.success(now, worker_key(worker), "HPDv2", {18})        # so 17 gets a strike
+    blame.admission(now, worker_key(worker))                     # who gets work
+
+A failure is provisional until its worker's next results decide. Success on another index: the
+index gets a strike, and fails permanently with max_strikes of them. max_failures in a row while
+others succeed: the worker (host and GPU) is quarantined, and the strikes it gave are erased.
+Everybody failing: it is the world's fault. No index and no worker is blamed, the run is halted,
+and only a probe with growing pauses gets work (guarantees 9 and 10).
+Tests: tests/generate/test_ledger_blame.py.
 """
 
 import json
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
-# Failures of an index that count beside a known-good text drawn by the same worker just before; that text proves no disk and no LLM.
-DRAWN = {"gpu", "prompt", "image", "unknown"}
+from generate.server.live_leases import LiveLeases, Worker, worker_key
+from generate.server.store import Store
+
+# Failures that count against an index if the same worker generated a canary prompt just before;
+# the canary proves nothing about disks and LLMs.
+GENERATING = {"gpu", "prompt", "image", "unknown"}
 MAX_PAUSE_S = 6 * 3600
 ERRORS_KEPT = 5
+ERROR_TEXT = 2000  # characters of an error that are kept
+
+# The words for the state of health in the ledger's file, where it is {} while healthy.
+HALTED = "storm"
+DOUBT = "doubt"
 
 
-def worker_key(worker):
-    """A worker is a GPU of a host: the next task on it inherits its quarantine."""
-    return f"{worker.get('host')}|{worker.get('gpu')}"
+@dataclass(frozen=True)
+class Health:
+    """Whether the world works. Halted: all workers fail. Doubt: all prompts but a canary do."""
+
+    state: str | None = None  # HALTED, DOUBT or None = healthy
+    since: float | None = None
+    reason: str | None = None
+    pause: float = 0.0  # until the probe after the next one that fails
+    probe_at: float = 0.0
+    probe: str | None = None  # the lease of the probe that is under way
+
+    @property
+    def halted(self) -> bool:
+        return self.state == HALTED
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One failed index, already released by its lease."""
+
+    worker: Worker
+    dataset: str
+    idx: int
+    reason: str
+    error: str
+    canary: bool = False  # the same worker had just generated a canary prompt
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Whether a worker gets work.
+
+    alone: one index with a canary prompt; probe: that index decides about the worker or the world.
+    """
+
+    kind: Literal["normal", "alone", "probe", "halted", "quarantined"]
+    wait_s: float = 0.0  # when halted or quarantined
+
+
+@dataclass
+class Streak:
+    """Failures of a worker in a row."""
+
+    began: float
+    failures: int = 0
 
 
 class Blame:
-    """The rules over the store's tables. Streaks and last successes live in memory: after a restart they are counted anew."""
+    """The rules over the store's tables blames, quarantine and errors.
 
-    def __init__(self, store, active_workers):
-        self.store, self.options = store, store.options
-        self.active_workers = active_workers  # now -> keys of the workers that beat
-        self.streaks = {}  # worker key -> [failures in a row, time of the first]
-        self.succeeded = {}  # worker key -> time of the last success
+    Streaks and last successes live in memory: after a restart they are counted anew.
+    """
 
-    # ------------------------------------------------ weather
+    def __init__(self, store: Store, live: LiveLeases) -> None:
+        self.store = store
+        self.live = live
+        self.limits = live.limits
+        self.streaks: dict[str, Streak] = {}  # by worker key
+        self.succeeded: dict[str, float] = {}  # worker key -> time of the last success
 
-    def weather(self):
-        return json.loads(self.store.one("SELECT weather FROM server")[0])
+    def forget_streaks(self) -> None:
+        """After a rollback: what was counted may not have happened."""
+        self.streaks.clear()
+        self.succeeded.clear()
 
-    def _set_weather(self, **weather):
-        self.store.run("UPDATE server SET weather = ?", json.dumps(weather))
+    # ------------------------------------------------ health and probes
 
-    def _storm(self, now, reason):
-        """The world's failure: no provisional failure counts, and whoever was quarantined since anyone's last success is free."""
+    def health(self) -> Health:
+        return Health(**json.loads(self.store.one("SELECT weather FROM server")[0]))
+
+    def _set_health(self, health: Health) -> None:
+        stored = {name: value for name, value in asdict(health).items() if value is not None}
+        text = json.dumps(stored if health.state else {})
+        self.store.run("UPDATE server SET weather = ?", text)
+
+    def _halt(self, now: float, reason: str) -> None:
+        """It is the world's failure: no provisional failure counts.
+
+        Whoever was quarantined since anyone's last success is free.
+        """
         for dataset, idx in self.store.all(
             "SELECT DISTINCT dataset, idx FROM blames WHERE mark IS NULL"
         ):
@@ -46,128 +121,140 @@ class Blame:
             max(self.succeeded.values(), default=float("-inf")),
         )
         self.streaks.clear()
-        self._set_weather(
-            state="storm",
-            since=now,
-            reason=reason,
-            probe_at=now + self.options.probe_s,
-            pause=self.options.probe_s,
-            probe=None,
-        )
+        pause = self.limits.probe_s
+        self._set_health(Health(HALTED, now, reason, pause, now + pause))
 
-    def probe_lease(self, now, lease):
-        self._set_weather(**{**self.weather(), "probe": lease})
+    def begin_probe(self, key: str, lease: str) -> None:
+        """The lease is the probe of its quarantined worker, or else of the world."""
+        if not self.store.run("UPDATE quarantine SET probe = ? WHERE worker_key = ?", lease, key):
+            self._set_health(replace(self.health(), probe=lease))
 
-    def probe_ended(self, now, lease, good):
-        """A probe has told: of a quarantined worker or of the weather. Not good: the pause doubles."""
+    def probe_ended(self, now: float, lease: str, good: bool) -> None:
+        """A probe of a quarantined worker or of the world has decided. Not good: longer pauses."""
         row = self.store.one("SELECT pause FROM quarantine WHERE probe = ?", lease)
         if row and good:
             self.store.run("DELETE FROM quarantine WHERE probe = ?", lease)
         elif row:
-            pause = min(2 * row[0], MAX_PAUSE_S)
-            self.store.run(
-                "UPDATE quarantine SET until = ?, pause = ?, probe = NULL WHERE probe = ?",
-                now + pause,
-                pause,
-                lease,
-            )
-        weather = self.weather()
-        if weather.get("probe") == lease and not good:
-            pause = min(2 * weather["pause"], MAX_PAUSE_S)
-            self._set_weather(**{**weather, "pause": pause, "probe_at": now + pause, "probe": None})
+            self._pause_worker(now, lease, min(2 * row[0], MAX_PAUSE_S))
+        health = self.health()
+        if health.probe == lease and not good:
+            self._pause_world(now, health, min(2 * health.pause, MAX_PAUSE_S))
+
+    def probe_lost(self, now: float, lease: str) -> None:
+        """A probe that ended without a result is tried again after the same pause."""
+        row = self.store.one("SELECT pause FROM quarantine WHERE probe = ?", lease)
+        if row:
+            self._pause_worker(now, lease, row[0])
+        health = self.health()
+        if health.probe == lease:
+            self._pause_world(now, health, health.pause)
+
+    def _pause_worker(self, now: float, probe: str, pause: float) -> None:
+        self.store.run(
+            "UPDATE quarantine SET until = ?, pause = ?, probe = NULL WHERE probe = ?",
+            now + pause,
+            pause,
+            probe,
+        )
+
+    def _pause_world(self, now: float, health: Health, pause: float) -> None:
+        self._set_health(replace(health, pause=pause, probe_at=now + pause, probe=None))
 
     # ------------------------------------------------ results
 
-    def success(self, now, key, dataset, accepted):
-        """Accepted indices: the worker works, the world does; its earlier failures on other indices were theirs."""
+    def success(self, now: float, key: str, dataset: str, accepted: Collection[int]) -> None:
+        """The worker works, and so does the world; what it failed before was the indices' fault."""
         self._works(now, key, dataset, accepted)
-        if self.weather():
-            self._set_weather()
+        if self.health().state:
+            self._set_health(Health())
 
-    def _works(self, now, key, dataset, itself):
-        """The worker works: what it failed before, but for `itself`, is marked."""
+    def _works(self, now: float, key: str, dataset: str, itself: Collection[int]) -> None:
+        """The worker works: what it failed before, but for `itself`, gets a strike."""
         self.succeeded[key] = now
         self.streaks.pop(key, None)
-        for n, *where in self.store.all(
+        for n, failed_in, idx in self.store.all(
             "SELECT n, dataset, idx FROM blames WHERE worker_key = ? AND mark IS NULL", key
         ):
-            if where[0] != dataset or where[1] not in itself:
+            if failed_in != dataset or idx not in itself:
                 self.store.run("UPDATE blames SET mark = 1 WHERE n = ?", n)
-                self._judge(*where)
+                self._judge(failed_in, idx)
 
-    def _judge(self, dataset, idx):
-        """Sets an index aside that has its K marks. Marks of an index that someone draws just now wait for that result."""
-        marks = self.store.one(
+    def _judge(self, dataset: str, idx: int) -> None:
+        """An index with all its strikes fails permanently, unless someone generates it just now."""
+        strikes = self.store.one(
             "SELECT COALESCE(SUM(mark), 0) FROM blames WHERE dataset = ? AND idx = ?", dataset, idx
         )[0]
-        state = self.store.one(
-            "SELECT state FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx
-        )
-        if marks >= self.options.max_strikes and state and state[0] == "waiting":
-            self.store._set_aside(dataset, idx)
+        if strikes >= self.limits.max_strikes and self.store.trouble(dataset, idx) == "waiting":
+            self.store.fail_permanently(dataset, idx)
 
-    def failure(self, now, key, worker, dataset, idx, reason, error, known_good):
-        """One failed index, already given back by its lease. known_good: whether the same worker had just drawn the known-good text."""
-        self._count_error(now, worker, reason, error)
-        weather = self.weather()
-        if known_good and reason in DRAWN:  # the contrast is there: worker and world work
-            self._works(now, key, dataset, [idx])
-            if weather.get("state") == "storm":
-                self._set_weather(state="doubt", since=now, reason=reason)
-            self._blame(now, key, worker, dataset, idx, reason, error, 1)
+    def failure(self, now: float, failure: Failure) -> None:
+        key = worker_key(failure.worker)
+        self._count_error(now, failure)
+        health = self.health()
+        if failure.canary and failure.reason in GENERATING:
+            # the contrast is there: worker and world work
+            self._works(now, key, failure.dataset, [failure.idx])
+            if health.halted:
+                self._set_health(Health(DOUBT, now, failure.reason))
+            self._record(now, failure, 1)
             return
-        if weather.get("state") == "storm" or self.quarantined_until(
-            key
-        ):  # of them it is known whose fault it is
-            return
-        self._blame(now, key, worker, dataset, idx, reason, error, None)
-        streak = self.streaks.setdefault(key, [0, now])
-        streak[0] += 1
-        if streak[0] >= self.options.max_failures:
-            self._worker_or_world(now, key, worker, reason, streak)
+        if health.halted or self.quarantined_until(key) is not None:
+            return  # of them it is known whose fault it is
+        self._record(now, failure, None)
+        streak = self.streaks.setdefault(key, Streak(now))
+        streak.failures += 1
+        if streak.failures >= self.limits.max_failures:
+            self._worker_or_world(now, failure, streak)
 
-    def _blame(self, now, key, worker, dataset, idx, reason, error, mark):
-        self.store._suspect(dataset, idx)
+    def _record(self, now: float, failure: Failure, strikes: float | None) -> None:
+        """Hold a failure against its index. strikes None: provisional."""
+        self.store.suspect(failure.dataset, failure.idx)
         self.store.run(
-            "INSERT INTO blames (dataset, idx, worker_key, worker, mark, time, reason, error) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            dataset,
-            idx,
-            key,
-            json.dumps(worker),
-            mark,
+            "INSERT INTO blames (dataset, idx, worker_key, worker, mark, time, reason, error)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            failure.dataset,
+            failure.idx,
+            worker_key(failure.worker),
+            json.dumps(failure.worker),
+            strikes,
             now,
-            reason,
-            error[:2000],
+            failure.reason,
+            failure.error[:ERROR_TEXT],
         )
-        self._judge(dataset, idx)
+        self._judge(failure.dataset, failure.idx)
 
-    def _worker_or_world(self, now, key, worker, reason, streak):
-        others = {other for other in self.active_workers(now) if other != key}
-        others -= {row[0] for row in self.store.all("SELECT worker_key FROM quarantine")}
+    def _worker_or_world(self, now: float, failure: Failure, streak: Streak) -> None:
+        key = worker_key(failure.worker)
+        quarantined = {row[0] for row in self.store.all("SELECT worker_key FROM quarantine")}
+        others = self.live.active_workers(now) - quarantined - {key}
         if all(
-            other in self.streaks and self.succeeded.get(other, float("-inf")) < streak[1]
+            other in self.streaks and self.succeeded.get(other, float("-inf")) < streak.began
             for other in others
         ):
-            self._storm(now, reason)
-            return
-        errors = self.store.all(
+            self._halt(now, failure.reason)
+        else:
+            self._quarantine(now, failure.worker, streak.failures)
+
+    def _quarantine(self, now: float, worker: Worker, failures: int) -> None:
+        key = worker_key(worker)
+        rows = self.store.all(
             "SELECT time, reason, error FROM blames WHERE worker_key = ? ORDER BY n DESC LIMIT ?",
             key,
             ERRORS_KEPT,
         )
-        kept = [
-            dict(zip(("time", "reason", "error"), row), worker=worker) for row in reversed(errors)
+        errors = [
+            {"time": time, "reason": reason, "error": error, "worker": worker}
+            for time, reason, error in reversed(rows)
         ]
-        until = now + self.options.probe_s
         self.store.run(
             "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
             key,
             json.dumps(worker),
             now,
-            until,
-            self.options.probe_s,
-            streak[0],
-            json.dumps(kept),
+            now + self.limits.probe_s,
+            self.limits.probe_s,
+            failures,
+            json.dumps(errors),
         )
         for dataset, idx in self.store.all(
             "SELECT DISTINCT dataset, idx FROM blames WHERE worker_key = ?", key
@@ -175,58 +262,82 @@ class Blame:
             self._erase(dataset, idx, "worker_key = ?", key)
         self.streaks.pop(key)
 
-    def _erase(self, dataset, idx, which, *values):
-        """Takes those blames from an index; one without any is an index like all others. What is set aside stays so: its marks were
-        contrasts."""
-        row = self.store.one(
-            "SELECT state FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx
-        )
-        if row and row[0] == "set_aside":
+    def _erase(self, dataset: str, idx: int, which: str, *values: object) -> None:
+        """Take those failures from an index; one without any is an index like all others.
+
+        What failed permanently stays so: its strikes were contrasts.
+        """
+        if self.store.trouble(dataset, idx) == "set_aside":
             return
         self.store.run(
             f"DELETE FROM blames WHERE dataset = ? AND idx = ? AND {which}", dataset, idx, *values
         )
         if not self.store.one("SELECT 1 FROM blames WHERE dataset = ? AND idx = ?", dataset, idx):
-            self.store._clear(dataset, idx)
+            self.store.clear(dataset, idx)
 
-    def silent_death(self, now, key, worker, dataset, drawing):
-        """Its client is gone without a word: what it was drawing is suspect, half a mark each."""
-        for idx in drawing:
-            self._blame(
-                now, key, worker, dataset, idx, "unknown", "its client died while drawing it", 0.5
-            )
+    def silent_death(
+        self, now: float, worker: Worker, dataset: str, generating: Collection[int]
+    ) -> None:
+        """A client is gone without a word: what it was generating is suspect, half a strike each.
 
-    def _count_error(self, now, worker, reason, error):
+        Not in a halted run, where dying is no contrast.
+        """
+        if self.health().halted:
+            return
+        for idx in generating:
+            died = "its client died while generating it"
+            self._record(now, Failure(worker, dataset, idx, "unknown", died), 0.5)
+
+    def _count_error(self, now: float, failure: Failure) -> None:
         self.store.run(
             "INSERT INTO errors VALUES (?, 1, ?, ?, ?) ON CONFLICT DO UPDATE"
-            " SET count = count + 1, time = excluded.time, error = excluded.error, worker = excluded.worker",
-            reason,
+            " SET count = count + 1, time = excluded.time, error = excluded.error,"
+            " worker = excluded.worker",
+            failure.reason,
             now,
-            error[:2000],
-            json.dumps(worker),
+            failure.error[:ERROR_TEXT],
+            json.dumps(failure.worker),
         )
 
     # ------------------------------------------------ who gets work
 
-    def gate(self, now, key):
-        """None = fair weather; "alone" = one index with a known-good text (doubt); "probe"; or a number: seconds to wait, negative =
-        quarantined."""
+    def admission(self, now: float, key: str) -> Admission:
         row = self.store.one("SELECT until, probe FROM quarantine WHERE worker_key = ?", key)
         if row:
-            return (
-                "probe"
-                if now >= row[0] and row[1] is None
-                else -max(row[0] - now, self.options.heartbeat_s)
-            )
-        weather = self.weather()
-        if weather.get("state") == "storm":
-            return (
-                "probe"
-                if now >= weather["probe_at"] and weather["probe"] is None
-                else max(weather["probe_at"] - now, self.options.heartbeat_s)
-            )
-        return "alone" if weather.get("state") == "doubt" else None
+            until, probe = row
+            if now >= until and probe is None:
+                return Admission("probe")
+            return Admission("quarantined", max(until - now, self.limits.heartbeat_s))
+        health = self.health()
+        if health.halted:
+            if now >= health.probe_at and health.probe is None:
+                return Admission("probe")
+            return Admission("halted", max(health.probe_at - now, self.limits.heartbeat_s))
+        return Admission("alone" if health.state == DOUBT else "normal")
 
-    def quarantined_until(self, key):
+    def quarantined_until(self, key: str) -> float | None:
         row = self.store.one("SELECT until FROM quarantine WHERE worker_key = ?", key)
-        return row and row[0]
+        return row[0] if row else None
+
+    def has_failed(self, key: str, dataset: str, idx: int) -> bool:
+        """Whether a failure of this worker is held against the index."""
+        return bool(
+            self.store.one(
+                "SELECT 1 FROM blames WHERE dataset = ? AND idx = ? AND worker_key = ?",
+                dataset,
+                idx,
+                key,
+            )
+        )
+
+    def shorten_quarantines(self, now: float) -> None:
+        """Wall clocks jump: a quarantine from before the restart lasts one pause at most."""
+        self.store.run("UPDATE quarantine SET until = MIN(until, ? + pause)", now)
+
+    def release_quarantine(self, host: str | None = None) -> int:
+        """Trust the quarantined workers (of one host) again; how many."""
+        with self.store.transaction():
+            return self.store.run(
+                "DELETE FROM quarantine WHERE ?1 IS NULL OR json_extract(worker, '$.host') = ?1",
+                host,
+            )

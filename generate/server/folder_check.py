@@ -21,7 +21,6 @@ from common.files import write_whole
 from generate.dataset.layout import FOLDER
 from generate.dataset.scan import scan_folder
 from generate.server.folders import Folders, counted, index_done
-from generate.server.ledger import Ledger
 from generate.server.shared_ledger import SharedLedger
 
 log = logging.getLogger("image_server")
@@ -43,12 +42,13 @@ class FolderCheck:
 
     def all_done(self) -> bool:
         """Whether there is a data set, and no index of any waits or is leased."""
-        names = self.ledger.read(Ledger.names)
-        counts = [self.ledger.read(Ledger.counts, name) for name in names]
+        counts = self.ledger.read(
+            lambda ledger: [ledger.queries.counts(name) for name in ledger.store.names()]
+        )
         return bool(counts) and not any(count["waiting"] + count["leased"] for count in counts)
 
     def step(self) -> None:
-        while work := self.ledger.read(Ledger.next_check):
+        while work := self.ledger.read(lambda ledger: ledger.comparison.next_check()):
             self.began = self.began or time.monotonic()
             self.compare(*work)
             self.compared += 1
@@ -65,7 +65,7 @@ class FolderCheck:
 
     def _show_bar(self) -> None:
         """On a terminal: tqdm. A log gets a line every ten seconds."""
-        left = self.ledger.read(Ledger.checks_left)
+        left = self.ledger.read(lambda ledger: ledger.comparison.checks_left())
         self.bar = self.bar or tqdm.tqdm(
             desc="comparing the data set folders", unit=" folders", delay=1, leave=False
         )
@@ -74,7 +74,7 @@ class FolderCheck:
 
     def compare(self, name: str, block: int) -> None:
         """Bring one block's done indices by its files' names to the ledger; mark a whole one."""
-        definition = self.ledger.read(Ledger.definition, name)
+        definition = self.ledger.read(lambda ledger: ledger.store.definition(name))
         images = definition["images_per_prompt"]
         folder = self.folders.path(name)
         indices = range(block * FOLDER, min((block + 1) * FOLDER, definition["total"]))
@@ -83,7 +83,7 @@ class FolderCheck:
         if self.ledger.read(lambda ledger: ledger.rebuilt):
             whole = trusted(mark, indices, images)
         if whole:
-            self.ledger.run(Ledger.folder_checked, name, block, whole)
+            self.ledger.read(lambda ledger: ledger.comparison.folder_checked(name, block, whole))
             return
         found = scan_folder(folder, block)
         done = {
@@ -92,7 +92,7 @@ class FolderCheck:
             if index in indices and files.done(images)
         }
         # Reported as done while the names were being listed: those are looked up one by one.
-        missing = self.ledger.read(Ledger.done_in, name, block) - done.keys()
+        missing = self.ledger.read(lambda ledger: ledger.store.done_in(name, block)) - done.keys()
         for index in missing:
             if index_done(folder, index, images):
                 done[index] = counted(scan_folder(folder, block, {index})[index], images)
@@ -106,15 +106,20 @@ class FolderCheck:
                 len(lost),
                 lost[0],
             )
-        outdated = self.ledger.run(Ledger.folder_checked, name, block, done) is None
+        outdated = (
+            self.ledger.read(lambda ledger: ledger.comparison.folder_checked(name, block, done))
+            is None
+        )
         if len(done) == len(indices) and not outdated and not mark.exists():
             write_mark(mark, done, images)
-            if len(self.ledger.read(Ledger.done_in, name, block)) < len(indices):
+            if len(self.ledger.read(lambda ledger: ledger.store.done_in(name, block))) < len(
+                indices
+            ):
                 mark.unlink(missing_ok=True)  # --retry_failed came between
 
     def progress(self) -> str | None:
         """A sentence while a comparison goes on for long, or None."""
-        left = self.ledger.read(Ledger.checks_left)
+        left = self.ledger.read(lambda ledger: ledger.comparison.checks_left())
         if not left or self.began is None or time.monotonic() - self.began < QUIET_S:
             return None
         return (

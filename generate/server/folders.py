@@ -45,16 +45,16 @@ class Folders:
             if self._known_size(name) not in (None, size):
                 for mark in self.path(name).glob("*/COMPLETE"):
                     mark.unlink()
-            self.ledger.run(Ledger.define, definition)
+            self.ledger.read(Ledger.define, definition)
             self._settled[name] = dict(asked)
             if changed:
                 log.info("data set %s: %s prompts, %d images each", name, f"{size[0]:,}", size[1])
 
     def _known_size(self, name: str) -> tuple[int, int] | None:
         """(prompts, images per prompt) by the ledger; None = it does not know the data set."""
-        if name not in self.ledger.read(Ledger.names):
+        if not self.ledger.read(lambda ledger: ledger.store.has(name)):
             return None
-        known = self.ledger.read(Ledger.definition, name)
+        known = self.ledger.read(lambda ledger: ledger.store.definition(name))
         return known["total"], known["images_per_prompt"]
 
     def adopt(self) -> None:
@@ -69,7 +69,7 @@ class Folders:
             try:
                 stored = stored_definition(folder)
                 if stored:
-                    self.ledger.run(Ledger.define, stored)
+                    self.ledger.read(Ledger.define, stored)
             except (ValueError, OSError) as error:
                 log.error("data set %s is left out: %s", folder.name, error)
 
@@ -84,7 +84,8 @@ class Folders:
         return there
 
     def images_per_prompt(self, name: str) -> int:
-        return int(self.ledger.read(Ledger.definition, name)["images_per_prompt"])
+        definition = self.ledger.read(lambda ledger: ledger.store.definition(name))
+        return int(definition["images_per_prompt"])
 
     def count(self, name: str, index: int) -> dict[str, int]:
         """{"images", "short"} of an index that is done."""
@@ -97,22 +98,25 @@ class Folders:
         for block in {index // FOLDER for index in indices}:
             (self.path(name) / f"{block:06d}" / "COMPLETE").unlink(missing_ok=True)
 
+    def _failed(self, name: str) -> list[dict[str, Any]]:
+        return self.ledger.read(lambda ledger: ledger.queries.failed(name, 0, RETRIES_AT_ONCE))
+
     def retry_failed(self, name: str) -> int:
         """Number of failed prompts that now wait again ("": of all data sets).
 
         Their .failed marks go first.
         """
-        names = [name] if name else self.ledger.read(Ledger.names)
+        names = [name] if name else self.ledger.read(lambda ledger: ledger.store.names())
         count = 0
         for dataset in names:
-            while rows := self.ledger.read(Ledger.set_aside, dataset, 0, RETRIES_AT_ONCE)[1]:
+            while rows := self._failed(dataset):
                 indices = [row["index"] for row in rows]
                 self.unmark(dataset, indices)
                 for index in indices:
                     folder = self.path(dataset) / folder_name(index)
                     for mark in folder.glob(f"{index}_*.failed"):
                         mark.unlink(missing_ok=True)
-                count += self.ledger.run(Ledger.retry_failed, dataset, indices)
+                count += self.ledger.read(Ledger.retry_failed, dataset, indices)
                 self.unmark(dataset, indices)  # a folder check may have ended meanwhile
         return count
 

@@ -4,7 +4,6 @@ from flask import jsonify
 from flask.typing import ResponseReturnValue
 
 from generate.server.fields import BadField, Fields
-from generate.server.ledger import Ledger
 from generate.server.state import Server
 
 KNOWN = "drain, resume, retry_failed, release_quarantine, llm_budget_usd, llm_spent_usd"
@@ -19,10 +18,10 @@ class Orders:
         ledger = self.server.ledger
         done = []
         if fields.values.get("drain") is True:
-            ledger.run(Ledger.drain)
+            ledger.read(lambda ledger: ledger.store.drain())
             done.append("draining: leases that run are finished, no more are granted")
         if fields.values.get("resume") is True:
-            ledger.run(Ledger.resume)
+            ledger.read(lambda ledger: ledger.store.drain(False))
             done.append("leases are granted again")
         name = fields.text("retry_failed", 200, None)
         if name is not None:
@@ -30,7 +29,7 @@ class Orders:
             done.append(f"{count:,} failed prompts will be tried again")
         host = fields.text("release_quarantine", 255, None)
         if host is not None:
-            count = ledger.run(Ledger.release_quarantine, host or None)
+            count = ledger.read(lambda ledger: ledger.blame.release_quarantine(host or None))
             done.append(f"{count:,} workers are trusted again")
         budget = fields.dollars("llm_budget_usd")
         spent = fields.dollars("llm_spent_usd")

@@ -1,171 +1,150 @@
-"""The ledger as people see and steer it: counts, workers, what is set aside or quarantined; drain, retry, release.
+"""The ledger as people see it: counts, workers, what failed or is quarantined. Nothing is changed.
 
-Every answer is bounded in size, or comes in pages (promise 14). Times are seconds of the ledger's own count, as now is.
+    queries.counts("HPDv2")            # {"total": …, "waiting": …, "leased": …, …}
+
+Every answer is bounded in size, or comes in pages (guarantee 14). Times are seconds of the
+ledger's own count, as now is. Keys that the status document passes on have their published names.
 """
 
-import dataclasses
 import json
+from collections import deque
+from typing import Any
 
-from generate.server.store import Store
+from generate.server.blame import Blame
+from generate.server.live_leases import LeaseLimits, LiveLeases
+from generate.server.store import Definition, Store
+
+Row = dict[str, Any]
+COUNTS = ("total", "waiting", "leased", "done", "set_aside", "images", "short", "short_images")
+ERRORS_SHOWN = 5
+FINISHED_KEPT = 24  # of a data set
 
 
-class View(Store):
-    """Between the store and the rules: needs .now, .clients, .blame and .finished of class Ledger."""
+class Queries:
+    """The read side of a ledger: over its store, its fault attribution and its live leases."""
 
-    def draining(self):
-        return bool(self.one("SELECT draining FROM server")[0])
+    def __init__(self, store: Store, blame: Blame, live: LiveLeases) -> None:
+        self.store = store
+        self.blame = blame
+        self.live = live
+        self._finished: dict[str, deque[tuple[int, int]]] = {}
 
-    def drain(self, now, draining=True):
-        with self.transaction():
-            self.run("UPDATE server SET draining = ?", draining)
+    @property
+    def limits(self) -> LeaseLimits:
+        return self.live.limits
 
-    def resume(self, now):
-        self.drain(now, False)
+    def names(self) -> list[str]:
+        return self.store.names()
 
-    def retry_failed(self, now, dataset, indices):
-        """Those of the indices that were set aside wait again, with a clean slate; how many."""
-        count = 0
-        self._outdate(dataset, indices)
-        with self.transaction():
-            for idx in indices:
-                if self.one(
-                    "SELECT 1 FROM trouble WHERE dataset = ? AND idx = ? AND state = 'set_aside'",
-                    dataset,
-                    idx,
-                ):
-                    self._clear(dataset, idx)
-                    count += 1
-        return count
+    def definition(self, dataset: str) -> Definition:
+        return self.store.definition(dataset)
 
-    def release_quarantine(self, now, host=None):
-        """Trusts the quarantined workers (of one host) again; how many."""
-        with self.transaction():
-            return self.run(
-                "DELETE FROM quarantine WHERE ? IS NULL OR json_extract(worker, '$.host') = ?",
-                host,
-                host,
-            )
+    def counts(self, dataset: str) -> Row:
+        """Each number is counted on its own (guarantee 13).
 
-    # ------------------------------------------------ what the page shows
-
-    def counts(self, dataset):
-        """Promise 13: each number is counted on its own, so that waiting + leased + done + set_aside == total is a check that can fail."""
-        names = (
-            "total",
-            "waiting",
-            "leased",
-            "done",
-            "set_aside",
-            "images",
-            "short",
-            "short_images",
+        So waiting + leased + done + set_aside == total is a check that can fail.
+        """
+        row = self.store.one(f"SELECT {', '.join(COUNTS)} FROM datasets WHERE name = ?", dataset)
+        released = self.store.all(
+            "SELECT reason, indices FROM given_back WHERE dataset = ?", dataset
         )
-        row = self.one(f"SELECT {', '.join(names)} FROM datasets WHERE name = ?", dataset)
-        return {
-            **dict(zip(names, row)),
-            "given_back": dict(
-                self.all("SELECT reason, indices FROM given_back WHERE dataset = ?", dataset)
-            ),
-        }
+        return {**dict(zip(COUNTS, row, strict=True)), "given_back": dict(released)}
 
-    def held_by(self, client_id):
-        """{lease: (data set, [index, …])} of a client."""
-        leases = self.all("SELECT lease, dataset FROM leases WHERE client_id = ?", client_id)
-        return {lease: (dataset, self._indices(lease)) for lease, dataset in leases}
-
-    def dataset_of(self, lease):
-        row = self.one("SELECT dataset FROM leases WHERE lease = ?", lease)
-        return row and row[0]
-
-    def _indices(self, lease):
-        return [
-            idx for (idx,) in self.all("SELECT idx FROM held WHERE lease = ? ORDER BY idx", lease)
-        ]
-
-    def workers(self):
+    def workers(self, now: float) -> list[Row]:
         """Every client heard of within three TTLs."""
-        live = [
-            (name, client)
-            for name, client in self.clients.items()
-            if self.now - client.beat_at <= 3 * self.options.ttl_s
-        ]
         return [
             {
                 "client_id": name,
-                **dataclasses.asdict(client),
-                "leases": list(client.leases),
-                "drawing": list(client.drawing),
+                "worker": client.worker,
+                "dataset": client.dataset,
+                "leases": client.leases,
+                "state": client.state,
+                "drawing": client.drawing,
+                "images": client.images,
+                "heard_at": client.heard_at,
             }
-            for name, client in live
+            for name, client in self.live.clients.items()
+            if now - client.heard_at <= 3 * self.limits.ttl_s
         ]
 
-    def set_aside(self, dataset, offset=0, limit=25):
-        total = self.counts(dataset)["set_aside"]
-        rows = self.all(
-            "SELECT idx FROM trouble WHERE dataset = ? AND state = 'set_aside' ORDER BY idx LIMIT ? OFFSET ?",
+    def failed(self, dataset: str, offset: int = 0, limit: int = 25) -> list[Row]:
+        """A page of the indices that failed permanently, with their strikes and last errors."""
+        rows = self.store.all(
+            "SELECT idx FROM trouble WHERE dataset = ? AND state = 'set_aside'"
+            " ORDER BY idx LIMIT ? OFFSET ?",
             dataset,
             limit,
             offset,
         )
-        return total, [self._set_aside_row(dataset, idx) for (idx,) in rows]
+        return [self._failed_row(dataset, idx) for (idx,) in rows]
 
-    def _set_aside_row(self, dataset, idx):
-        blames = self.all(
-            "SELECT mark, time, reason, error, worker FROM blames WHERE dataset = ? AND idx = ? ORDER BY n DESC LIMIT 5",
+    def _failed_row(self, dataset: str, idx: int) -> Row:
+        rows = self.store.all(
+            "SELECT mark, time, reason, error, worker FROM blames WHERE dataset = ? AND idx = ?"
+            " ORDER BY n DESC LIMIT ?",
             dataset,
             idx,
+            ERRORS_SHOWN,
         )
         errors = [
-            {"time": at, "reason": reason, "error": error, "worker": json.loads(worker)}
-            for _, at, reason, error, worker in reversed(blames)
+            {"time": time, "reason": reason, "error": error, "worker": json.loads(worker)}
+            for _, time, reason, error, worker in reversed(rows)
         ]
-        return {"index": idx, "marks": sum(mark or 0 for mark, *_ in blames), "errors": errors}
+        return {"index": idx, "strikes": sum(mark or 0 for mark, *_ in rows), "errors": errors}
 
-    def quarantined(self):
-        rows = self.all(
+    def quarantined(self) -> list[Row]:
+        rows = self.store.all(
             "SELECT worker, since, until, failures, errors FROM quarantine ORDER BY since"
         )
-        workers = [
-            (json.loads(worker), since, until, failures, json.loads(errors))
-            for worker, since, until, failures, errors in rows
-        ]
-        names = ("worker", "since", "until", "failures", "errors")
-        return [
-            {"host": row[0].get("host"), "gpu": row[0].get("gpu"), **dict(zip(names, row))}
-            for row in workers
-        ]
+        answer = []
+        for text, since, until, failures, errors in rows:
+            worker = json.loads(text)
+            answer.append(
+                {
+                    "host": worker.get("host"),
+                    "gpu": worker.get("gpu"),
+                    "worker": worker,
+                    "since": since,
+                    "until": until,
+                    "failures": failures,
+                    "errors": json.loads(errors),
+                }
+            )
+        return answer
 
-    def weather(self):
-        """state: fair, storm, or draining; doubt (every text fails and a known-good one works) is fair weather with single leases."""
-        weather = self.blame.weather()
-        state = (
-            "storm"
-            if weather.get("state") == "storm"
-            else "draining"
-            if self.draining()
-            else "fair"
-        )
+    def health(self) -> Row:
+        """state: healthy, halted or draining.
+
+        Doubt (every prompt fails and a canary works) is healthy, with single leases.
+        """
+        health = self.blame.health()
+        state = "draining" if self.store.draining() else "healthy"
         return {
-            "state": state,
-            "since": weather.get("since"),
-            "reason": weather.get("reason"),
-            "probe_at": weather.get("probe_at"),
-            "errors": self.errors()[:5],
+            "state": "halted" if health.halted else state,
+            "since": health.since,
+            "reason": health.reason,
+            "probe_at": health.probe_at if health.halted else None,
+            "errors": self.errors()[:ERRORS_SHOWN],
         }
 
-    def errors(self):
-        rows = self.all("SELECT reason, count, time, error, worker FROM errors ORDER BY time DESC")
+    def errors(self) -> list[Row]:
+        rows = self.store.all(
+            "SELECT reason, count, time, error, worker FROM errors ORDER BY time DESC"
+        )
         return [
             {
                 "reason": reason,
                 "count": count,
-                "time": at,
+                "time": time,
                 "error": error,
                 "worker": json.loads(worker),
             }
-            for reason, count, at, error, worker in rows
+            for reason, count, time, error, worker in rows
         ]
 
-    def recent(self, dataset, limit=24):
+    def note_finished(self, dataset: str, idx: int, images: int) -> None:
+        self._finished.setdefault(dataset, deque(maxlen=FINISHED_KEPT)).append((idx, images))
+
+    def recent(self, dataset: str, limit: int = FINISHED_KEPT) -> list[tuple[int, int]]:
         """The last finished indices of this server's life, newest first: [(index, images), …]."""
-        return list(self.finished.get(dataset, ()))[::-1][:limit]
+        return list(self._finished.get(dataset, ()))[::-1][:limit]

@@ -1,10 +1,15 @@
-"""The ledger's file: SQLite's tables, how it is opened, and how a torn, lost or older copy of it is recognised.
+"""The ledger's file: its tables, how it is opened, how a torn, lost or older copy is recognised.
 
     connection, lost = open_database(".server/ledger.sqlite", epoch, utc=None)
 
-One bit an index is stored (done) and what is in flight: the cost of a request does not grow with the number of indices (promise 14).
-Beside it lies epochs/<n>, one exclusive file per server start, made by server_files.claim_epoch(); here each gets the number of commits
-written into it about once a minute, so that yesterday's copy of the database is known by it. Tests: tests/generate/test_ledger_crash.py.
+One bit an index is stored (done) and what is in flight: the cost of a request does not grow with
+the number of indices (guarantee 14). Beside it lies epochs/<n>, one exclusive file per server
+start, made by identity.claim_epoch(); here each gets the number of commits written into it about
+once a minute, so that yesterday's copy of the database is known by it.
+
+Names of tables and columns are older than the words of the code: marks are strikes, given_back
+counts released indices, set_aside are those that failed permanently, known_good is the canary,
+weather the health. Tests: tests/generate/test_ledger_crash.py.
 """
 
 import contextlib
@@ -13,46 +18,59 @@ import os
 import sqlite3
 from pathlib import Path
 
+from common.files import sync_folder
+
 SCHEMA = """
 CREATE TABLE server (epoch INTEGER, next_lease INTEGER, changes INTEGER, utc REAL, lost TEXT,
     draining INTEGER DEFAULT 0, weather TEXT DEFAULT '{}');
 CREATE TABLE datasets (name TEXT PRIMARY KEY, definition TEXT, version INTEGER, total INTEGER,
-    waiting INTEGER, leased INTEGER DEFAULT 0, done INTEGER DEFAULT 0, set_aside INTEGER DEFAULT 0,
-    images INTEGER DEFAULT 0, short INTEGER DEFAULT 0, short_images INTEGER DEFAULT 0) WITHOUT ROWID;
--- open = indices neither done, held nor troubled; position = place of the block in the order in which fresh work is given out
-CREATE TABLE blocks (dataset TEXT, block INTEGER, position INTEGER, size INTEGER, open INTEGER, done BLOB DEFAULT x'',
-    images INTEGER DEFAULT 0, short INTEGER DEFAULT 0, short_images INTEGER DEFAULT 0, PRIMARY KEY (dataset, block)) WITHOUT ROWID;
+    waiting INTEGER, leased INTEGER DEFAULT 0, done INTEGER DEFAULT 0,
+    set_aside INTEGER DEFAULT 0, images INTEGER DEFAULT 0, short INTEGER DEFAULT 0,
+    short_images INTEGER DEFAULT 0) WITHOUT ROWID;
+-- open = indices neither done, held nor troubled
+-- position = place of the block in the order in which fresh work is granted
+CREATE TABLE blocks (dataset TEXT, block INTEGER, position INTEGER, size INTEGER, open INTEGER,
+    done BLOB DEFAULT x'', images INTEGER DEFAULT 0, short INTEGER DEFAULT 0,
+    short_images INTEGER DEFAULT 0, PRIMARY KEY (dataset, block)) WITHOUT ROWID;
 CREATE INDEX open_blocks ON blocks (dataset, position) WHERE open > 0;
--- grace counts the restarts since the lease's last beat
-CREATE TABLE leases (lease TEXT PRIMARY KEY, dataset TEXT, version INTEGER, client_id TEXT, worker_key TEXT, worker TEXT,
-    slurm_job TEXT, slurm_restart INTEGER, bare INTEGER, known_good INTEGER, probe INTEGER, grace INTEGER DEFAULT 0) WITHOUT ROWID;
+-- grace counts the restarts since the lease's last heartbeat
+CREATE TABLE leases (lease TEXT PRIMARY KEY, dataset TEXT, version INTEGER, client_id TEXT,
+    worker_key TEXT, worker TEXT, slurm_job TEXT, slurm_restart INTEGER, bare INTEGER,
+    known_good INTEGER, probe INTEGER, grace INTEGER DEFAULT 0) WITHOUT ROWID;
 CREATE INDEX leases_by_client ON leases (client_id);
 CREATE TABLE held (dataset TEXT, idx INTEGER, lease TEXT, PRIMARY KEY (dataset, idx)) WITHOUT ROWID;
 CREATE INDEX held_by_lease ON held (lease);
 -- indices with a failure or a suspicion: leased alone; state waiting, leased or set_aside
-CREATE TABLE trouble (dataset TEXT, idx INTEGER, state TEXT, PRIMARY KEY (dataset, idx)) WITHOUT ROWID;
+CREATE TABLE trouble (dataset TEXT, idx INTEGER, state TEXT,
+    PRIMARY KEY (dataset, idx)) WITHOUT ROWID;
 CREATE INDEX trouble_by_state ON trouble (dataset, state, idx);
 -- mark NULL = provisional
-CREATE TABLE blames (n INTEGER PRIMARY KEY, dataset TEXT, idx INTEGER, worker_key TEXT, worker TEXT, mark REAL, time REAL,
-    reason TEXT, error TEXT);
+CREATE TABLE blames (n INTEGER PRIMARY KEY, dataset TEXT, idx INTEGER, worker_key TEXT,
+    worker TEXT, mark REAL, time REAL, reason TEXT, error TEXT);
 CREATE INDEX blames_by_index ON blames (dataset, idx);
 CREATE INDEX blames_by_worker ON blames (worker_key);
-CREATE TABLE quarantine (worker_key TEXT PRIMARY KEY, worker TEXT, since REAL, until REAL, pause REAL, failures INTEGER,
-    errors TEXT, probe TEXT) WITHOUT ROWID;
-CREATE TABLE errors (reason TEXT PRIMARY KEY, count INTEGER, time REAL, error TEXT, worker TEXT) WITHOUT ROWID;
-CREATE TABLE given_back (dataset TEXT, reason TEXT, indices INTEGER, PRIMARY KEY (dataset, reason)) WITHOUT ROWID;
-CREATE TABLE answers (n INTEGER PRIMARY KEY, client_id TEXT, request_id TEXT, answer TEXT, UNIQUE (client_id, request_id));
+CREATE TABLE quarantine (worker_key TEXT PRIMARY KEY, worker TEXT, since REAL, until REAL,
+    pause REAL, failures INTEGER, errors TEXT, probe TEXT) WITHOUT ROWID;
+CREATE TABLE errors (reason TEXT PRIMARY KEY, count INTEGER, time REAL, error TEXT,
+    worker TEXT) WITHOUT ROWID;
+CREATE TABLE given_back (dataset TEXT, reason TEXT, indices INTEGER,
+    PRIMARY KEY (dataset, reason)) WITHOUT ROWID;
+CREATE TABLE answers (n INTEGER PRIMARY KEY, client_id TEXT, request_id TEXT, answer TEXT,
+    UNIQUE (client_id, request_id));
 """
 
 
-def open_database(path, epoch, utc=None):
-    """(connection, lost): the ledger's file, whole, with this server's epoch in it before the first grant.
+def open_database(
+    path: Path, epoch: int, utc: float | None = None
+) -> tuple[sqlite3.Connection, str | None]:
+    """(connection, lost): the ledger's file, with this server's epoch in it before any grant.
 
-    lost: None, or why it is not what the last server left: "deleted", "torn: …" (moved aside, a new one begun) or "rolled back".
-    utc: Unix time at which now was 0; times stored by an earlier server are moved to this one's. Raises sqlite3.OperationalError
-    ("database is locked") while another process holds the file.
+    lost: None, or why it is not what the last server left: "deleted", "torn: …" (moved aside, a
+    new one begun) or "rolled back". utc: Unix time at which now was 0; times stored by an earlier
+    server are moved to this one's. Raises sqlite3.OperationalError ("database is locked") while
+    another process holds the file.
     """
-    path, lost = Path(path), None
+    lost = None
     (path.parent / "epochs").mkdir(exist_ok=True)
     noted_epoch, noted = _last_note(path.parent)
     if noted_epoch and not path.exists():
@@ -62,7 +80,8 @@ def open_database(path, epoch, utc=None):
         stored, changes = connection.execute("SELECT epoch, changes FROM server").fetchone()
         if stored >= epoch:
             raise RuntimeError(
-                f"the ledger was used under epoch {stored}, and this server claims {epoch}: are files missing in {path.parent / 'epochs'}?"
+                f"the ledger was used under epoch {stored}, and this server claims {epoch}: "
+                f"are files missing in {path.parent / 'epochs'}?"
             )
         if not lost and (stored, changes) < (noted_epoch, noted):
             lost = "rolled back"
@@ -70,20 +89,13 @@ def open_database(path, epoch, utc=None):
         if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
             raise
         lost = f"torn: {error}"
-        for suffix in (
-            "-journal",
-            "",
-        ):  # the journal first, or it would be played into the new file
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(f"{path}{suffix}", path.with_name(f"ledger-torn-{epoch}.sqlite{suffix}"))
-        _fsync_folder(path.parent)
+        _move_aside(path, epoch)
         connection = _connect(path)
     connection.execute("BEGIN IMMEDIATE")
     before, lost_before = connection.execute("SELECT utc, lost FROM server").fetchone()
-    lost = (
-        lost or lost_before
-    )  # the server that replaced the file died before it could tell anybody
-    if None not in (utc, before):
+    # the server that replaced the file may have died before it could tell anybody
+    lost = lost or lost_before
+    if utc is not None and before is not None:
         _move_times(connection, before - utc)
     connection.execute(
         "UPDATE server SET epoch = ?, next_lease = 1, utc = ?, lost = ?, changes = changes + 1",
@@ -93,14 +105,21 @@ def open_database(path, epoch, utc=None):
     return connection, lost
 
 
-def _connect(path):
+def _move_aside(path: Path, epoch: int) -> None:
+    """Rename a torn ledger: its journal first, or it would be played into the new file."""
+    for suffix in ("-journal", ""):
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(f"{path}{suffix}", path.with_name(f"ledger-torn-{epoch}.sqlite{suffix}"))
+    sync_folder(path.parent)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
     # no waiting for a lock: the server tries again for as long as the one before it may live
     connection = sqlite3.connect(path, timeout=0, check_same_thread=False, isolation_level=None)
     try:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        connection.execute(
-            "PRAGMA journal_mode = DELETE"
-        )  # a write-ahead log needs shared memory, which a network disk has not
+        # a write-ahead log needs shared memory, which a network disk has not
+        connection.execute("PRAGMA journal_mode = DELETE")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN EXCLUSIVE")
         if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
@@ -117,22 +136,20 @@ def _connect(path):
     return connection
 
 
-def _move_times(connection, by):
+def _move_times(connection: sqlite3.Connection, by: float) -> None:
     for table, columns in (
         ("blames", ("time",)),
         ("errors", ("time",)),
         ("quarantine", ("since", "until")),
     ):
-        connection.execute(
-            f"UPDATE {table} SET " + ", ".join(f"{column} = {column} + ?" for column in columns),
-            (by,) * len(columns),
-        )
-    weather = json.loads(connection.execute("SELECT weather FROM server").fetchone()[0])
-    weather.update({name: weather[name] + by for name in ("since", "probe_at") if name in weather})
-    connection.execute("UPDATE server SET weather = ?", (json.dumps(weather),))
+        changes = ", ".join(f"{column} = {column} + ?" for column in columns)
+        connection.execute(f"UPDATE {table} SET {changes}", (by,) * len(columns))
+    health = json.loads(connection.execute("SELECT weather FROM server").fetchone()[0])
+    health.update({name: health[name] + by for name in ("since", "probe_at") if name in health})
+    connection.execute("UPDATE server SET weather = ?", (json.dumps(health),))
 
 
-def _last_note(folder):
+def _last_note(folder: Path) -> tuple[int, int]:
     """(epoch, commits) as last noted outside the database; (0, 0) = never."""
     noted = {
         int(name): (folder / "epochs" / name).read_bytes()
@@ -145,15 +162,12 @@ def _last_note(folder):
     )
 
 
-def note_changes(folder, epoch, changes):
-    """Leaves the number of commits outside the database. A note cut short by a crash is no number, or one too small: both do no harm."""
+def note_changes(folder: Path, epoch: int, changes: int) -> None:
+    """Leave the number of commits outside the database.
+
+    A note cut short by a crash is no number, or one too small: both do no harm.
+    """
     handle = os.open(folder / "epochs" / str(epoch), os.O_WRONLY | os.O_CREAT, 0o600)
     os.pwrite(handle, f"{changes:020d}\n".encode(), 0)
-    os.fsync(handle)
-    os.close(handle)
-
-
-def _fsync_folder(folder):
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     os.fsync(handle)
     os.close(handle)

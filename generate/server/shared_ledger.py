@@ -1,9 +1,9 @@
 """The ledger under its lock, for the server's many threads.
 
     shared = SharedLedger(ledger)
-    names = shared.read(Ledger.names)                      # function(ledger, …)
+    done = shared.read(Ledger.peek, "HPDv2")               # function(ledger, …)
     shared.run(Ledger.sweep)                               # function(ledger, now, …)
-    grant = shared.commit(Ledger.lease, "HPDv2", …)        # the same, with a shared commit
+    grant = shared.commit(Ledger.lease, WorkRequest(…))    # the same, with a shared commit
 
 now: seconds of time.monotonic(), the ledger's only clock.
 """
@@ -77,7 +77,7 @@ class SharedLedger:
     def _commit(self, writes: list[PendingWrite[Any]]) -> None:
         now = self.clock()
         try:
-            with self.ledger.transaction() if len(writes) > 1 else contextlib.nullcontext():
+            with self.ledger.transaction(now) if len(writes) > 1 else contextlib.nullcontext():
                 for write in writes:
                     write.result = write.function(self.ledger, now)
         except Exception:  # all were undone: each by itself, and only the one at fault fails

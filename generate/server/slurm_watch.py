@@ -40,7 +40,7 @@ class SlurmWatch:
         self.ledger.run(Ledger.slurm_seen, jobs)
         wanted = {
             (str(row["worker"]["array_job"]), row["host"])
-            for row in self.ledger.read(Ledger.quarantined)
+            for row in self.ledger.read(lambda ledger: ledger.queries.quarantined())
             if (row.get("worker") or {}).get("array_job") and row["host"]
         }
         for pair in wanted - self.added - self.there:

@@ -21,7 +21,7 @@ from generate.llms.budget import Accounts
 from generate.server import identity
 from generate.server.folder_check import FolderCheck
 from generate.server.folders import Folders
-from generate.server.ledger import Ledger
+from generate.server.ledger import Ledger, open_ledger
 from generate.server.listen import address, listen
 from generate.server.live_leases import LeaseLimits
 from generate.server.shared_ledger import SharedLedger
@@ -62,9 +62,9 @@ class Server:
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.version = version()  # asks git: once
         self._asked_at = time.monotonic()
-        ledger = open_ledger(self.folder / "ledger.sqlite", self.epoch, settings.limits)
+        ledger = wait_for_ledger(self.folder / "ledger.sqlite", self.epoch, settings.limits)
         self.ledger = SharedLedger(ledger)
-        self.accounts = Accounts(ledger.connection, client_ttl_s=1.5 * settings.limits.ttl_s)
+        self.accounts = Accounts(ledger.store.connection, client_ttl_s=1.5 * settings.limits.ttl_s)
         if ledger.rebuilt:
             self.accounts.rebuilt()
         self.folders = Folders(self.output_root, self.ledger)
@@ -109,12 +109,12 @@ class Server:
             os._exit(3)
 
 
-def open_ledger(path: Path, epoch: int, limits: LeaseLimits) -> Ledger:
+def wait_for_ledger(path: Path, epoch: int, limits: LeaseLimits) -> Ledger:
     """The ledger, once the server before this one has let go of it."""
     for _ in range(OPEN_TRIES):
         utc = time.time() - time.monotonic()
         try:
-            return Ledger(path, epoch, time.monotonic(), limits, utc=utc)
+            return open_ledger(path, epoch, time.monotonic(), limits, utc)
         except sqlite3.OperationalError as error:
             if "locked" not in str(error):
                 raise UserError(f"cannot open {path}: {error}") from None

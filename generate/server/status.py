@@ -21,6 +21,7 @@ from generate.llms.budget import Accounts
 from generate.server.health import command, health
 from generate.server.history import RunHistory
 from generate.server.ledger import Ledger
+from generate.server.queries import Queries
 from generate.server.status_llm import llm_section
 
 WORKERS_PAGE = 50
@@ -42,6 +43,7 @@ COUNTS = (
     "short_images",
     "images",
 )
+PUBLISHED = {"healthy": "fair", "halted": "storm"}  # states of health, as /status has them
 Json = dict[str, Any]
 T = TypeVar("T")
 
@@ -85,8 +87,9 @@ class StatusDocument:
         """The document of every data set of the output root (JSON types only)."""
         clock = Clock(now)
         root = self.run.output_root
-        workers = self._workers(ledger, clock)
-        datasets = [self._dataset(name, ledger, workers, clock) for name in ledger.names()]
+        queries = ledger.queries
+        workers = self._workers(queries, clock)
+        datasets = [self._dataset(name, queries, workers, clock) for name in queries.names()]
         states = [worker["state"] for worker in workers]
         document = {
             "document": 1,
@@ -100,28 +103,28 @@ class StatusDocument:
                 "slow": sum(worker["slow"] for worker in workers),
             },
             "quarantined": [
-                _quarantined(row, clock, root) for row in ledger.quarantined()[:MOST_QUARANTINED]
+                _quarantined(row, clock, root) for row in queries.quarantined()[:MOST_QUARANTINED]
             ],
-            "set_aside": failed_prompts(ledger, root, clock, datasets, self.pages.failed),
+            "set_aside": failed_prompts(queries, root, clock, datasets, self.pages.failed),
             "errors": [
                 {"count": row["count"], **_error(row, clock, "last_error")}
-                for row in ledger.errors()[:MOST_ERRORS]
+                for row in queries.errors()[:MOST_ERRORS]
             ],
             "llm": llm_section(self.run.accounts),
             "newest": [],
         }
-        known = _known_health(ledger.weather(), clock)
+        known = _known_health(queries.health(), clock)
         document["weather"] = health(known, document, root, self.notice)
         return document
 
-    def _workers(self, ledger: Ledger, clock: "Clock") -> list[Json]:
+    def _workers(self, queries: Queries, clock: "Clock") -> list[Json]:
         """A row for each client that is there; the slow ones come first."""
-        limits = ledger.options
+        limits = queries.limits
         rows = [
             self._worker(row, clock, SILENT_HEARTBEATS * limits.heartbeat_s)
-            for row in ledger.workers()
+            for row in queries.workers(clock.now)
             # who has released everything has left: it would soon count as silent
-            if clock.now - row["beat_at"] <= limits.ttl_s
+            if clock.now - row["heard_at"] <= limits.ttl_s
             and not (row["state"] == "releasing" and not row["leases"])
         ]
         _mark_slow(rows, self.history)
@@ -133,7 +136,7 @@ class StatusDocument:
     def _worker(self, row: Json, clock: "Clock", silent_s: float) -> Json:
         worker = row["worker"] or {}
         drawing = list(row["drawing"] or ())
-        age_s = clock.now - row["beat_at"]
+        age_s = clock.now - row["heard_at"]
         return {
             **{key: worker.get(key) for key in ("host", "gpu", "array_job", "task", "restart")},
             "client_id": row["client_id"],
@@ -149,9 +152,9 @@ class StatusDocument:
             "log": log_of(worker),
         }
 
-    def _dataset(self, name: str, ledger: Ledger, workers: list[Json], clock: "Clock") -> Json:
-        definition = ledger.definition(name)
-        counts = ledger.counts(name)
+    def _dataset(self, name: str, queries: Queries, workers: list[Json], clock: "Clock") -> Json:
+        definition = queries.definition(name)
+        counts = queries.counts(name)
         per_prompt = definition["images_per_prompt"]
         per_hour = self._per_hour(name, workers)
         left = (counts["waiting"] + counts["leased"]) * per_prompt
@@ -276,7 +279,7 @@ def _error(row: Json, clock: Clock, name: str = "error") -> Json:
 def _known_health(known: Json, clock: Clock) -> Json:
     """The ledger's verdict in the words of the document."""
     return {
-        "state": known["state"],
+        "state": PUBLISHED.get(known["state"], known["state"]),
         "reason": known.get("reason"),
         "since": clock.iso(known.get("since")),
         "probe_in_s": clock.seconds_to(known.get("probe_at")),
@@ -298,7 +301,7 @@ def _quarantined(row: Json, clock: Clock, root: Path) -> Json:
 
 
 def failed_prompts(
-    ledger: Ledger, root: Path, clock: Clock, datasets: list[Json], page: int
+    queries: Queries, root: Path, clock: Clock, datasets: list[Json], page: int
 ) -> Json:
     """One page of the failed prompts over all data sets; it costs the same however many."""
     total = sum(dataset["set_aside"] for dataset in datasets)
@@ -309,9 +312,9 @@ def failed_prompts(
     for dataset in datasets:
         if skip < dataset["set_aside"] and len(rows) < FAILED_PAGE:
             name = dataset["name"]
-            for row in ledger.set_aside(name, skip, FAILED_PAGE - len(rows))[1]:
+            for row in queries.failed(name, skip, FAILED_PAGE - len(rows)):
                 errors = [_error(error, clock) for error in row["errors"]][-3:]
-                marks = {"index": row["index"], "prompt": None, "marks": row["marks"]}
+                marks = {"index": row["index"], "prompt": None, "marks": row["strikes"]}
                 rows.append({"dataset": name, **marks, "errors": errors})
         skip = max(0, skip - dataset["set_aside"])
     retry = command(root, "--retry_failed")

@@ -1,87 +1,77 @@
-"""The state of every index on disk, with the operations that keep promise 13's sum: waiting + leased + done + set aside = total.
+"""The state of every index on disk: data sets, blocks of 1,000 indices, who holds what.
 
-    class Ledger(Store): …        # ledger.py adds the rules of leases
+    store = open_store(Path(".server/ledger.sqlite"), epoch=3)
+    with store.transaction():
+        store.take("HPDv2", [17, 18], lease="3-1")
 
-Data sets with their definitions, blocks of 1,000 indices with a bit each, and the comparison with the folder, which wins.
+Each operation keeps the sum of guarantee 13: waiting + leased + done + failed = total, where each
+is counted on its own. A troubled index has a failure or a suspicion and is leased alone. Rules of
+leases and faults are not here: see ledger.py and blame.py. Operations that change something are
+to be called within a transaction.
 """
 
 import contextlib
 import itertools
 import json
-import random
+import sqlite3
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from generate.server import schema as ledger_tables
-
-BLOCK = (
-    1000  # indices of a block: one sub-folder of the data set, one row here, 125 bytes of done bits
+from generate.server.blocks import (
+    Figures,
+    bits_of,
+    blob_of,
+    block_of,
+    first_of,
+    numbers,
+    place_of,
+    sums_of,
 )
-NOT_COMPARED = {
-    "name",
-    "prompts_file",
-    "extend",
-    "prefix_total",
-    "prefix_sha256",
-    "dataset_id",
-    "created",
-    "bare",
-    "version",
-}  # sha256 tells prompts files apart
-AMONG = "dataset = ? AND idx IN (SELECT value FROM json_each(?))"  # one statement for all indices of a request, given as a JSON list
-GROWS = {"total", "images_per_prompt", "prompts_sha256"}  # what an extension may change
+from generate.server.schema import note_changes, open_database
+
+# one statement for all indices of a request, given as a JSON list
+AMONG = "dataset = ? AND idx IN (SELECT value FROM json_each(?))"
+
+Definition = dict[str, Any]  # as in dataset.yaml
 
 
-class DefinitionDiffers(Exception):
-    """A request's data set definition is not the stored one; .field .stored .given say where."""
-
-    def __init__(self, field, stored, given):
-        super().__init__(
-            f"{field}: the data set was made with {stored!r}, this request says {given!r}"
-        )
-        self.field, self.stored, self.given = field, stored, given
-
-
-# ---------------------------------------------------------------- bits
-
-
-def bits_of(blob):
-    return int.from_bytes(blob, "little")
-
-
-def blob_of(bits):
-    return bits.to_bytes((bits.bit_length() + 7) // 8, "little")
-
-
-def numbers(bits):
-    """Places of the one bits, ascending."""
-    while bits:
-        low = bits & -bits
-        yield low.bit_length() - 1
-        bits ^= low
+def open_store(path: Path, epoch: int, utc: float | None = None) -> "Store":
+    """utc: Unix time at which now was 0. Errors: as of schema.open_database."""
+    connection, lost = open_database(path, epoch, utc)
+    return Store(connection, path.parent, epoch, lost)
 
 
 class Store:
-    """The tables with the operations that keep promise 13's sum: waiting + leased + done + set aside = total."""
+    """The tables of one ledger file. .connection: others may keep tables in it.
 
-    def __init__(self, path, epoch, options, utc):
-        self.path, self.epoch, self.options = Path(path), epoch, options
-        self.connection, self.lost = ledger_tables.open_database(path, epoch, utc)
-        self._depth = 0
-        self._checked = {}  # data set -> one byte a block: compared with the folder since this start
-        self._checking = {}  # (data set, block) -> indices accepted while its folder is being read
+    .lost: why the ledger is not what the last server left, or None. .epoch: this server's.
+    """
 
-    # ------------------------------------------------ transactions
+    def __init__(
+        self, connection: sqlite3.Connection, folder: Path, epoch: int, lost: str | None
+    ) -> None:
+        self.connection = connection
+        self.folder = folder
+        self.epoch = epoch
+        self.lost = lost
+        self.depth = 0
+
+    # ------------------------------------------------ statements and transactions
 
     @contextlib.contextmanager
-    def transaction(self):
-        """One commit at the end of the outermost, without a sync when nothing was changed; an exception undoes all of it, and the memory
-        is read anew from disk."""
-        if self._depth:
+    def transaction(self) -> Iterator[None]:
+        """One commit at the end of the outermost; an exception undoes all of it.
+
+        Without a sync when nothing was changed.
+        """
+        if self.depth:
             yield
             return
         self.connection.execute("BEGIN IMMEDIATE")
-        self._depth, before = 1, self.connection.total_changes
+        self.depth = 1
+        before = self.connection.total_changes
         try:
             yield
             if self.connection.total_changes > before:
@@ -90,136 +80,123 @@ class Store:
         except BaseException:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
-            self.forget_memory()
             raise
         finally:
-            self._depth = 0
+            self.depth = 0
 
-    def forget_memory(self):
-        """What memory holds beside the tables is made again from them; class Ledger has some."""
-
-    def one(self, sql, *values):
+    def one(self, sql: str, *values: object) -> Any:
+        """The first row, or None."""
         return self.connection.execute(sql, values).fetchone()
 
-    def all(self, sql, *values):
+    def all(self, sql: str, *values: object) -> list[Any]:
         return self.connection.execute(sql, values).fetchall()
 
-    def run(self, sql, *values):
+    def run(self, sql: str, *values: object) -> int:
+        """Number of rows that were changed."""
         return self.connection.execute(sql, values).rowcount
 
-    def _add(self, dataset, **changes):
-        """Adds to the counters of a data set."""
-        sets = ", ".join(f"{name} = {name} + ?" for name in changes)
-        self.run(f"UPDATE datasets SET {sets} WHERE name = ?", *changes.values(), dataset)
+    def run_many(self, sql: str, rows: Iterable[tuple[object, ...]]) -> None:
+        self.connection.executemany(sql, rows)
 
-    def loss_is_known(self):
-        """What depends on .lost (the LLM accounts) has taken it in: the next start need not say it again."""
+    def loss_is_known(self) -> None:
+        """What depends on .lost (the LLM accounts) has taken it in: it need not be said again."""
         with self.transaction():
             self.run("UPDATE server SET lost = NULL")
 
-    def note_changes(self):
-        ledger_tables.note_changes(
-            self.path.parent, self.epoch, self.one("SELECT changes FROM server")[0]
-        )
+    def note_changes(self) -> None:
+        changes = self.one("SELECT changes FROM server")[0]
+        note_changes(self.folder, self.epoch, changes)
+
+    def draining(self) -> bool:
+        return bool(self.one("SELECT draining FROM server")[0])
+
+    def drain(self, draining: bool = True) -> None:
+        """Grant nothing new from now on; False: grant again."""
+        with self.transaction():
+            self.run("UPDATE server SET draining = ?", draining)
 
     # ------------------------------------------------ data sets
 
-    def names(self):
+    def names(self) -> list[str]:
         return [name for (name,) in self.all("SELECT name FROM datasets ORDER BY name")]
 
-    def definition(self, dataset):
-        return json.loads(self.one("SELECT definition FROM datasets WHERE name = ?", dataset)[0])
+    def has(self, dataset: str) -> bool:
+        return self.one("SELECT 1 FROM datasets WHERE name = ?", dataset) is not None
 
-    def version(self, dataset):
-        return self.one("SELECT version FROM datasets WHERE name = ?", dataset)[0]
+    def definition(self, dataset: str) -> Definition:
+        """As in dataset.yaml."""
+        text = self.one("SELECT definition FROM datasets WHERE name = ?", dataset)[0]
+        definition: Definition = json.loads(text)
+        return definition
 
-    def define(self, now, definition):
-        """Makes the data set; or compares, and DefinitionDiffers names the first field; or extends it. Returns its version.
+    def version(self, dataset: str) -> int:
+        return int(self.one("SELECT version FROM datasets WHERE name = ?", dataset)[0])
 
-        definition: as in dataset.yaml; needs name, total, images_per_prompt; a field that is absent is not compared. More images per
-        prompt, or prompts appended (whoever calls has compared the prefix), are an extension: what is then missing is found by comparing
-        every block with the folder anew, before anything is granted from it. The same call again changes nothing.
-        Test: test_promise_02_extension_reopens_what_is_missing.
-        """
-        name, total, per = definition["name"], definition["total"], definition["images_per_prompt"]
-        if not self.one("SELECT 1 FROM datasets WHERE name = ?", name):
-            with self.transaction():
-                self.run(
-                    "INSERT INTO datasets (name, definition, version, total, waiting) VALUES (?, ?, 1, ?, ?)",
-                    name,
-                    json.dumps(definition),
-                    total,
-                    total,
-                )
-                self._append_blocks(name, 0, total, definition.get("order_seed"))
-            self._checked[name] = bytearray(-(-total // BLOCK))
-            return 1
-        stored = self.definition(name)
-        old, old_per = stored["total"], stored["images_per_prompt"]
-        for field in sorted(definition.keys() - NOT_COMPARED):
-            fine = (
-                definition[field] == stored.get(field)
-                or (field in GROWS and total > old)
-                or (field == "images_per_prompt" and per > old_per)
-            )
-            if not fine or total < old or per < old_per:
-                raise DefinitionDiffers(field, stored.get(field), definition[field])
-        if (total, per) == (old, old_per):
-            return self.version(name)
-        with self.transaction():
-            values = (json.dumps({**stored, **definition}), total, total - old, name)
-            self.run(
-                "UPDATE datasets SET definition = ?, version = version + 1, total = ?, waiting = waiting + ? WHERE name = ?",
-                *values,
-            )
-            self._append_blocks(name, old, total, stored.get("order_seed"))
-        self._checked[name] = bytearray(-(-total // BLOCK))
-        self._checking = {
-            key: value for key, value in self._checking.items() if key[0] != name
-        }  # a reading begun before measured by the old count
-        return self.version(name)
+    def open_indices(self, dataset: str) -> int:
+        """How many wait or are leased."""
+        return int(self.one("SELECT waiting + leased FROM datasets WHERE name = ?", dataset)[0])
 
-    def _append_blocks(self, name, start, total, seed):
-        """Rows for the blocks of indices start … total - 1, in a seeded order (in order without a seed)."""
-        blocks = list(range(start // BLOCK, -(-total // BLOCK)))
-        if start % BLOCK:  # the last block of the shorter list grows
-            grows = min(total, (start // BLOCK + 1) * BLOCK) - start
-            self.run(
-                "UPDATE blocks SET size = size + ?, open = open + ? WHERE dataset = ? AND block = ?",
-                grows,
-                grows,
-                name,
-                blocks.pop(0),
-            )
-        if seed is not None:
-            random.Random(f"{seed} {start}").shuffle(blocks)
-        position = self.one(
-            "SELECT COALESCE(MAX(position), -1) + 1 FROM blocks WHERE dataset = ?", name
-        )[0]
-        rows = (
-            (
-                name,
-                block,
-                position + n,
-                min(BLOCK, total - block * BLOCK),
-                min(BLOCK, total - block * BLOCK),
-            )
-            for n, block in enumerate(blocks)
+    def add(self, dataset: str, **changes: int) -> None:
+        """Add to the counters of a data set."""
+        sets = ", ".join(f"{name} = {name} + ?" for name in changes)
+        self.run(f"UPDATE datasets SET {sets} WHERE name = ?", *changes.values(), dataset)
+
+    # ------------------------------------------------ what is held
+
+    def indices(self, lease: str) -> list[int]:
+        return [
+            idx for (idx,) in self.all("SELECT idx FROM held WHERE lease = ? ORDER BY idx", lease)
+        ]
+
+    def held_by(self, client_id: str) -> dict[str, tuple[str, list[int]]]:
+        """{lease: (data set, [index, …])} of a client."""
+        leases = self.all("SELECT lease, dataset FROM leases WHERE client_id = ?", client_id)
+        return {lease: (dataset, self.indices(lease)) for lease, dataset in leases}
+
+    def dataset_of(self, lease: str) -> str | None:
+        row = self.one("SELECT dataset FROM leases WHERE lease = ?", lease)
+        return row[0] if row else None
+
+    def held_in(self, dataset: str, block: int) -> set[int]:
+        """The leased indices of a block."""
+        rows = self.all(
+            "SELECT idx FROM held WHERE dataset = ? AND idx BETWEEN ? AND ?",
+            dataset,
+            first_of(block),
+            first_of(block + 1) - 1,
         )
-        self.connection.executemany(
-            "INSERT INTO blocks (dataset, block, position, size, open) VALUES (?, ?, ?, ?, ?)", rows
+        return {idx for (idx,) in rows}
+
+    def trouble_in(self, dataset: str, block: int) -> dict[int, str]:
+        """{index: state} of the troubled indices of a block."""
+        rows = self.all(
+            "SELECT idx, state FROM trouble WHERE dataset = ? AND idx BETWEEN ? AND ?",
+            dataset,
+            first_of(block),
+            first_of(block + 1) - 1,
         )
+        return dict(rows)
+
+    def is_done(self, dataset: str | None, idx: int) -> bool:
+        row = self.one(
+            "SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, block_of(idx)
+        )
+        return row is not None and bits_of(row[0]) >> place_of(idx) & 1 == 1
+
+    def done_in(self, dataset: str, block: int) -> set[int]:
+        """The done indices of a block."""
+        row = self.one("SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, block)
+        return {first_of(block) + n for n in numbers(bits_of(row[0]))} if row else set()
 
     # ------------------------------------------------ the state of an index
 
-    def _is_done(self, dataset, idx):
-        row = self.one(
-            "SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, idx // BLOCK
-        )
-        return row is not None and bits_of(row[0]) >> idx % BLOCK & 1 == 1
+    def trouble(self, dataset: str, idx: int) -> str | None:
+        """The state of a troubled index: waiting, leased or set_aside; None: it is like all."""
+        row = self.one("SELECT state FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx)
+        return row[0] if row else None
 
-    def _take(self, dataset, indices, lease):
-        """From waiting to leased. The primary key keeps an index from being held twice (promise 3)."""
+    def take(self, dataset: str, indices: list[int], lease: str) -> None:
+        """From waiting to leased. The primary key keeps an index from being held twice."""
         self._move(dataset, indices, -1, "leased")
         self.run(
             "INSERT INTO held SELECT ?, value, ? FROM json_each(?)",
@@ -227,227 +204,86 @@ class Store:
             lease,
             json.dumps(indices),
         )
-        self._add(dataset, waiting=-len(indices), leased=len(indices))
+        self.add(dataset, waiting=-len(indices), leased=len(indices))
 
-    def _give_back(self, dataset, indices, reason=None):
+    def release(self, dataset: str, indices: list[int], reason: str | None = None) -> None:
         """From leased to waiting; counted under the reason."""
         if not indices:
             return
         self.run(f"DELETE FROM held WHERE {AMONG}", dataset, json.dumps(indices))
         self._move(dataset, indices, 1, "waiting")
-        self._add(dataset, waiting=len(indices), leased=-len(indices))
+        self.add(dataset, waiting=len(indices), leased=-len(indices))
         if reason:
             self.run(
-                "INSERT INTO given_back VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET indices = indices + excluded.indices",
+                "INSERT INTO given_back VALUES (?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET indices = indices + excluded.indices",
                 dataset,
                 reason,
                 len(indices),
             )
 
-    def _move(self, dataset, indices, by, state):
-        """The troubled ones among the indices get the state; of the others their blocks' counts of open ones change."""
+    def _move(self, dataset: str, indices: list[int], by: int, state: str) -> None:
+        """The troubled among the indices get the state; the blocks of the others count them."""
         among = dataset, json.dumps(indices)
         troubled = {idx for (idx,) in self.all(f"SELECT idx FROM trouble WHERE {AMONG}", *among)}
         if troubled:
             self.run(f"UPDATE trouble SET state = ? WHERE {AMONG}", state, *among)
-        for block, count in Counter(idx // BLOCK for idx in indices if idx not in troubled).items():
-            self.run(
-                "UPDATE blocks SET open = open + ? WHERE dataset = ? AND block = ?",
-                by * count,
-                dataset,
-                block,
-            )
+        for block, n in Counter(block_of(idx) for idx in indices if idx not in troubled).items():
+            self._open(dataset, block, by * n)
 
-    def _suspect(self, dataset, idx):
+    def _open(self, dataset: str, block: int, by: int) -> None:
+        self.run(
+            "UPDATE blocks SET open = open + ? WHERE dataset = ? AND block = ?", by, dataset, block
+        )
+
+    def suspect(self, dataset: str, idx: int) -> None:
         """A waiting or leased index is leased alone from now on."""
+        if self.trouble(dataset, idx):
+            return
         held = self.one("SELECT 1 FROM held WHERE dataset = ? AND idx = ?", dataset, idx)
-        if not self.one("SELECT 1 FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx):
-            self.run(
-                "INSERT INTO trouble VALUES (?, ?, ?)",
-                dataset,
-                idx,
-                "leased" if held else "waiting",
-            )
-            if not held:
-                self.run(
-                    "UPDATE blocks SET open = open - 1 WHERE dataset = ? AND block = ?",
-                    dataset,
-                    idx // BLOCK,
-                )
+        state = "leased" if held else "waiting"
+        self.run("INSERT INTO trouble VALUES (?, ?, ?)", dataset, idx, state)
+        if not held:
+            self._open(dataset, block_of(idx), -1)
 
-    def _clear(self, dataset, idx):
-        """Nothing is held against an index any more; it is waiting, leased or set aside, and waits as all others do if it was not
-        leased."""
-        row = self.one("SELECT state FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx)
+    def clear(self, dataset: str, idx: int) -> None:
+        """Nothing is held against an index any more: it waits as all others do, or stays leased."""
+        state = self.trouble(dataset, idx)
         self.run("DELETE FROM blames WHERE dataset = ? AND idx = ?", dataset, idx)
-        if row:
-            self.run("DELETE FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx)
-            if row[0] != "leased":
-                self.run(
-                    "UPDATE blocks SET open = open + 1 WHERE dataset = ? AND block = ?",
-                    dataset,
-                    idx // BLOCK,
-                )
-            if row[0] == "set_aside":
-                self._add(dataset, waiting=1, set_aside=-1)
+        if state is None:
+            return
+        self.run("DELETE FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx)
+        if state != "leased":
+            self._open(dataset, block_of(idx), 1)
+        if state == "set_aside":
+            self.add(dataset, waiting=1, set_aside=-1)
 
-    def _set_aside(self, dataset, idx):
-        state = self.one("SELECT state FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx)[0]
+    def fail_permanently(self, dataset: str, idx: int) -> None:
+        """A troubled index is not leased any more."""
+        state = self.trouble(dataset, idx)
         self.run("DELETE FROM held WHERE dataset = ? AND idx = ?", dataset, idx)
         self.run(
             "UPDATE trouble SET state = 'set_aside' WHERE dataset = ? AND idx = ?", dataset, idx
         )
-        self._add(dataset, set_aside=1, **{"leased" if state == "leased" else "waiting": -1})
+        self.add(dataset, set_aside=1, **{"leased" if state == "leased" else "waiting": -1})
 
-    def _done(self, dataset, figures):
-        """From leased to done. figures: {index: (images, texts the LLMs were short of)}."""
+    def complete(self, dataset: str, figures: Figures) -> None:
+        """From leased to done."""
         for table in ("held", "trouble", "blames"):
             self.run(f"DELETE FROM {table} WHERE {AMONG}", dataset, json.dumps(list(figures)))
-        for block, indices in itertools.groupby(sorted(figures), lambda idx: idx // BLOCK):
-            group = [(1 << idx % BLOCK, *figures[idx]) for idx in indices]
-            bits = bits_of(
-                self.one("SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, block)[
-                    0
-                ]
-            )
-            bits |= sum(bit for bit, *_ in group)
-            sums = [
-                sum(values)
-                for values in zip(*((images, missing > 0, missing) for _, images, missing in group))
-            ]
+        for block, indices in itertools.groupby(sorted(figures), block_of):
+            group = list(indices)
+            done = self.one(
+                "SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, block
+            )[0]
+            bits = bits_of(done) | sum(1 << place_of(idx) for idx in group)
+            sums = sums_of(figures[idx] for idx in group)
             self.run(
-                "UPDATE blocks SET done = ?, images = images + ?, short = short + ?, short_images = short_images + ?"
-                " WHERE dataset = ? AND block = ?",
+                "UPDATE blocks SET done = ?, images = images + ?, short = short + ?,"
+                " short_images = short_images + ? WHERE dataset = ? AND block = ?",
                 blob_of(bits),
-                *sums,
+                *sums.values(),
                 dataset,
                 block,
             )
-            self._add(
-                dataset,
-                leased=-len(group),
-                done=len(group),
-                images=sums[0],
-                short=sums[1],
-                short_images=sums[2],
-            )
-
-    def _reopen(self, dataset, idx):
-        """From done to waiting: by the folder check, an extension or a repair, by nothing else (promise 2)."""
-        bits = bits_of(
-            self.one(
-                "SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, idx // BLOCK
-            )[0]
-        ) & ~(1 << idx % BLOCK)
-        self.run(
-            "UPDATE blocks SET done = ?, open = open + 1 WHERE dataset = ? AND block = ?",
-            blob_of(bits),
-            dataset,
-            idx // BLOCK,
-        )
-        self._add(dataset, done=-1, waiting=1)
-
-    # ------------------------------------------------ comparing with the folder (the folder wins)
-
-    def next_check(self):
-        """(data set, block) whose folder is to be compared next, those with open work first; None = all were since this start. Begins
-        that check."""
-        for next_of in (self._next_open, lambda dataset, checked: checked.find(0)):
-            for dataset, checked in self._checked.items():
-                if (block := next_of(dataset, checked)) >= 0:
-                    self._checking[dataset, block] = set()
-                    return dataset, block
-        return None
-
-    def _next_open(self, dataset, checked):
-        """The first block not yet compared among the 50 from which work is given out next; -1 = none."""
-        rows = (
-            ()
-            if checked.find(0) < 0
-            else self.all(
-                "SELECT block FROM blocks WHERE dataset = ? AND open > 0 ORDER BY position LIMIT 50",
-                dataset,
-            )
-        )
-        return next((block for (block,) in rows if not checked[block]), -1)
-
-    def checks_left(self):
-        return sum(checked.count(0) for checked in self._checked.values())
-
-    def done_in(self, dataset, block):
-        """The done indices of a block."""
-        row = self.one("SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, block)
-        return {block * BLOCK + n for n in numbers(bits_of(row[0]))} if row else set()
-
-    def folder_checked(self, now, dataset, block, found):
-        """Takes over what the folder of a block holds: {index: (images, texts the LLMs were short of)} of the done indices. Returns
-        (reopened, newly done). What was accepted since next_check() began stays done; a leased index stays leased; one that was set aside
-        is done only with all its images, since its .failed marks are this ledger's own. None: the reading was outdated meanwhile (an
-        extension, a repair, a retry), nothing was taken over, and next_check() will name the block again."""
-        accepted = self._checking.pop((dataset, block), None)
-        if accepted is None:
-            return None
-        first = block * BLOCK
-        before, per = self.done_in(dataset, block), self.definition(dataset)["images_per_prompt"]
-        around = (dataset, first, first + BLOCK - 1)
-        held = {
-            idx
-            for (idx,) in self.all(
-                "SELECT idx FROM held WHERE dataset = ? AND idx BETWEEN ? AND ?", *around
-            )
-        }
-        trouble = dict(
-            self.all(
-                "SELECT idx, state FROM trouble WHERE dataset = ? AND idx BETWEEN ? AND ?", *around
-            )
-        )
-        lost = before - found.keys() - accepted
-        newly = {
-            idx
-            for idx in found.keys() - before - held
-            if trouble.get(idx) != "set_aside" or sum(found[idx]) >= per
-        }
-        old = self.one(
-            "SELECT images, short, short_images FROM blocks WHERE dataset = ? AND block = ?",
-            dataset,
-            block,
-        )
-        figures = [found[idx] for idx in (newly if accepted else (before | newly) & found.keys())]
-        sums = (
-            sum(images for images, _ in figures),
-            sum(short > 0 for _, short in figures),
-            sum(short for _, short in figures),
-        )
-        if accepted:  # their own figures are in the old sums
-            sums = tuple(map(sum, zip(old, sums)))
-        if lost or newly or sums != old:
-            with self.transaction():
-                for idx in newly & trouble.keys():
-                    self._clear(dataset, idx)
-                bits = sum(1 << idx - first for idx in (before | newly) - lost)
-                self.run(
-                    "UPDATE blocks SET done = ?, open = open + ?, images = ?, short = ?, short_images = ? WHERE dataset = ? AND block = ?",
-                    blob_of(bits),
-                    len(lost) - len(newly),
-                    *sums,
-                    dataset,
-                    block,
-                )
-                change = {
-                    name: to - was
-                    for name, to, was in zip(("images", "short", "short_images"), sums, old)
-                }
-                self._add(
-                    dataset, done=len(newly) - len(lost), waiting=len(lost) - len(newly), **change
-                )
-        self._checked[dataset][block] = 1
-        return len(lost), len(newly)
-
-    def _outdate(self, dataset, indices):
-        """Readings of these indices' folders that are under way may tell of files that go now. Test: test_a_reading_begun_before_*."""
-        for block in {idx // BLOCK for idx in indices}:
-            self._checking.pop((dataset, block), None)
-
-    def check_again(self, dataset):
-        """Every block is to be compared anew, e.g. before "all done" is answered (promise 12)."""
-        self._checked[dataset] = bytearray(len(self._checked[dataset]))
+            self.add(dataset, leased=-len(group), done=len(group), **sums)

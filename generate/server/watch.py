@@ -73,8 +73,9 @@ class Watch:
         self._first.set()
 
     def _look(self, ledger: Ledger, now: float) -> tuple[Json, list[Candidate]]:
-        counts = {name: ledger.counts(name) for name in ledger.names()}
-        running = [worker for worker in ledger.workers() if worker["dataset"]]
+        queries = ledger.queries
+        counts = {name: queries.counts(name) for name in queries.names()}
+        running = [worker for worker in queries.workers(now) if worker["dataset"]]
         active = {name for name, count in counts.items() if count["leased"]}
         images = {name: count["images"] for name, count in counts.items()}
         self.history.observe(now, time.time(), images, running, active)
@@ -84,7 +85,7 @@ class Watch:
             for index in list(worker["drawing"] or ())[:1]
         ]
         for name in counts:
-            candidates += [(name, index) for index, _ in ledger.recent(name, NEWEST)]
+            candidates += [(name, index) for index, _ in queries.recent(name, NEWEST)]
         document = StatusDocument(self.run, self.history, self.notice).make(ledger, now)
         return document, candidates
 

@@ -13,7 +13,9 @@ from flask.typing import ResponseReturnValue
 from generate.protocol import answers
 from generate.server import fields as wire
 from generate.server.fields import BadField, Fields
+from generate.server.granting import WorkRequest
 from generate.server.ledger import Ledger
+from generate.server.live_leases import Heartbeat
 from generate.server.state import Server
 
 MOST_LEASES = 16  # named in one heartbeat; a client holds two
@@ -36,17 +38,17 @@ class WorkCalls:
         llm = wire.llm(fields, "llm")
         self.folders.settle(name, definition)
         if chunk == 0:  # a client that wants to know whether it should load a model
-            return reply(self.ledger.run(Ledger.peek, name))
+            return reply(self.ledger.read(Ledger.peek, name))
         client_id = who["client_id"]
         if who["request_id"] is None:
             self._find_finished(client_id)
-        answer = self.ledger.commit(Ledger.lease, name, chunk_size=chunk, **who)
+        answer = self.ledger.commit(Ledger.lease, WorkRequest(name, size=chunk, **who))
         share = None if llm is None else self.ledger.run(self._share_of, client_id, limits=llm)
         return reply(answer, share)
 
     def _find_finished(self, client_id: str) -> None:
         """A bare published client never reports: what it holds is looked up in the folder."""
-        held = self.ledger.read(Ledger.held_by, client_id)
+        held = self.ledger.read(lambda ledger: ledger.store.held_by(client_id))
         for lease, (name, indices) in held.items():
             there = self.folders.done(name, indices)
             exists = {index: True for index, found in there.items() if found}
@@ -92,21 +94,11 @@ class WorkCalls:
         dataset = fields.word("dataset", wire.FOLDER_NAME, "the name of a data set", None)
         worker = wire.worker(fields)
         use = wire.llm(fields, "llm_use")
-        job = fields.short_id("slurm_job_id")
-        slurm = job and (job, worker["restart"] or 0)
+        fields.short_id("slurm_job_id")  # only its form is checked
+        heartbeat = Heartbeat(client_id, leases, state, drawing, images, worker, dataset)
 
         def step(ledger: Ledger, now: float) -> tuple[answers.HeartbeatAnswer, Json | None]:
-            answer = ledger.beat(
-                now,
-                client_id,
-                leases,
-                state,
-                drawing,
-                images,
-                worker=worker,
-                dataset=dataset,
-                slurm=slurm,
-            )
+            answer = ledger.heartbeat(now, heartbeat)
             share = None if use is None else self._share_of(ledger, now, client_id, use=use)
             return answer, share
 
@@ -122,7 +114,7 @@ class WorkCalls:
             }
             for item in fields.objects("results", wire.MOST_RESULTS)
         ]
-        name = self.ledger.read(Ledger.dataset_of, lease)
+        name = self.ledger.read(lambda ledger: ledger.store.dataset_of(lease))
         exists = self.folders.done(name, [result["index"] for result in results]) if name else {}
         verdicts = self.ledger.commit(
             Ledger.complete, client_id, request_id, lease, results, exists

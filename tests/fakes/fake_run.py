@@ -38,7 +38,7 @@ WORKER = {
 class FakeLedger:
     """Answers what the status document asks of a ledger. `done` grows with `step`."""
 
-    options = LeaseLimits()
+    limits = LeaseLimits()
 
     def __init__(self, workers=12, failed=23):
         self.n_workers = workers
@@ -83,7 +83,11 @@ class FakeLedger:
             "given_back": {"expired": 31, "preempted": 412, "walltime": 90},
         }
 
-    def workers(self):
+    @property
+    def queries(self):
+        return self
+
+    def workers(self, now):
         rows = []
         for k in range(self.n_workers):
             state = ("drawing", "drawing", "drawing", "waiting_llm", "loading")[k % 5]
@@ -104,12 +108,12 @@ class FakeLedger:
                     "state": state,
                     "drawing": drawing,
                     "images": self.step * (1 if k == 7 else 4),
-                    "beat_at": time.monotonic() - k % 15,
+                    "heard_at": time.monotonic() - k % 15,
                 }
             )
         return rows
 
-    def set_aside(self, name, offset, limit):
+    def failed(self, name, offset, limit):
         indices = range(offset, min(self.n_failed, offset + limit))
         self.rows_read += len(indices)
         errors = [
@@ -121,9 +125,7 @@ class FakeLedger:
             }
             for k in range(3)
         ]
-        return self.n_failed, [
-            {"index": index, "marks": 3, "errors": errors} for index in indices
-        ]
+        return [{"index": index, "strikes": 3, "errors": errors} for index in indices]
 
     def quarantined(self):
         error = {
@@ -144,9 +146,9 @@ class FakeLedger:
             }
         ]
 
-    def weather(self):
+    def health(self):
         if not self.halted:
-            return {"state": "fair"}
+            return {"state": "healthy"}
         error = {
             "time": time.monotonic() - 9,
             "reason": "disk",
@@ -154,7 +156,7 @@ class FakeLedger:
             "worker": WORKER,
         }
         return {
-            "state": "storm",
+            "state": "halted",
             "since": time.monotonic() - 400,
             "reason": "disk",
             "probe_at": time.monotonic() + 42,

@@ -1,10 +1,12 @@
-"""Calls functions of a module of tests/fakes in forked children, each of which may die at any instruction.
+"""Calls functions of a module of tests/fakes in forked children, which may die at any instruction.
 
     with Forking("ledger_life") as forked:
-        status = forked("die_at", path, 1, 7, log)  # the exit status; negative = the signal; 99 = an exception, printed to stderr
+        status = forked("die_at", path, 1, 7, log)
 
-The children are forked by a process of their own that has no threads: in a child of the tests' own process a lock that another thread
-held at that instant is never released, and the pipes of other tests' browsers stay open as long as the child hangs.
+status: the exit status; negative = the signal; 99 = an exception, printed to stderr. The children
+are forked by a process of their own that has no threads: in a child of the tests' own process a
+lock that another thread held at that instant is never released, and the pipes of other tests'
+browsers stay open as long as the child hangs.
 """
 
 import importlib

@@ -1,6 +1,7 @@
 """The figures behind the status page: speeds, the run's life, quantiles, Prometheus' text."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -117,10 +118,10 @@ def document_of(run, folder):
 
 def test_who_has_left_in_order_is_no_worker(tmp_path, monkeypatch):
     run = FakeRun(tmp_path, 5000)
-    rows = run.ledger.workers()
+    rows = run.ledger.workers(time.monotonic())
     rows[0].update(state="releasing", leases=[])
     rows[1].update(state="releasing")  # still publishes
-    monkeypatch.setattr(run.ledger, "workers", lambda: rows)
+    monkeypatch.setattr(run.ledger, "workers", lambda now: rows)
     document = document_of(run, tmp_path)
     assert document["workers"]["total"] == 11 and document["workers"]["by_state"]["releasing"] == 1
 

@@ -47,7 +47,7 @@ def test_a_quarantined_node_is_excluded_and_comes_back(slurm, run, new_watch):
     before = slurm.calls("scontrol")
     watch.step()
     assert slurm.calls("scontrol") == before, "asked once"
-    run.ledger.release_quarantine(run.now, "node0")
+    run.ledger.blame.release_quarantine("node0")
     watch.step()
     assert slurm.excluded("7") == "n3,n4"
     watch.step()
@@ -61,7 +61,7 @@ def test_a_node_that_the_user_excluded_stays_excluded(slurm, run, new_watch):
     watch.step()
     watch.step()
     assert len(slurm.calls("show job")) == 1, "asked once"
-    run.ledger.release_quarantine(run.now, "node0")
+    run.ledger.blame.release_quarantine("node0")
     watch.step()
     new_watch().step()
     assert slurm.excluded("7") == "node0,n3" and not slurm.calls("update")
@@ -76,7 +76,7 @@ def test_the_next_server_takes_off_what_this_one_put_on(slurm, run, new_watch, t
     ) == [["7", "node0"]]
     new_watch().step()
     assert len(slurm.calls("update")) == 1, "it knows that the node is there, and by whom"
-    run.ledger.release_quarantine(run.now, "node0")
+    run.ledger.blame.release_quarantine("node0")
     new_watch().step()
     assert (
         slurm.excluded("7") == "n3"
@@ -103,7 +103,10 @@ def test_a_worker_outside_of_slurm(slurm, run, new_watch, monkeypatch):
 
 
 def test_a_failing_squeue_is_unknown(slurm, run, new_watch):
-    """The job was seen and its client is silent; squeue fails ten times: the lease stays. Two answers without the job end it."""
+    """The job was seen and its client is silent; squeue fails ten times: the lease stays.
+
+    Two answers without the job end it.
+    """
     grant = run.lease(slurm=("71", 0))
     watch = new_watch()
     slurm.set(queue=[["71", 0, "RUNNING"], ["9", 2, "PENDING"]])
@@ -112,12 +115,12 @@ def test_a_failing_squeue_is_unknown(slurm, run, new_watch):
     slurm.set(queue=[], squeue_fails=True)
     for _ in range(10):
         watch.step()
-    assert run.ledger.held_by("a") == {grant.lease: ("d", grant.indices)}
+    assert run.held_by("a") == {grant.lease: ("d", grant.indices)}
     slurm.set(squeue_fails=False)
     watch.step()
-    assert run.ledger.held_by("a"), "one answer is not enough"
+    assert run.held_by("a"), "one answer is not enough"
     watch.step()
-    assert not run.ledger.held_by("a") and run.counts()["given_back"] == {"expired": 1}
+    assert not run.held_by("a") and run.counts()["given_back"] == {"expired": 1}
 
 
 def test_without_slurm_nothing_is_watched(slurm, tmp_path, monkeypatch):

@@ -1,0 +1,118 @@
+"""How leases end: with their work, by their deadline, or because SLURM says their job is gone.
+
+Only the server's clock and a silent client end a lease; SLURM's queue can shorten the wait for
+that, nothing more (guarantees 5, 6 and 11). All methods are called within a transaction of the
+ledger, which follows the disk again after a rollback.
+"""
+
+import json
+from dataclasses import dataclass
+
+from generate.server.blame import Blame
+from generate.server.live_leases import LiveLeases
+from generate.server.store import Store
+
+# States of a job whose end is no fault of an index
+EXCUSED = (
+    "PREEMPTED",
+    "REQUEUED",
+    "CANCELLED",
+    "TIMEOUT",
+    "NODE_FAIL",
+    "DEADLINE",
+    "REVOKED",
+    "SPECIAL_EXIT",
+    "REQUEUE_HOLD",
+    "REQUEUE_FED",
+)
+NOT_RUNNING = (*EXCUSED, "PENDING", "COMPLETED", "FAILED", "OUT_OF_MEMORY", "BOOT_FAIL")
+
+JobKey = tuple[str, int]  # SLURM_JOB_ID and SLURM_RESTART_COUNT
+
+
+@dataclass
+class JobSeen:
+    """What SLURM's queue has shown of one run of a job."""
+
+    running: bool = False  # it was once seen to run
+    absent: int = 0  # answers in a row in which it did not run
+    state: str | None = None  # the last one that was seen
+
+
+class LeaseExpiry:
+    def __init__(self, store: Store, live: LiveLeases, blame: Blame) -> None:
+        self.store = store
+        self.live = live
+        self.blame = blame
+        self.jobs: dict[JobKey, JobSeen] = {}
+
+    def end(self, now: float, lease: str, reason: str | None = None) -> None:
+        """The lease is over; what it still holds waits again, counted under the reason."""
+        dataset, probe = self.store.one("SELECT dataset, probe FROM leases WHERE lease = ?", lease)
+        self.store.release(dataset, self.store.indices(lease), reason)
+        self.store.run("DELETE FROM leases WHERE lease = ?", lease)
+        if probe:
+            self.blame.probe_lost(now, lease)
+        self.live.end(lease)
+
+    def client_died(self, now: float, lease: str) -> None:
+        """End the lease of a client that is silent; what it last generated becomes suspect."""
+        client_id, dataset, worker, job, restart = self.store.one(
+            "SELECT client_id, dataset, worker, slurm_job, slurm_restart"
+            " FROM leases WHERE lease = ?",
+            lease,
+        )
+        client = self.live.clients.get(client_id)
+        generating = set(client.drawing) & set(self.store.indices(lease)) if client else set()
+        excused = job is not None and self._is_excused(job, restart)
+        self.end(now, lease, "preempted" if excused else "expired")
+        if generating and not excused:
+            self.blame.silent_death(now, json.loads(worker), dataset, sorted(generating))
+
+    def clear_grace(self, leases: list[str]) -> None:
+        """These outlived a restart and were heard of since: the next one gives a whole TTL."""
+        self.store.run_many(
+            "UPDATE leases SET grace = 0 WHERE lease = ?", ((lease,) for lease in leases)
+        )
+
+    # ------------------------------------------------ SLURM
+
+    def gone(self, now: float, jobs: dict[JobKey, str]) -> list[str]:
+        """The leases whose job has left the queue, by this answer of it.
+
+        jobs: {(job id, restart count): state}. A job is gone that was once seen to run, is away in
+        two answers, and whose client has missed two heartbeats.
+        """
+        over = []
+        for name, *key in self.store.all(
+            "SELECT lease, slurm_job, slurm_restart FROM leases WHERE slurm_job IS NOT NULL"
+        ):
+            job = (key[0], key[1])
+            seen = self.jobs.setdefault(job, JobSeen())
+            state = jobs.get(job)
+            seen.state = state or seen.state
+            if state is not None and state not in NOT_RUNNING:
+                seen.running = True
+                seen.absent = 0
+            else:
+                seen.absent += 1
+            missed = now - self.live.leases[name].heartbeat_at > 2 * self.live.limits.heartbeat_s
+            if seen.running and seen.absent >= 2 and missed:
+                over.append(name)
+        # a higher restart count shows that the lease's run of the job was requeued
+        for job, state in jobs.items():
+            self.jobs.setdefault(job, JobSeen(state=state))
+        return over
+
+    def forget_jobs(self, jobs: dict[JobKey, str]) -> None:
+        """Drop those that neither are in the queue nor hold a lease."""
+        holding = {job for (job,) in self.store.all("SELECT slurm_job FROM leases")}
+        self.jobs = {
+            job: seen for job, seen in self.jobs.items() if job in jobs or job[0] in holding
+        }
+
+    def _is_excused(self, job: str, restart: int) -> bool:
+        """Whether SLURM took the job away: by its last state, or since it runs again."""
+        seen = self.jobs.get((job, restart))
+        requeued = any(other == job and again > restart for other, again in self.jobs)
+        return requeued or (seen is not None and seen.state in EXCUSED)

@@ -1,0 +1,98 @@
+"""Which indices a worker gets next: a suspect alone, or the next free ones in the seeded order.
+
+chosen = WorkChoice(store, comparison, blame, live).choose(now, "HPDv2", key, size=10)
+"""
+
+from dataclasses import dataclass
+
+from generate.server.blame import Blame
+from generate.server.blocks import bits_of, block_of, first_of, numbers
+from generate.server.comparison import NEXT_BLOCKS, FolderComparison
+from generate.server.live_leases import LiveLeases
+from generate.server.store import Store
+
+NEXT_SUSPECTS = 20  # looked at for one that this worker has not failed
+
+
+@dataclass(frozen=True)
+class Chosen:
+    indices: list[int]
+    suspect: bool = False  # to be generated beside a canary prompt
+
+
+class WorkChoice:
+    def __init__(
+        self, store: Store, comparison: FolderComparison, blame: Blame, live: LiveLeases
+    ) -> None:
+        self.store = store
+        self.comparison = comparison
+        self.blame = blame
+        self.live = live
+
+    def size(self, now: float, dataset: str, asked: int) -> int:
+        """At most half of a fair share of what waits.
+
+        So the last leases hold one index each, and no straggler holds the rest.
+        """
+        clients = len(self.live.active(now, dataset))
+        waiting: int = self.store.one("SELECT waiting FROM datasets WHERE name = ?", dataset)[0]
+        return max(1, min(asked, waiting // (2 * max(1, clients))))
+
+    def choose(self, now: float, dataset: str, key: str, size: int) -> Chosen:
+        """A suspect if there is one that this worker has not failed; else fresh indices.
+
+        Else a suspect that it has failed, if no other worker is there to judge it. key: the
+        worker's. Only blocks that were compared with the folder count, in their stored order.
+        """
+        suspects = self._suspects(dataset)
+        failed = [idx for idx in suspects if self.blame.has_failed(key, dataset, idx)]
+        for idx in suspects:
+            if idx not in failed:
+                return Chosen([idx], suspect=True)
+        indices = self._fresh(dataset, size)
+        if not indices and failed:
+            others = self.live.active_workers(now, dataset) - {key}
+            if all(self.blame.quarantined_until(other) is not None for other in others):
+                return Chosen([failed[0]], suspect=True)
+        return Chosen(indices)
+
+    def _suspects(self, dataset: str) -> list[int]:
+        rows = self.store.all(
+            "SELECT idx FROM trouble WHERE dataset = ? AND state = 'waiting' ORDER BY idx LIMIT ?",
+            dataset,
+            NEXT_SUSPECTS,
+        )
+        return [idx for (idx,) in rows if self.comparison.is_compared(dataset, block_of(idx))]
+
+    def _fresh(self, dataset: str, size: int) -> list[int]:
+        indices: list[int] = []
+        for (block,) in self.store.all(
+            "SELECT block FROM blocks WHERE dataset = ? AND open > 0 ORDER BY position LIMIT ?",
+            dataset,
+            NEXT_BLOCKS,
+        ):
+            if len(indices) == size:
+                break
+            if self.comparison.is_compared(dataset, block):
+                indices += open_in(self.store, dataset, block)[: size - len(indices)]
+        return indices
+
+
+def open_in(store: Store, dataset: str, block: int) -> list[int]:
+    """The indices of a block that are neither done, held nor troubled, ascending.
+
+    RuntimeError: the block's count of them is not right, so that the ledger is damaged.
+    """
+    expected, blob, size = store.one(
+        "SELECT open, done, size FROM blocks WHERE dataset = ? AND block = ?", dataset, block
+    )
+    bits = (1 << size) - 1 & ~bits_of(blob)
+    first = first_of(block)
+    for idx in store.held_in(dataset, block) | store.trouble_in(dataset, block).keys():
+        bits &= ~(1 << idx - first)
+    if bits.bit_count() != expected:
+        raise RuntimeError(
+            f"the ledger is damaged: block {block} of {dataset} has {bits.bit_count()} open "
+            f"indices and counts {expected}"
+        )
+    return [first + n for n in numbers(bits)]
