@@ -1,11 +1,11 @@
-"""Small source files in the five real schemas, for the demo and for trying the processors out. All prompts were written for this project.
+"""Small source files in the five real schemas, for the demo and for trying the processors.
 
-    python examples/make_examples.py            # rewrites examples/{image_reward,sac,pickscore,hpdv2,gecko}/ and examples/shapes.json
+    python examples/make_examples.py    # rewrites examples/{image_reward,sac,…}/ and shapes.json
 
-Prompts in the tiny model's grammar stand beside ordinary ones, with the dirt that the real files have: one row an image (so prompts
-repeat),
-tokenised spacing, chat debris, mojibake, generator syntax, a prompt the filters drop, one that is also in the validation set.
-The same bytes on every run with the same pyarrow and SQLite.
+Prompts in the tiny model's grammar stand beside ordinary ones, with the dirt that the real files
+have: one row an image (so prompts repeat), tokenised spacing, chat debris, mojibake, generator
+syntax, a prompt the filters drop, one that is also in the validation set. All prompts were written
+for this project. The same bytes on every run with the same pyarrow and SQLite.
 """
 
 import csv
@@ -23,7 +23,8 @@ IMAGE_REWARD = {  # tokenised spacing and blanks at the end, as ImageRewardDB's 
         "a large yellow triangle on a black background ",
         "a green square at the left on a white background ",
         "two blue circles on a yellow background ",
-        "portrait of an old sailor, intricate, highly detailed, digital painting, sharp focus, 8 k ",
+        "portrait of an old sailor, intricate, highly detailed, digital painting, "
+        "sharp focus, 8 k ",
         "a lighthouse in a storm, photograph, 3 5 mm, f 1. 4, long exposure ",
         "a sci - fi city at dusk, award - winning matte painting, cinema 4 d ",
         "a street diner in the 1 9 8 0 s, ( ( neon signs ) ), wet asphalt , 1 6 : 9 ",
@@ -67,7 +68,8 @@ PICKSCORE = [
     "a wizard, (glowing staff:1.3), ((dark forest)), <lora:wizard_v2:0.8>",
     "/imagine prompt: a paper boat on a puddle \u2014ar 3:2",
     "https://example.org/cat.png a cat in the style of this picture",
-    "an owl made of gears\nNegative prompt: blurry, low quality\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42",
+    "an owl made of gears\nNegative prompt: blurry, low quality\n"
+    "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42",
     "A  portrait of a   violinist\u00a0on stage, \u201cspotlight\u201d",
     "salt &amp; pepper shakers shaking hands",
     "a family \U0001f468\u200d\U0001f469\u200d\U0001f467 having a picnic",
@@ -153,7 +155,7 @@ SHAPES = [
 ]
 
 
-def main():
+def main() -> None:
     rng = random.Random(0)
     image_reward(rng)
     sac(rng)
@@ -164,12 +166,12 @@ def main():
     (HERE / "shapes.json").write_text(json.dumps(SHAPES, indent=1) + "\n")
 
 
-def written(folder, name):
+def written(folder: str, name: str) -> Path:
     (HERE / folder).mkdir(exist_ok=True)
     return HERE / folder / name
 
 
-def image_reward(rng):
+def image_reward(rng: random.Random) -> None:
     """ImageRewardDB: one row an image, so a prompt repeats 4-9 times."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -199,19 +201,25 @@ def image_reward(rng):
         )
 
 
-def sac(rng):
-    """Simulacra Aesthetic Captions: the tables of the public SQLite; a prompt is asked for several times and gives several images."""
+def sac(rng: random.Random) -> None:
+    """Simulacra Aesthetic Captions: the tables of the public SQLite.
+
+    A prompt is asked for several times and gives several images.
+    """
     path = written("sac", "sac_public_2022_06_29.sqlite")
     path.unlink(missing_ok=True)
     database = sqlite3.connect(path)
     database.executescript("""
         CREATE TABLE survey (id INTEGER, qid INTEGER, rating INTEGER, PRIMARY KEY(id, qid));
-        CREATE TABLE generations (id INTEGER PRIMARY KEY, sid INTEGER, method INTEGER, prompt TEXT, verified INTEGER);
+        CREATE TABLE generations (id INTEGER PRIMARY KEY, sid INTEGER, method INTEGER, \
+prompt TEXT, verified INTEGER);
         CREATE TABLE images (id INTEGER PRIMARY KEY AUTOINCREMENT, gid INTEGER, idx INTEGER,
             FOREIGN KEY(gid) REFERENCES generations(id), UNIQUE(gid, idx));
         CREATE TABLE paths (iid INTEGER, path TEXT, FOREIGN KEY(iid) REFERENCES images(id));
-        CREATE TABLE ratings (sid INTEGER, iid INTEGER, rating INTEGER, verified INTEGER, FOREIGN KEY(iid) REFERENCES images(id));
-        CREATE TABLE upscales (iid INTEGER PRIMARY KEY, method INTEGER, FOREIGN KEY(iid) REFERENCES images(id));""")
+        CREATE TABLE ratings (sid INTEGER, iid INTEGER, rating INTEGER, \
+verified INTEGER, FOREIGN KEY(iid) REFERENCES images(id));
+        CREATE TABLE upscales (iid INTEGER PRIMARY KEY, method INTEGER, \
+FOREIGN KEY(iid) REFERENCES images(id));""")
     for number, prompt in enumerate(SAC):
         gid = 3 * number  # the real ids have gaps
         database.execute(
@@ -234,8 +242,11 @@ def sac(rng):
     database.close()
 
 
-def pickscore(rng):
-    """Pick-a-Pic v1 and v2 without images, all 17 columns; a row is a comparison of two images, and v2 holds v1's rows again."""
+def pickscore(rng: random.Random) -> None:
+    """Pick-a-Pic v1 and v2 without images, all 17 columns.
+
+    A row is a comparison of two images, and v2 holds v1's rows again.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -262,7 +273,7 @@ def pickscore(rng):
         ]
     )
 
-    def write(name, prompts):
+    def write(name: str, prompts: list[str]) -> None:
         rows = []
         for prompt in prompts:
             repeats = rng.randint(1, 3)
@@ -291,7 +302,10 @@ def pickscore(rng):
                         len(rows),
                     )
                 )
-        columns = [pa.array(column, field.type) for column, field in zip(zip(*rows), schema)]
+        columns = [
+            pa.array(column, field.type)
+            for column, field in zip(zip(*rows, strict=True), schema, strict=True)
+        ]
         pq.write_table(
             pa.Table.from_arrays(columns, schema=schema),
             written("pickscore", name),
@@ -304,7 +318,7 @@ def pickscore(rng):
     write("pickapic_v2_validation-00000-of-00001.parquet", PICKSCORE_LATER[:1])
 
 
-def gecko():
+def gecko() -> None:
     names = [
         "max_disagreement_less_0.3",
         "max_disagreement_less_0.35",
