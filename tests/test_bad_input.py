@@ -1,5 +1,7 @@
-"""What a user gets wrong on the command line of the server and the client: one line that says what, where and what to do; no traceback;
-exit status not 0; nothing left behind."""
+"""What a user gets wrong on the command line of the server and the client.
+
+One line that says what, where and what to do; no traceback; exit status not 0; nothing left behind.
+"""
 
 import http.server
 import json
@@ -106,7 +108,7 @@ def test_a_model_that_cannot_be_had(tmp_path, prompts):
 
 @pytest.fixture
 def gated_hub():
-    """FakeHub: answers every file as the hub does for a model whose terms were not accepted; its address."""
+    """FakeHub: answers as the hub does for a model whose terms were not accepted; its address."""
 
     class FakeHub(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self):

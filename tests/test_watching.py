@@ -1,4 +1,4 @@
-"""What a user sees of a run from a terminal: a bar, a line a minute in each log, --tail_log, --dry_run."""
+"""What a user sees of a run: a bar, a line a minute in each log, --tail_log, --dry_run."""
 
 import json
 import os
@@ -26,7 +26,10 @@ if b"--is_slurm_task" in open("/proc/self/cmdline", "rb").read():  # a client, n
 
 
 def on_a_terminal(command, seconds, until=None, **environment):
-    """Run a command on a terminal of 120 columns, or until it has shown a text; what it shows, and its exit status (None: it was ended)."""
+    """Run a command on a terminal of 120 columns, or until it has shown a text.
+
+    What it shows, and its exit status (None: it was ended).
+    """
     process, terminal = pty.fork()
     if not process:
         termios.tcsetwinsize(0, (40, 120))
@@ -127,7 +130,7 @@ def test_the_server_shows_its_link_and_tunnel_on_a_terminal_only(tmp_path):
 
 
 def test_tail_log_follows_the_newest_logs_of_the_data_sets_arrays(tmp_path, prompts):
-    """Of the last submission only: a split array has two numbers, and other arrays' logs lie beside them."""
+    """Of the last submission only: a split array has two numbers; other logs lie beside them."""
     root = tmp_path / "out"
     (root / ".server").mkdir(parents=True)
     rows = [
@@ -164,7 +167,7 @@ def test_tail_log_follows_the_newest_logs_of_the_data_sets_arrays(tmp_path, prom
 
 
 def test_dry_run_shows_the_script_first(tmp_path, prompts):
-    """Then the estimate, and the model's licence with it; nothing is written, with no SLURM needed."""
+    """Then the estimate, and the model's licence; nothing is written, and no SLURM is needed."""
     shown = subprocess.run(
         [
             sys.executable,

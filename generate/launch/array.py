@@ -33,7 +33,7 @@ def submitted(output_root: Path, dataset: str) -> list[dict[str, Any]]:
     file = _file(output_root)
     try:
         lines = file.read_text().splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     entries = []
     for number, line in enumerate(lines, 1):

@@ -45,7 +45,7 @@ def check_time(args: Namespace) -> None:
         minutes = longest // 60
         raise UserError(
             f"--time {args.time} is more than partition {args.partition} allows ({minutes} "
-            f"minutes): no task would ever start; give --time {minutes}"
+            f"minutes): no task would start; give --time {minutes}"
         )
 
 

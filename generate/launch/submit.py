@@ -47,7 +47,9 @@ def submit(
     if args.dry_run:
         print(script)
         for part in parts[1:]:
-            print(f"# and, as MaxArraySize is {slurm.max_array_size()}, with --array={part}")
+            print(
+                f"# and, as MaxArraySize is {slurm.max_array_size()}, once more with --array={part}"
+            )
         print("\n".join(estimate(args, definition, items, output_root, fetch(output_root))))
         return 0
     if running := array.live(output_root, definition["name"]):

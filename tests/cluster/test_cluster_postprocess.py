@@ -1,4 +1,4 @@
-"""Both converters as arrays of a real SLURM: independent pieces, one of them killed, together the whole, checked by --finish."""
+"""Both converters as arrays of a real SLURM: independent pieces, one killed, together the whole."""
 
 import io
 import json
@@ -63,7 +63,10 @@ def test_pieces_of_both_converters(cluster, tmp_path):
     def here(*words):
         return cluster.run(sys.executable, *words, cwd=tmp_path, check=False)
 
-    convert = f"{sys.executable} {SCRIPTS}/convert_json_to_parquet.py HPDv2 t.parquet --part $SLURM_ARRAY_TASK_ID/4"
+    convert = (
+        f"{sys.executable} {SCRIPTS}/convert_json_to_parquet.py HPDv2 t.parquet "
+        "--part $SLURM_ARRAY_TASK_ID/4"
+    )
     said = array("0-2", convert)
     here(SCRIPTS / "convert_json_to_parquet.py", "HPDv2", "t.parquet", "--part", "0/4", "--finish")
     assert not (tmp_path / "t.parquet").exists(), "piece 3 is missing, and --finish must say so"
@@ -77,8 +80,12 @@ def test_pieces_of_both_converters(cluster, tmp_path):
 
     assert pq.read_table(tmp_path / "t.parquet").equals(pq.read_table(tmp_path / "whole.parquet"))
 
-    tars = f"{sys.executable} {SCRIPTS}/convert_parquet_to_wds.py --parquet_file t.parquet --base_dir . --shard_size_mb 1 --output_dir"
-    killed = "if [ $SLURM_ARRAY_TASK_ID = 1 ] && [ ! -e once ]; then touch once; kill -9 $$; fi; "  # a node that dies under its task
+    tars = (
+        f"{sys.executable} {SCRIPTS}/convert_parquet_to_wds.py --parquet_file t.parquet "
+        "--base_dir . --shard_size_mb 1 --output_dir"
+    )
+    # a node that dies under its task
+    killed = "if [ $SLURM_ARRAY_TASK_ID = 1 ] && [ ! -e once ]; then touch once; kill -9 $$; fi; "
     said = array("0-2", f"{killed}{tars} tars --part $SLURM_ARRAY_TASK_ID/3")
     here(*tars.split()[1:], "tars", "--part", "0/3", "--finish")
     assert not (tmp_path / "tars/index.json").exists()

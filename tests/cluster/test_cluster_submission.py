@@ -23,7 +23,8 @@ signal.signal(signal.SIGUSR1, lambda *_: print("USR1", flush=True))
 left = slurm.time_left_s()
 cuda = os.environ.get("CUDA_VISIBLE_DEVICES")
 said = os.environ.get("FROM_SETUP")
-print("run", slurm.task_name(), slurm.identity()["restart"], "left", left, "CUDA", cuda, "setup", said, *sys.argv[1:], flush=True)
+who = [slurm.task_name(), slurm.identity()["restart"]]
+print("run", *who, "left", left, "CUDA", cuda, "setup", said, *sys.argv[1:], flush=True)
 if "--requeue_me" in sys.argv and not slurm.identity()["restart"]:
     slurm.requeue_self("the test wants it")
 while not os.path.exists(sys.argv[0] + ".go"):
@@ -33,7 +34,7 @@ while not os.path.exists(sys.argv[0] + ".go"):
 
 @pytest.fixture
 def site(cluster, tmp_path, monkeypatch):
-    """slurm.py with a payload in the place of generate_images.py and image_server.py, and the cluster's environment."""
+    """A payload in the place of generate_images.py and image_server.py, on the cluster."""
     for name in ("generate_images.py", "image_server.py"):
         (tmp_path / name).write_text(PAYLOAD.format(generate=str(ROOT)))
     monkeypatch.setattr(slurm_script, "HERE", tmp_path)
@@ -209,7 +210,7 @@ def test_a_time_that_the_partition_does_not_allow(site, cluster):
     for words in ([], ["--time=61"], ["--time=UNLIMITED"], ["--partition=all", "--time=1-0"]):
         with pytest.raises(
             UserError,
-            match="--time .* is more than partition all allows .60 minutes.: no task would ever start",
+            match=r"--time .* is more than partition all allows .60 minutes.: no task would start",
         ):
             submit(site / "out", *words)
     with pytest.raises(UserError, match="no job server was started"):
@@ -273,9 +274,11 @@ def test_pending_tasks_keep_off_a_node(site, cluster):
     )
     submit(root, "--num_workers=2", "--num_chunks=6", "--exclude=n3")
     [array] = arrays.live(root, "p")
-    running = lambda: {
-        j["node"] for j in cluster.jobs(array=array).values() if j["state"] == "RUNNING"
-    }
+
+    def running():
+        tasks = cluster.jobs(array=array).values()
+        return {task["node"] for task in tasks if task["state"] == "RUNNING"}
+
     cluster.wait(lambda: len(running()) == 2, what="two tasks")
     assert [slurm.exclude_node(array, node) for node in ("n1", "n0", "n3")] == [
         "done",

@@ -1,6 +1,8 @@
-"""FakeSlurm: a `squeue` and a `scontrol` that answer from a file, as SLURM answers, for what a cluster cannot be brought to do in a test.
+"""FakeSlurm: a `squeue` and a `scontrol` that answer from a file, as SLURM answers.
 
-slurm = FakeSlurm(folder)                                # folder/squeue, folder/scontrol: put the folder on PATH
+For what a cluster cannot be brought to do in a test.
+
+slurm = FakeSlurm(folder)                                # put the folder on PATH
 slurm.set(queue=[["71", 0, "RUNNING"]], arrays={"7": "n[3-4]"})      # array id: its ExcNodeList
 slurm.set(squeue_fails=True)                             # as with slurmctld down
 slurm.excluded("7"), slurm.calls()
@@ -36,7 +38,10 @@ class FakeSlurm:
             (folder / name).chmod(0o755)
 
     def set(self, **changes):
-        """queue: [[job id, restart count, state], …]; arrays: {id of an array of which tasks wait: its ExcNodeList}; squeue_fails."""
+        """queue: [[job id, restart count, state], …]; squeue_fails: whether squeue does.
+
+        arrays: {id of an array of which tasks wait: its ExcNodeList}.
+        """
         self.state.write_text(json.dumps(json.loads(self.state.read_text()) | changes))
 
     def excluded(self, array):

@@ -167,7 +167,8 @@ def test_show_prints_no_token_into_a_file_or_pipe(server, capsys, monkeypatch):
         (None, "no job server was started for .*python generate/image_server.py"),
         ("{", "server.json cannot be read"),
         (
-            '{"url": "http://127.0.0.1:9", "token": "t", "run_id": "r", "epoch": 1, "hostname": "n1"}',
+            '{"url": "http://127.0.0.1:9", "token": "t", "run_id": "r", "epoch": 1, '
+            '"hostname": "n1"}',
             "the job server at http://127.0.0.1:9 on n1 does not answer: ",
         ),
     ],

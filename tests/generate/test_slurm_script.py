@@ -32,7 +32,10 @@ def script_of(*words, root="/data/out", dataset="HPDv2", max_size=1001):
     return sbatch.array(args, dataset, root, parts[0], list(words))
 
 
-PUBLISHED = "HPDv2.json --expected_samples_per_index=200 --num_workers=128 --num_chunks=1000 --max_chunk_size=9 --use_slurm --compile=True"
+PUBLISHED = (
+    "HPDv2.json --expected_samples_per_index=200 --num_workers=128 --num_chunks=1000 "
+    "--max_chunk_size=9 --use_slurm --compile=True"
+)
 
 
 def test_the_published_command_gives_the_published_job(monkeypatch):
@@ -179,7 +182,7 @@ def test_a_task_knows_itself_by_array_and_task():
 
 def test_without_slurm_one_line_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="sbatch was not found.*leave out --use_slurm"):
+    with pytest.raises(UserError, match=r"sbatch was not found.*leave out --use_slurm"):
         submit.submit(
             argparse.Namespace(num_workers=1, num_chunks=None, dry_run=False),
             {"name": "p"},
@@ -194,7 +197,8 @@ def test_without_slurm_one_line_says_so(monkeypatch, tmp_path):
     "says, advice",
     [
         (
-            "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
+            "sbatch: error: Batch job submission failed: "
+            "Unable to contact slurm controller (connect failure)",
             "SLURM does not answer: .*sinfo",
         ),
         (
@@ -228,7 +232,7 @@ def test_cancel_does_not_take_silence_for_an_empty_queue(monkeypatch, tmp_path, 
     (tmp_path / ".server").mkdir()
     (tmp_path / ".server" / "arrays.jsonl").write_text('{"dataset": "p", "array": "7"}\n')
     with pytest.raises(
-        UserError, match="SLURM does not answer: .*Unable to contact slurm controller.*sinfo"
+        UserError, match=r"SLURM does not answer: .*Unable to contact slurm controller.*sinfo"
     ):
         array.cancel(tmp_path, "p")
 
@@ -238,7 +242,7 @@ def test_a_torn_record_of_the_arrays_is_one_line(tmp_path):
     (tmp_path / ".server" / "arrays.jsonl").write_text(
         '{"dataset": "p", "array": "7"}\n{"dataset": "p", "arr'
     )
-    with pytest.raises(UserError, match="arrays.jsonl: line 2 is torn"):
+    with pytest.raises(UserError, match=r"arrays.jsonl: line 2 is torn"):
         array.cancel(tmp_path, "p")
 
 
@@ -257,13 +261,15 @@ def test_a_changed_prompts_file_is_found_before_submission(tmp_path):
         "".join(f"{key}: {value}\n" for key, value in definition.items())
     )
     preflight.check_definition(tmp_path, definition)
-    with pytest.raises(UserError, match="the prompts file has changed: .*dataset.yaml.*--extend"):
+    with pytest.raises(UserError, match=r"the prompts file has changed: .*dataset.yaml.*--extend"):
         preflight.check_definition(tmp_path, definition | {"prompts_sha256": "bbbb"})
-    with pytest.raises(UserError, match="^model is 'big', but this data set was begun with 'tiny'"):
+    with pytest.raises(
+        UserError, match=r"^model is 'big', but this data set was begun with 'tiny'"
+    ):
         preflight.check_definition(tmp_path, definition | {"model": "big"})
     preflight.check_definition(
         tmp_path, definition | {"total": 4, "prompts_sha256": "bbbb", "extend": True}
     )
     (folder / "dataset.yaml").write_text("[")
-    with pytest.raises(UserError, match="dataset.yaml is broken"):
+    with pytest.raises(UserError, match=r"dataset.yaml is broken"):
         preflight.check_definition(tmp_path, definition)
