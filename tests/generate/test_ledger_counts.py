@@ -3,6 +3,7 @@
 Also the comparison with the folders. tests/mutations/run.py shows that each test can fail.
 """
 
+import json
 import sqlite3
 
 import pytest
@@ -233,3 +234,26 @@ def test_another_data_sets_workers_judge_nothing(run):
     run.ledger.lease(run.now, WorkRequest("other", "b", "x", B))
     run.fail(grant)
     assert run.lease().indices == grant.indices
+
+
+def test_a_ledger_of_an_earlier_version_opens(run):
+    """Its words for health and its stored answers are read."""
+    grant = run.lease(request="once", size=2)
+    store = run.ledger.store
+    weather = {
+        "state": "storm",
+        "since": run.now,
+        "reason": "disk",
+        "probe_at": run.now + 600,
+        "pause": 600,
+        "probe": None,
+    }
+    answer = {"lease": grant.lease, "indices": grant.indices, "ttl_s": 120, "known_good": False}
+    store.run("UPDATE server SET weather = ?", json.dumps(weather))
+    store.run("UPDATE answers SET answer = ?", json.dumps(answer))
+    run.restart()
+    assert run.ledger.queries.health()["state"] == "halted"
+    assert run.lease(request="once", size=2) == grant
+    assert isinstance(run.lease("b", B), Wait)
+    run.now += 601
+    assert run.lease("b", B).canary
