@@ -153,19 +153,20 @@ class Run:
 def python_share():
     """Share of its time that a pipeline's loop spends in Python and in dispatching, not computing: what a call costs however few images it
     draws, by its CPU time for 1 and for 16. From the tiny SD3, whose kernels are short: an upper bound for any bigger model."""
-    from generate.client import image_generator as diffusion
+    from generate.client.image_generator import ImageGenerator
+    from generate.client.pipeline import GeneratorSettings
 
     took = {}
     for size in (1, 16):
-        drawer = diffusion.Drawer("tiny", batch_size=size)
-        drawer.load()
-        drawer.warm_up()
+        generator = ImageGenerator(GeneratorSettings("tiny", batch_size=size))
+        generator.load()
+        generator.warm_up()
         tries = []
         for _ in range(5):
             began = (
                 time.thread_time()
             )  # CPU time: on a busy machine the wall clock measures the others
-            drawer.draw(["a red circle on a white background"] * size, list(range(size)))
+            generator.generate(["a red circle on a white background"] * size, list(range(size)))
             tries.append(time.thread_time() - began)
         took[size] = min(tries)
     return (16 * took[1] - took[16]) / 15 / took[16]
@@ -242,12 +243,17 @@ def one_after_the_other(ratio, prompts, python, llm):
 
 BARE_LOOP = """
 import sys, time; sys.path.insert(0, {generate!r})
-from generate.client import image_generator as diffusion
-drawer = diffusion.Drawer("tiny"); drawer.load(); drawer.warm_up()
+from generate.client.image_generator import ImageGenerator
+from generate.client.pipeline import GeneratorSettings
+generator = ImageGenerator(GeneratorSettings("tiny"))
+generator.load()
+generator.warm_up()
+pipeline = generator.pipeline
 texts = ["a red circle above a blue square on a green background"] * 16
 began = time.perf_counter()
 for batch in range({batches}):
-    drawer.pipe(prompt=texts, generator=[drawer.make_generator(i) for i in range(16)], output_type="pt", **drawer.arguments)
+    seeds = [pipeline.make_generator(i) for i in range(16)]
+    pipeline.pipe(prompt=texts, generator=seeds, output_type="pt", **generator.arguments)
 print({batches} * 16 / (time.perf_counter() - began))
 """
 

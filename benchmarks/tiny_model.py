@@ -17,7 +17,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from examples.tiny_model import train_tiny
-from generate.client import image_generator as diffusion
+from generate.client.image_generator import ImageGenerator, seed_of
+from generate.client.pipeline import GeneratorSettings
 
 CARD = {"background": 1.0, "colours": 1.0, "places": 1.0, "shapes": 0.99, "all": 0.99}
 NAMES, PALETTE = list(train_tiny.COLORS), np.array(list(train_tiny.COLORS.values()))
@@ -27,21 +28,21 @@ COUNT = 32 if "--quick" in sys.argv else 96
 def main():
     rng = random.Random(time.time_ns())
     scenes = [train_tiny.scene(rng) for _ in range(COUNT)]
-    drawer = diffusion.Drawer("tiny")
-    drawer.load()
-    drawer.warm_up()
+    generator = ImageGenerator(GeneratorSettings("tiny"))
+    generator.load()
+    generator.warm_up()
     images, began = [], time.perf_counter()
-    for start in range(0, COUNT, drawer.batch_size):
-        batch = scenes[start : start + drawer.batch_size]
-        images += drawer.draw(
+    for start in range(0, COUNT, generator.batch_size):
+        batch = scenes[start : start + generator.batch_size]
+        images += generator.generate(
             [scene[0] for scene in batch],
-            [diffusion.seed_of(0, start + i, 0) for i in range(len(batch))],
+            [seed_of(0, start + i, 0) for i in range(len(batch))],
         )
     ms = (time.perf_counter() - began) / COUNT * 1000
     scores = [check(image.pixels, *scene[1:]) for image, scene in zip(images, scenes)]
     truth = [check(train_tiny.draw(*scene[1:]), *scene[1:]) for scene in scenes]
     print(
-        f"{COUNT} fresh prompts, {drawer.steps} steps, guidance {drawer.guidance}, {ms:.0f} ms an image (batch {drawer.batch_size}, one thread)"
+        f"{COUNT} fresh prompts, {generator.recipe.steps} steps, guidance {generator.recipe.guidance}, {ms:.0f} ms an image (batch {generator.batch_size}, one thread)"
     )
     print(
         f"{'share of images in which':26} {'drawn':>6} {'card':>6} {'the drawings themselves':>24}"

@@ -105,7 +105,7 @@ def test_a_bar_on_a_terminal_and_a_line_a_minute_in_each_log(tmp_path, prompts):
     counts = []
     for path in (tmp_path / "out").glob("local_*.out"):
         lines = re.findall(
-            r"^\d\d:\d\d:\d\d (\d+) images, .* prompts done; .*; device busy",
+            r"^[\d-]+ \d\d:\d\d:\d\dZ INFO (\d+) images, .* prompts done; .*; device busy",
             path.read_text(),
             re.M,
         )

@@ -1,240 +1,213 @@
-"""The overlapped client: leases and LLM calls run ahead of the device, JPEGs and reports behind it, so that the device waits for neither.
+"""The overlapped client: leases and LLM calls run ahead of the device, JPEGs and reports behind it.
 
-    client = Client(job, prompter, items, definition, dataset_dir, describe, …)
-    client.start()
-    while (batch := client.next_batch(16)) is not None: …        # the loop is in generate_images.py
+    client = Client(job, prompter, items, describe, place, settings)
+    client.start(batch_size=16)
+    while (batch := client.next_batch(16)) is not None: …     # the loop is in process.py
     client.leave()
 
-One thread holds at most two leases, asks the LLMs for the texts of their indices and queues what is to be drawn (feeder.py); the caller's
-thread draws; a few threads check, encode and publish, one reports (publisher.py). Every queue is bounded: a slow device stops the asking,
-a slow disk stops the device.
+The feeder holds at most two leases, asks the LLMs for captions and queues what is to be generated;
+the caller's thread generates; the publisher checks, encodes, publishes and reports. They share one
+Work and do not know each other. Every queue is bounded: a slow device stops the asking, a slow disk
+stops the device.
 """
 
-import collections
-import threading
+import contextlib
+import logging
 import time
+from collections.abc import Sequence
 
-from generate.client.feeder import TICK_S, Feeder, Sample
-from generate.client.publisher import Publisher
-from generate.dataset import samples
-from generate.dataset.layout import stem
+from generate.client.feeder import TICK_S, Feeder
+from generate.client.image_generator import Image
+from generate.client.job_client import JobClient
+from generate.client.publisher import Describe, Publisher
+from generate.client.work import ClientSettings, Sample, Work
+from generate.dataset.prompts_file import Item
+from generate.dataset.samples import Place
+from generate.llms.prompter import Prompter
+from generate.protocol.answers import Json
 from generate.protocol.connection import Refused, ServerAway
 
-PATIENCE_S = 20.0  # so long a device waits for a full batch while texts are still being asked for
-SUSPECT = 3  # bad images in a row (each drawn twice) after which indices fail at once: then it is hardly the texts
+log = logging.getLogger(__name__)
+
+# So long a device waits for a full batch while captions are still being asked for.
+PATIENCE_S = 20.0
+LINE_EVERY_S = 60
+# Kept free before the time limit, for what may go wrong, beside two batches.
+MARGIN_S = 30
 
 
 class Client:
-    """job: JobClient. prompter: Prompter or None. items: read_prompts(). describe(sample, image) -> metadata of an image.
+    """After next_batch() has returned None: .work.error (or None) and .work.stop_reason (or None).
 
-    place: {"hostname", "gpu_name", "slurm_job_id"}. deadline: time.monotonic() at which the time limit comes, or None.
-    After next_batch() has returned None: `.error` (an exception, or None), .stopped (reason word, or None)."""
+    prompter: None when no LLM is to be asked. describe(sample, image): the metadata of an image.
+    """
 
     def __init__(
         self,
-        job,
-        prompter,
-        items,
-        definition,
-        dataset_dir,
-        describe,
-        place,
-        chunk_size=1,
-        quality=95,
-        max_leases=None,
-        max_idle=None,
-        deadline=None,
-    ):
-        self.job, self.prompter, self.definition, self.dataset_dir = (
-            job,
-            prompter,
-            definition,
-            dataset_dir,
-        )
-        self.max_idle, self.deadline = max_idle, deadline
-        self.changed = threading.Condition()
-        self.leases, self.ready = {}, collections.deque()  # token -> set of Index; Sample …
-        self.signalled, self.stopped, self.error = None, None, None
-        self.state, self.drawing, self.bad_in_a_row = "idle", [], 0
-        self.last_line = self.busy_at = time.monotonic()
-        self.first_batch, self.last_batch, self.draw_s, self.batches = None, None, 0.0, 0
-        self.short = self.set_aside = 0
-        self.feeder = Feeder(self, prompter, items, chunk_size, max_leases)
-        self.publisher = Publisher(self, describe, place, quality)
+        job: JobClient,
+        prompter: Prompter | None,
+        items: Sequence[Item],
+        describe: Describe,
+        place: Place,
+        settings: ClientSettings,
+    ) -> None:
+        self.job = job
+        self.prompter = prompter
+        self.settings = settings
+        self.work = Work(job.stopping)
+        self.feeder = Feeder(self.work, job, prompter, items, settings)
+        self.publisher = Publisher(self.work, job, describe, place, settings)
+        self.device = DeviceTime()
+        self.state = "idle"
+        self.generating: list[int] = []  # indices of the batch on the device
+        self.signalled: str | None = None
+        self.last_line = time.monotonic()
+        self.busy_at = self.last_line
 
-    def start(self, batch_size):
-        self.batch_size = batch_size
+    def start(self, batch_size: int) -> None:
         self.publisher.start(bound=2 * batch_size)
-        self.feeder.start()
+        self.feeder.start(batch_size)
 
-    def next_batch(self, size):
-        """Up to `size` samples to draw: fewer only when no more can come soon. None when there is nothing left to do here."""
+    def signal(self, reason: str) -> None:
+        """Leave in order, for a signal; reason: a reason word of /release.
+
+        Sets one attribute only: a handler that took a lock could wait for the very thread that it
+        interrupts.
+        """
+        self.signalled = reason
+
+    # ------------------------------------------------------------ batches
+
+    def next_batch(self, size: int) -> list[Sample] | None:
+        """Up to `size` samples, fewer only when no more can come soon; None: nothing is left."""
         waiting_since = time.monotonic()
-        self.drawing = []
+        self.generating = []
         while True:
             self._look_around()
-            with self.changed:
-                waiting = [sample for sample in self.ready if not sample.index.over]
-                self.ready = collections.deque(
-                    sorted(waiting, key=lambda sample: sample.index.turn)
-                )
-                waited = time.monotonic() - waiting_since
-                if self.job.stopping.is_set() or (self.feeder.no_more and not self.leases):
+            with self.work.changed:
+                if self._is_over():
                     return None
-                if len(self.ready) >= size or (
-                    self.ready and (waited > PATIENCE_S or not self.feeder.more_can_come())
-                ):
-                    batch = [self.ready.popleft() for _ in range(min(size, len(self.ready)))]
-                    self.changed.notify_all()
+                if self._may_begin(size, time.monotonic() - waiting_since):
+                    batch = self.work.take(size)
                     break
                 self.state = "waiting_llm" if self.feeder.asking else "idle"
-                self.changed.wait(TICK_S)
-        self.drawing, self.state = sorted({sample.index.number for sample in batch}), "drawing"
+                self.work.changed.wait(TICK_S)
+        self.generating = sorted({sample.index.number for sample in batch})
+        self.state = "drawing"
         self.job.nudge()  # if this batch kills the process, the server knows whom to suspect
-        self.first_batch = self.first_batch or time.monotonic()
-        self.last_batch = self.last_batch or self.first_batch
+        self.device.batch_begins()
         return batch
 
-    def drew(self, seconds):
+    def _is_over(self) -> bool:
+        finished = self.work.no_more_leases and not self.work.leases
+        return self.job.stopping.is_set() or finished
+
+    def _may_begin(self, size: int, waited_s: float) -> bool:
+        """Whether a batch is full, or as full as it will become."""
+        ready = self.work.sort_ready()
+        if ready >= size:
+            return True
+        return ready > 0 and (waited_s > PATIENCE_S or not self.feeder.more_can_come())
+
+    def put(self, sample: Sample, image: Image) -> None:
+        """Check, publish and report an image; waits while too many are on their way."""
+        self.publisher.put(sample, image)
+
+    def batch_took(self, seconds: float) -> None:
         """The device was busy with a batch for so long."""
-        self.draw_s, self.batches, self.last_batch = (
-            self.draw_s + seconds,
-            self.batches + 1,
-            time.monotonic(),
-        )
+        self.device.batch_took(seconds)
 
-    def good(self, sample):
-        """Whether the sample of an image that has passed its check is to be published."""
-        self.bad_in_a_row = 0
-        if sample.aug is None:
-            sample.index.known_good = True
-            self.feeder.unasked.append(sample.index)
-        return sample.aug is not None
+    def _look_around(self) -> None:
+        """Between two batches: signals, the time limit, idleness, a line in the log."""
+        now = time.monotonic()
+        if self.signalled:
+            self.work.stop(self.signalled)
+        deadline = self.settings.deadline
+        if deadline and now > deadline - MARGIN_S - 2 * self.device.mean_s():
+            self.work.stop("walltime")
+        if self.work.ready or self.publisher.queued:
+            self.busy_at = now
+        max_idle_s = self.settings.max_idle_s
+        if max_idle_s and now - self.busy_at > max_idle_s:
+            log.info("idle for %.0f s (--max_idle)", max_idle_s)
+            self.work.stop("llm" if self.feeder.asking else "released")
+        if now - self.last_line > LINE_EVERY_S:
+            self.last_line = now
+            log.info(self.line())
 
-    def bad(self, sample, reason, error, again=True):
-        """An image that failed: drawn once more with the next seed, then the sample fails."""
-        with self.changed:
-            if again and sample.attempt == 0:
-                self.ready.appendleft(Sample(sample.index, sample.aug, attempt=1))
-                return
-            self.bad_in_a_row += 1
-            if sample.aug is None:
-                sample.index.known_good, reason = False, "gpu"
-            at_once = sample.aug is None or self.bad_in_a_row >= SUSPECT
-            self.fail(sample.index, sample.aug, reason, error, at_once)
+    # ------------------------------------------------------------ the end
 
-    def fail(self, index, aug, reason, error, at_once=False):
-        """A sample failed for good. Its index is reported when its other samples are through, or at once (a suspect device, a disk)."""
-        print(
-            f"{stem(index.number, 'known-good' if aug is None else aug)} failed ({reason}): {error}",
-            flush=True,
-        )
-        with self.changed:
-            index.todo.discard(aug)
-            index.failures[aug] = (reason, error)
-            self.settle(index, at_once)
+    def leave(self) -> int:
+        """Publish what is generated, report what is complete, release the rest.
 
-    def settle(self, index, at_once=False):
-        """Report an index once nothing of it is left to do."""
-        with self.changed:
-            if not index.over and (at_once or not index.todo):
-                index.over = True
-                self.publisher.report(index)
-            self.changed.notify_all()
-
-    def forget(self, index):
-        """Done with an index, one way or another; a lease without indices is over."""
-        with self.changed:
-            index.over = True
-            indices = self.leases.get(index.lease, set())
-            indices.discard(index)
-            if not indices:
-                self.leases.pop(index.lease, None)
-            self.changed.notify_all()
-
-    def stop(self, reason):
-        """Take no new work; next_batch returns None from now on. reason: a reason word of /release."""
-        self.stopped = self.stopped or reason
-        self.job.stopping.set()
-
-    def end(self, error):
-        """No more work, because of an error; what is ready is still drawn if the server is only away."""
-        with self.changed:
-            self.error = error
-            self.feeder.no_more_leases()
-            self.job.server_timeout_s = 0  # the other threads need not wait as long again
-            if not isinstance(error, ServerAway):
-                self.stop(
-                    "llm"
-                    if type(error).__name__ == "NoBackendLeft"
-                    else "disk"
-                    if isinstance(error, OSError)
-                    else "released"
-                )
-            else:
-                self.feeder.give_up_unready()
-            self.changed.notify_all()
-
-    def leave(self):
-        """Publish what is drawn, report what is complete, give the rest back. Returns the number of indices given back."""
+        Returns the number of indices released.
+        """
         self.state = "releasing"
         self.publisher.finish()
         self.job.stopping.set()
         self.feeder.finish()
-        with self.changed:
-            left = {
-                lease: indices
-                for lease, indices in self.leases.items()
-                if lease not in self.job.lost
-            }
-        for lease in left:
+        left = self.work.forget_all()
+        released = {lease: n for lease, n in left.items() if lease not in self.job.lost}
+        for lease in released:
             try:
-                self.job.release(lease, self.stopped or "released")
+                self.job.release(lease, self.work.stop_reason or "released")
             except (ServerAway, Refused) as error:
-                print(f"lease {lease} was not given back ({error}); it ends by itself", flush=True)
-        self.leases = {}
+                log.warning("lease %s was not released (%s); it ends by itself", lease, error)
         if self.prompter:
             self.prompter.close()
-        self.job.stop_beating()
-        try:
-            self.job.beat(self.report())
-        except (ServerAway, Refused):
-            pass  # only the final figures; what matters was reported or ends by itself
-        return sum(len(indices) for indices in left.values())
+        self.job.stop_heartbeats()
+        # Only the final figures; what matters was reported or ends by itself.
+        with contextlib.suppress(ServerAway, Refused):
+            self.job.heartbeat(self.report())
+        return sum(released.values())
 
-    def report(self):
-        """What a beat says."""
+    def report(self) -> Json:
+        """What a heartbeat says."""
+        with self.work.changed:
+            leases = list(self.work.leases)
         return {
-            "leases": list(self.leases),
+            "leases": leases,
             "state": self.state,
-            "drawing": self.drawing,
-            "images": self.publisher.images,
+            "drawing": self.generating,
+            "images": self.work.images,
             "llm_use": self.prompter.use() if self.prompter else None,
         }
 
-    def _look_around(self):
-        """Between two batches: signals, the time limit, idleness; a line in the log every minute."""
-        now = time.monotonic()
-        if self.signalled:
-            self.stop(self.signalled)
-        if self.deadline and now > self.deadline - 30 - 2 * self.draw_s / max(1, self.batches):
-            self.stop("walltime")
-        if self.ready or self.publisher.queued():
-            self.busy_at = now
-        if self.max_idle and now - self.busy_at > self.max_idle:
-            print(f"idle for {self.max_idle:.0f} s (--max_idle)", flush=True)
-            self.stop("llm" if self.feeder.asking else "released")
-        if now - self.last_line > 60:
-            self.last_line = now
-            print(self.line(), flush=True)
-
-    def line(self):
-        """The progress line: images, rate, what waits, the share of the time in which the device was drawing."""
-        images, drawing = (
-            self.publisher.images,
-            self.last_batch - self.first_batch if self.first_batch else 0,
+    def line(self) -> str:
+        """Progress: images, rate, what waits, the share of the time the device was busy."""
+        span_s = self.device.span_s()
+        rate = self.work.images / span_s if span_s else 0
+        busy = self.device.busy_s / span_s if span_s else 0
+        work = self.work
+        done = f"{work.images:,} images, {rate:.2f}/s, {self.publisher.completed:,} prompts done"
+        waits = (
+            f"{len(work.ready)} captions ready, {len(self.feeder.asking)} prompts being asked, "
+            f"{self.publisher.queued} images being published"
         )
-        rate, busy = (images / drawing, self.draw_s / drawing) if drawing else (0, 0)
-        done = f"{samples.utc_now()[11:19]} {images:,} images, {rate:.2f}/s, {self.publisher.completed:,} prompts done"
-        waits = f"{len(self.ready)} texts ready, {len(self.feeder.asking)} prompts being asked, {self.publisher.queued()} images being published"
         return f"{done}; {waits}; device busy {busy:.2f}"
+
+
+class DeviceTime:
+    """How long the device has been busy, from the first batch's begin to the last one's end."""
+
+    def __init__(self) -> None:
+        self.first: float | None = None
+        self.last = 0.0
+        self.busy_s = 0.0
+        self.batches = 0
+
+    def batch_begins(self) -> None:
+        if self.first is None:
+            self.first = self.last = time.monotonic()
+
+    def batch_took(self, seconds: float) -> None:
+        self.busy_s += seconds
+        self.batches += 1
+        self.last = time.monotonic()
+
+    def span_s(self) -> float:
+        return self.last - self.first if self.first is not None else 0.0
+
+    def mean_s(self) -> float:
+        """Seconds a batch."""
+        return self.busy_s / max(1, self.batches)

@@ -1,22 +1,24 @@
 """Tables: how the families of text-to-image models differ, and what fits on which GPU.
 
-    cd generate && python -c "import model_families; model_families.print_tables()"
+    python -c "from generate.client.model_recipes import print_tables; print_tables()"
 
-Any model that DiffusionPipeline.from_pretrained loads can be drawn with; a family's row says what it was made for. A new family is a new
-row.
+Any model that DiffusionPipeline.from_pretrained loads can be used; a family's row says what it was
+made for. A new family is a new row.
 """
 
 import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from common.files import CHECKOUT
 
 TINY = CHECKOUT / "examples" / "tiny_model"
 SD3_NOTICE = (
-    "the Stability AI Community License forbids to train a foundation model on images of this model, and asks a licence of who earns "
-    "over 1 M USD a year; Apache-2.0 models without such a clause: FLUX.1-schnell, Z-Image-Turbo, Qwen-Image"
+    "the Stability AI Community License forbids to train a foundation model on images of this "
+    "model, and asks a licence of who earns over 1 M USD a year; Apache-2.0 models without such a "
+    "clause: FLUX.1-schnell, Z-Image-Turbo, Qwen-Image"
 )
 FLUX_NOTICE = "FLUX.1-dev is for non-commercial use; FLUX.1-schnell is Apache-2.0"
 
@@ -32,11 +34,10 @@ class Family:
     max_sequence_length: int | None = None
     guidance_argument: str = "guidance_scale"
     dtype: str = "bfloat16"  # on a GPU that has it; else float16. On a CPU float32
-    call: dict = field(default_factory=dict)  # further arguments of a call
-    base: str | None = (
-        None  # where all but the transformer comes from, for hub ids that hold a transformer alone
-    )
-    without_t5: tuple = ()  # components left out on small cards
+    call: dict[str, Any] = field(default_factory=dict)  # further arguments of a call
+    # Where all but the transformer comes from, for hub ids that hold a transformer alone.
+    base: str | None = None
+    without_t5: tuple[str, ...] = ()  # components left out on small cards
     tested: bool = True
     notice: str | None = None
 
@@ -119,24 +120,29 @@ FAMILIES = [
 UNTESTED = Family("untested", "DiffusionPipeline", "", 1024, None, None, tested=False)
 
 
-def folder_of(model):
+def folder_of(model: str) -> Path | None:
     """The local folder a model name means ("tiny" or a path), or None for a hub id."""
     if model == "tiny":
         return TINY
     return Path(model).resolve() if Path(model).is_dir() else None
 
 
-def model_index(model):
-    """The contents of a local folder's model_index.json; {} for a hub id or a folder that holds a single component."""
+def model_index(model: str) -> dict[str, Any]:
+    """A local folder's model_index.json; {} for a hub id or a folder of a single component."""
     folder = folder_of(model)
     path = folder / "model_index.json" if folder else None
-    return json.loads(path.read_text()) if path and path.is_file() else {}
+    if path is None or not path.is_file():
+        return {}
+    contents: dict[str, Any] = json.loads(path.read_text())
+    return contents
 
 
-def family_of(model):
-    """The row of a model name (a hub id, a folder, "tiny"), found without loading it; UNTESTED when no row fits."""
+def family_of(model: str) -> Family:
+    """The row of a model (a hub id, a folder, "tiny"), without loading it; else UNTESTED."""
     folder = folder_of(model)
-    name = "tiny" if folder == TINY else folder.name if folder else model
+    name = folder.name if folder else model
+    if folder == TINY:
+        name = "tiny"
     found = [family for family in FAMILIES if re.search(family.hub, name)]
     pipeline = model_index(model).get("_class_name")
     if pipeline:
@@ -150,12 +156,12 @@ def family_of(model):
 class Profile:
     memory: int  # GiB, at least
     cards: str
-    batch_size: int  # images of 1024×1024; as many more of smaller ones
+    batch_size: int  # images of 1024 x 1024 pixels; as many more of smaller ones
     offload: str = "none"
     without_t5: bool = False
 
 
-# Starting points: a batch that does not fit is halved, and the half remembered (diffusion.py).
+# Starting points: image_generator.py halves a batch that does not fit, and remembers the half.
 PROFILES = [
     Profile(70, "H100 80 GB, A100 80 GB, H200", 16),
     Profile(40, "A100 40 GB, A6000, L40S", 8),
@@ -168,33 +174,36 @@ CPU = Profile(0, "CPU", 1)
 LARGEST_BATCH = 16  # images of few pixels gain nothing from more, and a killed job loses a batch
 
 
-def profile_of(memory_gib):
-    return (
-        CPU
-        if memory_gib is None
-        else next(profile for profile in PROFILES if memory_gib >= profile.memory)
-    )
+def profile_of(memory_gib: float | None) -> Profile:
+    """The profile of a card with so much memory; None: the CPU's."""
+    if memory_gib is None:
+        return CPU
+    return next(profile for profile in PROFILES if memory_gib >= profile.memory)
 
 
-def batch_size_for(profile, height, width):
-    return int(max(1, min(LARGEST_BATCH, profile.batch_size * 1024 * 1024 // (height * width))))
+def batch_size_for(profile: Profile, height: int, width: int) -> int:
+    """Images of this size that fit, by the table."""
+    return max(1, min(LARGEST_BATCH, profile.batch_size * 1024 * 1024 // (height * width)))
 
 
-def dtype_for(family, capability):
+def dtype_for(family: Family, capability: tuple[int, int] | None) -> str:
     """capability: (major, minor) of the GPU, None on a CPU. bfloat16 needs 8.0 (Ampere)."""
     if capability is None:
         return "float32"
     return "float16" if family.dtype == "bfloat16" and capability < (8, 0) else family.dtype
 
 
-def print_tables():
+def print_tables() -> None:
+    """Print both tables."""
     print(f"{'family':28} {'pipeline':28} {'pixels':>6} {'steps':>5} {'guidance':>8}  tested")
     for row in FAMILIES:
         print(
-            f"{row.name:28} {row.pipeline:28} {row.size:6} {row.steps!s:>5} {row.guidance!s:>8}  {'yes' if row.tested else 'no'}"
+            f"{row.name:28} {row.pipeline:28} {row.size:6} {row.steps!s:>5} "
+            f"{row.guidance!s:>8}  {'yes' if row.tested else 'no'}"
         )
     print(f"\n{'GiB':>4} {'batch at 1024':>13} {'offload':>8} {'no T5':>6}  cards")
-    for row in PROFILES:
+    for card in PROFILES:
         print(
-            f"{row.memory:4} {row.batch_size:13} {row.offload:>8} {row.without_t5!s:>6}  {row.cards}"
+            f"{card.memory:4} {card.batch_size:13} {card.offload:>8} "
+            f"{card.without_t5!s:>6}  {card.cards}"
         )

@@ -1,210 +1,219 @@
-"""Behind the device: threads that check, encode, hash and publish images, and one that reports to the job server what became of each index.
+"""Behind the device: threads that check, encode and publish images, and one that reports.
 
-publisher = Publisher(client, describe, place, quality); publisher.start(bound=32)
-publisher.put(sample, image)                # waits while 32 images are on their way: the device must not run ahead of the disk
-publisher.finish()
+    publisher = Publisher(work, job, describe, place, settings)
+    publisher.start(bound=32)
+    publisher.put(sample, image)     # waits while 32 images are on their way
+    publisher.finish()
+
+put() waits because the device must not run ahead of the disk. An index is reported to the job
+server when `work` says that nothing of it is left to do.
 """
 
 import concurrent.futures
-import errno
-import queue
+import dataclasses
+import logging
 import threading
 import time
-from pathlib import Path
+from collections.abc import Callable
 
 from common.files import sync_folder
-from generate.client import image_generator as diffusion
+from generate.client.image_generator import Image, problem_with
+from generate.client.job_client import JobClient
+from generate.client.work import ClientSettings, Index, Sample, Work
 from generate.dataset import samples
-from generate.dataset.layout import FOLDER, folder_name, stem
+from generate.dataset.captions import missing_of
+from generate.dataset.disk import disk_error
+from generate.dataset.layout import FOLDER, folder_name
+from generate.protocol.answers import ACCEPTED, ALREADY_DONE, FAILED_PERMANENTLY, MISSING
 from generate.protocol.connection import Refused, ServerAway
 
-THREADS = (
-    4  # they wait for fsync most of the time, and Pillow encodes outside of the interpreter's lock
+log = logging.getLogger(__name__)
+
+# They wait for fsync most of the time, and Pillow encodes outside of the interpreter's lock.
+THREADS = 4
+# A name just linked may not be seen by the server's node at once (NFS caches).
+LOOK_AGAIN_S = (1, 2, 4)
+REPORT_AT_ONCE = 200  # indices in one call
+LONGEST_ERROR = 2000  # characters of an error text that is reported
+UNSEEN = (
+    "the job server does not see files that this client has published: "
+    "is the output root the same file system on both nodes?"
 )
-LOOK_AGAIN_S = (
-    1,
-    2,
-    4,
-)  # a name just linked may not be seen by the server's node at once (NFS caches)
-DISK_PAUSE_S = (5, 300)  # after a failed write: first and longest pause before new work
-FULL = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota is used up",
-    errno.EIO: "the disk has an error",
-    errno.EROFS: "the disk is read-only",
-}
 
-
-def disk_error(error):
-    """An OSError as one line: what is wrong, and where."""
-    return f"{FULL.get(error.errno, 'the disk failed')}: {error.filename or 'the output root'} ({error.strerror})"
+Describe = Callable[[Sample, Image], samples.Metadata]
 
 
 class Publisher:
-    def __init__(self, client, describe, place, quality):
-        self.client, self.describe, self.place, self.quality = client, describe, place, quality
-        self.images = self.completed = self.disk_failures = 0
-        self.reports = queue.SimpleQueue()
+    """describe(sample, image) -> metadata of its JSON; place: where images are made (lease "")."""
 
-    def start(self, bound):
-        self.bound, self.room = bound, threading.BoundedSemaphore(bound)
+    def __init__(
+        self,
+        work: Work,
+        job: JobClient,
+        describe: Describe,
+        place: samples.Place,
+        settings: ClientSettings,
+    ) -> None:
+        self.work = work
+        self.job = job
+        self.describe = describe
+        self.place = place
+        self.settings = settings
+        self.completed = 0  # prompts
+        self.queued = 0  # images on their way
+        self.room = threading.Semaphore(0)
         self.pool = concurrent.futures.ThreadPoolExecutor(THREADS, "publish")
         self.reporter = threading.Thread(target=self._report_on, name="report", daemon=True)
+
+    def start(self, bound: int) -> None:
+        self.room.release(bound)
         self.reporter.start()
 
-    def queued(self):
-        return self.bound - self.room._value
-
-    def put(self, sample, image):
+    def put(self, sample: Sample, image: Image) -> None:
         self.room.acquire()
+        with self.work.changed:
+            self.queued += 1
         self.pool.submit(self._publish, sample, image)
 
-    def report(self, index):
-        self.reports.put(index)
-
-    def finish(self):
+    def finish(self) -> None:
         """Wait until all is published and reported, or the server is given up."""
         self.pool.shutdown(wait=True)
-        self.reports.put(None)
+        self.work.ended.put(None)
         self.reporter.join()
 
-    def disk_pause(self):
-        """Seconds before new work after a failed write: more each time, until a write goes well again."""
-        self.disk_failures += 1
-        return min(DISK_PAUSE_S[0] * 2 ** (self.disk_failures - 1), DISK_PAUSE_S[1])
-
-    def _publish(self, sample, image):
-        index = sample.index
+    def _publish(self, sample: Sample, image: Image) -> None:
         try:
-            problem = diffusion.problem_with(
-                image, self.client.definition["height"], self.client.definition["width"]
-            )
-            if problem:
-                return self.client.bad(sample, "image", problem)
-            if not self.client.good(sample):
-                return None
-            metadata = self.describe(sample, image)
-            samples.publish_sample(
-                self.client.dataset_dir,
-                image.pixels,
-                metadata,
-                samples.Place(index.lease, **self.place),
-                self.quality,
-            )
-            with self.client.changed:
-                self.images += 1
-                self.disk_failures = 0
-                index.todo.discard(sample.aug)
-                self.client.settle(index)
+            self._check_and_publish(sample, image)
         except OSError as error:
-            self.client.fail(index, sample.aug, "disk", disk_error(error), at_once=True)
+            self.work.fail(sample, "disk", disk_error(error), at_once=True)
         except ValueError as error:
-            self.client.fail(index, sample.aug, "prompt", str(error))
-        except Exception as error:  # a fault of this program: the pool would swallow it, and the index would never end
-            self.client.fail(index, sample.aug, "unknown", f"{type(error).__name__}: {error}")
+            self.work.fail(sample, "prompt", str(error))
+        except Exception as error:  # a fault of this program; without this the index never ended
+            self.work.fail(sample, "unknown", f"{type(error).__name__}: {error}")
             raise
         finally:
+            with self.work.changed:
+                self.queued -= 1
             self.room.release()
 
-    # ---------------------------------------------------------------- reports
+    def _check_and_publish(self, sample: Sample, image: Image) -> None:
+        settings = self.settings
+        if problem := problem_with(image, settings.height, settings.width):
+            self.work.retry_or_fail(sample, "image", problem)
+        elif self.work.passed(sample):
+            metadata = self.describe(sample, image)
+            place = dataclasses.replace(self.place, lease=sample.index.lease)
+            samples.publish_sample(
+                settings.dataset_dir, image.pixels, metadata, place, settings.jpeg_quality
+            )
+            self.work.published(sample)
 
-    def _report_on(self):
-        """Report indices as they are finished; those that pile up during a call go together with the next."""
+    # ------------------------------------------------------------ reports
+
+    def _report_on(self) -> None:
+        """Report indices as they end; what piles up during a call goes together with the next."""
+        ended = self.work.ended
         while True:
-            batch = [self.reports.get()]
-            while not self.reports.empty() and len(batch) < 200:
-                batch.append(self.reports.get())
+            batch = [ended.get()]
+            while not ended.empty() and len(batch) < REPORT_AT_ONCE:
+                batch.append(ended.get())
             indices = [index for index in batch if index is not None]
             for lease in dict.fromkeys(index.lease for index in indices):
-                try:
-                    self._report([index for index in indices if index.lease == lease], lease)
-                except Exception as error:
-                    if not isinstance(error, (ServerAway, Refused)):
-                        self.client.end(error)
-                        raise
-                    # its images are published all the same, and the next holder will find them
-                    print(f"not reported: {error}", flush=True)
-                    self.client.job.server_timeout_s = 0
-                    for index in indices:
-                        self.client.forget(index)
+                self._report_or_forget([index for index in indices if index.lease == lease], lease)
             if None in batch:
                 return
 
-    def _report(self, indices, lease):
-        good, failed = [i for i in indices if not i.failures], [i for i in indices if i.failures]
-        if good and lease not in self.client.job.lost:
+    def _report_or_forget(self, indices: list[Index], lease: str) -> None:
+        try:
+            self._report(indices, lease)
+        except (ServerAway, Refused) as error:
+            # The images are published all the same, and the next holder will find them.
+            self.job.stop_waiting()
+            for index in indices:
+                self.work.forget(index)
+            log.warning("not reported: %s", error)
+        except Exception as error:  # a fault of this program
+            self.work.end(error, "released")
+            raise
+
+    def _report(self, indices: list[Index], lease: str) -> None:
+        good = [index for index in indices if not index.failures]
+        failed = [index for index in indices if index.failures]
+        if good and lease not in self.job.lost:
             self._complete(good, lease)
-        if failed and lease not in self.client.job.lost:
+        if failed and lease not in self.job.lost:
             self._fail(failed, lease)
         for index in indices:
-            self.client.forget(index)
+            self.work.forget(index)
 
-    def _complete(self, indices, lease):
+    def _complete(self, indices: list[Index], lease: str) -> None:
+        dataset_dir = self.settings.dataset_dir
         try:
             for folder in {index.number // FOLDER for index in indices}:
-                sync_folder(Path(self.client.dataset_dir) / folder_name(folder * FOLDER))
+                sync_folder(dataset_dir / folder_name(folder * FOLDER))
         except OSError as error:
-            for index in indices:
-                index.failures[0] = ("disk", disk_error(error))
-            return self._fail(indices, lease)
+            self._fail_for_disk(indices, lease, disk_error(error))
+            return
         for pause in (*LOOK_AGAIN_S, None):
-            results = [
-                {
-                    "index": i.number,
-                    "images": len(i.record["texts"]),
-                    "short": (i.record["short"] or {}).get("missing", 0),
-                }
-                for i in indices
-            ]
-            verdicts = self.client.job.complete(lease, results)
+            verdicts = self.job.complete(lease, [_result(index) for index in indices])
             self.completed += sum(
-                verdict in ("accepted", "already_done") for verdict in verdicts.values()
+                verdict in (ACCEPTED, ALREADY_DONE) for verdict in verdicts.values()
             )
-            indices = [index for index in indices if verdicts.get(index.number) == "missing"]
+            indices = [index for index in indices if verdicts.get(index.number) == MISSING]
             if not indices:
                 return
             if pause is not None:
                 time.sleep(pause)
+        self._fail_for_disk(indices, lease, UNSEEN)
+
+    def _fail_for_disk(self, indices: list[Index], lease: str, error: str) -> None:
         for index in indices:
-            index.failures[0] = (
-                "disk",
-                "the job server does not see files that this client has published: is the output root the same file system on both nodes?",
-            )
+            index.failures[0] = ("disk", error)
         self._fail(indices, lease)
 
-    def _fail(self, indices, lease):
-        """Report failures; "set aside" makes the .failed files, a failing disk or quarantine gives everything back."""
-        results = [
-            {"index": i.number, "reason": reason, "error": error[:2000]}
-            for i in indices
-            for reason, error in [next(iter(i.failures.values()))]
-        ]
-        for result, index in zip(results, indices):
-            result |= {} if index.known_good is None else {"known_good": index.known_good}
-        job = self.client.job
-        verdicts = job.fail(lease, results)
-        on_disk = next((result["error"] for result in results if result["reason"] == "disk"), None)
+    def _fail(self, indices: list[Index], lease: str) -> None:
+        """Report failures; a failing disk or quarantine releases everything."""
+        results = []
         for index in indices:
-            if verdicts.get(index.number) == "set aside":
-                self.client.set_aside += 1
-                print(f"prompt {index.number} was set aside by the job server", flush=True)
-                for aug, (reason, error) in index.failures.items():
-                    try:
-                        samples.publish_failed(
-                            self.client.dataset_dir, index.number, aug, reason, error, lease
-                        )
-                    except OSError as problem:
-                        print(
-                            f"{stem(index.number, aug)}.failed was not written: {problem}",
-                            flush=True,
-                        )
-            self.client.forget(index)
+            reason, error = next(iter(index.failures.values()))
+            result = {"index": index.number, "reason": reason, "error": error[:LONGEST_ERROR]}
+            if index.canary_passed is not None:
+                result["known_good"] = index.canary_passed
+            results.append(result)
+        verdicts = self.job.fail(lease, results)
+        for index in indices:
+            if verdicts.get(index.number) == FAILED_PERMANENTLY:
+                self._mark_failed(index, lease)
+            self.work.forget(index)
+        on_disk = [result["error"] for result in results if result["reason"] == "disk"]
         if on_disk:
-            pause = self.disk_pause()
-            print(
-                f"everything is given back, new work in {pause} s at the earliest: {on_disk}",
-                flush=True,
+            pause = self.work.pause_for_disk()
+            self.work.release_soon("disk")
+            log.warning(
+                "everything is released, new work in %.0f s at the earliest: %s", pause, on_disk[0]
             )
-            self.client.feeder.next_try = time.monotonic() + pause
-        if on_disk or job.quarantined_until_s is not None:
-            self.client.feeder.give_back("disk" if on_disk else "released")
+        elif self.job.quarantined_s is not None:
+            self.work.release_soon("released")
+
+    def _mark_failed(self, index: Index, lease: str) -> None:
+        """Write the .failed files of an index that the server has given up."""
+        self.work.failed_permanently(index)
+        for aug, (reason, error) in index.failures.items():
+            if aug is None:
+                continue
+            try:
+                samples.publish_failed(
+                    self.settings.dataset_dir, index.number, aug, reason, error, lease
+                )
+            except OSError as problem:
+                log.warning("%d_%d.failed was not written: %s", index.number, aug, problem)
+
+
+def _result(index: Index) -> dict[str, int]:
+    assert index.record is not None, "an index without captions has no image"
+    record = index.record
+    return {
+        "index": index.number,
+        "images": len(record["texts"]),
+        "short": missing_of(record),
+    }

@@ -8,15 +8,8 @@ wakes up finds the name taken, or its temporary file removed by the next holder 
 """
 
 import contextlib
-import errno
 import os
 from pathlib import Path
-
-from common.command_line import UserError
-from common.files import file_system_of
-
-# Errors of a disk that may have room, or answer, a little later: wait, and blame nobody.
-PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT}
 
 
 def write_temporary(final: Path, data: bytes, lease: str) -> Path:
@@ -59,40 +52,3 @@ def _same_file(a: Path, b: Path) -> bool:
         return os.path.samefile(a, b)
     except FileNotFoundError:
         return False
-
-
-def probe_folder(dataset_dir: str | os.PathLike[str]) -> None:
-    """Try what publishing needs: an exclusive hard link (no exFAT, no object store has it).
-
-    UserError: this file system cannot do it. OSError with an errno in PASSING: it has no room, or
-    fails, at the moment.
-    """
-    temporary = Path(dataset_dir) / f".probe.{os.uname().nodename}.{os.getpid()}.tmp"
-    link = temporary.with_name(temporary.name.replace(".tmp", ".link.tmp"))
-    try:
-        problem = _problem_with_links(temporary, link)
-    except OSError as error:
-        if error.errno in PASSING:
-            raise
-        problem = error.strerror
-    finally:
-        for path in (temporary, link):
-            with contextlib.suppress(OSError):
-                path.unlink()
-    if problem:
-        kind, point = file_system_of(dataset_dir)
-        where = f"{kind} at {point}" if kind else "type unknown"
-        raise UserError(
-            f"the file system of {dataset_dir} ({where}) cannot publish samples: {problem}; "
-            "choose an --output_root on a POSIX file system with hard links"
-        )
-
-
-def _problem_with_links(temporary: Path, link: Path) -> str | None:
-    temporary.write_bytes(b"x")
-    os.link(temporary, link)
-    try:
-        os.link(temporary, link)
-    except FileExistsError:
-        return None if os.path.samefile(temporary, link) else "a hard link is a copy"
-    return "a second link to the same name succeeded"

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 from common import slurm
-from generate.client.process import CHILD, REQUEUE
+from generate.client.restart import REQUEUE
+from generate.client.worker import CHILD
 from generate.launch.progress import report
 
 # Deaths by signals after which a client is given up. A prompt that crashes the process is failed

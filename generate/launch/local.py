@@ -17,9 +17,11 @@ from typing import Any
 
 from common import slurm
 from common.command_line import DONE, FAILED, LEFT_OUT
-from generate.client.image_generator import check_model
 from generate.client.job_client import JobClient
-from generate.client.process import REQUEUE, gpus, nothing_left
+from generate.client.model_check import check_model
+from generate.client.process import nothing_left
+from generate.client.restart import REQUEUE
+from generate.client.worker import gpus, this_host
 from generate.launch.client_process import ClientProcess
 from generate.launch.local_server import SERVER, LocalServer
 from generate.launch.progress import Progress, report
@@ -49,9 +51,8 @@ def run(args: Namespace, definition: dict[str, Any], root: Path) -> int:
 def _generate(
     args: Namespace, definition: dict[str, Any], root: Path, server: LocalServer | None
 ) -> int:
-    worker = {"host": slurm.identity()["host"], "gpu": None}
-    if ended := nothing_left(JobClient(root, definition, worker, server_timeout_s=30)):
-        return LEFT_OUT if ended.set_aside else DONE
+    if ended := nothing_left(JobClient(root, definition, this_host(), server_timeout_s=30)):
+        return LEFT_OUT if ended.failed else DONE
     if not args.pipeline:
         check_model(args.model, args.revision)
     mine: list[str | None] = [*gpus()] or [None]

@@ -7,7 +7,7 @@ from typing import Any
 
 from common import slurm
 from common.command_line import UserError
-from generate.client import image_generator
+from generate.client.model_check import check_model
 from generate.dataset import definition as definitions
 from generate.protocol.output_root import dataset_folder, make_server_folder
 
@@ -30,7 +30,7 @@ def check(args: Namespace, definition: dict[str, Any], output_root: Path, script
     check_time(args)
     check_definition(output_root, definition)
     if not args.pipeline:
-        image_generator.check_model(args.model, args.revision)
+        check_model(args.model, args.revision)
     return make_server_folder(output_root)
 
 

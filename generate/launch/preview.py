@@ -10,14 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import DONE, LEFT_OUT, UserError
-from generate.client.image_generator import (
-    CannotDraw,
-    DeviceBroken,
-    check_model,
-    problem_with,
-    seed_of,
-)
-from generate.client.process import make_drawer
+from generate.client.generation import generator_settings
+from generate.client.image_generator import ImageGenerator, problem_with, seed_of
+from generate.client.model_check import check_model
+from generate.client.pipeline import CannotGenerate, DeviceBroken
 from generate.dataset.layout import stem
 from generate.dataset.prompts_file import Item
 from generate.llms.failures import NoBackendLeft
@@ -42,7 +38,7 @@ def contact_sheet(
     """
     if not args.pipeline:
         check_model(args.model, args.revision)
-    generator = make_drawer(args, definition, root)
+    generator = ImageGenerator(generator_settings(args, definition, root))
     items = items[: args.preview]
     texts = _variations(args, items, min(SHOWN, definition["images_per_prompt"]) - 1)
     rows = [[item["prompt"], *more] for item, more in zip(items, texts, strict=True)]
@@ -51,7 +47,7 @@ def contact_sheet(
         generator.warm_up()
         began = time.monotonic()
         images = _generate(generator, rows, args.seed)
-    except (DeviceBroken, CannotDraw) as error:
+    except (DeviceBroken, CannotGenerate) as error:
         raise UserError(f"the device or the pipeline failed: {error}") from None
     # the last batch is filled up: whole batches count
     batches = -(-len(images) // generator.batch_size)
@@ -59,37 +55,39 @@ def contact_sheet(
     images_per_hour = round(batches * generator.batch_size / seconds * 3600)
     path = Path(f"preview_{definition['name']}.jpg").absolute()
     draw_sheet(rows, images).save(path, "JPEG", quality=90)
+    recipe = generator.recipe
     problems = {
-        key: problem_with(image, generator.height, generator.width) for key, image in images.items()
+        key: problem_with(image, recipe.height, recipe.width) for key, image in images.items()
     }
     bad = [f"{stem(*key)}: {problem}" for key, problem in problems.items() if problem]
     if bad:
         print("\n".join(["images that would not count:", *bad]))
     else:
         print(f"{len(images)} images, all of them would count")
-    device = generator.gpu_name or "CPU"
-    print(f"{path}\n{images_per_hour:,} images an hour ({generator.batch_size} a batch, {device})")
+    gpu_name = generator.pipeline.gpu_name
+    a_batch = f"{generator.batch_size} a batch, {gpu_name or 'CPU'}"
+    print(f"{path}\n{images_per_hour:,} images an hour ({a_batch})")
     measured = {
         "model": args.model,
-        "height": generator.height,
-        "width": generator.width,
-        "num_inference_steps": generator.steps,
+        "height": recipe.height,
+        "width": recipe.width,
+        "num_inference_steps": recipe.steps,
         "images_per_hour": images_per_hour,
-        "gpu_name": generator.gpu_name,
+        "gpu_name": gpu_name,
     }
     with open(make_server_folder(root) / "measured.jsonl", "a") as file:
         file.write(json.dumps(measured) + "\n")
     return LEFT_OUT if bad else DONE
 
 
-def _generate(generator: Any, rows: list[list[str]], run_seed: int) -> Images:
+def _generate(generator: ImageGenerator, rows: list[list[str]], run_seed: int) -> Images:
     todo = [(index, aug) for index, row in enumerate(rows) for aug in range(len(row))]
     images: Images = {}
     for start in range(0, len(todo), generator.batch_size):
         batch = todo[start : start + generator.batch_size]
         seeds = [seed_of(run_seed, index, aug) for index, aug in batch]
         texts = [rows[index][aug] for index, aug in batch]
-        images |= dict(zip(batch, generator.draw(texts, seeds), strict=True))
+        images |= dict(zip(batch, generator.generate(texts, seeds), strict=True))
     return images
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import DONE, FAILED, UserError
-from generate.client.image_generator import CannotDraw, DeviceBroken, Drawer
+from generate.client.generation import common_settings
+from generate.client.image_generator import ImageGenerator
+from generate.client.pipeline import CannotGenerate, DeviceBroken, GeneratorSettings, Pipeline
 from generate.dataset.layout import folder_name
 
 SETTINGS = {  # of the generator, and the field of the JSON that has it
@@ -33,22 +35,15 @@ def redo(args: Namespace, dataset_dir: Path, which: str) -> int:
         settings = {name: record[field] for name, field in SETTINGS.items()}
         try:
             if generator is None or settings != loaded:
-                generator = Drawer(
-                    record["model_name"],
-                    **settings,
-                    revision=args.revision,
-                    compile=args.compile,
-                    offload=args.offload,
-                    quantize=args.quantize,
-                    quantize_args=args.quantize_args,
-                    pipeline=args.pipeline,
+                generator = ImageGenerator(
+                    GeneratorSettings(record["model_name"], **settings, **common_settings(args))
                 )
                 generator.load()
                 loaded = settings
-            image = generator.draw([record["augmented_prompt"]], [record["seed"]])[0]
-        except (DeviceBroken, CannotDraw) as error:
+            image = generator.generate([record["augmented_prompt"]], [record["seed"]])[0]
+        except (DeviceBroken, CannotGenerate) as error:
             raise UserError(f"the pipeline failed: {error}") from None
-        differ += _compare(path, image, record, generator)
+        differ += _compare(path, image, record, generator.pipeline)
     return FAILED if differ else DONE
 
 
@@ -67,7 +62,7 @@ def _samples(dataset_dir: Path, which: str) -> list[Path]:
     return paths
 
 
-def _compare(path: Path, image: Any, record: dict[str, Any], generator: Any) -> bool:
+def _compare(path: Path, image: Any, record: dict[str, Any], here: Pipeline) -> bool:
     """Print how a new image differs from the stored one; whether it does.
 
     The new one goes through the JPEG tables of the stored one first.
@@ -86,12 +81,12 @@ def _compare(path: Path, image: Any, record: dict[str, Any], generator: Any) -> 
         print(f"{path.stem}: identical")
         return False
     versions = record["library_versions"]
-    stack = f"; generated with {versions}, here {generator.versions}"
-    card = f"; generated on {record['gpu_name'] or 'a CPU'}, here {generator.gpu_name or 'a CPU'}"
+    stack = f"; generated with {versions}, here {here.versions}"
+    card = f"; generated on {record['gpu_name'] or 'a CPU'}, here {here.gpu_name or 'a CPU'}"
     print(
         f"{path.stem}: {(difference > 0).any(2).mean():.1%} of the pixels differ, by "
         f"{difference.mean():.2f} of 255 on average, at most {difference.max()}"
-        f"{stack if versions != generator.versions else ''}"
-        f"{card if record['gpu_name'] != generator.gpu_name else ''}"
+        f"{stack if versions != here.versions else ''}"
+        f"{card if record['gpu_name'] != here.gpu_name else ''}"
     )
     return True

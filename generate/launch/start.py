@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import UserError
-from generate.client import model_recipes, process
+from generate.client import model_recipes
+from generate.client.process import run_client
+from generate.client.worker import gpus, is_child
 from generate.dataset import definition as definitions
 from generate.dataset import prompts_file
 from generate.dataset.prompts_file import Item
@@ -36,8 +38,8 @@ def start(args: Namespace) -> int:
     definition = define(args, items, root)
     if args.preview:
         return preview.contact_sheet(args, items, definition, root)
-    if args.is_slurm_task and (process.is_child() or len(process.gpus()) < 2):
-        return process.run_client(args, items, definition, root)
+    if args.is_slurm_task and (is_child() or len(gpus()) < 2):
+        return run_client(args, items, definition, root)
     if args.use_slurm and not args.is_slurm_task:
         return submit.submit(args, definition, root, items, sys.argv[1:])
     show_notice(args.model)

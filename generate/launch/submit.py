@@ -15,6 +15,7 @@ from common import slurm
 from common.command_line import LEFT_OUT, UserError
 from generate.client.job_client import JobClient
 from generate.client.process import nothing_left
+from generate.client.worker import this_host
 from generate.dataset.prompts_file import Item
 from generate.launch import array, preflight, sbatch
 from generate.launch.estimate import estimate
@@ -58,9 +59,9 @@ def submit(
     folder = preflight.check(args, definition, output_root, script)
     server = waiting_server(args, output_root, folder)
     if not server:
-        job = JobClient(output_root, definition, slurm.identity(), server_timeout_s=30)
+        job = JobClient(output_root, definition, this_host(), server_timeout_s=30)
         if ended := nothing_left(job):
-            return LEFT_OUT if ended.set_aside else 0
+            return LEFT_OUT if ended.failed else 0
     print("\n".join(estimate(args, definition, items, output_root, fetch(output_root))), flush=True)
     name = definition["name"]
     path = folder / f"{array.job_name(name)}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.sbatch"

@@ -11,10 +11,12 @@ import sys
 import time
 from pathlib import Path
 
-from generate.client import job_client
+from generate.client.job_client import JobClient
+from generate.client.worker import WorkerIdentity
 from generate.dataset import samples
 from generate.dataset.captions import publish_captions
 from generate.dataset.layout import path_of
+from generate.protocol.answers import Wait
 from generate.protocol.connection import Connection, ServerAway
 from tests.fakes.storm_client import definition
 
@@ -129,11 +131,10 @@ class RunningServer:
         return next((d for d in self.status()["datasets"] if d["name"] == name), None)
 
     def client(self, total=20, images=2, name="storm", host="node1", **kwargs):
-        worker = {"host": host, "gpu": f"GPU-{host}"}
-        return job_client.JobClient(
+        return JobClient(
             self.root,
             definition(name, total, images),
-            worker,
+            WorkerIdentity(host, f"GPU-{host}"),
             server_timeout_s=kwargs.pop("server_timeout_s", 20),
             **kwargs,
         )
@@ -174,7 +175,7 @@ def granted(client, chunk_size=5, seconds=30):
 
     def ask():
         answer = client.get_indices(chunk_size)
-        return answer if not isinstance(answer, job_client.Wait) else None
+        return answer if not isinstance(answer, Wait) else None
 
     return until(ask, "a grant", seconds)
 

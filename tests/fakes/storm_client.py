@@ -19,11 +19,13 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common.files import sync_folder
-from generate.client.job_client import AllDone, JobClient, Wait
+from generate.client.job_client import JobClient
+from generate.client.worker import WorkerIdentity
 from generate.dataset import samples
 from generate.dataset.captions import publish_captions
 from generate.dataset.layout import FOLDER, folder_name, path_of
 from generate.dataset.scan import IndexFiles, scan_folder
+from generate.protocol.answers import AllDone, Wait
 from generate.protocol.connection import Refused, ServerAway
 from tests.fakes.fake_pipeline import FakeGenerator, FakePipeline
 
@@ -59,7 +61,7 @@ class Storm:
         self.job = JobClient(
             args.output_root,
             definition(args.name, args.total, args.images),
-            {"host": args.host, "gpu": f"GPU-{args.host}"},
+            WorkerIdentity(args.host, f"GPU-{args.host}"),
             server_timeout_s=args.server_timeout_s,
             stopping=self.stopping,
         )
@@ -67,7 +69,7 @@ class Storm:
         self.pipe = FakePipeline()
 
     def run(self):
-        self.job.start_beating(lambda: dict(self.report))
+        self.job.start_heartbeats(lambda: dict(self.report))
         while not self.stopping.is_set():
             answer = self.job.get_indices(self.args.chunk_size)
             if isinstance(answer, AllDone):
@@ -79,13 +81,13 @@ class Storm:
         return 0
 
     def work(self, grant):
-        good = self.known_good() if grant.known_good else None
+        good = self.known_good() if grant.canary else None
         for index in grant.indices:
             if self.stopping.is_set() or grant.lease in self.job.lost:
                 break
             self.report.update(leases=[grant.lease], state="drawing", drawing=[index])
             with contextlib.suppress(ServerAway):
-                self.job.beat(
+                self.job.heartbeat(
                     self.report
                 )  # should this index kill the process, the server knows which it was
             try:
@@ -112,7 +114,7 @@ class Storm:
                 )[index]
                 if verdict == "set aside":
                     self.give_up(index, reason, str(error), grant.lease)
-                if self.job.quarantined_until_s:
+                if self.job.quarantined_s:
                     break
                 continue
             sync_folder(self.folder / folder_name(index))

@@ -8,7 +8,8 @@ import sys
 import pytest
 from PIL import Image
 
-from generate.client import job_client
+from generate.client.job_client import JobClient
+from generate.client.worker import WorkerIdentity
 from generate.dataset.layout import path_of
 from tests.fakes import running_client
 from tests.fakes.running_server import until
@@ -110,7 +111,7 @@ runpy.run_path(script, run_name="__main__")
     ],
 )
 def test_the_disk_fills_up(start_run, number, says, of):
-    """In the middle of the run: everything is given back with its reason, no prompt is blamed; with room again it goes on."""
+    """In the middle of the run: everything is released with its reason, no prompt is blamed; with room again it goes on."""
     run, server = start_run(total=6, images=4, FAKE_BATCH_S="0.1", server=["--probe_s", 1])
     python, _, *words = run.command()
     with open(run.root / "client.out", "ab") as out:
@@ -125,7 +126,7 @@ def test_the_disk_fills_up(start_run, number, says, of):
     until(lambda: run.count() >= 3, f"images\n{run.log()}")
     (run.folder / "draft").write_text(number)
     (run.folder / "draft").rename(run.folder / "full")
-    until(lambda: "everything is given back" in run.log(), f"the failure\n{run.log()}")
+    until(lambda: "everything is released" in run.log(), f"the failure\n{run.log()}")
     assert client.poll() is None and says in run.log()
     (run.folder / "full").unlink()
     assert client.wait(100) == 0, run.log()
@@ -248,10 +249,8 @@ def test_an_image_left_without_json_is_rolled_forward(start_run, tmp_path):
 def test_no_heavy_import_before_work_is_known(start_run):
     """A finished set: the client of a real model asks the server and leaves without torch, diffusers or numpy."""
     run, server = start_run(total=1, images=1)
-    worker = job_client.JobClient(
-        run.root, {"name": "x"} | dict.fromkeys(["total", "images_per_prompt"], 1), {"host": "h"}
-    )
-    assert worker.check()["epoch"] == 1
+    definition = {"name": "x", "total": 1, "images_per_prompt": 1}
+    assert JobClient(run.root, definition, WorkerIdentity("h")).check()["epoch"] == 1
     assert run.start().wait(60) == 0
     code = (
         "import atexit, json, runpy, sys; script = sys.argv[1]; sys.argv = sys.argv[1:]; sys.path[0] = script.rpartition('/')[0]\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common import slurm
-from generate.client import process
+from generate.client.worker import gpu_uuid, gpus
 from tests.fakes.running_server import until
 
 TASK = {
@@ -130,15 +130,15 @@ def test_which_gpus_are_mine(fake, monkeypatch, visible, mine, uuid):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert (process.gpus(), process.gpu_uuid()) == (mine, uuid)
+    assert (gpus(), gpu_uuid()) == (mine, uuid)
 
 
 def test_without_nvidia_smi_there_is_no_gpu(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert (process.gpus(), process.gpu_uuid()) == ([], "cpu")
+    assert (gpus(), gpu_uuid()) == ([], "cpu")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    assert (process.gpus(), process.gpu_uuid()) == (["3"], "3")
+    assert (gpus(), gpu_uuid()) == (["3"], "3")
 
 
 @pytest.fixture

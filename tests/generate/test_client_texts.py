@@ -1,6 +1,7 @@
-"""Texts that cannot be drawn, LLMs that give none, and the options a run is begun with: over the real client, server and files."""
+"""Texts that cannot be drawn, LLMs that give none, and the options a run is begun with: over a real run."""
 
 import json
+import os
 import types
 
 import pytest
@@ -8,9 +9,10 @@ import yaml
 from PIL import Image
 
 from generate import generate_images
-from generate.client import image_generator as diffusion
-from generate.client import model_recipes as model_families
-from generate.client import process
+from generate.client.image_generator import seed_of
+from generate.client.model_recipes import SD3_NOTICE
+from generate.client.pipeline import share_compiled_code
+from generate.client.process import chunk_size
 from generate.launch import start
 from tests.fakes.fake_llm import FakeOllama, FakeOpenAI
 from tests.fakes.running_server import until
@@ -101,9 +103,9 @@ def test_what_the_run_was_begun_with_stands_in_its_files(start_run):
     )
     Image.new("RGB", (32, 32)).save(run.folder / "60.jpg", quality=60)
     for index in range(5):
-        assert json.loads((run.data / "000000" / f"{index}_0.json").read_text())[
-            "seed"
-        ] == diffusion.seed_of(9, index, 0)
+        assert json.loads((run.data / "000000" / f"{index}_0.json").read_text())["seed"] == seed_of(
+            9, index, 0
+        )
         assert (
             Image.open(run.data / "000000" / f"{index}_0.jpg").quantization
             == Image.open(run.folder / "60.jpg").quantization
@@ -115,7 +117,7 @@ def test_what_the_run_was_begun_with_stands_in_its_files(start_run):
 )
 def test_prompts_a_lease(given, total, size):
     assert (
-        process.chunk_size(
+        chunk_size(
             types.SimpleNamespace(chunk_size=given, num_workers=4, max_chunk_size=512), total
         )
         == size
@@ -126,14 +128,14 @@ def test_a_licence_that_restricts_training_is_said_once(capsys):
     for model in (generate_images.MODEL, "black-forest-labs/FLUX.1-schnell", "tiny"):
         start.show_notice(model)
     said = capsys.readouterr().out
-    assert said == f"note on {generate_images.MODEL}: {model_families.SD3_NOTICE}\n"
+    assert said == f"note on {generate_images.MODEL}: {SD3_NOTICE}\n"
 
 
 def test_jobs_share_what_was_compiled(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/home/me/cache")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
-    diffusion.share_compiled_code()
-    assert diffusion.os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/elsewhere", "the user's word stands"
+    share_compiled_code()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/elsewhere", "the user's word stands"
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-    diffusion.share_compiled_code()
-    assert diffusion.os.environ["TORCHINDUCTOR_CACHE_DIR"].startswith("/home/me/cache/")
+    share_compiled_code()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"].startswith("/home/me/cache/")

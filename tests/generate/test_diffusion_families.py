@@ -1,4 +1,4 @@
-"""Tiny pipelines of the real classes and the trained tiny model, all through Drawer; and the tables."""
+"""Tiny pipelines of the real classes and the trained tiny model, through ImageGenerator; and the tables."""
 
 import dataclasses
 import json
@@ -7,8 +7,12 @@ from pathlib import Path
 import numpy
 import pytest
 
-from generate.client import image_generator as diffusion
-from generate.client import model_recipes as model_families
+from common.command_line import UserError
+from generate.client import model_recipes
+from generate.client.image_generator import Image, ImageGenerator, problem_with, seed_of
+from generate.client.model_check import check_model
+from generate.client.model_recipes import batch_size_for, dtype_for, family_of, profile_of
+from generate.client.pipeline import CannotGenerate, DeviceBroken, GeneratorSettings
 
 TEXTS = ["a red circle on a green background", "two cats in the park", "a star", "青い鳥 " * 200]
 SEEDS = [1, 2, 3, 4]
@@ -31,11 +35,10 @@ def tiny(tmp_path_factory):
 
 
 def loaded(model, **kwargs):
-    drawer = diffusion.Drawer(
-        str(model), **({"height": 64, "width": 64, "steps": 2, "batch_size": 4} | kwargs)
-    )
-    drawer.load()
-    return drawer
+    settings = {"height": 64, "width": 64, "steps": 2, "batch_size": 4} | kwargs
+    generator = ImageGenerator(GeneratorSettings(str(model), **settings))
+    generator.load()
+    return generator
 
 
 @pytest.mark.parametrize(
@@ -56,30 +59,32 @@ def test_family(tiny, name, family):
     Lumina2's transformer cuts a batch to its longest text, so its attention sums in another order without the long one: on some processors
     (AVX-512) a pixel in thousands rounds to the next level, whatever this project does.
     """
-    drawer = loaded(tiny(name))
+    generator = loaded(tiny(name))
     assert (
-        drawer.family.name.startswith(family)
-        and drawer.dtype == "float32"
-        and "torch 2" in drawer.versions
+        generator.recipe.family.name.startswith(family)
+        and generator.pipeline.dtype == "float32"
+        and "torch 2" in generator.pipeline.versions
     )
-    drawer.warm_up()
-    images = drawer.draw(TEXTS, SEEDS)
-    assert [diffusion.problem_with(image, 64, 64) for image in images] == [None] * 4
+    generator.warm_up()
+    images = generator.generate(TEXTS, SEEDS)
+    assert [problem_with(image, 64, 64) for image in images] == [None] * 4
     assert len({image.pixels.tobytes() for image in images}) == 4
-    alone = drawer.draw(TEXTS[1:2], SEEDS[1:2])[0]
+    alone = generator.generate(TEXTS[1:2], SEEDS[1:2])[0]
     apart = numpy.abs(alone.pixels.astype(int) - images[1].pixels.astype(int))
     assert apart.max() <= (name == "lumina2") and apart.mean() < 0.01 and alone.batch_size == 4
-    turned = drawer.draw(TEXTS[::-1], SEEDS[::-1])[::-1]
+    turned = generator.generate(TEXTS[::-1], SEEDS[::-1])[::-1]
     assert all(numpy.array_equal(a.pixels, b.pixels) for a, b in zip(images, turned))
 
 
 def test_guidance_and_steps_reach_the_pipeline(tiny):
-    (base,) = loaded(tiny("sd3")).draw(TEXTS[:1], [1])
+    (base,) = loaded(tiny("sd3")).generate(TEXTS[:1], [1])
     for change in ({"steps": 3}, {"guidance": 1.5}):
         assert not numpy.array_equal(
-            loaded(tiny("sd3"), **change).draw(TEXTS[:1], [1])[0].pixels, base.pixels
+            loaded(tiny("sd3"), **change).generate(TEXTS[:1], [1])[0].pixels, base.pixels
         )
-    assert not numpy.array_equal(loaded(tiny("sd3")).draw(TEXTS[:1], [2])[0].pixels, base.pixels)
+    assert not numpy.array_equal(
+        loaded(tiny("sd3")).generate(TEXTS[:1], [2])[0].pixels, base.pixels
+    )
 
 
 def test_a_transformer_of_its_own(tiny, tmp_path, monkeypatch):
@@ -88,17 +93,18 @@ def test_a_transformer_of_its_own(tiny, tmp_path, monkeypatch):
     alone = tmp_path / "PixArt-Sigma-XL-2-512-MS"
     alone.mkdir()
     (alone / "transformer").symlink_to(whole / "transformer")
-    row = model_families.family_of(str(alone))
-    assert row.base and model_families.family_of(str(whole)).base is None
+    row = family_of(str(alone))
+    assert row.base and family_of(str(whole)).base is None
     monkeypatch.setattr(
-        model_families,
+        model_recipes,
         "FAMILIES",
-        [dataclasses.replace(row, base=str(whole)), *model_families.FAMILIES],
+        [dataclasses.replace(row, base=str(whole)), *model_recipes.FAMILIES],
     )
     assert numpy.array_equal(
-        loaded(alone).draw(TEXTS, SEEDS)[0].pixels, loaded(whole).draw(TEXTS, SEEDS)[0].pixels
+        loaded(alone).generate(TEXTS, SEEDS)[0].pixels,
+        loaded(whole).generate(TEXTS, SEEDS)[0].pixels,
     )
-    diffusion.check_model(str(alone))
+    check_model(str(alone))
 
 
 def test_nan_images_do_not_count(tiny, tmp_path):
@@ -111,19 +117,19 @@ def test_nan_images_do_not_count(tiny, tmp_path):
     with torch.no_grad():
         pipe.transformer.proj_out.weight.fill_(torch.nan)
     pipe.save_pretrained(tmp_path)
-    for drawer in (loaded(tmp_path), loaded(tiny("lumina"))):
-        images = drawer.draw(TEXTS, SEEDS)
-        assert {diffusion.problem_with(image, 64, 64) for image in images} == {
-            "NaN or infinite pixels"
-        }
-        with pytest.raises(diffusion.DeviceBroken, match="NaN"):
-            drawer.warm_up()
+    for generator in (loaded(tmp_path), loaded(tiny("lumina"))):
+        images = generator.generate(TEXTS, SEEDS)
+        assert {problem_with(image, 64, 64) for image in images} == {"NaN or infinite pixels"}
+        with pytest.raises(DeviceBroken, match="NaN"):
+            generator.warm_up()
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_remembered(tiny, tmp_path, monkeypatch, capsys):
-    drawer = loaded(tiny("sdxl"), remembered=tmp_path / "batch_sizes.jsonl")
-    expected = loaded(tiny("sdxl"), batch_size=1).draw(TEXTS, SEEDS)
-    real = type(drawer.pipe).__call__
+def test_a_batch_that_does_not_fit_is_halved_and_remembered(tiny, tmp_path, monkeypatch, caplog):
+    import torch
+
+    generator = loaded(tiny("sdxl"), remembered=tmp_path / "batch_sizes.jsonl")
+    expected = loaded(tiny("sdxl"), batch_size=1).generate(TEXTS, SEEDS)
+    real = type(generator.pipeline.pipe).__call__
 
     def small_card(pipe, prompt, generator, **kwargs):
         for g in generator:
@@ -135,16 +141,16 @@ def test_a_batch_that_does_not_fit_is_halved_and_remembered(tiny, tmp_path, monk
         return real(
             pipe,
             prompt=prompt,
-            generator=[__import__("torch").Generator().manual_seed(g) for g in seeds.pop(0)],
+            generator=[torch.Generator().manual_seed(g) for g in seeds.pop(0)],
             **kwargs,
         )
 
     seeds = [[s] for s in SEEDS]
-    monkeypatch.setattr(type(drawer.pipe), "__call__", small_card)
-    images = drawer.draw(TEXTS, SEEDS)
+    monkeypatch.setattr(type(generator.pipeline.pipe), "__call__", small_card)
+    images = generator.generate(TEXTS, SEEDS)
     assert [image.batch_size for image in images] == [1] * 4
     assert all(numpy.array_equal(a.pixels, b.pixels) for a, b in zip(images, expected))
-    assert "1 images at a time" in capsys.readouterr().out
+    assert "1 images at a time" in caplog.text
     again = loaded(tiny("sdxl"), remembered=tmp_path / "batch_sizes.jsonl")
     assert (
         again.batch_size == 1
@@ -154,25 +160,27 @@ def test_a_batch_that_does_not_fit_is_halved_and_remembered(tiny, tmp_path, monk
         == 4
     )
     monkeypatch.setattr(
-        type(drawer.pipe),
+        type(generator.pipeline.pipe),
         "__call__",
         lambda *a, **k: (_ for _ in ()).throw(RuntimeError("CUDA out of memory")),
     )
-    with pytest.raises(diffusion.DeviceBroken, match="not even one image"):
-        drawer.draw(TEXTS, SEEDS)
+    with pytest.raises(DeviceBroken, match="not even one image"):
+        generator.generate(TEXTS, SEEDS)
 
 
 def test_whose_fault(tiny, monkeypatch):
-    drawer = loaded(tiny("sdxl"))
+    generator = loaded(tiny("sdxl"))
     for error, raised in [
-        (RuntimeError("CUDA error: device-side assert triggered"), diffusion.DeviceBroken),
-        (ValueError("bad text"), diffusion.CannotDraw),
+        (RuntimeError("CUDA error: device-side assert triggered"), DeviceBroken),
+        (ValueError("bad text"), CannotGenerate),
     ]:
         monkeypatch.setattr(
-            type(drawer.pipe), "__call__", lambda *a, error=error, **k: (_ for _ in ()).throw(error)
+            type(generator.pipeline.pipe),
+            "__call__",
+            lambda *a, error=error, **k: (_ for _ in ()).throw(error),
         )
         with pytest.raises(raised):
-            drawer.draw(TEXTS, SEEDS)
+            generator.generate(TEXTS, SEEDS)
 
 
 @pytest.mark.parametrize(
@@ -183,15 +191,8 @@ def test_whose_fault(tiny, monkeypatch):
     ],
 )
 def test_settings_that_cannot_work_are_one_line(tiny, settings, says):
-    with pytest.raises(SystemExit, match=says):
+    with pytest.raises(UserError, match=says):
         loaded(tiny("sd3"), **settings)
-
-
-def test_group_offload_draws_the_same(tiny):
-    assert numpy.array_equal(
-        loaded(tiny("sd3"), offload="group").draw(TEXTS, SEEDS)[0].pixels,
-        loaded(tiny("sd3")).draw(TEXTS, SEEDS)[0].pixels,
-    )
 
 
 def test_compile_takes_transformer_and_decoder(tiny, monkeypatch):
@@ -200,32 +201,34 @@ def test_compile_takes_transformer_and_decoder(tiny, monkeypatch):
 
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda what, **how: compiled.append((what, how)) or what)
-    drawer = loaded(tiny("sd3"), compile=True)
+    generator = loaded(tiny("sd3"), compile=True)
     assert [how for _, how in compiled] == [{"mode": "max-autotune", "fullgraph": True}] * 2
     assert (
-        compiled[0][0] is drawer.pipe.transformer
-        and compiled[1][0].__func__ is type(drawer.pipe.vae).decode
+        compiled[0][0] is generator.pipeline.pipe.transformer
+        and compiled[1][0].__func__ is type(generator.pipeline.pipe.vae).decode
     )
-    assert drawer.pipe.vae.decoder.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    assert generator.pipeline.pipe.vae.decoder.conv_in.weight.is_contiguous(
+        memory_format=torch.channels_last
+    )
     assert (
         numpy.abs(
-            drawer.draw(TEXTS, SEEDS)[0].pixels.astype(int)
-            - loaded(tiny("sd3")).draw(TEXTS, SEEDS)[0].pixels
+            generator.generate(TEXTS, SEEDS)[0].pixels.astype(int)
+            - loaded(tiny("sd3")).generate(TEXTS, SEEDS)[0].pixels
         ).max()
         <= 2
     )
 
 
 def test_the_trained_tiny_model_draws_what_it_is_told():
-    drawer = diffusion.Drawer("tiny")
-    drawer.load()
+    generator = ImageGenerator(GeneratorSettings("tiny"))
+    generator.load()
     assert (
-        drawer.height,
-        drawer.steps,
-        drawer.guidance,
-        drawer.arguments["max_sequence_length"],
+        generator.recipe.height,
+        generator.recipe.steps,
+        generator.recipe.guidance,
+        generator.arguments["max_sequence_length"],
     ) == (64, 12, 4.0, 16)
-    red, blue = drawer.draw(
+    red, blue = generator.generate(
         ["a large red circle on a white background", "a small blue square on a yellow background"],
         [1, 2],
     )
@@ -241,25 +244,25 @@ def test_the_trained_tiny_model_draws_what_it_is_told():
 
 
 def image(values):
-    return diffusion.Image(numpy.asarray(values, numpy.float32), 1)
+    return Image(numpy.asarray(values, numpy.float32), 1)
 
 
 def test_check():
     noise = numpy.random.default_rng(0).random((3, 64, 64))
-    assert diffusion.problem_with(image(noise), 64, 64) is None
-    assert "64x64" in diffusion.problem_with(image(noise), 128, 128)
-    assert "black" in diffusion.problem_with(image(noise * 0), 64, 64)
-    assert "one colour" in diffusion.problem_with(image(noise * 0 + 0.8), 64, 64)
+    assert problem_with(image(noise), 64, 64) is None
+    assert "64x64" in problem_with(image(noise), 128, 128)
+    assert "black" in problem_with(image(noise * 0), 64, 64)
+    assert "one colour" in problem_with(image(noise * 0 + 0.8), 64, 64)
     for value in (numpy.nan, numpy.inf):
         noise[1, 2, 3] = value
-        assert "NaN" in diffusion.problem_with(image(noise), 64, 64)
+        assert "NaN" in problem_with(image(noise), 64, 64)
 
 
 def test_seeds():
     """63 bits, different for every image, the same on every machine."""
-    assert diffusion.seed_of(0, 12345, 3) == 4995414376022346774
+    assert seed_of(0, 12345, 3) == 4995414376022346774
     seeds = {
-        diffusion.seed_of(run, index, aug, attempt)
+        seed_of(run, index, aug, attempt)
         for run in range(2)
         for index in range(50)
         for aug in range(20)
@@ -285,43 +288,35 @@ def test_seeds():
     ],
 )
 def test_family_of_a_hub_id(model, family):
-    assert model_families.family_of(model).name == family
+    assert family_of(model).name == family
 
 
 def test_profiles():
-    batch = lambda gib, size: model_families.batch_size_for(
-        model_families.profile_of(gib), size, size
-    )  # noqa: E731
+    batch = lambda gib, size: batch_size_for(profile_of(gib), size, size)  # noqa: E731
     assert batch(80, 1024) > batch(24, 1024) >= batch(11, 1024) >= 1 and batch(24, 512) > batch(
         24, 1024
     )
-    assert model_families.profile_of(16).without_t5 and not model_families.profile_of(24).without_t5
-    assert (
-        model_families.dtype_for(model_families.family_of("black-forest-labs/FLUX.1-dev"), (7, 5))
-        == "float16"
-    )
-    assert (
-        model_families.dtype_for(model_families.family_of("black-forest-labs/FLUX.1-dev"), (8, 0))
-        == "bfloat16"
-    )
-    assert model_families.dtype_for(model_families.family_of("tiny"), None) == "float32"
+    assert profile_of(16).without_t5 and not profile_of(24).without_t5
+    assert dtype_for(family_of("black-forest-labs/FLUX.1-dev"), (7, 5)) == "float16"
+    assert dtype_for(family_of("black-forest-labs/FLUX.1-dev"), (8, 0)) == "bfloat16"
+    assert dtype_for(family_of("tiny"), None) == "float32"
 
 
 def test_check_model(tmp_path):
-    diffusion.check_model("tiny")
+    check_model("tiny")
     (tmp_path / "model").mkdir()
-    with pytest.raises(SystemExit, match="model_index.json"):
-        diffusion.check_model(str(tmp_path / "model"))
-    with pytest.raises(SystemExit, match="nobody/no-such-model"):
-        diffusion.check_model("nobody/no-such-model")
+    with pytest.raises(UserError, match="model_index.json"):
+        check_model(str(tmp_path / "model"))
+    with pytest.raises(UserError, match="nobody/no-such-model"):
+        check_model("nobody/no-such-model")
 
 
 def test_licence_notice():
     from generate import generate_images
 
-    assert "train a foundation model" in model_families.family_of(generate_images.MODEL).notice
-    assert model_families.family_of("black-forest-labs/FLUX.1-schnell").notice is None
+    assert "train a foundation model" in family_of(generate_images.MODEL).notice
+    assert family_of("black-forest-labs/FLUX.1-schnell").notice is None
     assert (
-        json.loads((model_families.TINY / "model_index.json").read_text())["_class_name"]
+        json.loads((model_recipes.TINY / "model_index.json").read_text())["_class_name"]
         == "StableDiffusion3Pipeline"
     )

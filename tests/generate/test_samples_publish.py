@@ -16,7 +16,7 @@ from PIL import Image
 from common.command_line import UserError
 from generate.dataset import samples
 from generate.dataset.captions import images_wanted, publish_captions, read_captions
-from generate.dataset.links import probe_folder
+from generate.dataset.disk import probe_folder
 from generate.dataset.scan import scan_folder
 from tests.fakes import fake_pipeline
 from tests.fakes.forking import Forking

@@ -28,7 +28,7 @@ def test_idle_and_slow_connections_block_nobody(server):
     threads = [
         threading.Thread(
             target=lambda: results.append(
-                client.beat({"leases": [grant.lease], "state": "drawing", "drawing": []})
+                client.heartbeat({"leases": [grant.lease], "state": "drawing", "drawing": []})
             )
         )
         for _ in range(20)
@@ -60,7 +60,7 @@ def test_a_slow_reader_gets_the_whole_answer_and_the_next(server):
     assert content in answer and b"run_id" in answer[-400:]
     line.close()
     assert (
-        server.client(total=3000).beat({"leases": [], "state": "loading", "drawing": []})
+        server.client(total=3000).heartbeat({"leases": [], "state": "loading", "drawing": []})
         is not None
     )
     (folder / "7_0.jpg").unlink()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from generate.client.job_client import AllDone, Wait
+from generate.protocol.answers import AllDone, Wait
 from generate.server import identity as server_files
 from tests.fakes.running_server import check_files, finish, until
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from generate.client.job_client import AllDone, Wait
+from generate.protocol.answers import AllDone, Wait
 from generate.protocol.connection import ServerAway, WrongServer
 from tests.fakes.running_server import finish, granted, order, until, write_sample
 
@@ -78,7 +78,7 @@ def test_kill_and_restart_keeps_everything(start):
         "epoch"
     ] > before["epoch"]
     assert server.dataset()["done"] == len(first.indices)
-    client.beat({"leases": [second.lease], "state": "drawing", "drawing": [], "images": 0})
+    client.heartbeat({"leases": [second.lease], "state": "drawing", "drawing": [], "images": 0})
     assert not client.lost
     assert set(finish(client, second).values()) == {"accepted"}
     third = granted(client)
@@ -172,7 +172,7 @@ def test_a_client_refuses_an_older_server(start):
     client = server.client(server_timeout_s=1)
     client.get_indices(0)
     client.epoch += 1
-    client._hang_up()
+    client.hang_up()
     with pytest.raises(WrongServer, match="older"):
         client.get_indices(1)
 
@@ -217,7 +217,8 @@ def test_drain_resume_and_the_terminal(start):
     answer = client.get_indices(1)
     assert isinstance(answer, Wait) and "drain" in answer.reason
     assert (
-        client.beat({"leases": [grant.lease], "state": "drawing", "drawing": []})["stop"] == "drain"
+        client.heartbeat({"leases": [grant.lease], "state": "drawing", "drawing": []}).stop
+        == "drain"
     )
     assert set(finish(client, grant).values()) == {"accepted"}  # running leases are finished
     assert order(server, "--resume").returncode == 0

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from generate.client.job_client import AllDone, Wait
 from generate.dataset.layout import path_of
+from generate.protocol.answers import AllDone, Wait
 from generate.protocol.connection import Refused
 from tests.fakes.running_server import finish, granted, order, until
 
@@ -26,10 +26,8 @@ def test_a_ledger_that_was_lost_is_rebuilt_from_the_folder(start):
         "the rebuild",
         20,
     )
-    client.beat_stale = client.beat({"leases": [second.lease], "state": "drawing", "drawing": []})[
-        "stale"
-    ]
-    assert client.beat_stale == [second.lease]  # leases are void
+    answer = client.heartbeat({"leases": [second.lease], "state": "drawing", "drawing": []})
+    assert answer.stale == [second.lease]  # leases are void
     assert finish(client, second) and server.dataset()["sum_ok"]
     third = granted(client, 20)
     assert third.lease not in (first.lease, second.lease) and int(third.lease.split("-")[0]) > int(
@@ -148,7 +146,7 @@ def test_money_is_kept_over_restarts_and_paid_llms_stay_off_after_a_lost_ledger(
 
     def granted_usd(client, reported):
         client.get_indices(1, llm=limits)
-        client.beat(
+        client.heartbeat(
             {
                 "leases": [],
                 "state": "drawing",

@@ -1,0 +1,153 @@
+"""Loads a pipeline of diffusers: precision, offloading, quantization, compiling, by model and GPU.
+
+Imports torch, transformers and diffusers, 6 s of CPU: imported only where one is wanted.
+"""
+
+import os
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from common.command_line import UserError
+from generate.client.model_recipes import (
+    Profile,
+    batch_size_for,
+    dtype_for,
+    folder_of,
+    model_index,
+    profile_of,
+)
+from generate.client.pipeline import (
+    DeviceBroken,
+    GeneratorSettings,
+    Pipeline,
+    Recipe,
+    first_line,
+    torch_generator,
+)
+
+
+class DiffusersPipeline(Pipeline):
+    """A pipeline on a GPU, or on the CPU."""
+
+    def check_device(self) -> None:
+        """DeviceBroken if a matrix product of small whole numbers comes out wrong."""
+        if self.gpu_name is None:
+            return
+        try:
+            a = torch.arange(1 << 20, dtype=torch.float32, device="cuda").reshape(1024, 1024) % 7
+            right = torch.equal((a @ a.T)[:8].cpu(), a[:8].cpu() @ a.cpu().T)
+        except RuntimeError as error:
+            raise DeviceBroken(first_line(error)) from None
+        if not right:
+            raise DeviceBroken("a matrix product came out wrong")
+
+    def free_memory(self) -> None:
+        if self.gpu_name is not None:
+            torch.cuda.empty_cache()
+
+
+def load(settings: GeneratorSettings, recipe: Recipe) -> DiffusersPipeline:
+    """The pipeline, on its device. UserError, one line, if it cannot be had."""
+    be_quiet()
+    if "OMP_NUM_THREADS" not in os.environ:
+        # On cores that others use too, two threads were several times slower than one.
+        torch.set_num_threads(1)
+    card = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
+    profile = profile_of(card.total_memory / 2**30 if card else None)
+    dtype = settings.dtype or dtype_for(recipe.family, (card.major, card.minor) if card else None)
+    offload = settings.offload or profile.offload
+    if offload == "model" and not card:
+        raise UserError("--offload model needs a GPU, and torch sees none")
+    try:
+        pipe = from_pretrained(settings, recipe, getattr(torch, dtype), profile)
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise UserError(f"cannot load the model {settings.model}: {first_line(error)}") from None
+    pipe.set_progress_bar_config(disable=True)
+    if offload == "model":
+        pipe.enable_model_cpu_offload()
+    else:
+        pipe.to("cuda" if card else "cpu")
+    if settings.compile:
+        compile_parts(pipe)
+    return DiffusersPipeline(
+        pipe=pipe,
+        make_generator=torch_generator,
+        batch_size=settings.batch_size or batch_size_for(profile, recipe.height, recipe.width),
+        dtype=dtype,
+        versions=f"torch {torch.__version__}, diffusers {diffusers.__version__}",
+        gpu_name=card.name if card else None,
+    )
+
+
+def be_quiet() -> None:
+    """No notices (no torchvision, a truncated prompt): they would fill a thousand logs."""
+    for library in (transformers, diffusers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+
+
+def from_pretrained(
+    settings: GeneratorSettings, recipe: Recipe, dtype: Any, profile: Profile
+) -> Any:
+    """The pipeline object, on the CPU."""
+    family = recipe.family
+    folder = folder_of(settings.model)
+    parts_on_disk = model_index(settings.model)
+    source = {"revision": settings.revision} if settings.revision and not folder else {}
+    # dtype is always given: without it transformers keeps the checkpoint's and diffusers takes
+    # float32, and the two do not mix.
+    parts: dict[str, Any] = {"dtype": dtype}
+    if settings.quantize:
+        parts["quantization_config"] = quantization(settings, dtype)
+    parts |= {name: None for name, what in parts_on_disk.items() if what == [None, None]}
+    if profile.without_t5:
+        parts |= dict.fromkeys(family.without_t5)
+    where = str(folder or settings.model)
+    if family.base and not parts_on_disk:
+        transformer = diffusers.PixArtTransformer2DModel.from_pretrained(
+            where, subfolder="transformer", dtype=dtype, **source
+        )
+        return diffusers.DiffusionPipeline.from_pretrained(
+            family.base, transformer=transformer, **parts
+        )
+    return diffusers.DiffusionPipeline.from_pretrained(where, **source, **parts)
+
+
+def quantization(settings: GeneratorSettings, dtype: Any) -> Any:
+    """The configuration that --quantize and --quantize_args describe."""
+    arguments = dict(settings.quantize_args)
+    components = arguments.pop("components_to_quantize", ["transformer"])
+    if settings.quantize == "torchao":
+        import torchao.quantization  # a package of its own, which few have
+
+        name = arguments.pop("quant_type", "Int8WeightOnlyConfig")
+        config = diffusers.TorchAoConfig(getattr(torchao.quantization, name)(**arguments))
+        return diffusers.PipelineQuantizationConfig(quant_mapping=dict.fromkeys(components, config))
+    if settings.quantize == "bitsandbytes_4bit" and not arguments:
+        arguments = {
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_compute_dtype": dtype,
+        }
+    if settings.quantize == "bitsandbytes_8bit" and not arguments:
+        arguments = {"load_in_8bit": True}
+    return diffusers.PipelineQuantizationConfig(
+        quant_backend=settings.quantize,
+        quant_kwargs=arguments,
+        components_to_quantize=components,
+    )
+
+
+def compile_parts(pipe: Any) -> None:
+    """As published: transformer and VAE decoder, max-autotune, channels_last.
+
+    The padded batch keeps one shape, so it compiles once.
+    """
+    name = "transformer" if getattr(pipe, "transformer", None) is not None else "unet"
+    denoiser = getattr(pipe, name).to(memory_format=torch.channels_last)
+    pipe.vae.to(memory_format=torch.channels_last)
+    setattr(pipe, name, torch.compile(denoiser, mode="max-autotune", fullgraph=True))
+    pipe.vae.decode = torch.compile(pipe.vae.decode, mode="max-autotune", fullgraph=True)

@@ -1,0 +1,144 @@
+"""The loop of a client: batches from the client to the generator, images back.
+
+generator = ImageGenerator(generator_settings(args, definition, output_root))
+broken = generate_until_done(client, generator, run_seed=0)
+"""
+
+import json
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from common.command_line import UserError
+from common.version import version
+from generate.client.client import Client
+from generate.client.image_generator import Image, ImageGenerator, seed_of
+from generate.client.pipeline import CannotGenerate, DeviceBroken, GeneratorSettings
+from generate.client.publisher import Describe
+from generate.client.work import Sample
+from generate.dataset.definition import Definition
+from generate.dataset.layout import folder_name, stem
+from generate.dataset.samples import Metadata, utc_now
+from generate.protocol.output_root import server_folder
+
+CANARY = -1  # in place of an augmentation, for the seed of a canary prompt
+
+
+def generator_settings(
+    args: Namespace, definition: Definition, output_root: Path
+) -> GeneratorSettings:
+    """What the options say of the generator."""
+    return GeneratorSettings(
+        model=args.model,
+        height=definition["height"],
+        width=definition["width"],
+        steps=args.num_inference_steps,
+        guidance=args.guidance_scale,
+        batch_size=args.batch_size,
+        dtype=args.dtype,
+        remembered=server_folder(output_root) / "batch_sizes.jsonl",
+        **common_settings(args),
+    )
+
+
+def common_settings(args: Namespace) -> dict[str, Any]:
+    """The settings that hold for a stored image's second generation, too."""
+    try:
+        quantize_args = json.loads(args.quantize_args or "{}")
+    except ValueError as error:
+        raise UserError(f"--quantize_args {args.quantize_args}: not JSON: {error}") from None
+    return {
+        "revision": args.revision,
+        "compile": args.compile,
+        "offload": args.offload,
+        "quantize": args.quantize,
+        "quantize_args": quantize_args,
+        "pipeline": args.pipeline,
+    }
+
+
+def generate_until_done(
+    client: Client, generator: ImageGenerator, run_seed: int
+) -> DeviceBroken | None:
+    """The loop; returns the error of a device that is of no use any more, or None.
+
+    Leases and captions come from a thread ahead of it, files and reports go to threads behind it.
+    """
+    client.start(generator.batch_size)
+    while (batch := client.next_batch(generator.batch_size)) is not None:  # lease, ask
+        began = time.monotonic()
+        try:
+            images = generate(client, generator, batch, run_seed)
+        except DeviceBroken as error:
+            for sample in batch:
+                client.work.fail(sample, "gpu", str(error), at_once=True)
+            client.work.stop("released")
+            return error
+        client.batch_took(time.monotonic() - began)
+        for sample, image in zip(batch, images, strict=True):
+            if image is not None:
+                client.put(sample, image)  # check, publish, report
+    return None
+
+
+def generate(
+    client: Client, generator: ImageGenerator, batch: list[Sample], run_seed: int
+) -> list[Image | None]:
+    """The images of a batch; None for a text at which the pipeline raised an error.
+
+    Which text that was is found by generating the batch one by one.
+    """
+    seeds = [
+        seed_of(
+            run_seed,
+            sample.index.number,
+            CANARY if sample.aug is None else sample.aug,
+            sample.attempt,
+        )
+        for sample in batch
+    ]
+    try:
+        return [*generator.generate([sample.text for sample in batch], seeds)]
+    except CannotGenerate as error:
+        if len(batch) > 1:
+            one_by_one = [generate(client, generator, [sample], run_seed) for sample in batch]
+            return [image for images in one_by_one for image in images]
+        client.work.retry_or_fail(batch[0], "prompt", str(error), retry=False)
+        return [None]
+
+
+def describer(args: Namespace, definition: Definition, generator: ImageGenerator) -> Describe:
+    """A function that gives the metadata of a sample's image: its JSON's fields but the place."""
+    recipe = generator.recipe
+    pipeline = generator.pipeline
+    project = version()
+
+    def metadata(sample: Sample, image: Image) -> Metadata:
+        index = sample.index
+        aug, record = sample.aug, index.record
+        assert aug is not None and record is not None, "captions stand before their images"
+        return {
+            "prompt_index": index.number,
+            "augmentation_idx": aug,
+            "original_prompt": record["original_prompt"],
+            "augmented_prompt": sample.text,
+            "is_augmented": aug > 0,
+            "model_name": args.model,
+            "llm_model_name": record["texts"][aug]["llm_model_name"],
+            "height": recipe.height,
+            "width": recipe.width,
+            "input_file": definition["prompts_file"],
+            "image_path": f"{folder_name(index.number)}/{stem(index.number, aug)}.jpg",
+            "generation_timestamp": utc_now(),
+            "source": record["source"],
+            "seed": seed_of(args.seed, index.number, aug, sample.attempt),
+            "num_inference_steps": recipe.steps,
+            "guidance_scale": recipe.guidance,
+            "dtype": pipeline.dtype,
+            "batch_size": image.batch_size,
+            "library_versions": pipeline.versions,
+            "version": project,
+        }
+
+    return metadata

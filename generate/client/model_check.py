@@ -1,0 +1,45 @@
+"""Whether a model can be had, before anything is loaded or submitted. Imports no torch.
+
+check_model("stabilityai/stable-diffusion-3-medium-diffusers")
+"""
+
+from common.command_line import UserError
+from generate.client.model_recipes import family_of, folder_of
+from generate.client.pipeline import first_line
+
+
+def check_model(model: str, revision: str | None = None) -> None:
+    """UserError if a model cannot be had: missing, gated, no token, no room."""
+    folder = folder_of(model)
+    name = "transformer/config.json" if family_of(model).base else "model_index.json"
+    if folder is None:
+        _check_hub(model, name, revision)
+    elif not (folder / name).is_file():
+        raise UserError(
+            f"{folder} holds no {name}; "
+            "expected a folder that diffusers' save_pretrained has written"
+        )
+
+
+def _check_hub(model: str, name: str, revision: str | None) -> None:
+    import huggingface_hub as hub  # 0.3 s that a local folder does not need
+    from huggingface_hub import errors
+
+    try:
+        hub.hf_hub_download(model, name, revision=revision)
+    except errors.GatedRepoError:
+        raise UserError(
+            f"the model {model} is gated: accept its terms at https://huggingface.co/{model}, "
+            "then `hf auth login`"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise UserError(
+            f"there is no model {model} on the hub (or it is private: `hf auth login`)"
+        ) from None
+    except errors.LocalEntryNotFoundError:
+        raise UserError(
+            f"the model {model} is not in the local cache ({hub.constants.HF_HUB_CACHE}) and the "
+            "hub cannot be reached; is the name right, is there a network?"
+        ) from None
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+        raise UserError(f"the model {model} cannot be had: {first_line(error)}") from None

@@ -1,0 +1,148 @@
+"""What an image generator is asked for, and the pipeline that it calls.
+
+A pipeline is either one of diffusers (diffusers_pipeline.py, which imports torch) or a class of the
+user's own, `--pipeline FILE.py:CLASS`, called like a diffusers pipeline; that needs no torch.
+"""
+
+import importlib.util
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.command_line import UserError
+from generate.client.model_recipes import CPU, Family, batch_size_for, family_of
+
+
+class DeviceBroken(Exception):
+    """The device raised an error (CUDA error, device test failed): this process is of no use."""
+
+
+class CannotGenerate(Exception):
+    """The pipeline raised an error for this text, and only for this text."""
+
+
+@dataclass(frozen=True)
+class GeneratorSettings:
+    """What None stands for comes from the model's row and the GPU's profile (model_recipes.py)."""
+
+    model: str
+    height: int | None = None  # pixels
+    width: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    batch_size: int | None = None
+    dtype: str | None = None  # "float32", "float16", "bfloat16"
+    revision: str | None = None  # of a hub model
+    compile: bool = False
+    offload: str | None = None  # "none", "model"
+    quantize: str | None = None  # a backend of diffusers
+    quantize_args: Mapping[str, Any] = field(default_factory=dict)
+    pipeline: str | None = None  # "FILE.py:CLASS" instead of diffusers
+    remembered: Path | None = None  # JSON lines of batch sizes that had to be halved
+
+    def resolved(self) -> "Recipe":
+        """What is asked of each image, with the family's numbers where none are given."""
+        family = family_of(self.model)
+        return Recipe(
+            family,
+            self.height or family.size,
+            self.width or family.size,
+            family.steps if self.steps is None else self.steps,
+            family.guidance if self.guidance is None else self.guidance,
+        )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers that every image of a run has in common."""
+
+    family: Family
+    height: int
+    width: int
+    steps: int | None
+    guidance: float | None
+
+    def arguments(self, call: Callable[..., Any]) -> dict[str, Any]:
+        """The arguments of each call of a pipeline, less what its class does not know."""
+        wanted = {
+            "height": self.height,
+            "width": self.width,
+            "num_inference_steps": self.steps,
+            self.family.guidance_argument: self.guidance,
+            "max_sequence_length": self.family.max_sequence_length,
+        } | self.family.call
+        known = inspect.signature(call).parameters
+        anything = any(p.kind is p.VAR_KEYWORD for p in known.values())
+        return {
+            name: value
+            for name, value in wanted.items()
+            if value is not None and (anything or name in known)
+        }
+
+
+@dataclass
+class Pipeline:
+    """A loaded pipeline, on its device."""
+
+    pipe: Any  # called like a diffusers pipeline
+    make_generator: Callable[[int], Any]  # from a seed
+    batch_size: int
+    dtype: str
+    versions: str  # of the libraries, for each image's JSON
+    gpu_name: str | None = None
+
+    def check_device(self) -> None:
+        """DeviceBroken if the device computes wrongly."""
+
+    def free_memory(self) -> None:
+        """Give what a call that did not fit has left back to the device."""
+
+
+def load_custom(settings: GeneratorSettings, recipe: Recipe) -> Pipeline:
+    """The class of --pipeline FILE.py:CLASS; UserError if there is none."""
+    path, _, name = (settings.pipeline or "").rpartition(":")
+    try:
+        spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+        if spec is None or spec.loader is None:
+            raise AttributeError(f"{path!r} is no Python file")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        pipeline_class = getattr(module, name)
+    except (OSError, AttributeError) as error:
+        raise UserError(
+            f"--pipeline {settings.pipeline}: expected FILE.py:CLASS, "
+            f"a file and a class in it ({error})"
+        ) from None
+    return Pipeline(
+        pipe=pipeline_class.from_pretrained(settings.model),
+        make_generator=getattr(pipeline_class, "make_generator", None) or torch_generator,
+        batch_size=settings.batch_size or batch_size_for(CPU, recipe.height, recipe.width),
+        dtype=settings.dtype or "float32",
+        versions=f"{name} of {Path(path).name}",
+    )
+
+
+def share_compiled_code() -> None:
+    """Let all jobs of a user share what torch.compile has compiled; before torch is imported.
+
+    128 jobs would each take minutes.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    os.environ.setdefault(
+        "TORCHINDUCTOR_CACHE_DIR", str(Path(cache) / "torchinductor_generate_images")
+    )
+
+
+def torch_generator(seed: int) -> Any:
+    """A generator on the CPU: it gives the same noise on every card."""
+    import torch  # heavy, and not needed by a class with a make_generator of its own
+
+    return torch.Generator("cpu").manual_seed(seed)
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line of at most 300 characters."""
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]

@@ -1,0 +1,273 @@
+"""What a client holds: its leases, and the samples that are ready to be generated.
+
+The feeder fills it, the generating loop takes batches from it, the publisher tells it what became
+of each sample. Neither knows the others. `changed` guards all of it and is notified at each change.
+
+    work.add_lease("3-17", indices)       # their captions are to be found: work.unasked
+    work.enqueue(index, {0, 1, 2})        # captions are known: samples to generate
+    batch = work.take(16)
+    work.published(sample)                # or work.retry_or_fail(...), work.fail(...)
+    index = work.ended.get()              # nothing of it is left to do: report it
+    work.forget(index)
+"""
+
+import collections
+import logging
+import queue
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from generate.dataset.captions import Captions, missing_of
+from generate.dataset.layout import stem
+from generate.dataset.prompts_file import Item
+from generate.dataset.scan import IndexFiles
+
+log = logging.getLogger(__name__)
+
+CANARY_PROMPT = "a photo of a red ball on a white table"
+# Bad images in a row (each tried twice) after which indices fail at once: then it is hardly the
+# captions.
+SUSPECT = 3
+# First and longest pause before new work after a failed write.
+DISK_PAUSE_S = 5
+LONGEST_DISK_PAUSE_S = 300
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """What a client generates, and how long it goes on."""
+
+    dataset_dir: Path
+    images_per_prompt: int
+    height: int  # pixels
+    width: int
+    chunk_size: int = 1  # prompts a lease
+    jpeg_quality: int = 95
+    max_leases: int | None = None  # leave after so many
+    max_idle_s: float | None = None  # leave after so long without anything to generate
+    deadline: float | None = None  # time.monotonic() at which the time limit comes
+
+
+@dataclass(eq=False)
+class Index:
+    """A leased index on its way."""
+
+    number: int
+    lease: str
+    item: Item
+    files: IndexFiles  # what lay in the folder when it was leased
+    # Of its lease: the older lease comes first, as only its end makes room for a new one.
+    turn: int
+    record: Captions | None = None  # its .prompts
+    todo: set[int] = field(default_factory=set)  # augmentations neither published nor failed
+    # augmentation (None: the canary prompt) -> (reason, error)
+    failures: dict[int | None, tuple[str, str]] = field(default_factory=dict)
+    over: bool = False  # reported, lost or released: nothing more is generated for it
+    # Whether the canary prompt could be generated, where the server asked for that first.
+    canary_passed: bool | None = None
+
+
+@dataclass(eq=False)
+class Sample:
+    """One image to generate. aug None: the canary prompt, to tell a bad device from a bad prompt;
+    its image is not published."""
+
+    index: Index
+    aug: int | None
+    attempt: int = 0
+
+    @property
+    def text(self) -> str:
+        if self.aug is None or self.index.record is None:
+            return CANARY_PROMPT
+        return self.index.record["texts"][self.aug]["text"]
+
+    @property
+    def name(self) -> str:
+        """For the log: "12345_3"."""
+        return f"{self.index.number}_canary" if self.aug is None else self._stem(self.aug)
+
+    def _stem(self, aug: int) -> str:
+        return stem(self.index.number, aug)
+
+
+class Work:
+    """See the module. stopping: set when no new work is to be begun; the job client has it too."""
+
+    def __init__(self, stopping: threading.Event) -> None:
+        self.stopping = stopping
+        self.changed = threading.Condition()
+        self.leases: dict[str, set[Index]] = {}
+        self.unasked: collections.deque[Index] = collections.deque()
+        self.ready: collections.deque[Sample] = collections.deque()
+        self.ended: queue.SimpleQueue[Index | None] = queue.SimpleQueue()  # None: no more come
+        self.no_more_leases = False
+        self.stop_reason: str | None = None  # a reason word of /release
+        self.release_reason: str | None = None  # set: all leases are to be released soon
+        self.error: Exception | None = None  # why the client ends
+        self.next_lease_at = 0.0  # time.monotonic()
+        self.images = 0  # published
+        self.failed = 0  # prompts that failed permanently
+        self.missing_captions = 0
+        self._bad_in_a_row = 0
+        self._disk_failures = 0
+
+    # ------------------------------------------------------------ leases and captions
+
+    def add_lease(self, lease: str, indices: list[Index], canary: bool = False) -> None:
+        """Take over a granted lease. canary: generate the canary prompt before anything of it."""
+        with self.changed:
+            self.leases[lease] = set(indices)
+            if canary:
+                self.ready.extend(Sample(index, None) for index in indices)
+            else:
+                self.unasked.extend(indices)
+
+    def enqueue(self, index: Index, augs: Iterable[int]) -> None:
+        """The captions of an index stand, and these of its images are to be generated."""
+        with self.changed:
+            index.todo = set(augs)
+            self.missing_captions += missing_of(index.record) if index.record else 0
+            self.ready.extend(Sample(index, aug) for aug in sorted(index.todo))
+            self.settle(index)
+
+    def take(self, size: int) -> list[Sample]:
+        """Up to `size` samples, those of the oldest lease first."""
+        with self.changed:
+            batch = [self.ready.popleft() for _ in range(min(size, len(self.ready)))]
+            self.changed.notify_all()
+            return batch
+
+    def sort_ready(self) -> int:
+        """Drop what is over, bring the older leases to the front; how many samples are ready."""
+        with self.changed:
+            waiting = [sample for sample in self.ready if not sample.index.over]
+            waiting.sort(key=lambda sample: sample.index.turn)
+            self.ready = collections.deque(waiting)
+            return len(waiting)
+
+    # ------------------------------------------------------------ what became of a sample
+
+    def passed(self, sample: Sample) -> bool:
+        """Whether an image that has passed its check is to be published."""
+        with self.changed:
+            self._bad_in_a_row = 0
+            if sample.aug is None:
+                sample.index.canary_passed = True
+                self.unasked.append(sample.index)
+        return sample.aug is not None
+
+    def published(self, sample: Sample) -> None:
+        """An image and its JSON are on disk."""
+        with self.changed:
+            self.images += 1
+            self._disk_failures = 0
+            if sample.aug is not None:
+                sample.index.todo.discard(sample.aug)
+            self.settle(sample.index)
+
+    def retry_or_fail(self, sample: Sample, reason: str, error: str, retry: bool = True) -> None:
+        """A bad image: tried once more with the next seed, then the sample fails."""
+        with self.changed:
+            if retry and sample.attempt == 0:
+                self.ready.appendleft(Sample(sample.index, sample.aug, attempt=1))
+                self.changed.notify_all()
+                return
+            self._bad_in_a_row += 1
+            if sample.aug is None:
+                sample.index.canary_passed = False
+                reason = "gpu"
+            at_once = sample.aug is None or self._bad_in_a_row >= SUSPECT
+            self.fail(sample, reason, error, at_once)
+
+    def fail(self, sample: Sample, reason: str, error: str, at_once: bool = False) -> None:
+        """A sample failed for good.
+
+        Its index is reported when its other samples are through, or at once: a suspect device, a
+        failing disk.
+        """
+        with self.changed:
+            if sample.aug is not None:
+                sample.index.todo.discard(sample.aug)
+            sample.index.failures[sample.aug] = (reason, error)
+            self.settle(sample.index, at_once)
+        log.warning("%s failed (%s): %s", sample.name, reason, error)
+
+    def settle(self, index: Index, at_once: bool = False) -> None:
+        """Have an index reported once nothing of it is left to do."""
+        with self.changed:
+            if not index.over and (at_once or not index.todo):
+                index.over = True
+                self.ended.put(index)
+            self.changed.notify_all()
+
+    def failed_permanently(self, index: Index) -> None:
+        """The server has given an index up."""
+        with self.changed:
+            self.failed += 1
+        log.warning("prompt %d failed permanently: the job server has set it aside", index.number)
+
+    def forget(self, index: Index) -> None:
+        """Done with an index, one way or another; a lease without indices is over."""
+        with self.changed:
+            index.over = True
+            indices = self.leases.get(index.lease, set())
+            indices.discard(index)
+            if not indices:
+                self.leases.pop(index.lease, None)
+            self.changed.notify_all()
+
+    def forget_all(self) -> dict[str, int]:
+        """Forget every index; {lease: how many indices were left of it}."""
+        with self.changed:
+            left = {lease: len(indices) for lease, indices in self.leases.items()}
+            for index in [index for indices in self.leases.values() for index in indices]:
+                index.over = True
+            self.leases.clear()
+            self.unasked.clear()
+            self.changed.notify_all()
+        return left
+
+    # ------------------------------------------------------------ pauses and the end
+
+    def pause(self, seconds: float) -> None:
+        """Take no lease for so long."""
+        self.next_lease_at = time.monotonic() + seconds
+
+    def pause_for_disk(self) -> float:
+        """Pause after a failed write: longer each time, until a write goes well again; seconds."""
+        with self.changed:
+            seconds = min(DISK_PAUSE_S * 2.0**self._disk_failures, LONGEST_DISK_PAUSE_S)
+            self._disk_failures += 1
+        self.pause(seconds)
+        return seconds
+
+    def release_soon(self, reason: str) -> None:
+        """Release all leases soon, without stopping: a failing disk, or quarantine."""
+        with self.changed:
+            self.release_reason = reason
+            self.changed.notify_all()
+
+    def take_release_reason(self) -> str | None:
+        """The reason given to release_soon(), once."""
+        with self.changed:
+            reason = self.release_reason
+            self.release_reason = None
+        return reason
+
+    def stop(self, reason: str) -> None:
+        """Begin nothing new. reason: a reason word of /release."""
+        self.stop_reason = self.stop_reason or reason
+        self.stopping.set()
+
+    def end(self, error: Exception, stop_reason: str | None) -> None:
+        """Take no more leases because of an error. stop_reason None: what is ready is finished."""
+        with self.changed:
+            self.error = error
+            self.no_more_leases = True
+            if stop_reason:
+                self.stop(stop_reason)
+            self.changed.notify_all()
