@@ -2,8 +2,9 @@
 
     python benchmarks/job_server.py            # about 6 minutes; --quick: about one
 
-128 keep-alive connections, each with one request under way all the time, against the real server process on loopback. The generator's own
-cost is in every figure, so the shares of the trivial route are what counts. Recovery: the ledger is deleted and the server started again.
+128 keep-alive connections, each with one request under way all the time, against the real server
+process on loopback. The generator's own cost is in every figure, so the shares of the trivial route
+are what counts. Recovery: the ledger is deleted and the server started again.
 """
 
 import json
@@ -17,7 +18,6 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.command_line import Options
@@ -45,7 +45,10 @@ class Load:
         return head.encode() + data
 
     def run(self, seconds, make):
-        """{connection: [(seconds of a request, status, body), …]}; make(connection, its answers so far) is the next request."""
+        """{connection: [(seconds of a request, status, body), …]}.
+
+        make(connection, its answers so far) is the next request.
+        """
         waits, sent, buffers = selectors.DefaultSelector(), {}, {}
         answers = {n: [] for n in range(len(self.lines))}
         for n, line in enumerate(self.lines):
@@ -120,7 +123,7 @@ class Bench:
             lambda: self.server.post("/get_indices", self.ask())[0] == 200, "the first grant", 600
         )
         until(
-            lambda: not self.server.status()["weather"]["state"] == "rebuilding",
+            lambda: self.server.status()["weather"]["state"] != "rebuilding",
             "the comparison with the folder",
             1200,
             0.5,
@@ -131,7 +134,7 @@ class Bench:
         return self.wanted | {"client_id": name, "request_id": name}
 
     def lease(self, n, answers):
-        """In turns a lease of ten indices and its release: both are on disk before they are answered."""
+        """In turns a lease of ten indices and its release: both are on disk before the answer."""
         if len(answers) % 2 == 0:
             return self.load.request(
                 "/get_indices",
@@ -159,7 +162,7 @@ class Bench:
     def held(self):
         """A lease for each connection."""
         answers = [
-            self.server.post("/get_indices", ask) + (ask["client_id"],)
+            (*self.server.post("/get_indices", ask), ask["client_id"])
             for ask in (self.ask() for _ in range(CONNECTIONS))
         ]
         return [
@@ -198,7 +201,7 @@ class Bench:
 
 
 def recovery(prompts, images):
-    """(seconds to rebuild the ledger from the names, seconds with COMPLETE marks) of prompts × images samples on disk."""
+    """Seconds to rebuild the ledger of prompts * images samples: (from names, from marks)."""
     root = Path(tempfile.mkdtemp(prefix="job_server_"))
     folder = root / "out" / "generated_images" / "storm"
     server = RunningServer(root / "out", ttl_s=600)
@@ -253,26 +256,24 @@ def main():
     )
     middle, p99 = small_bench.beats_under_load()
     print(f"{CONNECTIONS} keep-alive connections, {os.cpu_count()} cores, generator included")
-    print(f"{'trivial route':42s} {trivial:8,.0f} requests/s   1.00 of it")
-    print(f"{'beats':42s} {beats:8,.0f} requests/s   {beats / trivial:.2f}")
-    print(
-        f"{'leases and releases, 100,000 indices in all':42s} {leases:8,.0f} requests/s   {leases / trivial:.2f}"
-    )
-    print(
-        f"{f'leases and releases, {large:,} indices in all':42s} {far_leases:8,.0f} requests/s   {far_leases / trivial:.2f} ({leases / far_leases:.2f} x the cost)"
-    )
-    print(
-        f"{'a beat beside 16 connections taking leases':42s} {middle:8.1f} ms median, {p99:.1f} ms p99"
-    )
+    print_rate("trivial route", trivial, trivial)
+    print_rate("heartbeats", beats, trivial)
+    print_rate("leases and releases, 100,000 indices", leases, trivial)
+    print_rate(f"leases and releases, {large:,} indices", far_leases, trivial)
+    print(f"{'the larger run costs':42s} {leases / far_leases:8.2f} x the smaller one's leases")
+    print(f"{'a heartbeat beside 16 taking leases':42s} {middle:8.1f} ms median, {p99:.1f} ms p99")
     grown = memory_mb(large_bench.server) - memory_mb(small_bench.server)
-    print(
-        f"{f'memory for {large:,} more indices':42s} {grown:8.1f} MB, {large / 8 / 2**20:.1f} MB would be a bit each"
-    )
-    small_bench.end(), large_bench.end()
+    bits = large / 8 / 2**20
+    print(f"{f'memory for {large:,} more':42s} {grown:8.1f} MB, {bits:.1f} MB would be a bit each")
+    small_bench.end()
+    large_bench.end()
     names, marks = recovery(prompts, 10)
-    print(
-        f"{f'recovery of {10 * prompts:,} samples':42s} {names:8.1f} s from the names, {marks:.1f} s with COMPLETE marks"
-    )
+    text = f"recovery of {10 * prompts:,} samples"
+    print(f"{text:42s} {names:8.1f} s from the names, {marks:.1f} s with COMPLETE marks")
+
+
+def print_rate(what, rate_s, trivial):
+    print(f"{what:42s} {rate_s:8,.0f} requests/s   {rate_s / trivial:.2f}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ CONNECTIONS = 4096  # one for each of 1,000 clients' three threads
 
 
 def serve(app: Flask, listener: socket.socket, largest_body: int) -> None:
-    """Answer requests until SystemExit (SIGTERM) ends the main loop."""
+    """Answer requests until SIGTERM ends the main loop."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # "task queue depth is 1" for each pair of requests that meet

@@ -1,4 +1,7 @@
-"""What a client does with an index it holds, watched at each call on disk. forking.py runs it: Forking("sample_holder")("killed_at", folder, step)."""
+"""What a client does with an index it holds, watched at each call on disk.
+
+forking.py runs it: Forking("sample_holder")("killed_at", folder, step).
+"""
 
 import os
 import signal
@@ -60,16 +63,19 @@ def holder(folder, lease, seed):
 
 
 def calls_of_os(watch):
-    """Replace the calls by which samples.py touches the disk: `watch(name)` is called before and after each."""
+    """Replace the calls that touch the disk: `watch(name)` is called before and after each."""
     for name in CALLS:
+        setattr(os, name, watched(getattr(os, name), name, watch))
 
-        def watched(*args, real=getattr(os, name), name=name, **kwargs):
-            watch(f"before {name}")
-            result = real(*args, **kwargs)
-            watch(f"after {name}")
-            return result
 
-        setattr(os, name, watched)
+def watched(real, name, watch):
+    def call(*args, **kwargs):
+        watch(f"before {name}")
+        result = real(*args, **kwargs)
+        watch(f"after {name}")
+        return result
+
+    return call
 
 
 def killed_at(folder, step):

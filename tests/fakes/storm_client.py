@@ -1,6 +1,8 @@
-"""A client in 100 lines for storms: the real JobClient and the real samples.py around FakePipeline; starts in 0.3 s, to be killed by the hundred.
+"""A client in 100 lines for storms: the real JobClient and samples.py around FakePipeline.
 
-    python tests/fakes/storm_client.py OUTPUT_ROOT --total 600 --images 2 --host node3 --server_timeout_s 60
+    python tests/fakes/storm_client.py OUTPUT_ROOT --total 600 --images 2 --host node3
+
+It starts in 0.3 s, to be killed by the hundred.
 
 Faults are those of fake_pipeline.py's environment variables. Prompts are "prompt <index>".
 """
@@ -15,7 +17,6 @@ import sys
 import threading
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common.files import sync_folder

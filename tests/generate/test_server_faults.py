@@ -1,4 +1,7 @@
-"""T4, T5, T6, T8: paused clients, replies that are lost, a full disk, broken GPUs, poison prompts, and everything failing at once."""
+"""T4, T5, T6, T8: paused clients, lost replies, a full disk, broken GPUs, poison prompts.
+
+And everything failing at once.
+"""
 
 import os
 import select
@@ -59,7 +62,7 @@ def test_a_paused_client_that_wakes_up_harms_nothing(start):
 
 
 class DroppingProxy:
-    """Forwards to the server; where drop(n), drops the connection instead of the reply to the n-th POST, made durable by then."""
+    """Forwards to the server; where drop(n), drops the n-th POST's reply, durable by then."""
 
     def __init__(self, port, drop):
         self.target, self.drop, self.posts, self.dropped = port, drop, 0, 0
@@ -95,7 +98,7 @@ class DroppingProxy:
 
 
 def test_lost_replies_change_nothing(start):
-    """T5, I6: every other reply is lost after the server has committed; each call has the effect of one, and the first answer."""
+    """T5, I6: every other reply is lost after the commit; each call has the effect of one."""
     server = start(ttl_s=30)
     record = server.json
     proxy = DroppingProxy(int(record["url"].rsplit(":")[-1].strip("/")), lambda n: n % 2 == 1)
@@ -132,7 +135,10 @@ def test_lost_replies_change_nothing(start):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """(words to prefix, the path as we see it, grow()) of a tmpfs of 500 kB in a mount namespace; None where that is not allowed."""
+    """(prefix words, the path as we see it, grow()) of a tmpfs of 500 kB in a mount namespace.
+
+    None where that is not allowed.
+    """
     root = tmp_path / "out"
     root.mkdir()
     command = f"mount -t tmpfs -o size=500k tmpfs {root} && echo mounted && exec sleep 600"
@@ -160,7 +166,7 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_blames_nobody(start, tmp_path, small_disk):
-    """T6: the data set's disk is full for a while; nothing is set aside or torn, and the run ends well after room was made."""
+    """T6: the disk is full for a while; nothing fails or is torn, and the run ends well."""
     full = tmp_path / "full"
     if small_disk:
         enter, root, grow = small_disk
@@ -201,8 +207,11 @@ def test_a_full_disk_blames_nobody(start, tmp_path, small_disk):
 
 
 def test_one_bad_gpu_and_two_poison_prompts(start):
-    """T8, I9, I10: the GPU is quarantined and costs no index anything; of the prompts one raises an error and one kills its process:
-    both are set aside, and nobody else's worker is quarantined for them."""
+    """T8, I9, I10: the GPU is quarantined and costs no index anything.
+
+    Of the prompts one raises an error and one kills its process: both fail, and nobody else's
+    worker is quarantined for them.
+    """
     server = start("--probe_s", 30, ttl_s=2, beat_s=0.3)
     poison = {
         "FAKE_CUDA_ERROR": "prompt 7(,|$)",
@@ -224,20 +233,21 @@ def test_one_bad_gpu_and_two_poison_prompts(start):
         next(row for row in document["set_aside"]["rows"] if row["index"] == 7)["errors"]
     )
 
-    # the user has mended the prompts' cause and says so
-    good.end(), bad.end()
+    # the user has removed the prompts' fault and says so
+    good.end()
+    bad.end()
     status, answer = server.post("/admin", {"retry_failed": ""})
     assert status == 200 and answer["done"] == ["2 failed prompts will be tried again"]
     assert server.post("/admin", {"release_quarantine": "bad0"})[1]["done"] == [
         "1 workers are trusted again"
     ]
-    mended = start.crowd(2, "--total", 150, "--images", 2, host="mended")
-    assert finished(server, [mended])["done"] == 150
+    fixed = start.crowd(2, "--total", 150, "--images", 2, host="fixed")
+    assert finished(server, [fixed])["done"] == 150
     check_files(server.root / "generated_images" / "storm", 150, 2)
 
 
 def test_everything_fails_for_a_while_and_nobody_is_blamed(start, tmp_path):
-    """The world's failure: leases stop but for probes, nothing is set aside, and work goes on by itself once it is over."""
+    """The run is halted but for probes, nothing fails, and work goes on by itself after it."""
     broken = tmp_path / "broken"
     broken.write_text(os.uname().nodename)
     server = start("--probe_s", 1, ttl_s=3)

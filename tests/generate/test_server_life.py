@@ -1,4 +1,4 @@
-"""The life of a job server: started, killed, restarted, started twice, taken over, stopped, asked from the command line."""
+"""The life of a job server: started, killed, restarted, doubled, taken over, stopped, ordered."""
 
 import http.client
 import json
@@ -17,7 +17,7 @@ from tests.fakes.running_server import finish, granted, order, until, write_samp
 
 
 def test_a_whole_small_run(start):
-    """I13: leases shrink to the end, all done is said only when it is, and the sum holds all along."""
+    """I13: leases shrink to the end, all done is said only when it is, the sum always holds."""
     server = start()
     client = server.client(total=20)
     done = 0
@@ -41,7 +41,7 @@ def test_missing_files_are_not_accepted(start):
 
 
 def test_what_a_bare_client_finished_is_found_in_the_folder(start):
-    """Promise 7: a published client reports nothing; when it asks again, the files of what it holds are looked up."""
+    """Guarantee 7: a published client reports nothing; what it holds is looked up when it asks."""
     server = start()
     folder = server.root / "generated_images" / "storm"
     bare = {
@@ -65,7 +65,10 @@ def test_what_a_bare_client_finished_is_found_in_the_folder(start):
 
 
 def test_kill_and_restart_keeps_everything(start):
-    """I5, promise 6: what was answered holds; run_id and token stay; the lease lives on; the client finds the new address by itself."""
+    """I5, guarantee 6: what was answered holds; run_id and token stay; the lease lives on.
+
+    The client finds the new address by itself.
+    """
     server = start()
     client = server.client()
     first, second = granted(client), granted(client)
@@ -108,7 +111,7 @@ def test_a_client_without_a_server_says_so(start, tmp_path):
     with pytest.raises(ServerAway, match="does not answer"):
         client.get_indices(1)
     shutil.rmtree(server.root / ".server")
-    with pytest.raises(ServerAway, match="image_server.py"):
+    with pytest.raises(ServerAway, match=r"image_server[.]py"):
         client.check()
 
 
@@ -126,7 +129,7 @@ def test_the_second_server_refuses_naming_the_first(start):
 
 
 def test_take_over(start):
-    """The first notices before its next answer and ends; leases go on in the second; a client refuses the older one."""
+    """The first notices before its next answer and ends; leases go on in the second."""
     server = start()
     client = server.client()
     grant = granted(client)
@@ -138,7 +141,7 @@ def test_take_over(start):
 
 
 def test_a_paused_server_that_was_taken_over_answers_nothing(start):
-    """The first is stopped (SIGSTOP), taken over by one with another ledger (its own file lock is held), and wakes up."""
+    """The first is stopped (SIGSTOP), taken over by one with another ledger, and wakes up."""
     server = start()
     client = server.client()
     granted(client)
@@ -267,7 +270,7 @@ def test_two_data_sets_keep_apart(start):
 
 
 def test_a_requeue_before_the_time_limit(start, tmp_path):
-    """A server that is a SLURM job asks to be requeued, by its array_task or job id, and stops cleanly when SLURM ends it."""
+    """A server that is a SLURM job asks to be requeued, and stops cleanly when SLURM ends it."""
     tools, said = tmp_path / "bin", tmp_path / "said"
     tools.mkdir()
     for name, body in {

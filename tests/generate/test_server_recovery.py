@@ -12,7 +12,7 @@ from tests.fakes.running_server import finish, granted, order, until
 
 
 def test_a_ledger_that_was_lost_is_rebuilt_from_the_folder(start):
-    """Promise 15, and the tokens never repeat (promise 3)."""
+    """Guarantee 15, and the tokens never repeat (guarantee 3)."""
     server = start()
     client = server.client(total=2500)
     first, second = granted(client, 20), granted(client, 20)
@@ -37,7 +37,7 @@ def test_a_ledger_that_was_lost_is_rebuilt_from_the_folder(start):
 
 
 def test_a_ledger_rolled_back_to_yesterday(start):
-    """The folder wins: what was finished since is not drawn again, and no lease's name comes twice."""
+    """The folder wins: what was finished since is not made again; no lease's name comes twice."""
     server = start(ttl_s=3)
     client = server.client()
     granted(client)
@@ -103,7 +103,10 @@ def test_files_that_vanish_are_drawn_again(start):
 
 
 def test_extend(start):
-    """More images a prompt reopen exactly what is then missing; a smaller definition, or one whose prompts changed, is refused."""
+    """More images a prompt reopen exactly what is then missing.
+
+    A smaller definition, or one whose prompts changed, is refused.
+    """
     server = start()
     client = server.client(total=4)
     until(lambda: finish(client, granted(client, 4)) or True, "work")
@@ -133,12 +136,12 @@ def test_extend(start):
         seen == set(range(6))
         and (server.root / "generated_images" / "storm" / "dataset.2.yaml").exists()
     )
-    with pytest.raises(Refused, match="prompts_sha256|total|images_per_prompt"):
+    with pytest.raises(Refused, match=r"prompts_sha256|total|images_per_prompt"):
         client.get_indices(1)
 
 
 def test_money_is_kept_over_restarts_and_paid_llms_stay_off_after_a_lost_ledger(start):
-    """Promises 15 and 16 over the wire: a share is durable before it is answered, and never adds up to more than the cap."""
+    """Guarantees 15 and 16 over the wire: shares are durable, and never more than the cap."""
     server = start()
     limits = {"budget_usd": 1.0, "backends": {"paid": {"model": "m", "requests_per_minute": 60}}}
     use = {"reported": 1, "usd": 0.0, "wanted_usd": 0.4, "call_usd": 0.1, "backends": {}}

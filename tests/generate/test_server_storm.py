@@ -1,4 +1,7 @@
-"""T3: the real server, many real client processes publishing real files, SIGKILLs of both, at random and half the clients at once."""
+"""T3: the real server and many real clients that publish real files, with SIGKILLs of both.
+
+At random, and half of the clients at once.
+"""
 
 import random
 import time
@@ -9,7 +12,7 @@ from tests.fakes.running_server import Clients, RunningServer, check_files, unti
 
 
 def storm(root, clients, total, images, seconds, server_kills):
-    """Returns when every index is done; asserts I1 (all along, and after each restart), I11 and I13."""
+    """Until every index is done; asserts I1 (all along and after each restart), I11, I13."""
     server = RunningServer(root, ttl_s=4, beat_s=0.5)
     crowd = Clients(
         root, clients, "--total", total, "--images", images, "--chunk_size", 5, FAKE_BATCH_S="0.02"

@@ -12,7 +12,7 @@ let last = null, lastAt = null, timer = null, asking = false, again = false, pol
 const STATES = [["done", "done", "done"], ["leased", "leased", "leased"], ["waiting", "waiting", "waiting"], ["set_aside", "failed", "failed"]];
 
 // What the wire calls otherwise than people do.
-const WORDS = { drawing: "generating", waiting_llm: "waiting for an LLM", warming_up: "warming up", cooling: "backoff", off: "disabled" };
+const WORDS = { drawing: "generating", waiting_llm: "waits for LLM", warming_up: "warming up", cooling: "backoff", off: "disabled" };
 const word = state => WORDS[state] || state;
 
 function buildDataset() {
