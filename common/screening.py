@@ -1,0 +1,270 @@
+"""The judge of every text that becomes an image: one prompt, one variation, one LLM answer.
+
+    screen = Screen.beside(Path("prompts/combined.json"))    # the rules it was combined with
+    verdict = screen.judge("a 15 year old in lingerie")
+    verdict.reason             # "sexual content and an age word"
+    verdict.rule               # "15 year old + lingerie"
+    screen.judge_variation("ein Hund im Schnee", original="a dog in the snow").reason
+                               # "not English"
+
+combine.py asks it for prompts and their variations, generate_images.py when a prompts file enters a
+run, and the LLM client for every answer. Sexual content with an age word for minors is refused
+whatever the rules are. What combine.py was told (the rules and the validation set) lies beside the
+combined file as combined.screening.npz: hashes and vectors, no text.
+"""
+
+import io
+import json
+import re
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from common import safety
+from common.command_line import UserError
+from common.embeddings import model_name
+from common.files import write_whole
+from common.language import foreign
+from common.validation_set import Match, ValidationSet
+
+FORMAT = 1
+BROKEN = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    BadZipFile,
+    zlib.error,
+)
+ENDING = ".screening.npz"
+
+MINORS = "sexual content and an age word"
+SEXUAL = "sexual content"
+HATE = "hate"
+PROFANITY = "profanity"
+NOT_ENGLISH = "not English"
+VALIDATION_SET = "validation set"
+
+# What nobody fills in any more: "a {breed} in a hat", "[subject] at night", "lorem ipsum dolor".
+# NovelAI's {emphasis} and {{emphasis}} stay: there a comma or the end follows, and no article
+# stands before.
+PLACEHOLDER = re.compile(
+    r"\b(?:a|an|the|of|with|in|on|by|and) [{<][a-z][a-z_ -]{1,30}[}>]"
+    r"|[\[<{](?:your|insert|subject|object|noun|adjective|verb|name|place|artist|style|animal"
+    r"|character|color|colour|placeholder|prompt|text|location)\b[^\]>}]{0,40}[\]>}]"
+    r"|\b__[a-z][\w/-]{0,40}__|\$\{?[A-Z_]{3,30}\b|\blorem ipsum dolor sit amet\b[^a-z]*$",
+    re.I,
+)
+NOTHING = re.compile(
+    r"\W*(?:null|none|nan|nil|undefined|n ?/ ?a|todo|tbd|tba|placeholder|string|untitled|empty"
+    r"|(?:first|second|third|fourth|fifth|another|next|your|the|this|new|example|sample|rewritten)?"
+    r" ?(?:variation|caption|rewrite|rephrasing|prompt|text|description|item|output|response"
+    r"|answer)(?: (?:text|here|number|goes here))*(?: ?#?\d+)?)\W*",
+    re.I,
+)
+LOOP_WORDS = 8  # of one phrase said four times and more, together
+LOOP_TIMES = 4
+LOOP_PHRASE = 12  # words, the longest phrase that is looked for
+FEW_WORDS = 0.3  # of a text of 16 words and more are different ones
+LETTER_LOOP = re.compile(r"([^\W\d_]{1,6}?)\1{11,}")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is refused; profanity, sexual, hate: "drop", "flag" or "keep"."""
+
+    language: str = "en"  # or "any"
+    min_words: int = 3
+    max_words: int = 200
+    min_chars: int = 8
+    max_chars: int = 1000
+    profanity: str = "flag"
+    sexual: str = "drop"
+    hate: str = "drop"
+
+
+# A prompts file that combine.py did not write is the user's own: short or in Czech, as he likes
+RULES_OF_A_RUN = Rules(
+    language="any", min_words=1, max_words=1_000, min_chars=1, max_chars=10_000, profanity="keep"
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why a text is refused (reason "": it stays), by which rule, and its flags.
+
+    row, similarity: which prompt of the validation set it is like, where that is the reason.
+    """
+
+    reason: str = ""
+    rule: str = ""
+    flags: tuple[str, ...] = ()
+    row: int | None = None
+    similarity: float = 0.0
+
+
+class Screen:
+    """The judge: rules, and a validation set if one was given."""
+
+    def __init__(
+        self,
+        rules: Rules = RULES_OF_A_RUN,
+        validation: ValidationSet | None = None,
+        covers: str = "",
+    ) -> None:
+        self.rules = rules
+        self.validation = validation
+        self.covers = covers  # sha256 of the prompts file that went through all this already
+
+    def judge(self, text: str) -> Verdict:
+        """The verdict on one prompt."""
+        return self.judge_all([text])[0]
+
+    def judge_all(self, texts: Sequence[str]) -> list[Verdict]:
+        """One verdict a text; many at once cost less."""
+        matches: Sequence[Match | None] = [None] * len(texts)
+        if self.validation is not None:
+            matches = self.validation.find_all(texts)
+        return [
+            _like_validation(match) if match else self._judge(text)
+            for text, match in zip(texts, matches, strict=True)
+        ]
+
+    def judge_variation(self, text: str, original: str) -> Verdict:
+        """The verdict on a rewriting of a prompt: no shorter than it need be, in its language."""
+        language = "any" if self.rules.language == "any" and foreign(original) else "en"
+        rules = replace(self.rules, language=language, min_words=1, min_chars=1)
+        return Screen(rules, self.validation).judge(text)
+
+    def _judge(self, text: str) -> Verdict:
+        found = safety.find(text)
+        if found.minors:
+            return Verdict(MINORS, found.minors)
+        flags = []
+        for reason, action, expression in (
+            (SEXUAL, self.rules.sexual, found.sexual),
+            (HATE, self.rules.hate, found.hate),
+            (PROFANITY, self.rules.profanity, found.profanity),
+        ):
+            if expression and action == "drop":
+                return Verdict(reason, expression)
+            if expression and action == "flag":
+                flags.append(reason.removesuffix(" content"))
+        reason, rule = self._form(text)
+        return Verdict(reason, rule, tuple(flags))
+
+    def _form(self, text: str) -> tuple[str, str]:
+        """(reason, rule) of what is wrong with a text that is harmless."""
+        rules = self.rules
+        words = len(text.split())
+        size = f"{words} words, {len(text)} characters"
+        if placeholder := find_placeholder(text):
+            return "placeholder", placeholder
+        if words < rules.min_words or len(text) < rules.min_chars:
+            return "too short", size
+        if loop := find_loop(text):
+            return "loop", loop
+        if words > rules.max_words or len(text) > rules.max_chars:
+            return "too long", size
+        if rules.language == "en" and (language := foreign(text)):
+            return NOT_ENGLISH, language
+        return "", ""
+
+    # ------------------------------------------------------------------------- beside a file
+
+    @classmethod
+    def beside(cls, prompts_file: Path) -> "Screen":
+        """The screen that a prompts file was combined with; without one, that of a run.
+
+        UserError: the file beside it is broken, or was made with other embeddings.
+        """
+        path = path_beside(prompts_file)
+        if not path.exists():
+            return cls()
+        try:
+            return cls._read(path)
+        except UserError:
+            raise
+        except BROKEN as error:
+            raise UserError(
+                f"{path}: cannot be read ({type(error).__name__}); write it again with combine.py: "
+                "without it the validation set could leak"
+            ) from None
+
+    @classmethod
+    def _read(cls, path: Path) -> "Screen":
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        about = json.loads(arrays.pop("about").tobytes())
+        if about["format"] != FORMAT or about["embeddings"] != model_name():
+            raise UserError(
+                f"{path}: was made with {about['embeddings']}, here is {model_name()}; "
+                "combine the prompts again"
+            )
+        validation = ValidationSet(arrays) if arrays else None
+        return cls(Rules(**about["rules"]), validation, about["covers"])
+
+    def save_beside(self, prompts_file: Path) -> Path:
+        """Write the rules and the validation set's index beside a prompts file."""
+        about = {
+            "format": FORMAT,
+            "embeddings": model_name(),
+            "rules": asdict(self.rules),
+            "covers": self.covers,
+        }
+        arrays = dict(self.validation.arrays) if self.validation else {}
+        arrays["about"] = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **arrays)
+        path = path_beside(prompts_file)
+        write_whole(path, packed.getvalue())
+        return path
+
+
+def path_beside(prompts_file: Path) -> Path:
+    """combined.json -> combined.screening.npz"""
+    return prompts_file.with_name(prompts_file.stem + ENDING)
+
+
+def find_placeholder(text: str) -> str:
+    """What in a text was to be replaced by something and was not; empty if nothing."""
+    if NOTHING.fullmatch(text):
+        return text.strip()[:40]
+    found = PLACEHOLDER.search(text)
+    return found[0] if found else ""
+
+
+def find_loop(text: str) -> str:
+    """What a text says again and again; empty if nothing."""
+    words = text.casefold().split()
+    most = max(Counter(words).values(), default=0)
+    for size in range(1, LOOP_PHRASE + 1 if most >= LOOP_TIMES else 1):
+        wanted = max((LOOP_TIMES - 1) * size, LOOP_WORDS - size)
+        run = 0  # words in a row that are the same as the one `size` before
+        for place in range(size, len(words)):
+            run = run + 1 if words[place] == words[place - size] else 0
+            if run >= wanted:
+                return " ".join(words[place - size + 1 : place + 1])
+    if len(words) >= 16 and len(set(words)) < FEW_WORDS * len(words):
+        return f"{len(set(words))} different words of {len(words)}"
+    found = LETTER_LOOP.search(text)
+    return found[1] if found else ""
+
+
+def _like_validation(match: Match) -> Verdict:
+    reason = f"{VALIDATION_SET}: {match.how}"
+    return Verdict(reason, match.how, row=match.row, similarity=match.similarity)
+
+
+def summary(counts: dict[str, int]) -> str:
+    """The counts by reason as one line: "3 sexual content, 1 not English"."""
+    ordered: list[tuple[str, Any]] = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {reason}" for reason, count in ordered)
