@@ -104,6 +104,25 @@ def test_the_named_files_exist(page):
     assert missing == []
 
 
+def test_the_walks_name_functions_that_exist():
+    """A walk's `name()` stands in the module that follows ("of `x.py`") or was named before."""
+    text = (ROOT / "docs" / "architecture.md").read_text().partition("## Walk 1")[2]
+    missing = []
+    for step in re.split(r"^\d+\. ", text.partition("## The modules")[0], flags=re.M):
+        module = ""
+        spans = re.finditer(r"`([\w/.]+?)(\(\))?`(?=(?: of\s+`([\w/]+\.py)`)?)", step)
+        for span, is_function, following in (found.groups() for found in spans):
+            if span.endswith(".py"):
+                module = span
+            elif is_function:
+                source = (ROOT / (following or module)).read_text()
+                name = span.rpartition(".")[2]
+                parts = [rf"class {span.partition('.')[0]}\b"] if "." in span else []
+                parts.append(rf"def {name}\(")
+                missing += [] if all(re.search(part, source) for part in parts) else [span]
+    assert missing == []
+
+
 def anchors(page: Path) -> set[str]:
     """The names by which a page's headings are linked to."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
