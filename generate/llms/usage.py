@@ -9,7 +9,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-LATENCY_BOUNDS_S = [0.05 * 2**k for k in range(14)]  # classes of `seconds`; one more above
+from generate.protocol.latency import LATENCY_BOUNDS_S
+
 SUMMED = ("calls", "successes", "prompt_tokens", "completion_tokens", "usd")
 SUMMED_OVER_CLIENTS = ("calls", "prompt_tokens", "completion_tokens", "usd")
 Use = dict[str, Any]  # Usage.document() and a backend's state: what travels to the job server
