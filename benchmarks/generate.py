@@ -1,17 +1,20 @@
-"""How busy the client keeps a device, what the whole client costs beside a bare pipeline loop, and what a signal costs.
+"""How busy the client keeps a device, what the whole client costs, and what a signal costs.
 
     python benchmarks/generate.py [--quick] [--part 1] [--ratio 5]
 
-1. The real client, server and files, an LLM server that takes 2 s an answer (as a process of its own), and a device stand-in that holds a
-   fixed time a batch of ten 512×512 images, part of it in Python as a real pipeline's loop does. A prompt is one LLM call and one batch.
-   Beside it, in the same run, the one-after-the-other loop: ask, draw, save.
+1. The real client, server and files, an LLM server that takes 2 s an answer (as a process of its
+   own), and a device stand-in that holds a fixed time a batch of ten images of 512 x 512 pixels,
+   part of it in Python as a real pipeline's loop does. A prompt is one LLM call and one batch.
+   Beside it, in the same run, the one-after-the-other loop: ask, generate, save.
 
-   By Little's law a device that draws a prompt in 1/5 of an answer's time needs 5 calls in flight. "Sufficient concurrency" is 16 calls
-   at a time and leases of 20 prompts (two at most, so 40 prompts). "Once running" leaves out what is the same however long a run is: its
-   first three answers, in which the calls in flight grow from 2 to 16, and its end, where the job server's leases shrink to one prompt
-   each, so that two of them hold fewer than 5. The last line of the table is a short data set with its start and its end.
+   By Little's law a device that takes a prompt in 1/5 of an answer's time needs 5 calls in flight.
+   "Sufficient concurrency" is 16 calls at a time and leases of 20 prompts (two at most, so 40
+   prompts). "Once running" leaves out what is the same however long a run is: its first three
+   answers, in which the calls in flight grow from 2 to 16, and its end, where the job server's
+   leases shrink to one prompt each, so that two of them hold fewer than 5. The last line of the
+   table is a short data set with its start and its end.
 2. The tiny model on this CPU: the whole client beside a bare `pipe(batch)` loop that saves nothing.
-3. Seconds from SIGTERM to exit, and images that were drawn but not published when SIGKILL came.
+3. Seconds from SIGTERM to exit, and images that were generated but not published at SIGKILL.
 """
 
 import argparse
@@ -26,133 +29,29 @@ import time
 import urllib.request
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy
 
-BATCH, SIZE, LATENCY_S = 10, 512, 2.0
+from benchmarks.device_stand_in import BATCH, ENVIRONMENT, SIZE, Run, StandIn
+
+ROOT = Path(__file__).resolve().parent.parent
+LATENCY_S = 2.0
 CHUNK = 20  # prompts a lease
 RAMP_S = 3 * LATENCY_S  # the calls in flight grow 2, 4, 8, 16
-# LLM time / draw time of a prompt: batches drawn. 0.1 = 20 s a batch
+# LLM time / device time of a prompt: batches. 0.1 = 20 s a batch
 BATCHES = {0.1: 5, 0.5: 12, 1: 24, 2: 44, 5: 100}
 QUICK_BATCHES = {0.5: 6, 1: 12, 5: 60}
-WHOLE = (5, 80)  # the data set drawn from its start to its end: ratio, prompts
+WHOLE = (5, 80)  # a data set from its start to its end: ratio, prompts
 LLM = str(ROOT / "tests" / "fakes" / "fake_llm.py")
-ENVIRONMENT = {
-    k: v for k, v in os.environ.items() if k not in ("UNIDISC_DIR", "OLLAMA_HOST", "OLLAMA_HOSTS")
-}
-
-
-class StandIn:
-    """A device that holds STAND_IN_S a batch, STAND_IN_PYTHON of it in Python, and returns pictures of photographic noise."""
-
-    make_generator = int
-
-    @classmethod
-    def from_pretrained(cls, model):
-        return cls()
-
-    def __init__(self):
-        rng = numpy.random.default_rng(0)
-        coarse = rng.random((BATCH, 3, SIZE // 8, SIZE // 8), numpy.float32)
-        fine = coarse.repeat(8, 2).repeat(8, 3) + rng.normal(
-            0, 0.02, (BATCH, 3, SIZE, SIZE)
-        ).astype(numpy.float32)
-        self.images = fine.clip(0, 1)
-
-    def __call__(self, prompt, generator, **kwargs):
-        began, seconds, python = (
-            time.monotonic(),
-            float(os.environ["STAND_IN_S"]),
-            float(os.environ["STAND_IN_PYTHON"]),
-        )
-        while time.monotonic() < began + seconds * python:
-            sum(range(1000))
-        time.sleep(max(0, began + seconds - time.monotonic()))
-        with open(os.environ["STAND_IN_LOG"], "a") as log:
-            log.write(f"{began} {time.monotonic()}\n")
-        return type("Output", (), {"images": self.images[: len(prompt)]})
-
-
-class Run:
-    """A server and the prompts of one measurement, in a folder of its own."""
-
-    def __init__(self, prompts, images, variations=None):
-        self.removed_with_this = tempfile.TemporaryDirectory(prefix="bench-")
-        self.folder = Path(self.removed_with_this.name)
-        items = [
-            {"prompt": text} | ({"variations": variations} if variations else {})
-            for text in prompts
-        ]
-        (self.folder / "bench.json").write_text(json.dumps(items))
-        self.images, self.log = images, self.folder / "calls"
-        command = [
-            sys.executable,
-            str(ROOT / "generate/image_server.py"),
-            "--output_root",
-            str(self.folder / "out"),
-            "--host",
-            "127.0.0.1",
-        ]
-        self.server = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT
-        )
-        while not (self.folder / "out/.server/server.json").exists():
-            time.sleep(0.05)
-        self.data = self.folder / "out/generated_images/bench"
-
-    def client(self, *options, **environment):
-        command = [
-            sys.executable,
-            "-u",
-            ROOT / "generate/generate_images.py",
-            self.folder / "bench.json",
-            "--is_slurm_task",
-            "--output_root",
-            self.folder / "out",
-            "--expected_samples_per_index",
-            self.images,
-            *options,
-        ]
-        with open(self.folder / "client.out", "wb") as out:
-            environment = ENVIRONMENT | {"STAND_IN_LOG": str(self.log)} | environment
-            return subprocess.Popen([*map(str, command)], stdout=out, stderr=out, env=environment)
-
-    def stand_in(self, seconds, python, *options):
-        return self.client(
-            "--pipeline",
-            f"{__file__}:StandIn",
-            "--resolution",
-            SIZE,
-            "--batch_size",
-            BATCH,
-            *options,
-            STAND_IN_S=str(seconds),
-            STAND_IN_PYTHON=str(python),
-        )
-
-    def calls(self):
-        """(begin, end) of each call of the stand-in but the warm-up."""
-        return (
-            [tuple(map(float, line.split())) for line in self.log.read_text().splitlines()][1:]
-            if self.log.exists()
-            else []
-        )
-
-    def published(self):
-        return len(list(self.data.glob("*/*.json")))
-
-    def close(self):
-        self.server.terminate()
-        self.server.wait()
 
 
 def python_share():
-    """Share of its time that a pipeline's loop spends in Python and in dispatching, not computing: what a call costs however few images it
-    draws, by its CPU time for 1 and for 16. From the tiny SD3, whose kernels are short: an upper bound for any bigger model."""
+    """Share of its time that a pipeline's loop spends in Python and in dispatching, not computing.
+
+    That is what a call costs however few images it has, by its CPU time for 1 and for 16. From the
+    tiny SD3, whose kernels are short: an upper bound for any bigger model.
+    """
     from generate.client.image_generator import ImageGenerator
     from generate.client.pipeline import GeneratorSettings
 
@@ -173,7 +72,10 @@ def python_share():
 
 
 def overlap(ratio, batches, python, llm, whole=False):
-    """(share of the time in which the device was busy, images a second) of the shipped loop: once running, or of a whole data set."""
+    """(share of the time in which the device was busy, images a second) of the shipped loop.
+
+    whole: of a whole data set; else once running.
+    """
     run = Run([f"a painting of bird number {i}" for i in range(batches if whole else 1000)], BATCH)
     (run.folder / "llm.yaml").write_text(
         json.dumps(
@@ -214,7 +116,10 @@ def overlap(ratio, batches, python, llm, whole=False):
 
 
 def one_after_the_other(ratio, prompts, python, llm):
-    """Images a second of the loop that asks, draws, saves, one prompt after the other, with the same LLM, stand-in and JPEG quality."""
+    """Images a second of the loop that asks, draws, saves, one prompt after the other.
+
+    With the same LLM, stand-in and JPEG quality.
+    """
     from PIL import Image
 
     temporary, device = tempfile.TemporaryDirectory(prefix="bench-"), StandIn()
@@ -259,7 +164,10 @@ print({batches} * 16 / (time.perf_counter() - began))
 
 
 def tiny(batches, times):
-    """Images a second of the bare loop and of the whole client, the mean of so many runs each, taken in turns."""
+    """Images a second of the bare loop and of the whole client, the mean of so many runs each.
+
+    Taken in turns.
+    """
     prompts = [
         f"a {size} {colour} circle on a white background"
         for size in ("small", "large")
@@ -295,7 +203,10 @@ def tiny(batches, times):
 
 
 def signals(python, times):
-    """Seconds from SIGTERM to exit; images drawn and not published at SIGKILL, the batch on the device included."""
+    """(seconds from SIGTERM to exit, images generated and not published at SIGKILL).
+
+    The batch on the device is included.
+    """
     rng, exits, lost = random.Random(1), [], []
     run = Run([f"bird {i}" for i in range(2000)], BATCH, [f"view {k}" for k in range(BATCH - 1)])
     for number in [signal.SIGTERM, signal.SIGKILL] * times:
@@ -325,12 +236,13 @@ def main():
         "--ratio",
         type=float,
         choices=list(BATCHES),
-        help="of part 1, only this LLM time / draw time",
+        help="of part 1, only this LLM time / device time",
     )
     args = parser.parse_args()
     share = python_share()
     print(
-        f"Python's share of a pipeline's loop, from the tiny SD3 (an upper bound): {share:.2f}; load {os.getloadavg()[0]:.1f}"
+        f"Python's share of a pipeline's loop, from the tiny SD3 (an upper bound): {share:.2f}; "
+        f"load {os.getloadavg()[0]:.1f}"
     )
     if args.part in (1, None):
         part_1(
@@ -343,13 +255,17 @@ def main():
         )
     if args.part in (2, None):
         bare, whole = tiny(*((8, 1) if args.quick else (24, 2)))
-        rates = f"bare pipe(batch) loop {bare:.1f} images/s, whole client {whole:.1f}: {whole / bare:.2f} (aim 0.8)"
-        print(f"\n2. tiny model, one thread: {rates}", flush=True)
+        print(
+            f"\n2. tiny model, one thread: bare pipe(batch) loop {bare:.1f} images/s, "
+            f"whole client {whole:.1f}: {whole / bare:.2f} (aim 0.8)",
+            flush=True,
+        )
     if args.part in (3, None):
         exits, lost = signals(share, 1 if args.quick else 4)
         print(
             f"\n3. SIGTERM to exit: {', '.join(f'{s:.1f}' for s in exits)} s (a batch takes 1 s)\n"
-            f"   drawn and not published at SIGKILL: {lost} images (bound: a batch {BATCH} + the queue {2 * BATCH})"
+            f"   generated and not published at SIGKILL: {lost} images "
+            f"(bound: a batch {BATCH} + the queue {2 * BATCH})"
         )
 
 
@@ -362,10 +278,12 @@ def part_1(batches, share):
     llm = fake.stdout.readline().strip().removeprefix("http://")
     try:
         print(
-            f"\n1. LLM {LATENCY_S} s an answer, {BATCH} images of {SIZE}x{SIZE} a batch, published for real (aims: 0.97; 1.9 times at 1)"
+            f"\n1. LLM {LATENCY_S} s an answer, {BATCH} images of {SIZE}x{SIZE} a batch, published "
+            "for real (aims: 0.97; 1.9 times at 1)"
         )
         print(
-            f"{'LLM time / draw time':>22} {'s a batch':>10} {'device busy':>12} {'images/s':>9}  one after the other"
+            f"{'LLM / device time':>22} {'s a batch':>10} {'device busy':>12} {'images/s':>9}  "
+            "one after the other"
         )
         for ratio, count in batches.items():
             busy, rate = overlap(ratio, count, share, llm)

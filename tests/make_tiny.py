@@ -1,8 +1,9 @@
-"""Tiny, randomly initialised pipelines of the real classes, built offline: ordinary folders for DiffusionPipeline.from_pretrained.
+"""Tiny, randomly initialised pipelines of the real classes, built offline.
 
-    python tests/make_tiny.py OUT_FOLDER [sd3 sd3-no-t5 pixart-sigma pixart-alpha sdxl flux lumina lumina2]
+    python tests/make_tiny.py OUT_FOLDER [NAME …]     # names: see BUILDERS
 
-Their tokenizers are trained on the spot on three sentences, so that any text can be encoded. 0.6 to 1.9 MB each.
+Ordinary folders for DiffusionPipeline.from_pretrained, 0.6 to 1.9 MB each. Their tokenizers are
+trained on the spot on three sentences, so that any text can be encoded.
 """
 
 import json
@@ -51,7 +52,7 @@ CORPUS = [
 
 
 def clip_tokenizer(corpus=CORPUS, max_length=77, vocab_size=1200):
-    """CLIPTokenizer with the 512 byte symbols (no text is unknown) and merges learned from the corpus."""
+    """CLIPTokenizer with the 512 byte symbols (no text is unknown) and merges of the corpus."""
     raw = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     raw.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(False)]
@@ -344,6 +345,5 @@ if __name__ == "__main__":
     for name in sys.argv[2:] or BUILDERS:
         folder = Path(sys.argv[1]) / name
         build(name, folder)
-        print(
-            f"{folder}: {sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.2f} MB"
-        )
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        print(f"{folder}: {size / 1e6:.2f} MB")

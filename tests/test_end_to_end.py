@@ -1,4 +1,7 @@
-"""The whole flow over real processes: the demo on the embedded models, and the README's commands with kills."""
+"""The whole flow over real processes.
+
+The demo on the embedded models, and the README's commands with kills.
+"""
 
 import json
 import os
@@ -76,7 +79,10 @@ def llm():
 
 @pytest.mark.timeout(300)
 def test_kill_a_client_and_the_server(tmp_path, llm):
-    """Server, two clients, SIGKILL of one, SIGKILL and restart of the server: every image once, and the published ways of watching work."""
+    """Server, two clients, SIGKILL of one, SIGKILL and restart of the server.
+
+    Every image once, and the published ways of watching work.
+    """
     root, total, images = tmp_path / "outputs", 30, 6
     prompts = tmp_path / "birds.json"
     prompts.write_text(json.dumps([f"a painting of bird number {i}" for i in range(total)]))
@@ -192,7 +198,10 @@ def test_kill_a_client_and_the_server(tmp_path, llm):
 
 @pytest.mark.timeout(200)
 def test_a_second_run_finds_all_done(tmp_path):
-    """The second run asks the server before it loads anything: no torch, no file of the data set touched, and it says that all is done."""
+    """The second run asks the server before it loads anything.
+
+    No torch, no file of the data set touched, and it says that all is done.
+    """
     (tmp_path / "shapes.json").write_text(
         '["a red circle on a blue background", "two green squares on a white background"]'
     )

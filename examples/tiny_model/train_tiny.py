@@ -1,12 +1,13 @@
-"""Train a tiny text-to-image model (Stable Diffusion 3 architecture) on drawn scenes, on a CPU, from nothing.
+"""Train a tiny text-to-image model (Stable Diffusion 3 architecture) from nothing, on a CPU.
 
     python generate/tiny_model/train_tiny.py OUT_FOLDER --vae_minutes 15 --minutes 55 --scenes 40000
 
-The result is an ordinary folder for StableDiffusion3Pipeline.from_pretrained: 64x64 images, float16 weights.
-Two stages: an AutoencoderKL (8x smaller, 8 channels), then SD3Transformer2DModel and both CLIP text
-encoders together, by rectified flow. text_encoder_3 is a stub T5 whose output is all zeros, which is what SD3 uses when
-T5 is left out; without it, from_pretrained would insist on text_encoder_3=None, tokenizer_3=None.
-One thread is several times faster than two when other work shares the cores (measured), hence --threads 1.
+The result is an ordinary folder for StableDiffusion3Pipeline.from_pretrained: 64x64 images, float16
+weights. Two stages: an AutoencoderKL (8x smaller, 8 channels), then SD3Transformer2DModel and both
+CLIP text encoders together, by rectified flow. text_encoder_3 is a stub T5 whose output is all
+zeros, which is what SD3 uses when T5 is left out; without it, from_pretrained would insist on
+text_encoder_3=None, tokenizer_3=None. One thread is several times faster than two when other work
+shares the cores (measured), hence --threads 1.
 """
 
 import argparse
@@ -87,7 +88,7 @@ def scene(rng):
 
 
 def draw(bg, things, scale=3):
-    """The scene as uint8 array 64×64×3."""
+    """The scene as uint8 array (64, 64, 3)."""
     im = Image.new("RGB", (SIZE * scale,) * 2, COLORS[bg])
     pen = ImageDraw.Draw(im)
     for color, shape, x, y, r in things:
@@ -156,7 +157,7 @@ def train_vae(images, minutes, batch=8, lr=2e-3):
 
 @contextlib.contextmanager
 def null_tokens(count):
-    """SD3 without T5 appends `max_sequence_length` (256) zero tokens: one that weighs as much costs less here."""
+    """One zero token that weighs as much as the 256 that SD3 without T5 appends: it costs less."""
     real = F.scaled_dot_product_attention
 
     def weighted(q, k, v, **kw):

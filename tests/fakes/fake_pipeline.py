@@ -1,19 +1,24 @@
-"""FakePipeline: stands in for a diffusers pipeline without torch, so that tests of clients start in a fraction of a second.
+"""FakePipeline stands in for a diffusers pipeline without torch: clients start in 0.3 s.
 
-    python generate/generate_images.py prompts.json --pipeline tests/fakes/fake_pipeline.py:FakePipeline --resolution 64
+    python generate/generate_images.py prompts.json --resolution 64 \\
+        --pipeline tests/fakes/fake_pipeline.py:FakePipeline
 
-The image is a function of text, seed and size alone, and says which text it was drawn for (`text_code`), so that a test can tell an image with
-another's text. It misbehaves as the environment says:
-    FAKE_BATCH_S=0.2           seconds a batch takes (plus FAKE_PYTHON_SHARE of it, default 0, spent in Python instead of asleep)
+The image is a function of text, seed and size alone, and says which text it was made for
+(`text_code`), so that a test can tell an image with another's text. It misbehaves as the
+environment says; PATTERN is a regular expression that is looked for in the text:
+
+    FAKE_BATCH_S=0.2           seconds a batch takes
+    FAKE_PYTHON_SHARE=0.3      of which so much in Python instead of asleep (default 0)
     FAKE_LOAD_S=1              seconds from_pretrained takes
-    FAKE_NAN=PATTERN           NaN images for texts in which the regular expression is found; "." = all
-    FAKE_BLACK=PATTERN         black images, likewise
-    FAKE_CUDA_ERROR=PATTERN    RuntimeError "CUDA error: …", likewise
-    FAKE_ERROR=PATTERN         ValueError, as pipelines raise it at a text they cannot take, likewise
-    FAKE_BAD_HOSTS=PATH        these four only happen on the hosts (SLURMD_NODENAME or host name) that this file names, read at every call
+    FAKE_NAN=PATTERN           NaN images; "." = all
+    FAKE_BLACK=PATTERN         black images
+    FAKE_CUDA_ERROR=PATTERN    RuntimeError "CUDA error: …"
+    FAKE_ERROR=PATTERN         ValueError, as pipelines raise it at a text they cannot take
+    FAKE_BAD_HOSTS=PATH        these four only happen on the hosts (SLURMD_NODENAME or host name)
+                               that this file names, read at every call
     FAKE_SEGFAULT=PATTERN      the process dies of SIGSEGV, on every host
     FAKE_MAX_BATCH=4           a bigger batch raises an out-of-memory error
-    FAKE_LOG=PATH              appends a line `host<tab>seed<tab>text` for each image drawn
+    FAKE_LOG=PATH              appends a line `host<tab>seed<tab>text` for each image
 """
 
 import hashlib
@@ -58,7 +63,10 @@ def shows(image, text):
 
 
 def draw(text, seed, height, width):
-    """float32 array 3×H×W in [0, 1]: noise of the seed around the colour of the text, with exactly that mean."""
+    """float32 array (3, height, width) in [0, 1].
+
+    Noise of the seed around the colour of the text, with exactly that mean.
+    """
     noise = numpy.random.default_rng(seed).normal(0, 20, (3, height // 8, width // 8))
     noise -= noise.mean((1, 2), keepdims=True)
     image = numpy.kron(text_code(text)[:, None, None] + noise.clip(-60, 60), numpy.ones((8, 8)))
@@ -102,7 +110,7 @@ class FakePipeline:
         images = [
             draw(text, gen.seed, height, width) for text, gen in zip(prompt, generator, strict=True)
         ]
-        for text, image in zip(prompt, images):
+        for text, image in zip(prompt, images, strict=True):
             image[:] = (
                 numpy.nan
                 if misbehaves("FAKE_NAN", text)
@@ -111,13 +119,12 @@ class FakePipeline:
                 else image
             )
         if log := os.environ.get("FAKE_LOG"):
+            lines = [
+                f"{host()}\t{gen.seed}\t{text}\n"
+                for text, gen in zip(prompt, generator, strict=True)
+            ]
             with open(log, "a") as file:
-                file.write(
-                    "".join(
-                        f"{host()}\t{gen.seed}\t{text}\n" for text, gen in zip(prompt, generator)
-                    )
-                )
-        time.sleep(max(0, end - time.monotonic()))
+                file.write("".join(lines))
         return FakeOutput(numpy.stack(images))
 
 

@@ -1,4 +1,7 @@
-"""The real client as a process of its own, for tests: `generate_images.py … --is_slurm_task` with the FakePipeline, and what it must leave behind."""
+"""The real client as a process of its own, for tests.
+
+`generate_images.py … --is_slurm_task` with the FakePipeline, and what it must leave behind.
+"""
 
 import hashlib
 import json
@@ -25,7 +28,10 @@ ENVIRONMENT = {
 
 
 class Run:
-    """A prompts file `birds.json` in a folder, its output root, and clients that draw it. variations: texts in the file, so that no LLM is asked."""
+    """A prompts file `birds.json` in a folder, its output root, and clients that draw it.
+
+    variations: in the file, so that no LLM is asked.
+    """
 
     def __init__(self, folder, total=12, images=6, variations=True, options=(), **environment):
         self.folder, self.root, self.total, self.images = (
@@ -128,7 +134,10 @@ class Run:
         }
 
     def check(self, images=None, given_up=()):
-        """Everything is there once, and whole: texts as they were published, each image shows its own text, JSON = JPEG; no draft is left."""
+        """Everything is there once, and whole.
+
+        Texts as they were published, each image shows its own text, JSON = JPEG; no draft is left.
+        """
         stems = set()
         for index in range(self.total):
             record = read_captions(self.data, index)

@@ -1,4 +1,7 @@
-"""What several tests here need: a real Chromium for the status page, a real server, and a real server with real clients."""
+"""What several tests here need.
+
+A real Chromium for the status page, a real server, and a real server with real clients.
+"""
 
 import os
 import shutil
@@ -34,8 +37,11 @@ def browser():
 
 @pytest.fixture
 def open_page(browser):
-    """open_page(url, width=1600, scheme="light") -> page; fails on an error in the browser's console that the test does not expect, and on
-    markup that came from the run."""
+    """open_page(url, width=1600, scheme="light") -> page.
+
+    It fails on an error in the browser's console that the test does not expect, and on markup that
+    came from the run.
+    """
     contexts, problems, expected = [], [], []
 
     def open_(url, width=1600, scheme="light", expect=()):
@@ -73,8 +79,10 @@ def open_page(browser):
 
 @pytest.fixture(scope="session")
 def until():
-    """until(page, expression, arg=None, seconds=60): wait for a JavaScript expression. (page.wait_for_function needs the
-    eval that the page's policy forbids.)"""
+    """until(page, expression, arg=None, seconds=60): wait for a JavaScript expression.
+
+    (page.wait_for_function needs the eval that the page's policy forbids.)
+    """
 
     def wait(page, expression, arg=None, seconds=60):
         end = time.monotonic() + seconds
@@ -87,7 +95,10 @@ def until():
 
 @pytest.fixture
 def start(tmp_path):
-    """start(*options, …) -> RunningServer and start.crowd(count, *options, …) -> Clients, on tmp_path/out; all are ended with the test."""
+    """start(*options, …) -> RunningServer, start.crowd(count, *options, …) -> Clients.
+
+    They use tmp_path/out and are ended with the test.
+    """
     from tests.fakes.running_server import Clients, RunningServer
 
     servers, crowds = [], []
@@ -111,7 +122,10 @@ def start(tmp_path):
 
 @pytest.fixture
 def start_run(tmp_path):
-    """start_run(settings of running_client.Run, server=its options, ttl_s=3) -> (run, server): clients that draw birds and their server."""
+    """start_run(settings of a Run, server=its options, ttl_s=3) -> (run, server).
+
+    Clients that generate birds, and their server.
+    """
     from tests.fakes import running_client
     from tests.fakes.running_server import RunningServer
 

@@ -1,4 +1,7 @@
-"""The real client, server and files, with a pipeline that imports no torch: killed, stopped, signalled, moved: nothing lost, nothing twice."""
+"""The real client, server and files, with a pipeline that imports no torch.
+
+Killed, stopped, signalled, moved: nothing lost, nothing twice.
+"""
 
 import os
 import random
@@ -7,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+from functools import partial
 
 import pytest
 
@@ -15,14 +19,21 @@ from tests.fakes.fake_llm import FakeOllama
 from tests.fakes.running_server import until
 
 
+def grown_or_ended(run, before, client):
+    return run.count() > before or client.poll() is not None
+
+
 @pytest.mark.parametrize(
     "kills", [6, pytest.param(60, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])]
 )
 def test_sigkill_at_random_instants(start_run, kills):
-    """Clients are killed one after the other while they draw and publish; the last one finishes. No text that was published is asked again."""
+    """Clients are killed one after the other while they publish; the last one finishes.
+
+    No caption that was published is asked for again.
+    """
     rng = random.Random(1)
     with FakeOllama(latency=0.1) as llm:
-        run, server = start_run(
+        run, _server = start_run(
             total=2 * kills,
             images=5,
             variations=False,
@@ -31,9 +42,7 @@ def test_sigkill_at_random_instants(start_run, kills):
         )
         for _ in range(kills):
             before, client = run.count(), run.start()
-            until(
-                lambda: run.count() > before or client.poll() is not None, f"an image\n{run.log()}"
-            )
+            until(partial(grown_or_ended, run, before, client), f"an image\n{run.log()}")
             time.sleep(rng.uniform(0, 0.4))
             client.kill()
             client.wait()
@@ -51,12 +60,15 @@ def test_sigkill_at_random_instants(start_run, kills):
 
 
 def test_sigterm_at_random_instants(start_run):
-    """It finishes its batch, publishes, gives the rest back at once and exits 0; the next one need not wait for a lease to expire."""
+    """It finishes its batch, publishes, releases the rest at once and exits 0.
+
+    The next one need not wait for a lease to expire.
+    """
     run, server = start_run(total=10, images=5, ttl_s=60, FAKE_BATCH_S="0.1")
     rng = random.Random(2)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGTERM):
         before, client = run.count(), run.start()
-        until(lambda: run.count() > before, f"an image\n{run.log()}")
+        until(partial(grown_or_ended, run, before, client), f"an image\n{run.log()}")
         time.sleep(rng.uniform(0, 0.3))
         client.send_signal(number)
         assert client.wait(20) == 0, run.log()
@@ -69,7 +81,7 @@ def test_sigterm_at_random_instants(start_run):
 
 
 def test_a_second_signal_leaves_at_once(start_run):
-    run, server = start_run(total=4, images=4, FAKE_BATCH_S="0.2")
+    run, _server = start_run(total=4, images=4, FAKE_BATCH_S="0.2")
     client = run.start(FAKE_BATCH_S="60")
     time.sleep(1)  # now it draws its warm-up batch, or is still being started
     client.send_signal(signal.SIGTERM)
@@ -86,7 +98,10 @@ def test_a_second_signal_leaves_at_once(start_run):
 
 
 def test_stopped_past_its_lease_and_woken(start_run):
-    """Another client takes over its indices and finishes; the first one wakes up, and not a byte changes."""
+    """Another client takes over its indices and finishes.
+
+    The first one wakes up, and not a byte changes.
+    """
     run, server = start_run(total=6, images=5, FAKE_BATCH_S="0.2")
     first = run.start()
     until(lambda: run.count() >= 2, "the first images")
@@ -123,7 +138,10 @@ def free_port():
 
 
 def test_a_server_that_stays_away(start_run):
-    """What is held is finished and published, then the client ends with one line that says what to do."""
+    """What is held is finished and published.
+
+    Then the client ends with one line that says what to do.
+    """
     run, server = start_run(
         total=10, images=3, FAKE_BATCH_S="0.1", options=["--server_timeout", 2 / 3600]
     )
@@ -153,7 +171,7 @@ def test_max_leases_is_the_published_behaviour(start_run):
 
 def test_batches_are_full_across_prompts(start_run, tmp_path):
     """Three images a prompt, batches of four: no batch but the last is padded."""
-    run, server = start_run(
+    run, _server = start_run(
         total=16, images=3, options=["--chunk_size", 8], FAKE_LOG=str(tmp_path / "drawn")
     )
     assert run.start().wait(30) == 0
@@ -163,7 +181,7 @@ def test_batches_are_full_across_prompts(start_run, tmp_path):
 
 
 def test_local_mode_starts_a_killed_client_again(start_run):
-    run, server = start_run(total=6, images=4, FAKE_BATCH_S="0.1")
+    run, _server = start_run(total=6, images=4, FAKE_BATCH_S="0.1")
     with open(run.root / "client.out", "wb") as out:
         local = subprocess.Popen(
             run.command("--num_workers", 2, task=False),
@@ -184,7 +202,10 @@ def test_local_mode_starts_a_killed_client_again(start_run):
 
 
 def test_local_mode_twice(tmp_path):
-    """It starts a server for the run; the second time nothing is left, so that it starts no client, loads no model and touches no file."""
+    """It starts a server for the run.
+
+    The second time nothing is left: it starts no client, loads no model and touches no file.
+    """
     run = running_client.Run(tmp_path, total=5, images=4)
     first = run.run("--num_workers", 2, task=False)
     assert first.returncode == 0 and "5 of 5 prompts done, 20 images" in first.stdout, (

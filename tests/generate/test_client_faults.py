@@ -1,4 +1,4 @@
-"""Bad texts, bad devices, full disks, repairs and extensions: over the real client, server and files."""
+"""Bad texts, bad devices, full disks and extensions: over the real client, server and files."""
 
 import json
 import re
@@ -16,7 +16,10 @@ from tests.fakes.running_server import until
 
 
 def test_a_text_that_gives_nan(start_run):
-    """Drawn twice with different seeds, marked on the server until it is set aside: only that sample is lost, and its reason is on disk."""
+    """Generated twice with different seeds, with strikes on the server until it fails for good.
+
+    Only that sample is lost, and its reason is on disk.
+    """
     run, server = start_run(
         total=4, images=4, FAKE_NAN="number 2, view 1", FAKE_LOG="drawn", server=["--max_marks", 2]
     )
@@ -35,7 +38,10 @@ def test_a_text_that_gives_nan(start_run):
 
 
 def test_a_bad_device_waits_for_its_probe_and_is_used_again(start_run):
-    """Every image NaN: nothing is set aside and nothing is published; quarantined, it sleeps; healed, it draws everything."""
+    """Every image NaN: nothing fails for good and nothing is published.
+
+    Quarantined, it sleeps; healed, it generates everything.
+    """
     faults = {"FAKE_NAN": "bird number", "FAKE_BAD_HOSTS": "bad", "SLURMD_NODENAME": "n1"}
     run, server = start_run(
         total=6, images=3, server=["--max_failures", 2, "--probe_s", 2], **faults
@@ -111,7 +117,10 @@ runpy.run_path(script, run_name="__main__")
     ],
 )
 def test_the_disk_fills_up(start_run, number, says, of):
-    """In the middle of the run: everything is released with its reason, no prompt is blamed; with room again it goes on."""
+    """In the middle of the run: everything is released with its reason, no prompt gets a strike.
+
+    With room again it goes on.
+    """
     run, server = start_run(total=6, images=4, FAKE_BATCH_S="0.1", server=["--probe_s", 1])
     python, _, *words = run.command()
     with open(run.root / "client.out", "ab") as out:
@@ -135,7 +144,7 @@ def test_the_disk_fills_up(start_run, number, says, of):
 
 
 def test_a_batch_that_does_not_fit(start_run):
-    run, server = start_run(total=4, images=3, FAKE_MAX_BATCH="3")
+    run, _server = start_run(total=4, images=3, FAKE_MAX_BATCH="3")
     assert run.start().wait(60) == 0, run.log()
     run.check()
     assert "2 images at a time" in run.log()
@@ -169,8 +178,11 @@ def test_what_is_missing_on_disk_is_drawn_again(start_run):
 
 
 def test_extend(start_run):
-    """More images a prompt and appended prompts: texts and images that were there stay, exactly the missing is drawn; without --extend it is refused."""
-    run, server = start_run(total=4, images=3)
+    """More images a prompt and appended prompts: exactly the missing is generated.
+
+    Captions and images that were there stay; without --extend it is refused.
+    """
+    run, _server = start_run(total=4, images=3)
     assert run.start().wait(60) == 0
     before = run.snapshot()
     run.images = 5
@@ -190,7 +202,7 @@ def test_extend(start_run):
 
 def test_redo(start_run):
     """Identical pixels on the same stack; a difference is shown; nothing is replaced."""
-    run, server = start_run(total=2, images=3)
+    run, _server = start_run(total=2, images=3)
     assert run.start().wait(60) == 0
     before = run.snapshot()
     same = run.run("--redo", "1_2", task=False)
@@ -231,7 +243,10 @@ def test_preview_touches_nothing(tmp_path):
 
 
 def test_an_image_left_without_json_is_rolled_forward(start_run, tmp_path):
-    """A client died between the two links: the next one makes the JSON from the image, and removes the drafts."""
+    """A client died between the two links: the next one makes the JSON from the image.
+
+    It removes the temporary files, too.
+    """
     run, server = start_run(total=2, images=2)
     assert run.start().wait(60) == 0
     path_of(run.data, 0, 1, ".json").unlink()
@@ -246,21 +261,27 @@ def test_an_image_left_without_json_is_rolled_forward(start_run, tmp_path):
     assert path_of(run.data, 0, 1, ".jpg").read_bytes() == jpeg
 
 
+HEAVY_MODULES = """
+import atexit, json, runpy, sys
+script = sys.argv[1]
+sys.argv = sys.argv[1:]
+sys.path[0] = script.rpartition("/")[0]
+heavy = ("torch", "diffusers", "transformers", "numpy", "PIL")
+atexit.register(lambda: print(json.dumps([name for name in heavy if name in sys.modules])))
+runpy.run_path(script, run_name="__main__")
+"""
+
+
 def test_no_heavy_import_before_work_is_known(start_run):
-    """A finished set: the client of a real model asks the server and leaves without torch, diffusers or numpy."""
-    run, server = start_run(total=1, images=1)
+    """The client of a real model finds a finished set, and leaves without torch or numpy."""
+    run, _server = start_run(total=1, images=1)
     definition = {"name": "x", "total": 1, "images_per_prompt": 1}
     assert JobClient(run.root, definition, WorkerIdentity("h")).check()["epoch"] == 1
     assert run.start().wait(60) == 0
-    code = (
-        "import atexit, json, runpy, sys; script = sys.argv[1]; sys.argv = sys.argv[1:]; sys.path[0] = script.rpartition('/')[0]\n"
-        "atexit.register(lambda: print(json.dumps([n for n in ('torch', 'diffusers', 'transformers', 'numpy', 'PIL') if n in sys.modules])))\n"
-        "runpy.run_path(script, run_name='__main__')"
-    )
     for task in (True, False):
-        python, _, *words = run.command(task=task)
+        _python, _, *words = run.command(task=task)
         shown = subprocess.run(
-            [sys.executable, "-c", code, *words],
+            [sys.executable, "-c", HEAVY_MODULES, *words],
             capture_output=True,
             text=True,
             env=running_client.ENVIRONMENT,

@@ -1,4 +1,7 @@
-"""A client inside of a SLURM task: its time limit, and one client a GPU where the task has several. squeue, scontrol and nvidia-smi are fakes."""
+"""A client in a SLURM task: its time limit, and one client a GPU where the task has several.
+
+The commands squeue, scontrol and nvidia-smi are fakes.
+"""
 
 import os
 import re
@@ -23,7 +26,10 @@ TASK = {
 
 @pytest.fixture
 def fake(tmp_path):
-    """fake(name, shell script): a fake command in tmp_path/bin, which PATH must begin with; fake.calls(name): how it was called."""
+    """fake(name, shell script): a command in tmp_path/bin, which PATH must begin with.
+
+    fake.calls(name): how it was called.
+    """
     folder = tmp_path / "bin"
     folder.mkdir()
 
@@ -77,7 +83,10 @@ def test_a_squeue_that_fails_is_no_limit(fake, monkeypatch):
 
 
 def test_before_its_time_is_over_it_leaves_in_order_and_is_requeued(fake, start_run):
-    """33 s are left: it draws for two, publishes, gives the rest back at once and has its own task requeued; the next one finishes."""
+    """33 s are left: it generates for two, publishes, releases the rest and is requeued.
+
+    The next one finishes.
+    """
     fake("squeue", "echo 0:33")
     fake("scontrol", "exit 0")
     run, server = start_run(total=40, images=4, ttl_s=60, PATH=fake.path)

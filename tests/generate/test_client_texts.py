@@ -1,4 +1,4 @@
-"""Texts that cannot be drawn, LLMs that give none, and the options a run is begun with: over a real run."""
+"""Prompts that give no image, LLMs that give no caption, the options a run is begun with."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.fakes.running_server import until
 
 
 def test_a_text_at_which_the_pipeline_raises_an_error(start_run):
-    """The others of its batch are drawn all the same; it is given up with its reason, and the device is not blamed."""
+    """The others of its batch are generated; it fails with its reason, and the device is fine."""
     run, server = start_run(
         total=4, images=4, FAKE_ERROR="number 2, view 1", server=["--max_marks", 2]
     )
@@ -31,7 +31,10 @@ def test_a_text_at_which_the_pipeline_raises_an_error(start_run):
 
 
 def test_all_llms_off_ends_the_client_with_their_remedies(start_run, tmp_path):
-    """Nothing may return: one line, the prompts go back at once with the reason llm; with the right key the next client finishes."""
+    """Nothing may return: one line, and the prompts are released at once with the reason llm.
+
+    With the right key the next client finishes.
+    """
     with FakeOpenAI(key="sk-right-0123456789") as llm:
         backend = {
             "provider": "openai",
@@ -89,7 +92,7 @@ def test_what_the_run_was_begun_with_stands_in_its_files(start_run):
         "--jpeg_quality",
         60,
     ]
-    run, server = start_run(
+    run, _server = start_run(
         total=5, images=1, options=[*words, "--invalidate_cache", "--slurm_task_index", 4]
     )
     run.images = 7  # of no meaning without augmentation

@@ -1,4 +1,4 @@
-"""Tiny pipelines of the real classes and the trained tiny model, through ImageGenerator; and the tables."""
+"""Tiny pipelines of the real classes and the trained tiny model; and the tables."""
 
 import dataclasses
 import json
@@ -54,10 +54,14 @@ def loaded(model, **kwargs):
     ],
 )
 def test_family(tiny, name, family):
-    """Images of the right size that pass the check; the same with other neighbours in the batch, and in a batch that is padded.
+    """Images of the right size that pass the check.
 
-    Lumina2's transformer cuts a batch to its longest text, so its attention sums in another order without the long one: on some processors
-    (AVX-512) a pixel in thousands rounds to the next level, whatever this project does.
+    They are the same with other neighbours in the batch, and in a batch that is padded.
+
+
+    Lumina2's transformer cuts a batch to its longest text, so its attention sums in another order
+    without the long one: on some processors (AVX-512) a pixel in thousands rounds to the next
+    level, whatever this project does.
     """
     generator = loaded(tiny(name))
     assert (
@@ -73,7 +77,7 @@ def test_family(tiny, name, family):
     apart = numpy.abs(alone.pixels.astype(int) - images[1].pixels.astype(int))
     assert apart.max() <= (name == "lumina2") and apart.mean() < 0.01 and alone.batch_size == 4
     turned = generator.generate(TEXTS[::-1], SEEDS[::-1])[::-1]
-    assert all(numpy.array_equal(a.pixels, b.pixels) for a, b in zip(images, turned))
+    assert all(numpy.array_equal(a.pixels, b.pixels) for a, b in zip(images, turned, strict=True))
 
 
 def test_guidance_and_steps_reach_the_pipeline(tiny):
@@ -108,7 +112,10 @@ def test_a_transformer_of_its_own(tiny, tmp_path, monkeypatch):
 
 
 def test_nan_images_do_not_count(tiny, tmp_path):
-    """NaN weights, and the random Lumina whose images are NaN: found by the check; the warm-up batch refuses such a device."""
+    """NaN weights, and the random Lumina, whose images are NaN, are found by the check.
+
+    The warm-up batch refuses such a device.
+    """
     import torch
 
     from tests import make_tiny
@@ -149,7 +156,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_remembered(tiny, tmp_path, monk
     monkeypatch.setattr(type(generator.pipeline.pipe), "__call__", small_card)
     images = generator.generate(TEXTS, SEEDS)
     assert [image.batch_size for image in images] == [1] * 4
-    assert all(numpy.array_equal(a.pixels, b.pixels) for a, b in zip(images, expected))
+    assert all(numpy.array_equal(a.pixels, b.pixels) for a, b in zip(images, expected, strict=True))
     assert "1 images at a time" in caplog.text
     again = loaded(tiny("sdxl"), remembered=tmp_path / "batch_sizes.jsonl")
     assert (
@@ -196,7 +203,7 @@ def test_settings_that_cannot_work_are_one_line(tiny, settings, says):
 
 
 def test_compile_takes_transformer_and_decoder(tiny, monkeypatch):
-    """What is compiled, and how: the compiler itself (minutes on a GPU) is replaced by the identity."""
+    """What is compiled, and how; the identity stands for the compiler (minutes on a GPU)."""
     import torch
 
     compiled = []
@@ -305,7 +312,7 @@ def test_profiles():
 def test_check_model(tmp_path):
     check_model("tiny")
     (tmp_path / "model").mkdir()
-    with pytest.raises(UserError, match="model_index.json"):
+    with pytest.raises(UserError, match=r"model_index\.json"):
         check_model(str(tmp_path / "model"))
     with pytest.raises(UserError, match="nobody/no-such-model"):
         check_model("nobody/no-such-model")

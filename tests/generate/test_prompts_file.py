@@ -1,4 +1,4 @@
-"""prompts_file.read_prompts: what becomes of each form of a prompts file, and that an item's place is its prompt_index."""
+"""What becomes of each form of a prompts file; an item's place is its prompt_index."""
 
 import pytest
 
@@ -34,7 +34,10 @@ def test_a_list_has_strings_and_objects(tmp_path):
 
 
 def test_half_a_surrogate_pair_keeps_its_place_and_can_be_written(tmp_path):
-    """The place is the prompt_index, so nothing may be dropped here; a whole pair is one character."""
+    """The place is the prompt_index, so nothing may be dropped here.
+
+    A whole pair is one character.
+    """
     prompts = prompts_of(
         tmp_path / "p.json",
         b'["half \\ud83e of it", "a \\ud83e\\udd8a", {"prompt": "a", "variations": ["\\udd8a"]}]',

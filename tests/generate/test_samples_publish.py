@@ -1,4 +1,7 @@
-"""The image is the commit: killed at any step, raced by any number of holders, on a full disk: a sample is whole or absent, and never changes."""
+"""The image is the commit: killed at any step, raced by any number of holders, on a full disk.
+
+A sample is whole or absent, and never changes.
+"""
 
 import errno
 import hashlib
@@ -24,7 +27,10 @@ from tests.fakes.sample_holder import INDEX, RECORD, TEXTS, holder, pixels, put
 
 
 def check(folder):
-    """Every sample is whole: the JSON says what the image says, and the image shows the text. Returns the stems that count."""
+    """Every sample is whole: the JSON says what the image says, and the image shows the text.
+
+    Returns the stems that count.
+    """
     for path in Path(folder).glob("*/*.json"):
         record, data = json.loads(path.read_bytes()), path.with_suffix(".jpg").read_bytes()
         assert record.pop("image_sha256") == hashlib.sha256(data).hexdigest()
@@ -42,7 +48,10 @@ def forked():
 
 
 def test_killed_at_every_step(tmp_path, forked):
-    """SIGKILL before and after every call of the first holder; the second one finishes, and what was published stays byte for byte."""
+    """SIGKILL before and after every call of the first holder.
+
+    The second one finishes, and what was published stays byte for byte.
+    """
     for step in range(1, 1000):
         folder = tmp_path / str(step)
         folder.mkdir()
@@ -74,7 +83,10 @@ def test_on_disk_before_it_has_a_name(tmp_path, forked):
 
 
 def test_two_holders_race(tmp_path):
-    """Two holders publish the same samples with different pixels at the same time: one of them wins, and image and JSON agree."""
+    """Two holders publish the same samples with different pixels at the same time.
+
+    One of them wins, and image and JSON agree.
+    """
 
     def work(lease, seed):
         for aug in (0, 1):
@@ -90,7 +102,10 @@ def test_two_holders_race(tmp_path):
 
 
 def test_a_holder_that_wakes_up_harms_nothing(tmp_path, monkeypatch):
-    """It was stopped between draft and link; meanwhile the next holder has removed its draft, or published the sample."""
+    """It was stopped between draft and link.
+
+    Meanwhile the next holder has removed its draft, or published the sample.
+    """
     real, woken = samples.publish, []
 
     def publish(draft, final):
@@ -206,7 +221,10 @@ def test_done_is_every_text_drawn_or_given_up(tmp_path):
     | st.lists(st.text(max_size=5), max_size=3),
 )
 def test_metadata_round_trip(text, extra, tmp_path_factory):
-    """Any text, also with lone surrogates: JSON of one line of ASCII that says what the image says."""
+    """Any text, also with lone surrogates.
+
+    JSON of one line of ASCII that says what the image says.
+    """
     folder = tmp_path_factory.mktemp("s")
     metadata = {"prompt_index": 5, "augmentation_idx": 0, "augmented_prompt": text, "extra": extra}
     assert samples.publish_sample(folder, pixels("x"), metadata, samples.Place("1-1"), 80)
