@@ -125,6 +125,7 @@ class FakePipeline:
             ]
             with open(log, "a") as file:
                 file.write("".join(lines))
+        time.sleep(max(0, end - time.monotonic()))
         return FakeOutput(numpy.stack(images))
 
 
