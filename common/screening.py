@@ -130,53 +130,30 @@ class Screen:
 
     def judge_all(self, texts: Sequence[str]) -> list[Verdict]:
         """One verdict a text; many at once cost less."""
-        matches: Sequence[Match | None] = [None] * len(texts)
-        if self.validation is not None:
-            matches = self.validation.find_all(texts)
         return [
-            _like_validation(match) if match else self._judge(text)
-            for text, match in zip(texts, matches, strict=True)
+            _like_validation(match) if match else _judge(text, self.rules)
+            for text, match in zip(texts, self._matches(texts), strict=True)
         ]
 
     def judge_variation(self, text: str, original: str) -> Verdict:
-        """The verdict on a rewriting of a prompt: no shorter than it need be, in its language."""
-        language = "any" if self.rules.language == "any" and foreign(original) else "en"
-        rules = replace(self.rules, language=language, min_words=1, min_chars=1)
-        return Screen(rules, self.validation).judge(text)
+        """The verdict on a rewriting of a prompt: it may be short, and speaks its language."""
+        return self.judge_variations([text], [original])[0]
 
-    def _judge(self, text: str) -> Verdict:
-        found = safety.find(text)
-        if found.minors:
-            return Verdict(MINORS, found.minors)
-        flags = []
-        for reason, action, expression in (
-            (SEXUAL, self.rules.sexual, found.sexual),
-            (HATE, self.rules.hate, found.hate),
-            (PROFANITY, self.rules.profanity, found.profanity),
-        ):
-            if expression and action == "drop":
-                return Verdict(reason, expression)
-            if expression and action == "flag":
-                flags.append(reason.removesuffix(" content"))
-        reason, rule = self._form(text)
-        return Verdict(reason, rule, tuple(flags))
+    def judge_variations(self, texts: Sequence[str], originals: Sequence[str]) -> list[Verdict]:
+        """One verdict a text, each a variation of the original at its place."""
+        verdicts = []
+        for text, original, match in zip(texts, originals, self._matches(texts), strict=True):
+            any_language = self.rules.language == "any" and bool(foreign(original))
+            rules = replace(
+                self.rules, language="any" if any_language else "en", min_words=1, min_chars=1
+            )
+            verdicts.append(_like_validation(match) if match else _judge(text, rules))
+        return verdicts
 
-    def _form(self, text: str) -> tuple[str, str]:
-        """(reason, rule) of what is wrong with a text that is harmless."""
-        rules = self.rules
-        words = len(text.split())
-        size = f"{words} words, {len(text)} characters"
-        if placeholder := find_placeholder(text):
-            return "placeholder", placeholder
-        if words < rules.min_words or len(text) < rules.min_chars:
-            return "too short", size
-        if loop := find_loop(text):
-            return "loop", loop
-        if words > rules.max_words or len(text) > rules.max_chars:
-            return "too long", size
-        if rules.language == "en" and (language := foreign(text)):
-            return NOT_ENGLISH, language
-        return "", ""
+    def _matches(self, texts: Sequence[str]) -> Sequence[Match | None]:
+        if self.validation is None:
+            return [None] * len(texts)
+        return self.validation.find_all(texts)
 
     # ------------------------------------------------------------------------- beside a file
 
@@ -227,6 +204,41 @@ class Screen:
         path = path_beside(prompts_file)
         write_whole(path, packed.getvalue())
         return path
+
+
+def _judge(text: str, rules: Rules) -> Verdict:
+    found = safety.find(text)
+    if found.minors:
+        return Verdict(MINORS, found.minors)
+    flags = []
+    for reason, action, expression in (
+        (SEXUAL, rules.sexual, found.sexual),
+        (HATE, rules.hate, found.hate),
+        (PROFANITY, rules.profanity, found.profanity),
+    ):
+        if expression and action == "drop":
+            return Verdict(reason, expression)
+        if expression and action == "flag":
+            flags.append(reason.removesuffix(" content"))
+    reason, rule = _form(text, rules)
+    return Verdict(reason, rule, tuple(flags))
+
+
+def _form(text: str, rules: Rules) -> tuple[str, str]:
+    """(reason, rule) of what is wrong with a text that is harmless."""
+    words = len(text.split())
+    size = f"{words} words, {len(text)} characters"
+    if placeholder := find_placeholder(text):
+        return "placeholder", placeholder
+    if words < rules.min_words or len(text) < rules.min_chars:
+        return "too short", size
+    if words > rules.max_words or len(text) > rules.max_chars:
+        return "too long", size
+    if loop := find_loop(text):
+        return "loop", loop
+    if rules.language == "en" and (language := foreign(text)):
+        return NOT_ENGLISH, language
+    return "", ""
 
 
 def path_beside(prompts_file: Path) -> Path:

@@ -8,7 +8,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMBINE = ROOT / "combine_prompts" / "combine.py"
-NOTHING_DROPPED = "--language any --min_words 1 --min_chars 1 --profanity keep --sexual keep"
+NOTHING_DROPPED = (
+    "--language any --min_words 1 --min_chars 1 --profanity keep --sexual keep --hate keep"
+)
 
 
 def combine(
@@ -20,8 +22,7 @@ def combine(
 ) -> tuple[Any, Any, Any, Any]:
     """Write `files` {name: items} and combine all but those called exclude*.
 
-    Returns (ended, combined, removed, report). Without the filters unless asked for: their models
-    take a second and more to load.
+    Returns (ended, combined, removed, report). Without the filters unless asked for.
     """
     for name, items in files.items():
         (folder / name).write_bytes(

@@ -45,7 +45,12 @@ def test_sources_and_exact_duplicates(tmp_path):
         report["sources"]["HPDv2"]["terms"]["licence"] == "Apache-2.0"
         and "Wu et al." in report["sources"]["HPDv2"]["terms"]["citation"]
     )
-    assert "not known" in report["sources"]["mine"]["terms"]["licence"] and removed == []
+    assert "not known" in report["sources"]["mine"]["terms"]["licence"]
+    assert [(each["prompt"], each["reason"], each["match"]) for each in removed] == [
+        ("a red fox in the snow", "exact duplicate", "A Red fox, in the snow!"),
+        ("An owl in the barn.", "exact duplicate", "an owl in the barn"),
+        ("a goose on the pond", "exact duplicate", "a goose on the pond"),
+    ]
 
 
 def test_a_combined_file_keeps_its_sources(tmp_path):
@@ -115,11 +120,21 @@ def test_filters_are_named_options(tmp_path):
         "a naked woman lying on a bed",
         "some crazy motherfucker in a car",
         "dog",
-        "word " * 300,
+        " ".join(f"word{i}" for i in range(300)),
         "Zwei Hunde spielen im Garten hinter dem alten Haus",
         "a naked teenager on a bed",
     ]
-    _, combined, _, report = combine(tmp_path, {"sac.json": prompts}, filtered=True)
+    _, combined, removed, report = combine(
+        tmp_path, {"sac.json": prompts}, "--profanity=drop", filtered=True
+    )
+    assert {each["prompt"]: (each["reason"], each["rule"]) for each in removed} == {
+        prompts[1]: ("sexual content", "naked"),
+        prompts[2]: ("profanity", "motherfucker"),
+        prompts[3]: ("too short", "1 words, 3 characters"),
+        prompts[4]: ("too long", "300 words, 2289 characters"),
+        prompts[5]: ("not English", "de"),
+        prompts[6]: ("sexual content and an age word", "teenager + naked"),
+    }
     assert [item["prompt"] for item in combined] == ["a quiet lake at dawn"]
     assert report["sources"]["sac"]["counts"] == {
         "read": 7,
@@ -138,9 +153,7 @@ def test_filters_are_named_options(tmp_path):
         prompts[6]
     }  # this one is dropped whatever the options
     assert not any("flags" in item for item in combined)
-    _, combined, _, _ = combine(
-        tmp_path, {"sac.json": prompts}, "--sexual", "flag", "--profanity", "flag", filtered=True
-    )
+    _, combined, _, _ = combine(tmp_path, {"sac.json": prompts}, "--sexual", "flag", filtered=True)
     assert {item["prompt"]: item.get("flags") for item in combined} == {
         prompts[0]: None,
         prompts[1]: ["sexual"],
@@ -280,7 +293,9 @@ def test_the_demo_finds_its_prompts(tmp_path):
     )
     combined = json.loads((tmp_path / "combined.json").read_text())
     removed = {
-        entry["reason"] for entry in json.loads((tmp_path / "combined.removed.json").read_text())
+        entry["reason"]
+        for entry in json.loads((tmp_path / "combined.removed.json").read_text())
+        if "match" in entry and entry["reason"] != "exact duplicate"
     }
     grammar = [item for item in combined if item["prompt"].endswith("background")]
     assert len(grammar) >= 16 and {item["source"][0] for item in grammar} == {
