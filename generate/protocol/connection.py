@@ -1,24 +1,28 @@
-"""The line between the job server and whoever calls it: server.json, the proof, one connection.
+"""The line between the job server and whoever calls it: server.json, the proof, signed calls.
 
     connection = Connection(output_root)         # ServerAway, WrongServer
     status, answer = connection.post("/beat", {...})
     connection.close()
 
 The address is read from `<output root>/.server/server.json` for each connection, since the server
-may come back on another node. A connection first has its other end prove, by an HMAC over a nonce,
-that it knows the run's token; only then does the token go over it.
+may come back on another node. A connection first has its other end prove, by an HMAC over a nonce
+and the address that was dialed, that it is this run's server there; then every call and every
+answer is signed (signing.py). The token itself never travels.
 """
 
-import hashlib
-import hmac
 import http.client
 import json
 import os
 import secrets
+import socket
+import time
 import urllib.parse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from generate.protocol.signing import Signer, proof_of, same
 
 Answer = dict[str, Any]
 
@@ -72,14 +76,8 @@ def read_server_json(output_root: str | os.PathLike[str]) -> ServerRecord:
     return ServerRecord(**known)
 
 
-def proof_of(token: str, nonce: str, run_id: str, epoch: object) -> str:
-    """What /healthz?nonce=… answers: who says it knows the token, and does not give it away."""
-    words = f"{nonce}:{run_id}:{epoch}"
-    return hmac.new(token.encode(), words.encode(), hashlib.sha256).hexdigest()
-
-
 class Connection:
-    """One proven connection to the server that server.json names: .url, .token, .run_id, .epoch.
+    """One proven connection to the server that server.json names: .url, .run_id, .epoch.
 
     It never reconnects by itself: the port may be someone else's by then.
     """
@@ -88,33 +86,18 @@ class Connection:
         """ServerAway: nobody there. WrongServer: not this run's, or its epoch is below `epoch`."""
         server = read_server_json(output_root)
         self.url = server.url
-        self.token = server.token
         self.run_id = server.run_id
-        self.line = self._connect(server)
-        nonce = secrets.token_hex(16)
-        status, answer = self._healthz(nonce, server.hostname)
-        self.epoch: int = answer.get("epoch", 0)
-        proof = proof_of(self.token, nonce, self.run_id, self.epoch)
-        if (
-            status != 200
-            or type(self.epoch) is not int
-            or not hmac.compare_digest(str(answer.get("proof")).encode(), proof.encode())
-        ):
-            self.close()
-            raise WrongServer(
-                f"what answers at {self.url} is not the job server of {output_root}: "
-                "it was stopped, and another program has its port"
-            )
+        self.line, self.socket = self._connect(server)
+        self.epoch, at = self._prove(server, output_root)
         if self.epoch < epoch:
             self.close()
             raise WrongServer(
                 f"the job server at {self.url} is an older one "
                 f"(epoch {self.epoch}, seen: {epoch}); it will notice and stop"
             )
-        if self.line.sock:
-            self.line.sock.settimeout(ANSWER_S)
+        self._signer = Signer(server.token, self.epoch, at)
 
-    def _connect(self, server: ServerRecord) -> http.client.HTTPConnection:
+    def _connect(self, server: ServerRecord) -> tuple[http.client.HTTPConnection, "_Socket"]:
         try:
             address = urllib.parse.urlsplit(server.url)
             line = http.client.HTTPConnection(
@@ -124,16 +107,34 @@ class Connection:
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise self._no_answer(server.hostname, error) from None
         line.auto_open = 0
-        return line
+        timed = _Socket(fileno=line.sock.detach())
+        line.sock = timed
+        return line, timed
 
-    def _healthz(self, nonce: str, hostname: str) -> tuple[int, Answer]:
+    def _prove(
+        self, server: ServerRecord, output_root: str | os.PathLike[str]
+    ) -> tuple[int, float]:
+        """(epoch, the server's time) of a server that proves itself."""
+        nonce = secrets.token_hex(16)
+        self.socket.answer_within(CONNECT_S)
         try:
-            return self._ask("GET", f"/healthz?nonce={nonce}", None, {})
+            status, data, _ = self._ask("GET", f"/healthz?nonce={nonce}", None, {})
+            answer = _object(data)
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise self._no_answer(hostname, error) from None
+            raise self._no_answer(server.hostname, error) from None
         except ValueError:
-            return 0, {}
+            status, answer = 0, {}
+        epoch, at = answer.get("epoch"), answer.get("time")
+        if status == 200 and type(epoch) is int and isinstance(at, float):
+            wanted = proof_of(server.token, nonce, server.run_id, epoch, server.url, at)
+            if same(str(answer.get("proof")), wanted):
+                return epoch, at
+        self.close()
+        raise WrongServer(
+            f"what answers at {self.url} is not the job server of {output_root}: "
+            "it was stopped, and another program has its port"
+        )
 
     def _no_answer(self, hostname: str, error: Exception) -> ServerAway:
         why = str(error) or type(error).__name__
@@ -141,25 +142,51 @@ class Connection:
 
     def post(self, path: str, body: Answer) -> tuple[int, Answer]:
         """(status, answer). OSError, HTTPException, ValueError: the connection is useless now."""
-        headers = self._headers() | {"Content-Type": "application/json"}
-        return self._ask("POST", path, json.dumps(body), headers)
+        return self._call("POST", path, json.dumps(body).encode())
 
     def get(self, path: str) -> tuple[int, Answer]:
         """As post, without a body."""
-        return self._ask("GET", path, None, self._headers())
+        return self._call("GET", path, b"")
 
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.token}"}
+    def _call(self, method: str, path: str, body: bytes) -> tuple[int, Answer]:
+        headers = self._signer.sign(method, path, body)
+        if body:
+            headers["Content-Type"] = "application/json"
+        self.socket.answer_within(ANSWER_S)
+        status, answer, answered = self._ask(method, path, body or None, headers)
+        self._signer.check(status, answer, answered)
+        return status, _object(answer)
 
     def _ask(
-        self, method: str, path: str, body: str | None, headers: dict[str, str]
-    ) -> tuple[int, Answer]:
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> tuple[int, bytes, Mapping[str, str]]:
         self.line.request(method, path, body, headers)
         with self.line.getresponse() as response:
-            answer = json.loads(response.read(LARGEST_ANSWER))
-            if not isinstance(answer, dict):
-                raise ValueError("not an object")
-            return response.status, answer
+            return response.status, response.read(LARGEST_ANSWER), dict(response.headers.items())
 
     def close(self) -> None:
         self.line.close()
+
+
+def _object(data: bytes) -> Answer:
+    answer = json.loads(data)
+    if not isinstance(answer, dict):
+        raise ValueError("not an object")
+    return answer
+
+
+class _Socket(socket.socket):
+    """A socket with one deadline for a whole answer: who drips bytes cannot hold a caller up."""
+
+    _deadline = float("inf")
+
+    def answer_within(self, seconds: float) -> None:
+        self._deadline = time.monotonic() + seconds
+        self.settimeout(seconds)
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self.settimeout(left)
+        return super().recv_into(*args, **kwargs)

@@ -34,7 +34,7 @@ BODY = "X-Body-SHA256"
 WINDOW_S = 120.0  # a signature is accepted so long before and after the server's time
 
 
-class Unsigned(Exception):
+class Unsigned(ValueError):
     """A call or an answer without a right signature; the text says what is wrong with it."""
 
 
