@@ -65,7 +65,7 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--host",
-        default="0.0.0.0",
+        default="::",
         help="address to listen on (default: all, since clients are on other nodes)",
     )
     parser.add_argument("--port", type=int, help="default: 5000, else the next free one")
@@ -117,6 +117,7 @@ def options() -> argparse.Namespace:
         metavar="HOST",
         help="trust the workers of a host (or all) again",
     )
+    parser.flag("--rotate_token", "give the run a new token; links and cookies of the page end")
     parser.flag("--drain", "let the running leases finish and grant no more")
     parser.flag("--resume", "grant leases again")
     parser.add_argument("--llm_budget_usd", type=float, help="change the cap on the cost of LLMs")

@@ -122,7 +122,8 @@ def test_the_server_shows_its_link_and_tunnel_on_a_terminal_only(tmp_path):
         until=b"from elsewhere: ssh",
     )
     known = json.loads((tmp_path / ".server" / "server.json").read_text())
-    assert f"{known['url']}?token={known['token']}\r\nfrom elsewhere: ssh" in shown
+    assert re.search(re.escape(known["url"]) + r"\?code=\S{32}\r\nfrom elsewhere: ssh", shown)
+    assert known["token"] not in shown
     assert (
         "job server of" in (tmp_path / "image_server.out").read_text()
         and known["token"] not in (tmp_path / "image_server.out").read_text()

@@ -20,6 +20,7 @@ ORDERS = (
     "release_quarantine",
     "llm_budget_usd",
     "llm_spent_usd",
+    "rotate_token",
 )
 
 

@@ -21,11 +21,10 @@ INDENT = " " * 11
 
 @dataclass(frozen=True)
 class Answer:
-    """The server's status document, or None and why there is none; its page, with the token."""
+    """The server's status document, or None and why there is none."""
 
     document: Document | None
     why: str = ""
-    url: str = ""
 
     def dataset(self, name: str) -> Document | None:
         """The counts of one data set; None if no server answers or it has not seen the set."""
@@ -49,7 +48,18 @@ def fetch(output_root: str | os.PathLike[str]) -> Answer:
     if status != 200:
         why = str(document.get("error"))
         return Answer(None, f"the job server at {connection.url} answered {status}: {why}")
-    return Answer(document, url=f"{connection.url.rstrip('/')}/?token={connection.token}")
+    return Answer(document)
+
+
+def page_link(output_root: str | os.PathLike[str]) -> str:
+    """A link to the page, good once and for ten minutes; "" if the server does not answer."""
+    try:
+        connection = Connection(output_root)
+        _, answer = connection.get("/page_link")
+        connection.close()
+    except (ServerAway, OSError, http.client.HTTPException, ValueError):
+        return ""
+    return str(answer.get("url", ""))
 
 
 def show(output_root: Path, dataset: str | None = None) -> int:
@@ -61,7 +71,8 @@ def show(output_root: Path, dataset: str | None = None) -> int:
     if not answer.document:
         raise UserError(answer.why)
     print(render(answer.document, dataset, output_root))
-    link = answer.url if sys.stdout.isatty() else "(its link holds the token: on a terminal only)"
+    terminal = sys.stdout.isatty()
+    link = page_link(output_root) if terminal else "(its link is a secret: on a terminal only)"
     print(f"page       {link}")
     return 0
 

@@ -31,6 +31,7 @@ SIGNATURE = "X-Signature"
 TIME = "X-Time"
 NONCE = "X-Nonce"
 BODY = "X-Body-SHA256"
+HEADERS = (SIGNATURE, TIME, NONCE, BODY)
 WINDOW_S = 120.0  # a signature is accepted so long before and after the server's time
 
 
@@ -116,9 +117,23 @@ class Verifier:
         self._order: deque[tuple[float, str]] = deque()  # (accepted until, nonce), oldest first
 
     def check(self, method: str, path: str, headers: Mapping[str, str], now: float) -> SignedCall:
-        """The call, from its headers alone. now: the server's time in seconds, as in its proofs.
+        """The call, which is taken once. Unsigned as in look(), or if it was taken before."""
+        call, until, nonce = self.look(method, path, headers, now)
+        with self._lock:
+            self._forget(now)
+            if nonce in self._seen:
+                raise Unsigned("this signature was used before")
+            self._seen.add(nonce)
+            self._order.append((until, nonce))
+        return call
 
-        Unsigned: no signature, a wrong one, too old or too new, or one that was used before.
+    def look(
+        self, method: str, path: str, headers: Mapping[str, str], now: float
+    ) -> tuple[SignedCall, float, str]:
+        """(the call, until when it is good, its nonce), from its headers alone.
+
+        now: the server's time in seconds, as in its proofs. Unsigned: no signature, a wrong one, or
+        one that is too old or too new.
         """
         given = headers.get(SIGNATURE) or ""
         at = headers.get(TIME) or ""
@@ -133,13 +148,7 @@ class Verifier:
             raise Unsigned("the signature is wrong: another run's token, or an older server's")
         if abs(float(at) - now) > WINDOW_S:
             raise Unsigned(f"the signature is {abs(float(at) - now):.0f} s from the server's time")
-        with self._lock:
-            self._forget(now)
-            if nonce in self._seen:
-                raise Unsigned("this signature was used before")
-            self._seen.add(nonce)
-            self._order.append((float(at) + WINDOW_S, nonce))
-        return SignedCall(given, digest)
+        return SignedCall(given, digest), float(at) + WINDOW_S, nonce
 
     def _forget(self, now: float) -> None:
         """Nonces whose time has passed; some stay longer behind one that came early."""

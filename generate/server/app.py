@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from common import slurm
 from common.console import start_log
-from generate.server import background, identity, routes, wsgi
+from generate.server import background, routes, signed_calls, wsgi
 from generate.server.ledger import Ledger
 from generate.server.state import Server, ServerSettings
 from generate.server.status import tunnel
@@ -26,7 +26,7 @@ def serve(settings: ServerSettings) -> NoReturn:
     start_log("image_server", settings.output_root / "image_server.out")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGUSR1, _requeue)
-    identity.write_server_json(server.folder, {**server.about(), "token": server.token})
+    server.announce()
     log.info(
         "job server %s of %s: %s (process %d, epoch %d)",
         server.version,
@@ -43,10 +43,15 @@ def serve(settings: ServerSettings) -> NoReturn:
             lost,
         )
     if sys.stdout.isatty():
-        print(f"the page of this run: {server.url}?token={server.token}")
+        print(f"the page of this run: {server.page_link()}")
         print(f"from elsewhere: {tunnel(server.about())}")
     background.start(server)
-    wsgi.serve(routes.application(server), server.listener, routes.LARGEST_BODY)
+    wsgi.serve(
+        routes.application(server),
+        server.listener,
+        signed_calls.LARGEST_BODY,
+        signed_calls.admits(server),
+    )
     if server.ledger.lock.acquire(timeout=10):  # after the answer that is being made durable
         server.ledger.read(Ledger.close)
     log.info("stopped; leases are kept, and clients wait for the next server")

@@ -49,6 +49,18 @@ def run_identity(folder: Path) -> dict[str, str]:
     return run
 
 
+def new_token(folder: Path) -> str:
+    """Replace the run's token, and return the new one; its run_id stays."""
+    run = run_identity(folder) | {"token": secrets.token_urlsafe(32)}
+    write_whole(folder / "run.json", json.dumps(run) + "\n", mode=OWNER_ONLY)
+    return run["token"]
+
+
+def write_metrics_secret(folder: Path, secret: str) -> None:
+    """The secret for Prometheus' bearer_token_file; it opens /metrics and nothing else."""
+    write_whole(folder / "metrics_secret", secret, mode=OWNER_ONLY)
+
+
 def claim_epoch(folder: Path) -> int:
     """The number of this start, claimed by an exclusive file outside of the ledger.
 

@@ -16,10 +16,10 @@ def listen(host: str, port: int | None) -> socket.socket:
     """
     wanted = [port] if port is not None else [*range(FIRST_PORT, FIRST_PORT + PORTS), 0]
     for number in wanted:
-        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener = _socket_for(host)
         try:
-            listener.bind((host, number))
+            everywhere = host in ("", "::") and listener.family == socket.AF_INET
+            listener.bind(("0.0.0.0" if everywhere else host or "::", number))
             listener.listen(1024)
             return listener
         except OSError as error:
@@ -34,6 +34,29 @@ def listen(host: str, port: int | None) -> socket.socket:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise UserError(f"cannot listen on {host}: {error.strerror}; see --host") from None
     raise UserError(f"no free port on {host}")
+
+
+def _socket_for(host: str) -> socket.socket:
+    """A socket of the host's family; for all addresses, of both where the machine has IPv6.
+
+    A port that is open for IPv4 alone could be taken for IPv6 by somebody else, and a host name
+    that has both addresses would lead clients to him.
+    """
+    both = host in ("", "::")
+    wants_ipv6 = ":" in host or both
+    try:
+        listener = socket.socket(socket.AF_INET6 if wants_ipv6 else socket.AF_INET)
+        if both:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            probe = socket.socket(socket.AF_INET6)
+            probe.bind(("::1", 0))
+            probe.close()
+    except OSError:
+        if not both:
+            raise
+        listener = socket.socket(socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return listener
 
 
 def address(host: str) -> str:

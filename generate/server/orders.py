@@ -6,7 +6,9 @@ from flask.typing import ResponseReturnValue
 from generate.server.fields import BadField, Fields
 from generate.server.state import Server
 
-KNOWN = "drain, resume, retry_failed, release_quarantine, llm_budget_usd, llm_spent_usd"
+KNOWN = (
+    "drain, resume, retry_failed, release_quarantine, llm_budget_usd, llm_spent_usd, rotate_token"
+)
 
 
 class Orders:
@@ -35,6 +37,9 @@ class Orders:
         spent = fields.dollars("llm_spent_usd")
         if budget is not None or spent is not None:
             done.append(ledger.run(lambda *_: self._set_budget(budget, spent)))
+        if fields.values.get("rotate_token") is True:
+            self.server.rotate_token()
+            done.append("a new token: clients take it from server.json; links and cookies ended")
         if not done:
             raise BadField(f"no order that is known: {KNOWN}")
         return jsonify(done=done)

@@ -1,14 +1,12 @@
 """The status page, as a Flask blueprint: the page, its document, Prometheus' figures, the images.
 
-http://localhost:5000/?token=…    the page (the token goes into a cookie, out of the address)
-curl -H "Authorization: Bearer $TOKEN" http://localhost:5000/status
-curl -H "Authorization: Bearer $TOKEN" http://localhost:5000/metrics
+http://localhost:5000/?code=…     the page; the code of its link is changed into a cookie, once
+curl -H "Authorization: Bearer $SECRET" http://localhost:5000/metrics     .server/metrics_secret
 """
 
-import hashlib
-import hmac
 import json
 import re
+import time
 from pathlib import Path
 
 from flask import Blueprint, Response, abort, make_response, redirect, request, send_from_directory
@@ -19,11 +17,12 @@ from generate.dataset.layout import path_of
 from generate.protocol.output_root import dataset_folder
 from generate.server import metrics
 from generate.server.newest import thumbnail
+from generate.server.page_access import COOKIE_S
+from generate.server.signed_calls import is_signed
 from generate.server.status import Pages, Run
 from generate.server.watch import Watch
 
 PAGE = Path(__file__).resolve().parent / "page"
-COOKIE_DAYS = 60
 EXACT = 2**53  # JavaScript counts to this without rounding
 STEM = re.compile(r"[0-9]{1,12}_[0-9]{1,6}")
 CONTENT_SECURITY_POLICY = (
@@ -39,30 +38,29 @@ PRIVATE = {
 
 
 class Doorkeeper:
-    """Who may see the page: who brings the token, or the cookie that the token was changed into."""
+    """Who may see the page: who signs, or has the cookie that a link was changed into."""
 
     def __init__(self, run: Run) -> None:
-        self.token = run.token
+        self.run = run
         # Cookies know no port: two runs forwarded to one localhost must not log each other out.
         self.cookie = f"status_{run.about()['run_id'][:12]}"
-        # The cookie opens the page and nothing else: other programs on localhost are sent it too,
-        # and it must not let them take leases.
-        self.value = hmac.new(run.token.encode(), b"status page", hashlib.sha256).hexdigest()
 
     def allowed(self) -> bool:
-        bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        return same(bearer, self.token) or same(request.cookies.get(self.cookie, ""), self.value)
+        if is_signed():
+            return True
+        access = self.run.page_access
+        scrapes = request.endpoint == "status_page.figures"
+        if scrapes and access.may_scrape(request.headers.get("Authorization", "")):
+            return True
+        return access.may_look(request.cookies.get(self.cookie, ""), time.time())
 
-    def change_into_cookie(self, token: str) -> ResponseReturnValue:
-        if not same(token, self.token):
+    def change_into_cookie(self, code: str) -> ResponseReturnValue:
+        value = self.run.page_access.redeem(code, time.time())
+        if value is None:
             return refusal()
         response = make_response(redirect("/", 303))
         response.set_cookie(
-            self.cookie,
-            self.value,
-            max_age=COOKIE_DAYS * 86400,
-            httponly=True,
-            samesite="Lax",
+            self.cookie, value, max_age=int(COOKIE_S), httponly=True, samesite="Lax"
         )
         return response
 
@@ -85,8 +83,8 @@ def blueprint(run: Run) -> Blueprint:
         return found
 
     @pages.before_request
-    def only_with_token() -> ResponseReturnValue | None:
-        if request.endpoint == "status_page.page" and "token" in request.args:
+    def only_for_whom_it_is() -> ResponseReturnValue | None:
+        if request.endpoint == "status_page.page" and "code" in request.args:
             return None
         return None if door.allowed() else refusal()
 
@@ -98,8 +96,8 @@ def blueprint(run: Run) -> Blueprint:
 
     @pages.get("/")
     def page() -> ResponseReturnValue:
-        if "token" in request.args:
-            return door.change_into_cookie(request.args["token"])
+        if "code" in request.args:
+            return door.change_into_cookie(request.args["code"])
         return send_from_directory(PAGE, "index.html")
 
     @pages.get("/<any('page.css', 'tools.js', 'page.js', 'newest.js', 'icon.svg'):name>")
@@ -110,6 +108,14 @@ def blueprint(run: Run) -> Blueprint:
     def status() -> ResponseReturnValue:
         wanted = Pages(_page_number("workers_page"), _page_number("set_aside_page"))
         return Response(json.dumps(document(wanted)), mimetype="application/json")
+
+    @pages.get("/page_link")
+    def page_link() -> ResponseReturnValue:
+        """A new link for one browser; only for who holds the token."""
+        if not is_signed():
+            return refusal()
+        code = run.page_access.new_code(time.time())
+        return {"url": f"{run.about()['url']}?code={code}"}
 
     @pages.get("/metrics")
     def figures() -> ResponseReturnValue:
@@ -140,14 +146,10 @@ def blueprint(run: Run) -> Blueprint:
 
 def refusal() -> Response:
     text = (
-        "Open the link with this run's token: "
-        "python generate/image_server.py --status shows it on a terminal.\n"
+        "Open this run's link; it is good once, for ten minutes: "
+        "python generate/image_server.py --status shows a new one on a terminal.\n"
     )
     return Response(text, 401, mimetype="text/plain", headers={"WWW-Authenticate": "Bearer"})
-
-
-def same(given: str, wanted: str) -> bool:
-    return hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode())
 
 
 def _page_number(name: str) -> int:

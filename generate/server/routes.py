@@ -3,7 +3,6 @@
 app = application(server)          # server: state.Server
 """
 
-import hmac
 import json
 import logging
 import sqlite3
@@ -14,15 +13,15 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 from generate.dataset.definition import Differs
-from generate.protocol.connection import proof_of
+from generate.protocol.signing import proof_of
 from generate.server.fields import BadField, Fields
 from generate.server.orders import Orders
 from generate.server.page import blueprint
+from generate.server.signed_calls import guard, server_time
 from generate.server.state import Server
 from generate.server.work_calls import WorkCalls
 
 log = logging.getLogger("image_server")
-LARGEST_BODY = 1 << 20
 
 
 def application(server: Server) -> Flask:
@@ -40,13 +39,15 @@ def application(server: Server) -> Flask:
     for name, call in calls.items():
         app.add_url_rule(f"/{name}", name, guarded(server, call), methods=["POST"])
     app.register_blueprint(blueprint(server))
+    guard(app, server)
 
     @app.get("/healthz")
     def healthz() -> ResponseReturnValue:
         """Open to all: says that it lives, and proves that it knows the run's token."""
-        nonce = request.args.get("nonce", "")
-        proof = proof_of(server.token, nonce[:128], server.run_id, server.epoch)
-        return jsonify(ok=True, run_id=server.run_id, epoch=server.epoch, proof=proof)
+        nonce = request.args.get("nonce", "")[:128]
+        now = server_time()
+        proof = proof_of(server.token, nonce, server.run_id, server.epoch, server.url, now)
+        return jsonify(ok=True, run_id=server.run_id, epoch=server.epoch, time=now, proof=proof)
 
     @app.after_request
     def last_look(response: Response) -> Response:
@@ -68,21 +69,12 @@ def application(server: Server) -> Flask:
 def guarded(
     server: Server, call: Callable[[Fields], ResponseReturnValue]
 ) -> Callable[[], ResponseReturnValue]:
-    """The view of a POST: token, size and form of the body, and each expected way of failing.
+    """The view of a POST: the form of its body, and each expected way of failing.
 
     Every refusal is one line that names the field.
     """
 
     def view() -> ResponseReturnValue:
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode("utf-8", "replace"), server.token.encode()):
-            wanted = "Authorization: Bearer …, see server.json"
-            return jsonify(error=f"the run's token is missing or wrong: {wanted}"), 401
-        size = request.content_length or 0
-        if size > LARGEST_BODY:
-            return jsonify(
-                error=f"the body has {size} bytes, at most {LARGEST_BODY} are taken"
-            ), 400
         server.was_asked()
         try:
             fields = Fields(json.loads(request.get_data(cache=False)))

@@ -18,12 +18,14 @@ from typing import Any, TypeVar
 from common.command_line import UserError
 from common.version import version
 from generate.llms.budget import Accounts
+from generate.protocol.signing import Verifier
 from generate.server import identity
 from generate.server.folder_check import FolderCheck
 from generate.server.folders import Folders
 from generate.server.ledger import Ledger, open_ledger
 from generate.server.listen import address, listen
 from generate.server.live_leases import LeaseLimits
+from generate.server.page_access import PageAccess
 from generate.server.shared_ledger import SharedLedger
 
 log = logging.getLogger("image_server")
@@ -37,7 +39,7 @@ class ServerSettings:
 
     output_root: Path
     limits: LeaseLimits
-    host: str = "0.0.0.0"
+    host: str = "::"  # all addresses, of both families
     port: int | None = None  # None: the first free one from 5000
     take_over: bool = False
     stop_when_done: bool = False
@@ -55,8 +57,8 @@ class Server:
         self.listener = listen(settings.host, settings.port)
         run = identity.run_identity(self.folder)
         self.run_id = run["run_id"]
-        self.token = run["token"]
         self.epoch = identity.claim_epoch(self.folder)
+        self._use(run["token"])
         self.port: int = self.listener.getsockname()[1]
         self.url = f"http://{address(settings.host)}:{self.port}/"
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -82,6 +84,26 @@ class Server:
     def idle_s(self) -> float:
         """Seconds since a client made a call."""
         return time.monotonic() - self._asked_at
+
+    def _use(self, token: str) -> None:
+        """The secrets of this run: its calls', its page's, its metrics'."""
+        self.token = token
+        self.verifier = Verifier(token, self.epoch)
+        self.page_access = PageAccess(token)
+        identity.write_metrics_secret(self.folder, self.page_access.metrics_secret)
+
+    def rotate_token(self) -> None:
+        """A new token; clients read it from server.json, links and cookies end."""
+        self._use(identity.new_token(self.folder))
+        self.announce()
+
+    def announce(self) -> None:
+        """Write server.json, by which clients find this server."""
+        identity.write_server_json(self.folder, {**self.about(), "token": self.token})
+
+    def page_link(self) -> str:
+        """A link to the page for one browser."""
+        return f"{self.url}?code={self.page_access.new_code(time.time())}"
 
     def about(self) -> dict[str, Any]:
         """Who this server is, but for its token."""

@@ -21,6 +21,7 @@ from generate.llms.budget import Accounts
 from generate.server.health import command, health
 from generate.server.history import RunHistory
 from generate.server.ledger import Ledger
+from generate.server.page_access import PageAccess
 from generate.server.queries import Queries
 from generate.server.status_llm import llm_section
 
@@ -52,7 +53,7 @@ class Run(Protocol):
     """What the page and its document ask of a server."""
 
     output_root: Path
-    token: str
+    page_access: PageAccess
     accounts: Accounts
 
     def about(self) -> Json:

@@ -1,51 +1,143 @@
-"""waitress in front of the routes: its threads and connections, and one of its habits cured."""
+"""waitress in front of the routes: its limits, and what it asks before it reads a body.
+
+    serve(app, listener, largest_body, admits)      # admits(method, path, headers): "" or why not
+
+A call without a right signature is refused when its headers are there: strangers cannot make the
+server keep their bodies. Connections are limited for each address, and one that asks nothing is
+closed after some seconds, so that strangers cannot use them up.
+"""
 
 import logging
 import resource
 import socket
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
-import waitress
 from flask import Flask
+from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
-from waitress.server import BaseWSGIServer
+from waitress.parser import HTTPRequestParser
+from waitress.server import TcpWSGIServer
+from waitress.utilities import Error
 
 THREADS = 32  # they wait for the ledger's disk
 CONNECTIONS = 4096  # one for each of 1,000 clients' three threads
+CONNECTIONS_OF_ONE = 1024  # address; 300 clients on one machine have 900
+SILENT_S = 10  # a connection that has asked nothing is closed after so long
+
+Admits = Callable[[str, str, Mapping[str, str]], str]
 
 
-def serve(app: Flask, listener: socket.socket, largest_body: int) -> None:
+def serve(app: Flask, listener: socket.socket, largest_body: int, admits: Admits) -> None:
     """Answer requests until SIGTERM ends the main loop."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # "task queue depth is 1" for each pair of requests that meet
     logging.getLogger("waitress").setLevel(logging.ERROR)
-    BaseWSGIServer.channel_class = Channel
-    waitress.serve(
-        app,
+    settings = Adjustments(
         sockets=[listener],
         threads=THREADS,
         connection_limit=min(CONNECTIONS, most - 100),
         asyncore_use_poll=True,
         channel_timeout=120,
-        cleanup_interval=15,
+        cleanup_interval=SILENT_S // 2,
         max_request_body_size=4 * largest_body,
         max_request_header_size=16 << 10,
         ident=None,
-        _quiet=True,
     )
+    Listener(app, listener, settings, admits).run()
 
 
-class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
-    """A connection whose answer is sent by the thread that made it.
+class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
+    """The listening socket, and how many connections each address has."""
 
-    waitress's main thread polls a connection for writing while that thread is still sending, and
-    cannot help: it only spins, with the interpreter (128 connections: 97 heartbeats a second with
-    that, 2,000 without). What that thread leaves is sent as ever.
-    """
+    def __init__(
+        self, app: Flask, listener: socket.socket, settings: Adjustments, admits: Admits
+    ) -> None:
+        self.parser_class = partial(Parser, admits=admits)
+        self.connections_of: Counter[str] = Counter()
+        address = (listener.family, listener.type, listener.proto, listener.getsockname())
+        super().__init__(app, _sock=listener, adj=settings, bind_socket=False, sockinfo=address)
+
+    channel_class = property(lambda self: Channel)
+
+    def accept(self) -> tuple[socket.socket, Any] | None:
+        """As waitress's; None, too, for one connection too many of an address."""
+        found: tuple[socket.socket, Any] | None = super().accept()
+        if found and self.connections_of[found[1][0]] >= CONNECTIONS_OF_ONE:
+            found[0].close()
+            return None
+        return found
+
+    def maintenance(self, now: float) -> None:
+        """Beside idle connections, those that were opened and then asked nothing."""
+        super().maintenance(now)
+        for channel in self.active_channels.values():
+            if not channel.asked and channel.creation_time < now - SILENT_S:
+                channel.will_close = True
+
+
+class Channel(HTTPChannel):  # type: ignore[misc]
+    """A connection, counted by its address, whose answer is sent by the thread that made it."""
+
+    asked = False
+
+    def __init__(self, server: Listener, sock: Any, addr: Any, adj: Any, map: Any = None) -> None:
+        self.parser_class = server.parser_class
+        self.address: str = addr[0]
+        super().__init__(server, sock, addr, adj, map=map)
+
+    def add_channel(self, map: Any = None) -> None:
+        super().add_channel(map)
+        self.server.connections_of[self.address] += 1
+
+    def del_channel(self, map: Any = None) -> None:
+        super().del_channel(map)
+        self.server.connections_of[self.address] -= 1
+        if not self.server.connections_of[self.address]:
+            del self.server.connections_of[self.address]
+
+    def service(self) -> None:
+        self.asked = True
+        super().service()
 
     def writable(self) -> bool:
+        """waitress's main thread polls a connection for writing while a thread still sends on it.
+
+        It cannot help: it only spins, with the interpreter (128 connections: 97 heartbeats a second
+        with that, 2,000 without). What the thread leaves is sent as ever.
+        """
         return bool(
             self.will_close
             or self.close_when_flushed
             or (self.total_outbufs_len and not self.requests)
         )
+
+
+class Unauthorized(Error):  # type: ignore[misc]
+    code = 401
+    reason = "Unauthorized"
+
+
+class Parser(HTTPRequestParser):  # type: ignore[misc]
+    """Looks at a request's signature between its headers and its body."""
+
+    looked = False
+    error: Error | None
+
+    def __init__(self, adj: Any, admits: Admits) -> None:
+        super().__init__(adj)
+        self.admits = admits
+
+    def received(self, data: bytes) -> int:
+        consumed: int = super().received(data)
+        if self.headers_finished and not self.looked and not self.error and not self.empty:
+            self.looked = True
+            path = f"{self.path}?{self.query}" if self.query else self.path
+            if refusal := self.admits(self.command, path, self.headers):
+                self.error = Unauthorized(refusal)
+                self.completed = True
+                self.expect_continue = False
+        return consumed

@@ -3,7 +3,7 @@
 1,000 workers, 50,000 failed prompts, a halted run, a slow GPU. It answers over a real socket
 through the very blueprint of image_server.py.
 
-    python tests/fakes/fake_run.py FOLDER --port 5099     # http://127.0.0.1:5099/?token=token
+    python tests/fakes/fake_run.py FOLDER --port 5099     # prints the link of its page
 """
 
 import argparse
@@ -23,6 +23,7 @@ from common.version import version
 from generate.protocol.output_root import dataset_folder, server_folder
 from generate.server.live_leases import LeaseLimits
 from generate.server.page import blueprint
+from generate.server.page_access import PageAccess
 
 EVIL = '<script>window.evil = 1; alert(1)</script><img src=x onerror=alert(2)> & "quoted"'
 WORKER = {
@@ -215,13 +216,21 @@ class FakeRun:
 
     def __init__(self, output_root, port, **kwargs):
         self.output_root = Path(output_root)
-        self.token = "token"
+        self.page_access = PageAccess("token")
         self.port = port
         self.lock = threading.Lock()
         self.ledger = FakeLedger(**kwargs)
         self.accounts = FakeAccounts()
         make_samples(dataset_folder(self.output_root, "HPDv2"))
         server_folder(self.output_root).mkdir(exist_ok=True)
+
+    def link(self):
+        return f"http://127.0.0.1:{self.port}/?code={self.page_access.new_code(time.time())}"
+
+    def cookie(self):
+        """A header for who asks without a browser."""
+        value = self.page_access.redeem(self.page_access.new_code(time.time()), time.time())
+        return {"Cookie": f"status_{self.about()['run_id'][:12]}={value}"}
 
     def about(self):
         return {
@@ -298,7 +307,7 @@ if __name__ == "__main__":
     parser.add_argument("--failed", type=int, default=23)
     args = parser.parse_args()
     fake = serve(args.folder, args.port, workers=args.workers, failed=args.failed)
-    print(f"http://127.0.0.1:{fake.port}/?token={fake.token}", flush=True)
+    print(fake.link(), flush=True)
     while True:
         time.sleep(1)
         fake.ledger.step += 1

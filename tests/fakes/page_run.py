@@ -8,8 +8,10 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from urllib.parse import unquote
 
 from tests.fakes.fake_run import EVIL
+from tests.fakes.signed_caller import page_link, signer
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "gpu\"01'<b>"
@@ -91,11 +93,12 @@ class PageRun:
         except (OSError, ValueError):
             return None
 
-    def get(self, path, token=None, cookie=None):
+    def get(self, path, cookie=None):
         known = self.known()
-        headers = (
-            {"Cookie": cookie} if cookie else {"Authorization": f"Bearer {token or known['token']}"}
-        )
+        if cookie:
+            headers = {"Cookie": cookie}
+        else:
+            headers = signer(self.root).sign("GET", unquote(path))
         with urllib.request.urlopen(
             urllib.request.Request(known["url"].rstrip("/") + path, headers=headers), timeout=20
         ) as answer:
@@ -104,7 +107,7 @@ class PageRun:
 
     @property
     def link(self):
-        return f"{self.known()['url'].rstrip('/')}/?token={self.known()['token']}"
+        return page_link(self.root)
 
     def files(self, pattern):
         return len(list((self.root / "generated_images").glob(f"*/*/{pattern}")))

@@ -1,7 +1,6 @@
 """The real job server as a process of its own: started, killed and asked like a user's."""
 
 import hashlib
-import http.client
 import json
 import os
 import random
@@ -10,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import unquote
 
 from generate.client.job_client import JobClient
 from generate.client.worker import WorkerIdentity
@@ -18,6 +18,7 @@ from generate.dataset.captions import publish_captions
 from generate.dataset.layout import path_of
 from generate.protocol.answers import Wait
 from generate.protocol.connection import Connection, ServerAway
+from tests.fakes.signed_caller import request, signer
 from tests.fakes.storm_client import definition
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -102,14 +103,11 @@ class RunningServer:
         return int(self.json["url"].rsplit(":")[-1].strip("/"))
 
     def raw(self, method, path, body=None, token=None, headers=()):
-        """(status, headers, body) without any of JobClient's manners."""
-        line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        headers = dict(headers) | ({"Authorization": f"Bearer {token}"} if token else {})
-        line.request(method, path, body, headers)
-        response = line.getresponse()
-        data = response.read()
-        line.close()
-        return response.status, dict(response.getheaders()), data
+        """(status, headers, body) as it comes; signed if a token is given."""
+        if token is None:
+            return request(self.root, method, path, body, dict(headers))
+        signs = signer(self.root, token).sign(method, unquote(path), body or b"")
+        return request(self.root, method, path, body, dict(headers) | signs)
 
     def post(self, path, body):
         connection = self.connection()

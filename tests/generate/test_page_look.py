@@ -34,13 +34,13 @@ def start(tmp_path):
 
 
 def link(run):
-    return f"http://127.0.0.1:{run.port}/?token={run.token}"
+    return run.link()
 
 
 def status(run, query="", timeout=20):
     request = urllib.request.Request(
         f"http://127.0.0.1:{run.port}/status{query}",
-        headers={"Authorization": f"Bearer {run.token}"},
+        headers=run.cookie(),
     )
     with urllib.request.urlopen(request, timeout=timeout) as answer:
         return json.loads(answer.read())

@@ -1,4 +1,4 @@
-"""The status page shows nothing without the token, and no file that is not a sample."""
+"""The status page shows nothing without its link, and no file that is not a sample."""
 
 import urllib.error
 import urllib.request
@@ -22,7 +22,7 @@ def llm():
         yield fake
 
 
-def test_nothing_without_the_token(run, open_page):
+def test_nothing_without_the_link(run, open_page):
     run.start_server()
     url = run.known()["url"].rstrip("/")
     for path in (
@@ -32,8 +32,9 @@ def test_nothing_without_the_token(run, open_page):
         "/page.js",
         "/image/x/0_0",
         "/sample/x/0_0",
-        "/?token=wrong",
-        "/?token=",
+        "/?code=wrong",
+        "/?code=",
+        "/page_link",
     ):
         for headers in (
             {},
@@ -48,9 +49,10 @@ def test_nothing_without_the_token(run, open_page):
             body = refused.value.read().decode()
             assert run.known()["token"] not in body and str(run.root) not in body
 
-    page = open_page(run.link)
+    link = run.link
+    page = open_page(link)
     page.wait_for_selector("[data-polls]")
-    assert "token" not in page.url and run.known()["token"] not in page.content() + str(
+    assert "code" not in page.url and run.known()["token"] not in page.content() + str(
         run.get("/status")
     )
     (cookie,) = page.context.cookies()
@@ -60,6 +62,8 @@ def test_nothing_without_the_token(run, open_page):
         and run.known()["token"] not in cookie["value"]
     )
     assert page.evaluate("document.cookie") == ""
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(link)  # the link was for one browser
     policy = urllib.request.urlopen(
         urllib.request.Request(url + "/", headers={"Cookie": f"{cookie['name']}={cookie['value']}"})
     ).headers["Content-Security-Policy"]

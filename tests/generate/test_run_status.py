@@ -12,7 +12,7 @@ from common.command_line import UserError
 from common.console import amount
 from common.files import device_of
 from generate.launch import estimate, status
-from generate.protocol.connection import proof_of
+from generate.protocol.signing import Verifier, proof_of
 
 ERROR = {
     "reason": "gpu",
@@ -111,27 +111,28 @@ def test_the_status_says_what_happens_and_which_log_to_read():
 
 @pytest.fixture
 def server(tmp_path):
-    """A server that answers with DOCUMENT to who shows the token."""
+    """A server that answers with DOCUMENT to who signs with the token."""
+    verifier = Verifier("t0ken", 2)
 
     class FakeServer(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self):
+            url = f"http://127.0.0.1:{self.server.server_port}"
+            signs = {}
             if self.path.startswith("/healthz?nonce="):
-                body = {
-                    "epoch": 2,
-                    "proof": proof_of("t0ken", self.path.split("=")[1], "run", 2),
-                }
+                proof = proof_of("t0ken", self.path.split("=")[1], "run", 2, url, 5.0)
+                said = json.dumps({"epoch": 2, "time": 5.0, "proof": proof}).encode()
             else:
-                body = (
-                    DOCUMENT
-                    if self.headers["Authorization"] == "Bearer t0ken" and self.path == "/status"
-                    else {}
-                )
-            self.send_response(200 if body else 401)
-            self.send_header("Content-Length", str(len(json.dumps(body))))
+                call = verifier.check("GET", self.path, self.headers, 5.0)
+                body = DOCUMENT if self.path == "/status" else {"url": f"{url}/?code=c0de"}
+                said = json.dumps(body).encode()
+                signs = verifier.sign_answer(call.signature, 200, said)
+            self.send_response(200)
+            for name, value in (signs | {"Content-Length": str(len(said))}).items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(json.dumps(body).encode())
+            self.wfile.write(said)
 
         def log_message(self, *_):
             pass
@@ -158,7 +159,8 @@ def test_show_prints_no_token_into_a_file_or_pipe(server, capsys, monkeypatch):
     assert "199 of 1,000" in said and "t0ken" not in said
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     status.show(server, "HPDv2")
-    assert "/?token=t0ken" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "/?code=c0de" in said and "t0ken" not in said
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.fakes.running_server import RunningServer, granted
+from tests.fakes.signed_caller import signer
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +50,10 @@ def test_a_slow_reader_gets_the_whole_answer_and_the_next(server):
     content = bytes(range(256)) * 32_768
     (folder / "7_0.jpg").write_bytes(content)
     line = socket.create_connection(("127.0.0.1", server.port), timeout=60)
-    head = f"HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.json['token']}\r\n"
-    first = f"GET /image/storm/7_0 {head}\r\n"
+    head = "HTTP/1.1\r\nHost: x\r\n"
+    signed = signer(server.root).sign("GET", "/image/storm/7_0")
+    signs = "".join(f"{name}: {value}\r\n" for name, value in signed.items())
+    first = f"GET /image/storm/7_0 {head}{signs}\r\n"
     line.sendall(f"{first}GET /healthz {head}Connection: close\r\n\r\n".encode())
     answer = b""
     while piece := line.recv(1000 if len(answer) < 20_000 else 1 << 20):
