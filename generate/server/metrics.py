@@ -1,6 +1,6 @@
 """The status document's figures as Prometheus reads them: totals, seconds, dollars and tokens.
 
-curl -H "Authorization: Bearer $TOKEN" http://localhost:5000/metrics
+curl -H "Authorization: Bearer $(cat .server/metrics_secret)" http://localhost:5000/metrics
 
 The names of the metrics are published.
 """

@@ -34,7 +34,7 @@ def test_only_with_the_token(server):
 def test_secrets_are_the_owners_alone(server):
     folder = server.root / ".server"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    for name in ("server.json", "run.json"):
+    for name in ("server.json", "run.json", "metrics_secret"):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600, name
     assert server.json["token"] not in server.log()
 
