@@ -125,7 +125,7 @@ def test_the_server_shows_its_link_and_tunnel_on_a_terminal_only(tmp_path):
     assert re.search(re.escape(known["url"]) + r"\?code=\S{32}\r\nfrom elsewhere: ssh", shown)
     assert known["token"] not in shown
     assert (
-        "job server of" in (tmp_path / "image_server.out").read_text()
+        "INFO job server" in (tmp_path / "image_server.out").read_text()
         and known["token"] not in (tmp_path / "image_server.out").read_text()
     )
 
