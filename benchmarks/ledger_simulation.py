@@ -57,7 +57,7 @@ class Simulation:
         # the disk is not what is measured here
         self.ledger.store.connection.execute("PRAGMA synchronous = OFF")
         self.ledger.define(
-            {"name": "d", "total": options.prompts, "images_per_prompt": 1, "order_seed": 1}
+            0.0, {"name": "d", "total": options.prompts, "images_per_prompt": 1, "order_seed": 1}
         )
         self.check()
         self.requests: Counter[str] = Counter()

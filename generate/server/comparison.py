@@ -27,8 +27,12 @@ class FolderComparison:
 
     def begin(self, dataset: str) -> None:
         """Every block is to be compared anew; what is being read was measured by an old count."""
+        self.forget(dataset)
         total = self.store.one("SELECT total FROM datasets WHERE name = ?", dataset)[0]
         self.compared[dataset] = bytearray(blocks_of(total))
+
+    def forget(self, dataset: str) -> None:
+        self.compared.pop(dataset, None)
         self.reading = {key: value for key, value in self.reading.items() if key[0] != dataset}
 
     def check_again(self, dataset: str) -> None:

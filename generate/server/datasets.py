@@ -1,87 +1,89 @@
-"""The data sets of a ledger: made, compared, extended.
+"""The data sets of a ledger: made, extended, replaced, forgotten.
 
-changed = define(store, {"name": "HPDv2", "total": 100_000, "images_per_prompt": 100, …})
+    change = define(store, {"name": "HPDv2", "total": 100_000, "images_per_prompt": 100, …})
+
+The folder's dataset.yaml goes before what the ledger knows: definitions are compared by
+generate/dataset/definition.py alone, and the ledger follows.
 """
 
 import json
 import random
+from typing import Literal
 
 from generate.server.blocks import block_sizes, place_of
 from generate.server.store import Definition, Store
 
-# sha256 tells prompts files apart
-NOT_COMPARED = {
-    "name",
-    "prompts_file",
-    "extend",
-    "prefix_total",
-    "prefix_sha256",
-    "dataset_id",
-    "created",
-    "bare",
-    "version",
-}
-GROWS = {"total", "images_per_prompt", "prompts_sha256"}  # what an extension may change
+TABLES = ("blocks", "held", "trouble", "blames", "leases", "given_back")
+
+Change = Literal["none", "new", "extended", "replaced"]
 
 
-class DefinitionDiffers(Exception):
-    """A request's data set definition is not the stored one; .field .stored .given say where."""
+def change_of(store: Store, definition: Definition) -> Change:
+    """What the definition of a folder means for the ledger.
 
-    def __init__(self, field: str, stored: object, given: object) -> None:
-        super().__init__(
-            f"{field}: the data set was made with {stored!r}, this request says {given!r}"
-        )
-        self.field = field
-        self.stored = stored
-        self.given = given
+    Replaced: it is another folder of that name (dataset_id), or it has less than the ledger knows.
+    """
+    name = definition["name"]
+    if not store.has(name):
+        return "new"
+    stored = store.definition(name)
+    ids = {stored.get("dataset_id"), definition.get("dataset_id")} - {None}
+    total = definition["total"] - stored["total"]
+    per = definition["images_per_prompt"] - stored["images_per_prompt"]
+    if len(ids) == 2 or total < 0 or per < 0:
+        return "replaced"
+    return "extended" if total or per else "none"
 
 
-def define(store: Store, definition: Definition) -> bool:
-    """Make the data set, or compare, or extend it. Whether it was made or extended.
+def define(store: Store, definition: Definition) -> Change:
+    """Follow a definition, as in dataset.yaml: it needs name, total and images_per_prompt.
 
-    definition: as in dataset.yaml; needs name, total, images_per_prompt; a field that is absent
-    is not compared. More images per prompt, or prompts appended (whoever calls has compared the
-    prefix), are an extension. DefinitionDiffers names the first field that differs.
+    After an extension what is missing is found by comparing every block with the folder anew.
     """
     name = definition["name"]
     total = definition["total"]
-    per = definition["images_per_prompt"]
-    if not store.has(name):
-        with store.transaction():
+    change = change_of(store, definition)
+    with store.transaction():
+        version = 1
+        known = 0  # prompts that have their blocks
+        if change == "replaced":
+            version = store.version(name) + 1
+            forget(store, name)
+        if change in ("new", "replaced"):
             store.run(
-                "INSERT INTO datasets (name, definition, version, total, waiting)"
-                " VALUES (?, ?, 1, ?, ?)",
+                "INSERT INTO datasets (name, version, total, waiting) VALUES (?1, ?2, ?3, ?3)",
                 name,
-                json.dumps(definition),
-                total,
+                version,
                 total,
             )
-            _append_blocks(store, name, 0, total, definition.get("order_seed"))
-        return True
-    stored = store.definition(name)
-    old = stored["total"]
-    old_per = stored["images_per_prompt"]
-    for field in sorted(definition.keys() - NOT_COMPARED):
-        fine = (
-            definition[field] == stored.get(field)
-            or (field in GROWS and total > old)
-            or (field == "images_per_prompt" and per > old_per)
-        )
-        if not fine or total < old or per < old_per:
-            raise DefinitionDiffers(field, stored.get(field), definition[field])
-    if (total, per) == (old, old_per):
-        return False
-    with store.transaction():
+        else:
+            stored = store.definition(name)
+            known = stored["total"]
+            definition = {**stored, **definition}
+        if change == "extended":
+            store.run(
+                "UPDATE datasets SET version = version + 1, total = ?1,"
+                " waiting = waiting + ?1 - ?2 WHERE name = ?3",
+                total,
+                known,
+                name,
+            )
+        if known < total:
+            _append_blocks(store, name, known, total, definition.get("order_seed"))
+        text = json.dumps(definition)
         store.run(
-            "UPDATE datasets SET definition = ?, version = version + 1, total = ?,"
-            " waiting = waiting + ? WHERE name = ?",
-            json.dumps({**stored, **definition}),
-            total,
-            total - old,
+            "UPDATE datasets SET definition = ?1 WHERE name = ?2 AND definition IS NOT ?1",
+            text,
             name,
         )
-        _append_blocks(store, name, old, total, stored.get("order_seed"))
-    return True
+    return change
+
+
+def forget(store: Store, dataset: str) -> None:
+    """Remove all that the ledger knows of a data set; its leases were ended before."""
+    for table in TABLES:
+        store.run(f"DELETE FROM {table} WHERE dataset = ?", dataset)
+    store.run("DELETE FROM datasets WHERE name = ?", dataset)
 
 
 def _append_blocks(store: Store, name: str, start: int, total: int, seed: int | None) -> None:

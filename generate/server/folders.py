@@ -45,7 +45,7 @@ class Folders:
             if self._known_size(name) not in (None, size):
                 for mark in self.path(name).glob("*/COMPLETE"):
                     mark.unlink()
-            self.ledger.read(Ledger.define, definition)
+            self.ledger.run(Ledger.define, definition)
             self._settled[name] = dict(asked)
             if changed:
                 log.info("data set %s: %s prompts, %d images each", name, f"{size[0]:,}", size[1])
@@ -69,7 +69,7 @@ class Folders:
             try:
                 stored = stored_definition(folder)
                 if stored:
-                    self.ledger.read(Ledger.define, stored)
+                    self.ledger.run(Ledger.define, stored)
             except (ValueError, OSError) as error:
                 log.error("data set %s is left out: %s", folder.name, error)
 

@@ -10,6 +10,7 @@ from generate.protocol.answers import AllDone, Grant, Quarantined, Wait, WorkLef
 from generate.server.blame import Admission
 from generate.server.lease_expiry import JobKey
 from generate.server.live_leases import Worker, worker_key
+from generate.server.recount import recount, sum_is_right
 from generate.server.stored_answers import StoredAnswers
 from generate.server.transactions import Transactions
 from generate.server.work_choice import WorkChoice
@@ -134,6 +135,9 @@ class Granting:
     def _all_done(self, dataset: str) -> AllDone | Wait:
         """All done only after every block was compared since the last one was finished."""
         comparing = Wait(COMPARING_S, "comparing the folder before all done")
+        if not sum_is_right(self.store, dataset):
+            recount(self.store, dataset)
+            return comparing
         if not self.comparison.is_complete(dataset):
             return comparing
         ended = self.store.one("SELECT done, set_aside FROM datasets WHERE name = ?", dataset)

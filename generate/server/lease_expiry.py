@@ -55,6 +55,10 @@ class LeaseExpiry:
             self.blame.probe_lost(now, lease)
         self.live.end(lease)
 
+    def end_all(self, now: float, dataset: str, reason: str) -> None:
+        for (lease,) in self.store.all("SELECT lease FROM leases WHERE dataset = ?", dataset):
+            self.end(now, lease, reason)
+
     def client_died(self, now: float, lease: str) -> None:
         """End the lease of a client that is silent; what it last generated becomes suspect."""
         client_id, dataset, worker, job, restart = self.store.one(

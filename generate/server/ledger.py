@@ -44,6 +44,7 @@ answers is on disk when it returns. The guarantees of the job server, with their
 
 import contextlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +65,20 @@ from generate.protocol.answers import (
 from generate.server.blame import GENERATING, Blame, Failure
 from generate.server.blocks import Figures
 from generate.server.comparison import FolderComparison
-from generate.server.datasets import define
+from generate.server.datasets import change_of, define, forget
 from generate.server.granting import Granting, WorkRequest
 from generate.server.lease_expiry import JobKey, LeaseExpiry
 from generate.server.live_leases import Heartbeat, LeaseLimits, LiveLeases, worker_key
 from generate.server.queries import Queries
+from generate.server.recount import check_counts
 from generate.server.store import Definition, Store, open_store
 from generate.server.stored_answers import StoredAnswers
 from generate.server.transactions import Transactions
 from generate.server.work_choice import WorkChoice
 
 HOUSEKEEPING_S = 60.0
+REPLACED = "its folder is another one, or has less; what is done is read from it anew"
+log = logging.getLogger("image_server")
 
 Result = dict[str, Any]  # one index of a report, as it comes over the wire
 
@@ -92,8 +96,7 @@ class Ledger:
     """One thread at a time (the server's lock).
 
     .store: the tables; .live: clients and leases in memory; .comparison: with the folders;
-    .queries: what the page shows. .rebuilt: this start found no ledger, or a torn or older one;
-    the folders are then the truth.
+    .queries: what the page shows. .rebuilt: this start found no ledger, or a torn or older one.
     """
 
     def __init__(self, store: Store, blame: Blame, live: LiveLeases, now: float) -> None:
@@ -117,6 +120,7 @@ class Ledger:
         with store.transaction():
             store.run("UPDATE leases SET grace = grace + 1")
             blame.shorten_quarantines(now)
+        check_counts(store, by_rows=True)
         store.note_changes()
 
     def close(self) -> None:
@@ -124,16 +128,30 @@ class Ledger:
         self.store.connection.close()
 
     def transaction(self, now: float) -> contextlib.AbstractContextManager[None]:
-        """One commit for all within; an exception undoes it, and memory follows the disk again."""
+        """See Transactions.begin."""
         return self.transactions.begin(now)
 
-    def define(self, definition: Definition) -> None:
-        """Make, compare or extend a data set; see datasets.define. Then its folder is compared.
+    def define(self, now: float, definition: Definition) -> None:
+        """Follow a folder's definition; what it holds is compared before anything is granted.
 
-        What is missing after an extension is found by that, before anything is granted.
+        Where the folder is another one than before, or has less, the ledger begins anew.
         """
-        if define(self.store, definition):
-            self.comparison.begin(definition["name"])
+        name = definition["name"]
+        with self.transactions.begin(now):
+            if change_of(self.store, definition) == "replaced":
+                self.expiry.end_all(now, name, "replaced")
+            change = define(self.store, definition)
+        if change == "replaced":
+            log.warning("data set %s: %s", name, REPLACED)
+        if change != "none":
+            self.comparison.begin(name)
+
+    def forget(self, now: float, dataset: str) -> None:
+        """Remove all that is known of a data set; its leases are void."""
+        with self.transactions.begin(now):
+            self.expiry.end_all(now, dataset, "forgotten")
+            forget(self.store, dataset)
+        self.comparison.forget(dataset)
 
     # ------------------------------------------------ requests of clients
 
@@ -308,6 +326,7 @@ class Ledger:
             self.housekept_at = now
             if self.store.lost:
                 self.store.loss_is_known()
+            check_counts(self.store)
             self.store.note_changes()
             self.live.forget_clients(now)
         return over

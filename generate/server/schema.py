@@ -67,8 +67,8 @@ def open_database(
 
     lost: None, or why it is not what the last server left: "deleted", "torn: …" (moved aside, a
     new one begun) or "rolled back". utc: Unix time at which now was 0; times stored by an earlier
-    server are moved to this one's. Raises sqlite3.OperationalError ("database is locked") while
-    another process holds the file.
+    server are moved to this one's. Raises sqlite3.OperationalError while another process holds the
+    file ("database is locked"), or when the disk fails: the file is then left as it is.
     """
     lost = None
     (path.parent / "epochs").mkdir(exist_ok=True)
@@ -86,7 +86,7 @@ def open_database(
         if not lost and (stored, changes) < (noted_epoch, noted):
             lost = "rolled back"
     except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+        if not _is_damage(error):
             raise
         lost = f"torn: {error}"
         _move_aside(path, epoch)
@@ -103,6 +103,13 @@ def open_database(
     )
     connection.execute("COMMIT")
     return connection, lost
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether the file is no ledger, rather than held by another process or on a failing disk."""
+    code = getattr(error, "sqlite_errorcode", None)  # None: raised here, by the integrity check
+    damage = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+    return code is None or code & 0xFF in damage
 
 
 def _move_aside(path: Path, epoch: int) -> None:

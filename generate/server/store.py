@@ -188,6 +188,17 @@ class Store:
         row = self.one("SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, block)
         return {first_of(block) + n for n in numbers(bits_of(row[0]))} if row else set()
 
+    def open_in(self, dataset: str, block: int) -> list[int]:
+        """The indices of a block that are neither done, held nor troubled, ascending."""
+        blob, size = self.one(
+            "SELECT done, size FROM blocks WHERE dataset = ? AND block = ?", dataset, block
+        )
+        bits = (1 << size) - 1 & ~bits_of(blob)
+        first = first_of(block)
+        for idx in self.held_in(dataset, block) | self.trouble_in(dataset, block).keys():
+            bits &= ~(1 << idx - first)
+        return [first + n for n in numbers(bits)]
+
     # ------------------------------------------------ the state of an index
 
     def trouble(self, dataset: str, idx: int) -> str | None:
@@ -229,9 +240,10 @@ class Store:
         if troubled:
             self.run(f"UPDATE trouble SET state = ? WHERE {AMONG}", state, *among)
         for block, n in Counter(block_of(idx) for idx in indices if idx not in troubled).items():
-            self._open(dataset, block, by * n)
+            self.add_open(dataset, block, by * n)
 
-    def _open(self, dataset: str, block: int, by: int) -> None:
+    def add_open(self, dataset: str, block: int, by: int) -> None:
+        """Add to a block's count of open indices."""
         self.run(
             "UPDATE blocks SET open = open + ? WHERE dataset = ? AND block = ?", by, dataset, block
         )
@@ -244,7 +256,7 @@ class Store:
         state = "leased" if held else "waiting"
         self.run("INSERT INTO trouble VALUES (?, ?, ?)", dataset, idx, state)
         if not held:
-            self._open(dataset, block_of(idx), -1)
+            self.add_open(dataset, block_of(idx), -1)
 
     def clear(self, dataset: str, idx: int) -> None:
         """Nothing is held against an index any more: it waits as all others do, or stays leased."""
@@ -254,7 +266,7 @@ class Store:
             return
         self.run("DELETE FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx)
         if state != "leased":
-            self._open(dataset, block_of(idx), 1)
+            self.add_open(dataset, block_of(idx), 1)
         if state == "set_aside":
             self.add(dataset, waiting=1, set_aside=-1)
 

@@ -6,9 +6,10 @@ chosen = WorkChoice(store, comparison, blame, live).choose(now, "HPDv2", key, si
 from dataclasses import dataclass
 
 from generate.server.blame import Blame
-from generate.server.blocks import bits_of, block_of, first_of, numbers
+from generate.server.blocks import block_of
 from generate.server.comparison import NEXT_BLOCKS, FolderComparison
 from generate.server.live_leases import LiveLeases
+from generate.server.recount import recount
 from generate.server.store import Store
 
 NEXT_SUSPECTS = 20  # looked at for one that this worker has not failed
@@ -54,7 +55,14 @@ class WorkChoice:
             others = self.live.active_workers(now, dataset) - {key}
             if all(self.blame.quarantined_until(other) is not None for other in others):
                 return Chosen([failed[0]], suspect=True)
+        if not indices and not suspects and self.comparison.is_complete(dataset):
+            self._check_idle(dataset)
         return Chosen(indices)
+
+    def _check_idle(self, dataset: str) -> None:
+        """Work waits and none can be chosen: if nobody holds any either, a count is wrong."""
+        if not self.store.one("SELECT leased FROM datasets WHERE name = ?", dataset)[0]:
+            recount(self.store, dataset)
 
     def _suspects(self, dataset: str) -> list[int]:
         rows = self.store.all(
@@ -66,33 +74,17 @@ class WorkChoice:
 
     def _fresh(self, dataset: str, size: int) -> list[int]:
         indices: list[int] = []
-        for (block,) in self.store.all(
-            "SELECT block FROM blocks WHERE dataset = ? AND open > 0 ORDER BY position LIMIT ?",
+        for block, opened in self.store.all(
+            "SELECT block, open FROM blocks WHERE dataset = ? AND open > 0"
+            " ORDER BY position LIMIT ?",
             dataset,
             NEXT_BLOCKS,
         ):
             if len(indices) == size:
                 break
             if self.comparison.is_compared(dataset, block):
-                indices += open_in(self.store, dataset, block)[: size - len(indices)]
+                free = self.store.open_in(dataset, block)
+                if len(free) != opened:
+                    recount(self.store, dataset)
+                indices += free[: size - len(indices)]
         return indices
-
-
-def open_in(store: Store, dataset: str, block: int) -> list[int]:
-    """The indices of a block that are neither done, held nor troubled, ascending.
-
-    RuntimeError: the block's count of them is not right, so that the ledger is damaged.
-    """
-    expected, blob, size = store.one(
-        "SELECT open, done, size FROM blocks WHERE dataset = ? AND block = ?", dataset, block
-    )
-    bits = (1 << size) - 1 & ~bits_of(blob)
-    first = first_of(block)
-    for idx in store.held_in(dataset, block) | store.trouble_in(dataset, block).keys():
-        bits &= ~(1 << idx - first)
-    if bits.bit_count() != expected:
-        raise RuntimeError(
-            f"the ledger is damaged: block {block} of {dataset} has {bits.bit_count()} open "
-            f"indices and counts {expected}"
-        )
-    return [first + n for n in numbers(bits)]

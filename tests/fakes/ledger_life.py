@@ -36,7 +36,7 @@ def life(path, epoch, answered, dies=lambda what: None):
     schema.sqlite3.connect = traced
     ledger = open_ledger(path, epoch, now, LeaseLimits(max_strikes=1, max_failures=2, ttl_s=20))
     definition = {"name": "d", "total": 1500, "images_per_prompt": 1, "order_seed": None}
-    ledger.define(definition)
+    ledger.define(now, definition)
     answered({"defined": 1500})
     while work := ledger.comparison.next_check():
         found = {1200: (1, 0), 1201: (1, 0)} if work[1] == 1 else {}
@@ -54,7 +54,7 @@ def life(path, epoch, answered, dies=lambda what: None):
     answered({"failed": [b.indices[0]]})
     ledger.release(now, "c2", "x2", c.lease, "preempted")
     answered({"released": len(c.indices)})
-    ledger.define(definition | {"total": 2500})
+    ledger.define(now, definition | {"total": 2500})
     answered({"defined": 2500})
     for n in range(1, 62):
         ledger.heartbeat(n, Heartbeat("c0", [a.lease], "loading"))

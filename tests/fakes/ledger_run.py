@@ -44,7 +44,7 @@ class Run:
         self.check()
 
     def define(self, **changes):
-        self.ledger.define(self.definition | changes)
+        self.ledger.define(self.now, self.definition | changes)
 
     def restart(self, check=True):
         self.ledger.store.connection.close()

@@ -44,6 +44,7 @@ class LedgerWorld(RuleBasedStateMachine):
         self.requests = 0
         self.total = 10
         self.per = 1
+        self.folder_id = 1
         self.images = Counter()  # what lies in the data set folder
         self.believed = {
             name: {} for name in CLIENTS
@@ -71,10 +72,11 @@ class LedgerWorld(RuleBasedStateMachine):
             "images_per_prompt": self.per,
             "order_seed": 7,
             "prompts_sha256": str(self.total),
+            "dataset_id": self.folder_id,
         }
 
     def define(self):
-        self.ledger.define(self.definition())
+        self.ledger.define(self.now, self.definition())
 
     def open(self):
         self.epoch += 1

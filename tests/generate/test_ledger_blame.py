@@ -160,6 +160,17 @@ def test_guarantee_11_slurm_only_shortens(run):
     )
 
 
+def test_guarantee_11_a_standstill_is_no_missed_heartbeat(run):
+    """The server could hear nobody: a job that squeue does not show is not over for that."""
+    run.lease(slurm=("77", 0))
+    run.ledger.slurm_seen(run.now, {("77", 0): "RUNNING"})
+    run.now += 100
+    run.ledger.sweep(run.now)
+    assert run.ledger.slurm_seen(run.now, {}) == run.ledger.slurm_seen(run.now, {}) == []
+    run.now += 31
+    assert run.ledger.slurm_seen(run.now, {})
+
+
 def test_times_outlive_a_restart_on_another_node(run):
     """now is this machine's count; what is stored moves along when another's begins elsewhere."""
     run.quarantine()
@@ -170,3 +181,48 @@ def test_times_outlive_a_restart_on_another_node(run):
     run.now -= 900
     run.open(utc=50_900.0)
     assert run.ledger.queries.quarantined()[0]["until"] == until - 900
+
+
+def test_guarantee_10_a_clock_that_jumped_keeps_no_quarantine(run):
+    """Ten days back, between two servers: the quarantine lasts one pause at most from now."""
+    run.quarantine()
+    run.ledger.store.connection.close()
+    run.open(utc=2_000_000.0)
+    run.ledger.store.connection.close()
+    run.open(utc=2_000_000.0 - 10 * 86_400)
+    (row,) = run.ledger.queries.quarantined()
+    assert row["until"] == run.now + run.limits.probe_s
+    run.check()
+    run.now += run.limits.probe_s + 1
+    assert run.lease("a", A).canary
+
+
+def test_guarantee_09_pauses_of_a_halted_run_grow_to_six_hours(run):
+    run.halt()
+    pauses = []
+    for _ in range(8):
+        run.now = run.ledger.blame.health().probe_at
+        run.fail(run.lease("a", A), "a", "disk")
+        pauses.append(run.ledger.blame.health().probe_at - run.now)
+    assert pauses == [1200, 2400, 4800, 9600, 19_200, 21_600, 21_600, 21_600]
+
+
+def test_guarantee_10_pauses_of_a_quarantined_worker_grow_to_six_hours(run):
+    run.quarantine()
+    pauses = []
+    for _ in range(8):
+        run.now = run.ledger.queries.quarantined()[0]["until"]
+        pauses.append(run.fail(run.lease("a", A)).quarantined_s)
+    assert pauses == [1200, 2400, 4800, 9600, 19_200, 21_600, 21_600, 21_600]
+
+
+def test_guarantee_09_a_silent_death_in_a_halted_run_blames_nobody(run):
+    run.halt()
+    run.now = run.ledger.blame.health().probe_at
+    run.ledger.sweep(run.now)
+    probe = run.lease("a", A)
+    run.heartbeat("a", [probe.lease], "drawing", drawing=probe.indices)
+    run.passes(130)
+    assert not run.held_by("a")
+    assert not run.ledger.store.all("SELECT * FROM trouble")
+    assert run.strikes(probe.indices[0]) == 0

@@ -1,6 +1,6 @@
 """The ledger's guarantees 12 to 16: when all is done, counts, costs, one file, money.
 
-Also the comparison with the folders. tests/mutations/run.py shows that each test can fail.
+tests/mutations/run.py shows that each test can fail.
 """
 
 import json
@@ -12,7 +12,7 @@ from generate.llms.budget import Accounts
 from generate.protocol.answers import AllDone, Grant, Wait, WorkLeft
 from generate.server.granting import WorkRequest
 from generate.server.ledger import open_ledger
-from tests.fakes.ledger_run import A, B, C, Run
+from tests.fakes.ledger_run import A, B, C, Run, audit
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_guarantee_12_chunks_shrink_to_one(tmp_path):
             run.generate(grant, client=client)
 
 
-def test_guarantee_13_the_sum_is_a_check_that_can_fail(run):
+def test_guarantee_13_the_sum_is_a_check_that_can_fail(run, caplog):
     grant = run.lease(size=5)
     run.generate(grant, grant.indices[:2])
     counts = run.counts()
@@ -68,8 +68,11 @@ def test_guarantee_13_the_sum_is_a_check_that_can_fail(run):
         "short_images": 0,
     }
     run.ledger.store.run("UPDATE blocks SET open = open - 1")
-    with pytest.raises(RuntimeError, match="damaged"):
-        run.lease("b", B)
+    with pytest.raises(AssertionError):
+        audit(run.ledger, "d")
+    assert len(run.lease("b", B, 10).indices) == 10
+    audit(run.ledger, "d")
+    assert "counts were wrong" in caplog.text
 
 
 def steps_of_a_lease(run):
@@ -171,27 +174,6 @@ def test_guarantee_16_the_cap_is_never_passed(run):
     assert again.spent() == pytest.approx(1.0)
 
 
-def test_a_reading_begun_before_a_retry_is_outdated(run):
-    """The folder was listed, its .failed marks go, and only then the listing arrives.
-
-    It must not make the index done again.
-    """
-    for client, worker in (("a", A), ("b", B), ("c", C)):
-        run.fail(run.lease(client, worker), client, "prompt", canary=True)
-        run.generate(run.lease(client, worker), client=client)
-    assert run.counts()["set_aside"] == 1
-    comparison = run.ledger.comparison
-    comparison.check_again("d")
-    work = comparison.next_check()
-    found = {idx: (n, 0) for idx, n in run.folder.items()} | {0: (0, 0)}
-    assert run.ledger.retry_failed("d", [0]) == 1
-    assert comparison.folder_checked(*work, found) is None
-    assert 0 not in run.done_in(0)
-    run.check()
-    assert 0 not in run.done_in(0)
-    assert not comparison.checks_left()
-
-
 def test_what_changes_nothing_is_no_commit(run):
     """A sweep of nothing, a completion that the folder does not show: no sync, no change."""
 
@@ -208,21 +190,6 @@ def test_what_changes_nothing_is_no_commit(run):
     assert state() == before
     run.ledger.store.drain()
     assert state()[0] == before[0] + 1
-
-
-def test_two_data_sets_folders_are_compared_in_turn(tmp_path):
-    run = Run(tmp_path, total=200_000)
-    comparison = run.ledger.comparison
-    run.define(name="other", total=1000)
-    comparison.check_again("d")
-    names = [comparison.next_check() for _ in range(2)]
-    for _ in range(60):
-        name, block = comparison.next_check()
-        comparison.folder_checked(name, block, {})
-    assert names[0][0] == "d"
-    assert comparison.is_complete("other"), (
-        "the large one keeps the small one waiting for 50 folders only"
-    )
 
 
 def test_another_data_sets_workers_judge_nothing(run):

@@ -155,6 +155,46 @@ def test_the_order_of_calls(tmp_path, monkeypatch):
     ledger.close()
 
 
+def test_a_torn_ledger_takes_its_journal_along(tmp_path):
+    """Beside the new file it would be played into it."""
+    run = Run(tmp_path)
+    run.generate(run.lease(size=10))
+    run.ledger.store.connection.close()
+    data = run.path.read_bytes()
+    run.path.write_bytes(data[:8192] + bytes(len(data) - 8192))
+    (tmp_path / "ledger.sqlite-journal").write_bytes(b"")
+    run.start()
+    assert run.ledger.store.lost.startswith("torn")
+    aside = {path.name for path in tmp_path.glob("ledger-torn-*")}
+    assert aside == {"ledger-torn-2.sqlite", "ledger-torn-2.sqlite-journal"}
+
+
+def test_a_ledger_on_a_failing_disk_is_not_torn(tmp_path, monkeypatch):
+    """It cannot be read at this moment: nothing is moved aside, and the next start has it."""
+    run = Run(tmp_path)
+    grant = run.lease(size=10)
+    run.ledger.store.connection.close()
+
+    def fails(path, **kwargs):
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(schema.sqlite3, "connect", fails)
+        with pytest.raises(sqlite3.OperationalError, match="I/O"):
+            run.open()
+    run.restart()
+    assert not run.ledger.rebuilt and run.held_by("a") == {grant.lease: ("d", grant.indices)}
+
+
+def test_what_cannot_be_opened_is_left_alone(tmp_path):
+    (tmp_path / "ledger.sqlite").mkdir()
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"):
+        open_ledger(tmp_path / "ledger.sqlite", 1, 0.0)
+    assert (tmp_path / "ledger.sqlite").is_dir()
+
+
 @pytest.mark.parametrize("verb", ["lease", "complete", "fail", "release"])
 def test_a_full_disk_leaves_the_ledger_as_it_was(tmp_path, verb):
     """SQLite cannot commit: the answer is an error, and memory and disk are as before."""

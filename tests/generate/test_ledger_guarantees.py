@@ -11,7 +11,6 @@ import pytest
 from generate.protocol.answers import Wait
 from generate.server import stored_answers
 from generate.server.blocks import bits_of
-from generate.server.datasets import DefinitionDiffers
 from tests.fakes.ledger_run import A, B, Run
 
 
@@ -48,8 +47,6 @@ def test_guarantee_02_extension_reopens_what_is_missing(run):
     run.generate(run.lease(size=10))
     run.folder[3] = 2
     run.per = 2
-    with pytest.raises(DefinitionDiffers, match="model"):
-        run.define(images_per_prompt=2, model="other")
     run.define(images_per_prompt=2)
     assert run.ledger.store.version("d") == 2
     assert isinstance(run.lease(size=5), Wait), (
@@ -61,8 +58,6 @@ def test_guarantee_02_extension_reopens_what_is_missing(run):
     assert run.ledger.store.version("d") == 3
     run.check()
     assert run.counts()["waiting"] == 2499
-    with pytest.raises(DefinitionDiffers, match=r"images_per_prompt|total"):
-        run.define()
 
 
 def test_guarantee_03_one_lease_an_index_and_names_that_never_repeat(run):
@@ -119,6 +114,29 @@ def test_guarantee_04_a_lease_that_is_over_changes_nothing(run):
     assert run.generate(other, client="b")[other.indices[0]] == "accepted"
 
 
+def test_guarantee_04_another_clients_lease_cannot_be_used(run):
+    """Neither renewed, completed, failed nor released."""
+    grant = run.lease("a", size=3)
+    run.passes(60)
+    before = lines_of(run.ledger.store)
+    leases = run.snapshot()
+    assert run.heartbeat("b", [grant.lease]).stale == [grant.lease]
+    assert set(run.complete(grant, grant.indices, "b").values()) == {"stale"}
+    assert run.fail(grant, "b").stale == [grant.lease]
+    assert run.release(grant, "b") is False
+    assert lines_of(run.ledger.store) == before and run.snapshot() == leases
+    assert set(run.generate(grant).values()) == {"accepted"}
+
+
+def test_guarantee_03_a_client_holds_two_leases(run):
+    """One that it generates, one whose prompts are being asked for."""
+    leases = [run.lease("a"), run.lease("a")]
+    third = run.lease("a")
+    assert isinstance(third, Wait) and "two leases" in third.reason
+    run.release(leases[0])
+    assert run.lease("a").lease
+
+
 def test_guarantee_05_a_late_sweep_adds_its_lateness(run):
     grant = run.lease()
     run.now += 500  # the server stood still: nobody could send a heartbeat
@@ -128,6 +146,34 @@ def test_guarantee_05_a_late_sweep_adds_its_lateness(run):
     run.passes(25)
     assert not run.held_by("a")
     assert run.heartbeat("a", [grant.lease]).stale
+
+
+def test_guarantee_05_a_standstill_is_no_lack_of_progress(run):
+    """stall_s is 900: 600 s without a new image, and 500 in which nobody could be heard."""
+    grant = run.lease()
+
+    def generates(seconds):
+        for _ in range(seconds // 10):
+            run.passes(10)
+            run.heartbeat("a", [grant.lease], "drawing", images=5)
+
+    generates(600)
+    run.now += 500
+    run.ledger.sweep(run.now)
+    generates(200)
+    assert run.held_by("a")
+    generates(300)
+    assert not run.held_by("a"), "1,100 s of its own"
+
+
+def test_guarantee_05_a_standstill_makes_nobody_silent(run):
+    run.lease("a")
+    run.lease("b", B)
+    run.now += 500
+    run.ledger.sweep(run.now)
+    assert len(run.ledger.live.active(run.now)) == 2
+    ages = [run.now - row["heard_at"] for row in run.ledger.queries.workers(run.now)]
+    assert ages and max(ages) <= 1.0
 
 
 def test_guarantee_05_only_a_client_that_generates_must_show_progress(run):

@@ -19,7 +19,6 @@ from hypothesis.stateful import (
 )
 
 from generate.server import blocks
-from generate.server.datasets import DefinitionDiffers
 from generate.server.ledger import open_ledger
 from tests.fakes.ledger_run import audit, dump
 from tests.fakes.ledger_world import BLOCK, BROKEN, CLIENTS, LIMITS, REACHED, LedgerWorld
@@ -30,6 +29,7 @@ NEEDED = (
     "halt",
     "rebuild",
     "extend",
+    "replaced",
     "take over",
     "rolled back",
     "all done",
@@ -203,9 +203,25 @@ class Histories(LedgerWorld):
         assert all(self.images[idx] >= self.per for idx in self.done()), (
             "an extension reopens what is missing"
         )
-        with pytest.raises(DefinitionDiffers):
-            self.ledger.define(self.definition() | {"total": self.total - 1})
         REACHED["extend"] += 1
+
+    @rule(by_another=st.booleans())
+    def the_folder_is_replaced(self, by_another):
+        """By another one of that name, or by an earlier state of it with a prompt less."""
+        if by_another:
+            self.folder_id += 1
+            self.images.clear()
+        elif self.total > 8:
+            self.total -= 1
+        else:
+            return
+        self.define()
+        self.check_all()
+        REACHED["replaced"] += 1
+        assert not any(self.ledger.store.held_by(client) for client in CLIENTS), "leases are void"
+        self.believed = {name: {} for name in CLIENTS}
+        there = {idx for idx in range(self.total) if self.images[idx] >= self.per}
+        assert there == self.done(), "the folder wins"
 
     @rule()
     def taken_over(self):
