@@ -34,6 +34,8 @@ def test_nothing_without_the_link(run, open_page):
         "/sample/x/0_0",
         "/?code=wrong",
         "/?code=",
+        "/status?code=wrong",
+        "/metrics?code=",
         "/page_link",
     ):
         for headers in (

@@ -26,7 +26,7 @@ def test_only_with_the_token(server):
             )
             assert status == 401 and token not in data.decode()
     for path in ("/", "/status", "/metrics", "/image/storm/0_0"):
-        assert server.raw("GET", path)[0] == server.raw("GET", path + "?token=x")[0] == 401
+        assert server.raw("GET", path)[0] == server.raw("GET", path + "?code=x")[0] == 401
     assert server.raw("GET", "/healthz")[0] == 200
     assert token not in server.raw("GET", "/healthz?nonce=abc")[2].decode()
 

@@ -190,7 +190,7 @@ def test_a_stranger_on_the_port_never_sees_the_token(start):
     )  # a connection is open: it must not be reopened to the stranger with the token
     server.kill()
     heard = []
-    said = b'{"ok": true, "run_id": "x", "epoch": 99, "proof": "00000000000"}'
+    said = b'{"ok": true, "run_id": "x", "epoch": 99, "time": 5.5, "proof": "00000000000"}'
     with socket.create_server(("127.0.0.1", port)) as stranger:
 
         def answer():
@@ -210,6 +210,7 @@ def test_a_stranger_on_the_port_never_sees_the_token(start):
         with pytest.raises(WrongServer, match="another program"):
             client.get_indices(1)
     assert heard and not any(token.encode() in data for data in heard)
+    assert not any(b"POST" in data for data in heard), "nothing is asked of a stranger"
 
 
 def test_drain_resume_and_the_terminal(start):
