@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.command_line import Options
 from generate.dataset.layout import FOLDER, folder_name
 from tests.fakes.running_server import RunningServer, until
+from tests.fakes.signed_caller import signer
 from tests.fakes.storm_client import definition
 
 CONNECTIONS = 128
@@ -32,16 +33,16 @@ class Load:
     """CONNECTIONS keep-alive connections."""
 
     def __init__(self, server, connections=CONNECTIONS):
-        self.token = server.json[
-            "token"
-        ]  # read once: a file a request would be the benchmark's own cost
+        self.signer = signer(server.root)  # one for all: the benchmark has one thread
         port = int(server.json["url"].rsplit(":")[-1].strip("/"))
         self.lines = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
 
     def request(self, path, body=None):
         data = b"" if body is None else json.dumps(body).encode()
-        first = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nHost: x\r\n"
-        head = f"{first}Authorization: Bearer {self.token}\r\nContent-Length: {len(data)}\r\n\r\n"
+        method = "GET" if body is None else "POST"
+        signs = self.signer.sign(method, path, data) if data else {}
+        words = "".join(f"{name}: {value}\r\n" for name, value in signs.items())
+        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\n{words}Content-Length: {len(data)}\r\n\r\n"
         return head.encode() + data
 
     def run(self, seconds, make):

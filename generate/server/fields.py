@@ -5,12 +5,14 @@ chunk = fields.number("chunk_size", 1, 100_000)
 # BadField: "chunk_size must be a whole number from 1 to 100000, not '10'"
 """
 
+import logging
 import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from common.console import visible
 from generate.protocol.output_root import GENERATED_IMAGES
 
 NAME = re.compile(r"[A-Za-z0-9_.:@-]{1,80}")
@@ -50,6 +52,9 @@ MOST_CHUNK = 100_000
 MOST_RESULTS = 10_000
 MOST_SHOWN = 80  # characters of a wrong value in a refusal
 Json = dict[str, Any]
+
+
+log = logging.getLogger("image_server")
 
 
 class BadField(Exception):
@@ -189,7 +194,7 @@ class Fields:
 
 def _too_large(item: Any) -> bool:
     if isinstance(item, str):
-        return len(item) > 2000
+        return len(item) > 2000 or any("\ud800" <= character <= "\udfff" for character in item)
     if isinstance(item, int):
         return abs(item) > 1e18
     return isinstance(item, float) and not math.isfinite(item)
@@ -231,6 +236,18 @@ def llm(fields: Fields, name: str) -> Json | None:
         wanted = "what the client's LLM side says (numbers, and backends as objects)"
         raise fields.bad(name, wanted, given)
     return given
+
+
+def llm_report(fields: Fields) -> Json | None:
+    """What a heartbeat says of its LLMs; None, with a line in the log, if it cannot be used.
+
+    The numbers come from LLM hosts that may say anything: they may cost a report, never a lease.
+    """
+    try:
+        return llm(fields, "llm_use")
+    except BadField as error:
+        log.warning("client %s: %s", visible(fields.values.get("client_id")), visible(error))
+        return None
 
 
 def _counts_can_be_added(part: Any) -> bool:

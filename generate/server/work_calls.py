@@ -93,7 +93,7 @@ class WorkCalls:
         images = fields.number("images", 0, 10**12, 0)
         dataset = fields.word("dataset", wire.FOLDER_NAME, "the name of a data set", None)
         worker = wire.worker(fields)
-        use = wire.llm(fields, "llm_use")
+        use = wire.llm_report(fields)
         fields.short_id("slurm_job_id")  # only its form is checked
         heartbeat = Heartbeat(client_id, leases, state, drawing, images, worker, dataset)
 
