@@ -118,8 +118,8 @@ def command_lines(
     return [line for line in lines if not any("\0" in word for word in line)]
 
 
-def run(script: Script, words: list[str], folder: Path) -> tuple[int, str]:
-    """(status, stderr); the whole process group is ended if it does not end in time."""
+def run(script: Script, words: list[str], folder: Path) -> tuple[int, str, bool]:
+    """(status, stderr, whether it said anything); its process group is ended if it hangs."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "80"}
     process = subprocess.Popen(
         [sys.executable, str(ROOT / script.path), *words],
@@ -131,15 +131,16 @@ def run(script: Script, words: list[str], folder: Path) -> tuple[int, str]:
         start_new_session=True,
     )
     try:
-        _, error = process.communicate(timeout=LONGEST_S)
+        output, error = process.communicate(timeout=LONGEST_S)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        return -1, f"did not end within {LONGEST_S} s"
-    return process.returncode, error.decode(errors="replace")
+        return -1, f"did not end within {LONGEST_S} s", True
+    said = bool(output.strip() or error.strip())
+    return process.returncode, error.decode(errors="replace"), said
 
 
-def wrong(status: int, error: str) -> str:
+def wrong(status: int, error: str, said: bool = True) -> str:
     """What is wrong with how a command ended; "" if nothing is."""
     if not (0 <= status <= 3 or status > 128):
         return f"status {status}: {error[-300:]}"
@@ -147,7 +148,7 @@ def wrong(status: int, error: str) -> str:
         return f"a traceback: {error[-300:]}"
     if len(error.splitlines()) > 3:
         return f"{len(error.splitlines())} lines: {error[:300]}"
-    if status in (1, 2) and not error.strip():
+    if status in (1, 2) and not said:
         return "not a word"
     if any(ord(character) < 32 and character not in "\n\r\t" for character in error):
         return f"control characters: {error[:300]!r}"
@@ -182,5 +183,5 @@ def test_all_hostile_values(
 
 def test_complaints_are_made() -> None:
     assert wrong(0, "") == wrong(1, "x: no\n") == wrong(143, "") == ""
-    assert wrong(1, "") and wrong(1, "Traceback (most recent call last):\n")
+    assert wrong(1, "", False) and wrong(1, "Traceback (most recent call last):\n")
     assert wrong(1, "\n" * 4) and wrong(-11, "x") and wrong(1, "\x1b[31m")
