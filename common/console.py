@@ -4,6 +4,7 @@ log = start_log("generate_images")
 log.warning("disk full on %s", host)      # 2026-11-24 16:45:01Z WARNING disk full on gpu03
 """
 
+import contextlib
 import logging
 import os
 import sys
@@ -24,7 +25,8 @@ def start_log(name: str, file: str | os.PathLike[str] | None = None) -> logging.
     logging.Formatter.converter = time.gmtime
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
     if file is not None and not _is_standard_output(Path(file)):
-        handlers.append(logging.FileHandler(file))
+        with contextlib.suppress(OSError):  # no inode, or no right: standard output has the lines
+            handlers.append(logging.FileHandler(file))
     logging.basicConfig(level=logging.INFO, handlers=handlers, format=FORMAT, datefmt=TIME)
     return logging.getLogger(name)
 

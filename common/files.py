@@ -2,12 +2,18 @@
 
 write_whole(".server/server.json", text, mode=0o600)     # replaces; all of it or nothing
 created = create_whole("dataset.yaml", text)             # False if the name is taken
+record = read_json(".server/run.json")                   # ValueError: it is damaged
+kept = keep_damaged(".server/run.json")                  # run.json.damaged
 """
 
 import contextlib
+import errno
+import json
 import os
 import secrets
+import stat
 from pathlib import Path
+from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -51,6 +57,58 @@ def create_whole(path: str | os.PathLike[str], data: str | bytes, mode: int = 0o
         _remove(draft)
     sync_folder(path.parent)
     return True
+
+
+SMALL = 16 << 20  # bytes; the largest file that is read at once
+
+
+def read_small(path: str | os.PathLike[str], most: int = SMALL) -> bytes:
+    """The bytes of a regular file of at most `most` bytes.
+
+    OSError for anything else: a FIFO or a device in its place cannot make the reader wait.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+        data = bytearray()
+        while len(data) <= most and (piece := os.read(descriptor, most + 1 - len(data))):
+            data += piece
+    finally:
+        os.close(descriptor)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"more than {most:,} bytes", os.fspath(path))
+    return bytes(data)
+
+
+def read_json(path: str | os.PathLike[str], most: int = SMALL) -> Any:
+    """What a JSON file holds.
+
+    FileNotFoundError: it is not there. ValueError, naming it: torn, not JSON, nested too deep, too
+    large, or no regular file. Other OSErrors: the disk, or the rights.
+    """
+    try:
+        return json.loads(read_small(path, most))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.EFBIG):
+            raise ValueError(f"{path} is damaged: {error.strerror}") from None
+        raise
+
+
+def keep_damaged(path: str | os.PathLike[str]) -> Path:
+    """Rename a damaged file to <name>.damaged (.damaged-2, …), so that it can be made anew."""
+    path = Path(path)
+    number = 1
+    while os.path.lexists(kept := path.with_name(f"{path.name}.damaged{_suffix(number)}")):
+        number += 1
+    os.rename(path, kept)
+    return kept
+
+
+def _suffix(number: int) -> str:
+    return f"-{number}" if number > 1 else ""
 
 
 def _write_temporary(path: Path, data: str | bytes, mode: int, name: str) -> Path:

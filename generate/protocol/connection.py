@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from generate.protocol.signing import Signer, proof_of, same
+from common.files import read_json
+from generate.protocol.signing import Signer, proof_of, same, seen_proof
 
 Answer = dict[str, Any]
 
@@ -59,13 +60,13 @@ def read_server_json(output_root: str | os.PathLike[str]) -> ServerRecord:
     """The record of the last server started for this output root; ServerAway if there is none."""
     path = Path(output_root) / ".server" / "server.json"
     try:
-        record = json.loads(path.read_text())
+        record = read_json(path)
     except FileNotFoundError:
         raise ServerAway(
             f"no job server was started for {output_root}: "
             f"python generate/image_server.py --output_root {output_root}"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ServerAway(f"{path} cannot be read: {type(error).__name__}: {error}") from None
     if not isinstance(record, dict):
         raise ServerAway(f"{path} cannot be read: it holds no object")
@@ -88,7 +89,7 @@ class Connection:
         self.url = server.url
         self.run_id = server.run_id
         self.line, self.socket = self._connect(server)
-        self.epoch, at = self._prove(server, output_root)
+        self.epoch, at = self._prove(server, output_root, epoch)
         if self.epoch < epoch:
             self.close()
             raise WrongServer(
@@ -112,13 +113,18 @@ class Connection:
         return line, timed
 
     def _prove(
-        self, server: ServerRecord, output_root: str | os.PathLike[str]
+        self, server: ServerRecord, output_root: str | os.PathLike[str], seen: int
     ) -> tuple[int, float]:
-        """(epoch, the server's time) of a server that proves itself."""
+        """(epoch, the server's time) of a server that proves itself.
+
+        seen: the epoch of the last server here. One whose files came from a backup learns of it.
+        """
         nonce = secrets.token_hex(16)
+        known = seen_proof(server.token, nonce, server.run_id, seen)
+        question = f"/healthz?nonce={nonce}&seen={seen}&seen_proof={known}"
         self.socket.answer_within(CONNECT_S)
         try:
-            status, data, _ = self._ask("GET", f"/healthz?nonce={nonce}", None, {})
+            status, data, _ = self._ask("GET", question, None, {})
             answer = _object(data)
         except (OSError, http.client.HTTPException) as error:
             self.close()

@@ -53,6 +53,11 @@ def proof_of(token: str, nonce: str, run_id: str, epoch: object, url: str, at: f
     return _mac(token, "proof", nonce, run_id, epoch, url, f"{at:.3f}")
 
 
+def seen_proof(token: str, nonce: str, run_id: str, epoch: object) -> str:
+    """With /healthz?seen=…: who says that a server of this epoch has run knows the token."""
+    return _mac(token, "seen", nonce, run_id, epoch)
+
+
 def _mac(token: str, *words: object) -> str:
     """Hex HMAC-SHA256 over the words, each with its length: no two lists of words are the same."""
     parts = [str(word).encode("utf-8", "surrogateescape") for word in words]

@@ -7,12 +7,11 @@ import logging
 import os
 import signal
 import sys
-import threading
 from typing import NoReturn
 
-from common import slurm
+from common.command_line import UserError
 from common.console import start_log
-from generate.server import background, routes, signed_calls, wsgi
+from generate.server import background, identity, routes, signed_calls, wsgi
 from generate.server.ledger import Ledger
 from generate.server.state import Server, ServerSettings
 from generate.server.status import tunnel
@@ -22,11 +21,14 @@ log = logging.getLogger("image_server")
 
 def serve(settings: ServerSettings) -> NoReturn:
     """Serve until SIGTERM; the process ends here."""
-    server = Server(settings)
+    identity.open_folder(settings.output_root)
     start_log("image_server", settings.output_root / "image_server.out")
+    try:
+        server = Server(settings)
+        server.announce()
+    except OSError as error:  # a full disk, or rights
+        raise UserError(f"cannot start: {error}") from None
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    signal.signal(signal.SIGUSR1, _requeue)
-    server.announce()
     log.info(
         "job server %s of %s: %s (process %d, epoch %d)",
         server.version,
@@ -57,8 +59,3 @@ def serve(settings: ServerSettings) -> NoReturn:
     log.info("stopped; leases are kept, and clients wait for the next server")
     logging.shutdown()
     os._exit(0)  # threads that wait for a file system that hangs must not hold up the end
-
-
-def _requeue(*_: object) -> None:
-    """SLURM's signal before the time limit. A thread, since scontrol may take 9 s to answer."""
-    threading.Thread(target=slurm.requeue_self, args=("time limit",), daemon=True).start()

@@ -19,12 +19,16 @@ log = logging.getLogger("image_server")
 # --stop_when_done: without a request for so long
 STOP_AFTER_S = float(os.environ.get("IMAGE_SERVER_STOP_AFTER_S", 600))
 REQUEUE_BEFORE_S = 120  # of the job's own time limit
+REQUEUE_AGAIN_S = 10  # after SLURM has refused, or not answered
 
 
 def start(server: Server) -> None:
-    """Start the threads."""
+    """Start the threads. SIGUSR1, SLURM's signal before the time limit, asks for a requeue."""
     ttl_s = server.settings.limits.ttl_s
+    requeue = Requeue()
+    signal.signal(signal.SIGUSR1, lambda *_: requeue.now())
     steps = [
+        ("requeue", requeue.step, 1.0),
         ("housekeeping", Housekeeping(server).step, min(1.0, ttl_s / 10)),
         ("folder check", server.check.step, 0.2),
     ]
@@ -51,20 +55,14 @@ def repeat(name: str, step: Callable[[], None], pause_s: float) -> None:
 
 
 class Housekeeping:
-    """Expired leases, a later server, the job's time limit, and the end of --stop_when_done."""
+    """Expired leases, a later server, the server's small files, the end of --stop_when_done."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        left_s = slurm.time_left_s()
-        self.requeue_at = time.monotonic() + left_s - REQUEUE_BEFORE_S if left_s else None
 
     def step(self) -> None:
         server = self.server
         server.stop_if_superseded()
-        server.ledger.run(Ledger.sweep)
-        if self.requeue_at and time.monotonic() > self.requeue_at:
-            self.requeue_at = None
-            slurm.requeue_self("time limit")  # SIGTERM follows
         if (
             server.settings.stop_when_done
             and server.idle_s() > STOP_AFTER_S
@@ -72,3 +70,27 @@ class Housekeeping:
         ):
             log.info("all is done and nobody asks any more")
             os.kill(os.getpid(), signal.SIGTERM)
+        server.ledger.run(Ledger.sweep)
+        server.start_above_what_was_seen()
+        server.keep_announcement()
+
+
+class Requeue:
+    """A server that is a SLURM job has itself requeued before its time limit: once, if SLURM does.
+
+    A thread of its own, since scontrol may take 9 s to answer.
+    """
+
+    def __init__(self) -> None:
+        left_s = slurm.time_left_s()
+        self.at = time.monotonic() + left_s - REQUEUE_BEFORE_S if left_s else None
+
+    def now(self) -> None:
+        self.at = time.monotonic()
+
+    def step(self) -> None:
+        if self.at is None or time.monotonic() < self.at:
+            return
+        self.at = time.monotonic() + REQUEUE_AGAIN_S
+        if slurm.requeue_self("time limit"):
+            self.at = None  # SIGTERM follows

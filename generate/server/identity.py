@@ -1,59 +1,81 @@
 """Who runs here, under which name, since which epoch: the small files in <output root>/.server.
 
 folder = open_folder(output_root)          # mode 0700
-run = run_identity(folder)                 # {"run_id", "token"}: made once, kept over restarts
-epoch = claim_epoch(folder)                # higher than any before; the server that sees it stops
+run = run_identity(folder)                 # RunIdentity: made once, kept over restarts
+claim = claim_epoch(folder)                # higher than any before; the server that sees it stops
 write_server_json(folder, {...})           # mode 0600 from the first instant
+
+Each file may be deleted, torn or from a backup. run.json is made again from server.json, or anew;
+server.json is written again by the server that runs; epochs go on above what anything knows of.
 """
 
 import json
+import logging
 import os
+import re
 import secrets
-import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from common.command_line import UserError
-from common.files import create_whole, sync_folder, write_whole
+from common.files import create_whole, keep_damaged, read_json, sync_folder, write_whole
 from generate.protocol.connection import Connection, ServerAway, read_server_json
-from generate.protocol.output_root import GENERATED_IMAGES, server_folder
+from generate.protocol.output_root import GENERATED_IMAGES, make_server_folder
 
 OWNER_ONLY = 0o600  # server.json and run.json hold the token
+RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
+TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
+EPOCH = re.compile(r"[0-9]{1,12}")
+log = logging.getLogger("image_server")
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """The name of a run and its secret."""
+
+    run_id: str
+    token: str
 
 
 def open_folder(output_root: str | os.PathLike[str]) -> Path:
     """The server's folder, made with mode 0700. UserError if the output root cannot be written."""
-    folder = server_folder(output_root)
+    folder = make_server_folder(output_root)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
         (folder / "epochs").mkdir(exist_ok=True)
-        (Path(output_root) / GENERATED_IMAGES).mkdir(exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise UserError(
-            f"cannot write to the output root {output_root}: {error.strerror}; "
-            "choose another with --output_root"
+            f"{folder / 'epochs'} cannot be used: {error.strerror}; move it away"
         ) from None
     return folder
 
 
-def run_identity(folder: Path) -> dict[str, str]:
-    """{"run_id", "token"}, made by the first server of this output root."""
+def run_identity(folder: Path) -> RunIdentity:
+    """Made by the first server of this output root."""
     path = folder / "run.json"
-    if not path.exists():
-        made = {"run_id": secrets.token_hex(8), "token": secrets.token_urlsafe(32)}
-        # False: another server was faster, and its word stands
-        create_whole(path, json.dumps(made) + "\n", mode=OWNER_ONLY)
-    run: dict[str, str] = json.loads(path.read_text())
-    return run
+    try:
+        run = _identity_in(path)
+        if run:
+            return run
+        log.warning("%s is damaged; it is kept as %s", path, keep_damaged(path).name)
+    except FileNotFoundError:
+        pass
+    try:
+        run = _identity_in(folder / "server.json")
+    except FileNotFoundError:
+        run = None
+    run = run or RunIdentity(secrets.token_hex(8), secrets.token_urlsafe(32))
+    if create_whole(path, json.dumps(asdict(run)) + "\n", mode=OWNER_ONLY):
+        return run
+    return run_identity(folder)  # another server was faster, and its word stands
 
 
 def new_token(folder: Path) -> str:
     """Replace the run's token, and return the new one; its run_id stays."""
-    run = run_identity(folder) | {"token": secrets.token_urlsafe(32)}
-    write_whole(folder / "run.json", json.dumps(run) + "\n", mode=OWNER_ONLY)
-    return run["token"]
+    run = replace(run_identity(folder), token=secrets.token_urlsafe(32))
+    write_whole(folder / "run.json", json.dumps(asdict(run)) + "\n", mode=OWNER_ONLY)
+    return run.token
 
 
 def write_metrics_secret(folder: Path, secret: str) -> None:
@@ -61,25 +83,96 @@ def write_metrics_secret(folder: Path, secret: str) -> None:
     write_whole(folder / "metrics_secret", secret, mode=OWNER_ONLY)
 
 
-def claim_epoch(folder: Path) -> int:
+def _identity_in(path: Path) -> RunIdentity | None:
+    """The identity that a file holds; None if it is damaged. OSError: it cannot be read."""
+    try:
+        record = read_json(path)
+    except ValueError:
+        return None
+    if not isinstance(record, dict):
+        return None
+    run_id = str(record.get("run_id", ""))
+    token = str(record.get("token", ""))
+    if not RUN_ID.fullmatch(run_id) or not TOKEN.fullmatch(token):
+        return None
+    return RunIdentity(run_id, token)
+
+
+# ---------------------------------------------------------------- epochs
+
+
+class Claim:
+    """The epoch of one server start: a file that this server alone has made."""
+
+    def __init__(self, folder: Path, epoch: int, descriptor: int) -> None:
+        self.folder = folder
+        self.epoch = epoch
+        # Held open, so that its inode cannot be given to another file of that name.
+        self._descriptor = descriptor
+
+    def is_lost(self) -> bool:
+        """Whether the file was deleted or replaced, together with the ledger as a rule."""
+        try:
+            there = os.stat(self.folder / "epochs" / str(self.epoch))
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False  # a file system that does not answer says nothing
+        return not os.path.samestat(there, os.fstat(self._descriptor))
+
+
+def claim_epoch(folder: Path, above: int = 0) -> Claim:
     """The number of this start, claimed by an exclusive file outside of the ledger.
 
     So a lease's name never comes twice, not even after the ledger was replaced by an older copy.
     """
     epochs = folder / "epochs"
     while True:
-        epoch = max((int(name) for name in os.listdir(epochs) if name.isdigit()), default=0) + 1
+        epoch = max(*_claimed(epochs), above) + 1
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
         try:
-            os.close(os.open(epochs / str(epoch), os.O_CREAT | os.O_EXCL | os.O_WRONLY, OWNER_ONLY))
+            descriptor = os.open(epochs / str(epoch), flags, OWNER_ONLY)
         except FileExistsError:
             continue
         sync_folder(epochs)
-        return epoch
+        return Claim(folder, epoch, descriptor)
+
+
+def _claimed(epochs: Path) -> list[int]:
+    """The epochs of all starts; they begin with 1."""
+    return [0, 0, *(int(name) for name in os.listdir(epochs) if EPOCH.fullmatch(name))]
+
+
+def known_epoch(folder: Path) -> int:
+    """The highest epoch that is known beside the files in epochs/; 0 = none.
+
+    Where those were lost and there are data sets, servers have run here under unknown epochs: then
+    it is the time in seconds, which no count of starts reaches. What notes the loss for the ledger,
+    and so for the money, is the file of that epoch.
+    """
+    try:
+        known = read_server_json(folder.parent).epoch
+    except ServerAway:
+        known = 0
+    epochs = folder / "epochs"
+    data_sets = any((folder.parent / GENERATED_IMAGES).glob("*/dataset*.yaml"))
+    if max(_claimed(epochs)) == 0 and (data_sets or known):
+        known = max(known, int(time.time()))
+        note_lost_history(folder, known)
+    return known
+
+
+def note_lost_history(folder: Path, epoch: int) -> None:
+    """Let the ledger know that a server has run under this epoch: what it holds may be older."""
+    create_whole(folder / "epochs" / str(epoch), "0\n", mode=OWNER_ONLY)
 
 
 def superseded(folder: Path, epoch: int) -> bool:
     """Whether a later server was started here. Epochs have no gaps, so one name tells."""
     return (folder / "epochs" / str(epoch + 1)).exists()
+
+
+# ---------------------------------------------------------------- server.json
 
 
 def refuse_if_running(output_root: Path) -> None:
@@ -99,3 +192,16 @@ def refuse_if_running(output_root: Path) -> None:
 def write_server_json(folder: Path, record: dict[str, Any]) -> None:
     """Publish the address and the token for the clients; readable by the owner alone."""
     write_whole(folder / "server.json", json.dumps(record) + "\n", mode=OWNER_ONLY)
+
+
+def keep_server_json(folder: Path, record: dict[str, Any]) -> bool:
+    """Write server.json again if it was lost, torn or replaced by an older one; whether it was."""
+    try:
+        found = read_server_json(folder.parent)
+        same = (found.run_id, found.token) == (record["run_id"], record["token"])
+        if same and found.epoch >= record["epoch"]:
+            return False
+    except ServerAway:
+        pass
+    write_server_json(folder, record)
+    return True

@@ -13,8 +13,9 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 from generate.dataset.definition import Differs
-from generate.protocol.signing import proof_of
+from generate.protocol.signing import proof_of, same, seen_proof
 from generate.server.fields import BadField, Fields
+from generate.server.identity import EPOCH
 from generate.server.orders import Orders
 from generate.server.page import blueprint
 from generate.server.signed_calls import guard, server_time
@@ -45,6 +46,10 @@ def application(server: Server) -> Flask:
     def healthz() -> ResponseReturnValue:
         """Open to all: says that it lives, and proves that it knows the run's token."""
         nonce = request.args.get("nonce", "")[:128]
+        seen = request.args.get("seen", "")
+        known = seen_proof(server.token, nonce, server.run_id, seen)
+        if EPOCH.fullmatch(seen) and same(request.args.get("seen_proof", ""), known):
+            server.client_has_seen(int(seen))
         now = server_time()
         proof = proof_of(server.token, nonce, server.run_id, server.epoch, server.url, now)
         return jsonify(ok=True, run_id=server.run_id, epoch=server.epoch, time=now, proof=proof)

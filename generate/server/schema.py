@@ -18,7 +18,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from common.files import sync_folder
+from common.files import read_small, sync_folder
 
 SCHEMA = """
 CREATE TABLE server (epoch INTEGER, next_lease INTEGER, changes INTEGER, utc REAL, lost TEXT,
@@ -60,6 +60,14 @@ CREATE TABLE answers (n INTEGER PRIMARY KEY, client_id TEXT, request_id TEXT, an
 """
 
 
+class EpochUsed(Exception):
+    """The ledger was used under .stored, which is not below the epoch that this server claims."""
+
+    def __init__(self, stored: int) -> None:
+        super().__init__(f"the ledger was used under epoch {stored}")
+        self.stored = stored
+
+
 def open_database(
     path: Path, epoch: int, utc: float | None = None
 ) -> tuple[sqlite3.Connection, str | None]:
@@ -68,7 +76,8 @@ def open_database(
     lost: None, or why it is not what the last server left: "deleted", "torn: …" (moved aside, a
     new one begun) or "rolled back". utc: Unix time at which now was 0; times stored by an earlier
     server are moved to this one's. Raises sqlite3.OperationalError while another process holds the
-    file ("database is locked"), or when the disk fails: the file is then left as it is.
+    file ("database is locked"), or when the disk fails: the file is then left as it is. Raises
+    EpochUsed if a higher epoch is to be claimed.
     """
     lost = None
     (path.parent / "epochs").mkdir(exist_ok=True)
@@ -79,10 +88,8 @@ def open_database(
         connection = _connect(path)
         stored, changes = connection.execute("SELECT epoch, changes FROM server").fetchone()
         if stored >= epoch:
-            raise RuntimeError(
-                f"the ledger was used under epoch {stored}, and this server claims {epoch}: "
-                f"are files missing in {path.parent / 'epochs'}?"
-            )
+            connection.close()
+            raise EpochUsed(stored)  # files are missing in epochs/
         if not lost and (stored, changes) < (noted_epoch, noted):
             lost = "rolled back"
     except sqlite3.DatabaseError as error:
@@ -158,15 +165,12 @@ def _move_times(connection: sqlite3.Connection, by: float) -> None:
 
 def _last_note(folder: Path) -> tuple[int, int]:
     """(epoch, commits) as last noted outside the database; (0, 0) = never."""
-    noted = {
-        int(name): (folder / "epochs" / name).read_bytes()
-        for name in os.listdir(folder / "epochs")
-        if name.isdigit()
-    }
-    return max(
-        ((epoch, int(text)) for epoch, text in noted.items() if text.strip().isdigit()),
-        default=(0, 0),
-    )
+    noted = [(0, 0)]
+    for name in os.listdir(folder / "epochs"):
+        # a note that cannot be read is none: what is noted only guards against older copies
+        with contextlib.suppress(OSError, ValueError):
+            noted.append((int(name), int(read_small(folder / "epochs" / name, 100))))
+    return max(noted)
 
 
 def note_changes(folder: Path, epoch: int, changes: int) -> None:

@@ -8,12 +8,13 @@ import logging
 import os
 import socket
 import sqlite3
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from common.command_line import UserError
 from common.version import version
@@ -26,6 +27,7 @@ from generate.server.ledger import Ledger, open_ledger
 from generate.server.listen import address, listen
 from generate.server.live_leases import LeaseLimits
 from generate.server.page_access import PageAccess
+from generate.server.schema import EpochUsed
 from generate.server.shared_ledger import SharedLedger
 
 log = logging.getLogger("image_server")
@@ -56,15 +58,16 @@ class Server:
             identity.refuse_if_running(self.output_root)
         self.listener = listen(settings.host, settings.port)
         run = identity.run_identity(self.folder)
-        self.run_id = run["run_id"]
-        self.epoch = identity.claim_epoch(self.folder)
-        self._use(run["token"])
+        self.run_id = run.run_id
+        ledger, self.claim = claim_ledger(self.folder, settings.limits)
+        self.epoch = self.claim.epoch
+        self._use(run.token)
         self.port: int = self.listener.getsockname()[1]
         self.url = f"http://{address(settings.host)}:{self.port}/"
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.version = version()  # asks git: once
         self._asked_at = time.monotonic()
-        ledger = wait_for_ledger(self.folder / "ledger.sqlite", self.epoch, settings.limits)
+        self._seen = 0  # the highest epoch that a client has seen
         self.ledger = SharedLedger(ledger)
         self.accounts = Accounts(ledger.store.connection, client_ttl_s=1.5 * settings.limits.ttl_s)
         if ledger.rebuilt:
@@ -99,7 +102,15 @@ class Server:
 
     def announce(self) -> None:
         """Write server.json, by which clients find this server."""
-        identity.write_server_json(self.folder, {**self.about(), "token": self.token})
+        identity.write_server_json(self.folder, self._record())
+
+    def keep_announcement(self) -> None:
+        """Write server.json again if it was lost, torn or replaced by an older one."""
+        if identity.keep_server_json(self.folder, self._record()):
+            log.warning("server.json was lost, damaged or an older one: it is written again")
+
+    def _record(self) -> dict[str, Any]:
+        return {**self.about(), "token": self.token}
 
     def page_link(self) -> str:
         """A link to the page for one browser."""
@@ -129,17 +140,48 @@ class Server:
                 "this one stops before its next answer"
             )
             os._exit(3)
+        if self.claim.is_lost():
+            start_anew(f"{self.folder} was deleted, moved or replaced")
+
+    def client_has_seen(self, epoch: int) -> None:
+        """A client that knows the token has seen the server of this epoch."""
+        self._seen = max(self._seen, epoch)
+
+    def start_above_what_was_seen(self) -> None:
+        """Clients refuse an older server for ever: this one's files are from a backup."""
+        if self._seen > self.epoch:
+            identity.note_lost_history(self.folder, self._seen)
+            start_anew(f"clients have seen epoch {self._seen}: {self.folder} is from a backup")
 
 
-def wait_for_ledger(path: Path, epoch: int, limits: LeaseLimits) -> Ledger:
-    """The ledger, once the server before this one has let go of it."""
+def start_anew(why: str) -> NoReturn:
+    """Replace this process by a new one of the same command line, which claims a new epoch.
+
+    If another server runs by then, the new one refuses, naming that one.
+    """
+    log.warning("%s: the server starts anew", why)
+    logging.shutdown()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], "--no-take_over"])
+
+
+def claim_ledger(folder: Path, limits: LeaseLimits) -> tuple[Ledger, identity.Claim]:
+    """The ledger, once the server before this one has let go of it, and the epoch of this start."""
+    path = folder / "ledger.sqlite"
+    claim = identity.claim_epoch(folder, identity.known_epoch(folder))
     for _ in range(OPEN_TRIES):
         utc = time.time() - time.monotonic()
         try:
-            return open_ledger(path, epoch, time.monotonic(), limits, utc)
+            return open_ledger(path, claim.epoch, time.monotonic(), limits, utc), claim
+        except EpochUsed as used:  # epochs are missing
+            claim = identity.claim_epoch(folder, used.stored)
+            continue
         except sqlite3.OperationalError as error:
             if "locked" not in str(error):
-                raise UserError(f"cannot open {path}: {error}") from None
+                raise UserError(
+                    f"cannot open {path}: {error}; moved away, it is made again from the folders"
+                ) from None
+        if identity.superseded(folder, claim.epoch):
+            raise UserError(f"a later server was started for {folder.parent} at the same time")
         time.sleep(1)
     raise UserError(
         f"another process holds {path} and does not let go; end the old server's process first"

@@ -177,7 +177,7 @@ def test_a_client_refuses_an_older_server(start):
     client.epoch += 1
     client.hang_up()
     with pytest.raises(WrongServer, match="older"):
-        client.get_indices(1)
+        client.check()
 
 
 def test_a_stranger_on_the_port_never_sees_the_token(start):

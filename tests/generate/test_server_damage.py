@@ -1,0 +1,188 @@
+"""Small files of the server that were deleted, torn, of wrong types, or came from a backup (V11).
+
+The server always starts, clients find it, and no lease's name comes twice.
+"""
+
+import json
+import os
+import shutil
+import sqlite3
+import threading
+import time
+
+import pytest
+
+from common.command_line import UserError
+from generate.client.job_client import AllDone, Wait
+from generate.server import state
+from generate.server.identity import claim_epoch, known_epoch, open_folder, run_identity
+from generate.server.live_leases import LeaseLimits
+from tests.fakes.running_server import finish, granted, until
+
+DAMAGED = [b"", b"{", b"[]", b"7", b"\xff\xfe", b"[" * 100_000, b'{"run_id": 7, "token": null}']
+
+
+def work_to_the_end(client, size=5):
+    """Finish all that is left; the indices."""
+    seen = []
+    while not isinstance(answer := client.get_indices(size), AllDone):
+        if isinstance(answer, Wait):
+            time.sleep(0.05)
+            continue
+        seen += answer.indices
+        assert set(finish(client, answer).values()) <= {"accepted", "already_done"}
+    return seen
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_identity_is_made_again_from_server_json(tmp_path, damage):
+    folder = open_folder(tmp_path)
+    run = run_identity(folder)
+    record = {"run_id": run.run_id, "token": run.token, "url": "http://x:1/", "epoch": 3}
+    (folder / "server.json").write_text(json.dumps(record))
+    (folder / "run.json").write_bytes(damage)
+    assert run_identity(folder) == run
+    assert (folder / "run.json.damaged").read_bytes() == damage
+    (folder / "run.json").write_bytes(damage)
+    (folder / "server.json").write_bytes(damage)
+    other = run_identity(folder)
+    assert other != run and run_identity(folder) == other
+    assert (folder / "run.json.damaged-2").exists()
+
+
+def test_a_fifo_in_the_place_of_a_file_makes_nobody_wait(tmp_path):
+    folder = open_folder(tmp_path)
+    os.mkfifo(folder / "run.json")
+    os.mkfifo(folder / "server.json")
+    os.mkfifo(folder / "epochs" / "7")
+    assert run_identity(folder).token
+    assert claim_epoch(folder, known_epoch(folder)).epoch == 8
+
+
+def test_epochs_go_on_above_all_that_is_known(tmp_path):
+    folder = open_folder(tmp_path)
+    assert claim_epoch(folder, known_epoch(folder)).epoch == 1
+    (folder / "epochs" / "x²").touch()
+    (folder / "server.json").write_text(
+        json.dumps({"url": "http://x:1/", "token": "t", "run_id": "r", "epoch": 41})
+    )
+    assert claim_epoch(folder, known_epoch(folder)).epoch == 42
+    shutil.rmtree(folder)
+    folder = open_folder(tmp_path)
+    assert claim_epoch(folder, known_epoch(folder)).epoch == 1, "a new output root"
+    shutil.rmtree(folder)
+    folder = open_folder(tmp_path)
+    (tmp_path / "generated_images" / "storm").mkdir()
+    (tmp_path / "generated_images" / "storm" / "dataset.yaml").touch()
+    epoch = claim_epoch(folder, known_epoch(folder)).epoch
+    assert epoch > 10**9, "servers have run here, under unknown epochs"
+
+
+def test_a_claim_knows_that_it_was_deleted_or_made_by_another(tmp_path):
+    folder = open_folder(tmp_path)
+    claim = claim_epoch(folder)
+    assert not claim.is_lost()
+    (folder / "epochs" / "1").unlink()
+    assert claim.is_lost()
+    again = claim_epoch(folder)
+    assert again.epoch == 1 and claim.is_lost() and not again.is_lost()
+
+
+def test_a_ledger_of_a_later_epoch_is_opened_above_it(tmp_path):
+    folder = open_folder(tmp_path)
+    ledger, claim = state.claim_ledger(folder, LeaseLimits())
+    ledger.store.run("UPDATE server SET epoch = 17")
+    ledger.close()
+    shutil.rmtree(folder / "epochs")
+    ledger, claim = state.claim_ledger(open_folder(tmp_path), LeaseLimits())
+    assert claim.epoch == 18
+    ledger.close()
+
+
+def test_the_first_of_two_at_the_same_instant_does_not_wait_for_the_seconds_ledger(tmp_path):
+    folder = open_folder(tmp_path)
+    ledger, _ = state.claim_ledger(folder, LeaseLimits())
+    ledger.close()
+    holder = sqlite3.connect(folder / "ledger.sqlite")
+    holder.execute("BEGIN EXCLUSIVE")
+    threading.Timer(0.5, (folder / "epochs" / "3").touch).start()
+    began = time.monotonic()
+    with pytest.raises(UserError, match="a later server was started"):
+        state.claim_ledger(folder, LeaseLimits())
+    assert time.monotonic() - began < 5
+    holder.close()
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"{", b'{"url": 3}', b"[" * 100_000])
+def test_server_json_is_written_again_by_the_server_that_runs(start, damage):
+    server = start()
+    path = server.root / ".server" / "server.json"
+    before = server.json
+    path.unlink() if damage is None else path.write_bytes(damage)
+    until(server.answers, "server.json", 20)
+    assert server.json == before
+    older = before | {"epoch": 0, "url": "http://127.0.0.1:9/"}
+    path.write_text(json.dumps(older))
+    until(lambda: server.json == before, "server.json", 20)
+    assert (path.stat().st_mode & 0o777) == 0o600
+
+
+def test_the_servers_folder_is_deleted_while_it_runs(start):
+    """It notices, starts anew under a higher epoch, and the run goes on to its end."""
+    server = start(ttl_s=3)
+    client = server.client(server_timeout_s=60)
+    first = granted(client)
+    finish(client, first)
+    second = granted(client)
+    old = server.json
+    shutil.rmtree(server.root / ".server")
+    until(lambda: server.answers(old["epoch"]), "the server to start anew", 30)
+    assert server.json["epoch"] > 10**9 and server.json["token"] != old["token"]
+    assert server.process.poll() is None and server.json["pid"] == server.process.pid
+    finish(client, second, publish=True)
+    rest = work_to_the_end(client)
+    assert not set(rest) & set(first.indices)
+    assert server.dataset()["done"] == 20 and server.dataset()["sum_ok"]
+    assert "paid LLMs stay off" in server.log() and "Traceback" not in server.log()
+
+
+def test_two_servers_after_the_folder_was_deleted_leave_one(start):
+    server = start()
+    granted(server.client())
+    first = server.process
+    shutil.rmtree(server.root / ".server")
+    server.start()
+    until(lambda: first.poll() is not None or server.process.poll() is not None, "one to end", 40)
+    time.sleep(1.5)
+    assert (first.poll() is None) != (server.process.poll() is None)
+    assert granted(server.client()).indices
+
+
+def test_files_from_a_backup(start):
+    """Clients have seen a later epoch and refuse an older server: it learns of it, and goes on."""
+    server = start()
+    client = server.client(server_timeout_s=60)
+    finish(client, granted(client))
+    server.stop()
+    backup = server.root / "backup"
+    shutil.copytree(server.root / ".server", backup)
+    for _ in range(2):
+        server.start()
+        later = granted(client)
+        finish(client, later)
+        server.stop()
+    seen = server.json["epoch"]
+    shutil.rmtree(server.root / ".server")
+    backup.rename(server.root / ".server")
+    server.start(wait=False)
+    grant = granted(client, seconds=60)
+    assert int(grant.lease.split("-")[0]) > seen
+    assert not set(grant.indices) & set(later.indices), "the folder wins"
+    assert "from a backup" in server.log() and "paid LLMs stay off" in server.log()
+
+
+def test_a_stranger_cannot_make_the_server_start_anew(start):
+    server = start()
+    status, _, _ = server.raw("GET", "/healthz?nonce=abc&seen=99&seen_proof=0")
+    time.sleep(1.5)
+    assert status == 200 and server.json["epoch"] == 1 and server.answers()
