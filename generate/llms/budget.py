@@ -17,23 +17,14 @@ Rates: every limit a minute is divided evenly among the clients heard of in the 
 seconds.
 """
 
-import json
+import copy
 import sqlite3
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-from generate.llms.usage import Use, add_to, empty_total
+from generate.llms.account_tables import AccountTables, ClientAccount
+from generate.llms.usage import add_to, empty_total
 
-TABLES = (
-    """create table if not exists llm_clients (
-    client_id text primary key, granted_usd real not null, spent_usd real not null,
-    closed integer not null, use text not null)""",
-    """create table if not exists llm_past (
-    client_id text primary key, granted_usd real not null, spent_usd real not null,
-    closed integer not null, use text not null)""",
-    "create table if not exists llm_facts (name text primary key, value text not null)",
-)
-COLUMNS = "granted_usd, spent_usd, closed, use"
 # A report without money is written at most this often: 1,000 clients with a heartbeat every 15 s
 # would be 66 fsyncs a second.
 SAVE_EVERY_S = 60.0
@@ -42,28 +33,6 @@ SAVE_EVERY_S = 60.0
 KEEP_S = 3600.0
 KILLED = "(killed clients)"
 LIMITS = ("requests_per_minute", "tokens_per_minute")
-
-
-@dataclass
-class ClientAccount:
-    """What is known of a client. heard: when, None = not since this server began."""
-
-    granted_usd: float = 0.0
-    spent_usd: float = 0.0
-    closed: bool = False
-    use: dict[str, Any] = field(default_factory=dict)
-    heard: float | None = None
-    saved: float = float("-inf")
-
-    @property
-    def unspent_usd(self) -> float:
-        """Granted and not reported as spent."""
-        return self.granted_usd - self.spent_usd
-
-    @property
-    def backends(self) -> dict[str, Use]:
-        """Its running totals by backend."""
-        return self.use.get("backends") or {}
 
 
 class Accounts:
@@ -83,12 +52,9 @@ class Accounts:
         self.connection = connection
         self.client_ttl_s = client_ttl_s
         self.raised_by = raised_by
-        for statement in TABLES:
-            connection.execute(statement)
-        rows = connection.execute(f"select client_id, {COLUMNS} from llm_clients")
-        self.clients = {client_id: _account_of(row) for client_id, *row in rows}
-        facts = connection.execute("select name, value from llm_facts")
-        self.facts = {name: json.loads(value) for name, value in facts}
+        self.tables = AccountTables(connection)
+        self.clients = self.tables.clients()
+        self.facts = self.tables.facts()
         self.began: float | None = None
         self.now = float("-inf")
         self.folded = float("-inf")
@@ -270,42 +236,42 @@ class Accounts:
 
         There its grant would be counted twice.
         """
-        row = self.connection.execute(
-            f"select {COLUMNS} from llm_past where client_id = ?", (client_id,)
-        ).fetchone()
-        client = _account_of(row) if row else ClientAccount()
-        self.clients[client_id] = client
-        if row:
-            past = self._past()
+        client = self.tables.past_client(client_id)
+        if client:
+            past = copy.deepcopy(self._past())
             past["granted_usd"] -= client.granted_usd
             add_to(past["backends"], client.backends, -1)
             if client.unspent_usd > 0:
                 add_to(past["backends"], {KILLED: {"usd": client.unspent_usd}}, -1)
-            self._fact("past", past)
-            self.connection.execute("delete from llm_past where client_id = ?", (client_id,))
-            self._save(now, client_id, client)
-        return client
+            with self.tables.all_or_nothing():
+                self.tables.write_fact("past", past)
+                self.tables.bring_back(client_id, client)
+            self.facts["past"] = past
+        self.clients[client_id] = client or ClientAccount()
+        return self.clients[client_id]
 
     def _fold(self, now: float) -> None:
         """Clients that ended long ago become part of the sums.
 
-        Memory and cost follow the live ones, not all that ever were. Those that had money stay on
-        disk, for the day that one of them was paused only.
+        Memory and cost follow the live ones, not all that ever were. The last PAST_KEPT of those
+        that had money stay on disk, for the day that one of them was paused only. One that comes
+        back later than that is counted twice, never too little.
         """
         kept_s = self.client_ttl_s + KEEP_S
         ended = [id for id, client in self.clients.items() if now - self._heard(client) > kept_s]
         if not ended:
             return
-        past = self._past()
+        past = copy.deepcopy(self._past())
         for client_id in ended:
             past["granted_usd"] += self.clients[client_id].granted_usd
             self._add_client(past["backends"], self.clients[client_id])
-        self._fact("past", past)
+        with self.tables.all_or_nothing():
+            self.tables.write_fact("past", past)
+            for client_id in ended:
+                self.tables.retire(client_id, self.clients[client_id])
+        self.facts["past"] = past
         for client_id in ended:
-            client = self.clients.pop(client_id)
-            if client.granted_usd:
-                self._write("llm_past", client_id, client)
-            self.connection.execute("delete from llm_clients where client_id = ?", (client_id,))
+            del self.clients[client_id]
 
     def _past(self) -> dict[str, Any]:
         """Sums of the clients that ended long ago."""
@@ -327,22 +293,11 @@ class Accounts:
 
     def _save(self, now: float, client_id: str, client: ClientAccount) -> None:
         """To disk first: a failing disk must not leave a grant that stands in memory alone."""
-        self._write("llm_clients", client_id, client)
+        self.tables.write_client(client_id, client)
         client.saved = now
         self.clients[client_id] = client
 
-    def _write(self, table: str, client_id: str, client: ClientAccount) -> None:
-        use = json.dumps(client.use)
-        row = (client_id, client.granted_usd, client.spent_usd, int(client.closed), use)
-        self.connection.execute(f"insert or replace into {table} values (?, ?, ?, ?, ?)", row)
-
     def _fact(self, name: str, value: Any) -> None:
+        """To disk first, as in _save()."""
+        self.tables.write_fact(name, value)
         self.facts[name] = value
-        self.connection.execute(
-            "insert or replace into llm_facts values (?, ?)", (name, json.dumps(value))
-        )
-
-
-def _account_of(row: list[Any]) -> ClientAccount:
-    granted_usd, spent_usd, closed, use = row
-    return ClientAccount(granted_usd, spent_usd, bool(closed), json.loads(use))

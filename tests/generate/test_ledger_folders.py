@@ -168,7 +168,6 @@ def test_a_wrong_count_never_makes_all_done(tmp_path, count):
         assert not isinstance(answer, AllDone)
         if isinstance(answer, Grant):
             break
-        run.passes(61)
         run.check()
     assert answer.indices == [9]
     run.generate(answer, client="b")
