@@ -6,15 +6,15 @@ from pathlib import Path
 
 from xdist.scheduler import LoadScopeScheduling
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # two torch threads on two busy cores are several times slower than one
+# Two torch threads on two busy cores are several times slower than one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-# Tests that share something costly go to one worker, one after the other: a SLURM cluster, Chromium, fake LLMs that time out, torch.
+# Tests that share something costly go to one worker, one after the other: a SLURM cluster,
+# Chromium, fake LLMs that time out, torch.
 TOGETHER = (
     "tests/cluster/",
     "tests/generate/test_page_",

@@ -95,10 +95,7 @@ class PageRun:
 
     def get(self, path, cookie=None):
         known = self.known()
-        if cookie:
-            headers = {"Cookie": cookie}
-        else:
-            headers = signer(self.root).sign("GET", unquote(path))
+        headers = {"Cookie": cookie} if cookie else signer(self.root).sign("GET", unquote(path))
         with urllib.request.urlopen(
             urllib.request.Request(known["url"].rstrip("/") + path, headers=headers), timeout=20
         ) as answer:

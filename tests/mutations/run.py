@@ -1,10 +1,11 @@
-"""Breaks each guarantee, in a copy of the tree, and shows that its test fails; without the patch it must pass.
+"""Mutation tests: breaks each guarantee in a copy of the tree, and shows that its test fails.
 
-    python tests/mutations/run.py              # all; or those whose names hold a word: python tests/mutations/run.py 09 slurm token
+    python tests/mutations/run.py                    # all
+    python tests/mutations/run.py 09 slurm token     # those whose names hold one of the words
 
-NAME.patch: what goes wrong, then `test:` and the test that must see it, then a unified diff that changes one condition.
-guarantee_NN: a guarantee of the ledger and its server; security: who may call and what is shown; contract: what a request may say;
-converter: what a table or a tar is safe from.
+NAME.patch: what goes wrong, then `test:` and the test that must see it, then a unified diff that
+changes one condition. Without the patch the test must pass. Names: guarantee_NN of the job server;
+security; contract: what a request may say; converter; survivor: found by mutating at random.
 """
 
 import os
@@ -15,6 +16,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from common.command_line import UserError, run_script
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = (
@@ -29,8 +34,12 @@ COPIED = (
 
 
 def apply(patch, tree):
-    """Applies a unified diff wherever its lines stand, once; SystemExit when the code has changed so that they do not."""
+    """Applies a unified diff wherever its lines stand. UserError if they do not, exactly once."""
     path = tree / re.search(r"^\+\+\+ b/(.*)$", patch, re.M)[1]
+    path.write_text(mutated(path, patch))
+
+
+def mutated(path, patch):
     source = path.read_text()
     for hunk in re.split(r"^@@.*@@.*\n", patch, flags=re.M)[1:]:
         lines = hunk.splitlines(keepends=True)
@@ -38,11 +47,11 @@ def apply(patch, tree):
             "".join(line[1:] for line in lines if line[0] in kept) for kept in (" -", " +")
         )
         if source.count(before) != 1:
-            raise SystemExit(
-                f"mutations: the lines of this patch are not in {path.name} exactly once; write it anew:\n{hunk}"
+            raise UserError(
+                f"the lines of this patch are not in {path.name} exactly once; renew it: {hunk}"
             )
         source = source.replace(before, after)
-    path.write_text(source)
+    return source
 
 
 def copy_to(tree):
@@ -67,7 +76,8 @@ def passes(tests, tree):
         text=True,
     )
     if result.returncode not in (0, 1):
-        raise SystemExit(f"mutations: pytest did not run {tests}:\n{result.stdout}{result.stderr}")
+        print(result.stdout, result.stderr)
+        raise UserError(f"pytest did not run {tests}")
     return result.returncode == 0
 
 
@@ -79,17 +89,14 @@ def main():
         if not sys.argv[1:] or any(word in path.stem for word in sys.argv[1:])
     }
     if not patches:
-        raise SystemExit(
-            f"mutations: no patch is named for {' or '.join(sys.argv[1:])}; there are: {', '.join(path.stem for path in paths)}"
-        )
+        there = ", ".join(path.stem for path in paths)
+        raise UserError(f"no patch is named for {' or '.join(sys.argv[1:])}; there are: {there}")
     tests = {name: re.search(r"^test: (.*)$", patch, re.M)[1] for name, patch in patches.items()}
     with tempfile.TemporaryDirectory() as tree:
         copy_to(Path(tree))
         if not passes(sorted(set(tests.values())), tree):
-            raise SystemExit(
-                "mutations: these tests fail without a patch; run them first: "
-                + " ".join(sorted(set(tests.values())))
-            )
+            names = " ".join(sorted(set(tests.values())))
+            raise UserError(f"these tests fail without a patch; run them first: {names}")
     alive = []
     for name, patch in patches.items():
         began = time.monotonic()
@@ -99,17 +106,15 @@ def main():
             caught = not passes([tests[name]], tree)
         said = "caught by" if caught else "NOT caught by"
         what = patch.splitlines()[0]
-        print(
-            f"{name:21s} {what:71s} {said} {tests[name].split('::')[1]} ({time.monotonic() - began:.1f} s)",
-            flush=True,
-        )
+        test = tests[name].split("::")[1]
+        seconds = time.monotonic() - began
+        print(f"{name:21s} {what:71s} {said} {test} ({seconds:.1f} s)", flush=True)
         alive += [] if caught else [name]
     if alive:
-        raise SystemExit(
-            f"mutations: {len(alive)} of {len(patches)} not shown by their test: {', '.join(alive)}"
-        )
+        names = ", ".join(alive)
+        raise UserError(f"{len(alive)} of {len(patches)} not seen by their test: {names}")
     print(f"all {len(patches)} broken guarantees are seen by their tests")
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)
