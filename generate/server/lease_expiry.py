@@ -61,11 +61,15 @@ class LeaseExpiry:
 
     def client_died(self, now: float, lease: str) -> None:
         """End the lease of a client that is silent; what it last generated becomes suspect."""
-        client_id, dataset, worker, job, restart = self.store.one(
+        row = self.store.one(
             "SELECT client_id, dataset, worker, slurm_job, slurm_restart"
             " FROM leases WHERE lease = ?",
             lease,
         )
+        if row is None:  # a failing disk took it back, and memory did not know yet
+            self.live.end(lease)
+            return
+        client_id, dataset, worker, job, restart = row
         client = self.live.clients.get(client_id)
         generating = set(client.drawing) & set(self.store.indices(lease)) if client else set()
         excused = job is not None and self._is_excused(job, restart)
@@ -100,7 +104,8 @@ class LeaseExpiry:
                 seen.absent = 0
             else:
                 seen.absent += 1
-            missed = now - self.live.leases[name].heartbeat_at > 2 * self.live.limits.heartbeat_s
+            lease = self.live.leases.get(name)
+            missed = lease and now - lease.heartbeat_at > 2 * self.live.limits.heartbeat_s
             if seen.running and seen.absent >= 2 and missed:
                 over.append(name)
         # a higher restart count shows that the lease's run of the job was requeued

@@ -4,6 +4,7 @@ Each death is a real one: os._exit in a forked child (fakes/ledger_life.py). Wha
 answered must hold (guarantee 1), and the sums must be right (guarantee 13).
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from generate.server.blocks import bits_of
 from generate.server.ledger import open_ledger
 from tests.fakes.forking import Forking
 from tests.fakes.ledger_life import FILE_CALLS
-from tests.fakes.ledger_run import Run
+from tests.fakes.ledger_run import Run, audit
 
 # it is processes that die here, so memory will do; a disk costs minutes
 SHM = "/dev/shm" if Path("/dev/shm").is_dir() else None
@@ -228,3 +229,44 @@ def test_a_full_disk_leaves_the_ledger_as_it_was(tmp_path, verb):
     store.connection = connection
     assert list(connection.iterdump()) == before and run.snapshot() == leases
     assert calls[verb]()
+
+
+class DeadDisk:
+    """A connection for which every statement but ROLLBACK fails from .after statements on."""
+
+    def __init__(self, connection, after):
+        self.connection = connection
+        self.after = after
+
+    def __getattr__(self, name):
+        return getattr(self.connection, name)
+
+    def execute(self, sql, *values):
+        self.after -= 1
+        if self.after < 0 and sql != "ROLLBACK":
+            raise sqlite3.OperationalError("disk I/O error")
+        return self.connection.execute(sql, *values)
+
+
+@pytest.mark.parametrize("after", range(0, 30, 3))
+def test_memory_follows_a_disk_that_was_away(tmp_path, after):
+    """Not even what memory should be can be read: it is once the disk is back."""
+    run = Run(tmp_path)
+    store = run.ledger.store
+    held = run.lease("a", size=4)
+    connection = store.connection
+    calls = [
+        lambda: run.lease("b", size=4),
+        lambda: run.release(held),
+        lambda: run.complete(held, held.indices),
+    ]
+    for call in calls:
+        store.connection = DeadDisk(connection, after)
+        with contextlib.suppress(sqlite3.OperationalError):
+            call()
+        store.connection = connection
+    assert run.lease("c", size=1).indices
+    audit(run.ledger, "d")
+    run.passes(130)
+    assert not run.ledger.live.leases
+    audit(run.ledger, "d")
