@@ -12,6 +12,7 @@ from generate.llms.budget import Accounts
 from generate.protocol.answers import AllDone, Grant, Wait, WorkLeft
 from generate.server.granting import WorkRequest
 from generate.server.ledger import open_ledger
+from generate.server.schema import EpochUsed
 from tests.fakes.ledger_run import A, B, C, Run, audit
 
 
@@ -129,7 +130,7 @@ def test_guarantee_15_the_file_has_one_server_and_a_lost_one_is_rebuilt(run):
     assert run.counts()["done"] == 4
     assert run.heartbeat("a", [grant.lease]).stale, "leases are void"
     run.ledger.store.connection.close()
-    with pytest.raises(RuntimeError, match="epoch"):
+    with pytest.raises(EpochUsed, match="epoch"):
         open_ledger(run.path, 1, run.now)
 
 
