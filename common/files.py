@@ -27,6 +27,14 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.close(descriptor)
 
 
+def refuse_special(path: str | os.PathLike[str]) -> None:
+    """OSError when `path` is a link, a device, a pipe: a rename would replace it by a file."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = os.lstat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise OSError(errno.EPERM, "is no plain file, so it is not replaced", os.fspath(path))
+
+
 def write_whole(
     path: str | os.PathLike[str], data: str | bytes, mode: int = 0o666, temporary: str = ""
 ) -> None:
@@ -36,6 +44,7 @@ def write_whole(
     leaves is then overwritten by the next. OSError: the disk; the old file stands.
     """
     path = Path(path)
+    refuse_special(path)
     draft = _write_temporary(path, data, mode, temporary)
     try:
         os.replace(draft, path)

@@ -4,15 +4,18 @@ status = make_table(TableSettings(["/data/HPDv2"], "HPDv2.parquet"))
 """
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
+
 from common.command_line import DONE, LEFT_OUT, UserError
+from common.untrusted import real_folders
 from postprocess_dataset import combine_partitions, increment, table
 from postprocess_dataset.conversion import Conversion
 from postprocess_dataset.increment import Earlier, Known, Line
+from postprocess_dataset.progress import first_line, tell
 from postprocess_dataset.publish import Draft
 from postprocess_dataset.sample_checks import Checks, is_utf8
 from postprocess_dataset.sorted_rows import SortedRows
@@ -31,6 +34,7 @@ class TableSettings:
     rebuild: bool = False
     partition: tuple[int, int] | None = None
     finish: bool = False
+    image_dirs: Sequence[str] = ()  # where images may lie too
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,17 @@ def make_table(settings: TableSettings) -> int:
         settings = replace(settings, folders=absolute(settings.folders))
         os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
         if settings.finish and settings.partition:
-            return combine_partitions.finish(output, settings.partition[1])
-        return build(settings)
+            status, summary = combine_partitions.finish(output, settings.partition[1])
+        else:
+            status, summary = build(settings)
     except OSError as error:  # a full disk, a folder without permission
         where = "" if error.filename else f"{output}: "
         raise UserError(f"{where}{error}; nothing was published") from error
+    except (pa.ArrowException, UnicodeError) as error:
+        raise UserError(f"{output}: {first_line(error)}; nothing was published") from None
+    if summary:
+        tell(summary)
+    return status
 
 
 def absolute(folders: Sequence[str]) -> list[str]:
@@ -76,8 +86,8 @@ def absolute(folders: Sequence[str]) -> list[str]:
     return found
 
 
-def build(settings: TableSettings) -> int:
-    """Make or update the table, or one partition of it. Returns the exit status."""
+def build(settings: TableSettings) -> tuple[int, str]:
+    """Make or update the table, or one partition of it. Returns the exit status and a summary."""
     output = settings.output
     exists = os.path.exists(output)
     update = settings.update and exists
@@ -101,16 +111,19 @@ def build(settings: TableSettings) -> int:
         SortedRows(target, note, old, known.rows if known else 0) as rows,
         Draft(f"{output}.rejects.jsonl") as rejects,
     ):
-        checks = Checks(base, settings.verify, settings.relative)
+        inside = real_folders([*settings.folders, *settings.image_dirs])
+        checks = Checks(base, inside, settings.verify, settings.relative)
         work = Conversion(checks, settings.partition, rows, rejects.file)
-        deleted = work.every_folder(settings.folders, Earlier(output, known))
+        earlier = Earlier(output, known)
+        if earlier.damaged:
+            work.progress.say(f"{earlier.damaged}: every folder is looked at again")
+        deleted = work.every_folder(settings.folders, earlier)
         work.progress.close()
         if not_worth_publishing(work, settings, known):
             return refuse(work, rejects, output, settings)
         publish(work, rejects, deleted, Target(output, base, facts, known))
         increment.save_state(output, scanned_ns, work.mtimes)
-    print(summary(work, output, known, len(deleted)))
-    return LEFT_OUT if work.rejected else DONE
+    return LEFT_OUT if work.rejected else DONE, summary(work, output, known, len(deleted))
 
 
 def base_of(settings: TableSettings, facts: dict[str, Any] | None, update: bool) -> str:
@@ -161,7 +174,9 @@ def not_worth_publishing(work: Conversion, settings: TableSettings, known: Known
     return not work.new and not known and not settings.partition
 
 
-def refuse(work: Conversion, rejects: Draft, output: str, settings: TableSettings) -> int:
+def refuse(
+    work: Conversion, rejects: Draft, output: str, settings: TableSettings
+) -> tuple[int, str]:
     """Publish the list of rejects alone. UserError when there was nothing at all."""
     if not work.new and not work.rejected:
         raise UserError(
@@ -173,8 +188,8 @@ def refuse(work: Conversion, rejects: Draft, output: str, settings: TableSetting
     if os.path.exists(f"{output}.state"):
         os.unlink(f"{output}.state")
     listed = rejected(work, output)
-    print(f"{output} was not published: {work.new:,} good samples, {listed}", file=sys.stderr)
-    return LEFT_OUT if work.rejected else DONE
+    work.progress.say(f"{output} was not published: {work.new:,} good samples, {listed}")
+    return LEFT_OUT if work.rejected else DONE, ""
 
 
 def publish(work: Conversion, rejects: Draft, deleted: list[Line], target: Target) -> None:

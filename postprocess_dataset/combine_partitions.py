@@ -20,13 +20,16 @@ from postprocess_dataset.progress import Progress
 from postprocess_dataset.publish import Draft
 
 
-def finish(output: str, count: int) -> int:
-    """Put `count` partitions together in a directory of part files. Returns the exit status."""
+def finish(output: str, count: int) -> tuple[int, str]:
+    """Put `count` partitions together in a directory of part files.
+
+    Returns the exit status and a summary.
+    """
     with Draft(f"{output}.finish"):  # its lock alone
         return _finish(output, count)
 
 
-def _finish(output: str, count: int) -> int:
+def _finish(output: str, count: int) -> tuple[int, str]:
     folder = f"{output}.parts"
     fresh, old, used = (_beside(output, word) for word in ("fresh", "old", "used"))
     for leftover in (fresh, old, used):
@@ -53,11 +56,10 @@ def _finish(output: str, count: int) -> int:
     publish_what_is_beside(output, lines, paths)
     os.rename(folder, used)  # from here on it is done
     shutil.rmtree(used)
-    print(
+    return LEFT_OUT if rejected else DONE, (
         f"{output}: {total:,} rows of {count} parts; {rejected:,} rejected, "
         f"{len(lines) - rejected:,} images without JSON"
     )
-    return LEFT_OUT if rejected else DONE
 
 
 def _beside(output: str, word: str) -> str:
@@ -65,12 +67,13 @@ def _beside(output: str, word: str) -> str:
     return os.path.join(folder, f".{name}.{word}")
 
 
-def put_together_before(output: str) -> int:
+def put_together_before(output: str) -> tuple[int, str]:
     """The same command again: say what there is."""
-    rejected = sum("json" in line for line in increment.load_lines(f"{output}.rejects.jsonl"))
+    lines = increment.load_lines(f"{output}.rejects.jsonl", "json", "image")
+    rejected = sum("json" in line for line in lines)
     rows = sum(table.footer(path).num_rows for path in table.files(output))
-    print(f"{output}: {rows:,} rows, put together before; {rejected:,} rejected")
-    return LEFT_OUT if rejected else DONE
+    summary = f"{output}: {rows:,} rows, put together before; {rejected:,} rejected"
+    return LEFT_OUT if rejected else DONE, summary
 
 
 def facts_of(output: str, paths: Sequence[str]) -> list[dict[str, Any]]:
@@ -99,7 +102,9 @@ def facts_of(output: str, paths: Sequence[str]) -> list[dict[str, Any]]:
 def rejects_of(paths: Sequence[str]) -> list[Line]:
     """What the partitions left out; each lists the faults of folders that all have looked at."""
     unique = {
-        json.dumps(line) for path in paths for line in increment.load_lines(f"{path}.rejects.jsonl")
+        json.dumps(line)
+        for path in paths
+        for line in increment.load_lines(f"{path}.rejects.jsonl", "json", "image")
     }
     return [json.loads(line) for line in sorted(unique)]
 

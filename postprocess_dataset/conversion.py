@@ -1,6 +1,6 @@
 """One pass over dataset folders: rows to a table, the rest to the list of rejects.
 
-work = Conversion(Checks("/data"), None, rows, rejects_file)
+work = Conversion(Checks("/data", inside), None, rows, rejects_file)
 deleted = work.every_folder(["/data/HPDv2"], earlier)
 """
 
@@ -11,7 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
 import numpy as np
+import orjson
 
+from common.untrusted import SAMPLE_BYTES, read_untrusted
 from postprocess_dataset import table
 from postprocess_dataset.dataset_folder import BLOCK, CODE, Codes, Listing, stems, walk
 from postprocess_dataset.increment import Earlier, Line
@@ -107,9 +109,16 @@ class Conversion:
             others, other_images = (self._our_others(names) for names in (others, other_images))
         has_image = np.isin(jsons, listing.images)
         for n in range(0, len(jsons), NAMES):
-            part = slice(n, n + NAMES)
-            self.samples(subdirectory, stems(jsons[part]), has_image[part].tolist())
-        self.samples(subdirectory, others, [stem in listing.other_images for stem in others])
+            names = stems(jsons[n : n + NAMES])
+            there = has_image[n : n + NAMES].tolist()
+            if listing.irregular:
+                there = [
+                    has and name not in listing.irregular
+                    for has, name in zip(there, names, strict=True)
+                ]
+            self.samples(subdirectory, names, there)
+        regular = listing.other_images - listing.irregular
+        self.samples(subdirectory, others, [stem in regular for stem in others])
         for stem in stems(images) + other_images:
             self.orphan(f"{subdirectory}/{stem}.jpg")
         self.mtimes[subdirectory] = listing.mtime_ns
@@ -143,8 +152,8 @@ class Conversion:
         """A second look by name at a sample that the listing did not show whole."""
         place = os.path.join(self.base, subdirectory, stem)
         try:
-            with open(f"{place}.json", "rb") as file:
-                stored = json.load(file).get("image_path")
+            content = read_untrusted(f"{place}.json", SAMPLE_BYTES, self.checks.inside)
+            stored = orjson.loads(content).get("image_path")
         except (OSError, ValueError, AttributeError):
             return False
         folder = os.path.dirname(place)

@@ -41,6 +41,14 @@ def main() -> int:
         help="what an image must pass: be there (default, costs nothing), not be empty, have its "
         "JSON's sha256, decode",
     )
+    parser.add_argument(
+        "--image_dir",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="image_path and links may lead into this folder, too (repeatable; default: only into "
+        "the dataset folders)",
+    )
     parser.flag("--strict", "publish nothing when any sample is rejected")
     parser.flag(
         "--relative",
@@ -83,6 +91,7 @@ def main() -> int:
         rebuild=args.rebuild,
         partition=args.part,
         finish=args.finish,
+        image_dirs=args.image_dir,
     )
     return make_table(settings)
 

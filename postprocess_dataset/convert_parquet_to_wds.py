@@ -37,6 +37,14 @@ def main() -> int:
         default=".",
         help="where a relative image_path, or KEY.jpg, begins (default: here)",
     )
+    parser.add_argument(
+        "--image_dir",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="image_path and links may lead into this folder, too (repeatable; default: only into "
+        "--base_dir)",
+    )
     parser.add_argument("--output_dir", required=True)
     parser.add_argument(
         "--num_workers",
@@ -86,6 +94,7 @@ def main() -> int:
             shuffle_seed=args.shuffle_seed,
             partition=args.part,
             finish=args.finish,
+            image_dirs=args.image_dir,
         )
     )
 

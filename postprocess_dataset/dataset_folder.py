@@ -39,7 +39,7 @@ class Listing:
     """The names of one directory.
 
     Samples with standard names as sorted codes (prompt_index << 20 | augmentation_idx), those with
-    other names by stem.
+    other names by stem. irregular: stems of images that are links, pipes, …: each is looked at.
     """
 
     mtime_ns: int
@@ -49,6 +49,7 @@ class Listing:
     other_images: set[str] = field(default_factory=set)
     folders: list[str] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
+    irregular: set[str] = field(default_factory=set)
 
     def add_other(self, entry: os.DirEntry[str]) -> None:
         """A name that is not NUMBER_NUMBER.json or .jpg."""
@@ -84,6 +85,9 @@ def list_folder(path: str) -> Listing:
             is_image = pc.equal(kinds, "jpg").to_numpy(zero_copy_only=False)
             jsons.append(codes[~is_image])
             images.append(codes[is_image])
+            for entry in block:  # 0.1 us a name: its directory entry tells
+                if not entry.is_file(follow_symlinks=False) and entry.name.endswith(".jpg"):
+                    listing.irregular.add(entry.name[:-4])
             for row in np.flatnonzero(~valid.to_numpy(zero_copy_only=False)).tolist():
                 listing.add_other(block[row])
     listing.jsons = np.sort(np.concatenate(jsons))

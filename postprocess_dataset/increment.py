@@ -18,15 +18,19 @@ from collections.abc import Iterable
 from typing import Any, TypedDict
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from common.command_line import UserError
+from common.untrusted import read_untrusted
 from postprocess_dataset import dataset_folder, table
 from postprocess_dataset.dataset_folder import Codes
 from postprocess_dataset.publish import publish_text
 
 Line = dict[str, Any]  # of a .jsonl file
+NOTE_BYTES = 4 << 30  # of a file of ours beside a table: 20 million names take 2 GB
 
 
 class State(TypedDict):
@@ -43,13 +47,21 @@ NO_STATE = State(table="", scanned_ns=0, folders={})
 def load_state(output: str) -> State:
     """The state of the table as it stands, else NO_STATE."""
     try:
-        with open(f"{output}.state") as file:
-            state: State = json.load(file)
-        if state["table"] == table.identity(output):
+        state: State = orjson.loads(read_untrusted(f"{output}.state", NOTE_BYTES))
+        if is_state(state) and state["table"] == table.identity(output):
             return state
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError):
         pass  # none, or torn by other hands: list every folder
     return NO_STATE
+
+
+def is_state(state: Any) -> bool:
+    """Whether it has the parts of a state."""
+    if not isinstance(state, dict) or state.keys() != State.__annotations__.keys():
+        return False
+    folders = state["folders"]
+    times = [state["scanned_ns"], *(folders.values() if isinstance(folders, dict) else [None])]
+    return all(type(time) is int for time in times)
 
 
 def save_state(output: str, scanned_ns: int, folders: dict[str, int]) -> None:
@@ -58,13 +70,27 @@ def save_state(output: str, scanned_ns: int, folders: dict[str, int]) -> None:
     publish_text(f"{output}.state", json.dumps(state))
 
 
-def load_lines(path: str) -> list[Line]:
-    """The objects of a .jsonl file, none when there is no such file."""
+def load_lines(path: str, *names: str) -> list[Line]:
+    """The objects of a .jsonl file, none when there is no such file.
+
+    Each has text under one of the `names`, else UserError.
+    """
     try:
-        with open(path) as file:
-            return [json.loads(line) for line in file]
+        lines = read_untrusted(path, NOTE_BYTES).splitlines()
     except FileNotFoundError:
         return []
+    found = []
+    for number, content in enumerate(lines, 1):
+        try:
+            line = orjson.loads(content)
+        except ValueError:
+            line = None
+        if not isinstance(line, dict) or not any(isinstance(line.get(n), str) for n in names):
+            raise UserError(
+                f"{path}: line {number} is not what was written there; --update the table"
+            )
+        found.append(line)
+    return found
 
 
 def save_lines(path: str, lines: Iterable[Line]) -> None:
@@ -103,9 +129,13 @@ class Known:
         self.rows = 0
         column = table.SCHEMA.names.index("subdirectory")
         for path in table.files(output):
+            if not pq.read_schema(path).equals(table.SCHEMA):
+                raise UserError(f"{path}: its columns are not those of this script; --rebuild it")
             metadata = pq.read_metadata(path)
             for group in range(metadata.num_row_groups):
                 bounds = metadata.row_group(group).column(column).statistics
+                if not bounds or not bounds.has_min_max:
+                    raise UserError(f"{path}: not a table of this script; --rebuild it")
                 self.groups.append((path, group, bounds.min, bounds.max))
             self.rows += metadata.num_rows
 
@@ -150,6 +180,17 @@ class Earlier:
 
     def __init__(self, output: str, known: Known | None) -> None:
         state = load_state(output) if known else NO_STATE
+        rejects: list[Line] = []
+        deleted: list[Line] = []
+        self.damaged = ""  # what could not be believed
+        try:
+            if known:
+                rejects = load_lines(f"{output}.rejects.jsonl", "json", "image")
+                deleted = load_lines(f"{output}.gone.jsonl", "__key__")
+        except UserError as error:
+            self.damaged = str(error)
+            state = NO_STATE  # every folder is listed again, so both lists are made anew
+            rejects = []
         self.known = known
         self.scanned_ns = state["scanned_ns"]
         self.mtimes = state["folders"]
@@ -159,12 +200,10 @@ class Earlier:
             self.inside.setdefault(os.path.dirname(subdirectory), []).append(subdirectory)
         self.rejects: dict[str, list[Line]] = {}
         self.deleted: dict[str, list[Line]] = {}
-        if not known:
-            return
-        for line in load_lines(f"{output}.rejects.jsonl"):
+        for line in rejects:
             name = os.path.dirname(line.get("json") or line["image"])
             self.rejects.setdefault(name, []).append(line)
-        for line in load_lines(f"{output}.gone.jsonl"):
+        for line in deleted:
             self.deleted.setdefault(os.path.dirname(line["__key__"]), []).append(line)
 
     def keys(self, subdirectory: str) -> tuple[Codes, set[str]]:

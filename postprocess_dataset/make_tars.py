@@ -8,8 +8,11 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 
+import pyarrow as pa
+
 from common.command_line import DONE, LEFT_OUT, UserError
 from postprocess_dataset import increment, shard_files, shard_plan, shard_rows, table
+from postprocess_dataset.progress import first_line, tell
 from postprocess_dataset.publish import Draft
 from postprocess_dataset.shard_files import Stats
 from postprocess_dataset.shard_plan import Plan, Shard, ShardSizes
@@ -22,24 +25,31 @@ GO_ON = "finished shards stay, the same command goes on from there"
 def make_tars(settings: TarSettings) -> int:
     """Do what was asked for; the exit status."""
     try:
-        return convert(settings)
+        status, summary = convert(settings)
     except OSError as error:
         where = "" if error.filename else f"{settings.output}: "
         raise UserError(f"{where}{error}; {GO_ON}") from error
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise UserError(f"{settings.table} cannot be read: {first_line(error)}") from None
+    tell(summary)
+    return status
 
 
-def convert(settings: TarSettings) -> int:
-    """All shards, or one partition of them, or the check that all are there."""
+def convert(settings: TarSettings) -> tuple[int, str]:
+    """All shards, or one partition of them, or the check that all are there.
+
+    Returns the exit status and what was done.
+    """
     output = settings.output
     files = table.files(settings.table)
     os.makedirs(output, exist_ok=True)
-    lines = increment.load_lines(f"{settings.table.rstrip('/')}.gone.jsonl")
+    shard_rows.check_columns(files)
+    lines = increment.load_lines(f"{settings.table.rstrip('/')}.gone.jsonl", "__key__")
     deleted = {line["__key__"] for line in lines}
     plan = plan_of(settings, files, deleted)
     shards: list[Shard] = plan["shards"]
-    done = {
-        shard["name"]: shard_files.stats_of(output, shard, settings.base_dir) for shard in shards
-    }
+    images = settings.images()
+    done = {shard["name"]: shard_files.stats_of(output, shard, images) for shard in shards}
     number, count = settings.partition or (0, 1)
     mine = shards[number::count]
     todo = [shard for shard in mine if not done[shard["name"]]]
@@ -56,13 +66,13 @@ def convert(settings: TarSettings) -> int:
     left_out = sum(len(shard["left_out"]) for shard in stats)
     dropped = sum(shard["gone"] for shard in stats)
     without = f", {dropped:,} deleted" if dropped else ""
-    print(
+    status = LEFT_OUT if left_out else DONE
+    return status, (
         f"{output}: {len(stats):,} shards ({len(todo):,} written now), "
         f"{sum(shard['nsamples'] for shard in stats):,} images, "
         f"{sum(shard['filesize'] for shard in stats) / 1e6:,.0f} MB; "
         f"{left_out:,} left out{without}"
     )
-    return LEFT_OUT if left_out else DONE
 
 
 def all_there(output: str, names: Sequence[str], done: Mapping[str, Stats | None]) -> None:
@@ -134,7 +144,7 @@ def new_plan(
         # the last one of a split may not be full
         kept = [shard for shard in kept if shard is not last[shard["split"]]]
         shutil.rmtree(settings.rows_folder, ignore_errors=True)
-        sizes = ShardSizes(settings.shard_size_mb, settings.base_dir, deleted)
+        sizes = ShardSizes(settings.shard_size_mb, settings.images(), deleted)
         kept = sizes.shards(in_tar_order(settings, files, generations), kept)
     return {
         "rows": rows,

@@ -3,7 +3,29 @@
 import sys
 import time
 
+from common.console import visible
+
 EVERY_S = 30
+
+
+def tell(summary: str) -> None:
+    """Print what was done, to standard error if standard output takes nothing: the work stands.
+
+    OSError after that, for the exit status.
+    """
+    line = visible(summary)
+    try:
+        print(line, flush=True)
+    except UnicodeEncodeError:  # a locale without our letters
+        print(ascii(line), flush=True)
+    except OSError:
+        print(line, file=sys.stderr, flush=True)
+        raise
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first; Arrow's go on for lines."""
+    return visible(str(error).strip().split("\n")[0])
 
 
 class Progress:
@@ -51,11 +73,11 @@ class Progress:
         return ", ".join(parts)
 
     def say(self, line: str) -> None:
-        """Print a line of its own, above the bar if there is one."""
+        """Print a line of its own, above the bar if there is one; it may hold foreign text."""
         if self.bar is not None:
-            self.bar.write(line, file=sys.stderr)
+            self.bar.write(visible(line), file=sys.stderr)
         else:
-            print(line, file=sys.stderr, flush=True)
+            print(visible(line), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""

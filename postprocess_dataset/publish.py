@@ -9,11 +9,12 @@ with Draft("out.parquet") as draft:        # .out.parquet.tmp, locked: a second 
 
 import fcntl
 import os
+import stat
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from common.command_line import UserError
-from common.files import sync_folder
+from common.files import refuse_special, sync_folder
 
 
 class Draft:
@@ -25,6 +26,7 @@ class Draft:
 
     def __init__(self, path: str | os.PathLike[str], wait: bool = False) -> None:
         self.path = str(path)
+        refuse_special(self.path)
         folder, name = os.path.split(self.path)
         self.temporary = os.path.join(folder, f".{name}.tmp")
         while (descriptor := self._lock(wait)) is None:
@@ -38,13 +40,21 @@ class Draft:
 
     def _lock(self, wait: bool) -> int | None:
         """The descriptor once we hold its lock; None when another holds it, or has published it."""
-        descriptor = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(self.temporary, flags, 0o666)
         try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                # planted by others, so that something else is written
+                raise UserError(f"{self.temporary} is no file of ours: remove it")
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if os.fstat(descriptor).st_ino == os.stat(self.temporary).st_ino:
                 return descriptor
         except (BlockingIOError, FileNotFoundError):
             pass
+        except BaseException:
+            os.close(descriptor)
+            raise
         os.close(descriptor)
         return None
 
@@ -71,7 +81,7 @@ class Draft:
 
 
 def publish_text(path: str, text: str) -> None:
-    """Replace the file at `path` by `text`."""
-    with Draft(path) as draft:
+    """Replace the file at `path` by `text`, after whoever is writing it at this moment."""
+    with Draft(path, wait=True) as draft:
         draft.file.write(text.encode())
         draft.publish()

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from common.command_line import UserError
 from postprocess_dataset import sorted_rows, table
+from postprocess_dataset.shard_rows import is_text, values_of
 
 BUCKET = 32768  # rows shuffled in memory at a time, about 40 MB
 MAX_BUCKETS = 256  # open files; beyond 8 million rows a bucket grows instead
@@ -49,8 +50,8 @@ def ordered(
     os.makedirs(folder, exist_ok=True)
     schema = pq.read_schema(files[0])
     known = [n for n in ("original_prompt", "caption", "augmented_prompt") if n in schema.names]
-    if shares and not known:
-        raise UserError(f"{files[0]}: --split needs a column original_prompt or caption")
+    if shares and not (known and is_text(schema.field(known[0]).type)):
+        raise UserError(f"{files[0]}: --split needs a text column original_prompt or caption")
     names: list[Split] = list(shares) if shares else [None]
     outputs = {name: os.path.join(folder, f"{name or 'all'}.parquet") for name in names}
     writers = {
@@ -64,7 +65,7 @@ def ordered(
         for batch in table.read_rows(files, start, start + rows, batch_size=BUCKET):
             sides: list[Split] = [None] * len(batch)
             if shares:
-                sides = [side(text or "", shares) for text in batch[known[0]].to_pylist()]
+                sides = [side(text or "", shares) for text in values_of(batch[known[0]])]
             numbers = [0] * len(batch)
             if count > 1:
                 numbers = (chance.random(len(batch)) * count).astype(int).tolist()

@@ -1,12 +1,11 @@
 """Is it a sample? Rows of what was parsed and passes, a reason for each that does not.
 
-rows, rejects = check(pool, Checks("/data", "sha256"), Chunk("HPDv2/000012", names, has_image), …)
+checks = Checks("/data", real_folders(["/data/HPDv2"]), "sha256")
+rows, rejects = check(pool, checks, Chunk("HPDv2/000012", names, has_image), contents)
 """
 
 import hashlib
-import io
 import os
-import stat
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -14,8 +13,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from common.untrusted import IMAGE_BYTES, open_jpeg, open_untrusted, read_untrusted
 from postprocess_dataset import sorted_rows, table
 from postprocess_dataset.sample_json import Content, parse
+
+DIFFERS = "image is not the one its JSON tells of (sha256 differs)"
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,12 @@ class Checks:
     """What is asked of samples below the folder `base`.
 
     verify: what an image must pass, "exists", "size", "sha256" or "decode". relative: image_path in
-    the table begins at `base`.
+    the table begins at `base`. inside: the folders, of real_folders(), that images and JSONs may
+    lie in once links are followed.
     """
 
     base: str
+    inside: Sequence[str]
     verify: str = "exists"
     relative: bool = False
 
@@ -66,7 +70,7 @@ def check(
             and (elsewhere := image_elsewhere(folder, stored[position].as_py()))
         ):
             places[position] = elsewhere
-        return image_fault(places[position], checks.verify, sums[position].as_py())
+        return image_fault(places[position], checks, sums[position].as_py())
 
     positions: Sequence[int] = range(len(kept))
     if checks.verify == "exists":
@@ -103,55 +107,52 @@ def image_elsewhere(folder: str, stored: Any) -> str | None:
 
     It is absolute, or relative to its folder or the one above.
     """
-    if not stored:
+    if not isinstance(stored, str) or not stored:
         return None
     places = [stored]
     if not os.path.isabs(stored):
         places = [os.path.normpath(os.path.join(folder, up, stored)) for up in (".", "..")]
-    return next((place for place in places if os.path.isfile(place)), None)
+    return next((place for place in places if os.path.exists(place)), None)
 
 
-def image_fault(path: str, level: str, sha256: str | None = None) -> str | None:
-    """Why the image at `path` does not pass `--verify` level `level`, or None."""
+def image_fault(path: str, checks: Checks, sha256: str | None = None) -> str | None:
+    """Why the image at `path` does not pass, or None."""
+    level = checks.verify
     try:
-        if level == "exists":
-            os.stat(path)
-            return None
-        with open(path, "rb") as file:
-            facts = os.fstat(file.fileno())
-            if not stat.S_ISREG(facts.st_mode) or not facts.st_size:
-                return "image is empty"
-            data = file.read() if level != "size" else b""
-    except FileNotFoundError:
+        if level in ("exists", "size"):
+            descriptor = open_untrusted(path, checks.inside)
+            size = os.fstat(descriptor).st_size
+            os.close(descriptor)
+            return "image is empty" if level == "size" and not size else None
+        data = read_untrusted(path, IMAGE_BYTES, checks.inside)
+    except (FileNotFoundError, NotADirectoryError):
         return "image is missing"
     except OSError as error:
         return f"image cannot be read: {error.strerror}"
-    if level in ("sha256", "decode") and (fault := bytes_fault(data, sha256)):
-        return fault
-    return decode_fault(data) if level == "decode" else None
+    if not data:
+        return "image is empty"
+    return bytes_fault(data, sha256) or (decode_fault(data) if level == "decode" else None)
 
 
 def decode_fault(data: bytes) -> str | None:
     """Why an image does not decode, or None."""
-    from PIL import Image  # for --verify decode only
-
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_jpeg(data) as image:
             image.load()
     except Exception as error:  # Pillow raises a dozen kinds, SyntaxError among them
-        return f"image does not decode: {error}"
+        return f"image does not decode: {str(error) or type(error).__name__}"
     return None
 
 
 def bytes_fault(data: bytes | memoryview, sha256: str | None) -> str | None:
     """Why an image's bytes are not those of its sample, or None.
 
-    By its JSON's sha256, else (older data sets) by the JPEG's two ends.
+    By its JSON's sha256, else (older data sets) by the JPEG's two ends. It is a JPEG in any case.
     """
-    if sha256 is not None:
-        if hashlib.sha256(data).hexdigest() != sha256:
-            return "image is not the one its JSON tells of (sha256 differs)"
-    elif bytes(data[:2]) != b"\xff\xd8" or bytes(data[-2:]) != b"\xff\xd9":
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        return DIFFERS
+    whole = sha256 is not None or bytes(data[-2:]) == b"\xff\xd9"
+    if bytes(data[:2]) != b"\xff\xd8" or not whole:
         return "image is truncated or no JPEG"
     return None
 

@@ -11,9 +11,11 @@ import resource
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pyarrow as pa
 
+from common.untrusted import SAMPLE_BYTES, open_folder, read_many
 from postprocess_dataset.sample_checks import Checks, Chunk, check
 from postprocess_dataset.sample_json import Content
 
@@ -21,6 +23,14 @@ from postprocess_dataset.sample_json import Content
 CHUNK = 16384
 READERS = 8  # threads for a cold disk, where a file costs 100 us of waiting
 COLD_S = 40e-6  # per file; a warm one takes 4-8 us, and then more threads only cost CPU
+
+
+@dataclass(frozen=True)
+class Folder:
+    """An open folder; links in it may lead to files in the folders `inside`."""
+
+    fd: int
+    inside: Sequence[str]
 
 
 class Reader:
@@ -32,22 +42,22 @@ class Reader:
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(READERS + 1)
 
-    def start(self, folder_fd: int, names: Sequence[str]) -> Future[list[Content]]:
-        """Begin to read files by name relative to an open directory."""
-        return self.pool.submit(self._read, folder_fd, names)
+    def start(self, folder: Folder, names: Sequence[str]) -> Future[list[Content]]:
+        """Begin to read files by name."""
+        return self.pool.submit(self._read, folder, names)
 
-    def _read(self, folder_fd: int, names: Sequence[str]) -> list[Content]:
+    def _read(self, folder: Folder, names: Sequence[str]) -> list[Content]:
         probe = names[:256]
         rest = names[256:]
         begun = time.monotonic()
         slept = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
-        done = read_files(folder_fd, probe)
+        done = read_files(folder, probe)
         # a busy machine is slow, too, but there nobody waits for a disk
         slept = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - slept
         if time.monotonic() - begun < COLD_S * len(probe) or slept < len(probe) / 2:
-            return done + read_files(folder_fd, rest)
+            return done + read_files(folder, rest)
         waiting = [
-            self.pool.submit(read_files, folder_fd, rest[i : i + 512])
+            self.pool.submit(read_files, folder, rest[i : i + 512])
             for i in range(0, len(rest), 512)
         ]
         for future in waiting:
@@ -55,23 +65,9 @@ class Reader:
         return done
 
 
-def read_files(folder_fd: int, names: Sequence[str]) -> list[Content]:
-    """[bytes or OSError] of files by name relative to an open directory."""
-    contents: list[Content] = []
-    for name in names:
-        try:
-            # a named pipe called x.json must not hang us
-            fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=folder_fd)
-            try:
-                content = os.read(fd, 4096)
-                while len(content) and not len(content) % 4096 and (more := os.read(fd, 1 << 20)):
-                    content += more
-            finally:
-                os.close(fd)
-            contents.append(content)
-        except OSError as error:
-            contents.append(error)
-    return contents
+def read_files(folder: Folder, names: Sequence[str]) -> list[Content]:
+    """[bytes or OSError] of files by name."""
+    return read_many(folder.fd, names, SAMPLE_BYTES, folder.inside)
 
 
 def read_samples(
@@ -86,14 +82,19 @@ def read_samples(
     `has_image`: whether the listing had the image of each name; the others get a second look by
     name, since a run may be going on.
     """
-    folder_fd = os.open(os.path.join(checks.base, subdirectory), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fd = open_folder(os.path.join(checks.base, subdirectory), checks.inside)
+    except OSError as error:  # since it was listed
+        yield None, [(name, f"folder cannot be read: {error.strerror}") for name in names]
+        return
+    folder = Folder(fd, checks.inside)
     chunks = [
         Chunk(subdirectory, names[i : i + CHUNK], has_image[i : i + CHUNK])
         for i in range(0, len(names), CHUNK)
     ]
 
     def start(chunk: Chunk) -> Future[list[Content]]:
-        return reader.start(folder_fd, [f"{name}.json" for name in chunk.names])
+        return reader.start(folder, [f"{name}.json" for name in chunk.names])
 
     ahead = [start(chunk) for chunk in chunks[:1]]
     try:
@@ -104,4 +105,4 @@ def read_samples(
     finally:
         for future in ahead:
             future.result()  # it still uses the descriptor
-        os.close(folder_fd)
+        os.close(fd)

@@ -6,6 +6,7 @@ A chunk is parsed by pyarrow as one text; one with anything out of the ordinary 
 by file, which names each fault.
 """
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,7 +106,10 @@ def parse_one(content: Content) -> tuple[dict[str, Any], str | None]:
     if fault := fault_of(record):
         return {}, fault
     unknown = {name: record[name] for name in record.keys() - table.JSON_FIELDS.keys()}
-    extra = orjson.dumps(unknown, option=orjson.OPT_SORT_KEYS).decode() if unknown else None
+    try:
+        extra = orjson.dumps(unknown, option=orjson.OPT_SORT_KEYS).decode() if unknown else None
+    except orjson.JSONEncodeError as error:  # 254 levels are written, 1,024 are read
+        return {}, f"its unknown keys cannot be kept: {error}"
     return record | {"extra": extra}, None
 
 
@@ -128,7 +132,9 @@ def fault_of(record: Any) -> str | None:
         if kind == "float" and type(value) is int:
             record[name] = value = float(value)
         if fault := _value_fault(name, kind, value):
-            return f"{name} is {value!r:.60}, not {fault}"
+            return (
+                f"{name} is {reprlib.repr(value):.60}, not {fault}"  # repr() stops at 1,000 levels
+            )
     return None
 
 

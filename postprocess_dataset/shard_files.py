@@ -14,16 +14,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
+from common.untrusted import read_untrusted
 from postprocess_dataset import table
+from postprocess_dataset.increment import NOTE_BYTES
 from postprocess_dataset.publish import Draft, publish_text
-from postprocess_dataset.shard_images import read_image
+from postprocess_dataset.shard_images import BUFFER, Images
 from postprocess_dataset.shard_plan import Shard
 from postprocess_dataset.shard_rows import KEY, Sample, samples
 from postprocess_dataset.tar_header import header
 
 NO_TEXT = "row has no key or no caption"
+BAD_KEY = "its key is no path below a folder"  # readers unpack tars: ../../x, /x
 ZEROS = bytes(512)
-BUFFER = 1 << 20  # one for all images: 0.3 s less a GB than new memory for each
 # Bytes after which Linux is asked to begin sending them to the disk, which else waits for the
 # fsync: 0.8 of the wall time.
 SEND = 8 << 20
@@ -36,7 +40,7 @@ class Source:
     """Where the rows of shards come from: files in tar order, images, keys that were deleted."""
 
     files: Sequence[str]
-    base_dir: str
+    images: Images
     deleted: set[str]
 
 
@@ -46,7 +50,9 @@ def write_shard(output: str, shard: Shard, source: Source, counted: Counted) -> 
     dropped = 0
     row = shard["start"]
     buffer = bytearray(BUFFER)
-    with Draft(os.path.join(output, shard["name"])) as draft:
+    with Draft(os.path.join(output, shard["name"]), wait=True) as draft:
+        if done := stats_of(output, shard, source.images):  # by another process, meanwhile
+            return done
         tar = TarWriter(draft.file.fileno())
         for batch in table.read_rows(source.files, row, shard["stop"], batch_size=2048):
             before = tar.size
@@ -55,10 +61,11 @@ def write_shard(output: str, shard: Shard, source: Source, counted: Counted) -> 
                 if sample.key in source.deleted:
                     dropped += 1
                     continue
-                place = sample.image_path, sample.key
-                image, fault = read_image(source.base_dir, place, sample.sha256, buffer)
-                if not fault and not (sample.key and isinstance(sample.caption, str)):
-                    fault = NO_TEXT
+                fault = sample.fault or _name_fault(sample)
+                image: bytes | memoryview = b""
+                if not fault:
+                    place = sample.image_path, sample.key
+                    image, fault = source.images.read(place, sample.sha256, buffer)
                 if fault:
                     left_out.append(_left_out(row - 1, sample, fault))
                 else:
@@ -74,6 +81,15 @@ def write_shard(output: str, shard: Shard, source: Source, counted: Counted) -> 
         "gone": dropped,
         "left_out": left_out,
     }
+
+
+def _name_fault(sample: Sample) -> str | None:
+    """Why a row cannot become three files of a tar, whatever its image is; or None."""
+    if not sample.key or not isinstance(sample.caption, str):
+        return NO_TEXT
+    if "\0" in sample.key or not {"", ".", ".."}.isdisjoint(sample.key.split("/")):
+        return BAD_KEY
+    return None
 
 
 def _left_out(row: int, sample: Sample, reason: str) -> dict[str, Any]:
@@ -144,26 +160,26 @@ def remove(output: str, shard: Shard) -> None:
             os.unlink(path)
 
 
-def stats_of(output: str, shard: Shard, base_dir: str) -> Stats | None:
+def stats_of(output: str, shard: Shard, images: Images) -> Stats | None:
     """A shard's stats when it is done, else None.
 
     Done: whole, of these rows, and no image that was left out then can be taken now.
     """
     try:
-        with open(stats_path(output, shard)) as file:
-            stats: Stats = json.load(file)
+        stats: Stats = orjson.loads(read_untrusted(stats_path(output, shard), NOTE_BYTES))
         whole = os.path.getsize(os.path.join(output, shard["name"])) == stats["filesize"]
-    except (FileNotFoundError, ValueError):
-        return None
-    same = all(stats[name] == shard[name] for name in ("split", "start", "stop"))
-    buffer = bytearray(BUFFER)
-    for line in stats["left_out"]:
-        place = line["image_path"], line[KEY]
-        if line["reason"] != NO_TEXT:
-            fault = read_image(base_dir, place, line["image_sha256"], buffer)[1]
-            if fault is None:
-                return None
-    return stats if whole and same else None
+        same = all(stats[name] == shard[name] for name in ("split", "start", "stop"))
+        buffer = bytearray(BUFFER)
+        for line in stats["left_out"]:
+            place = line["image_path"], line[KEY]
+            if line["reason"].startswith("image "):
+                fault = images.read(place, line["image_sha256"], buffer)[1]
+                if fault is None:
+                    return None
+        counts = stats["nsamples"] + stats["gone"] + stats["filesize"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # none, or changed by other hands
+    return stats if whole and same and type(counts) is int else None
 
 
 def write_index(output: str, stats: Sequence[Stats]) -> None:

@@ -1,81 +1,95 @@
 """A row's image: where it lies, how large it is, its bytes.
 
-sizes = image_sizes("/data", [("HPDv2/000012/12345_3.jpg", "HPDv2/000012/12345_3"), …])
-image, fault = read_image("/data", image_path, key, sha256, bytearray(1 << 20))
+images = Images("/data", ["/scratch/images"])
+sizes = images.sizes([("HPDv2/000012/12345_3.jpg", "HPDv2/000012/12345_3"), …])
+image, fault = images.read((image_path, key), sha256, bytearray(BUFFER))
 """
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from postprocess_dataset.sample_checks import bytes_fault
+from common.untrusted import IMAGE_BYTES, Refused, open_untrusted, real_folders
+from postprocess_dataset.sample_checks import DIFFERS, bytes_fault
 
+BUFFER = 1 << 20  # one for all images: 0.3 s less a GB than new memory for each
 COLD_S = 40e-6  # a stat; a warm one takes 2 us, and then more threads only cost CPU
 THREADS = 8
 Place = tuple[str | None, str]  # image_path and key of a row
 
 
-def image_places(base_dir: str, image_path: str | None, key: str) -> list[str]:
-    """Where a row's image may be, likeliest first."""
-    beside = f"{base_dir}/{key}.jpg"
-    return (
-        [image_path if image_path[0] == "/" else f"{base_dir}/{image_path}", beside]
-        if image_path
-        else [beside]
-    )
+class Images:
+    """Images below `base_dir`; links and absolute paths may lead into the other folders, too."""
 
+    def __init__(self, base_dir: str, image_dirs: Iterable[str] = ()) -> None:
+        self.base_dir = base_dir
+        self.inside = real_folders([base_dir, *image_dirs])
 
-def image_size(base_dir: str, place: Place) -> int | None:
-    """Bytes of a row's image, or None."""
-    for path in image_places(base_dir, *place):
-        try:
-            return os.stat(path).st_size
-        except OSError:
-            continue
-    return None
+    def places(self, image_path: str | None, key: str) -> list[str]:
+        """Where a row's image may be, likeliest first."""
+        beside = f"{self.base_dir}/{key}.jpg"
+        return (
+            [image_path if image_path[0] == "/" else f"{self.base_dir}/{image_path}", beside]
+            if image_path
+            else [beside]
+        )
 
+    def size(self, place: Place) -> int | None:
+        """Bytes of a row's image, or None; what read() refuses for its size takes no room."""
+        for path in self.places(*place):
+            try:
+                size = os.stat(path).st_size
+            except (OSError, ValueError):  # a NUL in the name
+                continue
+            return size if size <= IMAGE_BYTES else None
+        return None
 
-def image_sizes(base_dir: str, places: Sequence[Place]) -> list[int | None]:
-    """The sizes of many images; by several threads when the disk is slow."""
-    begun = time.monotonic()
-    probe = places[:64]
-    rest = places[64:]
-    sizes = [image_size(base_dir, place) for place in probe]
-    if time.monotonic() - begun < COLD_S * len(probe):
-        return sizes + [image_size(base_dir, place) for place in rest]
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(lambda place: image_size(base_dir, place), rest, chunksize=64)
-        return sizes + list(found)
+    def sizes(self, places: Sequence[Place]) -> list[int | None]:
+        """The sizes of many images; by several threads when the disk is slow."""
+        begun = time.monotonic()
+        probe = places[:64]
+        rest = places[64:]
+        sizes = [self.size(place) for place in probe]
+        if time.monotonic() - begun < COLD_S * len(probe):
+            return sizes + [self.size(place) for place in rest]
+        with ThreadPoolExecutor(THREADS) as pool:
+            return sizes + list(pool.map(self.size, rest, chunksize=64))
 
+    def read(
+        self, place: Place, sha256: str | None, buffer: bytearray
+    ) -> tuple[bytes | memoryview, str | None]:
+        """(the bytes of a row's image, mostly as a view of `buffer`, None), or (b"", its fault)."""
+        fault = "image is missing"
+        for path in self.places(*place):
+            try:
+                image = self._read(path, buffer)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except Refused as error:
+                fault = f"image is not taken: {error.strerror}"
+                continue
+            except OSError as error:
+                return b"", f"image cannot be read: {error.strerror}"
+            wrong = bytes_fault(image, sha256)
+            if wrong == DIFFERS:
+                wrong = (
+                    "image is not the one of the table's row (sha256 differs); "
+                    "if it was generated again since, --rebuild the table"
+                )
+            return image, wrong
+        return b"", fault
 
-def read_image(
-    base_dir: str, place: Place, sha256: str | None, buffer: bytearray
-) -> tuple[bytes | memoryview, str | None]:
-    """(the bytes of a row's image, mostly as a view of `buffer`, None), or (b"", its fault)."""
-    for path in image_places(base_dir, *place):
-        try:
-            fd = os.open(path, os.O_RDONLY)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            return b"", f"image cannot be read: {error.strerror}"
-        image: bytes | memoryview
+    def _read(self, path: str, buffer: bytearray) -> bytes | memoryview:
+        fd = open_untrusted(path, self.inside)
         try:
             size = os.readv(fd, [buffer])
-            image = memoryview(buffer)[:size]
-            if size == len(buffer):
-                with open(fd, "rb", closefd=False) as rest:
-                    image = bytes(buffer) + rest.read()
-        except OSError as error:
-            return b"", f"image cannot be read: {error.strerror}"
+            if size < len(buffer):
+                return memoryview(buffer)[:size]
+            with open(fd, "rb", closefd=False) as file:
+                rest = file.read(IMAGE_BYTES - size + 1)
         finally:
             os.close(fd)
-        fault = bytes_fault(image, sha256)
-        if fault and sha256:
-            fault = (
-                "image is not the one of the table's row (sha256 differs); "
-                "if it was generated again since, --rebuild the table"
-            )
-        return image, fault
-    return b"", "image is missing"
+        if size + len(rest) > IMAGE_BYTES:
+            raise Refused(f"it is larger than {IMAGE_BYTES / 1e6:,.0f} MB", path)
+        return bytes(buffer) + rest

@@ -7,23 +7,28 @@ with the table: when the new table begins with the rows of the old one, all shar
 each split stay.
 """
 
-import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from common.command_line import UserError
+from common.console import visible
+from common.untrusted import read_untrusted
 from postprocess_dataset import table
+from postprocess_dataset.increment import NOTE_BYTES
 from postprocess_dataset.row_order import Split
-from postprocess_dataset.shard_images import Place, image_places, image_sizes
-from postprocess_dataset.shard_rows import KEY, columns_of, row_keys
+from postprocess_dataset.shard_images import Images, Place
+from postprocess_dataset.shard_rows import KEY, columns_of, row_keys, values_of
 from postprocess_dataset.tar_header import padded
 
 STEM = "output_dataset"
+SHARD_NAME = re.compile(rf"{STEM}(_\w+)?_\d{{6,}}\.tar")
 TAIL = 1024  # a tar ends with two empty blocks
 Shard = dict[str, Any]  # {"name", "split", "start", "stop"}
 Plan = dict[str, Any]  # {"rows", "digest", "identity", "options", "generations", "shards"}
@@ -41,10 +46,9 @@ def plan_path(output: str) -> str:
 
 def load_plan(output: str) -> Plan | None:
     """The plan of an output folder, or None. UserError for a folder that holds tars without one."""
+    path = plan_path(output)
     try:
-        with open(plan_path(output)) as file:
-            plan: Plan = json.load(file)
-            return plan
+        plan: Plan = orjson.loads(read_untrusted(path, NOTE_BYTES))
     except FileNotFoundError:
         foreign = sorted(name for name in os.listdir(output) if name.endswith(".tar"))
         if not foreign:
@@ -55,9 +59,33 @@ def load_plan(output: str) -> Plan | None:
             "choose an empty --output_dir"
         ) from None
     except ValueError as error:
-        raise UserError(
-            f"{plan_path(output)} is damaged ({error}); choose an empty --output_dir"
-        ) from None
+        raise UserError(f"{path} is damaged ({error}); choose an empty --output_dir") from None
+    if not is_plan(plan):
+        raise UserError(f"{path} is no plan of this script; choose an empty --output_dir")
+    return plan
+
+
+def is_plan(plan: Any) -> bool:
+    """Whether it has the parts of a plan.
+
+    Its shards' names become paths, also of what is removed.
+    """
+    try:
+        return (
+            type(plan["rows"]) is int
+            and isinstance(plan["digest"], str)
+            and isinstance(plan["identity"], str)
+            and {"shard_size_mb", "split", "shuffle_seed"} <= plan["options"].keys()
+            and all(type(rows) is int for rows in plan["generations"])
+            and all(
+                SHARD_NAME.fullmatch(shard["name"])
+                and type(shard["start"]) is type(shard["stop"]) is int
+                and (shard["split"] is None or isinstance(shard["split"], str))
+                for shard in plan["shards"]
+            )
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
 
 
 class ShardSizes:
@@ -66,9 +94,9 @@ class ShardSizes:
     Images are only stat'ed. One that is missing, or whose key is in `deleted`, takes no room.
     """
 
-    def __init__(self, size_mb: int, base_dir: str, deleted: set[str]) -> None:
+    def __init__(self, size_mb: int, images: Images, deleted: set[str]) -> None:
         self.limit = size_mb * 10**6
-        self.base_dir = base_dir
+        self.images = images
         self.deleted = deleted
         self.present = 0
         self.first_tried: Place | None = None
@@ -87,9 +115,9 @@ class ShardSizes:
         if not self.present and not kept:
             tried = "(no rows)"
             if self.first_tried:
-                tried = " nor at ".join(image_places(self.base_dir, *self.first_tried))
+                tried = " nor at ".join(self.images.places(*self.first_tried))
             raise UserError(
-                f"none of the table's images was found, the first neither at {tried}; "
+                f"none of the table's images was found, the first neither at {visible(tried)}; "
                 "is --base_dir right?"
             )
         return found
@@ -127,12 +155,14 @@ class ShardSizes:
         for batch in table.read_rows(files, row, columns=columns):
             keys = row_keys(batch, row)
             row += len(batch)
-            paths = batch["image_path"].to_pylist() if "image_path" in names else [None] * len(keys)
+            paths = [None] * len(keys)
+            if "image_path" in names:
+                paths = values_of(batch["image_path"])
             places: list[Place] = list(zip(paths, keys, strict=True))
             self.first_tried = self.first_tried or places[0]
             captions, metadata = text_lengths(batch, texts, len(names))
             for key, text, length, image in zip(
-                keys, captions, metadata, image_sizes(self.base_dir, places), strict=True
+                keys, captions, metadata, self.images.sizes(places), strict=True
             ):
                 if image is None or key in self.deleted:
                     yield 0

@@ -11,9 +11,9 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from common.command_line import UserError
+from common.console import visible
 from postprocess_dataset import table
 
 KEY = "__key__"
@@ -28,12 +28,13 @@ class Sample(NamedTuple):
     metadata: bytes  # JSON
     sha256: str | None
     image_path: str | None
+    fault: str | None  # why it cannot be taken, if that is known already
 
 
 def samples(batch: pa.RecordBatch, first: int) -> Iterator[Sample]:
     """Yield a batch's rows; `first`: the number of the first one in the table."""
     values = {
-        name: readable(column).to_pylist()
+        name: values_of(column)
         for name, column in zip(batch.schema.names, batch.columns, strict=True)
     }
     none = [None] * len(batch)
@@ -49,16 +50,43 @@ def samples(batch: pa.RecordBatch, first: int) -> Iterator[Sample]:
     ):
         # `datasets` takes five nulls for a column's type and fails at a sixth value
         record = {name: value for name, value in zip(kept, row, strict=True) if value is not None}
-        if extra:
-            for name, value in orjson.loads(extra).items():
-                if value is not None:
-                    record.setdefault(name, value)
-        # dates as ISO 8601; NaN inside a list as null
-        yield Sample(key, caption, orjson.dumps(record, default=in_json), sha256, path)
+        fault = None
+        metadata = b""
+        try:
+            if extra:
+                for name, value in orjson.loads(extra).items():
+                    if value is not None:
+                        record.setdefault(name, value)
+            # dates as ISO 8601; NaN inside a list as null
+            metadata = orjson.dumps(record, default=in_json)
+        except (orjson.JSONDecodeError, AttributeError):
+            fault = "extra is not a JSON object"
+        except orjson.JSONEncodeError as error:
+            fault = f"its values cannot be written as JSON: {error}"
+        yield Sample(key, caption, metadata, sha256, path, fault)
+
+
+def values_of(column: pa.Array) -> list[Any]:
+    """A column's values as Python and JSON know them; text that is not UTF-8 is None."""
+    column = readable(column)
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        values = [_text(value) for value in column.cast(pa.binary()).to_pylist()]
+    except (OverflowError, ValueError):  # a date that Python has none for
+        values = column.cast(pa.string()).to_pylist()
+    return values
+
+
+def _text(value: bytes | None) -> str | None:
+    try:
+        return value.decode() if value is not None else None
+    except UnicodeDecodeError:
+        return None
 
 
 def readable(column: pa.Array) -> pa.Array:
-    """A column with values that Python and JSON know."""
+    """A column of types that Python and JSON know."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     # older pandas writes nanoseconds; a datetime holds microseconds
@@ -88,13 +116,38 @@ def row_keys(batch: pa.RecordBatch, first: int) -> list[str]:
         key
         if not key or "." not in key.rsplit("/", 1)[-1]
         else table.key_of(*f"/{key}".rsplit("/", 1))[1:]
-        for key in batch[KEY].to_pylist()
+        for key in values_of(batch[KEY])
     ]
 
 
 def columns_of(files: Sequence[str]) -> dict[str, pa.DataType]:
     """{name: Arrow type} of a table."""
-    return {field.name: field.type for field in pq.read_schema(files[0])}
+    return {field.name: field.type for field in schema_of(files[0])}
+
+
+def schema_of(path: str) -> pa.Schema:
+    """Of a parquet file; UserError when it is none."""
+    return table.footer(path).schema.to_arrow_schema()
+
+
+def check_columns(files: Sequence[str]) -> None:
+    """UserError unless all files have the same columns, and key and image_path are text."""
+    first = columns_of(files)
+    for path in files:
+        columns = columns_of([path])
+        if columns.keys() != first.keys() or len(columns) != len(schema_of(path)):
+            raise UserError(f"{path}: its columns are not those of {files[0]}, or stand twice")
+        for name in (KEY, "image_path"):
+            if name in columns and not is_text(columns[name]):
+                raise UserError(f"{path}: its column {name} is {columns[name]}, not text")
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type gives text, or nothing."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    text = pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null
+    return any(test(kind) for test in text)
 
 
 def check_unique(files: Sequence[str]) -> None:
@@ -120,8 +173,8 @@ def check_unique(files: Sequence[str]) -> None:
             if hash(key) in twice:
                 if key in seen:
                     raise UserError(
-                        f"{files[0]}: the key {key!r} stands twice (rows {seen[key]} and {row}); "
-                        "keys must be unique"
+                        f"{files[0]}: the key '{visible(key)}' stands twice "
+                        f"(rows {seen[key]} and {row}); keys must be unique"
                     )
                 seen[key] = row
             row += 1
@@ -132,7 +185,7 @@ def digest_rows(files: Sequence[str], borders: Iterable[int]) -> dict[int, str]:
 
     However the table is cut into files and row groups. About 3 s a million rows.
     """
-    digest = hashlib.sha256(repr(pq.read_schema(files[0]).names).encode())
+    digest = hashlib.sha256(repr(schema_of(files[0]).names).encode())
     found = {}
     row = 0
     for border in sorted(set(borders)):

@@ -7,16 +7,19 @@ the order of their names.
 """
 
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.command_line import UserError
+from common.console import visible
+from common.untrusted import open_untrusted, real_folders
+from postprocess_dataset.progress import first_line
 
 BATCH = 4096  # rows read at a time
 KEY = b"text_to_image_dataset"  # the table's own facts in the parquet footer
@@ -74,13 +77,22 @@ def files(path: str | os.PathLike[str]) -> list[str]:
     """The parquet files of a table in the order of its rows. UserError when there is none."""
     path = str(path)
     found = [path]
+    inside: tuple[str, ...] = ()
     if os.path.isdir(path):
+        inside = real_folders([path])
         found = sorted(
             os.path.join(path, name)
             for name in os.listdir(path)
             if name.endswith(".parquet") and not name.startswith(".")
         )
-    if not found or not os.path.isfile(found[0]):
+    try:
+        for name in found:
+            os.close(open_untrusted(name, inside))
+    except FileNotFoundError:
+        found = []
+    except OSError as error:
+        raise UserError(f"{visible(name)}: no table: {error.strerror}") from None
+    if not found:
         raise UserError(
             f"{path}: no such table; make it with convert_json_to_parquet.py DIR {path}"
         )
@@ -96,9 +108,8 @@ def footer(path: str) -> pq.FileMetaData:
     """The parquet file's own account of itself. UserError when it is none, or torn."""
     try:
         return pq.read_metadata(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} cannot be read as a parquet file: {reason}") from None
+    except (pa.ArrowException, OSError, UnicodeError) as error:
+        raise UserError(f"{path} cannot be read as a parquet file: {first_line(error)}") from None
 
 
 def facts(path: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -106,10 +117,24 @@ def facts(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
     {"base", "relative", "generations": [rows of the first run, rows of each --update]}
     """
-    parts = [json.loads((footer(name).metadata or {}).get(KEY, b"null")) for name in files(path)]
+    parts = [_facts_in((footer(name).metadata or {}).get(KEY, b"")) for name in files(path)]
     if None in parts:
         return None
-    return {**parts[0], "generations": [rows for part in parts for rows in part["generations"]]}
+    known = [part for part in parts if part is not None]
+    return {**known[0], "generations": [rows for part in known for rows in part["generations"]]}
+
+
+def _facts_in(note: bytes) -> dict[str, Any] | None:
+    """What a footer says, if it is what is written here."""
+    try:
+        part = orjson.loads(note)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(part, dict) or type(part.get("relative")) is not bool:
+        return None
+    rows = part.get("generations")
+    good = isinstance(rows, list) and all(type(n) is int and n >= 0 for n in rows)
+    return part if good and isinstance(part.get("base"), str) else None
 
 
 def identity(path: str | os.PathLike[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from postprocess_dataset.options import shares
 from postprocess_dataset.row_order import Split, ordered
+from postprocess_dataset.shard_images import Images
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,16 @@ class TarSettings:
     shuffle_seed: int | None = None
     partition: tuple[int, int] | None = None
     finish: bool = False
+    image_dirs: Sequence[str] = ()  # where images may lie too
 
     @property
     def rows_folder(self) -> str:
         """Where the rows in tar order lie until all shards are done."""
         return os.path.join(self.output, ".rows")
+
+    def images(self) -> Images:
+        """Where the images are taken from."""
+        return Images(self.base_dir, self.image_dirs)
 
     def plan_options(self) -> dict[str, Any]:
         """The options that decide which row goes into which shard."""

@@ -56,7 +56,7 @@ def write(
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         futures = set()
         for shard in todo:
-            source = Source(order[shard["split"]], settings.base_dir, deleted)
+            source = Source(order[shard["split"]], settings.images(), deleted)
             futures.add(pool.submit(one_shard, settings, shard, source, plan["identity"]))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         stats = gather(settings.output, futures, progress, counters)

@@ -74,7 +74,10 @@ def test_a_moved_flat_folder_and_images_elsewhere(folder, to_parquet, rows_of, t
     (tmp_path / "moved" / "1_0.json").write_text(
         json.dumps(record | {"image_path": str(images / "x.jpg")})
     )
-    assert to_parquet(tmp_path / "moved", tmp_path / "t.parquet").status == 0
+    ended = to_parquet(tmp_path / "moved", tmp_path / "t.parquet")
+    assert ended.status == 3 and "1_0.json: image cannot be read: it lies outside" in ended.err
+    args = tmp_path / "moved", tmp_path / "t.parquet", "--image_dir", images
+    assert to_parquet(*args).status == 0
     assert [r["image_path"] for r in rows_of(tmp_path / "t.parquet")] == [
         str(tmp_path / "moved/0_0.jpg"),
         str(images / "x.jpg"),

@@ -124,7 +124,7 @@ def test_exif_survives(folder, to_parquet, to_tars, tar_members, tmp_path):
     Image.new("RGB", (9, 9)).save(place.with_suffix(".jpg"), exif=exif)
     assert (
         to_parquet(data.path, tmp_path / "t.parquet").status == 0
-        and to_tars(tmp_path / "t.parquet", ".", tmp_path / "tars").status == 0
+        and to_tars(tmp_path / "t.parquet", data.path, tmp_path / "tars").status == 0
     )
     assert tar_members(tmp_path / "tars")["flat/1_0.jpg"] == place.with_suffix(".jpg").read_bytes()
 

@@ -70,7 +70,7 @@ def test_truncated_images_of_published_folders(folder, to_parquet, to_tars, tar_
     image = data.path / "3_0.jpg"
     image.write_bytes(b"\0\0" + image.read_bytes()[2:])
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
-    ended = to_tars(tmp_path / "t.parquet", ".", tmp_path / "tars")
+    ended = to_tars(tmp_path / "t.parquet", data.path, tmp_path / "tars")
     assert (
         ended.status == 3
         and "flat/2_0: image is truncated" in ended.err
