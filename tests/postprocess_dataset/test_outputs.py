@@ -1,0 +1,114 @@
+"""Where results go: no link or device is replaced, no planted file written, two writers get on."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.files import write_whole
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "postprocess_dataset"
+
+
+def test_a_link_as_output(table, to_parquet, to_tars, tmp_path):
+    data, path = table
+    (tmp_path / "precious").write_text("mine")
+    link = tmp_path / "link.parquet"
+    link.symlink_to("precious")
+    ended = to_parquet(data.path, link, "--rebuild")
+    assert ended.status == 1 and link.is_symlink() and "link.parquet" in ended.err
+    assert (tmp_path / "precious").read_text() == "mine" and ended.err.count("\n") == 1
+    link.unlink()
+    link.symlink_to("nothing")
+    ended = to_parquet(data.path, link)
+    assert ended.status == 1 and "is no plain file" in ended.err and link.is_symlink()
+    (tmp_path / "tars").mkdir()
+    (tmp_path / "tars/output_dataset_000000.tar").symlink_to("../precious")
+    (tmp_path / "tars/output_dataset_plan.json").symlink_to("../precious")
+    ended = to_tars(path, data.path, tmp_path / "tars")
+    assert ended.status == 1 and (tmp_path / "precious").read_text() == "mine"
+
+
+def test_a_device_as_output(table, to_parquet, tmp_path):
+    data, _path = table
+    os.mkfifo(tmp_path / "pipe.parquet")
+    ended = to_parquet(data.path, tmp_path / "pipe.parquet")
+    assert ended.status == 1 and ended.err.count("\n") == 1
+    assert not (tmp_path / "pipe.parquet").is_file()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="no plain file"):
+        write_whole(tmp_path / "pipe", "text")
+    assert not (tmp_path / "pipe").is_file()
+
+
+@pytest.mark.parametrize("planted", ["link", "hard link", "pipe"])
+def test_a_planted_temporary_file(table, to_parquet, tmp_path, planted):
+    data, path = table
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    before = path.read_bytes()
+    temporary = tmp_path / ".t.parquet.tmp"
+    if planted == "link":
+        temporary.symlink_to(precious)
+    elif planted == "hard link":
+        temporary.hardlink_to(precious)
+    else:
+        os.mkfifo(temporary)
+    ended = to_parquet(data.path, path, "--rebuild")
+    assert ended.status == 1 and ended.err.count("\n") == 1 and "Traceback" not in ended.err
+    assert precious.read_text() == "mine" and path.read_bytes() == before
+
+
+def test_two_tar_writers_at_once(folder, to_parquet, to_tars, tmp_path, tree):
+    """Each waits for the shards of the other, and both end well."""
+    data, path = folder().fill(range(24), 1).heavier(300_000), tmp_path / "t.parquet"
+    assert to_parquet(data.path, path).status == 0
+    args = ["--parquet_file", path, "--base_dir", data.path, "--shard_size_mb", 1]
+    script = SCRIPTS / "convert_parquet_to_wds.py"
+    command = [sys.executable, script, *args, "--output_dir", tmp_path / "tars"]
+    writers = [
+        subprocess.Popen(
+            list(map(str, [*command, "--num_workers", workers])),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for workers in (1, 2, 1)
+    ]
+    for writer in writers:
+        out, err = writer.communicate(timeout=120)
+        assert writer.returncode == 0 and "24 images" in out, err
+    assert to_tars(path, data.path, tmp_path / "whole", "--shard_size_mb", 1).status == 0
+    assert tree(tmp_path / "tars") == tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("script", ["convert_json_to_parquet", "convert_parquet_to_wds"])
+@pytest.mark.parametrize("output", ["closed", "full"])
+def test_what_was_published_is_said_to_be(table, tmp_path, script, output):
+    """`| true`: the table stands, so nothing says that nothing was published."""
+    data, path = table
+    args = {
+        "convert_json_to_parquet": [data.path, tmp_path / "new.parquet"],
+        "convert_parquet_to_wds": [
+            *("--parquet_file", path, "--base_dir", data.path),
+            *("--output_dir", tmp_path / "tars"),
+        ],
+    }[script]
+    reading, writing = os.pipe()
+    os.close(reading)
+    if output == "full":
+        os.close(writing)
+        writing = os.open("/dev/full", os.O_WRONLY)
+    command = [sys.executable, SCRIPTS / f"{script}.py", *args]
+    ended = subprocess.run(
+        list(map(str, command)), stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120
+    )
+    os.close(writing)
+    assert ended.returncode == (141 if output == "closed" else 1)
+    done = "36 rows" if script == "convert_json_to_parquet" else "36 images"
+    assert done in ended.stderr and "nothing was published" not in ended.stderr
+    assert "standard output" in ended.stderr and "Traceback" not in ended.stderr
+    assert (tmp_path / "new.parquet").exists() or (tmp_path / "tars/index.json").exists()
