@@ -177,7 +177,7 @@ def stats_of(output: str, shard: Shard, images: Images) -> Stats | None:
                 if fault is None:
                     return None
         counts = stats["nsamples"] + stats["gone"] + stats["filesize"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # none, or changed by other hands
     return stats if whole and same and type(counts) is int else None
 
