@@ -70,9 +70,9 @@ def make_table(settings: TableSettings) -> int:
 def absolute(folders: Sequence[str]) -> list[str]:
     """Absolute paths of the DIRs. UserError for one that is none, or that lies in another."""
     found = [os.path.abspath(folder) for folder in folders]
-    for folder in found:
-        if not os.path.isdir(folder):
-            raise UserError(f"{folder} is not a directory")
+    for given, folder in zip(folders, found, strict=True):
+        if not given or not os.path.isdir(folder):  # "" would be the folder we are in
+            raise UserError(f"{given or repr(given)} is not a directory")
         if not is_utf8(folder):
             raise UserError(
                 f"{folder!r}: its name is not UTF-8, which a table's text must be; rename it"

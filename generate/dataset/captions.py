@@ -11,9 +11,12 @@ import json
 import os
 from typing import NotRequired, TypedDict
 
+from common.untrusted import read_untrusted
 from generate.dataset.layout import captions_path
 from generate.dataset.links import publish, write_temporary
 from generate.dataset.samples import ascii_json
+
+CAPTIONS_BYTES = 64 << 20  # of a .prompts file; 200 captions of 500 bytes take 0.1 MB
 
 
 class Caption(TypedDict):
@@ -53,6 +56,18 @@ def images_wanted(record: Captions) -> int:
     return len(record["texts"]) + missing_of(record)
 
 
+def read_captions_file(
+    dataset_dir: str | os.PathLike[str], index: int, generation: int
+) -> Captions:
+    """The record of one generation (1 for .prompts, …). OSError; ValueError: it is broken."""
+    content = read_untrusted(captions_path(dataset_dir, index, generation), CAPTIONS_BYTES)
+    try:
+        record: Captions = json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    return record
+
+
 def read_captions(dataset_dir: str | os.PathLike[str], index: int) -> Captions | None:
     """The newest record of a prompt, or None."""
     return _newest(dataset_dir, index)[0]
@@ -64,7 +79,7 @@ def _newest(dataset_dir: str | os.PathLike[str], index: int) -> tuple[Captions |
     record: Captions | None = None
     while True:
         try:
-            record = json.loads(captions_path(dataset_dir, index, generation + 1).read_bytes())
+            record = read_captions_file(dataset_dir, index, generation + 1)
         except FileNotFoundError:
             return record, generation
         generation += 1

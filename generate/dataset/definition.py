@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from common.files import create_whole
+from common.untrusted import Refused, read_untrusted
 
 Definition = dict[str, Any]
 
@@ -35,6 +36,7 @@ FREE = {
     "bare",
 }
 GROWS = ("total", "images_per_prompt")
+DEFINITION_BYTES = 1 << 20  # of a dataset.yaml
 OF_ONE_REQUEST = ("extend", "prefix_total", "prefix_sha256", "bare")
 
 
@@ -69,8 +71,8 @@ def stored_definition(folder: Path) -> Definition | None:
     if path is None:
         return None
     try:
-        stored = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        stored = yaml.safe_load(read_untrusted(path, DEFINITION_BYTES).decode())
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, Refused) as error:
         raise ValueError(f"{path} is broken: {error}") from None
     if not isinstance(stored, dict) or any(type(stored.get(field)) is not int for field in GROWS):
         raise ValueError(f"{path} is broken: {' and '.join(GROWS)} must be whole numbers")

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from common.untrusted import IMAGE_BYTES, Refused, open_jpeg, read_untrusted
 from generate.dataset.layout import folder_name, path_of, stem
 from generate.dataset.links import publish, write_temporary
 
@@ -92,9 +93,9 @@ def roll_forward(dataset_dir: str | os.PathLike[str], index: int, aug: int, leas
     """
     final = path_of(dataset_dir, index, aug, ".jpg")
     try:
-        data = final.read_bytes()
+        data = read_untrusted(final, IMAGE_BYTES)
         metadata = read_comment(data)
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, Refused, ValueError):
         return False
     if (metadata.get("prompt_index"), metadata.get("augmentation_idx")) != (index, aug):
         return False
@@ -105,10 +106,8 @@ def roll_forward(dataset_dir: str | os.PathLike[str], index: int, aug: int, leas
 
 def read_comment(data: bytes) -> Metadata:
     """The metadata a JPEG's bytes carry; ValueError if it is not whole or carries none."""
-    from PIL import Image  # see encode()
-
     try:
-        image = Image.open(io.BytesIO(data), formats=["JPEG"])
+        image = open_jpeg(data)
         image.load()
         metadata = json.loads(image.info["comment"])
     except (OSError, SyntaxError, KeyError, ValueError, RecursionError) as error:

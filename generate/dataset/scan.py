@@ -4,14 +4,13 @@ scan_folder("outputs/generate_images/generated_images/HPDv2", 12)[12345].done(im
 """
 
 import errno
-import json
 import os
 from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from generate.dataset.captions import Missing
-from generate.dataset.layout import FOLDER, NAME, TEMPORARY, captions_path, folder_name
+from generate.dataset.captions import Missing, read_captions_file
+from generate.dataset.layout import FOLDER, NAME, TEMPORARY, folder_name
 
 
 @dataclass
@@ -74,7 +73,7 @@ def _count_captions(
     dataset_dir: str | os.PathLike[str], index: int, generation: int, files: IndexFiles
 ) -> None:
     try:
-        record = json.loads(captions_path(dataset_dir, index, generation).read_bytes())
+        record = read_captions_file(dataset_dir, index, generation)
         files.captions = len(record["texts"])
         files.short = record["short"]
     except OSError as error:

@@ -18,6 +18,7 @@ from typing import Any
 import tqdm
 
 from common.files import write_whole
+from common.untrusted import Refused, read_untrusted
 from generate.dataset.layout import FOLDER
 from generate.dataset.scan import scan_folder
 from generate.server.folders import Folders, counted, index_done
@@ -25,6 +26,7 @@ from generate.server.shared_ledger import SharedLedger
 
 log = logging.getLogger("image_server")
 LOG_EVERY_S = 10
+MARK_BYTES = 1 << 20  # of a COMPLETE mark: 1,000 prompts
 QUIET_S = 2  # a comparison that takes less is not worth a word
 Figures = tuple[int, int]  # images of an index, images that the LLMs gave no text for
 
@@ -134,8 +136,8 @@ def trusted(mark: Path, indices: range, images: int) -> dict[int, Figures] | Non
     The names in the folder are not looked at.
     """
     try:
-        record = json.loads(mark.read_text())
-    except (FileNotFoundError, ValueError):
+        record = json.loads(read_untrusted(mark, MARK_BYTES))
+    except (FileNotFoundError, Refused, ValueError, RecursionError):
         return None
     if not isinstance(record, dict):
         return None

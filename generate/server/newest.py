@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from PIL import Image
-
+from common.untrusted import IMAGE_BYTES, open_jpeg, read_untrusted
 from generate.dataset.captions import Captions, read_captions
 from generate.dataset.layout import path_of, stem
 from generate.protocol.output_root import dataset_folder
@@ -91,10 +90,14 @@ def _captions(output_root: Path, dataset: str, index: int) -> Captions | None:
 
 @functools.lru_cache(maxsize=128)
 def thumbnail(path: str, mtime_ns: int) -> bytes:
-    """The image (a JPEG's bytes) at SMALL pixels at most; mtime_ns is part of the cache's key."""
-    with Image.open(path) as image:
+    """The image (a JPEG's bytes) at SMALL pixels at most; mtime_ns is part of the cache's key.
+
+    A broken image raises whatever Pillow raises for it.
+    """
+    data = read_untrusted(path, IMAGE_BYTES)
+    with open_jpeg(data) as image:
         if max(image.size) <= SMALL:
-            return Path(path).read_bytes()
+            return data
         image.draft("RGB", (SMALL, SMALL))
         image.thumbnail((SMALL, SMALL))
         out = io.BytesIO()

@@ -13,6 +13,7 @@ from flask import Blueprint, Response, abort, make_response, redirect, request, 
 from flask.typing import ResponseReturnValue
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, read_untrusted
 from generate.dataset.layout import path_of
 from generate.protocol.output_root import dataset_folder
 from generate.server import metrics
@@ -124,17 +125,24 @@ def blueprint(run: Run) -> Blueprint:
     @pages.get("/image/<dataset>/<stem>")
     def image(dataset: str, stem: str) -> ResponseReturnValue:
         path = _inside(run.output_root, dataset, stem, ".jpg")
-        if "small" in request.args:
-            data = thumbnail(str(path), path.stat().st_mtime_ns)
-        else:
-            data = path.read_bytes()
+        try:
+            if "small" in request.args:
+                data = thumbnail(str(path), path.stat().st_mtime_ns)
+            else:
+                data = read_untrusted(path, IMAGE_BYTES)
+        except Exception as error:  # Pillow raises a dozen kinds for a broken file
+            abort(404, f"The image cannot be shown: {type(error).__name__}.")
         # An image is never overwritten; the page asks for one made again with another ?v=
         caching = {"Cache-Control": "private, max-age=86400"}
         return Response(data, mimetype="image/jpeg", headers=caching)
 
     @pages.get("/sample/<dataset>/<stem>")
     def sample(dataset: str, stem: str) -> ResponseReturnValue:
-        fields = json.loads(_inside(run.output_root, dataset, stem, ".json").read_bytes())
+        path = _inside(run.output_root, dataset, stem, ".json")
+        try:
+            fields = dict(json.loads(read_untrusted(path, SAMPLE_BYTES)))
+        except (OSError, ValueError, TypeError, RecursionError):
+            abort(404, "The sample's JSON is broken.")
         exact = {
             name: str(value) if type(value) is int and abs(value) > EXACT else value
             for name, value in fields.items()
