@@ -15,6 +15,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from common.untrusted import Refused, read_untrusted
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -71,25 +73,6 @@ def create_whole(path: str | os.PathLike[str], data: str | bytes, mode: int = 0o
 SMALL = 16 << 20  # bytes; the largest file that is read at once
 
 
-def read_small(path: str | os.PathLike[str], most: int = SMALL) -> bytes:
-    """The bytes of a regular file of at most `most` bytes.
-
-    OSError for anything else: a FIFO or a device in its place cannot make the reader wait.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
-        data = bytearray()
-        while len(data) <= most and (piece := os.read(descriptor, most + 1 - len(data))):
-            data += piece
-    finally:
-        os.close(descriptor)
-    if len(data) > most:
-        raise OSError(errno.EFBIG, f"more than {most:,} bytes", os.fspath(path))
-    return bytes(data)
-
-
 def read_json(path: str | os.PathLike[str], most: int = SMALL) -> Any:
     """What a JSON file holds.
 
@@ -97,13 +80,11 @@ def read_json(path: str | os.PathLike[str], most: int = SMALL) -> Any:
     large, or no regular file. Other OSErrors: the disk, or the rights.
     """
     try:
-        return json.loads(read_small(path, most))
+        return json.loads(read_untrusted(path, most))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from None
-    except OSError as error:
-        if error.errno in (errno.EINVAL, errno.EFBIG):
-            raise ValueError(f"{path} is damaged: {error.strerror}") from None
-        raise
+    except Refused as error:
+        raise ValueError(f"{path} is damaged: {error.strerror}") from None
 
 
 def keep_damaged(path: str | os.PathLike[str]) -> Path:

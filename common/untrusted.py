@@ -106,13 +106,15 @@ def _read(descriptor: int, path: Path, limit: int) -> bytes:
     content = os.read(descriptor, 4096)
     # A full piece may be followed by more. One that is not full was the last.
     size = len(content)
-    if size < 4096:
+    if size < 4096 and size <= limit:
         return content
     pieces = [content]
-    while piece := os.read(descriptor, 1 << 20):
-        size += len(piece)
+    piece = content
+    while piece:
         if size > limit:
-            raise Refused(f"it is larger than {limit / 1e6:,.0f} MB", path)
+            raise Refused(f"it is larger than {limit:,} bytes", path)
+        piece = os.read(descriptor, 1 << 20)
+        size += len(piece)
         pieces.append(piece)
     return b"".join(pieces)
 

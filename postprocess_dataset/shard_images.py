@@ -91,5 +91,5 @@ class Images:
         finally:
             os.close(fd)
         if size + len(rest) > IMAGE_BYTES:
-            raise Refused(f"it is larger than {IMAGE_BYTES / 1e6:,.0f} MB", path)
+            raise Refused(f"it is larger than {IMAGE_BYTES:,} bytes", path)
         return bytes(buffer) + rest

@@ -18,7 +18,8 @@ import os
 import sqlite3
 from pathlib import Path
 
-from common.files import read_small, sync_folder
+from common.files import sync_folder
+from common.untrusted import read_untrusted
 
 SCHEMA = """
 CREATE TABLE server (epoch INTEGER, next_lease INTEGER, changes INTEGER, utc REAL, lost TEXT,
@@ -169,7 +170,7 @@ def _last_note(folder: Path) -> tuple[int, int]:
     for name in os.listdir(folder / "epochs"):
         # a note that cannot be read is none: what is noted only guards against older copies
         with contextlib.suppress(OSError, ValueError):
-            noted.append((int(name), int(read_small(folder / "epochs" / name, 100))))
+            noted.append((int(name), int(read_untrusted(folder / "epochs" / name, 100))))
     return max(noted)
 
 
