@@ -188,8 +188,8 @@ class Store:
         row = self.one("SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, block)
         return {first_of(block) + n for n in numbers(bits_of(row[0]))} if row else set()
 
-    def open_in(self, dataset: str, block: int) -> list[int]:
-        """The indices of a block that are neither done, held nor troubled, ascending."""
+    def open_bits(self, dataset: str, block: int) -> int:
+        """A bit for each index of a block that is neither done, held nor troubled."""
         blob, size = self.one(
             "SELECT done, size FROM blocks WHERE dataset = ? AND block = ?", dataset, block
         )
@@ -197,7 +197,7 @@ class Store:
         first = first_of(block)
         for idx in self.held_in(dataset, block) | self.trouble_in(dataset, block).keys():
             bits &= ~(1 << idx - first)
-        return [first + n for n in numbers(bits)]
+        return bits
 
     # ------------------------------------------------ the state of an index
 

@@ -3,10 +3,11 @@
 chosen = WorkChoice(store, comparison, blame, live).choose(now, "HPDv2", key, size=10)
 """
 
+import itertools
 from dataclasses import dataclass
 
 from generate.server.blame import Blame
-from generate.server.blocks import block_of
+from generate.server.blocks import block_of, first_of, numbers
 from generate.server.comparison import NEXT_BLOCKS, FolderComparison
 from generate.server.live_leases import LiveLeases
 from generate.server.recount import recount
@@ -83,8 +84,9 @@ class WorkChoice:
             if len(indices) == size:
                 break
             if self.comparison.is_compared(dataset, block):
-                free = self.store.open_in(dataset, block)
-                if len(free) != opened:
+                bits = self.store.open_bits(dataset, block)
+                if bits.bit_count() != opened:
                     recount(self.store, dataset)
-                indices += free[: size - len(indices)]
+                places = itertools.islice(numbers(bits), size - len(indices))
+                indices += [first_of(block) + place for place in places]
         return indices
