@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
-from tokenizers import Tokenizer
 
 SIZE = 256  # numbers a vector
 AT_ONCE = 2_000  # texts
@@ -85,6 +83,10 @@ def _words() -> _WordVectors:
 
 def _load() -> tuple[Any, Any]:
     """(tokenizer, token vectors)."""
+    # loaded by those who compare texts with a validation set, and by nobody else
+    from safetensors.numpy import load_file
+    from tokenizers import Tokenizer
+
     found = importlib.util.find_spec("wordllama")
     if found is None or found.origin is None:
         raise ImportError("wordllama is not installed; pip install -r requirements.txt")

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from common.command_line import UserError
+from common.screening import summary
 from generate.client.job_client import JobClient
 from generate.client.work import ClientSettings, Index, Sample, Work
 from generate.dataset import samples
@@ -33,6 +34,7 @@ from generate.dataset.disk import disk_error
 from generate.dataset.layout import FOLDER, stem
 from generate.dataset.prompts_file import Item
 from generate.dataset.scan import IndexFiles, scan_folder
+from generate.dataset.screened import screened
 from generate.llms.failures import NoBackendLeft
 from generate.llms.prompter import Prompter, Variations
 from generate.protocol.answers import AllDone, Grant, Quarantined
@@ -221,19 +223,32 @@ class Feeder:
         if stands and images_wanted(stands) >= wanted:
             self._use(index, stands["texts"], stands["short"])
             return
+        judged = screened(self.settings.screen, index.item)
+        if judged.refusal:
+            self._refuse(index, stands, judged.refusal)
+            return
         index.record = stands
         captions = _captions_so_far(index)
         missing = wanted - len(captions)
         if not missing:
             self._use(index, captions, None)
         elif "variations" in index.item:
-            given = index.item["variations"][len(captions) - 1 : wanted - 1]
+            given = judged.variations[len(captions) - 1 : wanted - 1]
             captions = captions + [_caption(text, "prompts file") for text in given]
             left = wanted - len(captions)
             reason = "the prompts file holds fewer variations"
+            if judged.refused:
+                reason += f"; refused: {summary(judged.refused)}"
             self._use(index, captions, {"missing": left, "reason": reason} if left else None)
         else:
             self._ask(index, missing, [caption["text"] for caption in captions[1:]])
+
+    def _refuse(self, index: Index, stands: Captions | None, refusal: str) -> None:
+        """Publish that nothing is generated for a prompt, and why; what stands, stays."""
+        log.warning("prompt %d is not generated: %s", index.number, refusal)
+        captions = stands["texts"] if stands else []
+        missing = self.settings.images_per_prompt - len(captions)
+        self._use(index, captions, {"missing": missing, "reason": refusal})
 
     def _published(self, index: Index) -> Captions | None:
         if index.files.captions is None:

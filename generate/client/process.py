@@ -25,6 +25,7 @@ from generate.dataset.definition import Definition
 from generate.dataset.disk import disk_error, probe_folder
 from generate.dataset.prompts_file import Item
 from generate.dataset.samples import Place
+from generate.dataset.screened import screen_of
 from generate.llms.prompter import Prompter, prompter_of
 from generate.protocol.answers import AllDone, Json, Wait
 from generate.protocol.connection import Refused, ServerAway
@@ -68,6 +69,7 @@ def run_client(
         max_leases=args.max_leases,
         max_idle_s=args.max_idle,
         deadline=deadline,
+        screen=screen_of(args.data_path),
     )
     gpu_name = generator.pipeline.gpu_name
     client = Client(

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.screening import Screen
 from generate.dataset.captions import Captions, missing_of
 from generate.dataset.layout import stem
 from generate.dataset.prompts_file import Item
@@ -49,6 +50,7 @@ class ClientSettings:
     max_leases: int | None = None  # leave after so many
     max_idle_s: float | None = None  # leave after so long without anything to generate
     deadline: float | None = None  # time.monotonic() at which the time limit comes
+    screen: Screen = field(default_factory=Screen)  # judges each prompt before it is generated
 
 
 @dataclass(eq=False)

@@ -29,7 +29,7 @@ class IndexFiles:
 
         The captions must have been asked for with at least so many images in mind.
         """
-        if not self.captions:
+        if self.captions is None:  # 0: the prompt was refused, and nothing is left to do
             return False
         wanted = self.captions + (self.short["missing"] if self.short else 0)
         through = (self.images & self.jsons) | self.failed

@@ -16,6 +16,7 @@ from generate.client.model_check import check_model
 from generate.client.pipeline import CannotGenerate, DeviceBroken
 from generate.dataset.layout import stem
 from generate.dataset.prompts_file import Item
+from generate.dataset.screened import screen_of, screened
 from generate.llms.failures import NoBackendLeft
 from generate.llms.prompter import prompter_of
 from generate.protocol.output_root import make_server_folder
@@ -99,7 +100,8 @@ def _variations(args: Namespace, items: list[Item], count: int) -> list[list[str
     if count < 1:
         return [[] for _ in items]
     if all("variations" in item for item in items):
-        return [item["variations"][:count] for item in items]
+        screen = screen_of(args.data_path)
+        return [screened(screen, item).variations[:count] for item in items]
     prompter = prompter_of(args, accounts=":memory:", seed=args.seed)
     try:
         futures = [prompter.submit(item["prompt"], count) for item in items]

@@ -6,6 +6,7 @@ That is an array, processes here, one client, or a look at a run.
 import os
 import sys
 from argparse import Namespace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from generate.client.worker import gpus, is_child
 from generate.dataset import definition as definitions
 from generate.dataset import prompts_file
 from generate.dataset.prompts_file import Item
+from generate.dataset.screened import refused_line, screen_of, screened
 from generate.launch import array, local, preview, redo, status, submit
 from generate.protocol.output_root import dataset_folder
 
@@ -35,8 +37,15 @@ def start(args: Namespace) -> int:
     if args.redo:
         return redo.redo(args, dataset_folder(root, name), args.redo)
     items = prompts_file.read_prompts(args.data_path)
+    screen = screen_of(args.data_path)
     definition = define(args, items, root)
+    if not args.is_slurm_task and (line := refused_line(args.data_path, items, screen)):
+        print(line, flush=True)
     if args.preview:
+        allowed = (item for item in items if not screened(screen, item).refusal)
+        items = list(islice(allowed, args.preview))
+        if not items:
+            raise UserError(f"{args.data_path}: no prompt of it may be generated")
         return preview.contact_sheet(args, items, definition, root)
     if args.is_slurm_task and (is_child() or len(gpus()) < 2):
         return run_client(args, items, definition, root)

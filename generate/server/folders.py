@@ -127,8 +127,8 @@ def index_done(folder: Path, index: int, images_per_prompt: int) -> bool:
     Each name is looked up: 20 names, not a listing of 400,000.
     """
     record = read_captions(folder, index)
-    if not record or not record.get("texts") or images_wanted(record) < images_per_prompt:
-        return False
+    if not record or "texts" not in record or images_wanted(record) < images_per_prompt:
+        return False  # no text at all is fine: the prompt was refused
 
     def there(aug: int, suffix: str) -> bool:
         return path_of(folder, index, aug, suffix).exists()
