@@ -1,7 +1,7 @@
 """What an LLM is asked: the instruction, the messages, the JSON schema, one request of the router.
 
-messages(instruction, "a corgi in a top hat", 9)       # [("user", "You write captions …")]
-schema(9)
+wording = Wording.read()                                    # instruction.txt and attributes.yaml
+request = VariationRequest("a corgi in a top hat", 9, VariationFilter(…), wording, "seed")
 """
 
 import collections
@@ -9,25 +9,58 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.command_line import UserError
-from generate.llms.backend import Backend, ChatRequest, Messages, Reply
+from generate.llms.attributes import Attributes, Drawn, drawn_for, lines_of
+from generate.llms.backend import Backend, BackendConfig, ChatRequest, Messages, Reply
+from generate.llms.copies import overlap
 from generate.llms.failures import Failure
-from generate.llms.variations import VariationFilter, overlap
+from generate.llms.variations import VariationFilter
 
 INSTRUCTION = Path(__file__).resolve().parent / "instruction.txt"
 AVOIDED = 30  # texts that a model is told not to repeat
-SCHEMA_BYTES = 1500  # of schema and roles, at most
-Text = dict[str, Any]  # {"text", "llm_model_name", "backend", "overlap"}, as .prompts holds it
+SCHEMA_BYTES = 2500  # of schema and roles, at most
+MOST_TEXTS = 50  # of one call
+Text = dict[str, Any]  # {"text", "llm_model_name", "backend", "overlap", "attributes"}
 EXAMPLE = "a red bicycle against a brick wall"
+EXAMPLE_DRAWN: list[Drawn] = [
+    {"place": "in Havana", "time": "at noon", "medium": "watercolour"},
+    {"time": "in deep winter", "shot": "from above"},
+    {"place": "in Old Kyoto", "medium": "woodcut", "mood": "weary"},
+    {"time": "at midnight", "light": "neon light", "shot": "wide shot"},
+]
 EXAMPLE_ANSWER = [
     "a red bicycle against a brick wall in Havana at noon, watercolour",
-    "a red bicycle against a brick wall covered in snow, seen from above",
-    "a rusty red bicycle leaning on a temple wall in old Kyoto, woodblock print",
-    "a red bicycle beside a graffiti wall at midnight, neon lights, wide angle",
+    "a bicycle and a wall deep in snow, seen from above",
+    "a rusty bicycle leaning on a temple wall in Old Kyoto, weary, woodcut",
+    "red racing bicycle beside a graffiti wall at midnight, neon light, wide shot",
 ]
+
+
+@dataclass(frozen=True)
+class Wording:
+    """The instruction, and what its {attributes} are drawn from (None: it has no such place)."""
+
+    instruction: str
+    attributes: Attributes | None
+
+    @classmethod
+    def read(
+        cls,
+        instruction: str | os.PathLike[str] | None = None,
+        attributes: str | os.PathLike[str] | None = None,
+    ) -> "Wording":
+        """Of the user's files, else the project's. Raises UserError for unusable ones."""
+        text = read_instruction(instruction)
+        if "{attributes}" in text:
+            return cls(text, Attributes.read(attributes))
+        if attributes:
+            raise UserError(f"the instruction {instruction} has no place {{attributes}} for them")
+        return cls(text, None)
 
 
 def read_instruction(path: str | os.PathLike[str] | None = None) -> str:
@@ -43,23 +76,17 @@ def read_instruction(path: str | os.PathLike[str] | None = None) -> str:
     return text.rstrip() + "\n"
 
 
-def schema(n: int, prompt: str | None = None) -> dict[str, Any]:
+def schema(n: int, patterns: Sequence[str] = ()) -> dict[str, Any]:
     """JSON schema of an answer with exactly n texts.
 
-    With `prompt`, each begins with its subject: a pattern (llama.cpp makes a grammar of it). The
-    subject is the beginning of the prompt as far as it is plain letters, 60 characters at most: the
-    rest would need escaping.
+    patterns: a regular expression for each text, or one for all.
     """
-    item = {"type": "string"}
-    if prompt:
-        found = re.match(r"[A-Za-z0-9 ,']*", prompt)
-        subject = found[0][:61] if found else ""
-        if len(subject) == 61:
-            subject = subject[:60].rsplit(" ", 1)[0]
-        subject = subject.strip(" ,'")
-        begun = f"^{subject},? [a-zA-Z ,']{{12,60}}[a-z]$"
-        item["pattern"] = begun if subject else "^[a-zA-Z ,']{20,90}[a-z]$"
-    texts = {"type": "array", "items": item, "minItems": n, "maxItems": n}
+    items: list[dict[str, str]] = [{"type": "string", "pattern": each} for each in patterns]
+    texts: dict[str, Any] = {"type": "array", "minItems": n, "maxItems": n}
+    if len(items) > 1:
+        texts |= {"prefixItems": items}
+    else:
+        texts |= {"items": items[0] if items else {"type": "string"}}
     return {
         "title": "variations",
         "type": "object",
@@ -69,83 +96,120 @@ def schema(n: int, prompt: str | None = None) -> dict[str, Any]:
     }
 
 
-def messages(
-    instruction: str, prompt: str, n: int, avoid: list[str] | None = None, few_shot: bool = False
-) -> Messages:
-    """What is said to the model. instruction: a template with {n} and {prompt}.
+def begin_with(prompt: str, drawn: Drawn) -> str:
+    """A pattern for a model too small to follow an instruction: the prompt's subject, then words of
+    its own, then what was drawn.
 
-    avoid: texts it has written already; few_shot: with a worked example, which small models need.
+    llama.cpp makes a grammar of it. The subject is the beginning of the prompt as far as it is
+    plain letters, 60 characters at most: the rest would need escaping. With attributes it ends at
+    the first comma, behind which prompts name style and light.
+    """
+    found = re.match(r"[A-Za-z0-9 ']*" if drawn else r"[A-Za-z0-9 ,']*", prompt)
+    subject = found[0][:61] if found else ""
+    if len(subject) == 61:
+        subject = subject[:60].rsplit(" ", 1)[0]
+    subject = subject.strip(" ,'")
+    if drawn:
+        tail = ", ".join(re.escape(word).replace("\\ ", " ") for word in drawn.values())
+        return f"^{subject},? [a-zA-Z ']{{8,40}}[a-z], {tail}$"
+    return f"^{subject},? [a-zA-Z ,']{{12,60}}[a-z]$" if subject else "^[a-zA-Z ,']{20,90}[a-z]$"
+
+
+def messages(
+    instruction: str, prompt: str, n: int, drawn: Sequence[Drawn] = (), few_shot: bool = False
+) -> Messages:
+    """What is said to the model. instruction: a template with {n}, {prompt} and {attributes}.
+
+    drawn: attributes for each text; few_shot: with a worked example, which small models need.
     """
     said: Messages = []
     if few_shot:
-        said.append(("user", _filled(instruction, EXAMPLE, len(EXAMPLE_ANSWER))))
+        n_example = len(EXAMPLE_ANSWER)
+        said.append(("user", _filled(instruction, EXAMPLE, n_example, EXAMPLE_DRAWN)))
         said.append(("assistant", json.dumps({"variations": EXAMPLE_ANSWER})))
-    text = _filled(instruction, prompt, n)
-    if avoid:
-        lines = "\n".join(f"- {line}" for line in avoid)
-        text = f"Already written, do not repeat these:\n{lines}\n\n{text}"
-    return [*said, ("user", text)]
+    return [*said, ("user", _filled(instruction, prompt, n, drawn))]
 
 
-def _filled(instruction: str, prompt: str, n: int) -> str:
+def _filled(instruction: str, prompt: str, n: int, drawn: Sequence[Drawn]) -> str:
     quoted = json.dumps(prompt, ensure_ascii=False)[1:-1]
-    return instruction.replace("{n}", str(n)).replace("{prompt}", quoted)
+    text = instruction.replace("{n}", str(n))
+    text = text.replace("{attributes}", lines_of(drawn) if drawn else "")
+    return text.replace("{prompt}", quoted)
+
+
+def _avoiding(text: str, avoid: Sequence[str]) -> str:
+    lines = "\n".join(f"- {line}" for line in avoid)
+    return f"Already written, do not repeat these:\n{lines}\n\n{text}" if avoid else text
 
 
 class VariationRequest:
     """One question for the router: more texts for one prompt."""
 
     def __init__(
-        self, prompt: str, missing: int, kept: VariationFilter, instruction: str, seed: str
+        self, prompt: str, missing: int, kept: VariationFilter, wording: Wording, seed: str
     ) -> None:
         """seed: a text that names this request; calls of different requests get other seeds."""
         self.prompt = prompt
         self.missing = missing
         self.kept = kept
-        self.instruction = instruction
+        self.wording = wording
         self.seed = seed
         self.asked = 0
+        self.drawn: list[Drawn] = []  # for the call that is under way
         avoided = sum(len(text.encode()) + 4 for text in kept.texts[-AVOIDED:])
-        twice = 2 * (len(instruction.encode()) + len(prompt.encode()))
-        self.prompt_bytes = twice + avoided + SCHEMA_BYTES
+        twice = 2 * (len(wording.instruction.encode()) + len(prompt.encode()))
+        drawn = wording.attributes.most_bytes(min(missing, MOST_TEXTS)) if wording.attributes else 0
+        self.prompt_bytes = twice + avoided + drawn + SCHEMA_BYTES
 
     def make(self, backend: Backend) -> ChatRequest:
         """At most config.batch texts, in the form this backend does best with."""
         self.asked += 1
-        digest = hashlib.sha256(f"{self.seed}/{self.asked}".encode("utf-8", "surrogatepass"))
-        seed = int.from_bytes(digest.digest()[:4], "big") >> 1
-        return self._request(backend, self.prompt, self.missing, seed)
+        config = backend.config
+        seed = f"{self.seed}/{self.asked}"
+        n = min(self.missing, config.batch, MOST_TEXTS)
+        attributes = self.wording.attributes
+        self.drawn = attributes.draw(seed, n) if attributes else []
+        asked = messages(self.wording.instruction, self.prompt, n, self.drawn, config.few_shot)
+        # A small model repeats what it is told not to.
+        if config.batch >= 10 and not config.few_shot:
+            role, text = asked[-1]
+            asked[-1] = (role, _avoiding(text, self.kept.texts[-AVOIDED:]))
+        digest = hashlib.sha256(seed.encode("utf-8", "surrogatepass")).digest()
+        number = int.from_bytes(digest[:4], "big") >> 1
+        return ChatRequest(asked, _schema_for(config, n, self.prompt, self.drawn), number, n)
 
     def probe(self, backend: Backend) -> ChatRequest:
         """A plain prompt: does the backend fail at everything or only at this one?"""
-        return self._request(backend, EXAMPLE, 1, 0)
-
-    def _request(self, backend: Backend, prompt: str, n: int, seed: int) -> ChatRequest:
         config = backend.config
-        n = min(n, config.batch)
-        # A small model repeats what it is told not to.
-        large = config.batch >= 10 and not config.few_shot and prompt == self.prompt
-        avoid = self.kept.texts[-AVOIDED:] if large else []
-        begin_with = prompt if config.begin_with_prompt else None
-        return ChatRequest(
-            messages(self.instruction, prompt, n, avoid, config.few_shot),
-            schema(n, begin_with) if config.json == "schema" else None,
-            seed,
-            n,
-        )
+        asked = messages(self.wording.instruction, EXAMPLE, 1, (), config.few_shot)
+        return ChatRequest(asked, _schema_for(config, 1, EXAMPLE, ()), 0, 1)
 
     def judge(self, backend: Backend, reply: Reply) -> list[Text]:
         """The texts that can be used. Raises Failure when there are none."""
-        accepted, why = self.kept.accept(reply.text, self.missing)
+        config = backend.config
+        accepted, why = self.kept.accept(reply.text, self.missing, reply.cut, config.pattern)
         if not accepted:
             kind = collections.Counter(why).most_common(1)[0][0] if why else "unusable"
             raise Failure(kind, f"none of the answer's texts could be used ({kind})")
         return [
             {
                 "text": text,
-                "llm_model_name": backend.config.model,
-                "backend": backend.config.name,
+                "llm_model_name": config.model,
+                "backend": config.name,
                 "overlap": overlap(self.prompt, text),
+                "attributes": drawn_for(text, place, self.drawn),
             }
-            for text in accepted
+            for place, text in accepted
         ]
+
+
+def _schema_for(
+    config: BackendConfig, n: int, prompt: str, drawn: Sequence[Drawn]
+) -> dict[str, Any] | None:
+    if config.json != "schema":
+        return None
+    if config.pattern:
+        return schema(n, [config.pattern])
+    if config.begin_with_prompt:
+        return schema(n, [begin_with(prompt, each) for each in drawn] or [begin_with(prompt, {})])
+    return schema(n)

@@ -35,11 +35,15 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class Reply:
-    """text; tokens as the provider counts them, None where it does not say."""
+    """text; tokens as the provider counts them, None where it does not say.
+
+    cut: the answer ended at the longest length allowed.
+    """
 
     text: str
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cut: bool = False
 
 
 class Chat(Protocol):
@@ -70,6 +74,7 @@ class BackendConfig:
     json: str = "schema"
     few_shot: bool = False
     begin_with_prompt: bool = False
+    pattern: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property

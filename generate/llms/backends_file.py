@@ -39,9 +39,10 @@ NUMBERS: dict[str, type[int] | type[float]] = {
     "temperature": float,
 }
 LARGEST = 10**9
-TEXTS = ("provider", "model", "name", "base_url", "key_env", "json")
+TEXTS = ("provider", "model", "name", "base_url", "key_env", "json", "pattern")
 FIELDS = {*TEXTS, *NUMBERS, "hosts", "usd_per_million", "few_shot", "options"}
 MOST_PORTS = 256
+LONGEST_PATTERN = 500  # characters: it is sent with each call
 HOST = re.compile(r"(https?://)?(\[[0-9a-fA-F:]+\]|[^:/\s\[\]]*)(?::(\d+)(?:-(\d+))?)?")
 LISTEN_ANYWHERE = ("", "0.0.0.0", "[::]")  # an address to listen on is not one to connect to
 
@@ -141,6 +142,7 @@ def _configs_of(
         key_env=entry.get("key_env", KEYS.get(provider)),
         json=entry.get("json") or ("schema" if schema else "text"),
         few_shot=bool(entry.get("few_shot")),
+        pattern=_pattern(entry.get("pattern")),
         options=dict(entry.get("options") or {}),
         **{key: _number(key, entry[key]) for key in NUMBERS if entry.get(key) is not None},
     )
@@ -152,6 +154,19 @@ def _configs_of(
     for address in _ollama_addresses(ollama_hosts or entry.get("hosts"), config.base_url):
         place = re.sub(r"^https?://", "", address)
         yield replace(config, name=f"{name}@{place}", base_url=address)
+
+
+def _pattern(value: str | None) -> str | None:
+    """A regular expression that each text must match as a whole."""
+    if value is None:
+        return None
+    if len(value) > LONGEST_PATTERN:
+        raise ValueError(f"pattern is longer than {LONGEST_PATTERN} characters")
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"pattern is no regular expression: {error}") from None
+    return value
 
 
 def _prices(value: Any, paid: bool) -> tuple[float, float]:

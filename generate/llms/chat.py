@@ -20,6 +20,7 @@ from generate.llms.failures import Failure, classify, retry_after
 
 OPENAI_LIKE = ("openai", "azure_openai", "groq", "openrouter")
 LONGEST_ANSWER = 1_000_000  # characters
+CUT = ("length", "max_tokens")  # how providers say that an answer ended at max_tokens
 MOST_TOKENS = 10**9  # a count above is no count
 LOOKS_LIKE_A_KEY = re.compile(r"(?i)(bearer\s+|\b(?:sk|gsk|or|pk)-?[-_])[\w*.-]{6,}")
 Headers = dict[str, str]
@@ -128,6 +129,7 @@ class ChatClient:
             _text_of(message.content),
             _count(usage.get("input_tokens")),
             _count(usage.get("output_tokens")),
+            str(finish).lower() in CUT,
         )
 
 

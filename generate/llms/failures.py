@@ -16,7 +16,7 @@ from collections.abc import Mapping
 TRANSIENT = ("refused", "timeout", "cut", "server error", "rate limit")
 MAYBE_PROMPT = ("timeout", "cut", "server error", "garbled")  # a prompt may cause these
 PERMANENT = ("key", "credit", "model")
-NO_FAULT = ("refusal", "content filter", "copies")
+NO_FAULT = ("refusal", "content filter", "screened", "copies", "off the subject")
 LONGEST_RETRY_AFTER_S = 3600.0  # a host that says more (or "inf") is asked again after an hour
 CHAIN = 6  # causes of an exception that are looked at
 

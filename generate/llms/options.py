@@ -22,7 +22,7 @@ def number_to(most: float) -> Callable[[str], float]:
 
 
 def add_llm_options(parser: argparse.ArgumentParser) -> None:
-    """Add --llm_backends, --llm, --llm_budget_usd, --ollama_hosts, --llm_instruction."""
+    """Add --llm_backends, --llm, --llm_budget_usd, --ollama_hosts, --llm_instruction and so on."""
     parser.add_argument(
         "--llm_backends",
         metavar="FILE",
@@ -48,5 +48,11 @@ def add_llm_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--llm_instruction",
         metavar="FILE",
-        help="your own instruction with {n} and {prompt} (default: llms/instruction.txt)",
+        help="your own instruction with {n}, {prompt} and perhaps {attributes} "
+        "(default: llms/instruction.txt)",
+    )
+    parser.add_argument(
+        "--llm_attributes",
+        metavar="FILE",
+        help="places, styles, lights … that variations differ in (default: llms/attributes.yaml)",
     )

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from common.command_line import UserError
-from generate.llms.asking import Text, VariationRequest, read_instruction
+from common.screening import Screen
+from generate.dataset.prompts_file import find_prompts
+from generate.llms.asking import Text, VariationRequest, Wording
 from generate.llms.backend import Backend, BackendConfig
 from generate.llms.backends_file import BackendsFile
 from generate.llms.chat import ChatClient
@@ -53,7 +55,7 @@ class BackendSource(Protocol):
 
 @dataclass(frozen=True)
 class PrompterSettings:
-    """instruction: a text file with {n} and {prompt}.
+    """instruction: a text file with {n}, {prompt} and {attributes}; attributes: a YAML file.
 
     accounts: None = limits and money come from the job server by set_share(); a path or ":memory:"
     = this process keeps them itself.
@@ -62,6 +64,7 @@ class PrompterSettings:
     budget_usd: float = 0.0
     seed: int = 0
     instruction: str | Path | None = None
+    attributes: str | Path | None = None
     accounts: str | None = None
 
 
@@ -77,20 +80,33 @@ class Variations:
 
 
 def prompter_of(args: argparse.Namespace, accounts: str | None = None, seed: int = 0) -> "Prompter":
-    """A Prompter as the options of options.add_llm_options() say."""
+    """A Prompter as the options of options.add_llm_options() say.
+
+    Each text passes the screen that the prompts file was combined with.
+    """
     embedded = args.llm == "embedded"
     source = EmbeddedLLM() if embedded else BackendsFile(args.llm_backends, args.ollama_hosts)
-    settings = PrompterSettings(args.llm_budget_usd, seed, args.llm_instruction, accounts)
-    return Prompter(source, settings)
+    settings = PrompterSettings(
+        args.llm_budget_usd, seed, args.llm_instruction, args.llm_attributes, accounts
+    )
+    file = getattr(args, "data_path", None) or getattr(args, "prompts_file", None)
+    return Prompter(source, settings, Screen.beside(find_prompts(file)) if file else None)
 
 
 class Prompter:
     """Raises UserError for a file that cannot be used, or an embedded LLM that does not start."""
 
-    def __init__(self, source: BackendSource, settings: PrompterSettings = DEFAULTS) -> None:
+    def __init__(
+        self,
+        source: BackendSource,
+        settings: PrompterSettings = DEFAULTS,
+        screen: Screen | None = None,
+    ) -> None:
+        """screen: the judge of each text; by default that of a run without a prompts file."""
         self.source = source
         self.settings = settings
-        self.instruction = read_instruction(settings.instruction)
+        self.screen = screen or Screen()
+        self.wording = Wording.read(settings.instruction, settings.attributes)
         self.backends = self._read()
         self.replaced: list[Backend] = []  # of earlier versions of the file
         usable = [b.config for b in self.backends if b.config.paid and not b.disabled_kind]
@@ -228,13 +244,13 @@ class Prompter:
         assert task and self.router
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
-        kept = VariationFilter(prompt, known)
+        kept = VariationFilter(prompt, known, self.screen)
         texts: list[Text] = []
         attempt = 0
         while len(texts) < n:
             attempt += 1
             seed = f"{self.settings.seed}/{prompt}/{attempt}"
-            request = VariationRequest(prompt, n - len(texts), kept, self.instruction, seed)
+            request = VariationRequest(prompt, n - len(texts), kept, self.wording, seed)
             try:
                 texts += await self.router.call(request, ahead=attempt > 1)
             except Unanswered as error:

@@ -1,4 +1,4 @@
-"""What is taken from an answer and what is not."""
+"""Which texts become variations, and which do not."""
 
 import json
 
@@ -6,29 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generate.llms.asking import messages, schema
-from generate.llms.variations import LONGEST, VariationFilter, clean, fold, overlap, parse
+from common.screening import Rules, Screen
+from generate.llms.asking import begin_with, messages, schema
+from generate.llms.copies import CopyIndex, fold, overlap
+from generate.llms.variations import LONGEST, VariationFilter
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        '{"variations": ["one red fox", "two grey owls"]}',
-        '["one red fox", "two grey owls"]',
-        '```json\n{"variations": ["one red fox", "two grey owls"]}\n```',
-        'Sure! Here you go:\n{"variations": ["one red fox", "two grey owls"]}\nHope this helps!',
-        '{"variations": ["one red fox", "two grey owls", "thr',
-        '{"1": "one red fox", "2": "two grey owls"}',
-        '{"variations": [{"caption": "one red fox"}, {"caption": "two grey owls"}, 7, null]}',
-        "Here are the variations:\n1. one red fox\n2) two grey owls",
-        "- one red fox\n- two grey owls",
-        "Variation 1: one red fox\nVariation 2: two grey owls",
-    ],
-)
-def test_tolerant(answer):
-    texts = [clean(text) for text in parse(answer)]
-    assert texts[:2] == ["one red fox", "two grey owls"]
-    assert all(text in ("thr",) for text in texts[2:])
+def accepted(prompt, texts, **kwargs):
+    """(texts taken, {reason: rejected}) of an answer that holds those texts."""
+    taken, why = VariationFilter(prompt).accept(json.dumps(texts), **kwargs)
+    return [text for _, text in taken], dict(why)
 
 
 @given(
@@ -39,15 +26,14 @@ def test_tolerant(answer):
     ).map(json.dumps)
 )
 def test_whatever_a_model_writes_gives_texts_or_nothing(answer):
-    accepted, _ = VariationFilter("a corgi").accept(answer)
+    taken, _ = VariationFilter("a corgi").accept(answer)
+    texts = [text for _, text in taken]
     assert all(
         isinstance(text, str) and text == text.strip() and len(text) <= LONGEST and "\n" not in text
-        for text in accepted
+        for text in texts
     )
-    assert len({fold(text) for text in accepted}) == len(accepted) and "corgi" not in map(
-        fold, accepted
-    )
-    json.dumps(accepted).encode("ascii")
+    assert len({fold(text) for text in texts}) == len(texts) and "corgi" not in map(fold, texts)
+    json.dumps(texts).encode("ascii")
 
 
 @pytest.mark.parametrize(
@@ -57,22 +43,26 @@ def test_whatever_a_model_writes_gives_texts_or_nothing(answer):
         ("a corgi in the top hat", "copies"),
         ("A córgi in a töp hat", "copies"),
         ("a corgi at sea by night in fog", "copies"),
+        ("by night a corgi, at sea in fog", "copies"),
         ("I'm sorry, but I can't help with that.", "refusal"),
         ("I cannot create content of that kind", "refusal"),
         ("I can’t assist with this request", "refusal"),  # noqa: RUF001
         ("As an AI language model, I do not draw", "refusal"),
         ("Here are the variations:", "unusable"),
         ("Sure! Here are 5 captions:", "unusable"),
-        ("", "unusable"),
-        ("word " * 500, "too long"),
+        ("ein Corgi mit Zylinder auf dem Dach", "unusable"),
+        ("a corgi in a {hat}", "unusable"),
+        ("a corgi in a top hat --ar 16:9", "unusable"),
+        ("a naked woman with a corgi, pornographic", "screened"),
+        ("a spaceship landing on Mars", "off the subject"),
+        ("corgi word " * 500, "too long"),
+        ("a corgi " + "and a cat and another dog " * 20, "too long"),
     ],
 )
 def test_rejected(text, reason):
     kept = VariationFilter("a corgi in a top hat", known=["a corgi at sea by night, in fog"])
-    assert kept.accept(json.dumps([text, "a lighthouse of paper in a storm, woodcut"])) == (
-        ["a lighthouse of paper in a storm, woodcut"],
-        {reason: 1},
-    )
+    good = "a lighthouse and a corgi of paper, woodcut"
+    assert kept.accept(json.dumps([text, good])) == ([(1, good)], {reason: 1})
 
 
 @pytest.mark.parametrize(
@@ -87,7 +77,8 @@ def test_rejected(text, reason):
     ],
 )
 def test_not_rejected(text):
-    assert VariationFilter("a corgi").accept(json.dumps([text])) == ([text], {})
+    prompt = "a film poster with goats, owls, a harbour, a pool and a diner"
+    assert accepted(prompt, [text]) == ([text], {})
 
 
 def test_texts_that_differ_in_place_or_style_are_no_copies():
@@ -96,7 +87,29 @@ def test_texts_that_differ_in_place_or_style_are_no_copies():
         for place in ("in Lagos", "on Mars", "at sea")
         for style in ("woodcut", "oil painting", "film still")
     ]
-    assert VariationFilter("a corgi in a top hat").accept(json.dumps(texts)) == (texts, {})
+    assert accepted("a corgi in a top hat", texts) == (texts, {})
+
+
+def test_one_word_makes_a_long_text_another_one():
+    """A ratio of whole texts took a replaced subject for a copy in a third of long prompts."""
+    tail = "matte painting, trending on artstation, golden hour, highly detailed, wide angle"
+    copies = CopyIndex([f"portrait of a corgi, {tail}"])
+    assert not copies.has(f"portrait of a walrus, {tail}")
+    assert copies.has(f"{tail}; portrait of the corgis")
+    assert copies.has(f"portrait of a corgi, {tail.replace('artstation', 'artstatoin')}")
+
+
+def test_a_validation_set_and_rules_come_with_the_screen():
+    screen = Screen(Rules(sexual="keep"))
+    kept = VariationFilter("a woman on a beach", screen=screen)
+    assert kept.accept('["a naked woman on a beach, pornographic"]')[0]
+    assert kept.accept('["a 12 year old naked girl on a beach"]')[1] == {"screened": 1}
+
+
+def test_each_text_matches_the_pattern_of_its_backend():
+    texts = ["a red circle", "a huge red circle", "a blue square"]
+    found = accepted("a red square", texts, pattern="an? (red|blue) (circle|square)")
+    assert found == (["a red circle", "a blue square"], {"pattern": 1})
 
 
 def test_longest_text_fits_a_jpeg_comment_with_the_original():
@@ -108,19 +121,21 @@ def test_longest_text_fits_a_jpeg_comment_with_the_original():
 def test_overlap_is_recorded():
     assert overlap("a red fox", "a fox, red as rust") == 1.0
     assert overlap("a red fox", "two owls") == 0.0
-    far = json.dumps(["two owls in a barn at night", "a red fox in a barn at night"])
-    assert len(VariationFilter("a red fox").accept(far)[0]) == 2
 
 
 def test_the_pattern_of_small_models_takes_only_the_plain_beginning():
-    def pattern(prompt):
-        return schema(3, prompt)["properties"]["variations"]["items"]["pattern"]
-
-    assert pattern("a corgi (wearing a hat)").startswith("^a corgi,? ")
-    assert pattern("\U0001f600 smiley").startswith("^[a-z") and pattern(
-        "x" * 300 + " y"
-    ).startswith("^" + "x" * 60)
-    assert "pattern" not in schema(3)["properties"]["variations"]["items"]
+    assert begin_with("a corgi (wearing a hat)", {}).startswith("^a corgi,? ")
+    assert begin_with("\U0001f600 smiley", {}).startswith("^[a-z")
+    assert begin_with("x" * 300 + " y", {}).startswith("^" + "x" * 60)
+    drawn = {"place": "in St. Ives", "medium": "oil"}
+    assert begin_with("a king, oil painting, Rembrandt", drawn) == (
+        r"^a king,? [a-zA-Z ']{8,40}[a-z], in St\. Ives, oil$"
+    )
+    assert "pattern" not in json.dumps(schema(3))
+    one = schema(3, ["a+"])["properties"]["variations"]
+    assert one["items"] == {"type": "string", "pattern": "a+"}
+    each = schema(2, ["a+", "b+"])["properties"]["variations"]
+    assert [item["pattern"] for item in each["prefixItems"]] == ["a+", "b+"]
 
 
 def test_a_replaced_instruction_keeps_braces_and_quotes():

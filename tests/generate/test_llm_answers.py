@@ -1,0 +1,121 @@
+"""The texts in an LLM's answer: forms of JSON and lists, reasoning, a labelled set, and time."""
+
+import json
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from generate.llms.answers import LONGEST, texts_of
+from generate.llms.variations import VariationFilter
+
+# Written by hand: {"half", "prompt", "answer", "finish", "good": texts that are to be taken}. The
+# rules were made on the half "build"; "report" was looked at once they stood.
+LABELLED = Path(__file__).with_name("llm_answers.jsonl")
+MOST_WRONG = 0.03
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"variations": ["one red fox", "two grey owls"]}',
+        '["one red fox", "two grey owls"]',
+        '```json\n{"variations": ["one red fox", "two grey owls"]}\n```',
+        'Sure! Here you go:\n{"variations": ["one red fox", "two grey owls"]}\nHope this helps!',
+        '{"variations": ["one red fox", "two grey owls", "thr',
+        '{"1": "one red fox", "2": "two grey owls"}',
+        '{"variations": [{"caption": "one red fox"}, {"caption": "two grey owls"}, 7, null]}',
+        "Here are the variations:\n1. one red fox\n2) two grey owls",
+        "- one red fox\n- two grey owls",
+        "Variation 1: one red fox\nVariation 2: two grey owls",
+        '<think>["a dog"]?</think>{"notes": ["x y"], "variations": [["one red fox"], '
+        '["two grey owls"]]}',
+        '{"name": "f", "arguments": "[\\"one red fox\\", \\"two grey owls\\"]"}',
+    ],
+)
+def test_tolerant(answer):
+    assert texts_of(answer) == ["one red fox", "two grey owls"]
+
+
+def test_the_last_item_of_a_cut_answer_is_dropped():
+    assert texts_of("1. one red fox\n2. two grey o", cut=True) == ["one red fox"]
+    assert texts_of('<think>["a dog"] perhaps', cut=True) == []
+
+
+def test_numbers_that_count_are_no_part_of_a_text_and_others_are():
+    assert texts_of('["1. a fox", "2. an owl"]') == ["a fox", "an owl"]
+    texts = ["10. Downing Street at night", "300: rise of an empire", "3 owls"]
+    assert texts_of(json.dumps(texts)) == texts
+
+
+@pytest.mark.parametrize("half", ["build", "report"])
+def test_labelled_answers(half):
+    """Wrong accepts as a share of what is accepted, wrong rejects of what should be: each 3 %."""
+    good = taken = wrong = lost = 0
+    for line in LABELLED.read_text().splitlines():
+        entry = json.loads(line)
+        if entry["half"] != half:
+            continue
+        kept = VariationFilter(entry["prompt"])
+        found, _ = kept.accept(entry["answer"], cut=entry["finish"] != "stop")
+        texts = [text for _, text in found]
+        good += len(entry["good"])
+        taken += len(texts)
+        wrong += len([text for text in texts if text not in entry["good"]])
+        lost += len([text for text in entry["good"] if text not in texts])
+    assert good >= 300
+    assert wrong <= MOST_WRONG * taken
+    assert lost <= MOST_WRONG * good
+
+
+SEEDS = (
+    '{"a": [',
+    '["x',
+    "[[[[",
+    '{"variations": "',
+    "<think>",
+    "</think>",
+    "<|channel|>analysis",
+    "'",
+    '"',
+    "\\",
+    '\\"',
+    "{'",
+    "//",
+    "- a\n",
+    "1. a\n",
+    "**a** ",
+    "[a](b ",
+    "i cannot ",
+    "hope this ",
+    "here is ",
+    " \n",
+    '" ',
+    "|" + " a ",
+    "(a:1",
+    "<a b ",
+    "note ",
+    "variation #",
+    ":",
+    "a, ",
+    "\u201c",
+)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_answer_takes_long(seed):
+    """Cut JSON of 32 kB once took 4.6 s of the event loop."""
+    for size in (30_000, LONGEST + 1):
+        began = time.process_time()
+        VariationFilter("a corgi in a top hat").accept((seed * size)[:size])
+        assert time.process_time() - began < (0.5 if size < LONGEST else 10)
+
+
+def test_no_mixture_takes_long():
+    draw = random.Random(1)
+    for _ in range(20):
+        answer = "".join(draw.choice(SEEDS) for _ in range(20_000))
+        began = time.process_time()
+        VariationFilter("a corgi in a top hat").accept(answer)
+        assert time.process_time() - began < 2
