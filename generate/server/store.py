@@ -193,7 +193,7 @@ class Store:
         blob, size = self.one(
             "SELECT done, size FROM blocks WHERE dataset = ? AND block = ?", dataset, block
         )
-        bits = (1 << size) - 1 & ~bits_of(blob)
+        bits: int = (1 << size) - 1 & ~bits_of(blob)
         first = first_of(block)
         for idx in self.held_in(dataset, block) | self.trouble_in(dataset, block).keys():
             bits &= ~(1 << idx - first)

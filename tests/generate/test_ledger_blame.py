@@ -151,7 +151,7 @@ def test_guarantee_11_slurm_only_shortens(run):
     ), "absent once, then unknown"
     run.heartbeat("a", [grant.lease], "drawing", drawing=grant.indices, images=1)
     assert run.ledger.slurm_seen(run.now, {("77", 1): "PENDING"}) == [], (
-        "a beating lease is never taken"
+        "the lease of a client that sends heartbeats is never taken"
     )
     run.now += 31
     assert run.ledger.slurm_seen(run.now, {("77", 1): "RUNNING"}) == [grant.lease]
