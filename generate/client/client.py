@@ -90,7 +90,7 @@ class Client:
                 if self._may_begin(size, time.monotonic() - waiting_since):
                     batch = self.work.take(size)
                     break
-                self.state = "waiting_llm" if self.feeder.asking else "idle"
+                self.state = "waiting_llm" if self.feeder.captioner.asking else "idle"
                 self.work.changed.wait(TICK_S)
         self.generating = sorted({sample.index.number for sample in batch})
         self.state = "drawing"
@@ -130,7 +130,7 @@ class Client:
         max_idle_s = self.settings.max_idle_s
         if max_idle_s and now - self.busy_at > max_idle_s:
             log.info("idle for %.0f s (--max_idle)", max_idle_s)
-            self.work.stop("llm" if self.feeder.asking else "released")
+            self.work.stop("llm" if self.feeder.captioner.asking else "released")
         if now - self.last_line > LINE_EVERY_S:
             self.last_line = now
             log.info(self.line())
@@ -181,8 +181,8 @@ class Client:
         work = self.work
         done = f"{work.images:,} images, {rate:.2f}/s, {self.publisher.completed:,} prompts done"
         waits = (
-            f"{len(work.ready)} captions ready, {len(self.feeder.asking)} prompts being asked, "
-            f"{self.publisher.queued} images being published"
+            f"{len(work.ready)} captions ready, {len(self.feeder.captioner.asking)} prompts being "
+            f"asked, {self.publisher.queued} images being published"
         )
         return f"{done}; {waits}; device busy {busy:.2f}"
 

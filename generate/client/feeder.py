@@ -10,33 +10,23 @@ in flight: r slots of the LLMs, and leases of r prompts each, since while images
 generated the captions of the other must come.
 """
 
-import concurrent.futures
 import logging
 import threading
 import time
 from collections.abc import Sequence
-from typing import cast
 
 from common.command_line import UserError
-from common.screening import summary
+from generate.client.captioner import Captioner
 from generate.client.job_client import JobClient
-from generate.client.work import ClientSettings, Index, Sample, Work
+from generate.client.work import ClientSettings, Index, Work
 from generate.dataset import samples
-from generate.dataset.captions import (
-    Caption,
-    Captions,
-    Missing,
-    images_wanted,
-    publish_captions,
-    read_captions,
-)
 from generate.dataset.disk import disk_error
-from generate.dataset.layout import FOLDER, stem
+from generate.dataset.extension import newer_definition
+from generate.dataset.layout import FOLDER
 from generate.dataset.prompts_file import Item
 from generate.dataset.scan import IndexFiles, scan_folder
-from generate.dataset.screened import screened
 from generate.llms.failures import NoBackendLeft
-from generate.llms.prompter import Prompter, Variations
+from generate.llms.prompter import Prompter
 from generate.protocol.answers import AllDone, Grant, Quarantined
 from generate.protocol.connection import Refused, ServerAway
 
@@ -66,7 +56,7 @@ class Feeder:
         self.prompter = prompter
         self.items = items
         self.settings = settings
-        self.asking: dict[concurrent.futures.Future[Variations], Index] = {}
+        self.captioner = Captioner(work, prompter, settings)
         self.leases_taken = 0
         self.dry = False  # the server's last answer was no lease
         self.feeding = False
@@ -81,14 +71,12 @@ class Feeder:
         """Whether captions may be ready soon that are not ready now."""
         work = self.work
         may_lease = not self.dry and not work.no_more_leases and len(work.leases) < LEASES
-        return bool(self.asking or work.unasked or self.feeding or may_lease)
+        return bool(self.captioner.asking or work.unasked or self.feeding or may_lease)
 
     def finish(self) -> None:
         """After `stopping` is set: wait for the thread, and ask for nothing more."""
         self.thread.join(15)
-        with self.work.changed:
-            for future in self.asking:
-                future.cancel()
+        self.captioner.cancel()
 
     def _feed(self) -> None:
         try:
@@ -112,14 +100,16 @@ class Feeder:
         self.feeding = True
         self._drop_lost()
         self._release()
-        self._take_answers()
+        self.captioner.take_answers()
+        if self.prompter:
+            self.prompter.set_share(self.job.llm_share)
         while work.unasked and self._has_room():
-            self._find_captions(work.unasked.popleft())
+            self.captioner.find(work.unasked.popleft())
         self.feeding = False
         self._lease()
         with work.changed:
             work.changed.notify_all()
-            if not any(future.done() for future in self.asking):
+            if not self.captioner.has_answers():
                 work.changed.wait(TICK_S)
 
     def _has_room(self) -> bool:
@@ -129,7 +119,7 @@ class Feeder:
         little is ready, and the device then wait for an answer's latency.
         """
         images = self.settings.images_per_prompt
-        ahead = len(self.asking) * images + len(self.work.ready)
+        ahead = len(self.captioner.asking) * images + len(self.work.ready)
         return ahead < max(ASK_AHEAD * images, READY_BATCHES * self.batch_size)
 
     # ------------------------------------------------------------ leases
@@ -145,7 +135,14 @@ class Feeder:
             work.no_more_leases = True
             return
         limits = self.prompter.limits() if self.prompter else None
-        answer = self.job.get_indices(self.settings.chunk_size, limits)
+        try:
+            answer = self.job.get_indices(self.settings.chunk_size, limits)
+        except Refused:
+            if not newer_definition(self.settings.dataset_dir, self.job.definition):
+                raise
+            log.info("the data set was extended: what is held is finished first")
+            work.leave_for_extension()
+            return
         if isinstance(answer, Grant):
             self.dry = False
             self.leases_taken += 1
@@ -203,124 +200,7 @@ class Feeder:
 
     def _forget_unready(self) -> None:
         """The server is away for good: others will do what has no captions yet."""
-        for index in [*self.work.unasked, *self.asking.values()]:
+        for index in list(self.work.unasked):
             self.work.forget(index)
         self.work.unasked.clear()
-        self.asking.clear()
-
-    # ------------------------------------------------------------ captions
-
-    def _find_captions(self, index: Index) -> None:
-        """The captions of an index: those published, those in the prompts file, or an LLM's."""
-        if index.over:
-            return
-        try:
-            stands = self._published(index)
-        except OSError as error:
-            self._disk_failed(index, error)
-            return
-        wanted = self.settings.images_per_prompt
-        if stands and images_wanted(stands) >= wanted:
-            self._use(index, stands["texts"], stands["short"])
-            return
-        judged = screened(self.settings.screen, index.item)
-        if judged.refusal:
-            self._refuse(index, stands, judged.refusal)
-            return
-        index.record = stands
-        captions = _captions_so_far(index)
-        missing = wanted - len(captions)
-        if not missing:
-            self._use(index, captions, None)
-        elif "variations" in index.item:
-            given = judged.variations[len(captions) - 1 : wanted - 1]
-            captions = captions + [_caption(text, "prompts file") for text in given]
-            left = wanted - len(captions)
-            reason = "the prompts file holds fewer variations"
-            if judged.refused:
-                reason += f"; refused: {summary(judged.refused)}"
-            self._use(index, captions, {"missing": left, "reason": reason} if left else None)
-        else:
-            self._ask(index, missing, [caption["text"] for caption in captions[1:]])
-
-    def _refuse(self, index: Index, stands: Captions | None, refusal: str) -> None:
-        """Publish that nothing is generated for a prompt, and why; what stands, stays."""
-        log.warning("prompt %d is not generated: %s", index.number, refusal)
-        captions = stands["texts"] if stands else []
-        missing = self.settings.images_per_prompt - len(captions)
-        self._use(index, captions, {"missing": missing, "reason": refusal})
-
-    def _published(self, index: Index) -> Captions | None:
-        if index.files.captions is None:
-            return None
-        return read_captions(self.settings.dataset_dir, index.number)
-
-    def _ask(self, index: Index, missing: int, known: list[str]) -> None:
-        assert self.prompter is not None, "a prompt without variations has a prompter"
-        future = self.prompter.submit(index.item["prompt"], missing, known)
-        self.asking[future] = index
-        future.add_done_callback(self._wake)
-
-    def _wake(self, _: object) -> None:
-        with self.work.changed:
-            self.work.changed.notify_all()
-
-    def _take_answers(self) -> None:
-        for future in [future for future in self.asking if future.done()]:
-            index = self.asking.pop(future)
-            if future.cancelled() or index.over:
-                continue
-            answer = future.result()  # raises NoBackendLeft
-            added = cast(list[Caption], answer.texts)
-            self._use(index, _captions_so_far(index) + added, cast(Missing | None, answer.short))
-        if self.prompter:
-            self.prompter.set_share(self.job.llm_share)
-
-    def _use(self, index: Index, captions: list[Caption], short: Missing | None) -> None:
-        """Publish the captions of an index, if none stand, and queue its missing samples."""
-        dataset_dir = self.settings.dataset_dir
-        record: Captions = {
-            "prompt_index": index.number,
-            "original_prompt": index.item["prompt"],
-            "source": index.item["source"],
-            "texts": captions,
-            "short": short,
-        }
-        try:
-            index.record = record = publish_captions(dataset_dir, record, index.lease)
-            augs = range(len(record["texts"]))
-            todo = [aug for aug in augs if self._is_missing(index, aug)]
-        except OSError as error:
-            self._disk_failed(index, error)
-            return
-        self.work.enqueue(index, todo)
-
-    def _is_missing(self, index: Index, aug: int) -> bool:
-        """Whether a sample is to be generated.
-
-        What an earlier holder has left half-published is completed, what is broken is removed.
-        """
-        image = aug in index.files.images
-        its_json = aug in index.files.jsons
-        if (image and its_json) or (aug in index.files.failed and not image):
-            return False
-        dataset_dir = self.settings.dataset_dir
-        if image and samples.roll_forward(dataset_dir, index.number, aug, index.lease):
-            return False
-        if image or its_json:
-            samples.remove_sample(dataset_dir, index.number, aug)
-            what = "the image is broken" if image else "its image is gone"
-            log.warning("%s: %s; generated again", stem(index.number, aug), what)
-        return True
-
-    def _disk_failed(self, index: Index, error: OSError) -> None:
-        self.work.fail(Sample(index, 0), "disk", disk_error(error), at_once=True)
-
-
-def _captions_so_far(index: Index) -> list[Caption]:
-    """What stands of an index's captions; the original prompt is the first of them."""
-    return index.record["texts"] if index.record else [_caption(index.item["prompt"], None)]
-
-
-def _caption(text: str, backend: str | None) -> Caption:
-    return {"text": text, "llm_model_name": None, "backend": backend}
+        self.captioner.forget()

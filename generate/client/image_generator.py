@@ -6,6 +6,7 @@ generator.warm_up()
 images = generator.generate(["a red circle on a white background"], [seed_of(0, 0, 0)])
 """
 
+import contextlib
 import gc
 import hashlib
 import json
@@ -170,16 +171,25 @@ class ImageGenerator:
         log.warning("the batch did not fit: %d images at a time from now on", self.batch_size)
         if self.settings.remembered:
             row = json.dumps({"key": self._key(), "batch_size": self.batch_size})
-            with open(self.settings.remembered, "a") as file:
+            # On a full disk the next process finds it out again.
+            with contextlib.suppress(OSError), open(self.settings.remembered, "a") as file:
                 file.write(row + "\n")
 
     def _remembered(self) -> list[int]:
         """Batch sizes that had to be halved to, on such a card with such images."""
         path = self.settings.remembered
-        if path is None or not path.exists():
+        try:
+            lines = path.read_bytes().splitlines() if path else []
+        except OSError:
             return []
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        return [row["batch_size"] for row in rows if row["key"] == self._key()]
+        sizes = []
+        for line in lines:
+            # A torn line costs one batch that does not fit.
+            with contextlib.suppress(ValueError, RecursionError, TypeError, KeyError):
+                row = json.loads(line)
+                if row["key"] == self._key():
+                    sizes.append(max(1, int(row["batch_size"])))
+        return sizes
 
     def _key(self) -> list[Any]:
         pipeline, recipe = self.pipeline, self.recipe

@@ -35,7 +35,7 @@ from generate.protocol.answers import (
     WorkLeft,
     work_answer,
 )
-from generate.protocol.connection import Connection, Refused, ServerAway
+from generate.protocol.connection import Connection, OlderServer, Refused, ServerAway
 from generate.protocol.output_root import dataset_folder
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,9 @@ LONGEST_PAUSE_S = 15
 # Once stopping: SIGKILL follows SIGTERM after 30 s by SLURM's default, and the images want some of
 # that.
 LAST_WORDS_S = 10
+# For a server that is older than one seen before: it stops at once, or was restored from a backup
+# and will never be another.
+OLDER_S = 120
 # Until the server's first answer to a heartbeat says: a lease may be shorter than any fixed pause.
 FIRST_HEARTBEAT_S = 0.5
 LARGEST_ERRORS = 500_000  # characters of all error texts of a call: the server takes 1 MB
@@ -84,6 +87,7 @@ class JobClient:
         self.quarantined_s: float | None = None
         self.heartbeat_s = FIRST_HEARTBEAT_S
         self.away_since: float | None = None
+        self.away_as: type[Exception] | None = None  # what was logged of it
         self.heartbeats_end = threading.Event()
         self.nudged = threading.Event()
         self.of_thread = threading.local()  # .connection: one for each thread
@@ -141,7 +145,9 @@ class JobClient:
         body = {"lease": lease, "results": results}
         answer = CompletionAnswer.from_json(self._call("/complete", body))
         if STALE in answer.verdicts.values():
-            self.lost.add(lease)
+            # The lease is lost, or the index alone (an extension wants more of it): a heartbeat
+            # tells.
+            self.nudge()
         return answer.verdicts
 
     def fail(self, lease: str, results: Sequence[Json]) -> dict[int, str]:
@@ -252,14 +258,16 @@ class JobClient:
             except ServerAway as error:
                 self._away(error)
                 tried_s = time.monotonic() - began
-                if tried_s + pause > self._patience_s():
+                if tried_s + pause > self._patience_s(error):
                     raise type(error)(f"{error} (tried for {tried_s:.0f} s)") from None
             self._sleep(pause * random.uniform(0.5, 1.5))
             pause = min(pause * 2, LONGEST_PAUSE_S)
 
-    def _patience_s(self) -> float:
+    def _patience_s(self, error: ServerAway) -> float:
         if self.stopping.is_set():
             return min(self.server_timeout_s, LAST_WORDS_S)
+        if isinstance(error, OlderServer):
+            return min(self.server_timeout_s, OLDER_S)
         return self.server_timeout_s
 
     def _sleep(self, seconds: float) -> None:
@@ -298,6 +306,9 @@ class JobClient:
     def _away(self, error: Exception) -> None:
         if self.away_since is None:
             self.away_since = time.monotonic()
+            self.away_as = None
+        if self.away_as is not type(error):
+            self.away_as = type(error)
             log.warning("%s; trying again", error)
 
     def _back(self) -> None:

@@ -18,11 +18,12 @@ from generate.client.generation import describer, generate_until_done, generator
 from generate.client.image_generator import ImageGenerator
 from generate.client.job_client import JobClient
 from generate.client.pipeline import CannotGenerate, DeviceBroken, share_compiled_code
-from generate.client.restart import requeue, start_again
+from generate.client.restart import replace_process, requeue, start_again
 from generate.client.work import ClientSettings
 from generate.client.worker import this_worker
 from generate.dataset.definition import Definition
 from generate.dataset.disk import disk_error, probe_folder
+from generate.dataset.extension import newer_definition
 from generate.dataset.prompts_file import Item
 from generate.dataset.samples import Place
 from generate.dataset.screened import screen_of
@@ -85,6 +86,26 @@ def run_client(
     return leave(client, job, broken)
 
 
+def follow_extension(
+    items: Sequence[Item], definition: Definition, output_root: Path
+) -> Definition:
+    """The definition that stands: a data set may have been extended since this task was submitted.
+
+    UserError where that needs another prompts file than the one given.
+    """
+    newer = newer_definition(dataset_folder(output_root, definition["name"]), definition)
+    if newer is None:
+        return definition
+    size = f"{newer['total']:,} prompts, {newer['images_per_prompt']} images each"
+    if newer["total"] != len(items):
+        raise UserError(
+            f"the data set {definition['name']} was extended to {size}, and the prompts file has "
+            f"{len(items):,} prompts: start again with the file that it was extended with"
+        )
+    log.info("the data set was extended: %s", size)
+    return newer
+
+
 def prompter_for(args: Namespace, items: Sequence[Item], definition: Definition) -> Prompter | None:
     """The LLMs, unless the prompts file holds all captions or one image a prompt is wanted."""
     if definition["images_per_prompt"] == 1 or all("variations" in item for item in items):
@@ -105,6 +126,8 @@ def leave(client: Client, job: JobClient, broken: DeviceBroken | None) -> int:
     )
     if broken:
         start_again(f"the device failed: {broken}", job.quarantined_s)
+    if work.extended and not work.stop_reason and not work.error:
+        replace_process("the data set was extended")
     if work.error:
         if isinstance(work.error, ServerAway):
             requeue("the job server is away")

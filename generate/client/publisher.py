@@ -10,6 +10,7 @@ server when `work` says that nothing of it is left to do.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -21,7 +22,7 @@ from generate.client.image_generator import Image, problem_with
 from generate.client.job_client import JobClient
 from generate.client.work import ClientSettings, Index, Sample, Work
 from generate.dataset import samples
-from generate.dataset.captions import missing_of
+from generate.dataset.captions import missing_of, publish_captions
 from generate.dataset.disk import disk_error
 from generate.dataset.layout import FOLDER, folder_name
 from generate.protocol.answers import ACCEPTED, ALREADY_DONE, FAILED_PERMANENTLY, MISSING
@@ -37,7 +38,7 @@ REPORT_AT_ONCE = 200  # indices in one call
 LONGEST_ERROR = 2000  # characters of an error text that is reported
 UNSEEN = (
     "the job server does not see files that this client has published: "
-    "is the output root the same file system on both nodes?"
+    "were they deleted, or is the output root not the same file system on both nodes?"
 )
 
 Describe = Callable[[Sample, Image], samples.Metadata]
@@ -163,8 +164,16 @@ class Publisher:
             if not indices:
                 return
             if pause is not None:
+                self._publish_captions_again(indices, lease)
                 time.sleep(pause)
         self._fail_for_disk(indices, lease, UNSEEN)
+
+    def _publish_captions_again(self, indices: list[Index], lease: str) -> None:
+        """A .prompts may have been deleted since; what stands is not touched."""
+        for index in indices:
+            if index.record:
+                with contextlib.suppress(OSError):  # the next look tells
+                    publish_captions(self.settings.dataset_dir, index.record, lease)
 
     def _fail_for_disk(self, indices: list[Index], lease: str, error: str) -> None:
         for index in indices:

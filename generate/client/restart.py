@@ -30,6 +30,12 @@ def requeue(reason: str) -> None:
     slurm.requeue_self(reason)
 
 
+def replace_process(why: str) -> None:
+    """Replace this process by a fresh one at once; does not return."""
+    log.info("%s; starting again", why)
+    os.execv(sys.executable, [sys.executable, *sys.argv])
+
+
 def start_again(why: str, pause_s: float | None = None) -> None:
     """Replace this process by a fresh one after a pause; does not return.
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.screening import Screen
-from generate.dataset.captions import Captions, missing_of
+from generate.dataset.captions import Caption, Captions, missing_of
 from generate.dataset.layout import stem
 from generate.dataset.prompts_file import Item
 from generate.dataset.scan import IndexFiles
@@ -63,6 +63,7 @@ class Index:
     files: IndexFiles  # what lay in the folder when it was leased
     # Of its lease: the older lease comes first, as only its end makes room for a new one.
     turn: int
+    captions: dict[int, Caption] = field(default_factory=dict)  # that stand, by augmentation
     record: Captions | None = None  # its .prompts
     todo: set[int] = field(default_factory=set)  # augmentations neither published nor failed
     # augmentation (None: the canary prompt) -> (reason, error)
@@ -110,6 +111,7 @@ class Work:
         self.stop_reason: str | None = None  # a reason word of /release
         self.release_reason: str | None = None  # set: all leases are to be released soon
         self.error: Exception | None = None  # why the client ends
+        self.extended = False  # the data set has another definition by now
         self.next_lease_at = 0.0  # time.monotonic()
         self.images = 0  # published
         self.failed = 0  # prompts that failed permanently
@@ -264,6 +266,13 @@ class Work:
         """Begin nothing new. reason: a reason word of /release."""
         self.stop_reason = self.stop_reason or reason
         self.stopping.set()
+
+    def leave_for_extension(self) -> None:
+        """Finish what is held; a fresh process goes on with the definition that stands now."""
+        with self.changed:
+            self.extended = True
+            self.no_more_leases = True
+            self.changed.notify_all()
 
     def end(self, error: Exception, stop_reason: str | None) -> None:
         """Take no more leases because of an error. stop_reason None: what is ready is finished."""

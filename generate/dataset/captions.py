@@ -11,7 +11,7 @@ import json
 import os
 from typing import NotRequired, TypedDict
 
-from common.untrusted import read_untrusted
+from common.untrusted import Refused, read_untrusted
 from generate.dataset.layout import captions_path
 from generate.dataset.links import publish, write_temporary
 from generate.dataset.samples import ascii_json
@@ -56,33 +56,62 @@ def images_wanted(record: Captions) -> int:
     return len(record["texts"]) + missing_of(record)
 
 
-def read_captions_file(
-    dataset_dir: str | os.PathLike[str], index: int, generation: int
-) -> Captions:
-    """The record of one generation (1 for .prompts, …). OSError; ValueError: it is broken."""
-    content = read_untrusted(captions_path(dataset_dir, index, generation), CAPTIONS_BYTES)
-    try:
-        record: Captions = json.loads(content)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
-    return record
-
-
 def read_captions(dataset_dir: str | os.PathLike[str], index: int) -> Captions | None:
-    """The newest record of a prompt, or None."""
+    """The newest record of a prompt that is one; None where there is none, or only broken ones."""
     return _newest(dataset_dir, index)[0]
 
 
+def read_generation(
+    dataset_dir: str | os.PathLike[str], index: int, generation: int
+) -> Captions | None:
+    """The record of one .prompts file; None: torn, empty, of another prompt or of wrong types.
+
+    OSError: it cannot be read, or does not exist.
+    """
+    path = captions_path(dataset_dir, index, generation)
+    try:
+        record = json.loads(read_untrusted(path, CAPTIONS_BYTES))
+    except (Refused, ValueError, RecursionError):
+        return None
+    return record if is_captions(record, index) else None
+
+
+def is_captions(record: object, index: int) -> bool:
+    """Whether a JSON value is a record of this prompt."""
+    if not isinstance(record, dict) or type(record.get("prompt_index")) is not int:
+        return False
+    texts, short = record.get("texts"), record.get("short")
+    return (
+        record["prompt_index"] == index
+        and isinstance(record.get("original_prompt"), str)
+        and isinstance(record.get("source"), list)
+        and isinstance(texts, list)
+        and bool(texts or short)  # none at all: the prompt was refused, and that has a reason
+        and all(isinstance(text, dict) and _is_caption(text) for text in texts)
+        and (short is None or (isinstance(short, dict) and type(short.get("missing")) is int))
+    )
+
+
+def _is_caption(text: dict[str, object]) -> bool:
+    return isinstance(text.get("text"), str) and isinstance(text.get("llm_model_name"), str | None)
+
+
 def _newest(dataset_dir: str | os.PathLike[str], index: int) -> tuple[Captions | None, int]:
-    """(record, its generation: 1 for .prompts, 2 for .prompts2, …); (None, 0) without one."""
+    """(the newest record, the newest generation by name: 1 for .prompts, 2 for .prompts2, …).
+
+    One number may be missing: a .prompts that was deleted beside its .prompts2.
+    """
     generation = 0
     record: Captions | None = None
-    while True:
+    looked_at = 0
+    while looked_at <= generation + 1:
+        looked_at += 1
         try:
-            record = read_captions_file(dataset_dir, index, generation + 1)
+            record = read_generation(dataset_dir, index, looked_at) or record
+            generation = looked_at
         except FileNotFoundError:
-            return record, generation
-        generation += 1
+            pass
+    return record, generation
 
 
 def publish_captions(dataset_dir: str | os.PathLike[str], record: Captions, lease: str) -> Captions:

@@ -8,6 +8,7 @@ wakes up finds the name taken, or its temporary file removed by the next holder 
 """
 
 import contextlib
+import itertools
 import os
 from pathlib import Path
 
@@ -45,6 +46,29 @@ def publish(temporary: Path, final: Path) -> bool:
         published = False
     temporary.unlink(missing_ok=True)
     return published
+
+
+def set_aside(path: Path, word: str) -> Path | None:
+    """Take a file's name away: it becomes `NAME.word` (`NAME.word2`, … where that is taken).
+
+    Nothing is overwritten. None: the file was deleted meanwhile.
+    """
+    for number in itertools.count(1):
+        aside = path.with_name(f"{path.name}.{word}{number if number > 1 else ''}")
+        try:
+            os.link(path, aside)
+        except FileExistsError:
+            continue
+        except FileNotFoundError:
+            return None
+        except OSError:
+            if not path.is_dir():
+                raise
+            path.rename(aside)  # a folder takes no second link
+            return aside
+        path.unlink(missing_ok=True)
+        return aside
+    return None
 
 
 def _same_file(a: Path, b: Path) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from generate.dataset.captions import Missing, read_captions_file
+from generate.dataset.captions import Missing, read_generation
 from generate.dataset.layout import FOLDER, NAME, TEMPORARY, folder_name
 
 
@@ -17,8 +17,9 @@ from generate.dataset.layout import FOLDER, NAME, TEMPORARY, folder_name
 class IndexFiles:
     """What lies in the folder for one prompt; images, jsons, failed: augmentations."""
 
-    captions: int | None = None  # how many its newest .prompts holds
+    captions: int | None = None  # how many its newest .prompts holds; None: none, or a broken one
     short: Missing | None = None  # of that .prompts
+    generation: int = 0  # of the newest .prompts by name, broken or not; 0: there is none
     images: set[int] = field(default_factory=set)
     jsons: set[int] = field(default_factory=set)
     failed: set[int] = field(default_factory=set)
@@ -41,11 +42,10 @@ def scan_folder(
 ) -> dict[int, IndexFiles]:
     """{index: IndexFiles} of one sub-folder; only: the indices asked for, default all of them.
 
-    Reads each .prompts file; a broken one counts as none. A missing folder is empty.
+    Reads each .prompts file; a broken one counts as no captions. A missing folder is empty.
     """
     path = Path(dataset_dir) / folder_name(folder * FOLDER)
     found: dict[int, IndexFiles] = {}
-    newest: dict[int, int] = {}
     try:
         entries = os.scandir(path)
     except FileNotFoundError:
@@ -60,24 +60,23 @@ def scan_folder(
             if entry.name.startswith("."):
                 files.temporary.append(entry.name)
             elif match[3].startswith("prompts"):
-                newest[index] = max(newest.get(index, 0), int(match[3][7:] or 1))
+                files.generation = max(files.generation, int(match[3][7:] or 1))
             elif match[2] is not None:
                 kinds = {"jpg": files.images, "json": files.jsons, "failed": files.failed}
                 kinds[match[3]].add(int(match[2]))
-    for index, generation in newest.items():
-        _count_captions(dataset_dir, index, generation, found[index])
+    for index, files in found.items():
+        if files.generation:
+            _count_captions(dataset_dir, index, files)
     return found
 
 
-def _count_captions(
-    dataset_dir: str | os.PathLike[str], index: int, generation: int, files: IndexFiles
-) -> None:
+def _count_captions(dataset_dir: str | os.PathLike[str], index: int, files: IndexFiles) -> None:
     try:
-        record = read_captions_file(dataset_dir, index, generation)
-        files.captions = len(record["texts"])
-        files.short = record["short"]
+        record = read_generation(dataset_dir, index, files.generation)
     except OSError as error:
         if error.errno in (errno.EIO, errno.ESTALE):
             raise
-    except (ValueError, KeyError, TypeError):
-        pass  # broken: it counts as none
+        return
+    if record:
+        files.captions = len(record["texts"])
+        files.short = record["short"]

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import UserError
+from common.console import start_log
 from generate.client import model_recipes
-from generate.client.process import run_client
+from generate.client.process import follow_extension, run_client
 from generate.client.worker import gpus, is_child
 from generate.dataset import definition as definitions
 from generate.dataset import prompts_file
@@ -47,6 +48,9 @@ def start(args: Namespace) -> int:
         if not items:
             raise UserError(f"{args.data_path}: no prompt of it may be generated")
         return preview.contact_sheet(args, items, definition, root)
+    if args.is_slurm_task:
+        start_log("generate_images")
+        definition = follow_extension(items, definition, root)
     if args.is_slurm_task and (is_child() or len(gpus()) < 2):
         return run_client(args, items, definition, root)
     if args.use_slurm and not args.is_slurm_task:

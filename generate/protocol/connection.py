@@ -40,6 +40,14 @@ class WrongServer(ServerAway):
     """What answers at that address is not this run's server, or an older one of it."""
 
 
+class OlderServer(WrongServer):
+    """This run's server, with a lower epoch than one that was seen before.
+
+    A server that was replaced notices and stops at once. One that stays has a .server folder that
+    was restored from a backup, or made anew.
+    """
+
+
 class Refused(Exception):
     """The server understood and said no (400, 409, 413); the text names the field."""
 
@@ -84,7 +92,7 @@ class Connection:
     """
 
     def __init__(self, output_root: str | os.PathLike[str], epoch: int = 0) -> None:
-        """ServerAway: nobody there. WrongServer: not this run's, or its epoch is below `epoch`."""
+        """ServerAway: nobody there. WrongServer: not this run's. OlderServer: below `epoch`."""
         server = read_server_json(output_root)
         self.url = server.url
         self.run_id = server.run_id
@@ -92,9 +100,10 @@ class Connection:
         self.epoch, at = self._prove(server, output_root, epoch)
         if self.epoch < epoch:
             self.close()
-            raise WrongServer(
-                f"the job server at {self.url} is an older one "
-                f"(epoch {self.epoch}, seen: {epoch}); it will notice and stop"
+            raise OlderServer(
+                f"the job server at {self.url} is an older one (epoch {self.epoch}, not {epoch}): "
+                "it stops by itself, or its .server folder was restored from a backup: then start "
+                "this client again (what it has published stays)"
             )
         self._signer = Signer(server.token, self.epoch, at)
 

@@ -30,22 +30,30 @@ ENVIRONMENT = {
 class Run:
     """A prompts file `birds.json` in a folder, its output root, and clients that draw it.
 
-    variations: in the file, so that no LLM is asked.
+    variations: in the file, so that no LLM is asked. given_root: the output root (default: out in
+    the folder); seen_at: where this process sees it.
     """
 
-    def __init__(self, folder, total=12, images=6, variations=True, options=(), **environment):
-        self.folder, self.root, self.total, self.images = (
-            Path(folder),
-            Path(folder) / "out",
-            total,
-            images,
-        )
-        self.options, self.environment, self.clients, self.variations = (
-            list(options),
-            environment,
-            [],
-            variations,
-        )
+    def __init__(
+        self,
+        folder,
+        total=12,
+        images=6,
+        variations=True,
+        options=(),
+        given_root=None,
+        seen_at=None,
+        **environment,
+    ):
+        self.folder = Path(folder)
+        self.given_root = given_root or self.folder / "out"
+        self.root = seen_at or self.given_root
+        self.total = total
+        self.images = images
+        self.options = list(options)
+        self.environment = environment
+        self.clients = []
+        self.variations = variations
         self.root.mkdir(exist_ok=True)
         self.write_prompts(total)
 
@@ -80,7 +88,7 @@ class Run:
             "--chunk_size",
             2,
             "--output_root",
-            self.root,
+            self.given_root,
             "--expected_samples_per_index",
             self.images,
             *self.options,
@@ -96,8 +104,11 @@ class Run:
 
     def start(self, *options, prefix=(), **environment):
         """A client process; its output is added to the log."""
-        with open(self.root / "client.out", "ab") as out:
-            command = [*prefix, *self.command(*options)]
+        return self.begin([*prefix, *self.command(*options)], **environment)
+
+    def begin(self, command, log=None, **environment):
+        """As start, by a command of the test's own; log: default client.out in the output root."""
+        with open(log or self.root / "client.out", "ab") as out:
             self.clients.append(
                 subprocess.Popen(
                     command,

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 
-import pytest
 from PIL import Image
 
 from generate.client.job_client import JobClient
@@ -91,56 +90,6 @@ def test_a_device_that_cannot_draw_the_warm_up_batch_takes_no_lease(start_run):
     (run.folder / "bad").write_text("")
     assert client.wait(60) == 0, run.log()
     run.check()
-
-
-FULL_DISK = """
-import errno, os, runpy, stat, sys
-fsync, only_folders, script = os.fsync, sys.argv.pop(1) == "a folder", sys.argv.pop(1)
-def full(fd):
-    if os.path.exists("full") and (stat.S_ISDIR(os.fstat(fd).st_mode) or not only_folders):
-        number = getattr(errno, open("full").read())
-        raise OSError(number, os.strerror(number))
-    fsync(fd)
-os.fsync = full
-sys.path.insert(0, script.rpartition("/")[0])
-sys.argv = [script, *sys.argv[1:]]
-runpy.run_path(script, run_name="__main__")
-"""
-
-
-@pytest.mark.parametrize(
-    "number, says, of",
-    [
-        ("ENOSPC", "the disk is full", "all"),
-        ("EDQUOT", "the quota is used up", "all"),
-        ("ENOSPC", "the disk is full", "a folder"),
-    ],
-)
-def test_the_disk_fills_up(start_run, number, says, of):
-    """In the middle of the run: everything is released with its reason, no prompt gets a strike.
-
-    With room again it goes on.
-    """
-    run, server = start_run(total=6, images=4, FAKE_BATCH_S="0.1", server=["--probe_s", 1])
-    python, _, *words = run.command()
-    with open(run.root / "client.out", "ab") as out:
-        client = subprocess.Popen(
-            [python, "-u", "-c", FULL_DISK, of, *words],
-            stdout=out,
-            stderr=out,
-            cwd=run.folder,
-            env=running_client.ENVIRONMENT | run.environment,
-        )
-    run.clients.append(client)
-    until(lambda: run.count() >= 3, f"images\n{run.log()}")
-    (run.folder / "draft").write_text(number)
-    (run.folder / "draft").rename(run.folder / "full")
-    until(lambda: "everything is released" in run.log(), f"the failure\n{run.log()}")
-    assert client.poll() is None and says in run.log()
-    (run.folder / "full").unlink()
-    assert client.wait(100) == 0, run.log()
-    run.check()
-    assert server.dataset("birds")["set_aside"] == 0 and "Traceback" not in run.log()
 
 
 def test_a_batch_that_does_not_fit(start_run):

@@ -42,7 +42,7 @@ def answered(made: Client, index: Index, images: int = 3) -> None:
         {"text": f"bird {index.number}, view {aug}", "llm_model_name": None, "backend": None}
         for aug in range(images)
     ]
-    made.feeder._use(index, captions, None)
+    made.feeder.captioner._use(index, captions, None)
 
 
 def leased(made: Client) -> list[Index]:
@@ -95,11 +95,11 @@ def test_what_is_ready_stops_the_asking(tmp_path):
     """
     made = a_client(tmp_path, images=200)
     assert made.feeder._has_room()
-    made.feeder.asking = {Future(): None for _ in range(feeder.ASK_AHEAD - 1)}
+    made.feeder.captioner.asking = {Future(): None for _ in range(feeder.ASK_AHEAD - 1)}
     assert made.feeder._has_room()
     made.work.ready.extend([None] * 200)
     assert not made.feeder._has_room()
-    made.feeder.asking.popitem()
+    made.feeder.captioner.asking.popitem()
     assert made.feeder._has_room()
 
 

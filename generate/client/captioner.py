@@ -1,0 +1,188 @@
+"""Finds the captions of leased indices: those that stand, the prompts file's, or an LLM's.
+
+captioner = Captioner(work, prompter, settings, images_per_prompt=10)
+captioner.take_answers()        # what the LLMs have answered is published and queued
+captioner.find(index)           # publishes and queues, or asks an LLM
+captioner.asking                # {future: index}
+
+What stands goes first: a .prompts, or where it was lost or damaged what the images say of
+themselves. An LLM is asked for the missing captions only.
+"""
+
+import concurrent.futures
+import logging
+from typing import cast
+
+from common.screening import summary
+from generate.client.work import ClientSettings, Index, Sample, Work
+from generate.dataset import samples
+from generate.dataset.caption_check import standing_captions
+from generate.dataset.captions import (
+    Caption,
+    Captions,
+    Missing,
+    images_wanted,
+    publish_captions,
+)
+from generate.dataset.disk import disk_error
+from generate.dataset.layout import stem
+from generate.dataset.screened import Screened, screened
+from generate.llms.prompter import Prompter, Variations
+
+log = logging.getLogger(__name__)
+
+FROM_FILE = "prompts file"  # the backend of a caption that no LLM was asked for
+
+
+class Captioner:
+    """prompter: None when no LLM is to be asked."""
+
+    def __init__(self, work: Work, prompter: Prompter | None, settings: ClientSettings) -> None:
+        self.work = work
+        self.prompter = prompter
+        self.settings = settings
+        self.asking: dict[concurrent.futures.Future[Variations], Index] = {}
+
+    def find(self, index: Index) -> None:
+        """Publish and queue the captions of an index, or ask an LLM for what is missing."""
+        if index.over:
+            return
+        dataset_dir = self.settings.dataset_dir
+        prompt = index.item["prompt"]
+        try:
+            standing = standing_captions(dataset_dir, index.number, prompt, index.files)
+        except OSError as error:
+            self._disk_failed(index, error)
+            return
+        wanted = self.settings.images_per_prompt
+        record = standing.record
+        whole = record is not None and len(standing.captions) == len(record["texts"])
+        if record and whole and images_wanted(record) >= wanted:
+            self._use(index, record["texts"], record["short"])
+            return
+        judged = screened(self.settings.screen, index.item)
+        if judged.refusal:
+            self._refuse(index, standing.captions, judged.refusal)
+            return
+        index.captions = {0: _caption(prompt, None)} | standing.captions
+        missing = wanted - len(index.captions)
+        if missing <= 0:
+            self._use(index, _in_order(index, []), None)
+        elif "variations" in index.item:
+            self._use_variations(index, judged, wanted)
+        else:
+            self._ask(index, missing)
+
+    def _refuse(self, index: Index, stands: dict[int, Caption], refusal: str) -> None:
+        """Publish that nothing is generated for a prompt, and why; what stands, stays."""
+        log.warning("prompt %d is not generated: %s", index.number, refusal)
+        captions = [stands[aug] for aug in range(len(stands)) if aug in stands]
+        missing = self.settings.images_per_prompt - len(captions)
+        self._use(index, captions, {"missing": missing, "reason": refusal})
+
+    def _use_variations(self, index: Index, judged: Screened, wanted: int) -> None:
+        given = enumerate(judged.variations[: wanted - 1], start=1)
+        new = [_caption(text, FROM_FILE) for aug, text in given if aug not in index.captions]
+        captions = _in_order(index, new)
+        left = wanted - len(captions)
+        reason = "the prompts file holds fewer variations"
+        if judged.refused:
+            reason += f"; refused: {summary(judged.refused)}"
+        self._use(index, captions, {"missing": left, "reason": reason} if left > 0 else None)
+
+    def _ask(self, index: Index, missing: int) -> None:
+        assert self.prompter is not None, "a prompt without variations has a prompter"
+        known = [caption["text"] for aug, caption in index.captions.items() if aug]
+        future = self.prompter.submit(index.item["prompt"], missing, known)
+        self.asking[future] = index
+        future.add_done_callback(self._wake)
+
+    def _wake(self, _: object) -> None:
+        with self.work.changed:
+            self.work.changed.notify_all()
+
+    def take_answers(self) -> None:
+        """Use what the LLMs have answered. NoBackendLeft: all are disabled for the run."""
+        for future in [future for future in self.asking if future.done()]:
+            index = self.asking.pop(future)
+            if future.cancelled() or index.over:
+                continue
+            answer = future.result()
+            captions = _in_order(index, cast(list[Caption], answer.texts))
+            self._use(index, captions, cast(Missing | None, answer.short))
+
+    def has_answers(self) -> bool:
+        return any(future.done() for future in self.asking)
+
+    def forget(self) -> None:
+        """Ask for nothing more; what is being asked for is forgotten."""
+        for future, index in self.asking.items():
+            future.cancel()
+            self.work.forget(index)
+        self.asking.clear()
+
+    def cancel(self) -> None:
+        """Ask for nothing more."""
+        with self.work.changed:
+            for future in self.asking:
+                future.cancel()
+
+    def _use(self, index: Index, captions: list[Caption], short: Missing | None) -> None:
+        """Publish the captions of an index, if none stand, and queue its missing samples."""
+        dataset_dir = self.settings.dataset_dir
+        record: Captions = {
+            "prompt_index": index.number,
+            "original_prompt": index.item["prompt"],
+            "source": index.item["source"],
+            "texts": captions,
+            "short": short,
+        }
+        try:
+            index.record = record = publish_captions(dataset_dir, record, index.lease)
+            augs = range(len(record["texts"]))
+            todo = [aug for aug in augs if self._is_missing(index, aug)]
+        except OSError as error:
+            self._disk_failed(index, error)
+            return
+        self.work.enqueue(index, todo)
+
+    def _is_missing(self, index: Index, aug: int) -> bool:
+        """Whether a sample is to be generated.
+
+        What an earlier holder has left half-published is completed, what is broken is removed.
+        """
+        image = aug in index.files.images
+        its_json = aug in index.files.jsons
+        if (image and its_json) or (aug in index.files.failed and not image):
+            return False
+        dataset_dir = self.settings.dataset_dir
+        if image and samples.roll_forward(dataset_dir, index.number, aug, index.lease):
+            return False
+        if image or its_json:
+            samples.remove_sample(dataset_dir, index.number, aug)
+            what = "the image is broken" if image else "its image is gone"
+            log.warning("%s: %s; generated again", stem(index.number, aug), what)
+        return True
+
+    def _disk_failed(self, index: Index, error: OSError) -> None:
+        self.work.fail(Sample(index, 0), "disk", disk_error(error), at_once=True)
+
+
+def _in_order(index: Index, new: list[Caption]) -> list[Caption]:
+    """The captions of an index: those that stand at their places, `new` ones between and after.
+
+    Where there are too few to close a gap the original prompt is used once more: a caption that
+    stands must keep its place.
+    """
+    left = list(new)
+    captions = []
+    for aug in range(max(index.captions) + 1):
+        if aug in index.captions:
+            captions.append(index.captions[aug])
+        else:
+            captions.append(left.pop(0) if left else index.captions[0])
+    return captions + left
+
+
+def _caption(text: str, backend: str | None) -> Caption:
+    return {"text": text, "llm_model_name": None, "backend": backend}

@@ -1,0 +1,170 @@
+"""What becomes of an image behind the device, and of a client whose disk or device fails."""
+
+import errno
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+
+from generate.client import process, publisher, restart
+from generate.client.image_generator import Image
+from generate.client.publisher import Publisher
+from generate.client.work import (
+    DISK_PAUSE_S,
+    LONGEST_DISK_PAUSE_S,
+    ClientSettings,
+    Index,
+    Sample,
+    Work,
+)
+from generate.dataset import disk, samples
+from generate.dataset.captions import read_captions
+from generate.dataset.scan import IndexFiles
+from tests.fakes import fake_pipeline
+
+RECORD = {
+    "prompt_index": 3,
+    "original_prompt": "a bird",
+    "source": [],
+    "texts": [{"text": "a bird", "llm_model_name": None, "backend": None}],
+    "short": None,
+}
+
+
+class FakeJob:
+    """Answers that the test chooses; .completed and .failed: what was reported."""
+
+    def __init__(self, *verdicts: str) -> None:
+        self.verdicts = list(verdicts)
+        self.completed: list[list[dict[str, Any]]] = []
+        self.failed: list[dict[str, Any]] = []
+        self.lost: set[str] = set()
+        self.quarantined_s = None
+
+    def complete(self, lease: str, results: list[dict[str, Any]]) -> dict[int, str]:
+        self.completed.append(results)
+        return {3: self.verdicts.pop(0)}
+
+    def fail(self, lease: str, results: list[dict[str, Any]]) -> dict[int, str]:
+        self.failed += results
+        return {result["index"]: "retry elsewhere" for result in results}
+
+
+class Bench:
+    """One index with one image on its way, in a folder."""
+
+    def __init__(self, folder: Path, job: FakeJob) -> None:
+        self.work = Work(threading.Event())
+        self.job = job
+        settings = ClientSettings(folder, 1, height=32, width=32)
+        self.publisher = Publisher(self.work, job, self.metadata, samples.Place(""), settings)
+        item = {"prompt": "a bird", "source": []}
+        self.index = Index(3, "1-1", item, IndexFiles(), turn=1, record=RECORD)
+        self.work.add_lease("1-1", [self.index])
+        self.work.enqueue(self.index, [0])
+
+    def metadata(self, sample: Sample, image: Image) -> samples.Metadata:
+        return {"prompt_index": 3, "augmentation_idx": 0, "augmented_prompt": "a bird"}
+
+    def publish(self) -> None:
+        """Publish an image and report, to the end."""
+        self.publisher.start(bound=2)
+        pixels = fake_pipeline.draw("a bird", 1, 32, 32)
+        self.publisher.put(Sample(self.index, 0), Image(pixels.astype(numpy.float32), 1))
+        self.publisher.finish()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES])
+def test_a_failed_write_is_the_disk_s(tmp_path, monkeypatch, number):
+    """Reported as the prompt's, a full disk would cost every prompt a strike."""
+
+    def full(*_: object) -> None:
+        raise OSError(number, os.strerror(number), "12345_3.jpg")
+
+    monkeypatch.setattr(samples, "publish_sample", full)
+    bench = Bench(tmp_path, FakeJob())
+    bench.publish()
+    assert [result["reason"] for result in bench.job.failed] == ["disk"]
+    assert "12345_3.jpg" in bench.job.failed[0]["error"]
+    assert bench.work.take_release_reason() == "disk" and not bench.work.leases
+
+
+def test_files_that_the_server_does_not_see_at_once(tmp_path, monkeypatch):
+    """NFS shows a name on another node after a while: no failure, and a prompt that is done."""
+    slept: list[float] = []
+    monkeypatch.setattr(publisher.time, "sleep", slept.append)
+    bench = Bench(tmp_path, FakeJob("missing", "missing", "accepted"))
+    bench.publish()
+    assert not bench.job.failed and bench.publisher.completed == 1 and slept == [1, 2]
+    assert len(bench.job.completed) == 3 and bench.work.take_release_reason() is None
+
+
+def test_captions_that_were_deleted_meanwhile_are_published_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(publisher.time, "sleep", lambda seconds: None)
+    bench = Bench(tmp_path, FakeJob("missing", "accepted"))
+    assert read_captions(tmp_path, 3) is None
+    bench.publish()
+    assert read_captions(tmp_path, 3) == RECORD and not bench.job.failed
+
+
+def test_files_that_nobody_sees_are_released(tmp_path, monkeypatch):
+    monkeypatch.setattr(publisher.time, "sleep", lambda seconds: None)
+    bench = Bench(tmp_path, FakeJob(*["missing"] * 4))
+    bench.publish()
+    assert [result["reason"] for result in bench.job.failed] == ["disk"]
+    assert "does not see files" in bench.job.failed[0]["error"]
+
+
+def test_the_pause_of_a_full_disk_grows_until_a_write_goes_well(tmp_path):
+    bench = Bench(tmp_path, FakeJob("accepted"))
+    pauses = [bench.work.pause_for_disk() for _ in range(9)]
+    assert pauses[:3] == [DISK_PAUSE_S, 2 * DISK_PAUSE_S, 4 * DISK_PAUSE_S]
+    assert pauses[-1] == LONGEST_DISK_PAUSE_S
+    bench.publish()
+    assert bench.work.pause_for_disk() == DISK_PAUSE_S
+
+
+# ---------------------------------------------------------------- before there is a client
+
+
+@pytest.fixture
+def slept(monkeypatch):
+    """The pauses that were made, instead of making them."""
+    pauses: list[float] = []
+    monkeypatch.setattr(process.time, "sleep", pauses.append)
+    return pauses
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
+def test_a_client_that_starts_on_a_full_disk_waits(tmp_path, monkeypatch, slept, caplog, number):
+    """With growing pauses, and it says so; it does not take it for a disk without hard links."""
+    link, tries = os.link, []
+
+    def full(*names: object) -> None:
+        tries.append(names)
+        if len(tries) <= 8:
+            raise OSError(number, os.strerror(number), str(tmp_path))
+        link(*names)
+
+    monkeypatch.setattr(os, "link", full)
+    process.wait_for_disk(tmp_path)
+    assert slept == [5, 10, 20, 40, 80, 160, 300, 300]
+    assert disk.WORDS[number] in caplog.text and "trying again in 10 s" in caplog.text
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fresh_process_comes_after_a_growing_pause(monkeypatch, slept):
+    """A device that fails at once must not make its node run through processes without a pause."""
+    begun: list[list[str]] = []
+    monkeypatch.setattr(restart.os, "execv", lambda path, words: begun.append(words))
+    monkeypatch.setattr(restart.signal, "signal", lambda number, handler: None)
+    monkeypatch.delenv(restart.RESTARTS, raising=False)
+    monkeypatch.setattr(restart.os, "environ", dict(os.environ))
+    for _ in range(9):
+        restart.start_again("the device failed")
+    assert slept == [5, 10, 20, 40, 80, 160, 320, 600, 600] and len(begun) == 9
+    restart.start_again("the device failed", pause_s=7)
+    assert slept[-1] == 7, "a quarantine says when"
