@@ -3,6 +3,7 @@
     python generate/llm_prompting.py prompts/HPDv2.json --num_variations 199 --output augmented.json
     python generate/llm_prompting.py --prompt "a corgi in a top hat" -n 10
     python generate/llm_prompting.py --prompt "a corgi in a top hat" -n 10 --llm embedded
+    python generate/llm_prompting.py augmented.json --report    # how diverse, how faithful
     python generate/llm_prompting.py --check        # who answers, and what to do about the others
 
 Stopped half-way, the first command goes on where it was when called again. The output is a prompts
@@ -36,11 +37,14 @@ def main() -> int:
     parser.add_argument("-n", type=int, default=10, help="variations of --prompt (default: 10)")
     parser.add_argument("--seed", type=int, default=0)
     parser.flag("--check", "try every backend and print a table of what is wrong with each")
+    parser.flag("--report", "a table and a plot of the file's variations; asks nobody")
     add_llm_options(parser)
     args = parser.parse_args()
     if sum([args.check, args.prompt is not None, args.prompts_file is not None]) != 1:
         parser.error("name a prompts file, or --prompt TEXT, or --check")
-    if args.prompts_file and not args.output:
+    if args.report and not args.prompts_file:
+        parser.error("--report needs a prompts file with variations, or a data set's folder")
+    if args.prompts_file and not args.output and not args.report:
         parser.error("--output FILE is needed: where the prompts with their variations go")
     for name, value in (("-n", args.n), ("--num_variations", args.num_variations)):
         if value < 1:
@@ -48,8 +52,10 @@ def main() -> int:
     if args.prompt is not None and not args.prompt.strip():
         parser.error("--prompt is blank")
     # Deferred, so that --help is quick.
-    from generate.llms import commands, whole_file
+    from generate.llms import commands, report, whole_file
 
+    if args.report:
+        return report.report(args)
     if args.check:
         return commands.check(args)
     if args.prompt is not None:

@@ -27,14 +27,14 @@ class Diversity:
     """vendi: exp of the entropy of the similarity matrix's eigenvalues (Friedman and Dieng 2023).
 
     distinct_2: share of word pairs that are different ones. nearest: mean cosine of a text to its
-    nearest neighbour. fidelity: mean cosine to the original; None for many originals.
+    nearest neighbour. fidelity: mean cosine to the original.
     """
 
     texts: int
     vendi: float
     distinct_2: float
     nearest: float
-    fidelity: float | None
+    fidelity: float
 
 
 def measure(original: str, texts: Sequence[str]) -> Diversity:

@@ -34,7 +34,8 @@ LOG = logging.getLogger(__name__)
 # Prompts under way at a time: more than the slots of any list of backends, few enough for memory.
 WINDOW = 256
 PROGRESS_EVERY_S = 30.0
-Line = dict[str, Any]  # of OUTPUT.part: {"index", "texts", "short"}
+DETAILS = ("llm_model_name", "backend", "attributes")  # of each variation, kept beside it
+Line = dict[str, Any]  # of OUTPUT.part: {"index", "texts", "details", "short"}
 
 
 def whole_file(args: argparse.Namespace) -> int:
@@ -157,7 +158,8 @@ class Work:
             self.no_backend = error
             return False
         texts = [item["text"] for item in answer.texts]
-        self.done[k] = {"index": k, "texts": texts, "short": answer.short}
+        details = [{key: item[key] for key in DETAILS} for item in answer.texts]
+        self.done[k] = {"index": k, "texts": texts, "details": details, "short": answer.short}
         lines.write(json.dumps(self.done[k]) + "\n")
         return True
 
@@ -200,11 +202,16 @@ def read_part(part: Path, about: dict[str, Any]) -> dict[int, Line]:
 
 
 def write(output: Path, items: list[Item], done: dict[int, Line]) -> None:
-    """The prompts file with the new variations behind those that it had."""
-    augmented = [
-        {**item, "variations": [*(item.get("variations") or []), *done[k]["texts"]]}
-        for k, item in enumerate(items)
-    ]
+    """The prompts file with the new variations behind those that it had.
+
+    "variation_details" holds for each who wrote it and what was drawn for it, null for older ones.
+    """
+    augmented = []
+    for k, item in enumerate(items):
+        before = item.get("variations") or []
+        details = [None] * len(before) + done[k].get("details", [None] * len(done[k]["texts"]))
+        variations = [*before, *done[k]["texts"]]
+        augmented.append({**item, "variations": variations, "variation_details": details})
     try:
         write_whole(output, json.dumps(augmented, ensure_ascii=False, indent=1))
     except OSError as error:

@@ -40,6 +40,7 @@ FAULTS_OF_CONTENT = [
     "too_long",
     "content_filter",
     "prose",
+    "at_length",
 ]
 WHEN = [
     "at dawn",
@@ -123,6 +124,8 @@ def answer(body: dict, fault: str | None, draw: random.Random) -> str:
         "invalid_json": '{"variations": [' + "oops, no quotes, " * 5,
         "empty": "",
     }
+    if fault == "at_length":  # ended at max_tokens, in the middle of the last text
+        return json.dumps({"variations": texts})[: -len(texts[-1]) // 2 - 3]
     lists = {
         "fewer": texts[: max(1, n // 3)],
         "duplicates": texts[:1] * n,

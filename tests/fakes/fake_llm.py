@@ -148,7 +148,7 @@ class FakeOllama(FakeLLM):
             **base,
             "message": {"role": "assistant", "content": ""},
             "done": True,
-            "done_reason": "load" if fault == "load" else "stop",
+            "done_reason": {"load": "load", "at_length": "length"}.get(fault, "stop"),
             **counts,
         }
         if fault == "load":
@@ -188,7 +188,7 @@ class FakeOpenAI(FakeLLM):
             "completion_tokens": answered,
             "total_tokens": asked + answered,
         }
-        reason = None if fault == "no_done" else "stop"
+        reason = {"no_done": None, "at_length": "length"}.get(fault, "stop")
         choice = {
             "index": 0,
             "message": {"role": "assistant", "content": text},

@@ -42,6 +42,18 @@ KEY = "sk-verysecret0123456789"
             "tiers: [{backends: [{provider: o, model: m, usd_per_million: 3}]}]",
             "usd_per_million is",
         ),
+        (
+            "tiers: [{backends: [{provider: o, model: m, pattern: '('}]}]",
+            "pattern is no regular expression",
+        ),
+        (
+            "tiers: [{backends: [{provider: o, model: m, options: [1]}]}]",
+            "options must be fields and values",
+        ),
+        (
+            "tiers: [{backends: [{provider: o, model: m, concurrency: .inf}]}]",
+            "concurrency must be a number above 0",
+        ),
         ("\xff", "is not"),
     ],
 )

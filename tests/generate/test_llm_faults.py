@@ -154,6 +154,17 @@ def test_part_of_an_answer_is_used_and_the_rest_is_asked_again(tmp_path, fault):
 
 
 @pytest.mark.parametrize("provider", ["ollama", "openai", "groq"])
+def test_a_text_cut_off_at_the_longest_length_is_dropped(tmp_path, provider):
+    make = FakeOllama if provider == "ollama" else FakeOpenAI
+    with make(faults=["at_length"], seed=3) as fake:
+        prompter = prompter_for(tmp_path, [entry(fake, provider)])
+        texts = [item["text"] for item in prompter.submit("a corgi in a hat", 3).result(60).texts]
+        prompter.close()
+    assert len(fake.calls) == 2 and len(texts) == 3
+    assert all(text.count(", ") >= 2 for text in texts), "each is whole: place, style, angle"
+
+
+@pytest.mark.parametrize("provider", ["ollama", "openai", "groq"])
 def test_retry_after_is_honoured(tmp_path, provider):
     """The only backend answers 429 with Retry-After 2: no call reaches it for 2 s.
 
