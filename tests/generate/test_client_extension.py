@@ -55,7 +55,7 @@ def texts_of(run, index):
 
 
 def test_lost_captions_come_from_the_images_before_any_llm_is_asked(start_run):
-    """A .prompts deleted, one torn, and one of another prompt: only what is missing is asked for."""
+    """A .prompts deleted, one torn, one of another prompt: only the missing is asked for."""
     with FakeOllama() as llm:
         run, server = start_run(
             total=4, images=4, variations=False, options=["--ollama_hosts", llm.host]

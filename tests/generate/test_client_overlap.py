@@ -109,8 +109,8 @@ def test_captions_published_for_a_lost_lease_generate_nothing(tmp_path):
     for index in indices:
         answered(made, index)
     made.job.lost.add("1-1")
-    made.feeder._drop_lost()
     made.work.no_more_leases = True
+    made.feeder.step()
     assert made.next_batch(3) is None
     assert all(read_captions(tmp_path, index.number) for index in indices), (
         "the captions stand for the next holder"

@@ -89,7 +89,7 @@ def test_who_is_to_leave_tries_for_a_moment_only(client_of, monkeypatch):
     """SIGKILL follows SIGTERM: the images want some of that time."""
     monkeypatch.setattr(job_client, "LAST_WORDS_S", 0.1)
     stopping = threading.Event()
-    client = client_of(FakeServer((503, {"error": "no"})), server_timeout_s=3600, stopping=stopping)
+    client = client_of(FakeServer((503, {"error": "no"})), server_timeout_s=15, stopping=stopping)
     threading.Timer(0.2, stopping.set).start()
     assert 0.2 < seconds_until_given_up(client) < 5
     assert seconds_until_given_up(client) < 5
@@ -102,7 +102,7 @@ def test_a_server_that_was_restored_from_a_backup_is_not_waited_for(client_of, m
     def older(output_root: object, epoch: int) -> None:
         raise OlderServer("an older one: start this client again")
 
-    client = client_of(older, server_timeout_s=6 * 3600)
+    client = client_of(older, server_timeout_s=15)
     assert seconds_until_given_up(client) < 5
     assert caplog.text.count("start this client again") == 1, "one line"
 
