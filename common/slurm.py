@@ -3,15 +3,24 @@
 identity()["host"], time_left_s(), queue()
 """
 
+import contextlib
 import os
 import re
 import subprocess
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.command_line import UserError
 
 NO_ANSWER = "Is this a machine of the cluster, and does sinfo answer?"
+# SLURM's answers to a requeue that will not change: --no-requeue, a job that has ended.
+REFUSED = "disabled|invalid job id|already finished|already complet|permission"
+REQUEUE_PAUSE_S = 2.0
+LONGEST_REQUEUE_PAUSE_S = (
+    10.0  # once slurmctld is back, it ends jobs beyond their limit within 30 s
+)
 
 
 def identity(environ: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -56,16 +65,43 @@ def time_left_s() -> int | None:
 def requeue_self(reason: str) -> bool:
     """Have this very task requeued: it starts again, restart + 1, in about two minutes.
 
-    Returns whether SLURM took it. SIGTERM follows at once, so this is the last thing a client does.
+    Asked for until SLURM takes it: slurmctld may be away just as the time is up. True: SIGTERM
+    follows at once, so this is the last thing a client does. False: outside of SLURM.
+    UserError if SLURM refuses for good, which no repetition changes.
     """
     name = task_name()
     if not name:
         return False
-    print(f"{reason}: asking SLURM to requeue {name}", flush=True)
-    done = run("scontrol", "requeue", name)
-    if done.returncode:
-        print(f"SLURM did not requeue {name}: {done.stderr.strip()}", flush=True)
-    return done.returncode == 0
+    _say(f"{reason}: asking SLURM to requeue {name}")
+    said = ""
+    pause_s = REQUEUE_PAUSE_S
+    while (done := run("scontrol", "requeue", name)).returncode:
+        why = " ".join(done.stderr.split())
+        if re.search(REFUSED, why, re.I):
+            raise UserError(f"{reason}, and SLURM does not requeue {name}: {why}")
+        if why != said:
+            _say(f"SLURM did not take it: {why}; asking again until it does")
+            said = why
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_REQUEUE_PAUSE_S)
+    return True
+
+
+def requeue_in_background(reason: str) -> None:
+    """The same for a process that goes on meanwhile, such as a server."""
+
+    def ask() -> None:
+        try:
+            requeue_self(reason)
+        except UserError as error:
+            _say(str(error))
+
+    threading.Thread(target=ask, name="requeue", daemon=True).start()
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # a full disk under the log costs the line
+        print(text, flush=True)
 
 
 def queue() -> dict[tuple[str, int], str] | None:
