@@ -6,6 +6,7 @@ identity()["host"], time_left_s(), queue()
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -85,6 +86,15 @@ def requeue_self(reason: str) -> bool:
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_REQUEUE_PAUSE_S)
     return True
+
+
+def report_start() -> None:
+    """Tell the batch script (generate/launch/batch/) that this process has started well.
+
+    Until then it takes the process's end for the node's fault.
+    """
+    with contextlib.suppress(ValueError, OSError):
+        os.kill(int(os.environ.get("GENERATE_IMAGES_KEEPER", "")), signal.SIGUSR2)
 
 
 def requeue_in_background(reason: str) -> None:

@@ -1,6 +1,7 @@
 """What would otherwise fail in every task of an array, found before it is submitted."""
 
 import shutil
+import subprocess
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,21 @@ def check(args: Namespace, definition: dict[str, Any], output_root: Path, script
 
     UserError, with one line. script: the text that sbatch would get.
     """
+    check_setup(args.setup)
     slurm.sbatch(["--test-only"], stdin=script)
     check_time(args)
     check_definition(output_root, definition)
     if not args.pipeline:
         check_model(args.model, args.revision)
     return make_server_folder(output_root)
+
+
+def check_setup(setup: str) -> None:
+    """UserError if the lines of --setup are no shell: no task would start, on any node."""
+    done = subprocess.run(["bash", "-n"], input=setup, text=True, capture_output=True)
+    if done.returncode:
+        why = done.stderr.strip().splitlines()[-1:] or ["bash does not take it"]
+        raise UserError(f"--setup {setup!r} is no valid shell: {why[0]}")
 
 
 def check_time(args: Namespace) -> None:

@@ -4,18 +4,20 @@ print(array(args, "HPDv2", output_root, "0-999%128", sys.argv[1:]))
 """
 
 import os
+import re
 import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from common.command_line import WORDS
+from common.command_line import WORDS, UserError
 from common.files import CHECKOUT
 from common.slurm import seconds
 from generate.launch.options import SUBMISSION_FLAGS, SUBMISSION_VALUES
 
 HERE = CHECKOUT / "generate"
+KEEPERS = Path(__file__).resolve().parent / "batch"
 # A proxy with a password stays out of the file; like API keys it travels with --export=ALL.
 PASSED_ON = (
     "UNIDISC_DIR",
@@ -36,7 +38,10 @@ LEAD_S = 120  # from SIGUSR1 to the time limit: to finish a batch, publish it an
 def array(
     args: Namespace, dataset: str, output_root: Path, tasks: str, words: Sequence[str]
 ) -> str:
-    """The script of the array. tasks: --array's value. words: of the submitting command line."""
+    """The script of the array. tasks: --array's value. words: of the submitting command line.
+
+    UserError for a value that an sbatch script cannot hold.
+    """
     limit = seconds(args.time)
     options = {
         "job-name": f"generate_parallel_{dataset}",
@@ -56,8 +61,12 @@ def array(
     if not any(word.split("=")[0] == "--output_root" for word in command):
         command.append(f"--output_root={output_root}")
     command.append("--is_slurm_task")
-    return _script(
-        _directives(options, output_root, "%A_%a.out", args.sbatch_args), args.setup, command
+    return "\n".join(
+        [
+            *_head(options, output_root, "%A_%a.out", args.sbatch_args),
+            *_run_once(args.setup, command),
+            *_keeper("task.sh"),
+        ]
     )
 
 
@@ -74,11 +83,18 @@ def server(args: Namespace, output_root: Path, longest_s: int | None) -> str:
         "cpus-per-task": 4,
         "signal": f"B:USR1@{LEAD_S}",
     }
-    command = ["image_server.py", f"--output_root={output_root}", "--stop_when_done"]
-    return _script(_directives(options, output_root, "image_server.out"), args.setup, command)
+    command = ["image_server.py", f"--output_root={output_root}"]
+    return "\n".join(
+        [
+            *_head(options, output_root, "image_server.out"),
+            *_run_once(args.setup, [*command, "--stop_when_done"]),
+            *_function("another_answers", [_command([*command, "--status"])]),
+            *_keeper("server.sh"),
+        ]
+    )
 
 
-def _directives(
+def _head(
     options: Mapping[str, object], output_root: Path, log: str, further: str = ""
 ) -> list[str]:
     """The #SBATCH lines; an option without a value is left out."""
@@ -91,29 +107,56 @@ def _directives(
         "chdir": Path.cwd(),
     }
     lines = [
-        f"#SBATCH --{name}={shlex.quote(str(value))}"
+        f"#SBATCH --{name}={_quoted(str(value), f'--{name}')}"
         for name, value in {**options, **everywhere}.items()
         if value
     ]
     lines.append("#SBATCH --requeue")
     if further:
+        _quoted(further, "--sbatch_args")  # several options, as the user has quoted them
         lines.append(f"#SBATCH {further}")
-    return lines
+    return ["#!/bin/bash", *lines, ""]
 
 
-def _script(directives: list[str], setup: str, command: list[str]) -> str:
-    lines = ["#!/bin/bash", *directives, ""]
-    if setup:
-        lines.append(setup)
-    lines += [
-        f"export {name}={shlex.quote(os.environ[name])}"
+def _run_once(setup: str, command: list[str]) -> list[str]:
+    """The function that becomes the process which the job is for."""
+    exports = [
+        f"export {name}={_quoted(os.environ[name], name)}"
         for name in PASSED_ON
         if os.environ.get(name) and "@" not in os.environ[name]
     ]
-    script, *words = command
-    # exec: python takes the shell's place, so that --signal=B: reaches it
-    lines.append(f"exec {shlex.join([sys.executable, '-u', str(HERE / script), *words])}")
-    return "\n".join([*lines, ""])
+    return _function(
+        "run_once", [*([setup] if setup else []), *exports, f"exec {_command(command)}"]
+    )
+
+
+def _function(name: str, lines: list[str]) -> list[str]:
+    return [f"{name}() {{", *lines, "}", ""]
+
+
+def _command(words: list[str]) -> str:
+    script, *rest = words
+    command = [sys.executable, "-u", str(HERE / script), *rest]
+    return " ".join(_quoted(word, "the command line") for word in command)
+
+
+def _keeper(name: str) -> list[str]:
+    """What the shell does as that process ends; as text, since a node may lack the checkout."""
+    return [(KEEPERS / part).read_text() for part in ("child.sh", name)]
+
+
+def _quoted(value: str, name: str) -> str:
+    """A word as the shell and sbatch take it.
+
+    UserError for a line break, which would end an #SBATCH line and begin another, for other control
+    characters, and for what is no text: a file name in another encoding.
+    """
+    if not value.isprintable() and re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", value):
+        raise UserError(
+            f"{name}: {value!r} holds a line break, a control character or a byte that is no "
+            "UTF-8: an sbatch script cannot take it; choose another name or value"
+        )
+    return shlex.quote(value)
 
 
 def task_words(words: Sequence[str]) -> list[str]:
