@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -95,18 +94,6 @@ def report_start() -> None:
     """
     with contextlib.suppress(ValueError, OSError):
         os.kill(int(os.environ.get("GENERATE_IMAGES_KEEPER", "")), signal.SIGUSR2)
-
-
-def requeue_in_background(reason: str) -> None:
-    """The same for a process that goes on meanwhile, such as a server."""
-
-    def ask() -> None:
-        try:
-            requeue_self(reason)
-        except UserError as error:
-            _say(str(error))
-
-    threading.Thread(target=ask, name="requeue", daemon=True).start()
 
 
 def _say(text: str) -> None:

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -42,16 +42,23 @@ LONGEST_DISK_PAUSE_S = 300
 
 
 def run_client(
-    args: Namespace, items: Sequence[Item], definition: Definition, output_root: Path
+    args: Namespace,
+    items: Sequence[Item],
+    definition: Definition,
+    output_root: Path,
+    look_after_server: Callable[[JobClient], None] | None = None,
 ) -> int:
     """The options are checked; the exit status.
 
     Server reached, anything left? → model loaded, device tested → the loop → leave.
+    look_after_server: called once, before the server is asked for the first time.
     """
     start_log("generate_images")
     leaving = Leaving()
     worker = this_worker()
     job = JobClient(output_root, definition, worker, args.server_timeout * 3600)
+    if look_after_server:
+        look_after_server(job)
     left_s = slurm.time_left_s()
     deadline = None if left_s is None else time.monotonic() + left_s
     if nothing_left(job):
@@ -220,6 +227,7 @@ def nothing_left(job: JobClient) -> AllDone | None:
     try:
         while True:
             answer = job.look()
+            slurm.report_start()
             if isinstance(answer, AllDone):
                 print(f"{job.definition['name']}: {answer.message}", flush=True)
                 return answer
@@ -230,4 +238,5 @@ def nothing_left(job: JobClient) -> AllDone | None:
         requeue("the job server is away")
         raise UserError(str(error)) from None
     except Refused as error:
+        slurm.report_start()  # the node is well
         raise UserError(str(error)) from None

@@ -6,7 +6,6 @@ from common.command_line import Options, at_least
 SUBMISSION_FLAGS = (
     "use_slurm",
     "is_slurm_task",
-    "start_server",
     "dry_run",
     "status",
     "cancel",
@@ -42,7 +41,9 @@ def add_slurm_options(parser: Options) -> None:
         "--num_chunks", type=at_least(1), help="tasks of the array (default: num_workers)"
     )
     parser.flag(
-        "--start_server", "submit the job server too; the array waits until it runs", group=slurm
+        "--start_server",
+        "submit the job server too: the array waits until it runs, and submits it again if it dies",
+        group=slurm,
     )
     slurm.add_argument("--partition", default="all", help="SLURM partition (default: %(default)s)")
     slurm.add_argument(

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from common import slurm
 from common.command_line import UserError
 from common.console import start_log
 from generate.client import model_recipes
@@ -19,7 +20,7 @@ from generate.dataset import definition as definitions
 from generate.dataset import prompts_file
 from generate.dataset.prompts_file import Item
 from generate.dataset.screened import refused_line, screen_of, screened
-from generate.launch import array, local, preview, redo, status, submit
+from generate.launch import array, local, preview, redo, server_job, status, submit
 from generate.protocol.output_root import dataset_folder
 
 SHUFFLE_SEED = 42  # as published
@@ -52,7 +53,9 @@ def start(args: Namespace) -> int:
         start_log("generate_images")
         definition = follow_extension(items, definition, root)
     if args.is_slurm_task and (is_child() or len(gpus()) < 2):
-        return run_client(args, items, definition, root)
+        looked_after = args.start_server and slurm.task_name()
+        look_after = server_job.look_after if looked_after else None
+        return run_client(args, items, definition, root, look_after)
     if args.use_slurm and not args.is_slurm_task:
         return submit.submit(args, definition, root, items, sys.argv[1:])
     show_notice(args.model)

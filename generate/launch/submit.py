@@ -17,11 +17,9 @@ from generate.client.job_client import JobClient
 from generate.client.process import nothing_left
 from generate.client.worker import this_host
 from generate.dataset.prompts_file import Item
-from generate.launch import array, preflight, sbatch
+from generate.launch import array, preflight, sbatch, server_job
 from generate.launch.estimate import estimate
 from generate.launch.status import fetch
-
-SERVER_JOB = "image_server"
 
 
 def submit(
@@ -57,7 +55,10 @@ def submit(
         array.set_throttle(running, args.num_workers)
         return 0
     folder = preflight.check(args, definition, output_root, script)
-    server = waiting_server(args, output_root, folder)
+    if args.start_server:
+        limit_s = slurm.partition_limit_s(args.partition)
+        server_job.script_path(output_root).write_text(sbatch.server(args, output_root, limit_s))
+    server = waiting_server(args, output_root)
     if not server:
         job = JobClient(output_root, definition, this_host(), server_timeout_s=30)
         if ended := nothing_left(job):
@@ -90,7 +91,7 @@ def _what_next(args: Namespace, output_root: Path, arrays: list[str]) -> str:
     )
 
 
-def waiting_server(args: Namespace, output_root: Path, folder: Path) -> str | None:
+def waiting_server(args: Namespace, output_root: Path) -> str | None:
     """The job of a server that does not answer yet; with --start_server one is submitted.
 
     None if a server answers. UserError if there is none.
@@ -103,7 +104,7 @@ def waiting_server(args: Namespace, output_root: Path, folder: Path) -> str | No
         "squeue",
         "--noheader",
         "--me",
-        f"--name={SERVER_JOB}",
+        f"--name={server_job.NAME}",
         "--states=PENDING,CONFIGURING,RUNNING",
         "--Format=JobID:32,STDOUT:1024",
     ).stdout
@@ -119,8 +120,11 @@ def waiting_server(args: Namespace, output_root: Path, folder: Path) -> str | No
             return job
     if not args.start_server:
         raise UserError(f"{answer.why}; or add --start_server")
-    path = folder / f"{SERVER_JOB}.sbatch"
-    path.write_text(sbatch.server(args, output_root, slurm.partition_limit_s(args.partition)))
-    job = slurm.sbatch([path])
-    print(f"job server submitted: job {job}, log {log}; the array waits until it runs")
-    return job
+    submitted = server_job.submit(output_root)
+    if not submitted:
+        raise UserError(
+            f"another process submits a job server for {output_root} just now, or its job is "
+            "queued and squeue does not show it: try again in a minute"
+        )
+    print(f"job server submitted: job {submitted}, log {log}; the array waits until it runs")
+    return submitted

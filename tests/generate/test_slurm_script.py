@@ -59,8 +59,9 @@ def test_the_published_command_gives_the_published_job(monkeypatch):
         "--export=ALL",
     ]:
         assert f"#SBATCH {line}" in lines
-    assert lines[-1].startswith(f"exec {sys.executable} -u ")
-    assert lines[-1].endswith(
+    [command] = [line for line in lines if line.startswith("exec ")]
+    assert command.startswith(f"exec {sys.executable} -u ")
+    assert command.endswith(
         PUBLISHED.replace("--use_slurm ", "") + " --output_root=/data/out --is_slurm_task"
     )
     assert (
@@ -114,8 +115,9 @@ def test_further_options_reach_the_script_and_only_the_script():
         assert f"#SBATCH {line}\n" in script
     assert "--gres" not in script
     assert "\nmodule load cuda; ulimit -n 4096\n" in script
-    assert script.endswith(
-        "generate_images.py 'my prompts.json' --output_root '/o o' --is_slurm_task\n"
+    assert (
+        "generate_images.py 'my prompts.json' --start_server --output_root '/o o' "
+        "--is_slurm_task\n}\n" in script
     )
 
 
