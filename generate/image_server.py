@@ -42,7 +42,7 @@ if "SLURM_JOB_ID" in os.environ and not Path(__file__).with_name("server").is_di
             "image_server: scontrol does not say where this script lies; use: "
             f"sbatch --wrap 'python {Path.cwd()}/generate/image_server.py'"
         )
-    sys.path.insert(0, str(found[0].parents[1]))
+    sys.path.insert(0, str(found[0].resolve().parents[1]))
     sys.argv[0] = str(found[0])
 
 from common.command_line import Options, run_script
