@@ -42,11 +42,13 @@ def test_the_published_commands(make_run, server):
 
 
 def test_one_command_with_start_server(run):
-    """And the README's line that converts when the array has ended."""
+    """And the documented line that converts when the array has ended."""
     array = run.submit("--num_workers=3 --num_chunks=5 --start_server")
-    readme = (ROOT / "README.md").read_text()
+    documented = (ROOT / "docs" / "postprocessing.md").read_text()
     convert = re.search(
-        r"^    (sbatch --dependency=afterany:\$JOB .*?_wds --num_workers=8\")$", readme, re.M | re.S
+        r"^    (sbatch --dependency=afterany:\$JOB .*?_wds --num_workers=8\")$",
+        documented,
+        re.M | re.S,
     )
     run.shell(
         f"JOB={array}; D=$UNIDISC_DIR/outputs/generate_images/generated_images; "
