@@ -47,7 +47,7 @@ def options() -> argparse.Namespace:
     add_slurm_options(parser)
     add_look_options(parser)
     add_rare_options(parser)
-    args = parser.parse_args()
+    args: argparse.Namespace = parser.parse_args()
     args.model = args.model or (args.pipeline.rpartition(":")[2] if args.pipeline else MODEL)
     if not 1 <= args.jpeg_quality <= 100:
         parser.error("--jpeg_quality is a number from 1 to 100")
