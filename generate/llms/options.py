@@ -21,7 +21,7 @@ def number_to(most: float) -> Callable[[str], float]:
     return number
 
 
-def add_llm_options(parser: argparse.ArgumentParser) -> None:
+def add_llm_options(parser: argparse._ActionsContainer) -> None:
     """Add --llm_backends, --llm, --llm_budget_usd, --ollama_hosts, --llm_instruction and so on."""
     parser.add_argument(
         "--llm_backends",
