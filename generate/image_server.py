@@ -118,6 +118,11 @@ def options() -> argparse.Namespace:
         help="trust the workers of a host (or all) again",
     )
     parser.flag("--rotate_token", "give the run a new token; links and cookies of the page end")
+    parser.add_argument(
+        "--forget",
+        metavar="DATASET",
+        help="remove what is known of a data set; its folder stays as it is",
+    )
     parser.flag("--drain", "let the running leases finish and grant no more")
     parser.flag("--resume", "grant leases again")
     parser.add_argument("--llm_budget_usd", type=float, help="change the cap on the cost of LLMs")

@@ -3,22 +3,25 @@
     stored = stored_definition(folder)        # dict, or None for a new data set
     definition, changed = settle(folder, asked)     # what stands from now on; Differs if it cannot
 
-Each file is written once; the newest counts. This is the only comparer of definitions: what the
+Each file is written once; the newest counts. One that is damaged is put away, and written again
+from what the ledger knows. This is the only comparer of definitions: what the
 folder says goes before what the ledger says, which can be lost. `dataset_id` is random and made
 with the folder: two folders of one name are told apart by it.
 """
 
+import contextlib
 import os
 import re
 import secrets
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import yaml
 
-from common.files import create_whole
+from common.files import create_whole, keep_damaged
 from common.untrusted import Refused, read_untrusted
 
 Definition = dict[str, Any]
@@ -37,6 +40,24 @@ FREE = {
 }
 GROWS = ("total", "images_per_prompt")
 DEFINITION_BYTES = 1 << 20  # of a dataset.yaml
+MOST = {"total": 10**9, "images_per_prompt": 100_000}
+TEXT = (str, NoneType)
+WHOLE = (int, NoneType)
+TYPES: dict[str, tuple[type, ...]] = {
+    "name": TEXT,
+    "dataset_id": TEXT,
+    "prompts_file": TEXT,
+    "prompts_sha256": TEXT,
+    "order_seed": WHOLE,
+    "run_seed": WHOLE,
+    "model": TEXT,
+    "revision": TEXT,
+    "height": WHOLE,
+    "width": WHOLE,
+    "num_inference_steps": WHOLE,
+    "guidance_scale": (int, float, NoneType),
+    "augment_prompts": (bool, NoneType),
+}
 OF_ONE_REQUEST = ("extend", "prefix_total", "prefix_sha256", "bare")
 
 
@@ -54,6 +75,17 @@ class Differs(Exception):
         self.given = given
 
 
+class Extended(Exception):
+    """The data set was extended since this definition was made; .definition is the present one."""
+
+    def __init__(self, definition: Definition) -> None:
+        super().__init__(
+            f"the data set was extended: {definition['total']:,} prompts, "
+            f"{definition['images_per_prompt']} images each"
+        )
+        self.definition = definition
+
+
 def newest_file(folder: Path) -> tuple[int, Path | None]:
     """(number, path) of the newest definition in a data set folder, or (0, None)."""
     if not folder.is_dir():
@@ -66,17 +98,58 @@ def newest_file(folder: Path) -> tuple[int, Path | None]:
 
 
 def stored_definition(folder: Path) -> Definition | None:
-    """The newest definition, or None. ValueError naming the file if it is broken."""
+    """The newest definition, or None. ValueError naming the file if it is damaged."""
     path = newest_file(folder)[1]
-    if path is None:
-        return None
+    return None if path is None else read_definition(path) | {"name": folder.name}
+
+
+def read_definition(path: Path) -> Definition:
+    """The definition in one file; its "name" is that of the folder it was made for.
+
+    ValueError naming the file if it is damaged: torn, of wrong types, too large, no regular file.
+    """
     try:
-        stored = yaml.safe_load(read_untrusted(path, DEFINITION_BYTES).decode())
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, Refused) as error:
-        raise ValueError(f"{path} is broken: {error}") from None
-    if not isinstance(stored, dict) or any(type(stored.get(field)) is not int for field in GROWS):
-        raise ValueError(f"{path} is broken: {' and '.join(GROWS)} must be whole numbers")
-    return stored | {"name": folder.name}
+        stored = yaml.safe_load(read_untrusted(path, DEFINITION_BYTES))
+    except Refused as error:
+        raise ValueError(f"{path} is damaged: {error.strerror}") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(stored, dict):
+        raise ValueError(f"{path} is damaged: it holds no fields")
+    for field, most in MOST.items():
+        value = stored.get(field)
+        if type(value) is not int or not 1 <= value <= most:
+            raise ValueError(f"{path} is damaged: {field} must be a whole number from 1 to {most}")
+    if isinstance(stored.get("created"), date):  # edited without its quotes
+        stored["created"] = stored["created"].isoformat()
+    for field, value in stored.items():
+        types = TYPES.get(field, (str, int, float, bool, NoneType))
+        if not isinstance(field, str) or not isinstance(value, types):
+            raise ValueError(f"{path} is damaged: {str(field)[:80]} is of a wrong type")
+    return stored
+
+
+def restore(folder: Path, definition: Definition) -> Path | None:
+    """Write the newest definition again, where it is missing or damaged.
+
+    The damaged file is kept under another name, which is returned.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    number, path = newest_file(folder)
+    kept = keep_damaged(path) if path else None
+    _publish(folder, max(number, 1), definition)
+    return kept
+
+
+def extended_since(folder: Path, asked: Definition) -> Definition | None:
+    """The present definition, if `asked` was an earlier one of this data set; else None."""
+    newest, _ = newest_file(folder)
+    for number in range(1, newest):
+        path = folder / _name(number)
+        with contextlib.suppress(Differs, OSError, ValueError):
+            compare(read_definition(path), asked, path.name)
+            return stored_definition(folder)
+    return None
 
 
 def compare(
@@ -129,9 +202,12 @@ def settle(folder: Path, asked: Definition) -> tuple[Definition, bool]:
 
 
 def _publish(folder: Path, number: int, definition: Definition) -> bool:
-    name = "dataset.yaml" if number == 1 else f"dataset.{number}.yaml"
     text = yaml.safe_dump(definition, sort_keys=False, allow_unicode=True)
-    return create_whole(folder / name, text)
+    return create_whole(folder / _name(number), text)
+
+
+def _name(number: int) -> str:
+    return "dataset.yaml" if number == 1 else f"dataset.{number}.yaml"
 
 
 def _now() -> str:

@@ -18,6 +18,7 @@ ORDERS = (
     "resume",
     "retry_failed",
     "release_quarantine",
+    "forget",
     "llm_budget_usd",
     "llm_spent_usd",
     "rotate_token",

@@ -8,11 +8,15 @@ again before it says that all is done (guarantee 12). What is in memory here is 
 were compared since this start. Who lists the folders: folder_check.py.
 """
 
+from collections.abc import Container
+
 from generate.server.blocks import Figures, blob_of, block_of, blocks_of, first_of, sums_of
 from generate.server.store import Store
 
 # blocks from which work is granted next: these are compared first, those of all data sets in turn
 NEXT_BLOCKS = 50
+
+Block = tuple[str, int]  # data set, number
 
 
 class FolderComparison:
@@ -49,17 +53,22 @@ class FolderComparison:
     def checks_left(self) -> int:
         return sum(compared.count(0) for compared in self.compared.values())
 
-    def next_check(self) -> tuple[str, int] | None:
-        """(data set, block) to be compared next; None: all were. Begins that check."""
+    def next_check(
+        self, away: Container[str] = (), put_off: Container[Block] = ()
+    ) -> tuple[str, int] | None:
+        """(data set, block) to be compared next; None: all were. Begins that check.
+
+        away: data sets whose folder is not there; put_off: blocks that could not be read just now.
+        """
         for next_of in (self._next_open, self._next_any):
             for dataset in self.compared:
-                block = next_of(dataset)
+                block = None if dataset in away else next_of(dataset, put_off)
                 if block is not None:
                     self.reading[dataset, block] = set()
                     return dataset, block
         return None
 
-    def _next_open(self, dataset: str) -> int | None:
+    def _next_open(self, dataset: str, put_off: Container[Block]) -> int | None:
         """The first block not yet compared among those from which work is granted next."""
         if self.is_complete(dataset):
             return None
@@ -68,10 +77,13 @@ class FolderComparison:
             dataset,
             NEXT_BLOCKS,
         )
-        return next((block for (block,) in rows if not self.is_compared(dataset, block)), None)
+        blocks = (block for (block,) in rows if not self.is_compared(dataset, block))
+        return next((block for block in blocks if (dataset, block) not in put_off), None)
 
-    def _next_any(self, dataset: str) -> int | None:
+    def _next_any(self, dataset: str, put_off: Container[Block]) -> int | None:
         block = self.compared[dataset].find(0)
+        while (dataset, block) in put_off:
+            block = self.compared[dataset].find(0, block + 1)
         return None if block < 0 else block
 
     def accepted(self, dataset: str, indices: set[int]) -> None:

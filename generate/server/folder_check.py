@@ -8,6 +8,7 @@ it says that all is done. Whole ones get a mark:
 It is read instead of the folder to rebuild a lost ledger, and only then.
 """
 
+import contextlib
 import json
 import logging
 import sys
@@ -17,16 +18,19 @@ from typing import Any
 
 import tqdm
 
-from common.files import write_whole
-from common.untrusted import Refused, read_untrusted
+from common.files import read_json, write_whole
 from generate.dataset.layout import FOLDER
-from generate.dataset.scan import scan_folder
-from generate.server.folders import Folders, counted, index_done
-from generate.server.shared_ledger import SharedLedger
+from generate.dataset.scan import IndexFiles, scan_folder
+from generate.server.comparison import Block
+from generate.server.data_sets import DataSets
+from generate.server.folders import counted, index_done
+from generate.server.ledger import Ledger
 
 log = logging.getLogger("image_server")
 LOG_EVERY_S = 10
 MARK_BYTES = 1 << 20  # of a COMPLETE mark: 1,000 prompts
+LOOK_EVERY_S = 2
+TRY_AGAIN_S = 10  # a block that could not be read
 QUIET_S = 2  # a comparison that takes less is not worth a word
 Figures = tuple[int, int]  # images of an index, images that the LLMs gave no text for
 
@@ -34,36 +38,80 @@ Figures = tuple[int, int]  # images of an index, images that the LLMs gave no te
 class FolderCheck:
     """step() compares what the ledger wants compared, or does nothing."""
 
-    def __init__(self, folders: Folders, ledger: SharedLedger) -> None:
-        self.folders = folders
-        self.ledger = ledger
+    def __init__(self, data_sets: DataSets, rebuilt: bool) -> None:
+        """rebuilt: the ledger is new, torn or older; its first comparison may trust the marks."""
+        self.data_sets = data_sets
+        self.folders = data_sets.folders
+        self.ledger = data_sets.ledger
+        self.rebuilt = rebuilt
+        self.by_mark: set[Block] = set()  # compared by its mark alone: once is enough
+        self.put_off: dict[Block, str] = {}  # could not be read just now -> why
+        self.logged: dict[Block, str] = {}  # what was said of those before
+        self.looked_at = float("-inf")
+        self.tried_at = 0.0
         self.began: float | None = None
         self.compared = 0
         self.logged_at = 0.0
         self.bar: Any = None
 
     def all_done(self) -> bool:
-        """Whether there is a data set, and no index of any waits or is leased."""
-        counts = self.ledger.read(
-            lambda ledger: [ledger.queries.counts(name) for name in ledger.store.names()]
-        )
-        return bool(counts) and not any(count["waiting"] + count["leased"] for count in counts)
+        """Whether there is a data set, and no index of any waits or is leased.
+
+        One whose folder has left waits for nobody.
+        """
+        names = self.ledger.read(lambda ledger: ledger.store.names())
+        here = [name for name in names if name not in self.data_sets.detached]
+        counts = self.ledger.read(lambda ledger: [ledger.queries.counts(name) for name in here])
+        return bool(names) and not any(count["waiting"] + count["leased"] for count in counts)
 
     def step(self) -> None:
-        while work := self.ledger.read(lambda ledger: ledger.comparison.next_check()):
+        self._look_at_folders()
+        while work := self.ledger.read(self._next):
             self.began = self.began or time.monotonic()
-            self.compare(*work)
+            self._compare_or_put_off(*work)
             self.compared += 1
             if sys.stdout.isatty():
                 self._show_bar()
             elif time.monotonic() - self.logged_at > LOG_EVERY_S and (text := self.progress()):
                 self.logged_at = time.monotonic()
                 log.info(text)
+            self._look_at_folders()
         self.began = None
         self.compared = 0
         if self.bar:
             self.bar.close()
             self.bar = None
+
+    def _look_at_folders(self) -> None:
+        now = time.monotonic()
+        if now - self.looked_at > LOOK_EVERY_S:
+            self.looked_at = now
+            self.data_sets.look()
+        if self.put_off and now - self.tried_at > TRY_AGAIN_S:
+            self.tried_at = now
+            self.logged = self.put_off
+            self.put_off = {}
+
+    def _next(self, ledger: Ledger) -> Block | None:
+        return ledger.comparison.next_check(self.data_sets.detached, self.put_off)
+
+    def _compare_or_put_off(self, name: str, block: int) -> None:
+        """A block that cannot be read holds up no other one, nor another data set."""
+        try:
+            self.compare(name, block)
+            self.logged.pop((name, block), None)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            why = f"{type(error).__name__}: {error}"
+            self.tried_at = time.monotonic()
+            self.put_off[name, block] = why
+            if self.logged.get((name, block)) != why:
+                log.error(
+                    "data set %s: folder %06d cannot be compared: %s; it is tried again, the "
+                    "others go on",
+                    name,
+                    block,
+                    why,
+                )
 
     def _show_bar(self) -> None:
         """On a terminal: tqdm. A log gets a line every ten seconds."""
@@ -76,15 +124,20 @@ class FolderCheck:
 
     def compare(self, name: str, block: int) -> None:
         """Bring one block's done indices by its files' names to the ledger; mark a whole one."""
+        if not self.ledger.read(lambda ledger: ledger.store.has(name)):
+            return  # forgotten just now
         definition = self.ledger.read(lambda ledger: ledger.store.definition(name))
         images = definition["images_per_prompt"]
         folder = self.folders.path(name)
         indices = range(block * FOLDER, min((block + 1) * FOLDER, definition["total"]))
         mark = folder / f"{block:06d}" / "COMPLETE"
+        # A mark may be older than what happened to the folder: it spares the names in the first
+        # comparison of a rebuild, never in the one before "all done" (guarantee 12).
         whole = None
-        if self.ledger.read(lambda ledger: ledger.rebuilt):
+        if self.rebuilt and (name, block) not in self.by_mark:
             whole = trusted(mark, indices, images)
         if whole:
+            self.by_mark.add((name, block))
             self.ledger.read(lambda ledger: ledger.comparison.folder_checked(name, block, whole))
             return
         found = scan_folder(folder, block)
@@ -97,8 +150,12 @@ class FolderCheck:
         missing = self.ledger.read(lambda ledger: ledger.store.done_in(name, block)) - done.keys()
         for index in missing:
             if index_done(folder, index, images):
-                done[index] = counted(scan_folder(folder, block, {index})[index], images)
+                done[index] = counted(
+                    scan_folder(folder, block, {index}).get(index, IndexFiles()), images
+                )
         lost = sorted(missing - done.keys())
+        if lost and not folder.is_dir():
+            return  # it has left just now: see DataSets.look
         if lost:
             mark.unlink(missing_ok=True)
             log.warning(
@@ -113,11 +170,18 @@ class FolderCheck:
             is None
         )
         if len(done) == len(indices) and not outdated and not mark.exists():
-            write_mark(mark, done, images)
+            with contextlib.suppress(OSError):  # no room: the mark only saves time
+                write_mark(mark, done, images)
             if len(self.ledger.read(lambda ledger: ledger.store.done_in(name, block))) < len(
                 indices
             ):
                 mark.unlink(missing_ok=True)  # --retry_failed came between
+
+    def problem(self) -> str | None:
+        """A sentence while a folder cannot be read, or None."""
+        for (name, block), why in self.put_off.items():
+            return f"Folder {name}/{block:06d} cannot be compared: {why}"
+        return None
 
     def progress(self) -> str | None:
         """A sentence while a comparison goes on for long, or None."""
@@ -136,15 +200,23 @@ def trusted(mark: Path, indices: range, images: int) -> dict[int, Figures] | Non
     The names in the folder are not looked at.
     """
     try:
-        record = json.loads(read_untrusted(mark, MARK_BYTES))
-    except (FileNotFoundError, Refused, ValueError, RecursionError):
+        record = read_json(mark, MARK_BYTES)
+    except (FileNotFoundError, ValueError):
         return None
-    if not isinstance(record, dict):
+    if not isinstance(record, dict) or not isinstance(record.get("less"), dict):
         return None
     if (record.get("indices"), record.get("images_per_prompt")) != (len(indices), images):
         return None
-    less = {int(index): tuple(figures) for index, figures in record["less"].items()}
+    less: dict[int, Figures] = {}
+    for index, figures in record["less"].items():
+        if not index.isdecimal() or not _is_figures(figures):
+            return None
+        less[int(index)] = (figures[0], figures[1])
     return {index: less.get(index, (images, 0)) for index in indices}
+
+
+def _is_figures(value: object) -> bool:
+    return isinstance(value, list) and [type(n) for n in value] == [int, int]
 
 
 def write_mark(mark: Path, done: dict[int, Figures], images: int) -> None:

@@ -74,7 +74,8 @@ def _by_the_figures(document: Json) -> Json:
             "headline": "No data set yet: no client has asked for work.",
             "what_to_do": ["python generate/generate_images.py PROMPTS.json …"],
         }
-    if not sum(dataset["waiting"] + dataset["leased"] for dataset in datasets):
+    here = [dataset for dataset in datasets if not dataset["detached"]]
+    if not sum(dataset["waiting"] + dataset["leased"] for dataset in here):
         but = " but for the prompts that failed" if document["set_aside"]["total"] else ""
         return {"state": "finished", "headline": f"All work is done{but}."}
     if not workers["total"]:

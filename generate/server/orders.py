@@ -7,7 +7,8 @@ from generate.server.fields import BadField, Fields
 from generate.server.state import Server
 
 KNOWN = (
-    "drain, resume, retry_failed, release_quarantine, llm_budget_usd, llm_spent_usd, rotate_token"
+    "drain, resume, retry_failed, release_quarantine, forget, llm_budget_usd, llm_spent_usd, "
+    "rotate_token"
 )
 
 
@@ -33,6 +34,9 @@ class Orders:
         if host is not None:
             count = ledger.read(lambda ledger: ledger.blame.release_quarantine(host or None))
             done.append(f"{count:,} workers are trusted again")
+        name = fields.text("forget", 200, None)
+        if name is not None:
+            done.append(self._forget(name))
         budget = fields.dollars("llm_budget_usd")
         spent = fields.dollars("llm_spent_usd")
         if budget is not None or spent is not None:
@@ -43,6 +47,20 @@ class Orders:
         if not done:
             raise BadField(f"no order that is known: {KNOWN}")
         return jsonify(done=done)
+
+    def _forget(self, name: str) -> str:
+        known = self.server.ledger.read(lambda ledger: ledger.store.names())
+        if name not in known:
+            shown = ", ".join(known) or "none"
+            raise BadField(f"forget: there is no data set {name!r}; known are: {shown}")
+        leased = self.server.ledger.read(lambda ledger: ledger.queries.counts(name))["leased"]
+        if leased:
+            raise BadField(
+                f"forget: {leased:,} prompts of {name} are leased; end its clients first, or wait "
+                "until their leases have expired"
+            )
+        self.server.data_sets.forget(name)
+        return f"{name} is forgotten; what lies in its folder stays as it is"
 
     def _set_budget(self, budget: float | None, spent: float | None) -> str:
         """Under the ledger's lock, whose file the accounts share."""

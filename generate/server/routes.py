@@ -6,13 +6,14 @@ app = application(server)          # server: state.Server
 import json
 import logging
 import sqlite3
+import time
 from collections.abc import Callable
 
 from flask import Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
-from generate.dataset.definition import Differs
+from generate.dataset.definition import Differs, Extended
 from generate.protocol.signing import proof_of, same, seen_proof
 from generate.server.fields import BadField, Fields
 from generate.server.identity import EPOCH
@@ -23,10 +24,12 @@ from generate.server.state import Server
 from generate.server.work_calls import WorkCalls
 
 log = logging.getLogger("image_server")
+LOG_AGAIN_S = 60.0
 
 
 def application(server: Server) -> Flask:
     app = Flask("image_server", static_folder=None)
+    logged = Logged()
     app.json.sort_keys = app.json.ensure_ascii = False  # type: ignore[attr-defined]
     work = WorkCalls(server)
     calls = {
@@ -63,6 +66,14 @@ def application(server: Server) -> Flask:
     def known(error: HTTPException) -> ResponseReturnValue:
         return jsonify(error=f"{error.code} {error.name}"), error.code or 500
 
+    @app.errorhandler(OSError)
+    def disk(error: OSError) -> ResponseReturnValue:
+        """Clients try again: a disk, or rights, may be in order a little later."""
+        where = error.filename or "the output root"
+        text = f"the server cannot use {where}: {error.strerror or error}"
+        logged.warning_once(text)
+        return jsonify(error=text), 503
+
     @app.errorhandler(Exception)
     def unknown(error: Exception) -> ResponseReturnValue:
         log.exception("%s %s failed", request.method, request.path)
@@ -91,6 +102,8 @@ def guarded(
             return call(fields)
         except (BadField, ValueError) as error:
             return jsonify(error=str(error)), 400
+        except Extended as error:
+            return jsonify(error=str(error), extended=error.definition), 409
         except Differs as error:
             return jsonify(error=str(error), field=error.field), 409
         except sqlite3.OperationalError as error:
@@ -98,3 +111,18 @@ def guarded(
             return jsonify(error=f"the server cannot write its ledger: {error}"), 503
 
     return view
+
+
+class Logged:
+    """What was logged of late: a thousand clients that try again shall not fill the log."""
+
+    def __init__(self) -> None:
+        self._when: dict[str, float] = {}
+
+    def warning_once(self, text: str) -> None:
+        """Log a text, at most once a minute."""
+        now = time.monotonic()
+        if now - self._when.get(text, float("-inf")) > LOG_AGAIN_S:
+            self._when = {said: at for said, at in self._when.items() if now - at < LOG_AGAIN_S}
+            self._when[text] = now
+            log.warning("%s", text)

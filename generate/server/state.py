@@ -21,6 +21,7 @@ from common.version import version
 from generate.llms.budget import Accounts
 from generate.protocol.signing import Verifier
 from generate.server import identity
+from generate.server.data_sets import DataSets
 from generate.server.folder_check import FolderCheck
 from generate.server.folders import Folders
 from generate.server.ledger import Ledger, open_ledger
@@ -73,8 +74,9 @@ class Server:
         if ledger.rebuilt:
             self.accounts.rebuilt()
         self.folders = Folders(self.output_root, self.ledger)
-        self.folders.adopt()
-        self.check = FolderCheck(self.folders, self.ledger)
+        self.data_sets = DataSets(self.folders, self.ledger)
+        self.data_sets.adopt()
+        self.check = FolderCheck(self.data_sets, ledger.rebuilt)
 
     def read(self, function: Callable[[Ledger, float], T]) -> T:
         """function(ledger, now) under the ledger's lock."""
@@ -131,7 +133,11 @@ class Server:
 
     def notice(self) -> str | None:
         """What the server is busy with beside its clients, for the page."""
-        return self.check.progress()
+        return self.check.problem() or self.check.progress()
+
+    def detached(self) -> frozenset[str]:
+        """The data sets whose folder has left."""
+        return self.data_sets.detached
 
     def stop_if_superseded(self) -> None:
         if identity.superseded(self.folder, self.epoch):

@@ -10,7 +10,7 @@ import math
 import shlex
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,6 +61,9 @@ class Run(Protocol):
 
     def notice(self) -> str | None:
         """What it is busy with beside its clients (a sentence)."""
+
+    def detached(self) -> Collection[str]:
+        """The data sets whose folder has left."""
 
     def read(self, function: Callable[[Ledger, float], T]) -> T:
         """function(ledger, now) under the ledger's lock."""
@@ -173,6 +176,7 @@ class StatusDocument:
             "prompts_file": definition.get("prompts_file"),
             "model": definition.get("model"),
             "history": self.history.points(name) + present,
+            "detached": name in self.run.detached(),
         }
 
     def _per_hour(self, name: str, workers: list[Json]) -> float | None:

@@ -30,13 +30,14 @@ class WorkCalls:
         self.output_root = server.output_root
         self.ledger = server.ledger
         self.folders = server.folders
+        self.data_sets = server.data_sets
         self.accounts = server.accounts
 
     def get_indices(self, fields: Fields) -> ResponseReturnValue:
         name, who, definition = self._asker(fields)
         chunk = fields.number("chunk_size", 0, wire.MOST_CHUNK)
         llm = wire.llm(fields, "llm")
-        self.folders.settle(name, definition)
+        self.data_sets.settle(name, definition)
         if chunk == 0:  # a client that wants to know whether it should load a model
             return reply(self.ledger.read(Ledger.peek, name))
         client_id = who["client_id"]

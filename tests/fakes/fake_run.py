@@ -247,6 +247,9 @@ class FakeRun:
     def notice(self):
         return None
 
+    def detached(self):
+        return ()
+
     def read(self, function):
         with self.lock:
             return function(self.ledger, time.monotonic())

@@ -74,6 +74,7 @@ function showDataset(card, set) {
   const back = Object.entries(set.given_back).filter(([, n]) => n).map(([reason, n]) => `${number(n)} ${reason}`).join(", ");
   put(card.notes, [
     set.sum_ok ? `Together ${number(set.total)} prompts, ${percent(set.done, set.total)} done.` : `These do not add up to ${number(set.total)} prompts: please report it, with the ledger.`,
+    set.detached ? "Its folder has left; nothing waits for it." : "",
     set.short ? `${number(set.short_images)} images fewer in incomplete prompts.` : "",
     back ? `Prompts released: ${back}.` : "",
     set.model ? `Model ${set.model}.` : "",
