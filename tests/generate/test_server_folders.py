@@ -284,6 +284,17 @@ def test_all_done_is_never_said_by_a_mark(start):
     assert server.dataset()["done"] == 20
 
 
+def test_a_mark_is_not_believed_at_a_start(start):
+    """The ledger is whole: every folder's names are compared, though it is marked COMPLETE."""
+    server = start()
+    work_to_the_end(server.client(total=20))
+    until((folder_of(server) / "000000" / "COMPLETE").exists, "the mark")
+    server.stop()
+    path_of(folder_of(server), 3, 1, ".jpg").unlink()
+    server.start()
+    until(lambda: server.dataset()["done"] == 19, "the comparison", 20)
+
+
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"less": {"x": [1, 2]}}', '{"less": 3}'])
 def test_a_damaged_mark_is_no_mark(start, damage):
     server = start()

@@ -136,8 +136,12 @@ def test_extend(start):
         seen == set(range(6))
         and (server.root / "generated_images" / "storm" / "dataset.2.yaml").exists()
     )
-    with pytest.raises(Refused, match=r"prompts_sha256|total|images_per_prompt"):
-        client.get_indices(1)
+    answer = client.get_indices(1)
+    assert isinstance(answer, AllDone)
+    assert (answer.extended["total"], answer.extended["images_per_prompt"]) == (6, 3)
+    smaller = server.client(total=3, images=2)
+    with pytest.raises(Refused, match=r"total|images_per_prompt"):
+        smaller.get_indices(1)
 
 
 def test_money_is_kept_over_restarts_and_paid_llms_stay_off_after_a_lost_ledger(start):
