@@ -29,7 +29,6 @@ LOG_AGAIN_S = 60.0
 
 def application(server: Server) -> Flask:
     app = Flask("image_server", static_folder=None)
-    logged = Logged()
     app.json.sort_keys = app.json.ensure_ascii = False  # type: ignore[attr-defined]
     work = WorkCalls(server)
     calls = {
@@ -44,6 +43,7 @@ def application(server: Server) -> Flask:
         app.add_url_rule(f"/{name}", name, guarded(server, call), methods=["POST"])
     app.register_blueprint(blueprint(server))
     guard(app, server)
+    answer_errors(app)
 
     @app.get("/healthz")
     def healthz() -> ResponseReturnValue:
@@ -62,6 +62,13 @@ def application(server: Server) -> Flask:
         server.stop_if_superseded()
         return response
 
+    return app
+
+
+def answer_errors(app: Flask) -> None:
+    """What a call raises becomes a JSON answer with its cause."""
+    logged = Logged()
+
     @app.errorhandler(HTTPException)
     def known(error: HTTPException) -> ResponseReturnValue:
         return jsonify(error=f"{error.code} {error.name}"), error.code or 500
@@ -78,8 +85,6 @@ def application(server: Server) -> Flask:
     def unknown(error: Exception) -> ResponseReturnValue:
         log.exception("%s %s failed", request.method, request.path)
         return jsonify(error="internal error: the server's log has it"), 500
-
-    return app
 
 
 def guarded(

@@ -1,9 +1,15 @@
-"""The ledger shared by threads, and files that are seen a moment later."""
+"""The ledger shared by threads, files that are seen a moment later, errors of the disk."""
 
+import errno
 import threading
+from types import SimpleNamespace
+
+import pytest
+from flask import Flask
 
 from generate.server import folders as folders_module
 from generate.server.folders import Folders
+from generate.server.routes import answer_errors, guarded
 from generate.server.shared_ledger import SharedLedger
 from tests.fakes.ledger_run import Run
 from tests.fakes.running_server import until, write_sample
@@ -71,3 +77,22 @@ def test_files_that_are_seen_a_moment_later_are_there(tmp_path, monkeypatch):
     monkeypatch.setattr(folders_module.time, "sleep", lambda seconds: write_sample(folder, 4, 2))
     found = Folders(tmp_path, shared).done("d", [3, 4, 5])
     assert found == {3: True, 4: True, 5: False}
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENOSPC, errno.ENOTDIR])
+def test_an_error_of_the_disk_is_an_answer_with_its_cause(number, caplog):
+    """Not 500: a client tries again, and the log has it once, however many do."""
+    app = Flask("test")
+    answer_errors(app)
+
+    def call(fields):
+        raise OSError(number, "cannot do that", "/data/000003")
+
+    server = SimpleNamespace(was_asked=lambda: None)
+    app.add_url_rule("/call", view_func=guarded(server, call), methods=["POST"])
+    client = app.test_client()
+    for _ in range(5):
+        answer = client.post("/call", json={})
+        assert answer.status_code == 503
+        assert "/data/000003: cannot do that" in answer.json["error"]
+    assert len(caplog.records) == 1
