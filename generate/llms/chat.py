@@ -165,7 +165,7 @@ def _make_model(config: BackendConfig) -> Any:
         }
     options.update(config.options)
     if config.provider != "ollama" and (config.key_env or config.base_url):
-        options["api_key"] = config.key() or "none"
+        options.setdefault("api_key", config.key() or "none")
     if config.base_url:
         options["base_url"] = config.base_url
     return init_chat_model(config.model, model_provider=config.provider, **options)

@@ -32,6 +32,7 @@ class EmbeddedLLM:
     def __init__(self) -> None:
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
+        self.key = ""  # the child's own, so that nobody else on the node can use it
 
     def configs(self) -> list[BackendConfig]:
         """Start the child, if it is not there. Raises UserError when it does not come up."""
@@ -49,7 +50,7 @@ class EmbeddedLLM:
                 temperature=0.9,
                 few_shot=True,
                 begin_with_prompt=True,
-                options={"extra_body": {"dry_multiplier": 0.8}},
+                options={"api_key": self.key, "extra_body": {"dry_multiplier": 0.8}},
             )
         ]
 
@@ -76,7 +77,7 @@ class EmbeddedLLM:
         assert self.process.stdout and self.process.stderr
         too_late = threading.Timer(START_S, self.process.kill)
         too_late.start()
-        self.url = self.process.stdout.readline().strip()
+        self.url, _, self.key = self.process.stdout.readline().strip().partition(" ")
         too_late.cancel()
         if not self.url.startswith("http"):
             self.process.kill()

@@ -59,9 +59,11 @@ class Handler(BaseHTTPRequestHandler):
                 "json_schema": {"name": "answer", "schema": asked["format"]},
             }
         connection = http.client.HTTPConnection(self.server.model_address)
-        connection.request(
-            "POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"}
-        )
+        headers = {
+            "Content-Type": "application/json",
+            "Authorization": f"Bearer {self.server.model_key}",
+        }
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
         response = connection.getresponse()
         answer = json.loads(response.read())
         if response.status != 200:
@@ -93,6 +95,7 @@ def main():
     model.configs()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.model_address = model.url.removeprefix("http://")
+    server.model_key = model.key
     print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)
     server.serve_forever()
 

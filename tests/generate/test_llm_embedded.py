@@ -1,10 +1,13 @@
 """Real models: the embedded one, and the same behind Ollama's protocol."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,24 @@ def test_embedded_model_for_real(embedded_packages):
         and use["completion_tokens"] > 20
     )
     assert child.returncode == 0, "close() ends the child"
+
+
+def test_nobody_else_on_the_node_can_use_the_embedded_model(embedded_packages):
+    llm = EmbeddedLLM()
+    llm.configs()
+    question = json.dumps({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1})
+    for key, status in ((None, 401), ("wrong", 401), (llm.key, 200)):
+        request = urllib.request.Request(f"{llm.url}/v1/chat/completions", question.encode())
+        request.add_header("Content-Type", "application/json")
+        if key:
+            request.add_header("Authorization", f"Bearer {key}")
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                found = answer.status
+        except urllib.error.HTTPError as error:
+            found = error.code
+        assert found == status
+    llm.close()
 
 
 def test_embedded_model_dies_with_its_client(embedded_packages):
