@@ -209,7 +209,15 @@ def _schema_for(
     if config.json != "schema":
         return None
     if config.pattern:
-        return schema(n, [config.pattern])
+        return schema(n, [_anchored(config.pattern)])
     if config.begin_with_prompt:
         return schema(n, [begin_with(prompt, each) for each in drawn] or [begin_with(prompt, {})])
     return schema(n)
+
+
+def _anchored(pattern: str) -> str:
+    """For a JSON schema, which searches; llama.cpp wants both anchors."""
+    pattern = pattern.removeprefix("^")
+    if pattern.endswith("$") and not pattern.endswith("\\$"):
+        pattern = pattern[:-1]
+    return f"^({pattern})$"

@@ -18,6 +18,7 @@ from common.command_line import UserError
 from common.files import CHECKOUT
 from generate.llms.backend import BackendConfig
 from generate.llms.chat import OPENAI_LIKE
+from generate.llms.embedded import MODEL, EmbeddedLLM
 
 KEYS = {
     "openai": "OPENAI_API_KEY",
@@ -39,6 +40,7 @@ NUMBERS: dict[str, type[int] | type[float]] = {
     "temperature": float,
 }
 LARGEST = 10**9
+EMBEDDED_FIELDS = ("pattern", "few_shot", "batch", "max_tokens", "temperature", "timeout_s")
 TEXTS = ("provider", "model", "name", "base_url", "key_env", "json", "pattern")
 FIELDS = {*TEXTS, *NUMBERS, "hosts", "usd_per_million", "few_shot", "options"}
 MOST_PORTS = 256
@@ -55,6 +57,7 @@ class BackendsFile:
     ) -> None:
         self.path = Path(path) if path else default_file()
         self.ollama_hosts = ollama_hosts
+        self.embedded = EmbeddedLLM()  # started for an entry with `provider: embedded`
 
     def configs(self) -> list[BackendConfig]:
         """First tier first; each name once. Raises UserError for a file that cannot be used."""
@@ -76,7 +79,8 @@ class BackendsFile:
             return 0
 
     def close(self) -> None:
-        """Nothing to end: the backends of a file run elsewhere."""
+        """End the embedded LLM, if the file names it; all others run elsewhere."""
+        self.embedded.close()
 
     def __str__(self) -> str:
         return str(self.path)
@@ -85,10 +89,22 @@ class BackendsFile:
         for rank, tier in enumerate(_tiers(self.path)):
             for place, entry in enumerate(tier["backends"]):
                 where = f"{self.path}, tier {rank + 1}, backend {place + 1}"
+                if isinstance(entry, dict) and entry.get("provider") == "embedded":
+                    entry.setdefault("model", MODEL)
                 try:
-                    yield from _configs_of(entry, rank, bool(tier.get("paid")), self.ollama_hosts)
+                    configs = list(
+                        _configs_of(entry, rank, bool(tier.get("paid")), self.ollama_hosts)
+                    )
                 except ValueError as error:
                     raise UserError(f"{where}: {error}") from None
+                for config in configs:
+                    embedded = config.provider == "embedded"
+                    yield self._embedded(entry, config) if embedded else config
+
+    def _embedded(self, entry: dict[str, Any], config: BackendConfig) -> BackendConfig:
+        """The embedded LLM, with what the entry says of it."""
+        said = {field: getattr(config, field) for field in EMBEDDED_FIELDS if field in entry}
+        return replace(self.embedded.configs()[0], name=config.name, tier=config.tier, **said)
 
 
 def default_file() -> Path:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -82,6 +83,18 @@ def test_embedded_model_dies_with_its_client(embedded_packages):
         and "Z" not in Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1][:3]
     ):
         time.sleep(0.05)
+
+
+def test_a_pattern_of_a_backends_file_holds_the_embedded_model_to_a_grammar(
+    tmp_path, embedded_packages
+):
+    pattern = "a (big|small) (red|blue|green) (circle|square) on a (white|black) ground"
+    entry = {"provider": "embedded", "name": "tiny", "pattern": pattern, "batch": 5}
+    prompter = prompter_for(tmp_path, [entry])
+    result = prompter.submit("a red circle above a blue square", 5).result(200)
+    prompter.close()
+    texts = [item["text"] for item in result.texts]
+    assert len(set(texts)) == 5 and all(re.fullmatch(pattern, text) for text in texts), texts
 
 
 def test_real_model_over_ollamas_protocol(tmp_path, embedded_packages):
