@@ -28,7 +28,7 @@ from generate.dataset.scan import IndexFiles, scan_folder
 from generate.llms.failures import NoBackendLeft
 from generate.llms.prompter import Prompter
 from generate.protocol.answers import AllDone, Grant, Quarantined
-from generate.protocol.connection import Refused, ServerAway
+from generate.protocol.connection import Extended, Refused, ServerAway
 
 log = logging.getLogger(__name__)
 
@@ -137,8 +137,8 @@ class Feeder:
         limits = self.prompter.limits() if self.prompter else None
         try:
             answer = self.job.get_indices(self.settings.chunk_size, limits)
-        except Refused:
-            if not newer_definition(self.settings.dataset_dir, self.job.definition):
+        except Refused as error:
+            if not isinstance(error, Extended) and not self._was_extended():
                 raise
             log.info("the data set was extended: what is held is finished first")
             work.leave_for_extension()
@@ -154,6 +154,10 @@ class Feeder:
             work.pause(answer.retry_after_s)
             if isinstance(answer, Quarantined):
                 log.warning("%s; asking again in %.0f s", answer.reason, answer.retry_after_s)
+
+    def _was_extended(self) -> bool:
+        newer = newer_definition(self.settings.dataset_dir, self.job.definition)
+        return newer is not None
 
     def _take(self, grant: Grant) -> None:
         """Look at what the folder holds of the granted indices; queue them for asking."""

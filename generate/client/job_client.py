@@ -35,7 +35,13 @@ from generate.protocol.answers import (
     WorkLeft,
     work_answer,
 )
-from generate.protocol.connection import Connection, OlderServer, Refused, ServerAway
+from generate.protocol.connection import (
+    Connection,
+    Extended,
+    OlderServer,
+    Refused,
+    ServerAway,
+)
 from generate.protocol.output_root import dataset_folder
 
 log = logging.getLogger(__name__)
@@ -297,7 +303,8 @@ class JobClient:
             self._back()
             return answer
         if status in (400, 409, 413):
-            raise Refused(str(answer.get("error")))
+            kind = Extended if answer.get("extended") else Refused
+            raise kind(str(answer.get("error")))
         self.hang_up()
         raise ServerAway(
             f"the job server at {connection.url} answered {status}: {answer.get('error')}"

@@ -1,5 +1,6 @@
 """One client process: it reaches the server, loads a model, generates, publishes, and leaves."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -229,7 +230,9 @@ def nothing_left(job: JobClient) -> AllDone | None:
             answer = job.look()
             slurm.report_start()
             if isinstance(answer, AllDone):
-                print(f"{job.definition['name']}: {answer.message}", flush=True)
+                # A full disk under the output costs the line, not the task.
+                with contextlib.suppress(OSError):
+                    print(f"{job.definition['name']}: {answer.message}", flush=True)
                 return answer
             if not isinstance(answer, Wait):
                 return None

@@ -52,6 +52,10 @@ class Refused(Exception):
     """The server understood and said no (400, 409, 413); the text names the field."""
 
 
+class Extended(Refused):
+    """The data set was extended since the definition of the request was made."""
+
+
 @dataclass(frozen=True)
 class ServerRecord:
     """What server.json says of the last server started for an output root."""

@@ -9,7 +9,7 @@ import pytest
 from generate.client import job_client
 from generate.client.job_client import JobClient
 from generate.client.worker import WorkerIdentity
-from generate.protocol.connection import OlderServer, Refused, ServerAway
+from generate.protocol.connection import Extended, OlderServer, Refused, ServerAway
 
 DEFINITION = {"name": "birds", "total": 4, "images_per_prompt": 2}
 ACCEPTED = (200, {"verdicts": {"0": "accepted"}})
@@ -76,6 +76,12 @@ def test_a_refusal_is_final(client_of, status):
     with pytest.raises(Refused, match="model is 'b'"):
         client_of(server).get_indices(1)
     assert len(server.bodies) == 1
+
+
+def test_a_refusal_says_whether_the_data_set_was_extended(client_of):
+    server = FakeServer((409, {"error": "it was extended", "extended": DEFINITION}))
+    with pytest.raises(Extended, match="it was extended"):
+        client_of(server).get_indices(1)
 
 
 def seconds_until_given_up(client: JobClient) -> float:
