@@ -9,13 +9,16 @@ Only the line is kept on disk (at most 300 points a data set, whatever the run's
 are learnt again in a minute.
 """
 
+import contextlib
 import json
+import logging
+import math
 from collections import deque
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from common.files import write_whole
+from common.files import keep_damaged, read_json, write_whole
 
 SPACING_S = 10  # between the line's first points; doubles each time that POINTS is reached
 POINTS = 300  # about 2 px each of a 600 px plot; in four weeks they stand 2-4 hours apart
@@ -24,6 +27,7 @@ WORKER_SPACING_S = 15  # 1,000 workers x 60 samples stay below 10 MB
 LEAST_S = 10  # a speed is given after this long
 SAVE_EVERY_S = 10  # what a killed server loses of the line
 LEAST_COUNTS = 4  # different counts of images until the ledger's speed is used
+log = logging.getLogger("image_server")
 Samples = deque[tuple[float, int]]  # (seconds, images)
 
 
@@ -37,19 +41,18 @@ class RunHistory:
         self.saved_at: float | None = None
         self.problem: str | None = None
         try:
-            self.lines = {
-                str(name): {
-                    "spacing": float(line["spacing"]),
-                    "points": [[float(t), int(n)] for t, n in line["points"]],
-                }
-                for name, line in json.loads(self.path.read_text()).items()
-            }
+            lines = read_json(self.path)
+            self.lines = {str(name): _line(line) for name, line in lines.items()}
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            if not isinstance(error, OSError):
+                with contextlib.suppress(OSError):
+                    keep_damaged(self.path)
             self.problem = (
                 f"the line of images an hour starts anew: {self.path.name} cannot be read ({error})"
             )
+            log.warning("%s", self.problem)
 
     def observe(
         self,
@@ -118,6 +121,15 @@ class RunHistory:
             self.problem = None
         except OSError as error:
             self.problem = f"the line of images an hour is not saved: {error}"
+
+
+def _line(line: dict[str, Any]) -> dict[str, Any]:
+    """A data set's line as it was saved. ValueError, TypeError, …: it is damaged."""
+    points = [[float(t), int(n)] for t, n in line["points"]]
+    spacing = float(line["spacing"])
+    if not all(math.isfinite(t) for t, _ in [[spacing, 0], *points]) or spacing < SPACING_S:
+        raise ValueError("numbers out of bounds")
+    return {"spacing": spacing, "points": points[-POINTS:]}
 
 
 def _sample(samples: Samples, now: float, count: int, spacing: float) -> None:

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 from common import slurm
-from common.files import write_whole
+from common.files import keep_damaged, read_json, write_whole
 from generate.server.ledger import Ledger
 from generate.server.shared_ledger import SharedLedger
 
@@ -26,10 +26,23 @@ class SlurmWatch:
         self.ledger = ledger
         self.path = folder / "excluded_nodes.json"
         # What this server has put there: nodes that the user excluded are never taken off again.
-        self.added: set[Pair] = set()
-        if self.path.exists():
-            self.added = {tuple(pair) for pair in json.loads(self.path.read_text())}
+        self.added = self._recorded()
         self.there: set[Pair] = set()  # excluded by the user
+
+    def _recorded(self) -> set[Pair]:
+        try:
+            return {(str(array), str(node)) for array, node in read_json(self.path)}
+        except FileNotFoundError:
+            return set()
+        except (ValueError, TypeError) as error:
+            log.warning(
+                "%s: %s; it is kept as %s. Nodes that this server has excluded from arrays stay "
+                "so: scontrol update JobId=<array> ExcNodeList=<nodes>",
+                self.path,
+                error,
+                keep_damaged(self.path).name,
+            )
+            return set()
 
     @staticmethod
     def possible() -> bool:

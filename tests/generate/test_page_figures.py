@@ -69,13 +69,18 @@ def test_the_line_survives_a_restart_and_a_torn_file(tmp_path):
     history.save(300)
     again = RunHistory(path)
     assert again.points("set") == history.points("set") and len(again.points("set")) > 20
-    for torn in (path.read_text()[:50], "[1, 2]", '{"set": {"points": 3}}', ""):
+    out_of_bounds = '{"set": {"spacing": 10, "points": [[NaN, 1]]}}'
+    infinite = '{"set": {"spacing": 1e999, "points": [[1, Infinity]]}}'
+    deep = "[" * 100_000
+    cut = path.read_text()[:50]
+    for torn in (cut, "[1, 2]", '{"set": {"points": 3}}', "", out_of_bounds, infinite, deep):
         path.write_text(torn)
         fresh = RunHistory(path)
         assert fresh.points("set") == [] and "history.json" in fresh.problem
         observe(fresh, 0, 5)
         fresh.save(0)
         assert json.loads(path.read_text())["set"]["points"] == [[1_700_000_000, 5]]
+    assert (tmp_path / "history.json.damaged-7").read_text() == deep
     assert not list(tmp_path.glob(".*.tmp"))
 
 

@@ -84,6 +84,21 @@ def test_the_next_server_takes_off_what_this_one_put_on(slurm, run, new_watch, t
     )
 
 
+@pytest.mark.parametrize("damage", ["", "{", "7", "[1]", '[["7"]]', "[" * 100_000])
+def test_a_damaged_record_of_excluded_nodes(slurm, run, new_watch, tmp_path, damage, caplog):
+    """It is kept, and the watch goes on; nodes that it does not know of are left alone."""
+    slurm.set(arrays={"7": "n3"})
+    run.quarantine()
+    new_watch().step()
+    path = tmp_path / ".server" / "excluded_nodes.json"
+    path.write_text(damage)
+    run.ledger.blame.release_quarantine("node0")
+    watch = new_watch()
+    watch.step()
+    assert slurm.excluded("7") == "n3,node0" and "scontrol update" in caplog.text
+    assert path.with_name("excluded_nodes.json.damaged").read_text() == damage
+
+
 def test_nothing_waits_yet(slurm, run, new_watch):
     """SLURM refuses: it is asked again at the next step, and by then a task waits."""
     run.quarantine()
