@@ -23,7 +23,7 @@ from generate.client.restart import replace_process, requeue, start_again
 from generate.client.work import ClientSettings
 from generate.client.worker import this_worker
 from generate.dataset.definition import Definition
-from generate.dataset.disk import disk_error, probe_folder
+from generate.dataset.disk import ABSENT, disk_error, probe_folder
 from generate.dataset.extension import newer_definition
 from generate.dataset.prompts_file import Item
 from generate.dataset.samples import Place
@@ -40,6 +40,7 @@ LOADING: Json = {"leases": [], "state": "loading", "drawing": [], "images": 0}
 # First and longest pause of a client that finds the disk full before it has begun.
 DISK_PAUSE_S = 5
 LONGEST_DISK_PAUSE_S = 300
+LONGEST_ABSENCE_S = 40  # the last pause for a folder that is not there: 75 s in all
 
 
 def run_client(
@@ -215,7 +216,14 @@ def wait_for_disk(dataset_dir: Path) -> None:
             probe_folder(dataset_dir)
             return
         except OSError as error:
-            log.warning("%s; trying again in %d s", disk_error(error), pause)
+            absent = error.errno in ABSENT
+            if absent and pause > LONGEST_ABSENCE_S:
+                raise UserError(
+                    f"{dataset_dir} is not there, and the job server has just looked at it: is the "
+                    "output root the same file system on both nodes?"
+                ) from None
+            what = f"{dataset_dir} is not there" if absent else disk_error(error)
+            log.warning("%s; trying again in %d s", what, pause)
         time.sleep(pause)
         pause = min(pause * 2, LONGEST_DISK_PAUSE_S)
 

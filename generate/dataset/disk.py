@@ -10,6 +10,8 @@ from common.files import file_system_of
 
 # Errors of a disk that may have room, or answer, a little later: wait, and blame nobody.
 PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT}
+# A folder that another node has just made may not be seen at once (NFS caches), or was deleted.
+ABSENT = {errno.ENOENT, errno.ENOTDIR}
 WORDS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
@@ -27,15 +29,15 @@ def disk_error(error: OSError) -> str:
 def probe_folder(dataset_dir: str | os.PathLike[str]) -> None:
     """Try what publishing needs: an exclusive hard link (no exFAT, no object store has it).
 
-    UserError: this file system cannot do it. OSError with an errno in PASSING: it has no room, or
-    fails, at the moment.
+    UserError: this file system cannot do it. OSError with an errno in PASSING or ABSENT: it has no
+    room or fails at the moment, or the folder is not there.
     """
     temporary = Path(dataset_dir) / f".probe.{os.uname().nodename}.{os.getpid()}.tmp"
     link = temporary.with_name(temporary.name.replace(".tmp", ".link.tmp"))
     try:
         problem = _problem_with_links(temporary, link)
     except OSError as error:
-        if error.errno in PASSING:
+        if error.errno in PASSING | ABSENT:
             raise
         problem = error.strerror
     finally:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy
 import pytest
 
+from common.command_line import UserError
 from generate.client import process, publisher, restart
 from generate.client.image_generator import Image
 from generate.client.publisher import Publisher
@@ -154,6 +155,18 @@ def test_a_client_that_starts_on_a_full_disk_waits(tmp_path, monkeypatch, slept,
     assert slept == [5, 10, 20, 40, 80, 160, 300, 300]
     assert disk.WORDS[number] in caplog.text and "trying again in 10 s" in caplog.text
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_another_node_has_just_made(tmp_path, monkeypatch, slept):
+    """NFS may not show it at once; one that never comes is no reason to wait for ever."""
+    folder = tmp_path / "birds"
+    monkeypatch.setattr(process.time, "sleep", lambda s: (slept.append(s), folder.mkdir()))
+    process.wait_for_disk(folder)
+    assert slept == [5]
+    monkeypatch.setattr(process.time, "sleep", slept.append)
+    with pytest.raises(UserError, match="the same file system on both nodes"):
+        process.wait_for_disk(tmp_path / "elsewhere")
+    assert slept == [5, 5, 10, 20, 40]
 
 
 def test_a_fresh_process_comes_after_a_growing_pause(monkeypatch, slept):
