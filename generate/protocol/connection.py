@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import read_json
+from generate.protocol.output_root import is_copy
 from generate.protocol.signing import Signer, proof_of, same, seen_proof
 
 Answer = dict[str, Any]
@@ -48,6 +49,10 @@ class OlderServer(WrongServer):
     """
 
 
+class CopiedRoot(ServerAway):
+    """The output root is a copy of another: that one's server must not be reached from here."""
+
+
 class Refused(Exception):
     """The server understood and said no (400, 409, 413); the text names the field."""
 
@@ -66,6 +71,8 @@ class ServerRecord:
     epoch: int
     pid: int | None = None
     hostname: str = "?"
+    output_root: str | None = None
+    inode: int | None = None
 
 
 def read_server_json(output_root: str | os.PathLike[str]) -> ServerRecord:
@@ -86,6 +93,11 @@ def read_server_json(output_root: str | os.PathLike[str]) -> ServerRecord:
     wrong = [name for name in ("url", "token", "run_id") if not isinstance(known[name], str)]
     if wrong or type(known["epoch"]) is not int:
         raise ServerAway(f"{path} cannot be read: no {wrong[0] if wrong else 'epoch'} in it")
+    if is_copy(output_root, known["output_root"], known["inode"]):
+        raise CopiedRoot(
+            f"{output_root} is a copy of {known['output_root']}, whose job server is left alone; "
+            f"start one here: python generate/image_server.py --output_root {output_root}"
+        )
     return ServerRecord(**known)
 
 

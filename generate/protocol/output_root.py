@@ -32,6 +32,24 @@ def server_folder(output_root: str | os.PathLike[str]) -> Path:
     return Path(output_root) / SERVER
 
 
+def place_of(output_root: str | os.PathLike[str]) -> dict[str, str | int]:
+    """What tells an output root from a copy of it: its path, and the inode of the server's folder.
+
+    A root that was moved keeps the inode, one that is reached by another path, too; one that was
+    restored from a backup keeps the path.
+    """
+    folder = server_folder(output_root)
+    return {"output_root": os.path.realpath(output_root), "inode": folder.stat().st_ino}
+
+
+def is_copy(output_root: str | os.PathLike[str], root: object, inode: object) -> bool:
+    """Whether a server.json with this place was written in another output root."""
+    if not isinstance(root, str) or not isinstance(inode, int):
+        return False  # of an older version
+    here = place_of(output_root)
+    return here["output_root"] != root and here["inode"] != inode
+
+
 def make_server_folder(output_root: str | os.PathLike[str]) -> Path:
     """The server's folder, made where it is missing, for its owner alone; the data sets' beside it.
 

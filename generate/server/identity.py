@@ -21,7 +21,7 @@ from typing import Any
 
 from common.command_line import UserError
 from common.files import create_whole, keep_damaged, read_json, sync_folder, write_whole
-from generate.protocol.connection import Connection, ServerAway, read_server_json
+from generate.protocol.connection import Connection, CopiedRoot, ServerAway, read_server_json
 from generate.protocol.output_root import GENERATED_IMAGES, make_server_folder
 
 OWNER_ONLY = 0o600  # server.json and run.json hold the token
@@ -54,6 +54,7 @@ def open_folder(output_root: str | os.PathLike[str]) -> Path:
 def run_identity(folder: Path) -> RunIdentity:
     """Made by the first server of this output root."""
     path = folder / "run.json"
+    _leave_original(folder)
     try:
         run = _identity_in(path)
         if run:
@@ -69,6 +70,18 @@ def run_identity(folder: Path) -> RunIdentity:
     if create_whole(path, json.dumps(asdict(run)) + "\n", mode=OWNER_ONLY):
         return run
     return run_identity(folder)  # another server was faster, and its word stands
+
+
+def _leave_original(folder: Path) -> None:
+    """A copied output root is a run of its own: nobody of the original may take it for theirs."""
+    try:
+        read_server_json(folder.parent)
+    except CopiedRoot as error:
+        log.warning("%s", error)
+        for name in ("run.json", "server.json"):
+            (folder / name).unlink(missing_ok=True)
+    except ServerAway:
+        pass
 
 
 def new_token(folder: Path) -> str:

@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypeVar
 from common.command_line import UserError
 from common.version import version
 from generate.llms.budget import Accounts
+from generate.protocol.output_root import place_of
 from generate.protocol.signing import Verifier
 from generate.server import identity
 from generate.server.data_sets import DataSets
@@ -112,7 +113,8 @@ class Server:
             log.warning("server.json was lost, damaged or an older one: it is written again")
 
     def _record(self) -> dict[str, Any]:
-        return {**self.about(), "token": self.token}
+        place = place_of(self.output_root)
+        return {**self.about(), **place, "token": self.token}
 
     def page_link(self) -> str:
         """A link to the page for one browser."""

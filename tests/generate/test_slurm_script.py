@@ -13,6 +13,7 @@ from common import slurm
 from common.command_line import Options, UserError
 from generate.launch import array, preflight, sbatch, submit
 from generate.launch.options import add_slurm_options
+from generate.launch.start import order_seed
 
 
 def options(*words):
@@ -275,3 +276,63 @@ def test_a_changed_prompts_file_is_found_before_submission(tmp_path):
     (folder / "dataset.yaml").write_text("[")
     with pytest.raises(UserError, match=r"dataset.yaml is broken"):
         preflight.check_definition(tmp_path, definition)
+
+
+HOSTILE = ["a\n#SBATCH --exclusive", "a\rb", "\x1b[2J", "a\0b", "caf\udce9"]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize(
+    "option",
+    ["partition", "account", "qos", "constraint", "exclude", "time", "gres", "mem", "sbatch_args"],
+)
+def test_nothing_a_user_names_adds_a_line(option, value):
+    with pytest.raises(UserError, match=rf"^--{option}: .* an sbatch script cannot take it"):
+        script_of("p.json", f"--{option}={value}")
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_a_file_name_adds_no_line(tmp_path, monkeypatch, value):
+    for words, name, root in (
+        ([f"{value}.json"], "p", "/o"),
+        (["p.json"], value, "/o"),
+        (["p.json"], "p", f"/{value}"),
+        (["p.json", "--ollama_hosts", value], "p", "/o"),
+    ):
+        with pytest.raises(UserError, match="an sbatch script cannot take it") as said:
+            script_of(*words, dataset=name, root=root)
+        assert "\n" not in str(said.value)
+    monkeypatch.setenv("HF_HOME", value.replace("\0", "\n"))
+    with pytest.raises(UserError, match="HF_HOME: "):
+        script_of("p.json")
+
+
+@pytest.mark.parametrize("setup", ["module load 'cuda", "if true", "( echo", "}"])
+def test_a_setup_that_is_no_shell_is_refused(setup):
+    """In the script it would end every task before it has begun."""
+    with pytest.raises(UserError, match="--setup .* is no valid shell: ") as said:
+        preflight.check_setup(setup)
+    assert "\n" not in str(said.value)
+    preflight.check_setup("module load cuda\nulimit -n 4096; export A='b c'")
+
+
+@pytest.mark.parametrize("form", ["", "=True", "=False", " no", " True"])
+@pytest.mark.parametrize("name", ["use_slurm", "dry_run", "tail_log", "status", "cancel"])
+def test_no_form_of_a_flag_of_the_submission_reaches_a_task(name, form):
+    words = ["p.json", *f"--{name}{form}".split(), "--no-shuffle", f"--no-{name}", "--seed", "3"]
+    assert sbatch.task_words(words) == ["p.json", "--no-shuffle", "--seed", "3"]
+    assert sbatch.task_words(["--shuffle", "p.json"]) == ["--shuffle", "p.json"]
+
+
+def test_a_data_set_keeps_the_order_it_was_begun_with(tmp_path):
+    def seed(shuffle=None, shuffle_seed=None):
+        return order_seed(argparse.Namespace(shuffle=shuffle, shuffle_seed=shuffle_seed), tmp_path)
+
+    assert seed() == 42 and seed(shuffle=True) == 42 and seed(shuffle_seed=3) == 3
+    assert seed(shuffle=False) is None
+    begun = "name: p\ntotal: 3\nimages_per_prompt: 2\n"
+    (tmp_path / "dataset.yaml").write_text(f"{begun}order_seed: null\n")
+    assert seed() is None, "it was begun before shuffling was the default"
+    assert seed(shuffle=True) == 42, "asked for: the comparison refuses it by name"
+    (tmp_path / "dataset.yaml").write_text(f"{begun}order_seed: 7\n")
+    assert seed() == 7 and seed(shuffle=False) is None

@@ -1,0 +1,151 @@
+"""A run on this machine: its server is shared and looked after, and nothing is left behind it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from generate.client import restart
+from generate.launch import client_process
+from generate.launch.client_process import ClientProcess
+from generate.protocol.connection import Connection, ServerAway, read_server_json
+from tests.fakes.running_client import ENVIRONMENT, PIPELINE, ROOT
+from tests.fakes.running_server import until
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "birds.json").write_text(json.dumps([f"bird number {i}" for i in range(40)]))
+    return tmp_path / "out"
+
+
+def start(root, *words, name="birds", **kwargs):
+    """A local run of 40 prompts: 12 s of batches."""
+    command = [sys.executable, "-u", f"{ROOT}/generate/generate_images.py"]
+    command += [f"{root.parent}/{name}.json", "--pipeline", PIPELINE, "--augment_prompts=False"]
+    command += ["--resolution=64", "--batch_size=2", "--max_chunk_size=2", "--output_root", root]
+    kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} | kwargs
+    environment = ENVIRONMENT | {"FAKE_BATCH_S": "0.3"}
+    return subprocess.Popen([*map(str, command), *words], env=environment, **kwargs)
+
+
+def processes(root):
+    """{process id: command line} of all that works on an output root."""
+    found = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            line = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if str(root) in line and "generate/" in line:
+            found[int(entry)] = line
+    return found
+
+
+def images(root):
+    return len(list(root.glob("generated_images/*/*/*.jpg")))
+
+
+def answers(root):
+    try:
+        Connection(root).close()
+    except ServerAway:
+        return False
+    return True
+
+
+def gone(root):
+    until(lambda: not processes(root), lambda: processes(root), 30)
+    assert not answers(root)
+
+
+def test_a_server_that_dies_is_started_again(root):
+    run = start(root)
+    until(lambda: images(root) >= 4, "images")
+    os.kill(read_server_json(root).pid, signal.SIGKILL)
+    out, _ = run.communicate(timeout=120)
+    assert run.returncode == 0 and images(root) == 40, out
+    assert out.count("the job server has died; starting it again") == 1
+    gone(root)
+
+
+def test_two_runs_share_a_server_and_the_last_one_ends_it(root):
+    (root.parent / "cats.json").write_text(json.dumps([f"cat number {i}" for i in range(4)]))
+    long = start(root)
+    until(lambda: images(root) >= 2, "images")
+    short = start(root, name="cats")
+    out, _ = short.communicate(timeout=120)
+    assert short.returncode == 0 and "job server: process" not in out, out
+    assert answers(root), "the other run goes on"
+    out, _ = long.communicate(timeout=120)
+    assert long.returncode == 0 and images(root) == 44, out
+    gone(root)
+
+
+def test_the_run_that_has_started_the_server_may_end_first(root):
+    (root.parent / "cats.json").write_text(json.dumps([f"cat number {i}" for i in range(4)]))
+    short = start(root, name="cats")
+    until(lambda: answers(root), "the server")
+    long = start(root)
+    short.communicate(timeout=120)
+    assert short.returncode == 0 and answers(root)
+    out, _ = long.communicate(timeout=120)
+    assert long.returncode == 0 and images(root) == 44, out
+    gone(root)
+
+
+def test_a_closed_output_leaves_nothing_behind(root):
+    """`generate_images.py … | head -1`: the second line finds nobody who reads it."""
+    run = start(root)
+    run.stdout.readline()
+    run.stdout.close()
+    assert run.wait(90) == 141
+    gone(root)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
+def test_a_terminal_that_goes_away_leaves_nothing_behind(root, number):
+    run = start(root)
+    until(lambda: images(root) >= 2, "images")
+    run.send_signal(number)
+    run.communicate(timeout=90)
+    gone(root)
+    assert images(root) < 40
+
+
+# ---------------------------------------------------------------- clients that die
+
+
+def test_a_client_that_dies_again_and_again_is_given_up(tmp_path, monkeypatch):
+    script = tmp_path / "dies.py"
+    script.write_text("import os; os.kill(os.getpid(), 9)")
+    monkeypatch.setattr("sys.argv", [str(script)])
+    monkeypatch.setattr(client_process, "MOST_DEATHS", 3)
+    monkeypatch.setattr(client_process, "PAUSE_S", 0.2)
+    client = ClientProcess(0, None, tmp_path)
+    client.start()
+    pids = {client.process.pid}
+    began = time.monotonic()
+    while not client.ended(leaving=False):
+        pids.add(client.process.pid)
+        assert time.monotonic() - began < 30 and len(pids) <= 4, "it is started for ever"
+        time.sleep(0.02)
+    assert client.status == -9 and len(pids) == 4
+    assert time.monotonic() - began >= 3 * 0.2, "each new process waits"
+
+
+def test_a_fresh_process_waits_first(monkeypatch):
+    """A device that fails at once would otherwise be tried without end."""
+    events = []
+    monkeypatch.setattr(restart.time, "sleep", lambda s: events.append(s))
+    monkeypatch.setattr(restart.os, "execv", lambda *_: events.append("new process"))
+    monkeypatch.setattr(restart.signal, "signal", lambda *_: None)
+    monkeypatch.setenv(restart.RESTARTS, "0")
+    for _ in range(3):
+        restart.start_again("the device failed")
+    assert events == [5, "new process", 10, "new process", 20, "new process"]
