@@ -297,20 +297,20 @@ def test_a_file_name_adds_no_line(tmp_path, monkeypatch, value):
         ([f"{value}.json"], "p", "/o"),
         (["p.json"], value, "/o"),
         (["p.json"], "p", f"/{value}"),
-        (["p.json", "--ollama_hosts", value], "p", "/o"),
+        (["p.json", "--output_root", value], "p", "/o"),
     ):
         with pytest.raises(UserError, match="an sbatch script cannot take it") as said:
             script_of(*words, dataset=name, root=root)
         assert "\n" not in str(said.value)
     monkeypatch.setenv("HF_HOME", value.replace("\0", "\n"))
-    with pytest.raises(UserError, match="HF_HOME: "):
+    with pytest.raises(UserError, match=r"^HF_HOME: "):
         script_of("p.json")
 
 
 @pytest.mark.parametrize("setup", ["module load 'cuda", "if true", "( echo", "}"])
 def test_a_setup_that_is_no_shell_is_refused(setup):
     """In the script it would end every task before it has begun."""
-    with pytest.raises(UserError, match="--setup .* is no valid shell: ") as said:
+    with pytest.raises(UserError, match=r"--setup .* is no valid shell: ") as said:
         preflight.check_setup(setup)
     assert "\n" not in str(said.value)
     preflight.check_setup("module load cuda\nulimit -n 4096; export A='b c'")
