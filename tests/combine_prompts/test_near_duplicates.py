@@ -37,6 +37,11 @@ def find(prompts):
         ("portrait of a queen" + TAIL * 2, "a portrait of the queens" + TAIL * 2),
         ("an old lighthouse" + TAIL, "an old lighthose" + TAIL),
         (
+            "a lighthouse in a storm, oil painting, dramatic light, artstation",
+            "a lighthouse in a storm, artstation, dramatic light, oil painting",
+        ),
+        ("a small lighthouse on a cliff at dawn", "a small lighthuose on a cliff at dawn"),
+        (
             "Artistic depiction of ghosts and the paranormal",
             "An artistic depiction of ghosts and the paranormal",
         ),
@@ -72,6 +77,11 @@ def test_twins(a, b):
         ),
         ("a red car beside a blue house" + TAIL * 2, "a blue car beside a red house" + TAIL * 2),
         ("a fox", "a hare"),
+        ("a photo of a fox in the snow" + TAIL, "a painting of a fox in the snow" + TAIL),
+        ("a photo of an old harbor at dawn in fog", "a drawing of an old harbor at dawn in fog"),
+        ("a red house on a hill in the rain", "a red horse on a hill in the rain"),
+        ("a cat chases a dog over the lawn", "a dog chases a cat over the lawn"),
+        ("a lighthouse in a storm, 3 ships", "a lighthouse in a storm, 4 ships"),
         ("a dragon reading a book" + TAIL, "a dragon reading a book"),
     ],
 )
@@ -114,6 +124,9 @@ def test_every_twin_is_one_and_order_decides_nothing_else(prompts, rng):
     prompts += [f"{prompt} {rng.choice(WORDS)}" for prompt in prompts[:5]]
     for position, (first, similar) in find(prompts).items():
         a, b = (near_duplicates.shingles(fold(prompts[i]).split()) for i in (position, first))
+        words = sorted(fold(prompts[position]).split())
+        if words == sorted(fold(prompts[first]).split()):
+            continue
         assert first < position and similar == len(a & b) / len(a | b) >= near_duplicates.THRESHOLD
 
 

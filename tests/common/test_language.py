@@ -1,0 +1,48 @@
+"""Which texts are English: sentences, fragments, style tails, names."""
+
+import pytest
+
+from common.language import foreign
+
+TAIL = ", oil painting, highly detailed, trending on artstation"
+FOREIGN = """Zwei Hunde spielen im Garten hinter dem alten Haus
+Ein Mann in einem
+eine Katze auf dem Dach
+un perro grande corriendo por la playa al atardecer
+un chat noir sur le toit
+Une femme avec un chapeau
+dans les montagnes enneigées
+Muž spí na gauči v zeleném pokoji.
+Malá dívka leze do dřevěného domu
+Černý a flekatý pes
+pes na zahradě
+зимний лес ночью
+涼宮ハルヒの憂鬱、アニメ""".splitlines()
+ENGLISH = """a corgi wearing a top hat
+A bicycle chained to a pole on a snowy day
+a red potato
+mini dinosaur skeleton inside a crystal geode
+portrait by Greg Rutkowski, artstation
+Vincent van Gogh's Starry Night, upscaled to 4K
+Simon Stålenhag, 8k
+a café in Paris at night
+crème brûlée on a plate
+El Capitan at dawn
+two dogs, a cat
+neon city
+castle on a hill in Bavaria, Neuschwanstein
+Die Hard movie poster
+tacos al pastor, food photography
+a man in a hat""".splitlines()
+
+
+@pytest.mark.parametrize("text", FOREIGN)
+def test_foreign_texts_with_and_without_an_english_tail(text):
+    assert foreign(text)
+    assert foreign(text + TAIL)
+
+
+@pytest.mark.parametrize("text", ENGLISH)
+def test_english_texts(text):
+    assert foreign(text) == ""
+    assert foreign(text + TAIL) == ""
