@@ -19,6 +19,7 @@ from combine_prompts.inputs import (
     exact,
     read_excluded,
     read_inputs,
+    refuse_folder,
     refuse_overwriting,
 )
 from combine_prompts.prompt_files import name_problems, to_json, write_output
@@ -122,6 +123,7 @@ class Pile:
 
 def combine(settings: Settings) -> int:
     """Write the combined file and what lies beside it; returns the exit status."""
+    refuse_folder(settings.output)
     refuse_overwriting(settings.inputs, settings.exclude, settings.outputs())
     licences = Licences.of(settings.licence)
     problems: list[str] = []

@@ -16,13 +16,16 @@ Item = dict[str, Any]  # as in the prompts file: "prompt", "source", and whateve
 Entry = tuple[str, Item]  # the file that had it first, and the item
 
 
+def refuse_folder(output: Path) -> None:
+    """UserError when --output names a folder: `.`, `/`, or nothing."""
+    if not output.name or output.is_dir():
+        raise UserError(f"--output {str(output)!r} is a folder; give the name of a file in it")
+
+
 def refuse_overwriting(
     inputs: Sequence[Path], exclude: Sequence[Path], outputs: Sequence[Path]
 ) -> None:
-    """UserError when an output would replace an input, is a folder, or two inputs have one name."""
-    output = outputs[0]
-    if not output.name or output.is_dir():
-        raise UserError(f"--output {str(output)!r} is a folder; give the name of a file in it")
+    """UserError when an output would replace an input, or two inputs have one name."""
     written = {os.path.realpath(path) for path in outputs}
     for path in [*inputs, *exclude]:
         if os.path.realpath(path) in written:

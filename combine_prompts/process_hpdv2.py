@@ -4,7 +4,8 @@
 
 Reads benchmark/{anime,concept-art,paintings,photo}.json of ymhao/HPDv2, each a list of strings.
 Never drawbench.json, which lies beside them and is a validation set of others. The three art styles
-were rewritten by ChatGPT, and its chatter is repaired or dropped.
+were rewritten by ChatGPT, and its chatter is repaired or dropped. The photo prompts are captions of
+COCO (CC-BY-4.0) and are written as {"prompt", "source": ["HPDv2", "COCO"]}, the others as strings.
 
 Expected of the real source (counted): 4 x 800 prompts, 3,172 distinct (anime 781, concept-art 795,
 paintings 798, photo 800); 3,170 are written after cleaning.

@@ -2,8 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ class Job:
     ascii: bool
     read: Read
     repair: Repair | None = None
+    # further sources of a file's prompts, by its name: they stand in the items
+    sources: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 def local_files(inputs: Sequence[str], patterns: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -58,7 +60,12 @@ def process(job: Job, files: Iterable[Path], problems: Iterable[str]) -> int:
     pile.name_the_rest()
     if not pile.kept:
         raise UserError("; ".join(["no prompts to write", *pile.problems]))
-    write_output(job.output, json.dumps(list(pile.kept), ensure_ascii=False, indent=0) + "\n")
+    items = [
+        {"prompt": prompt, "source": sources} if sources else prompt
+        for prompt, sources in pile.kept.items()
+    ]
+    lines = [json.dumps(item, ensure_ascii=False) for item in items]
+    write_output(job.output, "[\n" + ",\n".join(lines) + "\n]\n")
     print_table(pile.counts())
     print(f"wrote {job.output}")
     return name_problems(pile.problems)
@@ -70,7 +77,7 @@ class Pile:
     def __init__(self, job: Job, problems: list[str]) -> None:
         self.job = job
         self.problems = problems
-        self.kept: dict[str, None] = {}
+        self.kept: dict[str, Sequence[str]] = {}  # prompt: its further sources
         self._seen: set[str] = set()
         self._read = 0
         self._changed: Counter[str] = Counter()
@@ -88,9 +95,10 @@ class Pile:
                     if self._bad_rows[why] <= NAMED:
                         self.problems.append(f"{path}: row {row}: {why}")
             else:
-                self._add(text.decode() if isinstance(text, bytes) else text)
+                plain = text.decode() if isinstance(text, bytes) else text
+                self._add(plain, self.job.sources.get(path.name, ()))
 
-    def _add(self, text: str) -> None:
+    def _add(self, text: str, sources: Sequence[str]) -> None:
         if text in self._seen:
             self._dropped["duplicate"] += 1
             return
@@ -102,7 +110,7 @@ class Pile:
         if reason:
             self._dropped[reason] += 1
         else:
-            self.kept[cleaned] = None
+            self.kept[cleaned] = sources
 
     def name_the_rest(self) -> None:
         """Count the bad rows that were not named one by one."""

@@ -26,8 +26,9 @@ def find(
     """The prompts that repeat an earlier one; `same_order(a, b)` looks at their subjects."""
     twins: Twins = {}
     for later, earlier in _candidates(foldeds):
-        if later in twins or earlier in twins:
+        if later in twins:
             continue
+        earlier = twins[earlier][0] if earlier in twins else earlier
         words = foldeds[later].split()
         if _same_words(words, foldeds[earlier].split()) and same_order(
             prompts[later], prompts[earlier]

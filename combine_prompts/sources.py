@@ -14,6 +14,7 @@ from combine_prompts.readers import gecko_prompts, json_prompts, parquet_column,
 
 IMAGE_REWARD = ["metadata-train.parquet", "metadata-validation.parquet", "metadata-test.parquet"]
 HPDV2 = ["anime.json", "concept-art.json", "paintings.json", "photo.json"]
+HPDV2_SOURCES = {"photo.json": ["HPDv2", "COCO"]}  # CC-BY-4.0: attribution is required
 DRAWBENCH = "drawbench.json"  # lies beside HPDv2's files and is a validation set of others
 # not {validation,test}_unique: parts of these
 PICKAPIC = ["data/train-0*.parquet", "data/validation-0*.parquet", "data/test-0*.parquet"]
@@ -54,7 +55,7 @@ def hpdv2(args: Namespace) -> int:
     else:
         names = [f"benchmark/{name}" for name in HPDV2]
         files, problems = hub_files("ymhao/HPDv2", names, args.revision), []
-    job = Job(args.output, args.ascii, json_prompts, chat_debris.repair)
+    job = Job(args.output, args.ascii, json_prompts, chat_debris.repair, HPDV2_SOURCES)
     return process(job, files, problems)
 
 

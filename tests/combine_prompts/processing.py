@@ -30,7 +30,13 @@ def process(source, input, output, *options, status=0):
         *options,
         status=status,
     )
-    return ended, json.loads(output.read_text()) if output.exists() else None
+    return ended, texts_of(output) if output.exists() else None
+
+
+def texts_of(output):
+    """The prompts of a file whose items are strings or objects."""
+    items = json.loads(output.read_text())
+    return [item if isinstance(item, str) else item["prompt"] for item in items]
 
 
 def counts(ended):

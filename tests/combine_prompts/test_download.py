@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.combine_prompts.processing import texts_of
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 EXAMPLES = ROOT / "examples"
 
@@ -113,7 +115,7 @@ def run(tmp_path, endpoint, script, *options, status=0):
     assert ended.returncode == status and "Traceback" not in ended.stderr, (
         ended.stdout + ended.stderr
     )
-    return ended, json.loads(output.read_text()) if output.exists() else None
+    return ended, texts_of(output) if output.exists() else None
 
 
 def local(tmp_path, script, folder, *options):
@@ -131,7 +133,7 @@ def local(tmp_path, script, folder, *options):
         check=True,
         capture_output=True,
     )
-    return json.loads(output.read_text())
+    return texts_of(output)
 
 
 def test_image_reward_from_the_hub(tmp_path, hub):

@@ -113,6 +113,14 @@ def test_sac_takes_the_order_of_the_ids(tmp_path):
     )
 
 
+def test_hpdv2_marks_the_captions_of_coco(tmp_path):
+    process("hpdv2", ROOT / "examples" / "hpdv2", tmp_path / "out.json")
+    items = json.loads((tmp_path / "out.json").read_text())
+    marked = [item for item in items if not isinstance(item, str)]
+    assert marked and all(item["source"] == ["HPDv2", "COCO"] for item in marked)
+    assert len(marked) < len(items)
+
+
 def test_hpdv2_never_reads_drawbench(tmp_path):
     _, prompts = process("hpdv2", ROOT / "examples" / "hpdv2", tmp_path / "out.json")
     assert not any("validation set" in prompt for prompt in prompts)
