@@ -5,7 +5,7 @@ pytest -m soak tests/generate/test_llm_soak.py
 
 import pytest
 
-from generate.llms.variations import fold
+from generate.llms.copies import fold
 from tests.fakes.fake_answers import FAULTS_OF_CONTENT, FAULTS_OF_TRANSPORT
 from tests.fakes.fake_llm import FakeOllama, FakeOpenAI
 from tests.fakes.prompters import prompter_for
