@@ -13,7 +13,6 @@ import argparse
 import os
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from generate.llms.diversity import Diversity, measure
 from generate.llms.embedded import EmbeddedLLM
 from generate.llms.prompter import Prompter, PrompterSettings
 
+FIRST = Path(__file__).with_name("first_instruction.txt")
 PROMPTS = (
     "a corgi in a top hat",
     "portrait of a king, oil painting, by Rembrandt, dramatic light",
@@ -35,21 +35,6 @@ PROMPTS = (
     "astronaut riding a horse on the moon, cinematic",
     "an owl made of clockwork",
 )
-FIRST = """You write captions for a data set of images. Write exactly {n} rewrites of the caption at the end.
-
-Each rewrite is one caption of an image that could stand on its own, at most 60 words long, in English. Make the rewrites as different from each other as you can: change one or several of
-- the subject (its kind, age, number, material, clothing, mood, what it does),
-- the time (hour, season, century, weather),
-- the place (city, landscape, room, another country or planet),
-- the culture,
-- the style (photograph, painting, print, sculpture, comic, film still, a named art movement),
-- the angle, the framing, the lens, the light.
-Name things one can see. No numbering, no quotation marks, no remarks, no text before or after.
-
-Answer with JSON: {"variations": ["first rewrite", "second rewrite", ...]} with exactly {n} strings.
-
-Caption: "{prompt}"
-"""  # noqa: E501
 
 
 def main() -> None:
@@ -59,15 +44,10 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=len(PROMPTS))
     parser.add_argument("--variations", type=int, default=199)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        first = Path(folder, "first.txt")
-        first.write_text(FIRST)
-        prompters = {
-            name: Prompter(
-                EmbeddedLLM(), PrompterSettings(accounts=":memory:", instruction=instruction)
-            )
-            for name, instruction in (("first", first), ("today's", None))
-        }
+    prompters = {
+        name: Prompter(EmbeddedLLM(), PrompterSettings(accounts=":memory:", instruction=path))
+        for name, path in (("first", FIRST), ("today's", None))
+    }
     print(f"{'':50}{'texts':>7}{'Vendi':>8}{'dist-2':>8}{'nearest':>8}{'orig.':>8}{'s':>7}")
     figures: dict[str, list[Diversity]] = {name: [] for name in prompters}
     for prompt in PROMPTS[: args.prompts]:
