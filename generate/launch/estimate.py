@@ -28,6 +28,7 @@ JSON_BYTES = 1500
 TOKENS_A_CALL = 340
 TOKENS_A_VARIATION = 40
 VARIATIONS_A_CALL = 10
+SPARE_SHARE = 4  # a task for every so many that run at a time
 
 
 def estimate(
@@ -47,6 +48,7 @@ def estimate(
     lines = [f"estimate   {images:,} images{already}: {prompts:,} prompts x {per_prompt}"]
     lines += _disk(definition, output_root, images)
     lines.append(INDENT + _hours(args, definition, output_root, answer, images))
+    lines.append(INDENT + _tasks(args))
     lines.append(INDENT + _llm_calls(args, definition, items, answer))
     notice = model_recipes.family_of(definition["model"]).notice
     return lines + ([f"{INDENT}note on the model: {notice}"] if notice else [])
@@ -183,6 +185,16 @@ def _measurements(path: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict) and isinstance(row.get("images_per_hour"), int | float):
             rows.append(row)
     return [row for row in rows if row["images_per_hour"] > 0]
+
+
+def _tasks(args: Namespace) -> str:
+    """A task that fails is replaced by one that has not started yet: some are to be spare."""
+    tasks = args.num_chunks or args.num_workers
+    spare = tasks - args.num_workers
+    if spare > 0:
+        return f"{tasks:,} tasks, {args.num_workers:,} of them at a time: {spare:,} are spare"
+    wanted = args.num_workers + max(1, args.num_workers // SPARE_SHARE)
+    return f"no task is spare: if one fails, nobody takes its place; --num_chunks {wanted} helps"
 
 
 # ---------------------------------------------------------------- LLMs

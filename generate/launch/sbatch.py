@@ -107,7 +107,7 @@ def _head(
         "chdir": Path.cwd(),
     }
     lines = [
-        f"#SBATCH --{name}={_quoted(str(value), f'--{name}')}"
+        f"#SBATCH --{name}={_quoted(_escaped(value), f'--{name}')}"
         for name, value in {**options, **everywhere}.items()
         if value
     ]
@@ -116,6 +116,11 @@ def _head(
         _quoted(further, "--sbatch_args")  # several options, as the user has quoted them
         lines.append(f"#SBATCH {further}")
     return ["#!/bin/bash", *lines, ""]
+
+
+def _escaped(value: object) -> str:
+    """sbatch takes a backslash for an escape even between single quotes."""
+    return str(value).replace("\\", "\\\\")
 
 
 def _run_once(setup: str, command: list[str]) -> list[str]:

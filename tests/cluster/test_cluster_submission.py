@@ -167,8 +167,11 @@ def test_a_pending_server_is_waited_for(site, cluster, capsys):
     )
 
 
-def test_a_data_set_with_any_name_is_found_again(site, cluster, capsys):
-    root, name = site / "out", "cats, dogs 50% 'off'"
+@pytest.mark.parametrize(
+    "name", ["cats, dogs 50% 'off'", 'a "b" $(touch owned) `touch owned` # c', "é\\n; touch owned"]
+)
+def test_a_data_set_with_any_name_is_found_again(site, cluster, capsys, name):
+    root = site / "out"
     cluster.run(
         "sbatch",
         "--partition=general",
@@ -182,6 +185,7 @@ def test_a_data_set_with_any_name_is_found_again(site, cluster, capsys):
     assert f"already submitted as array {array}: at most 2 tasks" in capsys.readouterr().out
     assert arrays.cancel(root, name) == 0
     cluster.wait(lambda: not cluster.jobs(array=array), what="the end of the array")
+    assert not list(site.rglob("owned"))
 
 
 def test_what_would_fail_in_every_task_fails_here(site, cluster, tmp_path):

@@ -199,9 +199,14 @@ ITEMS = [{"prompt": "a cat", "source": []}] * 900 + [
 ] * 100
 
 
-def estimated(root, document=None, budget_usd=0.0, **changes):
+def estimated(root, document=None, budget_usd=0.0, num_chunks=None, **changes):
     args = argparse.Namespace(
-        num_workers=10, llm=None, llm_backends=None, ollama_hosts=None, llm_budget_usd=budget_usd
+        num_workers=10,
+        num_chunks=num_chunks,
+        llm=None,
+        llm_backends=None,
+        ollama_hosts=None,
+        llm_budget_usd=budget_usd,
     )
     return "\n".join(
         estimate.estimate(args, DEFINITION | changes, ITEMS, root, status.Answer(document))
@@ -233,6 +238,13 @@ def test_the_estimate_counts_what_is_left_to_draw(tmp_path):
     assert "note on" not in text and "note on the model: " in estimated(
         tmp_path, model="stabilityai/stable-diffusion-3.5-large"
     )
+
+
+def test_the_estimate_says_whether_tasks_are_spare(tmp_path):
+    assert "no task is spare: if one fails, nobody takes its place; --num_chunks 12" in estimated(
+        tmp_path
+    )
+    assert "40 tasks, 10 of them at a time: 30 are spare" in estimated(tmp_path, num_chunks=40)
 
 
 def test_the_estimate_measures_where_it_can(tmp_path):
