@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from common import __version__
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(path for place in ("", "docs/", "examples/*/") for path in ROOT.glob(f"{place}*.md"))
 SCRIPTS = re.compile(
@@ -148,6 +150,10 @@ def test_the_links_and_pictures_lead_somewhere(page):
 def test_the_pages_are_short(page):
     lines = len(page.read_text().splitlines())
     assert lines <= (150 if page.name == "README.md" else 250)
+
+
+def test_the_citation_names_this_version():
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_the_published_command_lines_stand_to_the_letter():
