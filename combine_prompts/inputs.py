@@ -17,9 +17,11 @@ Entry = tuple[str, Item]  # the file that had it first, and the item
 
 
 def refuse_folder(output: Path) -> None:
-    """UserError when --output names a folder: `.`, `/`, or nothing."""
+    """UserError when --output names a folder (`.`, `/`, nothing), a device or a pipe."""
     if not output.name or output.is_dir():
         raise UserError(f"--output {str(output)!r} is a folder; give the name of a file in it")
+    if output.exists() and not output.is_file():
+        raise UserError(f"--output {output} is a device or a pipe; give the name of a file")
 
 
 def refuse_overwriting(

@@ -1,5 +1,6 @@
 """The five processors and broken files: named in one line each, and the others go on."""
 
+import os
 import sqlite3
 
 import pyarrow as pa
@@ -160,6 +161,13 @@ def test_folder_without_the_files(tmp_path):
             status=1,
         ).stderr
     )
+
+
+def test_output_that_is_a_pipe_stays_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    words = ["--input", ROOT / "examples" / "gecko", "--output", tmp_path / "pipe"]
+    ended = run("process_gecko", *words, status=1)
+    assert "it is no regular file" in ended.stderr and (tmp_path / "pipe").is_fifo()
 
 
 def test_output_that_cannot_be_written(tmp_path):

@@ -114,6 +114,14 @@ def test_an_output_that_is_a_folder(tmp_path, output):
     assert "is a folder" in ended.stderr
 
 
+def test_an_output_that_is_a_pipe_stays_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "sac.json").write_text('["a fox in the snow"]')
+    ended = run(tmp_path, "sac.json", "--output", "pipe")
+    assert ended.returncode == 1 and "is a device or a pipe" in ended.stderr
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_names_and_numbers_that_json_cannot_hold(tmp_path):
     odd = os.fsencode(tmp_path) + b"/\xff.json"
     with open(odd, "w") as file:
