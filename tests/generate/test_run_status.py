@@ -1,10 +1,8 @@
 """The terminal's status page and the estimate before a run."""
 
 import argparse
-import http.server
 import json
 import os
-import threading
 
 import pytest
 
@@ -12,7 +10,6 @@ from common.command_line import UserError
 from common.console import amount
 from common.files import device_of
 from generate.launch import estimate, status
-from generate.protocol.signing import Verifier, proof_of
 
 ERROR = {
     "reason": "gpu",
@@ -109,58 +106,19 @@ def test_the_status_says_what_happens_and_which_log_to_read():
     assert "has not seen this data set yet" in status.render(DOCUMENT, "new")
 
 
-@pytest.fixture
-def server(tmp_path):
-    """A server that answers with DOCUMENT to who signs with the token."""
-    verifier = Verifier("t0ken", 2)
-
-    class FakeServer(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self):
-            url = f"http://127.0.0.1:{self.server.server_port}"
-            signs = {}
-            if self.path.startswith("/healthz?nonce="):
-                proof = proof_of("t0ken", self.path.split("=")[1], "run", 2, url, 5.0)
-                said = json.dumps({"epoch": 2, "time": 5.0, "proof": proof}).encode()
-            else:
-                call = verifier.check("GET", self.path, self.headers, 5.0)
-                body = DOCUMENT if self.path == "/status" else {"url": f"{url}/?code=c0de"}
-                said = json.dumps(body).encode()
-                signs = verifier.sign_answer(call.signature, 200, said)
-            self.send_response(200)
-            for name, value in (signs | {"Content-Length": str(len(said))}).items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(said)
-
-        def log_message(self, *_):
-            pass
-
-    listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeServer)
-    threading.Thread(target=listener.serve_forever, daemon=True).start()
-    (tmp_path / ".server").mkdir()
-    server = {
-        "url": f"http://127.0.0.1:{listener.server_port}",
-        "token": "t0ken",
-        "run_id": "run",
-        "epoch": 2,
-        "hostname": "node7",
-    }
-    (tmp_path / ".server" / "server.json").write_text(json.dumps(server))
-    yield tmp_path
-    listener.shutdown()
-
-
-def test_show_prints_no_token_into_a_file_or_pipe(server, capsys, monkeypatch):
+def test_show_prints_no_secret_into_a_file_or_pipe(start, capsys, monkeypatch):
+    """On a terminal it shows a link for one browser; the token itself is shown nowhere."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # a proxy must not stand between
-    assert status.show(server, "HPDv2") == 0
+    server = start()
+    token = server.json["token"]
+    assert status.show(server.root) == 0
     said = capsys.readouterr().out
-    assert "199 of 1,000" in said and "t0ken" not in said
+    assert "epoch 1" in said and "?code=" not in said and token not in said
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    status.show(server, "HPDv2")
+    assert status.show(server.root, "HPDv2") == 0
     said = capsys.readouterr().out
-    assert "/?code=c0de" in said and "t0ken" not in said
+    assert f"page       {server.json['url']}?code=" in said and token not in said
+    assert "HPDv2: the server has not seen this data set yet" in said
 
 
 @pytest.mark.parametrize(
