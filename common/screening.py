@@ -21,17 +21,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
-
-import numpy as np
 
 from common import safety
 from common.command_line import UserError
-from common.embeddings import model_name
 from common.files import write_whole
 from common.language import foreign
-from common.validation_set import Match, ValidationSet
+
+if TYPE_CHECKING:
+    from common.validation_set import Match, ValidationSet
 
 FORMAT = 1
 BROKEN = (
@@ -117,7 +116,7 @@ class Screen:
     def __init__(
         self,
         rules: Rules = RULES_OF_A_RUN,
-        validation: ValidationSet | None = None,
+        validation: "ValidationSet | None" = None,
         covers: str = "",
     ) -> None:
         self.rules = rules
@@ -150,7 +149,7 @@ class Screen:
             verdicts.append(_like_validation(match) if match else _judge(text, rules))
         return verdicts
 
-    def _matches(self, texts: Sequence[str]) -> Sequence[Match | None]:
+    def _matches(self, texts: Sequence[str]) -> "Sequence[Match | None]":
         if self.validation is None:
             return [None] * len(texts)
         return self.validation.find_all(texts)
@@ -178,6 +177,12 @@ class Screen:
 
     @classmethod
     def _read(cls, path: Path) -> "Screen":
+        # numpy, which a client that finds all done, and a run without such a file, do without
+        import numpy as np
+
+        from common.embeddings import model_name
+        from common.validation_set import ValidationSet
+
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         about = json.loads(arrays.pop("about").tobytes())
@@ -191,6 +196,10 @@ class Screen:
 
     def save_beside(self, prompts_file: Path) -> Path:
         """Write the rules and the validation set's index beside a prompts file."""
+        import numpy as np  # see _read
+
+        from common.embeddings import model_name
+
         about = {
             "format": FORMAT,
             "embeddings": model_name(),
@@ -271,7 +280,7 @@ def find_loop(text: str) -> str:
     return found[1] if found else ""
 
 
-def _like_validation(match: Match) -> Verdict:
+def _like_validation(match: "Match") -> Verdict:
     reason = f"{VALIDATION_SET}: {match.how}"
     return Verdict(reason, match.how, row=match.row, similarity=match.similarity)
 

@@ -12,7 +12,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from common.embeddings import embed
 from common.screening import HATE, MINORS, PROFANITY, SEXUAL, VALIDATION_SET, Screen
 from generate.llms.answers import texts_of
 from generate.llms.chatter import fault_of
@@ -82,5 +81,8 @@ class VariationFilter:
     def _is_near(self, text: str) -> bool:
         if self.words & content_words(text):
             return True
+        # numpy, which a client that finds all done does without
+        from common.embeddings import embed
+
         one, other = embed([self.prompt, text])
         return float(one @ other) >= NEAR
