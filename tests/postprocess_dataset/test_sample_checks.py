@@ -7,7 +7,7 @@ import json
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from postprocess_dataset import sample_json
+from postprocess_dataset import sample_json, table
 
 RECORD = {
     "prompt_index": 7,
@@ -96,3 +96,5 @@ def test_clean_files_are_parsed_together():
         json.dumps(RECORD | {"prompt_index": i}).encode() + b"\n" * (i % 2) for i in range(50)
     ]
     assert sample_json.parse_together(contents)["prompt_index"].to_pylist() == list(range(50))
+    published = {name: RECORD[name] for name in list(table.JSON_FIELDS)[:14]}
+    assert sample_json.parse_together([json.dumps(published).encode()] * 2).num_rows == 2
