@@ -15,11 +15,11 @@ import orjson
 
 from common.untrusted import SAMPLE_BYTES, read_untrusted
 from postprocess_dataset import table
+from postprocess_dataset.chunk_workers import CHUNK, ChunkWorkers
 from postprocess_dataset.dataset_folder import BLOCK, CODE, Codes, Listing, stems, walk
 from postprocess_dataset.increment import Earlier, Line
 from postprocess_dataset.progress import Progress
-from postprocess_dataset.sample_checks import Checks, image_elsewhere
-from postprocess_dataset.sample_files import Reader, read_samples
+from postprocess_dataset.sample_checks import Checked, Checks, Chunk, image_elsewhere
 from postprocess_dataset.sorted_rows import SortedRows
 
 NAMES = 1 << 18  # stems of a folder held as text at a time, 20 MB; a million would need 80
@@ -41,7 +41,7 @@ class Conversion:
         self.partition = partition
         self.rows = rows
         self.rejects = rejects
-        self.reader = Reader()
+        self.workers = ChunkWorkers(checks)
         self.progress = Progress("samples")
         self.new = 0
         self.rejected = 0
@@ -55,6 +55,13 @@ class Conversion:
 
         Returns the lines of OUTPUT.gone.jsonl.
         """
+        with self.workers:
+            deleted = self._every_folder(folders, earlier)
+            for chunk, found in self.workers.rest():
+                self.add(chunk, found)
+        return deleted
+
+    def _every_folder(self, folders: Sequence[str], earlier: Earlier) -> list[Line]:
         deleted: list[Line] = []
         unseen = set(earlier.folders)
         for subdirectory, listing in walk(
@@ -137,16 +144,24 @@ class Conversion:
         return [name for name in names if zlib.crc32(os.fsencode(name)) % count == number]
 
     def samples(self, subdirectory: str, names: Sequence[str], has_image: Sequence[bool]) -> None:
-        """Read, check and add the samples `names` of a folder."""
-        for rows, rejects in read_samples(self.reader, self.checks, subdirectory, names, has_image):
-            added = 0
-            if rows is not None:
-                self.rows.add(rows)
-                added = rows.num_rows
-            self.new += added
-            for stem, reason in rejects:
-                self.reject(f"{subdirectory}/{stem}.json", reason)
-            self.progress.add(added + len(rejects))
+        """Have the samples `names` of a folder read and checked; add those that are."""
+        for n in range(0, len(names), CHUNK):
+            chunk = Chunk(subdirectory, names[n : n + CHUNK], has_image[n : n + CHUNK])
+            self.workers.submit(chunk)
+            for done, found in self.workers.done():
+                self.add(done, found)
+
+    def add(self, chunk: Chunk, found: Checked) -> None:
+        """Add a chunk's rows; list its rejects."""
+        rows, rejects = found
+        added = 0
+        if rows is not None:
+            self.rows.add(rows)
+            added = rows.num_rows
+        self.new += added
+        for stem, reason in rejects:
+            self.reject(f"{chunk.subdirectory}/{stem}.json", reason)
+        self.progress.add(added + len(rejects))
 
     def still_there(self, subdirectory: str, stem: str) -> bool:
         """A second look by name at a sample that the listing did not show whole."""

@@ -17,6 +17,7 @@ from common.untrusted import IMAGE_BYTES, open_jpeg, open_untrusted, read_untrus
 from postprocess_dataset import sorted_rows, table
 from postprocess_dataset.sample_json import Content, parse
 
+Checked = tuple[pa.Table | None, list[tuple[str, str]]]  # sorted rows, [(name, reason)]
 DIFFERS = "image is not the one its JSON tells of (sha256 differs)"
 
 
@@ -47,9 +48,7 @@ class Chunk:
     has_image: Sequence[bool]
 
 
-def check(
-    pool: Executor, checks: Checks, chunk: Chunk, contents: Sequence[Content]
-) -> tuple[pa.Table | None, list[tuple[str, str]]]:
+def check(pool: Executor, checks: Checks, chunk: Chunk, contents: Sequence[Content]) -> Checked:
     """(sorted rows without idx or None, [(name, reason)]) of one chunk.
 
     Its JSONs are parsed, its images verified, the table's own columns added.

@@ -3,20 +3,10 @@
 done = write(settings, plan, shards, deleted)       # {name: stats}
 """
 
-import multiprocessing
 import os
-import signal
 import sys
-import threading
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    wait,
-)
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from typing import Any
 
 from common.command_line import INTERRUPTED, UserError, script_name
@@ -26,6 +16,7 @@ from postprocess_dataset.publish import Draft
 from postprocess_dataset.shard_files import Source, Stats
 from postprocess_dataset.shard_plan import Plan, Shard
 from postprocess_dataset.tar_settings import TarSettings, in_tar_order
+from postprocess_dataset.workers import CONTEXT, forked, start
 
 Counter = Any  # a shared integer of multiprocessing
 COUNTED: list[Counter] = []  # images and bytes done by all workers, for the progress
@@ -41,40 +32,26 @@ def write(
     """
     with Draft(os.path.join(settings.output, ".rows.lock"), wait=True):
         order = in_tar_order(settings, table.files(settings.table), plan["generations"])
-    # forked before any thread lives here: a worker saves 0.4 s of imports
-    context = multiprocessing.get_context("fork")
-    counters = context.Value("q", 0), context.Value("q", 0)
+    counters = CONTEXT.Value("q", 0), CONTEXT.Value("q", 0)
     workers = min(settings.workers, len(todo))
-    pool: Executor
-    if workers == 1:
-        pool = ThreadPoolExecutor(1, initializer=begin_worker, initargs=counters)
-    else:
-        pool = ProcessPoolExecutor(workers, context, begin_worker, counters)
     progress = Progress("images", sum(shard["stop"] - shard["start"] for shard in todo))
-    try:
-        # workers, forked now, keep the mask: Ctrl-C is the parent's to answer
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        futures = set()
-        for shard in todo:
-            source = Source(order[shard["split"]], settings.images(), deleted)
-            futures.add(pool.submit(one_shard, settings, shard, source, plan["identity"]))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        stats = gather(settings.output, futures, progress, counters)
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process was killed (out of memory?); the same command goes on from there"
-        ) from None
-    except KeyboardInterrupt:
-        print(
-            f"{script_name()}: interrupted; finished shards stay, "
-            "the same command goes on from there",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(INTERRUPTED)  # without waiting for the shards that are being written
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        progress.close()
+    with pool_of(workers, counters) as pool:
+        try:
+            futures = set()
+            for shard in todo:
+                source = Source(order[shard["split"]], settings.images(), deleted)
+                futures.add(start(pool, one_shard, settings, shard, source, plan["identity"]))
+            stats = gather(settings.output, futures, progress, counters)
+        except KeyboardInterrupt:
+            print(
+                f"{script_name()}: interrupted; finished shards stay, "
+                "the same command goes on from there",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(INTERRUPTED)  # without waiting for the shards that are being written
+        finally:
+            progress.close()
     empty = [found["name"] for found in stats if not found["nsamples"]]
     if empty:
         more = " …" if len(empty) > 5 else ""
@@ -117,17 +94,17 @@ def report(output: str, stats: Stats, progress: str) -> list[str]:
     return lines
 
 
-def begin_worker(images: Counter, size: Counter) -> None:
-    """A worker's first step. A killed parent takes its workers along."""
+def pool_of(workers: int, counters: tuple[Counter, Counter]) -> AbstractContextManager[Executor]:
+    """Where shards are written: in processes, or, when one is enough, in a thread."""
+    if workers > 1:
+        return forked(workers, count_into, *counters)
+    count_into(*counters)
+    return ThreadPoolExecutor(1)
+
+
+def count_into(images: Counter, size: Counter) -> None:
+    """A worker's first step."""
     COUNTED[:] = images, size
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-
-        def end_with_parent() -> None:
-            parent.join()
-            os._exit(1)
-
-        threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def count(images: int, size: int) -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from postprocess_dataset import sample_files
+from postprocess_dataset import chunk_workers, sample_files
 
 
 def test_a_run_s_folder(folder, to_parquet, rows_of, tmp_path):
@@ -244,6 +244,7 @@ def test_a_slow_disk_is_read_by_several_threads(folder, to_parquet, rows_of, tmp
         ),
     )
     monkeypatch.setattr(sample_files, "COLD_S", 0)
+    monkeypatch.setattr(chunk_workers, "INLINE", 1200)  # in this process
     monkeypatch.setattr(sample_files, "read_files", noted)
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
     assert [

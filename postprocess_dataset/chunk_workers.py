@@ -1,0 +1,94 @@
+"""Chunks of samples, read, parsed and checked by worker processes; their rows in the order asked.
+
+with ChunkWorkers(checks) as workers:
+    workers.submit(Chunk("HPDv2/000012", names, has_image))
+    for chunk, (rows, rejects) in workers.done(): …       # and workers.rest() at the end
+
+Rows come back as Arrow IPC. Processes share no interpreter's lock; threads that read beside a
+parsing one handed it over 17 times a file.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future
+from contextlib import ExitStack
+from typing import Any, Self
+
+import pyarrow as pa
+
+from postprocess_dataset.sample_checks import Checked, Checks, Chunk
+from postprocess_dataset.sample_files import Reader, read_chunk
+from postprocess_dataset.workers import forked, start
+
+# Samples: 6-10 MB of JSON, about 50 MB at the peak of a worker with the parsed columns.
+CHUNK = 8192
+INLINE = 512  # samples of a chunk that is not worth a worker, while none is there
+WORKERS = 4
+# 150 bytes a row instead of 880: 1.0 us of CPU in all, through a pipe as they are 4.2
+COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
+Sent = tuple[bytes | None, list[tuple[str, str]]]  # rows as Arrow IPC, rejects
+READERS: list[Reader] = []  # a worker's own
+
+
+class ChunkWorkers:
+    """As many processes as there are cores, at most WORKERS; forked when there is work for them."""
+
+    def __init__(self, checks: Checks) -> None:
+        self.checks = checks
+        self.count = min(WORKERS, len(os.sched_getaffinity(0)))
+        self.reader = Reader()
+        self.stack = ExitStack()
+        self.pool: Executor | None = None
+        self.waiting: deque[tuple[Chunk, Future[Sent] | Checked]] = deque()
+
+    def submit(self, chunk: Chunk) -> None:
+        """Begin with a chunk of at most CHUNK samples."""
+        if self.pool is None and len(chunk.names) <= INLINE:
+            self.waiting.append((chunk, read_chunk(self.reader, self.checks, chunk)))
+            return
+        if self.pool is None:
+            self.pool = self.stack.enter_context(forked(self.count, READERS.append, Reader()))
+        self.waiting.append((chunk, start(self.pool, read_and_send, self.checks, chunk)))
+
+    def done(self) -> Iterator[tuple[Chunk, Checked]]:
+        """The oldest chunks, until no more are under way than keep the workers busy."""
+        while len(self.waiting) > 2 * self.count:
+            yield self._oldest()
+
+    def rest(self) -> Iterator[tuple[Chunk, Checked]]:
+        """All that are left."""
+        while self.waiting:
+            yield self._oldest()
+
+    def _oldest(self) -> tuple[Chunk, Checked]:
+        chunk, found = self.waiting.popleft()
+        return chunk, received(found.result()) if isinstance(found, Future) else found
+
+    def __enter__(self) -> Self:
+        self.stack.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.stack.__exit__(*error)
+
+
+def read_and_send(checks: Checks, chunk: Chunk) -> Sent:
+    """In a worker: a chunk's rows and rejects."""
+    rows, rejects = read_chunk(READERS[0], checks, chunk)
+    if rows is None:
+        return None, rejects
+    rows = rows.drop_columns(["caption"])  # the same text as augmented_prompt
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema, options=COMPRESSED) as writer:
+        writer.write_table(rows)
+    return sink.getvalue().to_pybytes(), rejects
+
+
+def received(sent: Sent) -> Checked:
+    """What read_and_send() sent."""
+    content, rejects = sent
+    if content is None:
+        return None, rejects
+    rows = pa.ipc.open_stream(content).read_all()
+    return rows.append_column("caption", rows["augmented_prompt"]), rejects
