@@ -23,7 +23,7 @@ from postprocess_dataset.workers import forked, start
 
 # Samples: 6-10 MB of JSON, about 50 MB at the peak of a worker with the parsed columns.
 CHUNK = 8192
-INLINE = 512  # samples of a chunk that is not worth a worker, while none is there
+INLINE = 4096  # samples of a chunk that is not worth the forks, 0.1 s, while no worker is there
 WORKERS = 4
 # 150 bytes a row instead of 880: 1.0 us of CPU in all, through a pipe as they are 4.2
 COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")

@@ -65,6 +65,7 @@ sys.path.insert(0, sys.argv[1])
 sys.argv = sys.argv[1:]
 from common.command_line import run_script
 from postprocess_dataset import chunk_workers, convert_json_to_parquet
+chunk_workers.INLINE = 0
 read_chunk = chunk_workers.read_chunk
 def slow(*args):
     print(os.getpid(), file=open(os.environ["MARK"], "a"), flush=True)
