@@ -1,0 +1,204 @@
+"""What people do to folders while a run goes on, in any order; `make soak` does it 10,000 times.
+
+After each step every sample must be whole and its captions asked for once; at the end of each
+history the run comes to its end with each sample there once.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from tests.fakes.chaos_run import ChaosClient, ChaosRun, copy_over, sha_of
+
+NUMBERS = st.integers(0, 10**6)
+MEMORY = Path("/dev/shm")  # what a crash of the machine does is not asked here
+
+
+class Chaos(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        self.patches = pytest.MonkeyPatch()
+        self.home = Path(tempfile.mkdtemp(prefix="chaos_", dir=MEMORY if MEMORY.exists() else None))
+        self.run = ChaosRun(self.home, self.patches)
+        self.away = self.home / "elsewhere"
+        self.copies = []
+
+    def teardown(self):
+        try:
+            if self.away.exists() and not self.run.folder.exists():
+                shutil.move(self.away, self.run.folder)
+            self.run.finish()
+        finally:
+            self.run.kill_server()
+            self.patches.undo()
+            shutil.rmtree(self.home)
+
+    @invariant()
+    def samples_are_whole(self):
+        self.run.checker().check()
+
+    # ------------------------------------------------ the run goes on
+
+    @rule(number=NUMBERS, images=st.integers(0, 5))
+    def work(self, number, images):
+        run = self.run
+        if len(run.clients) < 2:
+            run.clients.append(ChaosClient(run))
+        client = run.clients[number % len(run.clients)]
+        client.step(images)
+        if client.over:
+            run.clients.remove(client)
+
+    @rule(number=NUMBERS)
+    @precondition(lambda self: self.run.clients)
+    def kill_client(self, number):
+        self.run.clients.pop(number % len(self.run.clients))
+
+    @rule()
+    def kill_server(self):
+        self.run.kill_server()
+
+    @rule()
+    def start_server(self):
+        self.run.start_server()
+
+    @rule(seconds=st.sampled_from([1, 5, 15]))
+    def time_passes(self, seconds):
+        self.run.turn_clock(seconds)
+
+    @rule(more=st.integers(1, 2), images=st.booleans())
+    @precondition(lambda self: self.run.definition["total"] < 8 and self.run.server)
+    def extend(self, more, images):
+        """More images a prompt, or more prompts; clients of before go on as they may."""
+        run = self.run
+        total, per = run.definition["total"], run.definition["images_per_prompt"]
+        if not (run.folder / "dataset.yaml").exists():
+            return
+        run.define(total if images else total + more, per + more if images else per)
+        client = ChaosClient(run)
+        client.job.definition = run.definition | {
+            "extend": True,
+            "prefix_total": total,
+            "prefix_sha256": sha_of(total),
+        }
+        client.step(1)
+        run.clients.append(client)
+        stands = (run.folder / "dataset.2.yaml").exists() or any(run.folder.glob("dataset.*.yaml"))
+        if not stands:  # the server was away: nothing was extended
+            run.define(total, per)
+            run.clients.remove(client)
+
+    # ------------------------------------------------ what people do to files
+
+    def files(self, *patterns):
+        return sorted(path for pattern in patterns for path in self.run.folder.glob(pattern))
+
+    @rule(number=NUMBERS, pattern=st.sampled_from(["*/*.jpg", "*/*.json", "*/*.prompts*"]))
+    def delete_a_file(self, number, pattern):
+        if found := self.files(pattern):
+            found[number % len(found)].unlink()
+
+    @rule(number=NUMBERS, content=st.sampled_from([b"", b"{", b"[]", b"null", b"\xff\xfe"]))
+    def damage_captions(self, number, content):
+        if found := self.files("*/*.prompts*"):
+            found[number % len(found)].write_bytes(content)
+
+    @rule(content=st.sampled_from([b"", b"{", b"[]", b'{"indices": 4}']))
+    def damage_a_mark(self, content):
+        for mark in self.files("*/COMPLETE"):
+            mark.write_bytes(content)
+
+    @rule()
+    def delete_a_sub_folder(self):
+        for folder in self.files("00*"):
+            shutil.rmtree(folder)
+
+    @rule(content=st.sampled_from([None, b"", b"total: x", b"[" * 50, b"created: 2026-01-01"]))
+    def damage_the_definition(self, content):
+        for path in self.files("dataset*.yaml"):
+            path.unlink() if content is None else path.write_bytes(content)
+
+    # ------------------------------------------------ what people do to folders
+
+    @rule()
+    def delete_the_data_set(self):
+        shutil.rmtree(self.run.folder, ignore_errors=True)
+
+    @rule()
+    def move_it_away_or_back(self):
+        if self.away.exists() and not self.run.folder.exists():
+            shutil.move(self.away, self.run.folder)
+        elif self.run.folder.exists() and not self.away.exists():
+            shutil.move(self.run.folder, self.away)
+
+    @rule()
+    def copy_it_beside(self):
+        if self.run.folder.exists():
+            copy_over(self.run.folder, self.run.folder.with_name("birds_backup"))
+
+    @rule()
+    def keep_a_copy(self):
+        if self.run.folder.exists():
+            self.copies.append(self.home / f"copy_{len(self.copies)}")
+            copy_over(self.run.folder, self.copies[-1])
+
+    @rule(number=NUMBERS)
+    @precondition(lambda self: self.copies)
+    def restore_a_copy(self, number):
+        """Of the definition that stands now: an older one is another data set."""
+        source = self.copies[number % len(self.copies)]
+        if len(list(source.glob("dataset*.yaml"))) == len(self.files("dataset*.yaml")):
+            copy_over(source, self.run.folder)
+
+    @rule()
+    @precondition(lambda self: self.run.server)
+    def forget(self):
+        status, _ = self.run.order(forget=self.run.name)
+        assert status in (200, 400)
+
+    @rule(
+        name=st.sampled_from(
+            ["server.json", "run.json", "ledger.sqlite", "history.json", "epochs", "metrics_secret"]
+        ),
+        content=st.sampled_from([None, b"", b"{", b"[]"]),
+    )
+    def damage_the_servers_files(self, name, content):
+        path = self.run.root / ".server" / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif content is None or name in ("ledger.sqlite", "epochs"):
+            path.unlink(missing_ok=True)
+        else:
+            path.write_bytes(content)
+        if name in ("ledger.sqlite", "epochs", "run.json"):  # seen at the next start
+            self.run.start_server()
+
+    @rule()
+    def delete_dot_server(self):
+        shutil.rmtree(self.run.root / ".server")
+        self.run.tick()
+        os.makedirs(self.run.root / ".server", exist_ok=True)
+
+
+COMMON = {
+    "deadline": None,
+    "suppress_health_check": list(HealthCheck),
+    "print_blob": True,
+}
+TestFolderChaos = Chaos.TestCase
+TestFolderChaos.settings = settings(max_examples=300, stateful_step_count=15, **COMMON)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(4 * 3600)
+def test_ten_thousand_histories():
+    from hypothesis.stateful import run_state_machine_as_test
+
+    many = settings(max_examples=10_000, stateful_step_count=40, **COMMON)
+    run_state_machine_as_test(Chaos, settings=many)
