@@ -23,6 +23,7 @@ from generate.server.store import Store
 # Failures that count against an index if the same worker generated a canary prompt just before;
 # the canary proves nothing about disks and LLMs.
 GENERATING = {"gpu", "prompt", "image", "unknown"}
+DISK = "disk"
 MAX_PAUSE_S = 6 * 3600
 ERRORS_KEPT = 5
 ERROR_TEXT = 2000  # characters of an error that are kept
@@ -138,7 +139,9 @@ class Blame:
             self._pause_worker(now, lease, min(2 * row[0], MAX_PAUSE_S))
         health = self.health()
         if health.probe == lease and not good:
-            self._pause_world(now, health, min(2 * health.pause, MAX_PAUSE_S))
+            # A disk may have room again at any time, and a probe of it costs one write.
+            longest = self.limits.probe_s if health.reason == DISK else MAX_PAUSE_S
+            self._pause_world(now, health, min(2 * health.pause, longest))
 
     def probe_lost(self, now: float, lease: str) -> None:
         """A probe that ended without a result is tried again after the same pause."""
@@ -200,7 +203,8 @@ class Blame:
             return
         if health.halted or self.quarantined_until(key) is not None:
             return  # of them it is known whose fault it is
-        self._record(now, failure, None)
+        if failure.reason != DISK:  # a full or broken disk is never a prompt's fault
+            self._record(now, failure, None)
         streak = self.streaks.setdefault(key, Streak(now))
         streak.failures += 1
         if streak.failures >= self.limits.max_failures:

@@ -6,11 +6,16 @@ ledger, which follows the disk again after a rollback.
 """
 
 import json
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from common.console import visible
 from generate.server.blame import Blame
 from generate.server.live_leases import LiveLeases
 from generate.server.store import Store
+
+log = logging.getLogger("image_server")
 
 # States of a job whose end is no fault of an index
 EXCUSED = (
@@ -71,9 +76,20 @@ class LeaseExpiry:
             return
         client_id, dataset, worker, job, restart = row
         client = self.live.clients.get(client_id)
-        generating = set(client.drawing) & set(self.store.indices(lease)) if client else set()
+        indices = self.store.indices(lease)
+        generating = set(client.drawing) & set(indices) if client else set()
         excused = job is not None and self._is_excused(job, restart)
-        self.end(now, lease, "preempted" if excused else "expired")
+        reason = "preempted" if excused else "expired"
+        log.info(
+            "lease %s of %s on %s is over (%s): prompts %s of %s wait again",
+            lease,
+            client_id,
+            visible(json.loads(worker).get("host")),
+            reason,
+            _ranges(indices),
+            dataset,
+        )
+        self.end(now, lease, reason)
         if generating and not excused:
             self.blame.silent_death(now, json.loads(worker), dataset, sorted(generating))
 
@@ -125,3 +141,15 @@ class LeaseExpiry:
         seen = self.jobs.get((job, restart))
         requeued = any(other == job and again > restart for other, again in self.jobs)
         return requeued or (seen is not None and seen.state in EXCUSED)
+
+
+def _ranges(indices: Iterable[int]) -> str:
+    """Numbers as in "3-7, 12"; of many ranges the first ten."""
+    ranges: list[list[int]] = []
+    for index in sorted(indices):
+        if ranges and index == ranges[-1][1] + 1:
+            ranges[-1][1] = index
+        else:
+            ranges.append([index, index])
+    shown = [f"{a}-{b}" if b > a else str(a) for a, b in ranges[:10]]
+    return ", ".join(shown) + ("…" if len(ranges) > 10 else "")

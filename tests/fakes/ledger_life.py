@@ -24,7 +24,12 @@ def life(path, epoch, answered, dies=lambda what: None):
     """
     for name in FILE_CALLS:
         real = getattr(os, name)
-        setattr(schema.os, name, lambda *args, real=real, name=name: (dies(name), real(*args))[1])
+
+        def dying(*args, real=real, name=name, **kwargs):
+            dies(name)
+            return real(*args, **kwargs)
+
+        setattr(schema.os, name, dying)
     now = 0.0
     connect = schema.sqlite3.connect
 

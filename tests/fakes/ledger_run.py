@@ -113,13 +113,13 @@ class Run:
             self.fail(grant)
         assert self.ledger.queries.quarantined()
 
-    def halt(self):
+    def halt(self, reason="disk"):
         """Workers A and B fail, until the run is halted."""
         for _ in range(self.limits.max_failures):
             for client, worker in (("a", A), ("b", B)):
                 grant = self.lease(client, worker)
                 if hasattr(grant, "indices"):
-                    self.fail(grant, client, "disk")
+                    self.fail(grant, client, reason)
         assert self.ledger.blame.health().halted
 
     def passes(self, seconds, alive=()):

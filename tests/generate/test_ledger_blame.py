@@ -71,10 +71,10 @@ def test_guarantee_09_everybody_failing_is_the_worlds_fault(run):
         "one probe alone"
     )
     run.fail(probe, reason="disk", canary=True)
-    assert run.ledger.queries.health()["probe_at"] == run.now + 1200, (
-        "a canary proves no disk; the pause doubles"
+    assert run.ledger.queries.health()["probe_at"] == run.now + 600, (
+        "a canary proves no disk; a disk's pause does not grow"
     )
-    run.now += 1201
+    run.now += 601
     run.generate(run.lease())
     assert run.ledger.queries.health()["state"] == "healthy" and isinstance(
         run.lease("b", B), Grant
@@ -198,11 +198,11 @@ def test_guarantee_10_a_clock_that_jumped_keeps_no_quarantine(run):
 
 
 def test_guarantee_09_pauses_of_a_halted_run_grow_to_six_hours(run):
-    run.halt()
+    run.halt("llm")
     pauses = []
     for _ in range(8):
         run.now = run.ledger.blame.health().probe_at
-        run.fail(run.lease("a", A), "a", "disk")
+        run.fail(run.lease("a", A), "a", "llm")
         pauses.append(run.ledger.blame.health().probe_at - run.now)
     assert pauses == [1200, 2400, 4800, 9600, 19_200, 21_600, 21_600, 21_600]
 
@@ -226,3 +226,42 @@ def test_guarantee_09_a_silent_death_in_a_halted_run_blames_nobody(run):
     assert not run.held_by("a")
     assert not run.ledger.store.all("SELECT * FROM trouble")
     assert run.strikes(probe.indices[0]) == 0
+
+
+def test_guarantee_09_a_full_disk_is_no_prompts_fault(run):
+    """Workers report it and succeed elsewhere, again and again: the prompt keeps waiting."""
+    for n in range(8):
+        client, worker = [("a", A), ("b", B), ("c", C)][n % 3]
+        grant = run.lease(client, worker)
+        failed = grant.indices[0]
+        assert run.fail(grant, client, "disk").verdicts == {failed: "retry elsewhere"}
+        other = run.lease(client, worker)
+        if other.indices == [failed]:
+            run.release(other, client)
+        else:
+            run.generate(other, client=client)
+        assert run.strikes(failed) == 0
+    assert run.counts()["set_aside"] == 0
+
+
+def test_guarantee_09_a_halt_by_the_disk_is_probed_every_ten_minutes(run):
+    """A disk may have room again at any time: the pauses do not grow."""
+    for _ in range(5):
+        run.fail(run.lease("a", A), "a", "disk")
+    assert run.ledger.queries.health()["state"] == "halted"
+    for _ in range(4):
+        pause = run.limits.probe_s
+        assert isinstance(run.lease("a", A), Wait)
+        run.passes(pause + 1)
+        probe = run.lease("a", A)
+        assert isinstance(probe, Grant), "a probe after the same pause"
+        run.fail(probe, "a", "disk")
+
+
+def test_an_expired_lease_is_in_the_log(run, caplog):
+    """What was to be generated again can be found afterwards."""
+    caplog.set_level("INFO", "image_server")
+    grant = run.lease("a", A, 10)
+    run.passes(200)
+    [line] = [line for line in caplog.messages if grant.lease in line]
+    assert "expired" in line and f"{grant.indices[0]}" in line and "a on" in line
