@@ -177,6 +177,9 @@ class Work:
         """A bad image: tried once more with the next seed, then the sample fails."""
         with self.changed:
             if retry and sample.attempt == 0:
+                log.info(
+                    "%s: %s (%s); generated again with the next seed", sample.name, error, reason
+                )
                 self.ready.appendleft(Sample(sample.index, sample.aug, attempt=1))
                 self.changed.notify_all()
                 return

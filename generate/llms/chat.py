@@ -150,7 +150,7 @@ def _make_model(config: BackendConfig) -> Any:
     # Deferred: langchain takes seconds to import, and a run without LLMs never needs it.
     from langchain.chat_models import init_chat_model
 
-    for name in ("httpx", "openai", "groq"):  # they log every request at level INFO
+    for name in ("httpx", "httpx2", "openai", "groq"):  # they log every request at level INFO
         logging.getLogger(name).setLevel(logging.WARNING)
     options: dict[str, Any]
     if config.provider == "ollama":
