@@ -64,6 +64,27 @@ def test_the_time_limit(run):
     run.check()
 
 
+def test_slurmctld_is_away_at_the_time_limit(run):
+    """A requeue that nobody takes is asked for until somebody does: no task is lost."""
+    run.start_server()
+    array = run.submit("--num_workers=4 --num_chunks=4 --time=1", FAKE_BATCH_S="5")
+    run.wait_images(4)
+    time.sleep(6)  # slurmctld saves its state lazily
+    run.cluster.control("kill-node", "slurmctld")
+    # the tasks stop 15 s before their limit
+    run.cluster.wait(
+        lambda: any("asking again until it does" in text for text in run.logs().values()),
+        120,
+        "a requeue that is not taken",
+    )
+    run.cluster.control("start-node", "slurmctld")
+    run.wait_done(400)
+    run.wait_ended()
+    ended = (run.cluster.folder / "log" / "jobs.txt").read_text().splitlines()
+    assert not any(f"ArrayJobId={array} " in line and "FAILED" in line for line in ended)
+    run.check()
+
+
 def test_the_llm_is_away_for_a_while(make_run):
     """Clients wait for it with what they hold; nobody gives up, and no text is asked for twice."""
     run = make_run(prompts=60)  # far more than the clients ask for ahead of the device
