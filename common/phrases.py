@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent / "word_lists"
+LETTERS = 3  # of a word by which phrases with open endings are found
 OPTIONAL = re.compile(r"\((\w+)\)")
 
 
@@ -58,67 +59,59 @@ class PhraseTable:
     """Several lists, each under a name, looked up together."""
 
     def __init__(self, lists: Mapping[str, Iterable[str]]) -> None:
-        self._whole: dict[str, list[str]] = {}
-        self._beginnings: dict[str, list[str]] = {}  # of phrases that end in *
-        self._first_words: set[str] = set()
-        self._first_letters: set[str] = set()  # of one-word phrases that end in *
-        self.longest = 1
+        self._whole: dict[str, list[str]] = {}  # phrase: the lists that have it
+        # of phrases that end in *: up to the third letter of the last word -> (its letters, lists)
+        self._open: dict[str, dict[str, list[str]]] = {}
+        self._longest: dict[str, int] = {}  # by first word: words of its longest phrase
+        self._beginnings: set[str] = set()  # the first letters of one-word phrases that end in *
         for name, phrases in lists.items():
             for phrase in phrases:
                 self._add(name, phrase)
-        self._sizes = sorted({len(beginning) for beginning in self._beginnings})
 
     def _add(self, name: str, phrase: str) -> None:
         words = phrase.split()
-        self.longest = max(self.longest, len(words))
-        table = self._beginnings if phrase.endswith("*") else self._whole
-        names = table.setdefault(phrase.rstrip("*"), [])
+        head = phrase[: len(phrase) - len(words[-1])]
+        if phrase.endswith("*"):
+            letters = words[-1].rstrip("*")
+            forms = self._open.setdefault(head + letters[:LETTERS], {})
+            names = forms.setdefault(letters, [])
+        else:
+            names = self._whole.setdefault(phrase, [])
         if name not in names:
             names.append(name)
-        if len(words) == 1 and phrase.endswith("*"):
-            self._first_letters.add(phrase[:2])
+        if phrase.endswith("*") and not head:
+            self._beginnings.add(phrase[:LETTERS])
         else:
-            self._first_words.add(words[0])
+            self._longest[words[0]] = max(self._longest.get(words[0], 1), len(words))
 
     def single_words(self, name: str) -> list[str]:
         """The one-word phrases of a list, without the * of those with any ending."""
-        both = itertools.chain(self._whole.items(), self._beginnings.items())
-        return [phrase for phrase, names in both if name in names and " " not in phrase]
+        whole = [phrase for phrase, names in self._whole.items() if name in names]
+        forms = itertools.chain.from_iterable(self._open[each].items() for each in self._beginnings)
+        return [word for word in whole if " " not in word] + [
+            letters for letters, names in forms if name in names
+        ]
 
     def find(self, words: Sequence[str]) -> list[Hit]:
         """All phrases among the words; the longest at each place for each list."""
         hits: list[Hit] = []
         for start, word in enumerate(words):
-            if word in self._first_words or word[:2] in self._first_letters:
+            if word in self._longest or word[:LETTERS] in self._beginnings:
                 hits += self._find_at(words, start)
         return hits
 
     def _find_at(self, words: Sequence[str], start: int) -> list[Hit]:
         best: dict[str, Hit] = {}
-        for end in range(start + 1, min(start + self.longest, len(words)) + 1):
-            phrase = " ".join(words[start:end])
-            names = self._whole.get(phrase, ())
-            for size in self._sizes:
-                if size > len(phrase):
-                    break
-                names = (*names, *self._beginnings.get(phrase[:size], ()))
+        head = ""
+        longest = self._longest.get(words[start], 1)
+        for end in range(start + 1, min(start + longest, len(words)) + 1):
+            last = words[end - 1]
+            phrase = head + last
+            names = list(self._whole.get(phrase, ()))
+            for letters, of_form in self._open.get(head + last[:LETTERS], {}).items():
+                if last.startswith(letters):
+                    names += of_form
             for name in names:
-                # `porn*` begins "porn star and cat" too: only the last word may go on
-                if end - start == 1 or _ends_here(phrase, self._beginnings, self._whole, name):
-                    best[name] = Hit(name, phrase, start, end)
+                best[name] = Hit(name, phrase, start, end)
+            head = phrase + " "
         return list(best.values())
-
-
-def _ends_here(
-    phrase: str,
-    beginnings: Mapping[str, Sequence[str]],
-    whole: Mapping[str, Sequence[str]],
-    name: str,
-) -> bool:
-    """Whether the phrase's last word belongs to the list's phrase, not only its first ones."""
-    if name in whole.get(phrase, ()):
-        return True
-    last = phrase.rindex(" ") + 1
-    return any(
-        name in beginnings.get(phrase[:size], ()) for size in range(last + 1, len(phrase) + 1)
-    )

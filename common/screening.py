@@ -62,6 +62,7 @@ PLACEHOLDER = re.compile(
     r"|\b__[a-z][\w/-]{0,40}__|\$\{?[A-Z_]{3,30}\b|\blorem ipsum dolor sit amet\b[^a-z]*$",
     re.I,
 )
+PLACEHOLDER_SIGN = re.compile(r"[{<\[$]|__|lorem", re.I)  # one of these is in each of them
 NOTHING = re.compile(
     r"\W*(?:null|none|nan|nil|undefined|n ?/ ?a|todo|tbd|tba|placeholder|string|untitled|empty"
     r"|(?:first|second|third|fourth|fifth|another|next|your|the|this|new|example|sample|rewritten)?"
@@ -259,6 +260,8 @@ def find_placeholder(text: str) -> str:
     """What in a text was to be replaced by something and was not; empty if nothing."""
     if NOTHING.fullmatch(text):
         return text.strip()[:40]
+    if not PLACEHOLDER_SIGN.search(text):
+        return ""
     found = PLACEHOLDER.search(text)
     return found[0] if found else ""
 
