@@ -62,7 +62,7 @@ class Listing:
             self.other_images.add(name[:-4])
         elif entry.is_dir(follow_symlinks=False):
             self.folders.append(name)
-        elif entry.is_symlink() and entry.is_dir():
+        elif entry.is_symlink() and os.path.isdir(entry.path):  # False for a loop of links
             self.links.append(name)
 
 

@@ -123,7 +123,7 @@ def incomplete(counts: Document) -> str:
     """One sentence on prompts that are done with fewer images than asked for."""
     return (
         f"{counts['short']:,} prompts are incomplete: {counts['short_images']:,} images fewer than "
-        "asked for (the LLMs gave fewer captions)"
+        "asked for (fewer captions from the LLMs or the file, or some were refused)"
     )
 
 

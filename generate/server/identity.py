@@ -216,5 +216,8 @@ def keep_server_json(folder: Path, record: dict[str, Any]) -> bool:
             return False
     except ServerAway:
         pass
+    path = folder / "server.json"
+    if os.path.lexists(path) and not path.is_file():  # a pipe, a folder: nothing to write over
+        keep_damaged(path)
     write_server_json(folder, record)
     return True

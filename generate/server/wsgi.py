@@ -133,11 +133,18 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
 
     def received(self, data: bytes) -> int:
         consumed: int = super().received(data)
-        if self.headers_finished and not self.looked and not self.error and not self.empty:
+        if self.headers_finished and not self.looked and not self.empty:
             self.looked = True
-            path = f"{self.path}?{self.query}" if self.query else self.path
-            if refusal := self.admits(self.command, path, self.headers):
+            if not self.error and (refusal := self._refusal()):
                 self.error = Unauthorized(refusal)
                 self.completed = True
+            if self.error:
                 self.expect_continue = False
         return consumed
+
+    def _refusal(self) -> str:
+        """Why the request is refused before its body is read; "" if it is not."""
+        if self.command != "POST" and (self.content_length or self.chunked):
+            return f"a {self.command} has no body here"
+        path = f"{self.path}?{self.query}" if self.query else self.path
+        return self.admits(self.command, path, self.headers)

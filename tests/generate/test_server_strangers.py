@@ -180,12 +180,19 @@ def test_a_stranger_who_drips_bytes_holds_nobody_up(start):
 def test_strangers_bodies_are_not_kept(start):
     """A body without a right signature is refused when its headers are there."""
     server = start()
-    line = socket.create_connection(("127.0.0.1", server.port), timeout=10)
-    line.sendall(b"POST /beat HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n")
-    said = line.recv(65536)
-    assert said.startswith(b"HTTP/1.1 401 Unauthorized"), said
-    assert b"not signed" in said
-    line.close()
+    for method, more, says in (
+        ("POST", "", b"not signed"),
+        ("PUT", "", b"has no body here"),
+        ("GET", "", b"has no body here"),
+        ("POST", "Expect: 100-continue\r\n", b"not signed"),
+    ):
+        line = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        head = f"{method} /beat HTTP/1.1\r\nHost: x\r\n{more}Content-Length: 4000000\r\n\r\n"
+        line.sendall(head.encode())
+        said = b"".join(iter(lambda line=line: line.recv(65536), b""))
+        assert said.startswith(b"HTTP/1.1 401 Unauthorized"), said
+        assert says in said
+        line.close()
 
 
 def test_a_crowd_from_one_address_leaves_room_for_others(start):

@@ -227,3 +227,12 @@ def test_a_folder_that_vanishes_while_it_is_read(folder, to_parquet, tmp_path, m
     ended = to_parquet(data.path, tmp_path / "t.parquet")
     assert ended.status == 3 and "1 rows" in ended.out
     assert "folder cannot be read" in rejects(tmp_path / "t.parquet")["HPDv2/000001/1001_0.json"]
+
+
+def test_a_loop_of_links_costs_no_sample(folder, to_parquet, tmp_path):
+    data = folder().fill(range(3), 1)
+    before = to_parquet(data.path, tmp_path / "before.parquet")
+    (data.path / "000000" / "loop").symlink_to("loop")
+    ended = to_parquet(data.path, tmp_path / "t.parquet")
+    assert ended.status == before.status == 0, ended.err
+    assert ended.out.replace("t.parquet", "before.parquet") == before.out
