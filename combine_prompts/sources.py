@@ -1,6 +1,6 @@
 """The five sources: under which terms they stand, where their files live, how these are read.
 
-A sixth one needs its terms in TERMS of terms.py, a function here, and a script of options that calls it.
+A sixth one needs its terms in TERMS, a function here, and a script of options that calls it.
 """
 
 from argparse import Namespace
