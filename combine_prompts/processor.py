@@ -42,8 +42,10 @@ def local_files(inputs: Sequence[str], patterns: Sequence[str]) -> tuple[list[Pa
                 files += [path for path in found if path not in files]
                 if not found:
                     problems.append(f"{given}: no {pattern} in this folder")
-        elif given.exists():
+        elif given.is_file():
             files.append(given)
+        elif given.exists():
+            problems.append(f"{given}: a device or a pipe, not a file")
         else:
             problems.append(f"{given}: no such file or folder")
     return files, problems

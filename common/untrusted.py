@@ -101,6 +101,11 @@ def read_untrusted(
         os.close(descriptor)
 
 
+def read_text(path: str | os.PathLike[str], limit: int = 16 << 20) -> str:
+    """A user's own small text file, UTF-8. OSError: no regular file, or too large."""
+    return read_untrusted(Path(path), limit).decode("utf-8-sig")
+
+
 def _read(descriptor: int, path: Path, limit: int) -> bytes:
     """Reads in pieces: a sparse file's size is a claim."""
     content = os.read(descriptor, 4096)

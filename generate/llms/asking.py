@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import UserError
+from common.untrusted import read_text
 from generate.llms.attributes import Attributes, Drawn, drawn_for, lines_of
 from generate.llms.backend import Backend, BackendConfig, ChatRequest, Messages, Reply
 from generate.llms.copies import overlap
@@ -67,7 +68,7 @@ def read_instruction(path: str | os.PathLike[str] | None = None) -> str:
     """The instruction's text. Raises UserError when it cannot be read or lacks a place."""
     path = path or INSTRUCTION
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the instruction {path}: {error}") from None
     for place in ("{n}", "{prompt}"):

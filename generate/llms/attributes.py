@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from common.command_line import UserError
+from common.untrusted import read_text
 from generate.llms.copies import content_words
 
 FILE = Path(__file__).resolve().parent / "attributes.yaml"
@@ -33,7 +34,7 @@ class Attributes:
         """The lists of a YAML file {category: [attribute, …]}. Raises UserError."""
         path = Path(path) if path else FILE
         try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+            document = yaml.safe_load(read_text(path))
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read the attributes {path}: {error}") from None
         except (yaml.YAMLError, RecursionError) as error:

@@ -16,6 +16,7 @@ import yaml
 
 from common.command_line import UserError
 from common.files import CHECKOUT
+from common.untrusted import read_text
 from generate.llms.backend import BackendConfig
 from generate.llms.chat import OPENAI_LIKE
 from generate.llms.embedded import MODEL, EmbeddedLLM
@@ -115,7 +116,7 @@ def default_file() -> Path:
 
 def _tiers(path: Path) -> list[dict[str, Any]]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.safe_load(read_text(path))
     except OSError as error:
         raise UserError(f"cannot read the backends file {path}: {error.strerror}") from None
     except UnicodeDecodeError:
