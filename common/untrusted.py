@@ -101,9 +101,9 @@ def read_untrusted(
         os.close(descriptor)
 
 
-def read_text(path: str | os.PathLike[str], limit: int = 16 << 20) -> str:
+def read_text(path: Path, limit: int = 16 << 20) -> str:
     """A user's own small text file, UTF-8. OSError: no regular file, or too large."""
-    return read_untrusted(Path(path), limit).decode("utf-8-sig")
+    return read_untrusted(path, limit).decode("utf-8-sig")
 
 
 def _read(descriptor: int, path: Path, limit: int) -> bytes:
