@@ -20,7 +20,7 @@ from generate.client.image_generator import ImageGenerator
 from generate.client.job_client import JobClient
 from generate.client.pipeline import CannotGenerate, DeviceBroken, share_compiled_code
 from generate.client.restart import replace_process, requeue, start_again
-from generate.client.work import ClientSettings
+from generate.client.work import DISK_PAUSE_S, LONGEST_DISK_PAUSE_S, ClientSettings
 from generate.client.worker import this_worker
 from generate.dataset.definition import Definition
 from generate.dataset.disk import ABSENT, disk_error, probe_folder
@@ -37,9 +37,6 @@ log = logging.getLogger(__name__)
 
 SIGNALS = {signal.SIGTERM: "preempted", signal.SIGUSR1: "walltime", signal.SIGINT: "released"}
 LOADING: Json = {"leases": [], "state": "loading", "drawing": [], "images": 0}
-# First and longest pause of a client that finds the disk full before it has begun.
-DISK_PAUSE_S = 5
-LONGEST_DISK_PAUSE_S = 300
 LONGEST_ABSENCE_S = 40  # the last pause for a folder that is not there: 75 s in all
 
 
