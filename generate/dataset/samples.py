@@ -6,6 +6,7 @@
 
 The image gets its name first, by an exclusive link, then its JSON. A sample counts when both names
 exist. An image left without its JSON is rolled forward by the next holder of the index's lease.
+Read them all, packed or not: iterate(dataset_dir) of common/sample_reader.py, by this name, too.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from common.sample_reader import iterate as iterate
 from common.untrusted import IMAGE_BYTES, Refused, open_jpeg, read_untrusted
 from generate.dataset.layout import folder_name, path_of, stem
 from generate.dataset.links import publish, write_temporary

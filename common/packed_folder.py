@@ -1,0 +1,254 @@
+"""A packed sub-folder of a data set: its files lie in tars, and the mark PACKED says where.
+
+    000012/PACKED             JSON: the tars with their hashes; for each prompt where its files lie,
+                              and which images count
+    000012/part-00000.tar     12345.prompts, 12345_0.jpg, 12345_0.json, … byte for byte
+
+    read_file("HPDv2/000012/12345_3.jpg", IMAGE_BYTES)     # packed or not
+    exists("HPDv2/000012/12345_3.jpg")
+    folder = packed("HPDv2/000012")                        # PackedFolder, or None
+
+What the mark lists is the truth about it: a loose file of the same name is what a killed packer, or
+a client that was paused for a day, has left, and does not count. A loose file that the mark does
+not list counts as it does everywhere. Tars that no mark names do not count. A tar that is missing,
+or has another size, is as if the mark did not name it.
+"""
+
+import functools
+import json
+import logging
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from common.untrusted import Refused, open_untrusted, read_untrusted
+
+MARK = "PACKED"
+MARK_BYTES = 64 << 20  # a mark takes 100 to 300 bytes a prompt, and a folder has 1,000
+TAR = re.compile(r"part-\d{5}\.tar")
+FILE = re.compile(r"(\d{1,12})(?:_(\d{1,6}))?\.([0-9A-Za-z.]{1,40})")  # of a prompt: can be packed
+HEADER = 512  # bytes; a tar consists of blocks of so many
+FOLDERS_KEPT = 64  # marks in memory: some 0.5 MB each
+PROMPTS_KEPT = 64  # and of so many prompts the places of their files
+
+DAMAGE = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
+
+log = logging.getLogger(__name__)
+
+
+class Span(NamedTuple):
+    """Bytes of a tar that hold files of one prompt, from a header to the end of the last file."""
+
+    tar: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class PackedPrompt:
+    """What the mark says of a prompt. images, failed: augmentations that count."""
+
+    spans: tuple[Span, ...]  # a later one was packed later; its files go before earlier ones
+    images: frozenset[int]
+    failed: frozenset[int]
+    captions: int | None  # texts of its newest .prompts; None: it has none
+    generation: int  # of that .prompts; 0: there is none
+    short: dict[str, Any] | None  # of that .prompts
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a tar: its bytes are `size` ones from `offset` on."""
+
+    path: Path
+    offset: int
+    size: int
+
+    def read(self, limit: int) -> bytes:
+        """The bytes. OSError: they cannot be read, are more than `limit`, or the tar is cut."""
+        if self.size > limit:
+            raise Refused(f"a file in it is larger than {limit:,} bytes", self.path)
+        descriptor = open_untrusted(self.path)
+        try:
+            data = os.pread(descriptor, self.size, self.offset)
+        finally:
+            os.close(descriptor)
+        if len(data) < self.size:
+            raise Refused("it ends within a file", self.path)
+        return data
+
+
+@dataclass(eq=False)
+class PackedFolder:
+    """The mark of one sub-folder. tars: paths in the mark's order; None: missing or cut."""
+
+    path: Path
+    record: dict[str, Any]
+    tars: list[Path | None]
+    prompts: dict[int, PackedPrompt] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for index, entry in self.record["prompts"].items():
+            prompt = prompt_of(entry)
+            if all(self.tars[span.tar] for span in prompt.spans):
+                self.prompts[int(index)] = prompt
+
+    def files_of(self, index: int) -> dict[str, Member]:
+        """{name: where it lies} of all files of a prompt, listed as counting or not."""
+        return _files_of(self, index)
+
+    def counts(self, name: str) -> bool:
+        """Whether the mark lists a file of this name, so that the packed one counts."""
+        match = FILE.fullmatch(name)
+        prompt = self.prompts.get(int(match[1])) if match else None
+        if match is None or prompt is None:
+            return False
+        if match[2] is None:
+            return name in self.files_of(int(match[1]))
+        if match[3] == "failed":
+            return int(match[2]) in prompt.failed
+        if match[3] in ("jpg", "json"):
+            return int(match[2]) in prompt.images
+        return name in self.files_of(int(match[1]))
+
+    def find(self, name: str) -> Member | None:
+        """Where a file lies that the mark lists; None if it does not."""
+        if not self.counts(name):
+            return None
+        return self.files_of(int(name.replace("_", ".").split(".")[0])).get(name)
+
+
+@functools.lru_cache(maxsize=PROMPTS_KEPT)
+def _files_of(folder: PackedFolder, index: int) -> dict[str, Member]:
+    found: dict[str, Member] = {}
+    prompt = folder.prompts.get(index)
+    for span in prompt.spans if prompt else ():
+        tar = folder.tars[span.tar]
+        assert tar is not None, "prompts of missing tars are left out"
+        found.update(members(tar, span.offset, span.offset + span.size))
+    return found
+
+
+def prompt_of(entry: dict[str, Any]) -> PackedPrompt:
+    """One prompt's entry in a mark. KeyError, TypeError, ValueError: it is damaged."""
+    return PackedPrompt(
+        tuple(Span(*map(int, span)) for span in entry["at"]),
+        frozenset(numbers(entry["images"])),
+        frozenset(numbers(entry["failed"])),
+        entry["captions"],
+        int(entry["generation"]),
+        entry["short"],
+    )
+
+
+def numbers(text: str) -> Iterator[int]:
+    """The numbers of "0-6,8-199"."""
+    for part in text.split(",") if text else ():
+        first, _, last = part.partition("-")
+        yield from range(int(first), int(last or first) + 1)
+
+
+def ranges(values: set[int] | frozenset[int]) -> str:
+    """ "0-6,8-199": the other way round."""
+    parts: list[list[int]] = []
+    for value in sorted(values):
+        if parts and value == parts[-1][1] + 1:
+            parts[-1][1] = value
+        else:
+            parts.append([value, value])
+    return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in parts)
+
+
+def members(tar: Path, start: int, stop: int) -> Iterator[tuple[str, Member]]:
+    """(name, Member) of the plain files whose headers lie from `start` to `stop`, tar blocks.
+
+    Refused: there is none. As this project packs: short names, no extended headers.
+    """
+    descriptor = open_untrusted(tar)
+    try:
+        while start < stop:
+            head = os.pread(descriptor, HEADER, start)
+            if len(head) < HEADER or head[257:262] != b"ustar" or head[156:157] not in b"0\0":
+                raise Refused(f"it is damaged: no file begins at byte {start:,}", tar)
+            name = head[:100].rstrip(b"\0").decode("ascii", "replace")
+            size = int(head[124:135], 8)
+            yield name, Member(tar, start + HEADER, size)
+            start += HEADER + -(-size // HEADER) * HEADER
+    finally:
+        os.close(descriptor)
+
+
+def packed(folder: str | os.PathLike[str]) -> PackedFolder | None:
+    """The mark of a sub-folder, or None. Refused (an OSError): it is damaged.
+
+    Two looks at the disk when nothing has changed: mark and tars; one where there is no mark.
+    """
+    path = os.path.join(folder, MARK)
+    try:
+        there = os.stat(path, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISREG(there.st_mode):
+        raise Refused("it is no regular file", path)
+    found = _load(os.fspath(folder), there.st_ino, there.st_mtime_ns, there.st_size)
+    if any(
+        (tar is not None) != _is_whole(found.path / entry["name"], entry)
+        for tar, entry in zip(found.tars, found.record["tars"], strict=True)
+    ):
+        _load.cache_clear()  # a tar has gone, or is back
+        return _load(os.fspath(folder), there.st_ino, there.st_mtime_ns, there.st_size)
+    return found
+
+
+@functools.lru_cache(maxsize=FOLDERS_KEPT)
+def _load(folder: str, inode: int, changed: int, size: int) -> PackedFolder:
+    path = Path(folder)
+    mark = path / MARK
+    try:
+        record = json.loads(read_untrusted(mark, MARK_BYTES))
+        tars = []
+        for entry in record["tars"]:
+            if not TAR.fullmatch(entry["name"]):
+                raise ValueError(f"{entry['name']!r:.80} is no name of a tar")
+            tar = path / entry["name"]
+            tars.append(tar if _is_whole(tar, entry) else None)
+            if tars[-1] is None:
+                log.error("%s is missing or cut: what was packed in it does not count", tar)
+        return PackedFolder(path, record, tars)
+    except DAMAGE as error:
+        raise Refused(f"it is damaged: {type(error).__name__}: {error}", mark) from None
+
+
+def _is_whole(tar: Path, entry: dict[str, Any]) -> bool:
+    try:
+        there = os.stat(tar, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(there.st_mode) and there.st_size == entry["bytes"]
+
+
+def read_file(path: str | os.PathLike[str], limit: int) -> bytes:
+    """The bytes of a file of a data set, packed or loose, at most `limit` of them.
+
+    FileNotFoundError: it is neither. OSError as of read_untrusted; Refused: a damaged mark.
+    """
+    member = member_of(path)
+    return member.read(limit) if member else read_untrusted(path, limit)
+
+
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Whether a file of a data set is there, packed or loose."""
+    folder, name = os.path.split(os.fspath(path))
+    found = packed(folder)
+    return bool(found and found.counts(name)) or os.path.exists(path)
+
+
+def member_of(path: str | os.PathLike[str]) -> Member | None:
+    """Where a file of a data set lies in a tar; None: it is not packed."""
+    folder, name = os.path.split(os.fspath(path))
+    found = packed(folder)
+    return found.find(name) if found else None

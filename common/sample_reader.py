@@ -1,0 +1,202 @@
+"""The samples of a data set, one after the other: of a folder, packed or not, or of tars.
+
+    for sample in iterate("outputs/generate_images/generated_images/HPDv2"):
+        sample.key            # "000012/12345_3"
+        sample.caption        # the text that the image shows
+        sample.metadata       # its JSON, docs/formats.md
+        sample.jpeg()         # bytes, read when asked for
+        sample.texts()        # all captions of its prompt
+
+Read are data set folders, any folder below one, the flat folders of the published scripts, and
+WebDataset tars (one, or a folder of them). A sample counts when its image and its JSON are both
+there; each comes once. What cannot be read is left out and named.
+"""
+
+import json
+import logging
+import os
+import re
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.packed_folder import TAR, Member, PackedFolder, packed, read_file
+from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_untrusted, read_untrusted
+
+STANDARD = re.compile(r"(\d{1,12})_(\d{1,6})")
+CAPTIONS_BYTES = 64 << 20  # of a .prompts
+FOLDER_OF_PROMPTS = re.compile(r"\d{6,}")
+
+log = logging.getLogger(__name__)
+Problem = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with what is known of it.
+
+    key: its path below the folder that was given, without suffix; in a tar its members' name.
+    metadata: its JSON. `place` tells where its image lies.
+    """
+
+    key: str
+    metadata: dict[str, Any]
+    place: Path | Member = field(repr=False)
+    text: str | None = field(default=None, repr=False)  # the .txt of a tar
+
+    def jpeg(self) -> bytes:
+        """The very bytes of the image. OSError: it cannot be read (any more)."""
+        if isinstance(self.place, Member):
+            return self.place.read(IMAGE_BYTES)
+        return read_untrusted(self.place, IMAGE_BYTES)
+
+    @property
+    def caption(self) -> str:
+        """What the image shows; of a tar its .txt."""
+        return self.text if self.text is not None else str(self.metadata["augmented_prompt"])
+
+    @property
+    def original_prompt(self) -> str | None:
+        """The prompt that the caption is a variation of, or is."""
+        return self.metadata.get("original_prompt")
+
+    def texts(self) -> list[dict[str, Any]]:
+        """All captions of its prompt, as in its newest .prompts; [] where there is none."""
+        match = STANDARD.fullmatch(self.key.rsplit("/", 1)[-1])
+        if match is None:
+            return []
+        folder = (self.place.path if isinstance(self.place, Member) else self.place).parent
+        texts: list[dict[str, Any]] = []
+        for generation in range(1, 1000):
+            number = generation if generation > 1 else ""
+            try:
+                data = read_file(folder / f"{int(match[1])}.prompts{number}", CAPTIONS_BYTES)
+                texts = json.loads(data)["texts"]
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
+                return texts
+        return texts
+
+
+def iterate(path: str | os.PathLike[str], problem: Problem | None = None) -> Iterator[Sample]:
+    """The samples of a folder (with all below it) or a tar, in the order of their keys.
+
+    problem: called with a sentence for each sample, folder or tar that cannot be read; default: a
+    warning in the log. OSError when `path` itself is not there or cannot be read.
+    """
+    say = problem or log.warning
+    root = Path(path)
+    if root.is_dir():
+        os.scandir(root).close()
+        yield from _folder(root, "", say)
+    else:
+        os.close(open_untrusted(root))
+        yield from _tar(root, say)
+
+
+def _folder(path: Path, below: str, say: Problem) -> Iterator[Sample]:
+    try:
+        names = sorted(os.listdir(path))
+        mark = packed(path)
+    except OSError as error:
+        say(f"{path}: cannot be read: {error.strerror}")
+        return
+    yield from _samples(path, below, set(names), mark, say)
+    for name in names:
+        inside = path / name
+        if name.startswith("."):
+            continue
+        if name.endswith(".tar") and not _is_part(path, name, mark):
+            yield from _tar(inside, say)
+        elif inside.is_dir() and not inside.is_symlink():
+            yield from _folder(inside, f"{below}{name}/", say)
+
+
+def _is_part(path: Path, name: str, mark: PackedFolder | None) -> bool:
+    """Whether a tar is part of a packed sub-folder: then only its mark says what counts."""
+    ours = mark is not None or FOLDER_OF_PROMPTS.fullmatch(path.name) is not None
+    return ours and TAR.fullmatch(name) is not None
+
+
+def _samples(
+    path: Path, below: str, names: set[str], mark: PackedFolder | None, say: Problem
+) -> Iterator[Sample]:
+    """The samples of one folder: packed and loose ones, by prompt and augmentation."""
+    stems = {name[:-4] for name in names if name.endswith(".jpg") and f"{name[:-4]}.json" in names}
+    if mark:
+        stems |= {
+            f"{index}_{aug}" for index, prompt in mark.prompts.items() for aug in prompt.images
+        }
+    for stem in sorted(stems, key=_order):
+        if stem.startswith("."):
+            continue
+        try:
+            image = mark.find(f"{stem}.jpg") if mark else None
+            its_json = mark.find(f"{stem}.json") if mark else None
+            place = image or path / f"{stem}.jpg"
+            data = (
+                its_json.read(SAMPLE_BYTES)
+                if its_json
+                else read_untrusted(path / f"{stem}.json", SAMPLE_BYTES)
+            )
+        except OSError as error:
+            say(f"{path}/{stem}.json: cannot be read: {error.strerror}")
+            continue
+        metadata = _metadata(data)
+        if metadata is None:
+            say(f"{path}/{stem}.json: is not the JSON of a sample")
+            continue
+        yield Sample(f"{below}{stem}", metadata, place)
+
+
+def _order(stem: str) -> tuple[int, int, str]:
+    match = STANDARD.fullmatch(stem)
+    return (int(match[1]), int(match[2]), stem) if match else (1 << 62, 0, stem)
+
+
+def _metadata(data: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(record, dict) and isinstance(record.get("augmented_prompt"), str)
+    return record if whole else None
+
+
+def _tar(path: Path, say: Problem) -> Iterator[Sample]:
+    """The samples of a WebDataset tar; members of one sample follow each other."""
+    key = ""
+    found: dict[str, Member] = {}
+    try:
+        with os.fdopen(open_untrusted(path), "rb") as file, tarfile.open(fileobj=file) as tar:
+            for member in tar:
+                folder, _, name = member.name.rpartition("/")
+                stem, _, suffix = name.partition(".")
+                stem = f"{folder}/{stem}" if folder else stem
+                if not member.isreg():
+                    continue
+                if stem != key:
+                    yield from _of_members(path, key, found, say)
+                    key = stem
+                    found = {}
+                found[suffix] = Member(path, member.offset_data, member.size)
+                tar.members = []  # type: ignore[attr-defined]  # or all headers stay in memory
+    except (OSError, tarfile.TarError) as error:
+        say(f"{path}: cannot be read further: {error}")
+    yield from _of_members(path, key, found, say)
+
+
+def _of_members(path: Path, key: str, found: dict[str, Member], say: Problem) -> Iterator[Sample]:
+    if "jpg" not in found:
+        return  # a .prompts, or what others keep in a tar
+    try:
+        metadata = _metadata(found["json"].read(SAMPLE_BYTES))
+        text = found["txt"].read(SAMPLE_BYTES).decode("utf-8") if "txt" in found else None
+    except (KeyError, OSError, ValueError) as error:
+        say(f"{path}: {key}: cannot be read: {error}")
+        return
+    if metadata is None:
+        say(f"{path}: {key}.json: is not the JSON of a sample")
+        return
+    yield Sample(key, metadata, found["jpg"], text)

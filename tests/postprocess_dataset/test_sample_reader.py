@@ -1,0 +1,67 @@
+"""iterate(): the samples of any folder or tar, each once, its image read when asked for."""
+
+import json
+import os
+
+import pytest
+
+from common.sample_reader import iterate
+
+
+def test_a_data_set_folder_is_read_in_order(folder):
+    data = folder().fill([2, 10, 1005], 2)
+    texts = [{"text": "a", "llm_model_name": None, "backend": None}]
+    (data.path / "000000/10.prompts").write_text(json.dumps({"texts": texts}))
+    (data.path / "000000/10.prompts2").write_text(json.dumps({"texts": texts * 2}))
+    (data.path / "000000/.10_1.jpg.3-1.tmp").write_bytes(b"half")
+    (data.path / "000000/10_7.failed").write_text("{}")
+    found = list(iterate(data.path))
+    assert [sample.key for sample in found] == [
+        "000000/2_0",
+        "000000/2_1",
+        "000000/10_0",
+        "000000/10_1",
+        "000001/1005_0",
+        "000001/1005_1",
+    ]
+    sample = found[3]
+    assert sample.jpeg() == (data.path / "000000/10_1.jpg").read_bytes()
+    assert sample.metadata == json.loads((data.path / "000000/10_1.json").read_bytes())
+    assert sample.caption == "a café, no. 10, take “1”"
+    assert sample.original_prompt == "a café, no. 10"
+    assert sample.texts() == texts * 2 and found[0].texts() == []
+    assert [s.key for s in iterate(data.path / "000001")] == ["1005_0", "1005_1"]
+
+
+def test_published_flat_folders_and_tars_are_read(folder, to_parquet, to_tars, tmp_path):
+    data = folder(published=True).fill([3, 7], 2)
+    assert [sample.key for sample in iterate(data.path)] == ["3_0", "3_1", "7_0", "7_1"]
+    loose = {sample.key: sample.jpeg() for sample in iterate(data.path)}
+    to_parquet(data.path, tmp_path / "t.parquet")
+    to_tars(tmp_path / "t.parquet", tmp_path, tmp_path / "tars")
+    found = list(iterate(tmp_path / "tars"))
+    assert {sample.key: sample.jpeg() for sample in found} == {
+        f"HPDv2/{key}": image for key, image in loose.items()
+    }
+    assert found[1].caption == "a café, no. 3, take “1”"
+    one = tmp_path / "tars/output_dataset_000000.tar"
+    assert [sample.key for sample in iterate(one)] == [sample.key for sample in found]
+
+
+def test_what_cannot_be_read_is_named_and_takes_no_other_with_it(folder, tmp_path):
+    data = folder().fill([1, 2, 3], 1)
+    inside = data.path / "000000"
+    (inside / "1_0.json").write_text("[" * 100_000)
+    (inside / "2_0.json").unlink()
+    os.mkfifo(inside / "2_0.json")
+    (inside / "4_0.jpg").write_bytes(b"no JSON yet")
+    (data.path / "torn.tar").write_bytes(b"no tar at all" * 100)
+    problems: list[str] = []
+    assert [sample.key for sample in iterate(data.path, problems.append)] == ["000000/3_0"]
+    assert [text.split(":")[0].rsplit("/", 1)[1] for text in problems] == [
+        "1_0.json",
+        "2_0.json",
+        "torn.tar",
+    ]
+    with pytest.raises(FileNotFoundError):
+        next(iterate(tmp_path / "nowhere"))
