@@ -1,0 +1,1 @@
+"""Scores of images: what they are, how they are computed, and which values are accepted."""
