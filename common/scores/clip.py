@@ -103,6 +103,9 @@ class Aesthetic:
             )
         self._embedder = Embedder(MODEL)
         self._layers = _linear_layers(head)
+        wanted = self._layers[0][0].shape[-1]
+        if wanted != (has := self._embedder.model.config.projection_dim):
+            raise UserError(f"{head} is a head over {wanted} numbers, and {MODEL} gives {has}")
         self.version = f"{Path(head).name}, {self._embedder.version}"
 
     def score(self, images: Sequence[Pixels], texts: Sequence[str]) -> list[float]:
@@ -117,7 +120,8 @@ def _linear_layers(head: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
     try:
         state = torch.load(head, map_location="cpu", weights_only=True)
         names = [name for name in state if name.endswith("weight")]
-        return [(state[name], state[name.replace("weight", "bias")]) for name in names]
+        layers = [(state[name], state[name.replace("weight", "bias")]) for name in names]
+        return layers or [state["weight"]]
     except Exception as error:  # whatever lies in a file of others
         why = type(error).__name__
         raise UserError(f"{head} cannot be read as the weights of linear layers: {why}") from None
