@@ -19,16 +19,16 @@ lint: .venv/base .venv/tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-test: .venv/base .venv/demo .venv/tests lint
+test: .venv/base .venv/demo .venv/scores .venv/tests lint
 	@$(BIN)/python -m pytest -n 3 --durations=15
 
-soak: .venv/base .venv/demo .venv/tests
+soak: .venv/base .venv/demo .venv/scores .venv/tests
 	@$(BIN)/python -m pytest -m soak -n 2 --timeout=7200
 
-bench: .venv/base .venv/demo .venv/tests
+bench: .venv/base .venv/demo .venv/scores .venv/tests
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
-mutants: .venv/base .venv/tests
+mutants: .venv/base .venv/scores .venv/tests
 	@$(BIN)/python tests/mutations/run.py
 
 # --- set-up: each file under .venv is the mark of a step that has ended well ---
@@ -54,6 +54,9 @@ LOCKED = --require-hashes --no-deps -r
 .venv/demo: requirements-demo.lock .venv/base
 	@$(call PIP,$<,$(LOCKED) $<) && touch $@
 
+.venv/scores: requirements-scores.lock .venv/base
+	@$(call PIP,$<,$(LOCKED) $<) && touch $@
+
 .venv/tests: tests/requirements.lock .venv/base | tests/node_modules/axe-core/axe.min.js
 	@$(call PIP,$<,$(LOCKED) $<) && touch $@
 
@@ -66,6 +69,7 @@ lock: .venv/made
 	@$(BIN)/pip install --quiet uv==0.13.9
 	@$(COMPILE) requirements.txt $(addprefix --no-emit-package ,$(NOT_LOCKED)) -o requirements.lock
 	@$(COMPILE) --no-deps requirements-demo.txt -o requirements-demo.lock
+	@$(COMPILE) -c requirements.lock requirements-scores.txt -o requirements-scores.lock
 	@$(COMPILE) -c requirements.lock tests/requirements.txt -o tests/requirements.lock
 
 # axe-core checks the status page's accessibility; without npm that one test says what to install

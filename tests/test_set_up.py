@@ -61,8 +61,8 @@ done;; esac"""
 def test_a_second_call_skips_what_is_done(tmp_path):
     """Each lock is installed once, and again when it has changed."""
     base = ["requirements.lock", "requirements.txt", "requirements-demo.lock"]
-    tests = "tests/requirements.lock"
-    for name in [*base, tests, "tests/node_modules/axe-core/axe.min.js"]:
+    tests = ["requirements-scores.lock", "tests/requirements.lock"]
+    for name in [*base, *tests, "tests/node_modules/axe-core/axe.min.js"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
 
@@ -77,13 +77,13 @@ def test_a_second_call_skips_what_is_done(tmp_path):
         assert installed() == base
         assert calls().count("python examples/run_demo.py") == count
     assert make(tmp_path, VENV, "test").returncode == 0
-    assert installed() == [*base, tests]
+    assert installed() == [*base, *tests]
     assert [line.split()[0] for line in calls()[-4:-1]] == ["ruff", "ruff", "mypy"]
     assert calls()[-1].startswith("python -m pytest")
     changed = tmp_path / "requirements-demo.lock"
     os.utime(changed, (changed.stat().st_mtime + 5,) * 2)
     make(tmp_path, VENV)
-    assert installed() == [*base, tests, "requirements-demo.lock"]
+    assert installed() == [*base, *tests, "requirements-demo.lock"]
 
 
 def pinned(path):
@@ -93,7 +93,13 @@ def pinned(path):
 
 
 @pytest.mark.parametrize(
-    "requirements", ["requirements.txt", "requirements-demo.txt", "tests/requirements.txt"]
+    "requirements",
+    [
+        "requirements.txt",
+        "requirements-demo.txt",
+        "requirements-scores.txt",
+        "tests/requirements.txt",
+    ],
 )
 def test_the_lock_holds_what_is_required(requirements):
     """`make lock` was run after the last change; torch alone comes without a hash."""
@@ -106,6 +112,7 @@ def test_the_lock_holds_what_is_required(requirements):
 
 
 def test_each_locked_package_has_a_hash():
-    for lock in ("requirements.lock", "requirements-demo.lock", "tests/requirements.lock"):
+    locks = ["requirements.lock", "requirements-demo.lock", "requirements-scores.lock"]
+    for lock in [*locks, "tests/requirements.lock"]:
         entries = re.split(r"^(?=[A-Za-z0-9])", (ROOT / lock).read_text(), flags=re.M)[1:]
         assert entries and all("--hash=sha256:" in entry for entry in entries)
