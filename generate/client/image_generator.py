@@ -22,6 +22,7 @@ from generate.client.pipeline import (
     first_line,
     load_custom,
 )
+from generate.client.pixels import pixels_of
 
 log = logging.getLogger(__name__)
 
@@ -30,28 +31,32 @@ ERRORS = (RuntimeError, MemoryError, ValueError, TypeError, IndexError, KeyError
 
 
 class Image:
-    """One generated image. values: float array (3, height, width) in [0, 1], from the pipeline;
-    batch_size: of the batch it was generated in.
+    """One generated image. values: uint8 array (height, width, 3), or float array (3, height,
+    width) in [0, 1]; batch_size: of the batch it was generated in; finite: whether the pipeline's
+    values were, where that is known already.
 
     Checked and turned into pixels where it is used, so that this happens in a publishing thread and
     the device goes on.
     """
 
-    def __init__(self, values: Any, batch_size: int) -> None:
+    def __init__(self, values: Any, batch_size: int, finite: bool | None = None) -> None:
         self.values = values
         self.batch_size = batch_size
+        self._finite = finite
 
     @cached_property
     def finite(self) -> bool:
         import numpy  # not before there is an image: a client may find that all is done
 
-        return bool(numpy.isfinite(self.values).all())
+        return bool(numpy.isfinite(self.values).all()) if self._finite is None else self._finite
 
     @cached_property
     def pixels(self) -> Any:
         """uint8 array (height, width, 3)."""
         import numpy  # see finite
 
+        if self.values.dtype == numpy.uint8:
+            return self.values
         values = self.values if self.finite else numpy.nan_to_num(self.values)
         levels = (values * 255).round().clip(0, 255).astype(numpy.uint8)
         return numpy.ascontiguousarray(levels.transpose(1, 2, 0))
@@ -141,7 +146,11 @@ class ImageGenerator:
         padding = self.batch_size - count
         try:
             output = self._call(texts + texts[-1:] * padding, seeds + seeds[-1:] * padding)
-            return [Image(values, self.batch_size) for values in output[:count]]
+            arrays, finite = pixels_of(output[:count])
+            return [
+                Image(values, self.batch_size, known)
+                for values, known in zip(arrays, finite, strict=True)
+            ]
         except ERRORS as error:
             no_memory = isinstance(error, MemoryError)
             words = first_line(error)
@@ -159,10 +168,9 @@ class ImageGenerator:
     def _call(self, texts: list[str], seeds: list[int]) -> Any:
         # Made anew for each try, since a used generator has moved on.
         generators = [self.pipeline.make_generator(seed) for seed in seeds]
-        output = self.pipeline.pipe(
+        return self.pipeline.pipe(
             prompt=texts, generator=generators, output_type="pt", **self.arguments
         ).images
-        return output.detach().float().cpu().numpy() if hasattr(output, "detach") else output
 
     def _halve(self) -> None:
         self.batch_size = (self.batch_size + 1) // 2

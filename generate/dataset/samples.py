@@ -58,21 +58,21 @@ def publish_sample(
     aug = metadata["augmentation_idx"]
     final = path_of(dataset_dir, index, aug, ".jpg")
     final.parent.mkdir(parents=True, exist_ok=True)
-    data = encode(image, metadata, quality)
+    comment = comment_of(metadata)
+    data = encode(image, comment, quality)
     mine = publish(write_temporary(final, data, place.lease), final)
     if not mine and not final.exists():
         return False  # the temporary file was taken away by the next holder of this index
     if not mine:
         roll_forward(dataset_dir, index, aug, place.lease)
         return False
-    _publish_json(final, data, asdict(place), place.lease)
+    # The very comment of these bytes: decoding the whole image again would only find it once more.
+    _publish_json(final, json.loads(comment), data, asdict(place), place.lease)
     return True
 
 
-def encode(image: Any, metadata: Metadata, quality: int) -> bytes:
-    """The bytes of the JPEG that carries `metadata` as a comment of UTF-8 JSON."""
-    from PIL import Image  # the server, which only looks at names, does without it
-
+def comment_of(metadata: Metadata) -> bytes:
+    """The JPEG comment that carries `metadata`: UTF-8 JSON. ValueError if it is too long."""
     text = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
     comment = text.encode("utf-8", "replace")  # a lone surrogate becomes "?"
     if len(comment) > MAX_COMMENT:
@@ -81,6 +81,13 @@ def encode(image: Any, metadata: Metadata, quality: int) -> bytes:
             f"the texts of {name} take {len(comment):,} bytes, "
             f"more than the {MAX_COMMENT:,} of a JPEG comment"
         )
+    return comment
+
+
+def encode(image: Any, comment: bytes, quality: int) -> bytes:
+    """The bytes of a JPEG with a comment."""
+    from PIL import Image  # the server, which only looks at names, does without it
+
     file = io.BytesIO()
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     image.save(file, "JPEG", quality=quality, comment=comment)
@@ -102,7 +109,7 @@ def roll_forward(dataset_dir: str | os.PathLike[str], index: int, aug: int, leas
     if (metadata.get("prompt_index"), metadata.get("augmentation_idx")) != (index, aug):
         return False
     if not final.with_suffix(".json").exists():
-        _publish_json(final, data, {}, lease)
+        _publish_json(final, metadata, data, {}, lease)
     return True
 
 
@@ -119,9 +126,12 @@ def read_comment(data: bytes) -> Metadata:
     return metadata
 
 
-def _publish_json(image_path: Path, data: bytes, place: Mapping[str, Any], lease: str) -> None:
+def _publish_json(
+    image_path: Path, metadata: Metadata, data: bytes, place: Mapping[str, Any], lease: str
+) -> None:
+    """metadata: as the comment of `data`, the image's bytes, has it."""
     record = (
-        read_comment(data)
+        metadata
         | {key: place.get(key) for key in PLACE}
         | {"image_sha256": hashlib.sha256(data).hexdigest()}
     )
