@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from generate.client.image_generator import Image, problem_with
 from generate.dataset import samples
+from generate.dataset.layout import path_of
 
 TEXT = "a photo of a lighthouse at dusk, long exposure, waves below, detailed, 35 mm " * 3
 
@@ -49,7 +50,7 @@ def publish(folder, number, image, again):
     }
     assert samples.publish_sample(folder, image.pixels, metadata, samples.Place("1-1"))
     if again:
-        samples.read_comment(samples.path_of(folder, number, 0, ".jpg").read_bytes())
+        samples.read_comment(path_of(folder, number, 0, ".jpg").read_bytes())
 
 
 def main():

@@ -1,6 +1,6 @@
-"""From a pipeline's output to bytes, on the device: a quarter of what floats would have to be copied.
+"""From a pipeline's output to bytes, on the device: a quarter of what floats would take to copy.
 
-arrays, finite = pixels_of(pipe(...).images)      # uint8 (height, width, 3) each, and whether finite
+arrays, finite = pixels_of(pipe(...).images)    # uint8 (height, width, 3) each, whether finite
 
 Only tensors are converted here. Arrays of a class of the user's own go as they are; image_generator
 turns them into bytes in a publishing thread.
@@ -8,12 +8,13 @@ turns them into bytes in a publishing thread.
 
 from typing import Any
 
-# Values that no image can have after the conversion are recorded before it: NaN becomes black.
 LEVELS = 255
 
 
 def pixels_of(images: Any) -> tuple[list[Any], list[bool | None]]:
     """(arrays, whether each is finite) of a batch; None: not looked at, the array is as it came.
+
+    NaN becomes black; whether there was one is found before.
 
     images: a tensor (count, 3, height, width) with values in [0, 1] on any device, or a sequence
     of arrays. Rounds half to even, as numpy does.
