@@ -2,11 +2,20 @@
 
 block_of(12_345)                     # 12
 list(numbers(bits_of(b"\\x05")))      # [0, 2]
+
+The random order: blocks are opened in the order of spread(), OPEN_BLOCKS of them at a time, and
+within each the places follow in the order of shuffled_places(). The cost of neither grows with what
+was drawn before, and nothing of it is stored but a block's place in the order.
 """
 
-from collections.abc import Iterable, Iterator
+import functools
+import itertools
+import random
+from collections.abc import Iterable, Iterator, Sequence
 
 BLOCK = 1000  # indices of a block; 125 bytes of done bits
+# Blocks that are drawn from at a time: docs/job-server.md has the arithmetic.
+OPEN_BLOCKS = 256
 
 Figures = dict[int, tuple[int, int]]  # {index: (images, images that the LLMs' texts fell short)}
 
@@ -51,6 +60,31 @@ def block_sizes(start: int, total: int) -> dict[int, int]:
     return {
         block: min(total, first_of(block + 1)) - max(start, first_of(block)) for block in blocks
     }
+
+
+def spread(blocks: Sequence[int], rng: random.Random) -> list[int]:
+    """The blocks in a random order of which each beginning is spread over all of them.
+
+    Both halves are ordered so, and drawn from in turn, by lot who is first of each two. So of the
+    first 2**k blocks there is one in each of 2**k equal stretches, at a random place of it (a
+    scrambled van der Corput sequence: Owen 1995, Randomly permuted (t,m,s)-nets).
+    """
+    if len(blocks) < 2:
+        return list(blocks)
+    half = (len(blocks) + rng.getrandbits(1)) // 2
+    order: list[int | None] = []
+    first, second = spread(blocks[:half], rng), spread(blocks[half:], rng)
+    for a, b in itertools.zip_longest(first, second):
+        order += (a, b) if rng.getrandbits(1) else (b, a)
+    return [block for block in order if block is not None]
+
+
+@functools.lru_cache(maxsize=2 * OPEN_BLOCKS)
+def shuffled_places(seed: int, block: int) -> tuple[int, ...]:
+    """The places of a block in the random order in which they are handed out."""
+    places = list(range(BLOCK))
+    random.Random(f"{seed} {block}").shuffle(places)
+    return tuple(places)
 
 
 def sums_of(figures: Iterable[tuple[int, int]]) -> dict[str, int]:

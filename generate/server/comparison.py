@@ -10,11 +10,16 @@ were compared since this start. Who lists the folders: folder_check.py.
 
 from collections.abc import Container
 
-from generate.server.blocks import Figures, blob_of, block_of, blocks_of, first_of, sums_of
+from generate.server.blocks import (
+    OPEN_BLOCKS,
+    Figures,
+    blob_of,
+    block_of,
+    blocks_of,
+    first_of,
+    sums_of,
+)
 from generate.server.store import Store
-
-# blocks from which work is granted next: these are compared first, those of all data sets in turn
-NEXT_BLOCKS = 50
 
 Block = tuple[str, int]  # data set, number
 
@@ -69,13 +74,13 @@ class FolderComparison:
         return None
 
     def _next_open(self, dataset: str, put_off: Container[Block]) -> int | None:
-        """The first block not yet compared among those from which work is granted next."""
+        """The first block not yet compared among those from which work is granted now."""
         if self.is_complete(dataset):
             return None
         rows = self.store.all(
             "SELECT block FROM blocks WHERE dataset = ? AND open > 0 ORDER BY position LIMIT ?",
             dataset,
-            NEXT_BLOCKS,
+            OPEN_BLOCKS,
         )
         blocks = (block for (block,) in rows if not self.is_compared(dataset, block))
         return next((block for block in blocks if (dataset, block) not in put_off), None)

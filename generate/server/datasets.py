@@ -10,7 +10,7 @@ import json
 import random
 from typing import Literal
 
-from generate.server.blocks import block_sizes, place_of
+from generate.server.blocks import block_sizes, place_of, spread
 from generate.server.store import Definition, Store
 
 TABLES = ("blocks", "held", "trouble", "blames", "leases", "given_back")
@@ -87,7 +87,10 @@ def forget(store: Store, dataset: str) -> None:
 
 
 def _append_blocks(store: Store, name: str, start: int, total: int, seed: int | None) -> None:
-    """Rows for the blocks of indices start … total - 1, in a seeded order (or as they are)."""
+    """Rows for the blocks of indices start … total - 1, in a seeded order (or as they are).
+
+    Appended ones come after those that were there: what has begun keeps its order.
+    """
     sizes = block_sizes(start, total)
     blocks = list(sizes)
     if place_of(start):  # the last block of the shorter list grows
@@ -100,7 +103,7 @@ def _append_blocks(store: Store, name: str, start: int, total: int, seed: int | 
             block,
         )
     if seed is not None:
-        random.Random(f"{seed} {start}").shuffle(blocks)
+        blocks = spread(blocks, random.Random(f"{seed} {start}"))
     position = store.one(
         "SELECT COALESCE(MAX(position), -1) + 1 FROM blocks WHERE dataset = ?", name
     )[0]

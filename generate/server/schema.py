@@ -29,7 +29,7 @@ CREATE TABLE datasets (name TEXT PRIMARY KEY, definition TEXT, version INTEGER, 
     set_aside INTEGER DEFAULT 0, images INTEGER DEFAULT 0, short INTEGER DEFAULT 0,
     short_images INTEGER DEFAULT 0) WITHOUT ROWID;
 -- open = indices neither done, held nor troubled
--- position = place of the block in the order in which fresh work is granted
+-- position = place of the block in the order in which blocks are opened
 CREATE TABLE blocks (dataset TEXT, block INTEGER, position INTEGER, size INTEGER, open INTEGER,
     done BLOB DEFAULT x'', images INTEGER DEFAULT 0, short INTEGER DEFAULT 0,
     short_images INTEGER DEFAULT 0, PRIMARY KEY (dataset, block)) WITHOUT ROWID;

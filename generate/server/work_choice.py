@@ -1,14 +1,15 @@
-"""Which indices a worker gets next: a suspect alone, or the next free ones in the seeded order.
+"""Which indices a worker gets next: a suspect alone, or fresh ones from all over the file.
 
 chosen = WorkChoice(store, comparison, blame, live).choose(now, "HPDv2", key, size=10)
 """
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from generate.server.blame import Blame
-from generate.server.blocks import block_of, first_of, numbers
-from generate.server.comparison import NEXT_BLOCKS, FolderComparison
+from generate.server.blocks import OPEN_BLOCKS, block_of, first_of, numbers, shuffled_places
+from generate.server.comparison import FolderComparison
 from generate.server.live_leases import LiveLeases
 from generate.server.recount import recount
 from generate.server.store import Store
@@ -44,7 +45,7 @@ class WorkChoice:
         """A suspect if there is one that this worker has not failed; else fresh indices.
 
         Else a suspect that it has failed, if no other worker is there to judge it. key: the
-        worker's. Only blocks that were compared with the folder count, in their stored order.
+        worker's. Only blocks that were compared with the folder count.
         """
         suspects = self._suspects(dataset)
         failed = [idx for idx in suspects if self.blame.has_failed(key, dataset, idx)]
@@ -74,19 +75,39 @@ class WorkChoice:
         return [idx for (idx,) in rows if self.comparison.is_compared(dataset, block_of(idx))]
 
     def _fresh(self, dataset: str, size: int) -> list[int]:
+        """The next free indices of the open blocks: each gives its share, the fullest ones first.
+
+        In the file's order there is one such block, and what it lacks comes from the next.
+        """
+        seed = self.store.definition(dataset).get("order_seed")
+        blocks = [
+            row
+            for row in self.store.all(
+                "SELECT block, open, size FROM blocks WHERE dataset = ? AND open > 0"
+                " ORDER BY position LIMIT ?",
+                dataset,
+                OPEN_BLOCKS,
+            )
+            if self.comparison.is_compared(dataset, row[0])
+        ]
+        if seed is not None:
+            blocks.sort(key=lambda row: -row[1] / row[2])  # equal ones stay in their order
         indices: list[int] = []
-        for block, opened in self.store.all(
-            "SELECT block, open FROM blocks WHERE dataset = ? AND open > 0"
-            " ORDER BY position LIMIT ?",
-            dataset,
-            NEXT_BLOCKS,
-        ):
+        for n, (block, opened, _) in enumerate(blocks):
             if len(indices) == size:
                 break
-            if self.comparison.is_compared(dataset, block):
-                bits = self.store.open_bits(dataset, block)
-                if bits.bit_count() != opened:
-                    recount(self.store, dataset)
-                places = itertools.islice(numbers(bits), size - len(indices))
-                indices += [first_of(block) + place for place in places]
+            rest = size - len(indices)
+            share = rest if seed is None else -(-rest // (len(blocks) - n))
+            bits = self.store.open_bits(dataset, block)
+            if bits.bit_count() != opened:
+                recount(self.store, dataset)
+            indices += itertools.islice(_in_order(seed, block, bits), share)
         return indices
+
+
+def _in_order(seed: int | None, block: int, bits: int) -> Iterator[int]:
+    """The indices of a block's one bits, in the order in which they are handed out."""
+    places = numbers(bits)
+    if seed is not None:
+        places = (place for place in shuffled_places(seed, block) if bits >> place & 1)
+    return (first_of(block) + place for place in places)
