@@ -106,12 +106,24 @@ def from_pretrained(
     if profile.without_t5:
         parts |= dict.fromkeys(family.without_t5)
     where = str(folder or settings.model)
+    if family.base and family.lora_file and not parts_on_disk:
+        pipe = diffusers.DiffusionPipeline.from_pretrained(family.base, **parts)
+        pipe.load_lora_weights(where, weight_name=family.lora_file, **source)
+        pipe.fuse_lora()
+        pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **family.scheduler)
+        return pipe
     if family.base and not parts_on_disk:
         transformer = diffusers.PixArtTransformer2DModel.from_pretrained(
             where, subfolder="transformer", dtype=dtype, **source
         )
         return diffusers.DiffusionPipeline.from_pretrained(
             family.base, transformer=transformer, **parts
+        )
+    if family.text_encoder_4 and folder is None:
+        llama = family.text_encoder_4
+        parts["tokenizer_4"] = transformers.AutoTokenizer.from_pretrained(llama)
+        parts["text_encoder_4"] = transformers.LlamaForCausalLM.from_pretrained(
+            llama, dtype=dtype, output_hidden_states=True
         )
     return diffusers.DiffusionPipeline.from_pretrained(where, **source, **parts)
 

@@ -110,6 +110,9 @@ class ImageGenerator:
             loaded = diffusers_pipeline.load(self.settings, self.recipe)
         self._pipeline = loaded
         self.arguments = self.recipe.arguments(loaded.pipe.__call__)
+        if self.recipe.family.guidance_argument == "guider":
+            guided = loaded.pipe.guider.new(guidance_scale=self.recipe.guidance)
+            loaded.pipe.guider = guided
         self.batch_size = min([loaded.batch_size, *self._remembered()])
 
     def warm_up(self) -> None:
@@ -168,9 +171,14 @@ class ImageGenerator:
     def _call(self, texts: list[str], seeds: list[int]) -> Any:
         # Made anew for each try, since a used generator has moved on.
         generators = [self.pipeline.make_generator(seed) for seed in seeds]
-        return self.pipeline.pipe(
-            prompt=texts, generator=generators, output_type="pt", **self.arguments
-        ).images
+        arguments = dict(self.arguments)
+        if self.recipe.negative_prompt is not None:
+            arguments["negative_prompt"] = [self.recipe.negative_prompt] * len(texts)
+        # A list of its own: Z-Image writes its template into the one it is given.
+        output = self.pipeline.pipe(
+            prompt=list(texts), generator=generators, output_type="pt", **arguments
+        )
+        return getattr(output, self.recipe.family.output)
 
     def _halve(self) -> None:
         self.batch_size = (self.batch_size + 1) // 2

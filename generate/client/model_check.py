@@ -11,7 +11,9 @@ from generate.client.pipeline import first_line
 def check_model(model: str, revision: str | None = None) -> None:
     """UserError if a model cannot be had: missing, gated, no token, no room."""
     folder = folder_of(model)
-    name = "transformer/config.json" if family_of(model).base else "model_index.json"
+    family = family_of(model)
+    alone = family.lora_file or "transformer/config.json"
+    name = alone if family.base else "model_index.json"
     if folder is None:
         _check_hub(model, name, revision)
     elif not (folder / name).is_file():

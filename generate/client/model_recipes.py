@@ -1,123 +1,25 @@
-"""Tables: how the families of text-to-image models differ, and what fits on which GPU.
+"""The recipe of a model: its row of the table, or its pipeline's own numbers; and what fits where.
 
     python -c "from generate.client.model_recipes import print_tables; print_tables()"
 
-Any model that DiffusionPipeline.from_pretrained loads can be used; a family's row says what it was
-made for. A new family is a new row.
+Any model that DiffusionPipeline.from_pretrained loads can be used. The table is model_table.py.
 """
 
+import inspect
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from common.files import CHECKOUT
+from generate.client.model_family import Family
+from generate.client.model_table import FAMILIES
 
 TINY = CHECKOUT / "examples" / "tiny_model"
-SD3_NOTICE = (
-    "the Stability AI Community License forbids to train a foundation model on images of this "
-    "model, and asks a licence of who earns over 1 M USD a year; Apache-2.0 models without such a "
-    "clause: FLUX.1-schnell, Z-Image-Turbo, Qwen-Image"
+UNKNOWN = Family(
+    "untested", "DiffusionPipeline", "", 1024, 50, 5.0, licence="see its card", tested=False
 )
-FLUX_NOTICE = "FLUX.1-dev is for non-commercial use; FLUX.1-schnell is Apache-2.0"
-
-
-@dataclass(frozen=True)
-class Family:
-    name: str
-    pipeline: str  # the diffusers class, as model_index.json names it
-    hub: str  # regular expression over hub ids
-    size: int  # pixels, height and width it was trained for
-    steps: int | None  # None = the pipeline's own default
-    guidance: float | None
-    max_sequence_length: int | None = None
-    guidance_argument: str = "guidance_scale"
-    dtype: str = "bfloat16"  # on a GPU that has it; else float16. On a CPU float32
-    call: dict[str, Any] = field(default_factory=dict)  # further arguments of a call
-    # Where all but the transformer comes from, for hub ids that hold a transformer alone.
-    base: str | None = None
-    without_t5: tuple[str, ...] = ()  # components left out on small cards
-    tested: bool = True
-    notice: str | None = None
-
-
-FAMILIES = [
-    Family("tiny", "StableDiffusion3Pipeline", r"^tiny$", 64, 12, 4.0, 16, dtype="float32"),
-    Family(
-        "sd3",
-        "StableDiffusion3Pipeline",
-        r"stable-diffusion-3(?!\.5)",
-        1024,
-        28,
-        7.0,
-        256,
-        dtype="float16",
-        without_t5=("text_encoder_3", "tokenizer_3"),
-        notice=SD3_NOTICE,
-    ),
-    Family(
-        "sd3.5",
-        "StableDiffusion3Pipeline",
-        r"stable-diffusion-3\.5",
-        1024,
-        40,
-        4.5,
-        256,
-        without_t5=("text_encoder_3", "tokenizer_3"),
-        notice=SD3_NOTICE,
-        tested=False,
-    ),
-    # these hold a transformer alone, as published; 1024-MS is a whole pipeline and loads as one
-    Family(
-        "pixart-sigma (transformer)",
-        "PixArtSigmaPipeline",
-        r"PixArt-Sigma-XL-2-(256|512|2K)",
-        512,
-        20,
-        4.5,
-        300,
-        dtype="float16",
-        base="PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers",
-        call={"use_resolution_binning": False},
-    ),
-    Family(
-        "pixart-sigma",
-        "PixArtSigmaPipeline",
-        r"(?i)pixart.sigma",
-        1024,
-        20,
-        4.5,
-        300,
-        dtype="float16",
-        call={"use_resolution_binning": False},
-    ),
-    Family(
-        "pixart-alpha",
-        "PixArtAlphaPipeline",
-        r"(?i)pixart",
-        1024,
-        20,
-        4.5,
-        120,
-        dtype="float16",
-        call={"use_resolution_binning": False},
-    ),
-    Family("lumina", "LuminaPipeline", r"(?i)lumina-next", 1024, 30, 4.0),
-    Family("lumina2", "Lumina2Pipeline", r"(?i)lumina-image-2", 1024, 50, 4.0, 256, tested=False),
-    Family(
-        "sdxl",
-        "StableDiffusionXLPipeline",
-        r"(?i)stable-diffusion-xl|sdxl",
-        1024,
-        50,
-        5.0,
-        dtype="float16",
-    ),
-    Family("flux-schnell", "FluxPipeline", r"FLUX\.1-schnell", 1024, 4, 0.0, 256),
-    Family("flux", "FluxPipeline", r"FLUX\.1", 1024, 28, 3.5, 512, notice=FLUX_NOTICE),
-]
-UNTESTED = Family("untested", "DiffusionPipeline", "", 1024, None, None, tested=False)
 
 
 def folder_of(model: str) -> Path | None:
@@ -138,7 +40,11 @@ def model_index(model: str) -> dict[str, Any]:
 
 
 def family_of(model: str) -> Family:
-    """The row of a model (a hub id, a folder, "tiny"), without loading it; else UNTESTED."""
+    """The row of a model (a hub id, a folder, "tiny"), without loading it.
+
+    Else the row of its pipeline's class, with the size of its own configuration; else the defaults
+    of that class.
+    """
     folder = folder_of(model)
     name = folder.name if folder else model
     if folder == TINY:
@@ -146,10 +52,54 @@ def family_of(model: str) -> Family:
     found = [family for family in FAMILIES if re.search(family.hub, name)]
     pipeline = model_index(model).get("_class_name")
     if pipeline:
-        found = [f for f in found if f.pipeline == pipeline] or [
-            f for f in FAMILIES[1:] if f.pipeline == pipeline and not f.base
-        ]
-    return found[0] if found else UNTESTED
+        found = [row for row in found if row.pipeline == pipeline]
+    if found:
+        return found[0]
+    of_class = [row for row in FAMILIES[1:] if row.pipeline == pipeline and not row.base]
+    # of several the one of the most steps: its model is not distilled, or at least images come out
+    if of_class:
+        row = max(of_class, key=lambda row: (row.steps or 0, row.guidance or 0))
+        return replace(row, size=own_size(model) or row.size)
+    return own_defaults(pipeline, own_size(model)) if pipeline else UNKNOWN
+
+
+def own_size(model: str) -> int | None:
+    """Pixels, from the configurations in a local folder; None where they do not say."""
+    folder = folder_of(model)
+    if folder is None:
+        return None
+    samples = [_config(folder / part).get("sample_size") for part in ("transformer", "unet")]
+    sample = next((size for size in samples if isinstance(size, int)), None)
+    channels = _config(folder / "vae").get("block_out_channels") or [0] * 4
+    return sample * 2 ** (len(channels) - 1) if sample else None
+
+
+def _config(part: Path) -> dict[str, Any]:
+    path = part / "config.json"
+    contents: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return contents
+
+
+def own_defaults(pipeline: str, size: int | None) -> Family:
+    """The row that a pipeline class without one has by its signature: numbers, to be recorded."""
+    import diffusers  # heavy, and needed for a class that is not in the table alone
+
+    cls = getattr(diffusers, pipeline, None)
+    if cls is None:
+        return replace(UNKNOWN, size=size or UNKNOWN.size)
+    known = inspect.signature(cls.__call__).parameters
+    default = {name: known[name].default for name in known}
+    argument = "true_cfg_scale" if "true_cfg_scale" in known else "guidance_scale"
+    height = default.get("height")
+    return replace(
+        UNKNOWN,
+        pipeline=pipeline,
+        size=size or (height if isinstance(height, int) else UNKNOWN.size),
+        steps=default.get("num_inference_steps"),
+        guidance=default.get(argument),
+        guidance_argument=argument,
+        negative_prompt="" if "negative_prompt" in known else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -195,11 +145,14 @@ def dtype_for(family: Family, capability: tuple[int, int] | None) -> str:
 
 def print_tables() -> None:
     """Print both tables."""
-    print(f"{'family':28} {'pipeline':28} {'pixels':>6} {'steps':>5} {'guidance':>8}  tested")
+    print(
+        f"{'family':30} {'pixels':>6} {'steps':>5} {'guidance':>8} {'GiB':>6}  "
+        f"{'tested':6}  {'licence'}"
+    )
     for row in FAMILIES:
         print(
-            f"{row.name:28} {row.pipeline:28} {row.size:6} {row.steps!s:>5} "
-            f"{row.guidance!s:>8}  {'yes' if row.tested else 'no'}"
+            f"{row.name:30} {row.size:6} {row.steps!s:>5} {row.guidance!s:>8} "
+            f"{row.weights_gib!s:>6}  {'yes' if row.tested else 'no':6}  {row.licence}"
         )
     print(f"\n{'GiB':>4} {'batch at 1024':>13} {'offload':>8} {'no T5':>6}  cards")
     for card in PROFILES:

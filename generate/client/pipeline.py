@@ -13,7 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import UserError
-from generate.client.model_recipes import CPU, Family, batch_size_for, family_of
+from generate.client.model_family import Family
+from generate.client.model_recipes import CPU, batch_size_for, family_of
+
+# The caption is what is generated: nothing rewrites it, and nothing cleans it where a package
+# happens to be installed.
+AS_WRITTEN: dict[str, Any] = {
+    "clean_caption": False,
+    "complex_human_instruction": None,  # SANA
+    "use_pe": False,  # ERNIE-Image
+    "enable_prompt_rewrite": False,  # LongCat
+    "caption_upsample_temperature": None,  # FLUX.2
+}
 
 
 class DeviceBroken(Exception):
@@ -33,6 +44,7 @@ class GeneratorSettings:
     width: int | None = None
     steps: int | None = None
     guidance: float | None = None
+    negative_prompt: str | None = None  # None: the row's
     batch_size: int | None = None
     dtype: str | None = None  # "float32", "float16", "bfloat16"
     revision: str | None = None  # of a hub model
@@ -52,6 +64,7 @@ class GeneratorSettings:
             self.width or family.size,
             family.steps if self.steps is None else self.steps,
             family.guidance if self.guidance is None else self.guidance,
+            family.negative_prompt if self.negative_prompt is None else self.negative_prompt,
         )
 
 
@@ -64,6 +77,7 @@ class Recipe:
     width: int
     steps: int | None
     guidance: float | None
+    negative_prompt: str | None
 
     def arguments(self, call: Callable[..., Any]) -> dict[str, Any]:
         """The arguments of each call of a pipeline, less what its class does not know."""
@@ -74,13 +88,19 @@ class Recipe:
             self.family.guidance_argument: self.guidance,
             "max_sequence_length": self.family.max_sequence_length,
         } | self.family.call
+        if self.family.guidance_argument == "guider":
+            del wanted["guider"]
         known = inspect.signature(call).parameters
         anything = any(p.kind is p.VAR_KEYWORD for p in known.values())
-        return {
+        arguments = {
             name: value
             for name, value in wanted.items()
             if value is not None and (anything or name in known)
         }
+        arguments |= {name: value for name, value in AS_WRITTEN.items() if name in known}
+        if "intermediate_timesteps" in known and self.steps != 2:
+            arguments["intermediate_timesteps"] = None  # SANA-Sprint's is for two steps alone
+        return arguments
 
 
 @dataclass

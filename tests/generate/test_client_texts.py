@@ -10,7 +10,7 @@ from PIL import Image
 
 from generate import generate_images
 from generate.client.image_generator import seed_of
-from generate.client.model_recipes import SD3_NOTICE
+from generate.client.model_family import SD3_NOTICE
 from generate.client.pipeline import share_compiled_code
 from generate.client.process import chunk_size
 from generate.launch import start

@@ -282,16 +282,17 @@ def test_seeds():
     "model, family",
     [
         ("stabilityai/stable-diffusion-3-medium-diffusers", "sd3"),
-        ("stabilityai/stable-diffusion-3.5-large", "sd3.5"),
+        ("stabilityai/stable-diffusion-3.5-large", "sd3.5-large"),
         ("tiny", "tiny"),
         ("PixArt-alpha/PixArt-XL-2-1024-MS", "pixart-alpha"),
         ("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS", "pixart-sigma"),
-        ("PixArt-alpha/PixArt-Sigma-XL-2-512-MS", "pixart-sigma (transformer)"),
+        ("PixArt-alpha/PixArt-Sigma-XL-2-512-MS", "pixart-sigma-512 (transformer)"),
         ("Alpha-VLLM/Lumina-Next-SFT-diffusers", "lumina"),
         ("stabilityai/stable-diffusion-xl-base-1.0", "sdxl"),
         ("black-forest-labs/FLUX.1-schnell", "flux-schnell"),
         ("black-forest-labs/FLUX.1-dev", "flux"),
-        ("Qwen/Qwen-Image", "untested"),
+        ("Qwen/Qwen-Image", "qwen-image"),
+        ("nobody/a-model", "untested"),
     ],
 )
 def test_family_of_a_hub_id(model, family):

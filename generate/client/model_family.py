@@ -1,0 +1,148 @@
+"""A row of the table of models (model_table.py): what is known of a model or family."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+STABILITY = "Stability AI Community License"
+SD3_NOTICE = (
+    "the Stability AI Community License forbids to train a foundation model on images of this "
+    "model, and asks a licence of who earns over 1 M USD a year; Apache-2.0 models without such a "
+    "clause: FLUX.1-schnell, Z-Image-Turbo, Qwen-Image"
+)
+FLUX_NOTICE = "this FLUX model is for non-commercial use; FLUX.1-schnell is Apache-2.0"
+SANA_NOTICE = "NVIDIA's licence of SANA allows research only, and Gemma's terms hold too"
+RAIL = "CreativeML Open RAIL"
+PLAIN = {"use_resolution_binning": False}  # the size is what was asked for, and not a near one
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row. What a card of a model does not say is left at its default."""
+
+    name: str
+    pipeline: str  # the diffusers class, as model_index.json names it
+    hub: str  # regular expression over hub ids, or over the name of a local folder
+    size: int  # pixels, height and width of an image
+    steps: int | None  # None only for a pipeline that takes no such argument
+    guidance: float | None
+    max_sequence_length: int | None = None  # tokens
+    # "guider": set on the pipeline's component of that name instead of passed.
+    guidance_argument: str = "guidance_scale"
+    # None: the model takes none (distilled, or the pipeline has no such argument).
+    negative_prompt: str | None = None
+    dtype: str = "bfloat16"  # on a GPU that has it; else float16. On a CPU float32
+    multiple: int = 16  # height and width are multiples of it
+    sizes: tuple[tuple[int, int], ...] = ()  # (height, width): the only ones it can; () = any
+    output: str = "images"  # attribute of what a call returns
+    licence: str = "Apache-2.0"
+    notice: str | None = None  # what the licence asks of who trains on the images
+    weights_gib: float | None = None  # of all components, in `dtype`, by their parameters
+    call: dict[str, Any] = field(default_factory=dict)  # further arguments of a call
+    # Where all but the transformer comes from, for hub ids that hold a transformer alone; with
+    # lora_file: where the whole pipeline comes from, onto which that file is laid.
+    base: str | None = None
+    lora_file: str | None = None
+    scheduler: dict[str, Any] = field(default_factory=dict)  # changes of the scheduler's settings
+    text_encoder_4: str | None = None  # the model of HiDream that its own folder does not hold
+    without_t5: tuple[str, ...] = ()  # components that --no-t5 leaves out
+    tested: bool = True  # a tiny pipeline of the class runs in the tests
+
+
+def sd3(name: str, hub: str, steps: int, guidance: float, gib: float, size: int = 1024) -> Family:
+    return Family(
+        name,
+        "StableDiffusion3Pipeline",
+        hub,
+        size,
+        steps,
+        guidance,
+        256,
+        negative_prompt="" if guidance else None,
+        licence=STABILITY,
+        notice=SD3_NOTICE,
+        weights_gib=gib,
+        without_t5=("text_encoder_3", "tokenizer_3"),
+    )
+
+
+def sdxl(name: str, hub: str, size: int, steps: int, guidance: float, **rest: Any) -> Family:
+    return Family(
+        name,
+        "StableDiffusionXLPipeline",
+        hub,
+        size,
+        steps,
+        guidance,
+        negative_prompt="" if guidance else None,
+        dtype="float16",
+        multiple=8,
+        weights_gib=6.5,
+        **({"licence": f"{RAIL}++-M"} | rest),
+    )
+
+
+def pixart(name: str, hub: str, size: int, alone: bool = False, **rest: Any) -> Family:
+    """alone: a transformer without its pipeline, as most of PixArt-Sigma are published."""
+    alpha = "alpha" in name
+    return Family(
+        name,
+        "PixArtAlphaPipeline" if alpha else "PixArtSigmaPipeline",
+        hub,
+        size,
+        20,
+        4.5,
+        120 if alpha else 300,
+        negative_prompt="",
+        dtype="float16",
+        licence=f"{RAIL}++-M",
+        weights_gib=10.2,
+        call=PLAIN,
+        base="PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers" if alone else None,
+        **rest,
+    )
+
+
+def flux(name: str, hub: str, steps: int, guidance: float, **rest: Any) -> Family:
+    return Family(name, "FluxPipeline", hub, 1024, steps, guidance, weights_gib=31.4, **rest)
+
+
+def klein(name: str, hub: str, steps: int, guidance: float, gib: float, **rest: Any) -> Family:
+    return Family(
+        name, "Flux2KleinPipeline", hub, 1024, steps, guidance, 512, weights_gib=gib, **rest
+    )
+
+
+def sana(name: str, hub: str, size: int, gib: float, **rest: Any) -> Family:
+    return Family(
+        name,
+        "SanaPipeline",
+        hub,
+        size,
+        20,
+        4.5,
+        300,
+        negative_prompt="",
+        multiple=32,
+        licence="NVIDIA NSCL v2, Gemma terms",
+        notice=SANA_NOTICE,
+        weights_gib=gib,
+        call=PLAIN,
+        **rest,
+    )
+
+
+def hidream(name: str, hub: str, steps: int, guidance: float) -> Family:
+    return Family(
+        name,
+        "HiDreamImagePipeline",
+        hub,
+        1024,
+        steps,
+        guidance,
+        128,
+        negative_prompt="" if guidance else None,
+        licence="MIT, Llama 3.1 terms",
+        weights_gib=57,
+        text_encoder_4="meta-llama/Meta-Llama-3.1-8B-Instruct",
+        tested=False,
+    )

@@ -1,0 +1,71 @@
+"""The table of models against the installed diffusers: nobody here can run these models."""
+
+import inspect
+
+import pytest
+
+from generate.client.model_recipes import family_of, own_defaults
+from generate.client.model_table import FAMILIES
+from generate.client.pipeline import GeneratorSettings
+
+FEW_STEPS = {
+    "stabilityai/stable-diffusion-3.5-large-turbo": (1024, 4, 0.0),
+    "stabilityai/sdxl-turbo": (512, 1, 0.0),
+    "ByteDance/SDXL-Lightning": (1024, 4, 0.0),
+    "black-forest-labs/FLUX.1-schnell": (1024, 4, 0.0),
+    "black-forest-labs/FLUX.2-klein-4B": (1024, 4, 1.0),
+    "Tongyi-MAI/Z-Image-Turbo": (1024, 8, 0.0),
+    "Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers": (1024, 2, 4.5),
+    "HiDream-ai/HiDream-I1-Fast": (1024, 16, 0.0),
+    "hunyuanvideo-community/HunyuanImage-2.1-Distilled-Diffusers": (2048, 8, 3.25),
+}
+
+
+@pytest.mark.parametrize("row", FAMILIES, ids=lambda row: row.name)
+def test_every_argument_of_a_row_is_one_of_its_pipeline(row):
+    import diffusers
+
+    known = inspect.signature(getattr(diffusers, row.pipeline).__call__).parameters
+    wanted = {"height", "width", "num_inference_steps", *row.call}
+    wanted |= {row.guidance_argument} - {"guider"}
+    if row.negative_prompt is not None:
+        wanted.add("negative_prompt")
+    # SDXL and SD 1.5 cut at CLIP's 77 tokens and take no such argument
+    if row.max_sequence_length:
+        wanted.add("max_sequence_length")
+    assert wanted <= known.keys()
+    assert row.size % row.multiple == 0 and row.steps and row.guidance is not None
+    assert row.weights_gib and row.licence
+
+
+@pytest.mark.parametrize("model, numbers", FEW_STEPS.items())
+def test_distilled_models_get_their_few_steps(model, numbers):
+    recipe = GeneratorSettings(model).resolved()
+    assert (recipe.height, recipe.steps, recipe.guidance) == numbers
+
+
+def test_the_default_model_draws_as_published():
+    from generate import generate_images
+
+    row = family_of(generate_images.MODEL)
+    assert (row.size, row.dtype) == (512, "bfloat16")
+
+
+def test_what_rewrites_a_prompt_is_off():
+    import diffusers
+
+    for name in (
+        "SanaPipeline",
+        "SanaSprintPipeline",
+        "ErnieImagePipeline",
+        "LongCatImagePipeline",
+    ):
+        call = getattr(diffusers, name).__call__
+        arguments = GeneratorSettings("nobody/sana").resolved().arguments(call)
+        named = {"complex_human_instruction", "use_pe", "enable_prompt_rewrite"} & arguments.keys()
+        assert named and not any(arguments[argument] for argument in named)
+
+
+def test_a_class_that_is_not_in_the_table_gives_numbers():
+    row = own_defaults("LongCatImagePipeline", None)
+    assert (row.size, row.steps, row.guidance) == (1024, 50, 4.5)
