@@ -247,6 +247,17 @@ def exists(path: str | os.PathLike[str]) -> bool:
     return bool(found and found.counts(name)) or os.path.exists(path)
 
 
+def changed_ns(path: str | os.PathLike[str]) -> int:
+    """When a file of a data set was changed, in ns; packed: when it was packed.
+
+    FileNotFoundError: it is neither.
+    """
+    folder, name = os.path.split(os.fspath(path))
+    found = packed(folder)
+    there = found is not None and found.counts(name)
+    return os.stat(os.path.join(folder, MARK) if there else path).st_mtime_ns
+
+
 def member_of(path: str | os.PathLike[str]) -> Member | None:
     """Where a file of a data set lies in a tar; None: it is not packed."""
     folder, name = os.path.split(os.fspath(path))

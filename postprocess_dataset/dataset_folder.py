@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from common.packed_folder import packed
 from postprocess_dataset.sample_checks import is_utf8
 
 BLOCK = 1000  # prompts a sub-folder
@@ -90,11 +91,21 @@ def list_folder(path: str) -> Listing:
                     listing.irregular.add(entry.name[:-4])
             for row in np.flatnonzero(~valid.to_numpy(zero_copy_only=False)).tolist():
                 listing.add_other(block[row])
-    listing.jsons = np.sort(np.concatenate(jsons))
-    listing.images = np.sort(np.concatenate(images))
+    in_tars = _packed_codes(path)
+    listing.jsons = np.union1d(np.concatenate(jsons), in_tars)
+    listing.images = np.union1d(np.concatenate(images), in_tars)
     listing.other_jsons.sort()
     listing.folders.sort()
     return listing
+
+
+def _packed_codes(path: str) -> Codes:
+    """Codes of the samples of a packed sub-folder. OSError: its mark is damaged."""
+    mark = packed(path)
+    prompts = mark.prompts.items() if mark else ()
+    return np.array(
+        [index * CODE + aug for index, prompt in prompts for aug in prompt.images], np.int64
+    )
 
 
 def _as_arrow(names: Sequence[str]) -> pa.Array:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from common.packed_folder import member_of
 from common.untrusted import IMAGE_BYTES, open_jpeg, open_untrusted, read_untrusted
 from postprocess_dataset import sorted_rows, table
 from postprocess_dataset.sample_json import Content, parse
@@ -118,12 +119,17 @@ def image_fault(path: str, checks: Checks, sha256: str | None = None) -> str | N
     """Why the image at `path` does not pass, or None."""
     level = checks.verify
     try:
+        member = member_of(path)
+        if member and level in ("exists", "size"):
+            return None if member.size or level == "exists" else "image is empty"
         if level in ("exists", "size"):
             descriptor = open_untrusted(path, checks.inside)
             size = os.fstat(descriptor).st_size
             os.close(descriptor)
             return "image is empty" if level == "size" and not size else None
-        data = read_untrusted(path, IMAGE_BYTES, checks.inside)
+        data = (
+            member.read(IMAGE_BYTES) if member else read_untrusted(path, IMAGE_BYTES, checks.inside)
+        )
     except (FileNotFoundError, NotADirectoryError):
         return "image is missing"
     except OSError as error:

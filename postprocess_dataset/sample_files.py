@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from common.packed_folder import packed
 from common.untrusted import SAMPLE_BYTES, open_folder, read_many
 from postprocess_dataset.sample_checks import Checked, Checks, Chunk, check
 from postprocess_dataset.sample_json import Content
@@ -73,7 +74,26 @@ def read_chunk(reader: Reader, checks: Checks, chunk: Chunk) -> Checked:
         return None, [(name, f"folder cannot be read: {error.strerror}") for name in chunk.names]
     try:
         names = [f"{name}.json" for name in chunk.names]
-        contents = reader.read(Folder(fd, checks.inside), names)
+        contents = _read_packed(os.path.join(checks.base, chunk.subdirectory), names)
+        loose = [name for name, content in zip(names, contents, strict=True) if content is None]
+        rest = iter(reader.read(Folder(fd, checks.inside), loose))
+        whole = [next(rest) if content is None else content for content in contents]
     finally:
         os.close(fd)
-    return check(reader.pool, checks, chunk, contents)
+    return check(reader.pool, checks, chunk, whole)
+
+
+def _read_packed(folder: str, names: Sequence[str]) -> list[Content | None]:
+    """[bytes or OSError] of the files that are packed; None of the others."""
+    contents: list[Content | None] = []
+    try:
+        mark = packed(folder)
+    except OSError as error:
+        return [error for _ in names]
+    for name in names:
+        try:
+            member = mark.find(name) if mark else None
+            contents.append(member.read(SAMPLE_BYTES) if member else None)
+        except OSError as error:
+            contents.append(error)
+    return contents

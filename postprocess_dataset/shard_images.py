@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from common.packed_folder import member_of
 from common.untrusted import IMAGE_BYTES, Refused, open_untrusted, real_folders
 from postprocess_dataset.sample_checks import DIFFERS, bytes_fault
 
@@ -39,7 +40,8 @@ class Images:
         """Bytes of a row's image, or None; what read() refuses for its size takes no room."""
         for path in self.places(*place):
             try:
-                size = os.stat(path).st_size
+                member = member_of(path)
+                size = member.size if member else os.stat(path).st_size
             except (OSError, ValueError):  # a NUL in the name
                 continue
             return size if size <= IMAGE_BYTES else None
@@ -81,6 +83,10 @@ class Images:
         return b"", fault
 
     def _read(self, path: str, buffer: bytearray) -> bytes | memoryview:
+        if member := member_of(path):
+            if not os.path.realpath(member.path).startswith(self.inside):
+                raise Refused(f"it lies outside of {' and '.join(self.inside)}", path)
+            return member.read(IMAGE_BYTES)
         fd = open_untrusted(path, self.inside)
         try:
             size = os.readv(fd, [buffer])

@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.packed_folder import read_file
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, Refused, read_untrusted
 from generate.dataset.captions import Caption, Captions, read_generation
 from generate.dataset.layout import captions_path, path_of
@@ -135,7 +136,7 @@ def _metadata_of(
 
 def _read_json(path: Path) -> Metadata | None:
     try:
-        metadata = json.loads(read_untrusted(path, SAMPLE_BYTES))
+        metadata = json.loads(read_file(path, SAMPLE_BYTES))
     except (FileNotFoundError, Refused, ValueError, RecursionError):
         return None
     if isinstance(metadata, dict) and isinstance(metadata.get("augmented_prompt"), str):

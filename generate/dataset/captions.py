@@ -11,7 +11,8 @@ import json
 import os
 from typing import NotRequired, TypedDict
 
-from common.untrusted import Refused, read_untrusted
+from common.packed_folder import read_file
+from common.untrusted import Refused
 from generate.dataset.layout import captions_path
 from generate.dataset.links import publish, write_temporary
 from generate.dataset.samples import ascii_json
@@ -70,7 +71,7 @@ def read_generation(
     """
     path = captions_path(dataset_dir, index, generation)
     try:
-        record = json.loads(read_untrusted(path, CAPTIONS_BYTES))
+        record = json.loads(read_file(path, CAPTIONS_BYTES))
     except (Refused, ValueError, RecursionError):
         return None
     return record if is_captions(record, index) else None

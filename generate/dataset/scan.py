@@ -8,7 +8,9 @@ import os
 from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
+from common.packed_folder import packed
 from generate.dataset.captions import Missing, read_generation
 from generate.dataset.layout import FOLDER, NAME, TEMPORARY, folder_name
 
@@ -42,7 +44,8 @@ def scan_folder(
 ) -> dict[int, IndexFiles]:
     """{index: IndexFiles} of one sub-folder; only: the indices asked for, default all of them.
 
-    Reads each .prompts file; a broken one counts as no captions. A missing folder is empty.
+    Reads each loose .prompts file; a broken one counts as no captions. A missing folder is empty.
+    What is packed is taken from the folder's mark, without a look at its tars' contents.
     """
     path = Path(dataset_dir) / folder_name(folder * FOLDER)
     found: dict[int, IndexFiles] = {}
@@ -64,10 +67,38 @@ def scan_folder(
             elif match[2] is not None:
                 kinds = {"jpg": files.images, "json": files.jsons, "failed": files.failed}
                 kinds[match[3]].add(int(match[2]))
+    in_tars = _packed(path, only)
     for index, files in found.items():
-        if files.generation:
+        if files.generation and files.generation >= _generation(in_tars.get(index)):
             _count_captions(dataset_dir, index, files)
+    for index, files in in_tars.items():
+        loose = found.setdefault(index, IndexFiles())
+        loose.images |= files.images
+        loose.jsons |= files.jsons
+        if files.generation >= loose.generation:
+            loose.captions, loose.short = files.captions, files.short
+            loose.generation = files.generation
     return found
+
+
+def _generation(files: IndexFiles | None) -> int:
+    return files.generation + 1 if files else 0
+
+
+def _packed(path: Path, only: Container[int] | None) -> dict[int, IndexFiles]:
+    """{index: what its mark says}; of a folder that is not packed {}."""
+    mark = packed(path)
+    return {
+        index: IndexFiles(
+            prompt.captions,
+            cast(Missing | None, prompt.short),
+            prompt.generation,
+            set(prompt.images),
+            set(prompt.images),
+        )
+        for index, prompt in (mark.prompts.items() if mark else ())
+        if only is None or index in only
+    }
 
 
 def _count_captions(dataset_dir: str | os.PathLike[str], index: int, files: IndexFiles) -> None:

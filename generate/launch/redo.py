@@ -6,10 +6,13 @@ python generate/generate_images.py HPDv2.json --redo 12345_3   # or 12345: all i
 import io
 import json
 from argparse import Namespace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from common.command_line import DONE, FAILED, UserError
+from common.packed_folder import packed, read_file
+from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES
 from generate.client.generation import common_settings
 from generate.client.image_generator import ImageGenerator
 from generate.client.pipeline import CannotGenerate, DeviceBroken, GeneratorSettings, Pipeline
@@ -31,7 +34,7 @@ def redo(args: Namespace, dataset_dir: Path, which: str) -> int:
     loaded: dict[str, Any] = {}
     differ = 0
     for path in _samples(dataset_dir, which):
-        record = json.loads(path.read_text())
+        record = json.loads(read_file(path, SAMPLE_BYTES))
         settings = {name: record[field] for name, field in SETTINGS.items()}
         try:
             if generator is None or settings != loaded:
@@ -54,8 +57,13 @@ def _samples(dataset_dir: Path, which: str) -> list[Path]:
         raise UserError(f"--redo {which}: expected an index (12345) or a sample (12345_3)")
     folder = folder_name(int(index))
     pattern = f"{int(index)}_{aug or '*'}.json"
+    loose = {path.name for path in (dataset_dir / folder).glob(pattern)}
+    mark = packed(dataset_dir / folder)
+    in_tars = mark.files_of(int(index)) if mark else {}
+    names = loose | {name for name in in_tars if fnmatch(name, pattern)}
     paths = sorted(
-        (dataset_dir / folder).glob(pattern), key=lambda path: int(path.stem.split("_")[1])
+        (dataset_dir / folder / name for name in names),
+        key=lambda path: int(path.stem.split("_")[1]),
     )
     if not paths:
         raise UserError(f"--redo {which}: no {folder}/{pattern} in {dataset_dir}")
@@ -70,7 +78,9 @@ def _compare(path: Path, image: Any, record: dict[str, Any], here: Pipeline) -> 
     import numpy  # not loaded by those who submit
     from PIL import Image, JpegImagePlugin
 
-    stored: Any = Image.open(path.with_suffix(".jpg"))
+    stored: Any = Image.open(
+        io.BytesIO(read_file(path.with_suffix(".jpg"), IMAGE_BYTES)), formats=["JPEG"]
+    )
     file = io.BytesIO()
     Image.fromarray(image.pixels).save(
         file, "JPEG", qtables=stored.quantization, subsampling=JpegImagePlugin.get_sampling(stored)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from common.packed_folder import exists
 from generate.dataset.captions import images_wanted, read_captions
 from generate.dataset.layout import FOLDER, folder_name, path_of
 from generate.dataset.scan import IndexFiles, scan_folder
@@ -91,7 +92,7 @@ def index_done(folder: Path, index: int, images_per_prompt: int) -> bool:
         return False  # no text at all is fine: the prompt was refused
 
     def there(aug: int, suffix: str) -> bool:
-        return path_of(folder, index, aug, suffix).exists()
+        return exists(path_of(folder, index, aug, suffix))
 
     return all(
         (there(aug, ".jpg") and there(aug, ".json")) or there(aug, ".failed")

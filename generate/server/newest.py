@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from common.untrusted import IMAGE_BYTES, open_jpeg, read_untrusted
+from common.packed_folder import changed_ns, exists, read_file
+from common.untrusted import IMAGE_BYTES, open_jpeg
 from generate.dataset.captions import Captions, read_captions
 from generate.dataset.layout import path_of, stem
 from generate.protocol.output_root import dataset_folder
@@ -36,7 +37,7 @@ def _newest_of(output_root: Path, dataset: str, index: int) -> Json | None:
     if aug is None:
         return None
     try:
-        changed = {k: path_of(folder, index, k, ".jpg").stat().st_mtime_ns for k in (aug, 0)}
+        changed = {k: changed_ns(path_of(folder, index, k, ".jpg")) for k in (aug, 0)}
     except FileNotFoundError:  # somebody takes images away
         return None
 
@@ -66,7 +67,7 @@ def last_generated(folder: Path, index: int, texts: int) -> int | None:
     high = texts
     while low < high:
         middle = (low + high) // 2
-        if path_of(folder, index, middle, ".jpg").exists():
+        if exists(path_of(folder, index, middle, ".jpg")):
             low = middle + 1
         else:
             high = middle
@@ -94,7 +95,7 @@ def thumbnail(path: str, mtime_ns: int) -> bytes:
 
     A broken image raises whatever Pillow raises for it.
     """
-    data = read_untrusted(path, IMAGE_BYTES)
+    data = read_file(path, IMAGE_BYTES)
     with open_jpeg(data) as image:
         if max(image.size) <= SMALL:
             return data

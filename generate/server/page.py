@@ -13,7 +13,8 @@ from flask import Blueprint, Response, abort, make_response, redirect, request, 
 from flask.typing import ResponseReturnValue
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, read_untrusted
+from common.packed_folder import changed_ns, member_of, read_file
+from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES
 from generate.dataset.layout import path_of
 from generate.protocol.output_root import dataset_folder
 from generate.server import metrics
@@ -127,9 +128,9 @@ def blueprint(run: Run) -> Blueprint:
         path = _inside(run.output_root, dataset, stem, ".jpg")
         try:
             if "small" in request.args:
-                data = thumbnail(str(path), path.stat().st_mtime_ns)
+                data = thumbnail(str(path), changed_ns(path))
             else:
-                data = read_untrusted(path, IMAGE_BYTES)
+                data = read_file(path, IMAGE_BYTES)
         except Exception as error:  # Pillow raises a dozen kinds for a broken file
             abort(404, f"The image cannot be shown: {type(error).__name__}.")
         # An image is never overwritten; the page asks for one made again with another ?v=
@@ -140,7 +141,7 @@ def blueprint(run: Run) -> Blueprint:
     def sample(dataset: str, stem: str) -> ResponseReturnValue:
         path = _inside(run.output_root, dataset, stem, ".json")
         try:
-            fields = dict(json.loads(read_untrusted(path, SAMPLE_BYTES)))
+            fields = dict(json.loads(read_file(path, SAMPLE_BYTES)))
         except (OSError, ValueError, TypeError, RecursionError):
             abort(404, "The sample's JSON is broken.")
         exact = {
@@ -177,6 +178,14 @@ def _inside(output_root: Path, dataset: str, stem: str, suffix: str) -> Path:
     folder = dataset_folder(output_root, dataset)
     index, aug = map(int, stem.split("_"))
     real = path_of(folder, index, aug, suffix).resolve()
-    if folder.is_symlink() or folder.resolve() not in real.parents or not real.is_file():
+    if folder.is_symlink() or folder.resolve() not in real.parents or not _is_there(real):
         abort(404)
     return real
+
+
+def _is_there(path: Path) -> bool:
+    """Whether it is a regular file, or one in a tar of its folder."""
+    try:
+        return path.is_file() or member_of(path) is not None
+    except OSError:  # a damaged mark
+        return False

@@ -1,0 +1,248 @@
+"""One finished sub-folder of a data set becomes tars, its mark PACKED, and then no loose files.
+
+    packed = Packing(Path("HPDv2/000012")).run()      # Packed(prompts=1000, files=402_000, …)
+
+The order is what makes it safe to die at any instant: the tars are on disk and were read back; the
+mark names them; only then the loose files go. Until the mark is there the loose files count and the
+tars do not; from then on it is the other way round (common/packed_folder.py). A `.failed` stays
+loose: `--retry_failed` takes it away.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from common.files import sync_folder, write_whole
+from common.packed_folder import FILE, MARK, PackedFolder, packed, ranges
+from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, read_untrusted
+from postprocess_dataset.tar_header import header, padded
+
+TAR_BYTES = 1 << 30  # after so many a new tar begins
+LIMITS = {".jpg": IMAGE_BYTES, ".json": SAMPLE_BYTES}
+OTHER_BYTES = 1 << 30  # of .prompts, .samples, …
+Identity = tuple[int, int, int]  # of a file: another one has other inode, size or time
+
+
+@dataclass
+class Packed:
+    """What became of a folder. left: why prompts stay loose."""
+
+    prompts: int = 0
+    files: int = 0  # packed now
+    removed: int = 0  # loose files
+    left: list[str] = field(default_factory=list)
+    busy: bool = False  # another process packs it
+
+
+@dataclass
+class LoosePrompt:
+    """The loose files of a prompt that go into a tar: names in their order."""
+
+    index: int
+    names: list[str] = field(default_factory=list)
+    images: set[int] = field(default_factory=set)
+    captions: int | None = None
+    generation: int = 0
+    short: dict[str, Any] | None = None
+
+
+class Packing:
+    """One folder, one run. tar_bytes: a new tar begins after so many."""
+
+    def __init__(self, folder: Path, tar_bytes: int = TAR_BYTES) -> None:
+        self.folder = folder
+        self.tar_bytes = tar_bytes
+        self.result = Packed()
+        self.identities: dict[str, Identity] = {}
+        self.tars: list[dict[str, Any]] = []  # new entries of the mark
+        self.entries: dict[str, Any] = {}
+
+    def run(self) -> Packed:
+        """OSError: the disk; the loose files are all there then."""
+        handle = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._pack()
+        except BlockingIOError:
+            self.result.busy = True
+        finally:
+            os.close(handle)
+        return self.result
+
+    def _pack(self) -> None:
+        mark = packed(self.folder)
+        names = self._loose()
+        if mark:  # what a packer left that was killed after its mark
+            self._remove([name for name in names if mark.counts(name)], {})
+            names = [name for name in names if not mark.counts(name)]
+        if not (self.folder / "COMPLETE").exists():
+            return
+        first = len(mark.record["tars"]) if mark else 0
+        self._write_tars(self._prompts(names), mark, first)
+        if not self.entries:
+            return
+        if any(self._identity(name) != known for name, known in self.identities.items()):
+            self.result.left.append(f"{self.folder}: its files change at this moment; later")
+            return
+        record: dict[str, Any] = {"format": 1, "tars": [], "prompts": {}}
+        if mark:
+            record = mark.record
+        record = record | {
+            "tars": record["tars"] + self.tars,
+            "prompts": record["prompts"] | self.entries,
+        }
+        write_whole(self.folder / MARK, json.dumps(record) + "\n", temporary=".PACKED.tmp")
+        self.result.prompts = len(self.entries)
+        self.result.files = len(self.identities)
+        self._remove(list(self.identities), self.identities)
+
+    def _loose(self) -> list[str]:
+        with os.scandir(self.folder) as entries:
+            return [
+                entry.name
+                for entry in entries
+                if (match := FILE.fullmatch(entry.name))
+                and match[3] != "failed"
+                and entry.is_file(follow_symlinks=False)
+            ]
+
+    def _prompts(self, names: list[str]) -> Iterator[LoosePrompt]:
+        """Prompt by prompt. An image without JSON, or a JSON without image, stays loose."""
+        there = set(names)
+        by_index: dict[int, list[tuple[int, str]]] = {}
+        for name in names:
+            match = FILE.fullmatch(name)
+            assert match is not None, "names are of this form"
+            partner = {"jpg": ".json", "json": ".jpg"}.get(match[3])
+            if partner and f"{name.rsplit('.', 1)[0]}{partner}" not in there:
+                self.result.left.append(f"{self.folder / name}: no {partner} beside it")
+                continue
+            by_index.setdefault(int(match[1]), []).append((int(match[2] or -1), name))
+        for index, found in sorted(by_index.items()):
+            images = {aug for aug, name in found if name.endswith(".jpg")}
+            yield LoosePrompt(index, [name for _, name in sorted(found)], images)
+
+    def _write_tars(
+        self, prompts: Iterator[LoosePrompt], mark: PackedFolder | None, first: int
+    ) -> None:
+        waiting = next(prompts, None)
+        while waiting is not None:
+            number = first + len(self.tars)
+            name = f"part-{number:05d}.tar"
+            temporary = self.folder / f".{name}.tmp"
+            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            with os.fdopen(os.open(temporary, flags, 0o666), "r+b") as file:
+                digest = hashlib.sha256()
+                size = 0
+                while waiting is not None and size < self.tar_bytes:
+                    if pieces := self._pieces(waiting):
+                        data = b"".join(pieces)
+                        file.write(data)
+                        digest.update(data)
+                        span = [number, size, len(data)]
+                        self.entries[str(waiting.index)] = self._entry(waiting, span, mark)
+                        size += len(data)
+                    waiting = next(prompts, None)
+                file.write(bytes(1024))
+                digest.update(bytes(1024))
+                _read_back(file, temporary, digest.hexdigest())
+            if not size:
+                temporary.unlink()
+                return
+            os.rename(temporary, self.folder / name)
+            sync_folder(self.folder)
+            self.tars.append({"name": name, "bytes": size + 1024, "sha256": digest.hexdigest()})
+
+    def _pieces(self, prompt: LoosePrompt) -> list[bytes]:
+        """The bytes of a prompt in a tar; none when something of it is wrong, which is named."""
+        pieces = []
+        identities = {}
+        contents: dict[str, bytes] = {}
+        try:
+            for name in prompt.names:
+                identities[name] = self._identity(name)
+                limit = LIMITS.get(os.path.splitext(name)[1], OTHER_BYTES)
+                contents[name] = data = read_untrusted(self.folder / name, limit)
+                pieces += [header(name, len(data)), data, bytes(padded(len(data)) - len(data))]
+            self._check(prompt, contents)
+        except FileNotFoundError:
+            return []  # taken away just now
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            self.result.left.append(f"{self.folder}: prompt {prompt.index} stays loose: {error}")
+            return []
+        self.identities |= identities
+        return pieces
+
+    def _check(self, prompt: LoosePrompt, contents: dict[str, bytes]) -> None:
+        """ValueError: an image is not the one of its JSON, or of another name."""
+        for aug in prompt.images:
+            stem = f"{prompt.index}_{aug}"
+            record = orjson.loads(contents[f"{stem}.json"])
+            if (record["prompt_index"], record["augmentation_idx"]) != (prompt.index, aug):
+                raise ValueError(f"{stem}.json is of another sample")
+            wanted = record.get("image_sha256")
+            if wanted and hashlib.sha256(contents[f"{stem}.jpg"]).hexdigest() != wanted:
+                raise ValueError(f"{stem}.jpg is not the image of its JSON (sha256 differs)")
+        for name in prompt.names:
+            kind = name.partition(".")[2]
+            if kind.startswith("prompts") and (kind[7:] or "1").isdigit():
+                generation = int(kind[7:] or 1)
+                if generation >= prompt.generation:
+                    captions = orjson.loads(contents[name])
+                    prompt.generation = generation
+                    prompt.captions = len(captions["texts"])
+                    prompt.short = captions["short"]
+
+    def _entry(
+        self, prompt: LoosePrompt, span: list[int], mark: PackedFolder | None
+    ) -> dict[str, Any]:
+        """A prompt's entry in the mark: with what was packed of it before."""
+        before = mark.prompts.get(prompt.index) if mark else None
+        newer = before is None or prompt.generation > before.generation
+        source = prompt if newer or before is None else before
+        return {
+            "at": [list(old) for old in before.spans] + [span] if before else [span],
+            "images": ranges(prompt.images | (before.images if before else set())),
+            "failed": "",
+            "captions": source.captions,
+            "generation": source.generation,
+            "short": source.short,
+        }
+
+    def _identity(self, name: str) -> Identity:
+        try:
+            there = os.lstat(self.folder / name)
+        except FileNotFoundError:
+            return (0, 0, 0)
+        return there.st_ino, there.st_size, there.st_mtime_ns
+
+    def _remove(self, names: list[str], identities: dict[str, Identity]) -> None:
+        """Loose files that the mark lists, unless another one has the name by now."""
+        for name in names:
+            if name in identities and self._identity(name) != identities[name]:
+                continue
+            (self.folder / name).unlink(missing_ok=True)
+            self.result.removed += 1
+        if names:
+            sync_folder(self.folder)
+
+
+def _read_back(file: BinaryIO, path: Path, sha256: str) -> None:
+    """OSError unless the disk gives the bytes back that were written."""
+    file.flush()
+    os.fsync(file.fileno())
+    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # from the disk, not from memory
+    file.seek(0)
+    digest = hashlib.sha256()
+    while data := file.read(1 << 20):
+        digest.update(data)
+    if digest.hexdigest() != sha256:
+        raise OSError(errno.EIO, "what was read back is not what was written", os.fspath(path))

@@ -1,0 +1,153 @@
+"""Finished sub-folders become tars: each sample is there once, whatever dies and when."""
+
+import json
+import os
+import shutil
+import tarfile
+
+import pytest
+
+from common.packed_folder import members, numbers, packed, ranges
+from common.sample_reader import iterate
+from generate.dataset.captions import publish_captions, read_captions
+from generate.dataset.scan import scan_folder
+from generate.server.folders import index_done
+from postprocess_dataset.packing import Packing
+from tests.postprocess_dataset.conftest import called
+
+
+def pack(path, *args):
+    return called("pack_finished_folders", (path, *args))
+
+
+def captions(index, count):
+    texts = [{"text": f"t{n}", "llm_model_name": None, "backend": None} for n in range(count)]
+    record = {"prompt_index": index, "original_prompt": "p", "source": [], "texts": texts}
+    return record | {"short": None}
+
+
+@pytest.fixture
+def data(folder):
+    made = folder().fill([3, 7, 1002], 2)
+    for index in (3, 7, 1002):
+        publish_captions(made.path, captions(index, 2), "1-1")
+    (made.path / "000000/COMPLETE").write_text("{}")
+    return made
+
+
+def seen(path):
+    """{key: (image, metadata)} of each sample; one that comes twice fails."""
+    found = [(sample.key, (sample.jpeg(), sample.metadata)) for sample in iterate(path)]
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+def test_only_finished_folders_are_packed_and_every_reader_sees_the_same(data):
+    before, listed = seen(data.path), scan_folder(data.path, 0)
+    bytes_of = {p.name: p.read_bytes() for p in data.path.glob("000000/[37]*")}
+    ended = pack(data.path)
+    assert (ended.status, ended.err) == (0, "") and "1 sub-folders packed now" in ended.out
+    inside = sorted(os.listdir(data.path / "000000"))
+    assert inside == ["COMPLETE", "PACKED", "part-00000.tar"]
+    with tarfile.open(data.path / "000000/part-00000.tar") as tar:
+        assert {m.name: tar.extractfile(m).read() for m in tar} == bytes_of
+    assert (data.path / "000001/1002_0.jpg").exists()
+    assert seen(data.path) == before and scan_folder(data.path, 0) == listed
+    assert index_done(data.path, 7, 2) and not index_done(data.path, 8, 2)
+    assert read_captions(data.path, 3)["texts"][1]["text"] == "t1"
+    assert "0 sub-folders packed now" in pack(data.path).out
+
+
+def test_both_converters_take_packed_samples(data, to_parquet, to_tars, rows_of, tar_members):
+    loose, tight = (data.path.parent / f"{name}.parquet" for name in ("loose", "tight"))
+    to_parquet(data.path, loose)
+    to_tars(loose, data.path.parent, data.path.parent / "a")
+    pack(data.path)
+    assert to_parquet(data.path, tight, "--verify", "decode").status == 0
+    assert rows_of(tight) == rows_of(loose)
+    assert "0 of them new" in to_parquet(data.path, loose, "--update").out
+    assert to_tars(tight, data.path.parent, data.path.parent / "b").status == 0
+    assert tar_members(data.path.parent / "b") == tar_members(data.path.parent / "a")
+
+
+def test_an_extension_is_packed_beside_what_was(data):
+    pack(data.path)
+    data.add(3, 2)
+    assert publish_captions(data.path, captions(3, 3), "2-1")["texts"][2]["text"] == "t2"
+    assert (data.path / "000000/3.prompts2").exists() and not (
+        data.path / "000000/3.prompts"
+    ).exists()
+    before = seen(data.path)
+    assert len(before) == 7 and scan_folder(data.path, 0)[3].done(3)
+    assert "1 sub-folders packed now, 1 prompts, 3 files" in pack(data.path).out
+    assert seen(data.path) == before and len(list(data.path.glob("000000/*.tar"))) == 2
+    assert scan_folder(data.path, 0)[3].done(3) and scan_folder(data.path, 0)[3].generation == 2
+
+
+def test_a_late_copy_does_not_count_and_goes(data):
+    before = seen(data.path)
+    pack(data.path)
+    (data.path / "000000/3_1.jpg").write_bytes(b"a client that was paused for a day")
+    assert seen(data.path) == before
+    pack(data.path)
+    assert not (data.path / "000000/3_1.jpg").exists() and seen(data.path) == before
+
+
+def test_what_is_broken_stays_loose_and_is_named(data):
+    (data.path / "000000/3_1.jpg").write_bytes(b"rotten")
+    (data.path / "000000/7_5.jpg").write_bytes(b"no JSON")
+    (data.path / "000000/7_9.failed").write_text("{}")
+    ended = pack(data.path)
+    assert ended.status == 3 and "prompt 3 stays loose: 3_1.jpg is not" in ended.err
+    assert "7_5.jpg: no .json beside it" in ended.err
+    left = sorted(os.listdir(data.path / "000000"))
+    assert {"3_1.jpg", "3.prompts", "7_5.jpg", "7_9.failed"} <= set(left)
+    assert "7_0.jpg" not in left and len(seen(data.path)) == 6
+
+
+def test_die_anywhere(data, dying):
+    before = seen(data.path)
+    whole = data.path.with_name("whole")
+    shutil.copytree(data.path, whole)
+    for n in range(60):
+        shutil.rmtree(data.path)
+        shutil.copytree(whole, data.path)
+        died = dying(n, "pack_finished_folders", data.path)
+        assert seen(data.path) == before, n
+        assert pack(data.path).status == 0 and seen(data.path) == before, n
+        names = sorted(os.listdir(data.path / "000000"))
+        assert names == ["COMPLETE", "PACKED", "part-00000.tar"], n
+        if died != -9:
+            assert died == 0 and n > 10
+            return
+    raise AssertionError("it never lived")
+
+
+def test_large_folders_become_several_tars_and_a_lost_one_is_no_sample(data, caplog):
+    before = seen(data.path)
+    assert Packing(data.path / "000000", tar_bytes=1).run().prompts == 2
+    assert len(packed(data.path / "000000").tars) == 2 and seen(data.path) == before
+    (data.path / "000000/part-00001.tar").unlink()
+    assert not index_done(data.path, 7, 2) and index_done(data.path, 3, 2)
+    assert len(seen(data.path)) == 4 and "missing or cut" in caplog.text
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", b"[" * 99_999, b'{"tars": [{"name": "/etc/x"}]}'])
+def test_a_damaged_mark_is_named(data, text):
+    pack(data.path)
+    (data.path / "000000/PACKED").write_bytes(text)
+    with pytest.raises(OSError, match="damaged"):
+        scan_folder(data.path, 0)
+    ended = pack(data.path)
+    assert ended.status == 3 and "damaged" in ended.err and "Traceback" not in ended.err
+
+
+def test_ranges_and_options(tmp_path):
+    assert ranges({0, 1, 2, 5, 9, 10}) == "0-2,5,9-10" and ranges(set()) == ""
+    assert list(numbers("0-2,5")) == [0, 1, 2, 5] and list(numbers("")) == []
+    (tmp_path / "x.tar").write_bytes(json.dumps("no tar").encode() * 99)
+    with pytest.raises(OSError, match="damaged"):
+        list(members(tmp_path / "x.tar", 0, 512))
+    for bad in ("3/3", "x", "1"):
+        assert pack(tmp_path, "--part", bad).status == 2
+    assert pack(tmp_path / "none").status == 1
