@@ -20,6 +20,7 @@ import logging
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,10 @@ TAR = re.compile(r"part-\d{5}\.tar")
 FILE = re.compile(r"(\d{1,12})(?:_(\d{1,6}))?\.([0-9A-Za-z.]{1,40})")  # of a prompt: can be packed
 HEADER = 512  # bytes; a tar consists of blocks of so many
 FOLDERS_KEPT = 64  # marks in memory: some 0.5 MB each
+LOOK_EVERY_S = 1.0  # at the tars of a folder: a folder may have 200 of them
+# Loose files of finished prompts after which a folder that is still open is packed as well: a
+# folder of 1,000 prompts of 200 images becomes 200 tars.
+EARLY_FILES = 2_000
 PROMPTS_KEPT = 64  # and of so many prompts the places of their files
 
 DAMAGE = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
@@ -90,6 +95,7 @@ class PackedFolder:
     record: dict[str, Any]
     tars: list[Path | None]
     prompts: dict[int, PackedPrompt] = field(default_factory=dict)
+    looked_at: float = 0.0  # time.monotonic() of the last look at the tars
 
     def __post_init__(self) -> None:
         for index, entry in self.record["prompts"].items():
@@ -185,7 +191,7 @@ def members(tar: Path, start: int, stop: int) -> Iterator[tuple[str, Member]]:
 def packed(folder: str | os.PathLike[str]) -> PackedFolder | None:
     """The mark of a sub-folder, or None. Refused (an OSError): it is damaged.
 
-    Two looks at the disk when nothing has changed: mark and tars; one where there is no mark.
+    One look at the disk when nothing has changed; once a second one at each tar.
     """
     path = os.path.join(folder, MARK)
     try:
@@ -195,6 +201,10 @@ def packed(folder: str | os.PathLike[str]) -> PackedFolder | None:
     if not stat.S_ISREG(there.st_mode):
         raise Refused("it is no regular file", path)
     found = _load(os.fspath(folder), there.st_ino, there.st_mtime_ns, there.st_size)
+    now = time.monotonic()
+    if now - found.looked_at < LOOK_EVERY_S:
+        return found
+    found.looked_at = now
     if any(
         (tar is not None) != _is_whole(found.path / entry["name"], entry)
         for tar, entry in zip(found.tars, found.record["tars"], strict=True)

@@ -1,4 +1,4 @@
-"""One finished sub-folder of a data set becomes tars, its mark PACKED, and then no loose files.
+"""A sub-folder of a data set becomes tars, its mark PACKED, and then no loose files.
 
     packed = Packing(Path("HPDv2/000012")).run()      # Packed(prompts=1000, files=402_000, …)
 
@@ -6,6 +6,9 @@ The order is what makes it safe to die at any instant: the tars are on disk and 
 mark names them; only then the loose files go. Until the mark is there the loose files count and the
 tars do not; from then on it is the other way round (common/packed_folder.py). A `.failed` stays
 loose: `--retry_failed` takes it away.
+
+All of a folder marked COMPLETE is packed. Since 256 folders are open at a time, prompts of an open
+one are packed, too, once all their captions are images and nobody has touched them for a minute.
 """
 
 import errno
@@ -13,6 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +25,13 @@ from typing import Any, BinaryIO
 import orjson
 
 from common.files import sync_folder, write_whole
-from common.packed_folder import FILE, MARK, PackedFolder, packed, ranges
+from common.packed_folder import EARLY_FILES, FILE, MARK, PackedFolder, packed, ranges
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, read_untrusted
 from postprocess_dataset.tar_header import header, padded
 
 TAR_BYTES = 1 << 30  # after so many a new tar begins
 LIMITS = {".jpg": IMAGE_BYTES, ".json": SAMPLE_BYTES}
+QUIET_S = 60.0  # a prompt of an open folder was not touched for so long
 OTHER_BYTES = 1 << 30  # of .prompts, .samples, …
 Identity = tuple[int, int, int]  # of a file: another one has other inode, size or time
 
@@ -55,9 +60,22 @@ class LoosePrompt:
 
 
 class Packing:
-    """One folder, one run. tar_bytes: a new tar begins after so many."""
+    """One folder, one run.
 
-    def __init__(self, folder: Path, tar_bytes: int = TAR_BYTES) -> None:
+    tar_bytes: a new tar begins after so many. early_files, quiet_s: of a folder that is not
+    COMPLETE, prompts are packed that take at least so many files and are that old.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        tar_bytes: int = TAR_BYTES,
+        early_files: int = EARLY_FILES,
+        quiet_s: float = QUIET_S,
+    ) -> None:
+        self.early_files = early_files
+        self.quiet_s = quiet_s
+        self.complete = False
         self.folder = folder
         self.tar_bytes = tar_bytes
         self.result = Packed()
@@ -83,10 +101,14 @@ class Packing:
         if mark:  # what a packer left that was killed after its mark
             self._remove([name for name in names if mark.counts(name)], {})
             names = [name for name in names if not mark.counts(name)]
-        if not (self.folder / "COMPLETE").exists():
-            return
+        self.complete = (self.folder / "COMPLETE").exists()
+        prompts = list(self._prompts(names))
+        if not self.complete:
+            prompts = [prompt for prompt in prompts if self._is_finished(prompt, mark)]
+            if sum(len(prompt.names) for prompt in prompts) < self.early_files:
+                return
         first = len(mark.record["tars"]) if mark else 0
-        self._write_tars(self._prompts(names), mark, first)
+        self._write_tars(iter(prompts), mark, first)
         if not self.entries:
             return
         if any(self._identity(name) != known for name, known in self.identities.items()):
@@ -123,12 +145,34 @@ class Packing:
             assert match is not None, "names are of this form"
             partner = {"jpg": ".json", "json": ".jpg"}.get(match[3])
             if partner and f"{name.rsplit('.', 1)[0]}{partner}" not in there:
-                self.result.left.append(f"{self.folder / name}: no {partner} beside it")
+                if self.complete:  # else it is being written
+                    self.result.left.append(f"{self.folder / name}: no {partner} beside it")
                 continue
             by_index.setdefault(int(match[1]), []).append((int(match[2] or -1), name))
         for index, found in sorted(by_index.items()):
             images = {aug for aug, name in found if name.endswith(".jpg")}
             yield LoosePrompt(index, [name for _, name in sorted(found)], images)
+
+    def _is_finished(self, prompt: LoosePrompt, mark: PackedFolder | None) -> bool:
+        """Whether each caption of its newest .prompts is an image or given up, for some time."""
+        before = mark.prompts.get(prompt.index) if mark else None
+        newest = max((_generation(name) for name in prompt.names), default=0)
+        count = before.captions if before else None
+        try:
+            if newest:
+                name = f"{prompt.index}.prompts{newest if newest > 1 else ''}"
+                data = read_untrusted(self.folder / name, OTHER_BYTES)
+                count = len(orjson.loads(data)["texts"])
+            times = [os.lstat(self.folder / name).st_mtime for name in prompt.names]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        if count is None or max(times) > time.time() - self.quiet_s:
+            return False
+        images = prompt.images | (before.images if before else set())
+        return all(
+            aug in images or (self.folder / f"{prompt.index}_{aug}.failed").exists()
+            for aug in range(count)
+        )
 
     def _write_tars(
         self, prompts: Iterator[LoosePrompt], mark: PackedFolder | None, first: int
@@ -192,14 +236,12 @@ class Packing:
             if wanted and hashlib.sha256(contents[f"{stem}.jpg"]).hexdigest() != wanted:
                 raise ValueError(f"{stem}.jpg is not the image of its JSON (sha256 differs)")
         for name in prompt.names:
-            kind = name.partition(".")[2]
-            if kind.startswith("prompts") and (kind[7:] or "1").isdigit():
-                generation = int(kind[7:] or 1)
-                if generation >= prompt.generation:
-                    captions = orjson.loads(contents[name])
-                    prompt.generation = generation
-                    prompt.captions = len(captions["texts"])
-                    prompt.short = captions["short"]
+            generation = _generation(name)
+            if generation and generation >= prompt.generation:
+                captions = orjson.loads(contents[name])
+                prompt.generation = generation
+                prompt.captions = len(captions["texts"])
+                prompt.short = captions["short"]
 
     def _entry(
         self, prompt: LoosePrompt, span: list[int], mark: PackedFolder | None
@@ -233,6 +275,13 @@ class Packing:
             self.result.removed += 1
         if names:
             sync_folder(self.folder)
+
+
+def _generation(name: str) -> int:
+    """2 of "12345.prompts2", 1 of "12345.prompts", 0 of any other file."""
+    kind = name.partition(".")[2]
+    number = kind.removeprefix("prompts") or "1"
+    return int(number) if kind.startswith("prompts") and number.isdecimal() else 0
 
 
 def _read_back(file: BinaryIO, path: Path, sha256: str) -> None:

@@ -15,11 +15,14 @@ from typing import Any
 
 from common.console import amount, duration
 from common.files import device_of, file_system_of
+from common.packed_folder import EARLY_FILES
 from generate.client import model_recipes
+from generate.dataset.layout import FOLDER
 from generate.dataset.prompts_file import Item
 from generate.launch.status import INDENT, Answer
 from generate.llms.backends_file import BackendsFile
 from generate.protocol.output_root import dataset_folder, server_folder
+from generate.server.blocks import OPEN_BLOCKS
 
 QUOTA_S = 20  # a quota command may wait for a file server that is away
 # Assumed until something was measured.
@@ -28,6 +31,8 @@ JSON_BYTES = 1500
 TOKENS_A_CALL = 340
 TOKENS_A_VARIATION = 40
 VARIATIONS_A_CALL = 10
+PACKING = "postprocess_dataset/pack_finished_folders.py --watch 300"
+PROMPTS_OF_WORKER = 8  # not packed: two leases' beginnings, and what five minutes have finished
 SPARE_SHARE = 4  # a task for every so many that run at a time
 
 
@@ -46,7 +51,7 @@ def estimate(
     images = prompts * per_prompt - there
     already = f" ({there:,} more are there)" if there else ""
     lines = [f"estimate   {images:,} images{already}: {prompts:,} prompts x {per_prompt}"]
-    lines += _disk(definition, output_root, images)
+    lines += _disk(args, definition, output_root, images)
     lines.append(INDENT + _hours(args, definition, output_root, answer, images))
     lines.append(INDENT + _tasks(args))
     lines.append(INDENT + _llm_calls(args, definition, items, answer))
@@ -57,7 +62,7 @@ def estimate(
 # ---------------------------------------------------------------- disk
 
 
-def _disk(definition: dict[str, Any], output_root: Path, images: int) -> list[str]:
+def _disk(args: Namespace, definition: dict[str, Any], output_root: Path, images: int) -> list[str]:
     folder = dataset_folder(output_root, definition["name"])
     sizes = [path.stat().st_size for path in islice(folder.glob("*/*.jpg"), 50)]
     assumed = JPEG_BYTES_A_PIXEL * definition["height"] * definition["width"]
@@ -72,9 +77,29 @@ def _disk(definition: dict[str, Any], output_root: Path, images: int) -> list[st
         too_few_bytes = bytes_left is not None and bytes_left < total
         too_few_files = files_left is not None and files_left < files
         warning = "TOO LITTLE: " if too_few_bytes or too_few_files else ""
+        with_packing = ""
+        tight = packed_files(definition, args.num_workers)
+        if too_few_files and not too_few_bytes and files_left is not None and tight < files_left:
+            warning = ""
+            with_packing = f": fits with packing, some {tight:,} files at a time ({PACKING})"
         if left:
-            lines.append(f"{INDENT}{warning}{name} leaves {' and '.join(left)}")
+            lines.append(f"{INDENT}{warning}{name} leaves {' and '.join(left)}{with_packing}")
     return lines
+
+
+def packed_files(definition: dict[str, Any], workers: int) -> int:
+    """The most files at a time while finished prompts are packed, as docs/postprocessing.md counts.
+
+    Each open folder holds some that are not packed yet, each worker some that it makes or has just
+    made; and there are tars and marks.
+    """
+    total: int = definition["total"]
+    images: int = definition["images_per_prompt"]
+    folders = -(-total // FOLDER)
+    of_prompt = 2 * images + 2
+    loose = min(folders, OPEN_BLOCKS) * min(EARLY_FILES, FOLDER * of_prompt)
+    tars = total * of_prompt // EARLY_FILES
+    return loose + workers * PROMPTS_OF_WORKER * of_prompt + tars + 3 * folders
 
 
 Limit = tuple[str, float | None, float | None]  # who limits, bytes left or None, files left or None

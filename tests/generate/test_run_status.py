@@ -245,6 +245,17 @@ def test_a_quota_is_read_and_too_little_is_said(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("workers, fits", [(100, True), (300, False)])
+def test_too_few_files_may_be_enough_with_packing(tmp_path, monkeypatch, workers, fits):
+    """40 million files on a quota of a million: 100 folders of 2,000, 8 prompts a worker, tars."""
+    monkeypatch.setattr(estimate, "disk_limits", lambda _: [("the quota", 1e15, 1_000_000)])
+    definition = {"total": 100_000, "images_per_prompt": 200, "height": 512, "width": 512}
+    args = argparse.Namespace(num_workers=workers)
+    text = "\n".join(estimate._disk(args, definition | {"name": "d"}, tmp_path, 20_000_000))
+    assert ("fits with packing, some 542,000 files" in text) == fits
+    assert ("TOO LITTLE: the quota" in text) == (not fits)
+
+
 def test_a_quota_command_that_hangs_holds_up_nothing(tmp_path, monkeypatch, capsys):
     (tmp_path / "quota").write_text("#!/bin/sh\nexec sleep 60\n")
     (tmp_path / "quota").chmod(0o755)

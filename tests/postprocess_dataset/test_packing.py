@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tarfile
+import time
 
 import pytest
 
@@ -84,6 +85,28 @@ def test_an_extension_is_packed_beside_what_was(data):
     assert scan_folder(data.path, 0)[3].done(3) and scan_folder(data.path, 0)[3].generation == 2
 
 
+def test_finished_prompts_of_an_open_folder_are_packed_when_they_are_many(data):
+    inside = data.path / "000000"
+    (inside / "COMPLETE").unlink()
+    data.fill([20, 21, 22], 2)
+    publish_captions(data.path, captions(20, 3), "1-1")  # its third image is missing
+    publish_captions(data.path, captions(21, 3), "1-1")
+    (inside / "21_2.failed").write_text("{}")
+    (inside / "7_1.json").rename(inside / ".7_1.json.9-1.tmp")  # being published
+    before = seen(data.path)
+    assert Packing(inside, early_files=11, quiet_s=0).run().files == 0  # 3 and 21 have 10
+    assert Packing(inside, early_files=10, quiet_s=600).run().files == 0
+    result = Packing(inside, early_files=10, quiet_s=0).run()
+    assert (result.prompts, result.files, result.left) == (2, 10, [])
+    left = {path.name.split("_")[0].split(".")[0] for path in inside.glob("[0-9]*_*.jpg")}
+    assert left == {"7", "20", "22"} and seen(data.path) == before
+    (inside / ".7_1.json.9-1.tmp").rename(inside / "7_1.json")
+    data.add(20, 2)
+    (inside / "COMPLETE").write_text("{}")
+    assert pack(data.path).status == 0
+    assert not list(inside.glob("*_*.jpg")) and len(seen(data.path)) == len(before) + 2
+
+
 def test_a_late_copy_does_not_count_and_goes(data):
     before = seen(data.path)
     pack(data.path)
@@ -128,6 +151,9 @@ def test_large_folders_become_several_tars_and_a_lost_one_is_no_sample(data, cap
     assert Packing(data.path / "000000", tar_bytes=1).run().prompts == 2
     assert len(packed(data.path / "000000").tars) == 2 and seen(data.path) == before
     (data.path / "000000/part-00001.tar").unlink()
+    end = time.monotonic() + 120
+    while packed(data.path / "000000").tars[1] and time.monotonic() < end:
+        time.sleep(0.1)
     assert not index_done(data.path, 7, 2) and index_done(data.path, 3, 2)
     assert len(seen(data.path)) == 4 and "missing or cut" in caplog.text
 
