@@ -76,6 +76,10 @@ def add_run_options(parser: Options) -> None:
         type=at_least(16),
         help="pixels, height and width (default: the model family's, see model_recipes.py)",
     )
+    run.add_argument("--size", metavar="WxH", help="width and height apart: 1024x768")
+    run.add_argument(
+        "--negative_prompt", help="what the images are not to show (default: the model family's)"
+    )
     run.add_argument("--num_inference_steps", type=at_least(1), help="default: the model family's")
     run.add_argument("--guidance_scale", type=float, help="default: the model family's")
     run.add_argument(
@@ -132,6 +136,14 @@ def add_model_options(parser: Options) -> None:
         help="its arguments, and components_to_quantize (default: the transformer)",
     )
     speed.add_argument("--revision", help="of a hub model")
+    parser.flag(
+        "--t5", "SD3 with T5; --no-t5: 9 GiB less, long texts are read less well", True, speed
+    )
+    parser.flag(
+        "--allow_mixed",
+        "generate on cards, too, that do it otherwise than the definition says",
+        group=speed,
+    )
     speed.add_argument(
         "--pipeline",
         metavar="FILE.py:CLASS",

@@ -27,6 +27,7 @@ from generate.client.pipeline import (
     first_line,
     torch_generator,
 )
+from generate.client.provenance import facts_of
 
 
 class DiffusersPipeline(Pipeline):
@@ -79,6 +80,7 @@ def load(settings: GeneratorSettings, recipe: Recipe) -> DiffusersPipeline:
         dtype=dtype,
         versions=f"torch {torch.__version__}, diffusers {diffusers.__version__}",
         gpu_name=card.name if card else None,
+        facts=facts_of(pipe, settings, left_out(settings, recipe, profile)),
     )
 
 
@@ -87,6 +89,12 @@ def be_quiet() -> None:
     for library in (transformers, diffusers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
+
+
+def left_out(settings: GeneratorSettings, recipe: Recipe, profile: Profile) -> tuple[str, ...]:
+    """The components that are not loaded: T5 where that was asked for, or where it does not fit."""
+    without = profile.without_t5 if settings.without_t5 is None else settings.without_t5
+    return recipe.family.without_t5 if without else ()
 
 
 def from_pretrained(
@@ -103,8 +111,7 @@ def from_pretrained(
     if settings.quantize:
         parts["quantization_config"] = quantization(settings, dtype)
     parts |= {name: None for name, what in parts_on_disk.items() if what == [None, None]}
-    if profile.without_t5:
-        parts |= dict.fromkeys(family.without_t5)
+    parts |= dict.fromkeys(left_out(settings, recipe, profile))
     where = str(folder or settings.model)
     if family.base and family.lora_file and not parts_on_disk:
         pipe = diffusers.DiffusionPipeline.from_pretrained(family.base, **parts)

@@ -16,6 +16,7 @@ from generate.client.client import Client
 from generate.client.image_generator import Image, ImageGenerator, seed_of
 from generate.client.pipeline import CannotGenerate, DeviceBroken, GeneratorSettings
 from generate.client.publisher import Describe
+from generate.client.text_lengths import text_lengths, truncated
 from generate.client.work import Sample
 from generate.dataset.definition import Definition
 from generate.dataset.layout import folder_name, stem
@@ -35,6 +36,7 @@ def generator_settings(
         width=definition["width"],
         steps=args.num_inference_steps,
         guidance=args.guidance_scale,
+        negative_prompt=args.negative_prompt,
         batch_size=args.batch_size,
         dtype=args.dtype,
         remembered=server_folder(output_root) / "batch_sizes.jsonl",
@@ -55,6 +57,7 @@ def common_settings(args: Namespace) -> dict[str, Any]:
         "quantize": args.quantize,
         "quantize_args": quantize_args,
         "pipeline": args.pipeline,
+        "without_t5": None if args.t5 else True,
     }
 
 
@@ -117,6 +120,7 @@ def describer(args: Namespace, definition: Definition, generator: ImageGenerator
     def metadata(sample: Sample, image: Image) -> Metadata:
         index = sample.index
         aug, record = sample.aug, index.record
+        lengths = text_lengths(pipeline.pipe, generator.arguments, sample.text)
         assert aug is not None and record is not None, "captions stand before their images"
         return {
             "prompt_index": index.number,
@@ -139,6 +143,11 @@ def describer(args: Namespace, definition: Definition, generator: ImageGenerator
             "batch_size": image.batch_size,
             "library_versions": pipeline.versions,
             "version": project,
+            "negative_prompt": recipe.negative_prompt,
+            "jpeg_quality": args.jpeg_quality,
+            "text_tokens": [f"{name} {n} of {most}" for name, (n, most) in lengths.items()],
+            "truncated": truncated(lengths),
+            **pipeline.facts,
         }
 
     return metadata

@@ -52,6 +52,7 @@ class GeneratorSettings:
     offload: str | None = None  # "none", "model"
     quantize: str | None = None  # a backend of diffusers
     quantize_args: Mapping[str, Any] = field(default_factory=dict)
+    without_t5: bool | None = None  # None: as the card's memory has it
     pipeline: str | None = None  # "FILE.py:CLASS" instead of diffusers
     remembered: Path | None = None  # JSON lines of batch sizes that had to be halved
 
@@ -113,6 +114,7 @@ class Pipeline:
     dtype: str
     versions: str  # of the libraries, for each image's JSON
     gpu_name: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)  # further fields of a JSON: provenance.py
 
     def check_device(self) -> None:
         """DeviceBroken if the device computes wrongly."""

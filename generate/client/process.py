@@ -19,6 +19,7 @@ from generate.client.generation import describer, generate_until_done, generator
 from generate.client.image_generator import ImageGenerator
 from generate.client.job_client import JobClient
 from generate.client.pipeline import CannotGenerate, DeviceBroken, share_compiled_code
+from generate.client.provenance import check
 from generate.client.restart import replace_process, requeue, start_again
 from generate.client.work import DISK_PAUSE_S, LONGEST_DISK_PAUSE_S, ClientSettings
 from generate.client.worker import this_worker
@@ -66,6 +67,7 @@ def run_client(
     wait_for_disk(dataset_dir)
     job.start_heartbeats(leaving.report)
     generator = load_generator(args, definition, output_root)
+    check(definition, generator.pipeline, args.allow_mixed)
     settings = ClientSettings(
         dataset_dir=dataset_dir,
         images_per_prompt=definition["images_per_prompt"],

@@ -57,6 +57,12 @@ TYPES: dict[str, tuple[type, ...]] = {
     "num_inference_steps": WHOLE,
     "guidance_scale": (int, float, NoneType),
     "augment_prompts": (bool, NoneType),
+    "negative_prompt": TEXT,
+    "jpeg_quality": WHOLE,
+    "dtype": TEXT,
+    "without_t5": (bool, NoneType),
+    "quantize": TEXT,
+    "compiled": (bool, NoneType),
 }
 OF_ONE_REQUEST = ("extend", "prefix_total", "prefix_sha256", "bare")
 

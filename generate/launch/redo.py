@@ -26,6 +26,13 @@ SETTINGS = {  # of the generator, and the field of the JSON that has it
     "batch_size": "batch_size",
     "dtype": "dtype",
 }
+# Fields that JSONs have since 2.0: what they say goes before the options.
+LATER = {
+    "negative_prompt": "negative_prompt",
+    "revision": "model_commit",
+    "compile": "compiled",
+    "quantize": "quantize",
+}
 
 
 def redo(args: Namespace, dataset_dir: Path, which: str) -> int:
@@ -35,11 +42,11 @@ def redo(args: Namespace, dataset_dir: Path, which: str) -> int:
     differ = 0
     for path in _samples(dataset_dir, which):
         record = json.loads(read_file(path, SAMPLE_BYTES))
-        settings = {name: record[field] for name, field in SETTINGS.items()}
+        settings = {name: record[field] for name, field in SETTINGS.items()} | _later(record)
         try:
             if generator is None or settings != loaded:
                 generator = ImageGenerator(
-                    GeneratorSettings(record["model_name"], **settings, **common_settings(args))
+                    GeneratorSettings(record["model_name"], **(common_settings(args) | settings))
                 )
                 generator.load()
                 loaded = settings
@@ -48,6 +55,16 @@ def redo(args: Namespace, dataset_dir: Path, which: str) -> int:
             raise UserError(f"the pipeline failed: {error}") from None
         differ += _compare(path, image, record, generator.pipeline)
     return FAILED if differ else DONE
+
+
+def _later(record: dict[str, Any]) -> dict[str, Any]:
+    """The settings that newer JSONs hold, too."""
+    settings = {name: record[field] for name, field in LATER.items() if field in record}
+    if "left_out" in record:
+        settings["without_t5"] = bool(record["left_out"])
+    if "quantize_args" in record:
+        settings["quantize_args"] = json.loads(record["quantize_args"])
+    return settings
 
 
 def _samples(dataset_dir: Path, which: str) -> list[Path]:

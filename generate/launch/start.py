@@ -14,6 +14,7 @@ from common import slurm
 from common.command_line import UserError
 from common.console import start_log
 from generate.client import model_recipes
+from generate.client.model_family import Family
 from generate.client.process import follow_extension, run_client
 from generate.client.worker import gpus, is_child
 from generate.dataset import definition as definitions
@@ -66,6 +67,10 @@ def define(args: Namespace, items: list[Item], root: Path) -> dict[str, Any]:
     """The data set's definition, as the job server compares it with dataset.yaml."""
     family = model_recipes.family_of(args.model)
     name = Path(args.data_path).stem
+    height, width = size_of(args, family)
+    negative = family.negative_prompt if args.negative_prompt is None else args.negative_prompt
+    if args.negative_prompt and family.negative_prompt is None and not args.pipeline:
+        raise UserError(f"--negative_prompt: {args.model} takes none ({family.pipeline})")
     definition = {
         "name": name,
         "prompts_file": Path(args.data_path).name,
@@ -76,8 +81,14 @@ def define(args: Namespace, items: list[Item], root: Path) -> dict[str, Any]:
         "run_seed": args.seed,
         "model": args.model,
         "revision": args.revision,
-        "height": args.resolution or family.size,
-        "width": args.resolution or family.size,
+        "height": height,
+        "width": width,
+        "negative_prompt": negative,
+        "jpeg_quality": args.jpeg_quality,
+        "dtype": None if args.pipeline else args.dtype or family.dtype,
+        "without_t5": not args.t5,
+        "quantize": args.quantize,
+        "compiled": args.compile,
         "num_inference_steps": args.num_inference_steps or family.steps,
         "guidance_scale": family.guidance if args.guidance_scale is None else args.guidance_scale,
         "augment_prompts": args.augment_prompts,
@@ -93,6 +104,27 @@ def define(args: Namespace, items: list[Item], root: Path) -> dict[str, Any]:
         "prefix_total": prefix,
         "prefix_sha256": prompts_file.list_sha256(items[:prefix]),
     }
+
+
+def size_of(args: Namespace, family: Family) -> tuple[int, int]:
+    """(height, width) of the images. UserError for a size that the model cannot make."""
+    height = width = args.resolution or family.size
+    if args.size:
+        words = args.size.lower().split("x")
+        if len(words) != 2 or not all(word.isdecimal() and int(word) for word in words):
+            raise UserError(f"--size {args.size}: expected width x height, 1024x768")
+        width, height = int(words[0]), int(words[1])
+    if args.pipeline:
+        return height, width
+    if height % family.multiple or width % family.multiple:
+        raise UserError(
+            f"{width}x{height} pixels: {args.model} makes multiples of {family.multiple} only "
+            "(--size, --resolution)"
+        )
+    if family.sizes and (height, width) not in family.sizes:
+        known = ", ".join(f"{b}x{a}" for a, b in family.sizes)
+        raise UserError(f"{width}x{height} pixels: {args.model} makes only {known}")
+    return height, width
 
 
 def order_seed(args: Namespace, folder: Path) -> int | None:

@@ -8,7 +8,7 @@ chunk = fields.number("chunk_size", 1, 100_000)
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +270,18 @@ def worker(fields: Fields) -> Json:
     return texts | {"restart": given.number("restart", 0, 10**6, None)}
 
 
+def _drawing(given: Fields) -> dict[str, Callable[[str], object]]:
+    """How images are generated: fields that older clients do not send."""
+    return {
+        "negative_prompt": lambda name: given.text(name, 4096, None),
+        "jpeg_quality": lambda name: given.number(name, 1, 100, None),
+        "dtype": lambda name: given.text(name, 40, None),
+        "without_t5": given.truth,
+        "quantize": lambda name: given.text(name, 100, None),
+        "compiled": given.truth,
+    }
+
+
 def definition(fields: Fields) -> Json | None:
     """The data set definition of a request, checked field by field.
 
@@ -293,7 +305,7 @@ def definition(fields: Fields) -> Json | None:
         "num_inference_steps": given.number("num_inference_steps", 1, 100_000, None),
         "guidance_scale": given.real("guidance_scale"),
         "augment_prompts": given.truth("augment_prompts"),
-    }
+    } | {name: check(name) for name, check in _drawing(given).items() if name in given.values}
     if given.truth("extend"):
         wanted |= {
             "extend": True,

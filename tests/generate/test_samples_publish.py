@@ -5,6 +5,7 @@ A sample is whole or absent, and never changes.
 
 import errno
 import hashlib
+import io
 import json
 import os
 import signal
@@ -236,6 +237,16 @@ def test_metadata_round_trip(text, extra, tmp_path_factory):
         samples.read_comment((folder / "000000" / "5_0.jpg").read_bytes())["augmented_prompt"]
         == record["augmented_prompt"]
     )
+
+
+def test_an_image_says_that_a_model_made_it():
+    """As IPTC has it, beside the comment that stays what it was."""
+    data = samples.encode(pixels("a red circle"), b'{"a": 1}', 90)
+    image = Image.open(io.BytesIO(data))
+    assert image.info["comment"] == b'{"a": 1}'
+    described = image.getxmp()["xmpmeta"]["RDF"]["Description"]
+    kind = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+    assert described["DigitalSourceType"] == kind
 
 
 def test_what_does_not_fit_a_comment_is_refused(tmp_path):

@@ -1,0 +1,71 @@
+"""What an image was generated with, for its JSON; and whether a worker generates as the others do.
+
+facts = facts_of(pipe, settings, left_out)     # {"scheduler": "FlowMatchEuler…", …}
+check(definition, pipeline, allow_mixed=False)
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from common.command_line import UserError
+from generate.client.model_recipes import folder_of
+from generate.client.pipeline import GeneratorSettings, Pipeline
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def facts_of(pipe: Any, settings: GeneratorSettings, left_out: Iterable[str]) -> dict[str, Any]:
+    """Fields of a JSON: what may differ between two workers with the same command.
+
+    left_out: components of the model that were not loaded.
+    """
+    return {
+        "model_commit": commit_of(settings.model, settings.revision),
+        "left_out": sorted(left_out),
+        "scheduler": type(getattr(pipe, "scheduler", None)).__name__,
+        "quantize": settings.quantize,
+        "quantize_args": json.dumps(dict(settings.quantize_args), sort_keys=True),
+        "compiled": settings.compile,
+        "attention_backend": os.environ.get("DIFFUSERS_ATTN_BACKEND", "native"),
+    }
+
+
+def commit_of(model: str, revision: str | None) -> str | None:
+    """The commit of a hub model in the local cache (40 hex digits); None: a folder, or unknown."""
+    if folder_of(model) is not None:
+        return None
+    if revision and COMMIT.fullmatch(revision):
+        return revision
+    from huggingface_hub import constants  # 0.3 s that a local folder does not need
+
+    name = "models--" + model.replace("/", "--")
+    path = Path(constants.HF_HUB_CACHE) / name / "refs" / (revision or "main")
+    try:
+        commit = path.read_text().strip()
+    except OSError:
+        return None
+    return commit if COMMIT.fullmatch(commit) else None
+
+
+def check(definition: Mapping[str, Any], pipeline: Pipeline, allow_mixed: bool) -> None:
+    """UserError where this worker would generate otherwise than the data set's definition says.
+
+    A field that the definition does not have is not compared; on a CPU the precision is not, which
+    is float32 there.
+    """
+    here = {**pipeline.facts, "without_t5": bool(pipeline.facts.get("left_out"))}
+    if pipeline.gpu_name is not None:
+        here["dtype"] = pipeline.dtype
+    for field in ("dtype", "without_t5", "model_commit", "quantize", "compiled"):
+        said = definition.get(field)
+        if field in here and said is not None and here[field] != said and not allow_mixed:
+            raise UserError(
+                f"this worker ({pipeline.gpu_name or 'CPU'}) would generate with {field} "
+                f"{here[field]!r}, and the data set's definition says {said!r}: name it in the "
+                "command of a new data set (--dtype, --no-t5, --revision, …), keep such cards out "
+                "(--constraint), or mix them knowingly (--allow_mixed)"
+            )

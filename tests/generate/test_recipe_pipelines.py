@@ -1,0 +1,118 @@
+"""The newer families through the very code, each as a tiny random pipeline of its class."""
+
+import dataclasses
+
+import numpy
+import pytest
+
+from common.command_line import UserError
+from generate.client.image_generator import ImageGenerator, problem_with
+from generate.client.pipeline import GeneratorSettings
+from generate.client.provenance import check
+from generate.client.text_lengths import text_lengths, truncated
+
+TEXTS = ["a red circle on a green background", "two cats", "a star"]
+SEEDS = [1, 2, 3]
+# (guidance changes pixels, a negative prompt arrives)
+GUIDED = {
+    "z-image": (True, True),
+    "qwen-image": (True, True),
+    "klein": (False, False),
+    "chroma": (True, True),
+    "sana": (True, True),
+    "sana-sprint": (True, False),
+    "sd15": (True, True),
+}
+BYTE_TOKENS = ("z-image", "klein", "qwen-image", "sana")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """tiny(name, **settings) -> a loaded generator of 64 x 64 pixels and 2 steps."""
+    import torch
+
+    from tests import make_tiny_more
+
+    folder = tmp_path_factory.mktemp("tiny")
+
+    def get(name, **settings):
+        path = folder / name
+        if not path.exists():
+            torch.manual_seed(0)
+            make_tiny_more.BUILDERS[name]().save_pretrained(path)
+        given = {"height": 64, "width": 64, "steps": 2, "batch_size": 3} | settings
+        generator = ImageGenerator(GeneratorSettings(str(path), **given))
+        generator.load()
+        return generator
+
+    return get
+
+
+def apart(one, other):
+    """The largest difference of two images, in levels of 255."""
+    return int(numpy.abs(one.pixels.astype(int) - other.pixels.astype(int)).max())
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_family(tiny, name):
+    """As many transformer calls as steps, neighbours change nothing, guidance and negative prompt
+    arrive where the model takes them. Qwen pads to the longest text: one level of rounding."""
+    generator = tiny(name)
+    pipe = generator.pipeline.pipe
+    denoiser = getattr(pipe, "transformer", None) or pipe.unet
+    times = []
+    denoiser.register_forward_hook(lambda *_: times.append(pipe.scheduler.step_index))
+    images = generator.generate(TEXTS, SEEDS)
+    assert len(set(times)) == 2
+    assert [problem_with(image, 64, 64) for image in images] == [None] * 3
+    turned = generator.generate(TEXTS[::-1], SEEDS[::-1])[::-1]
+    assert max(map(apart, images, turned)) <= 1
+    alone = generator.generate(TEXTS[1:2], SEEDS[1:2])[0]
+    assert apart(alone, images[1]) <= 1
+    guidance, negative = GUIDED[name]
+    guided = tiny(name, guidance=9.0).generate(TEXTS, SEEDS)
+    assert (max(map(apart, images, guided)) > 0) == guidance
+    if negative:
+        against = tiny(name, negative_prompt="blue squares").generate(TEXTS, SEEDS)
+        assert max(map(apart, images, against)) > 0
+
+
+@pytest.mark.parametrize("name", BYTE_TOKENS)
+def test_what_is_said_to_be_cut_is_cut(tiny, name):
+    """Two texts that differ in their last letter: other pixels as long as the count is within the
+    limit, the same ones once it is far above."""
+    generator = tiny(name, batch_size=1)
+    pipe = generator.pipeline.pipe
+    ((empty, limit),) = text_lengths(pipe, generator.arguments, "").values()
+    for length, cut in ((limit - empty, False), (limit + 60, True)):
+        one, other = ("x" * (length - 1) + last for last in "yz")
+        lengths = text_lengths(pipe, generator.arguments, one)
+        assert bool(truncated(lengths)) is cut
+        if name == "qwen-image":
+            # one of 512 tokens moves its pixels by less than a level: what the encoder says
+            said = [pipe.encode_prompt([t], max_sequence_length=limit)[0] for t in (one, other)]
+            same = bool((said[0] == said[1]).all())
+        else:
+            same = apart(*(generator.generate([text], [1])[0] for text in (one, other))) == 0
+        assert same is cut
+
+
+def test_long_texts_of_clip(tiny):
+    generator = tiny("sd15")
+    short, long = ("a star " * count for count in (3, 60))
+    count = lambda text: text_lengths(generator.pipeline.pipe, generator.arguments, text)  # noqa: E731
+    assert truncated(count(short)) == [] and truncated(count(long)) == ["text_encoder"]
+    assert count(long)["text_encoder"][1] == 77
+
+
+def test_a_worker_that_generates_otherwise_refuses(tiny):
+    """Another T5 setting, another precision, another commit; --allow_mixed lets it."""
+    pipeline = tiny("sd15").pipeline
+    said = {"without_t5": False, "dtype": "bfloat16", "model_commit": None}
+    check(said, pipeline, allow_mixed=False)  # on a CPU the precision is not compared
+    without = dataclasses.replace(pipeline, facts=pipeline.facts | {"left_out": ["text_encoder_3"]})
+    on_gpu = dataclasses.replace(pipeline, gpu_name="Fake T4", dtype="float16")
+    for other, field in ((without, "without_t5"), (on_gpu, "dtype")):
+        with pytest.raises(UserError, match=field):
+            check(said, other, allow_mixed=False)
+        check(said, other, allow_mixed=True)
