@@ -16,7 +16,7 @@ from generate.client.client import Client
 from generate.client.image_generator import Image, ImageGenerator, seed_of
 from generate.client.pipeline import CannotGenerate, DeviceBroken, GeneratorSettings
 from generate.client.publisher import Describe
-from generate.client.text_lengths import text_lengths, truncated
+from generate.client.text_lengths import TextLengths, truncated
 from generate.client.work import Sample
 from generate.dataset.definition import Definition
 from generate.dataset.layout import folder_name, stem
@@ -116,11 +116,12 @@ def describer(args: Namespace, definition: Definition, generator: ImageGenerator
     recipe = generator.recipe
     pipeline = generator.pipeline
     project = version()
+    count = TextLengths(pipeline.pipe, generator.arguments)
 
     def metadata(sample: Sample, image: Image) -> Metadata:
         index = sample.index
         aug, record = sample.aug, index.record
-        lengths = text_lengths(pipeline.pipe, generator.arguments, sample.text)
+        lengths = count(sample.text)
         assert aug is not None and record is not None, "captions stand before their images"
         return {
             "prompt_index": index.number,

@@ -1,33 +1,55 @@
 """How much of a caption each text encoder reads: tokens, and the limit at which they are cut.
 
-    lengths = text_lengths(pipe, arguments, "a photo of …")   # {"text_encoder": (93, 77), …}
+    lengths = TextLengths(pipe, arguments)("a photo of …")   # {"text_encoder": (93, 77), …}
 
 Counted by the pipeline's own tokenizers, without an encoder. Template words that a family puts
-around a caption take room of its limit, where the family cuts both together.
+around a caption take room of its limit, where the family cuts both together; those of FLUX.2 dev
+and Kandinsky 5 are not counted.
 """
 
+import copy
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 Lengths = dict[str, tuple[int, int]]  # text encoder -> (tokens, limit)
 CLIP_LIMIT = 77
-# Cut after the template was taken away: QwenImagePipeline, HunyuanImagePipeline, Kandinsky5T2I.
-OWN_LIMIT = {"HunyuanImagePipeline": {"tokenizer": 1000, "tokenizer_2": 128}}
+OWN_LIMIT = {"HunyuanImagePipeline": 1000}  # takes no max_sequence_length
 
 
-def text_lengths(pipe: Any, arguments: Mapping[str, Any], text: str) -> Lengths:
-    """Tokens of a text and the limit, by text encoder; {} for a pipeline without tokenizers."""
-    template = TEMPLATES.get(type(pipe).__name__, _plain)
-    lengths = {}
-    for number in ("", "_2", "_3", "_4"):
-        tokenizer = getattr(pipe, f"tokenizer{number}", None)
-        if tokenizer is None or not callable(tokenizer):
-            continue
-        limit = _limit(pipe, f"tokenizer{number}", tokenizer, arguments)
-        words = text if _is_clip(tokenizer) else template(pipe, tokenizer, text)
-        tokens = tokenizer(words, truncation=False, verbose=False)["input_ids"]
-        lengths[f"text_encoder{number}"] = (len(tokens), limit)
-    return lengths
+class TextLengths:
+    """Counts for one pipeline, from any thread.
+
+    With tokenizers of its own: those of the pipeline keep state from call to call, and may be at
+    work on the next batch.
+    """
+
+    def __init__(self, pipe: Any, arguments: Mapping[str, Any]) -> None:
+        self.pipe = pipe
+        self.template = TEMPLATES.get(type(pipe).__name__, _plain)
+        self.lock = threading.Lock()
+        self.tokenizers: dict[str, tuple[Any, int]] = {}
+        for number in ("", "_2", "_3", "_4"):
+            tokenizer = getattr(pipe, f"tokenizer{number}", None)
+            # FLUX.2 and Kandinsky 5 have a processor of texts and images there
+            tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+            # the second one of HunyuanImage reads quoted words alone
+            if hasattr(tokenizer, "model_max_length") and not (number and self.template is _whole):
+                limit = _limit(pipe, tokenizer, arguments)
+                self.tokenizers[number] = (copy.deepcopy(tokenizer), limit)
+
+    def __call__(self, text: str) -> Lengths:
+        """Tokens of a text and the limit, by text encoder; {} for no tokenizers."""
+        lengths = {}
+        for number, (tokenizer, limit) in self.tokenizers.items():
+            template = _plain if number or _is_clip(tokenizer) else self.template
+            with self.lock:
+                words = template(self.pipe, tokenizer, text)
+                tokens = len(tokenizer(words, truncation=False, verbose=False)["input_ids"])
+            if template is _whole:
+                tokens -= self.pipe.prompt_template_encode_start_idx
+            lengths[f"text_encoder{number}"] = (tokens, limit)
+        return lengths
 
 
 def truncated(lengths: Lengths) -> list[str]:
@@ -39,10 +61,10 @@ def _is_clip(tokenizer: Any) -> bool:
     return "CLIP" in type(tokenizer).__name__
 
 
-def _limit(pipe: Any, name: str, tokenizer: Any, arguments: Mapping[str, Any]) -> int:
+def _limit(pipe: Any, tokenizer: Any, arguments: Mapping[str, Any]) -> int:
     if _is_clip(tokenizer):
         return min(CLIP_LIMIT, int(tokenizer.model_max_length))
-    own = OWN_LIMIT.get(type(pipe).__name__, {}).get(name)
+    own = OWN_LIMIT.get(type(pipe).__name__)
     given = arguments.get("max_sequence_length")
     return int(own or given or tokenizer.model_max_length)
 
@@ -68,15 +90,15 @@ def _chat(thinking: bool) -> Callable[[Any, Any, str], str]:
     return template
 
 
-def _after_template(pipe: Any, tokenizer: Any, text: str) -> str:
-    """The text with what of its template follows it: that takes room, too."""
-    return text + str(pipe.prompt_template_encode).partition("{}")[2]
+def _whole(pipe: Any, tokenizer: Any, text: str) -> str:
+    """The whole template: its first tokens are dropped before the rest is cut."""
+    return str(pipe.prompt_template_encode).format(text)
 
 
 TEMPLATES: dict[str, Callable[[Any, Any, str], str]] = {
     "Lumina2Pipeline": _lumina2,
     "ZImagePipeline": _chat(thinking=True),
     "Flux2KleinPipeline": _chat(thinking=False),
-    "QwenImagePipeline": _after_template,
-    "HunyuanImagePipeline": _after_template,
+    "QwenImagePipeline": _whole,
+    "HunyuanImagePipeline": _whole,
 }

@@ -9,7 +9,7 @@ from common.command_line import UserError
 from generate.client.image_generator import ImageGenerator, problem_with
 from generate.client.pipeline import GeneratorSettings
 from generate.client.provenance import check
-from generate.client.text_lengths import text_lengths, truncated
+from generate.client.text_lengths import TextLengths, truncated
 
 TEXTS = ["a red circle on a green background", "two cats", "a star"]
 SEEDS = [1, 2, 3]
@@ -83,11 +83,11 @@ def test_what_is_said_to_be_cut_is_cut(tiny, name):
     limit, the same ones once it is far above."""
     generator = tiny(name, batch_size=1)
     pipe = generator.pipeline.pipe
-    ((empty, limit),) = text_lengths(pipe, generator.arguments, "").values()
+    count = TextLengths(pipe, generator.arguments)
+    ((empty, limit),) = count("").values()
     for length, cut in ((limit - empty, False), (limit + 60, True)):
         one, other = ("x" * (length - 1) + last for last in "yz")
-        lengths = text_lengths(pipe, generator.arguments, one)
-        assert bool(truncated(lengths)) is cut
+        assert bool(truncated(count(one))) is cut
         if name == "qwen-image":
             # one of 512 tokens moves its pixels by less than a level: what the encoder says
             said = [pipe.encode_prompt([t], max_sequence_length=limit)[0] for t in (one, other)]
@@ -100,7 +100,7 @@ def test_what_is_said_to_be_cut_is_cut(tiny, name):
 def test_long_texts_of_clip(tiny):
     generator = tiny("sd15")
     short, long = ("a star " * count for count in (3, 60))
-    count = lambda text: text_lengths(generator.pipeline.pipe, generator.arguments, text)  # noqa: E731
+    count = TextLengths(generator.pipeline.pipe, generator.arguments)
     assert truncated(count(short)) == [] and truncated(count(long)) == ["text_encoder"]
     assert count(long)["text_encoder"][1] == 77
 
