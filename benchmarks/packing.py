@@ -24,6 +24,8 @@ from common.sample_reader import iterate
 from generate.server.blocks import BLOCK, OPEN_BLOCKS, shuffled_places, spread
 from postprocess_dataset.packing import Packing
 
+SHM = "/dev/shm" if Path("/dev/shm").is_dir() else None  # the disk is not what is measured
+
 
 def order(prompts: int) -> list[int]:
     """The prompts as they are handed out: each open folder in turn."""
@@ -65,7 +67,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--every", type=int, default=500, help="prompts between two looks")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=SHM) as name:
         root = Path(name)
         most = 0
         packing_s = 0.0
