@@ -138,13 +138,27 @@ def load_custom(settings: GeneratorSettings, recipe: Recipe) -> Pipeline:
             f"--pipeline {settings.pipeline}: expected FILE.py:CLASS, "
             f"a file and a class in it ({error})"
         ) from None
+    pipe = pipeline_class.from_pretrained(settings.model)
+    # A class without a `dtype` or `device` of its own is taken to compute in float32 on the CPU.
+    precision = str(getattr(pipe, "dtype", None) or settings.dtype or "float32")
+    device = str(getattr(pipe, "device", "cpu"))
     return Pipeline(
-        pipe=pipeline_class.from_pretrained(settings.model),
+        pipe=pipe,
         make_generator=getattr(pipeline_class, "make_generator", None) or torch_generator,
         batch_size=settings.batch_size or batch_size_for(CPU, recipe.height, recipe.width),
-        dtype=settings.dtype or "float32",
-        versions=f"{name} of {Path(path).name}",
+        dtype=precision.removeprefix("torch."),
+        versions=getattr(pipe, "versions", f"{name} of {Path(path).name}"),
+        gpu_name=_gpu_name(device),
     )
+
+
+def _gpu_name(device: str) -> str | None:
+    """What a custom pipeline's device is called; None for the CPU."""
+    if not device.startswith("cuda"):
+        return None if device == "cpu" else device
+    import torch  # heavy; loaded already by a class that is on a GPU
+
+    return str(torch.cuda.get_device_name(device))
 
 
 def share_compiled_code() -> None:

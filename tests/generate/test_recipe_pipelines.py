@@ -105,6 +105,29 @@ def test_long_texts_of_clip(tiny):
     assert count(long)["text_encoder"][1] == 77
 
 
+def test_a_class_of_ones_own_says_what_it_computes_with(tmp_path):
+    """Its precision, device and versions are recorded; a class that says nothing: float32, CPU."""
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "class Silent:\n"
+        "    @classmethod\n"
+        "    def from_pretrained(cls, model):\n"
+        "        return cls()\n"
+        "    def __call__(self, prompt, **kwargs):\n"
+        "        raise NotImplementedError\n"
+        "class Mine(Silent):\n"
+        "    dtype, device, versions = 'torch.bfloat16', 'xpu', 'mine 3'\n"
+    )
+    found = {}
+    for name in ("Silent", "Mine"):
+        generator = ImageGenerator(GeneratorSettings(name, pipeline=f"{path}:{name}"))
+        generator.load()
+        pipeline = generator.pipeline
+        found[name] = (pipeline.dtype, pipeline.gpu_name, pipeline.versions)
+    assert found["Silent"] == ("float32", None, "Silent of mine.py")
+    assert found["Mine"] == ("bfloat16", "xpu", "mine 3")
+
+
 def test_a_worker_that_generates_otherwise_refuses(tiny):
     """Another T5 setting, another precision, another commit; --allow_mixed lets it."""
     pipeline = tiny("sd15").pipeline
