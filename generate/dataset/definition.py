@@ -40,6 +40,8 @@ FREE = {
 }
 GROWS = ("total", "images_per_prompt")
 DEFINITION_BYTES = 1 << 20  # of a dataset.yaml
+# for one that is damaged, where no ledger knows the data set
+REMEDY = "restore it from a backup, or move the folder away"
 MOST = {"total": 10**9, "images_per_prompt": 100_000}
 TEXT = (str, NoneType)
 WHOLE = (int, NoneType)

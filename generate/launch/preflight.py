@@ -70,7 +70,7 @@ def check_definition(output_root: Path, definition: dict[str, Any]) -> None:
         if stored and newest:
             definitions.compare(stored, definition, newest.name)
     except ValueError as error:
-        raise UserError(str(error)) from None
+        raise UserError(f"{error}; {definitions.REMEDY}") from None
     except definitions.Differs as error:
         changed = error.field in ("prompts_sha256", "total")
         raise UserError(f"{'the prompts file has changed: ' * changed}{error}") from None

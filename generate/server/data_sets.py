@@ -20,6 +20,7 @@ from typing import Any
 
 from generate.dataset.definition import (
     GROWS,
+    REMEDY,
     Definition,
     Differs,
     Extended,
@@ -68,12 +69,7 @@ class DataSets:
                 elif path := newest_file(folder)[1]:
                     self._adopt_new(folder, path, bool(known))
             except (ValueError, OSError) as error:
-                log.error(
-                    "data set %s is left out: %s; restore it from a backup, or move the folder "
-                    "away: the others go on",
-                    name,
-                    error,
-                )
+                log.error("data set %s is left out: %s; %s; the others go on", name, error, REMEDY)
 
     def _adopt_new(self, folder: Path, path: Path, others: bool) -> None:
         stored = read_definition(path)
@@ -109,6 +105,8 @@ class DataSets:
                 if present is None:
                     raise
                 raise Extended(present) from None
+            except ValueError as error:  # nobody vouches for what it said
+                raise ValueError(f"{error}; {REMEDY}") from None
             self._define(name, definition)
             self._asked[name] = (dict(asked), self._followed[name])
             if changed:

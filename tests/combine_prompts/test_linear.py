@@ -1,15 +1,13 @@
 """No text makes cleaning or judging slow: ten times as long costs about ten times as much."""
 
-import time
-
 import pytest
 
 from combine_prompts.chat_debris import repair
 from combine_prompts.cleaning import clean
 from common.screening import Rules, Screen, find_loop, find_placeholder
 from common.texts import fold
+from tests.growth import MOST, growth
 
-MOST = 30  # times the cost for ten times the length; a quadratic rule has 100
 PIECES = """::1
 ::  | (a:1.1 | (a:1.1) | ( | ((a:1.2) | --no  | --ar 16:9  | --sref 1 2  | --p a1b2c
 <a: | <lora:x:1> | https://a | - n 4  | , | , , | &amp; | &#38; | #38; | & # 3 9 ;  | a - b  | a-a-
@@ -20,22 +18,6 @@ negative prompts | {a} | {a | __a | $A | a | ab | a b  | 1a | *a | n.u.d.e.  | @
 
 def pieces():
     return [each for line in PIECES.splitlines() for each in line.split(" | ") if each]
-
-
-def seconds(work, text):
-    start = time.process_time()
-    work(text)
-    return time.process_time() - start
-
-
-def growth(work, made):
-    """How much more 10^5 characters cost than 10^4; tried again before it is too much."""
-    ratio = 0.0
-    for _ in range(3):
-        ratio = seconds(work, made(100_000)) / max(seconds(work, made(10_000)), 1e-3)
-        if ratio <= MOST:
-            break
-    return ratio
 
 
 WORKS = {

@@ -1,8 +1,8 @@
 """A run in one process, for histories of what people do to folders: server, clients, an LLM's log.
 
-The server is the product's, asked through its own routes without a network, under a clock that can
-be turned on. The client's work is done by the product's modules, a step at a time: captions,
-images, reports. `kill` drops either at once.
+The server is the product's, asked through its own routes without a network, under a clock that
+stands until it is turned on. The client's work is done by the product's modules, a step at a
+time: captions, images, reports. `kill` drops either at once.
 """
 
 import os
@@ -103,6 +103,7 @@ class ChaosClient:
         self.lease = None
         self.indices = []
         self.over = False  # it has left: refused, or all done
+        self.refusal = ""
 
     def step(self, images):
         """A lease if there is none, then up to so many images, then the report of what is done."""
@@ -113,8 +114,9 @@ class ChaosClient:
                 if not self._image():
                     break
             self._report()
-        except Refused:
+        except Refused as error:
             self.over = True
+            self.refusal = str(error)
         except ServerAway:
             pass  # it would try again
 
@@ -192,7 +194,8 @@ class ChaosRun:
     def __init__(self, root, monkeypatch, total=4, images=3):
         self.root = Path(root) / "out"
         self.root.mkdir()
-        self.turned_s = 0.0
+        self.now_s = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", self.clock)  # a slow machine changes no history
         self.server = None
         self.clients = []
         Connection.run = self
@@ -224,7 +227,7 @@ class ChaosRun:
         return {"prompt": f"a red fox number {index} in the snow", "source": ["test"]}
 
     def clock(self):
-        return time.monotonic() + self.turned_s
+        return self.now_s
 
     # ------------------------------------------------ who lives
 
@@ -278,7 +281,7 @@ class ChaosRun:
     def turn_clock(self, seconds):
         """Let time pass a second at a time: a sweep that comes late makes every lease longer."""
         for _ in range(int(seconds)):
-            self.turned_s += 1
+            self.now_s += 1
             if self.server:
                 self.server.ledger.run(Ledger.sweep)
         self.tick()
@@ -304,11 +307,19 @@ class ChaosRun:
             client = ChaosClient(self)
             client.step(1000)
             self.turn_clock(5)
-            if client.over:
+            if client.refusal:
+                self._take_remedy(client.refusal)
+            elif client.over:
                 break
         else:
             raise AssertionError("it does not come to an end")
         self.check_done()
+
+    def _take_remedy(self, refusal):
+        """Where definition and ledger are both lost, the refusal says what a person can do."""
+        assert "is damaged" in refusal and "or move the folder away" in refusal, refusal
+        assert not self.server.ledger.read(lambda ledger: ledger.store.has(self.name)), refusal
+        shutil.move(self.folder, self.root.parent / "put_away")
 
 
 def sha_of(total):

@@ -274,7 +274,9 @@ def test_a_changed_prompts_file_is_found_before_submission(tmp_path):
         tmp_path, definition | {"total": 4, "prompts_sha256": "bbbb", "extend": True}
     )
     (folder / "dataset.yaml").write_text("[")
-    with pytest.raises(UserError, match=r"dataset.yaml is damaged"):
+    with pytest.raises(
+        UserError, match=r"dataset.yaml is damaged: .*; restore it from a backup, or move"
+    ):
         preflight.check_definition(tmp_path, definition)
 
 
