@@ -227,11 +227,15 @@ def test_a_port_in_use(tmp_path):
 def test_without_a_port_the_next_free_one_is_taken(tmp_path):
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            other.bind(("127.0.0.1", 5000))
-            other.listen()
-        except OSError:
-            pass  # somebody else has it, which serves as well
+        end = time.monotonic() + 120
+        while True:
+            try:
+                other.bind(("127.0.0.1", 5000))
+                break
+            except OSError:  # another test's server has it, and may leave at any moment
+                assert time.monotonic() < end
+                time.sleep(0.1)
+        other.listen()
         server = subprocess.Popen(
             [
                 sys.executable,

@@ -77,7 +77,8 @@ def test_signals_reach_the_client_once(run):
     run.cluster.run("scancel", f"{array}_0")
     run.cluster.wait(lambda: f"{array}_0" not in run.cluster.jobs(array=array), 30, "its end")
     assert "leaving: " in run.logs()[f"{array}_0.out"]
-    assert run.status()["given_back"].get("preempted"), run.status()
+    # the server looks every two seconds
+    run.cluster.wait(lambda: run.status()["given_back"].get("preempted"), 30, "the release")
     run.wait_done()
     run.wait_ended()
     run.check()
