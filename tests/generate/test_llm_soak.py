@@ -74,9 +74,8 @@ def test_nothing_is_lost_or_doubled(tmp_path, monkeypatch, prompts):
         <= calls
         <= served + sum(b["failures"].get("refused", 0) for b in use["backends"].values()) + 60
     ), (served, calls)
-    assert (
-        calls >= prompts * 5
-        and sum(sum(b["failures"].values()) for b in use["backends"].values()) > 0.05 * calls
-    )
+    failures = sum(sum(b["failures"].values()) for b in use["backends"].values())
+    # four calls of ten texts a prompt are the least, and what failed was asked once more
+    assert calls >= prompts * 4 and failures > 0.05 * calls, (calls, failures)
     assert all(b["state"] != "off" for b in use["backends"].values())
     assert sum(fake.billed["usd"] for fake in openai) <= use["usd"] + 1e-9
