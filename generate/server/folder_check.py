@@ -159,11 +159,11 @@ class FolderCheck:
         if lost:
             mark.unlink(missing_ok=True)
             log.warning(
-                "%s: files of %d prompts that were done are missing (%s…): "
+                "%s: files of %d prompts that were done are missing (%s): "
                 "they are generated again",
                 name,
                 len(lost),
-                lost[0],
+                some_of(lost),
             )
         outdated = (
             self.ledger.read(lambda ledger: ledger.comparison.folder_checked(name, block, done))
@@ -192,6 +192,12 @@ class FolderCheck:
             f"comparing the ledger with the data set folders: {self.compared:,} of "
             f"{left + self.compared:,} folders of 1,000 prompts"
         )
+
+
+def some_of(indices: list[int]) -> str:
+    """At most ten of these prompt indices, for a line of the log."""
+    more = f" and {len(indices) - 10} more" if len(indices) > 10 else ""
+    return "prompt index " + ", ".join(map(str, indices[:10])) + more
 
 
 def trusted(mark: Path, indices: range, images: int) -> dict[int, Figures] | None:

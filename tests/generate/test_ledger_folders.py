@@ -4,8 +4,14 @@ import pytest
 
 from generate.protocol.answers import AllDone, Grant, Wait
 from generate.server.blocks import OPEN_BLOCKS
+from generate.server.folder_check import some_of
 from generate.server.granting import WorkRequest
 from tests.fakes.ledger_run import A, B, C, Run, audit
+
+
+def test_the_log_names_the_prompts_whose_files_are_missing():
+    assert some_of([7]) == "prompt index 7"
+    assert some_of(list(range(3, 15))) == "prompt index 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 2 more"
 
 
 @pytest.fixture
