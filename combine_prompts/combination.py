@@ -24,10 +24,10 @@ from combine_prompts.inputs import (
 )
 from combine_prompts.prompt_files import name_problems, to_json, write_output
 from combine_prompts.report import Counts, attribution, print_notes, print_table, summary
-from combine_prompts.terms import Licences
 from combine_prompts.verdicts import judge
 from common.command_line import UserError
 from common.screening import Rules, Screen, Verdict, path_beside
+from common.terms import Licences
 from common.texts import fold
 from common.validation_set import ValidationSet
 

@@ -7,9 +7,9 @@ from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any, Protocol
 
-from combine_prompts.terms import Licences
 from common.embeddings import model_name
 from common.phrases import list_versions
+from common.terms import Licences
 from common.version import version
 
 Counts = dict[str, Counter[str]]  # by source: read, each reason to drop, kept

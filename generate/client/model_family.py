@@ -3,15 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-STABILITY = "Stability AI Community License"
-SD3_NOTICE = (
-    "the Stability AI Community License forbids to train a foundation model on images of this "
-    "model, and asks a licence of who earns over 1 M USD a year; Apache-2.0 models without such a "
-    "clause: FLUX.1-schnell, Z-Image-Turbo, Qwen-Image"
-)
-FLUX_NOTICE = "this FLUX model is for non-commercial use; FLUX.1-schnell is Apache-2.0"
-SANA_NOTICE = "NVIDIA's licence of SANA allows research only, and Gemma's terms hold too"
-RAIL = "CreativeML Open RAIL"
+from common.model_terms import terms_of_model
+
 PLAIN = {"use_resolution_binning": False}  # the size is what was asked for, and not a near one
 
 
@@ -34,8 +27,6 @@ class Family:
     multiple: int = 16  # height and width are multiples of it
     sizes: tuple[tuple[int, int], ...] = ()  # (height, width): the only ones it can; () = any
     output: str = "images"  # attribute of what a call returns
-    licence: str = "Apache-2.0"
-    notice: str | None = None  # what the licence asks of who trains on the images
     weights_gib: float | None = None  # of all components, in `dtype`, by their parameters
     call: dict[str, Any] = field(default_factory=dict)  # further arguments of a call
     # Where all but the transformer comes from, for hub ids that hold a transformer alone; with
@@ -46,6 +37,18 @@ class Family:
     text_encoder_4: str | None = None  # the model of HiDream that its own folder does not hold
     without_t5: tuple[str, ...] = ()  # components that --no-t5 leaves out
     tested: bool = True  # a tiny pipeline of the class runs in the tests
+
+    @property
+    def licence(self) -> str:
+        """In words, by the row's name (common/model_terms.py)."""
+        terms = terms_of_model(self.name)
+        return terms.licence if terms else "see its card"
+
+    @property
+    def notice(self) -> str | None:
+        """What the licence asks of who trains on the images."""
+        terms = terms_of_model(self.name)
+        return terms.notice if terms else None
 
 
 def sd3(name: str, hub: str, steps: int, guidance: float, gib: float, size: int = 1024) -> Family:
@@ -58,8 +61,6 @@ def sd3(name: str, hub: str, steps: int, guidance: float, gib: float, size: int 
         guidance,
         256,
         negative_prompt="" if guidance else None,
-        licence=STABILITY,
-        notice=SD3_NOTICE,
         weights_gib=gib,
         without_t5=("text_encoder_3", "tokenizer_3"),
     )
@@ -77,7 +78,7 @@ def sdxl(name: str, hub: str, size: int, steps: int, guidance: float, **rest: An
         dtype="float16",
         multiple=8,
         weights_gib=6.5,
-        **({"licence": f"{RAIL}++-M"} | rest),
+        **rest,
     )
 
 
@@ -94,7 +95,6 @@ def pixart(name: str, hub: str, size: int, alone: bool = False, **rest: Any) -> 
         120 if alpha else 300,
         negative_prompt="",
         dtype="float16",
-        licence=f"{RAIL}++-M",
         weights_gib=10.2,
         call=PLAIN,
         base="PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers" if alone else None,
@@ -123,8 +123,6 @@ def sana(name: str, hub: str, size: int, gib: float, **rest: Any) -> Family:
         300,
         negative_prompt="",
         multiple=32,
-        licence="NVIDIA NSCL v2, Gemma terms",
-        notice=SANA_NOTICE,
         weights_gib=gib,
         call=PLAIN,
         **rest,
@@ -141,7 +139,6 @@ def hidream(name: str, hub: str, steps: int, guidance: float) -> Family:
         guidance,
         128,
         negative_prompt="" if guidance else None,
-        licence="MIT, Llama 3.1 terms",
         weights_gib=57,
         text_encoder_4="meta-llama/Meta-Llama-3.1-8B-Instruct",
         tested=False,

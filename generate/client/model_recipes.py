@@ -17,9 +17,7 @@ from generate.client.model_family import Family
 from generate.client.model_table import FAMILIES
 
 TINY = CHECKOUT / "examples" / "tiny_model"
-UNKNOWN = Family(
-    "untested", "DiffusionPipeline", "", 1024, 50, 5.0, licence="see its card", tested=False
-)
+UNKNOWN = Family("untested", "DiffusionPipeline", "", 1024, 50, 5.0, tested=False)
 
 
 def folder_of(model: str) -> Path | None:

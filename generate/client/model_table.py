@@ -9,11 +9,7 @@ model is a new row.
 """
 
 from generate.client.model_family import (
-    FLUX_NOTICE,
     PLAIN,
-    RAIL,
-    SANA_NOTICE,
-    SD3_NOTICE,
     Family,
     flux,
     hidream,
@@ -24,10 +20,6 @@ from generate.client.model_family import (
     sdxl,
 )
 
-HUNYUAN_NOTICE = (
-    "the Tencent Hunyuan Community License is not granted in the EU, the UK and South Korea, and "
-    "forbids to train other models on the images"
-)
 CHROMA_NEGATIVE = (
     "low quality, ugly, unfinished, out of focus, deformed, disfigure, blurry, smudged, "
     "restricted palette, flat colors"
@@ -45,7 +37,6 @@ FAMILIES = [
         16,
         negative_prompt="",
         dtype="float32",
-        licence="free of terms",
         weights_gib=0.01,
     ),
     # 512 pixels and bfloat16, as the published script generates; the model itself can 1024.
@@ -89,8 +80,6 @@ FAMILIES = [
         512,
         1,
         0.0,
-        licence="Stability AI, non-commercial",
-        notice=SD3_NOTICE,
     ),
     sdxl(
         "sdxl-lightning",
@@ -113,7 +102,6 @@ FAMILIES = [
         negative_prompt="",
         dtype="float16",
         multiple=8,
-        licence=f"{RAIL}-M",
         weights_gib=2.6,
     ),
     flux("flux-schnell", r"FLUX\.1-schnell", 4, 0.0, max_sequence_length=256),
@@ -123,8 +111,6 @@ FAMILIES = [
         28,
         3.5,
         max_sequence_length=512,
-        licence="FLUX.1 non-commercial",
-        notice=FLUX_NOTICE,
     ),
     klein("flux2-klein-base-4b", r"(?i)FLUX\.2-klein-base-4B", 50, 4.0, 15.0),
     klein("flux2-klein-4b", r"(?i)FLUX\.2-klein-4B", 4, 1.0, 15.0),
@@ -134,8 +120,6 @@ FAMILIES = [
         50,
         4.0,
         33.0,
-        licence="FLUX non-commercial",
-        notice=FLUX_NOTICE,
     ),
     klein(
         "flux2-klein-9b",
@@ -143,8 +127,6 @@ FAMILIES = [
         4,
         1.0,
         33.0,
-        licence="FLUX non-commercial",
-        notice=FLUX_NOTICE,
     ),
     Family(
         "flux2",
@@ -154,8 +136,6 @@ FAMILIES = [
         50,
         4.0,
         512,
-        licence="FLUX non-commercial",
-        notice=FLUX_NOTICE,
         weights_gib=105,
         tested=False,
     ),
@@ -201,8 +181,6 @@ FAMILIES = [
         4.5,
         300,
         multiple=32,
-        licence="NVIDIA NSCL v2, Gemma terms",
-        notice=SANA_NOTICE,
         weights_gib=8.4,
         call=PLAIN,
     ),
@@ -234,8 +212,6 @@ FAMILIES = [
         3.25,
         guidance_argument="distilled_guidance_scale",
         multiple=64,
-        licence="Tencent Hunyuan Community",
-        notice=HUNYUAN_NOTICE,
         weights_gib=48,
         tested=False,
     ),
@@ -249,8 +225,6 @@ FAMILIES = [
         guidance_argument="guider",
         negative_prompt="",
         multiple=64,
-        licence="Tencent Hunyuan Community",
-        notice=HUNYUAN_NOTICE,
         weights_gib=48,
         tested=False,
     ),
@@ -277,7 +251,6 @@ FAMILIES = [
         512,
         negative_prompt="",
         output="image",
-        licence="MIT",
         weights_gib=27,
         tested=False,
         sizes=(

@@ -8,9 +8,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from common.model_terms import SD3_NOTICE
 from generate import generate_images
 from generate.client.image_generator import seed_of
-from generate.client.model_family import SD3_NOTICE
 from generate.client.pipeline import share_compiled_code
 from generate.client.process import chunk_size
 from generate.launch import start

@@ -1,4 +1,6 @@
-"""Under which terms the sources' prompts stand: combine.py copies them into its report.
+"""Under which terms the sources' prompts stand. combine.py copies them into its report.
+
+Models, which have terms of their own, are in model_terms.py.
 
 licences = Licences.of(["mine=CC0-1.0"])
 licences.terms_of("sac")["licence"], licences.allow(["pickscore", "mine"])    # ("CC0-1.0", True)
