@@ -159,8 +159,7 @@ class FolderCheck:
         if lost:
             mark.unlink(missing_ok=True)
             log.warning(
-                "%s: files of %d prompts that were done are missing (%s): "
-                "they are generated again",
+                "%s: files of %d prompts that were done are missing (%s): they are generated again",
                 name,
                 len(lost),
                 some_of(lost),
