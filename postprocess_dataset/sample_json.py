@@ -63,12 +63,13 @@ def parse_together(contents: Sequence[Content]) -> pa.Table | None:
             return None
     if any(pc.min(found[name]).as_py() < 0 for name in NOT_NEGATIVE):
         return None
-    # NaN and Infinity are no JSON, but Arrow takes them. min_count: of nothing but nulls (the
-    # published form has no such key) all are finite, too.
-    if not pc.all(pc.is_finite(found["guidance_scale"]), min_count=0).as_py():
-        return None
-    if pc.list_flatten(found["source"]).null_count:
-        return None
+    for name, (kind, _) in table.JSON_FIELDS.items():
+        # NaN and Infinity are no JSON, but Arrow takes them. min_count: of nothing but nulls (the
+        # published form has no such key) all are finite, too.
+        if kind == "float" and not pc.all(pc.is_finite(found[name]), min_count=0).as_py():
+            return None
+        if kind == "list of str" and pc.list_flatten(found[name]).null_count:
+            return None
     return found.append_column("extra", pa.nulls(found.num_rows, pa.string()))
 
 

@@ -48,14 +48,14 @@ def samples(batch: pa.RecordBatch, first: int) -> Iterator[Sample]:
     for key, caption, extra, sha256, path, *row in zip(
         row_keys(batch, first), captions, extras, sums, paths, *columns, strict=True
     ):
-        # `datasets` takes five nulls for a column's type and fails at a sixth value
-        record = {name: value for name, value in zip(kept, row, strict=True) if value is not None}
+        # `datasets` takes five nulls (or []) for a column's type and fails at a sixth value
+        record = {name: v for name, v in zip(kept, row, strict=True) if v is not None and v != []}
         fault = None
         metadata = b""
         try:
             if extra:
                 for name, value in orjson.loads(extra).items():
-                    if value is not None:
+                    if value is not None and value != []:
                         record.setdefault(name, value)
             # dates as ISO 8601; NaN inside a list as null
             metadata = orjson.dumps(record, default=in_json)

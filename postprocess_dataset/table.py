@@ -23,8 +23,8 @@ from postprocess_dataset.progress import first_line
 
 BATCH = 4096  # rows read at a time
 KEY = b"text_to_image_dataset"  # the table's own facts in the parquet footer
-# name: (type, may be null). The first 14 are the published ones; a sample without a value for a
-# "not null" one is rejected.
+# name: (type, may be null): every field that a sample's JSON can hold. The first 14 are the
+# published ones; a sample without a value for a "not null" one is rejected.
 JSON_FIELDS = {
     "prompt_index": ("int", False),
     "augmentation_idx": ("int", False),
@@ -50,6 +50,18 @@ JSON_FIELDS = {
     "image_sha256": ("str", True),
     "slurm_job_id": ("str", True),
     "lease": ("str", True),
+    "version": ("str", True),
+    "negative_prompt": ("str", True),
+    "jpeg_quality": ("int", True),
+    "text_tokens": ("list of str", True),
+    "truncated": ("list of str", True),
+    "model_commit": ("str", True),
+    "left_out": ("list of str", True),
+    "scheduler": ("str", True),
+    "quantize": ("str", True),
+    "quantize_args": ("str", True),
+    "compiled": ("bool", True),
+    "attention_backend": ("str", True),
 }
 ARROW_TYPES = {
     "int": pa.int64(),

@@ -91,13 +91,15 @@ def test_readers_that_nobody_here_wrote(table, to_tars, rows_of, tmp_path, small
 
 
 def test_null_in_the_first_samples_only(folder, to_parquet, to_tars, tmp_path):
-    """`datasets` guesses columns from five samples and fails when a null turns into text later; so
-    a field without a value is left out.
+    """`datasets` guesses columns from five samples and fails when a null, or an empty list, turns
+    into text later; so a field without a value is left out.
     """
     import datasets
 
-    data = folder().fill(range(6), 1)
-    data.add(6, llm_model_name="gemma2", gpu_name="H100")
+    data = folder()
+    for index in range(6):
+        data.add(index, truncated=[])
+    data.add(6, llm_model_name="gemma2", gpu_name="H100", truncated=["text_encoder"])
     assert (
         to_parquet(data.path, tmp_path / "t.parquet").status == 0
         and to_tars(tmp_path / "t.parquet", tmp_path, tmp_path / "tars").status == 0
