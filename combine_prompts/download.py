@@ -26,11 +26,11 @@ TIMEOUT_S = 30
 BLOCK = 1 << 13
 
 
-def hub_files(repo: str, patterns: Sequence[str], revision: str = "main") -> list[Path]:
-    """Fetch the files of a hub data set that match `patterns`; returns local paths.
+def hub_files(repo: str, patterns: Sequence[str], revision: str) -> tuple[list[Path], str]:
+    """Fetch the files of a hub data set that match `patterns`; returns local paths and the commit.
 
-    In the patterns' order, sorted within one. UserError: what could not be fetched, and how to
-    fetch it elsewhere.
+    In the patterns' order, sorted within one; all of one commit, also while `revision` moves on.
+    UserError: what could not be fetched, and how to fetch it elsewhere.
     """
     if not sys.stderr.isatty():
         disable_progress_bars()
@@ -46,9 +46,11 @@ def hub_files(repo: str, patterns: Sequence[str], revision: str = "main") -> lis
         wanted = [name for found in matching.values() for name in found]
         paths = []
         for number, name in enumerate(wanted, 1):
-            print(f"{repo}: {name} ({number} of {len(wanted)})", file=sys.stderr, flush=True)
-            paths.append(Path(hf_hub_download(repo, name, repo_type="dataset", revision=revision)))
-        return paths
+            of = f"({number} of {len(wanted)}, commit {about.sha[:12]})"
+            print(f"{repo}: {name} {of}", file=sys.stderr, flush=True)
+            path = hf_hub_download(repo, name, repo_type="dataset", revision=about.sha)
+            paths.append(Path(path))
+        return paths, about.sha
     except Exception as error:  # huggingface_hub raises its own, httpx's and OSError
         files = f"{', '.join(patterns)} of https://huggingface.co/datasets/{repo}"
         raise not_fetched(f"{repo} on the hub", files, error) from None

@@ -25,7 +25,9 @@ def processor_options(doc: str | None, output: str) -> Options:
         help="default: %(default)s",
     )
     options.add_argument(
-        "--revision", default="main", help="branch, tag or commit to fetch (default: %(default)s)"
+        "--revision",
+        help="branch, tag or commit to fetch; main is the newest (default: a fixed commit, or the "
+        "one fetched before: revisions.json beside the output)",
     )
     options.flag("--ascii", "transliterate to ASCII (å -> a); letters are never dropped")
     return options

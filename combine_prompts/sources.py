@@ -4,6 +4,7 @@ A sixth one needs its terms in TERMS, a function here, and a script of options t
 """
 
 from argparse import Namespace
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from combine_prompts import chat_debris
 from combine_prompts.download import hub_files, web_file
 from combine_prompts.processor import Job, Read, local_files, process
 from combine_prompts.readers import gecko_prompts, json_prompts, parquet_column, sac_generations
+from combine_prompts.revisions import Revisions, chosen
 
 IMAGE_REWARD = ["metadata-train.parquet", "metadata-validation.parquet", "metadata-test.parquet"]
 HPDV2 = ["anime.json", "concept-art.json", "paintings.json", "photo.json"]
@@ -25,7 +27,7 @@ def image_reward(args: Namespace) -> int:
     if args.input:
         files, problems = local_files(args.input, IMAGE_REWARD)
     else:
-        files, problems = hub_files("zai-org/ImageRewardDB", IMAGE_REWARD, args.revision), []
+        files, problems = _from_hub(args, "zai-org/ImageRewardDB", IMAGE_REWARD), []
     return process(_job(args, partial(parquet_column, column="prompt")), files, problems)
 
 
@@ -37,8 +39,7 @@ def pickscore(args: Namespace) -> int:
         files, problems = local_files(args.input, ["*.parquet"])
     else:
         for version in ("v1", "v2"):
-            repo = f"yuvalkirstain/pickapic_{version}_no_images"
-            files += hub_files(repo, PICKAPIC, args.revision)
+            files += _from_hub(args, f"yuvalkirstain/pickapic_{version}_no_images", PICKAPIC)
     return process(_job(args, partial(parquet_column, column="caption")), files, problems)
 
 
@@ -54,28 +55,36 @@ def hpdv2(args: Namespace) -> int:
         ]
     else:
         names = [f"benchmark/{name}" for name in HPDV2]
-        files, problems = hub_files("ymhao/HPDv2", names, args.revision), []
+        files, problems = _from_hub(args, "ymhao/HPDv2", names), []
     job = Job(args.output, args.ascii, json_prompts, chat_debris.repair, HPDV2_SOURCES)
     return process(job, files, problems)
 
 
 def sac(args: Namespace) -> int:
     """The prompts of Simulacra Aesthetic Captions."""
-    files, problems = _single_file(args, "*.sqlite")
+    files, problems = _single_file(args, "sac", "*.sqlite")
     return process(_job(args, sac_generations), files, problems)
 
 
 def gecko(args: Namespace) -> int:
     """Gecko's prompts, the validation set."""
-    files, problems = _single_file(args, "prompts.csv")
+    files, problems = _single_file(args, "gecko", "prompts.csv")
     read = partial(gecko_prompts, reliable=args.reliable, trainable=args.trainable)
     return process(_job(args, read), files, problems)
 
 
-def _single_file(args: Namespace, pattern: str) -> tuple[list[Path], list[str]]:
+def _from_hub(args: Namespace, repo: str, patterns: Sequence[str]) -> list[Path]:
+    """The files of one commit, which is noted beside the output."""
+    notes = Revisions(args.output.parent)
+    files, commit = hub_files(repo, patterns, notes.chosen(repo, args.revision))
+    notes.note(repo, commit)
+    return files
+
+
+def _single_file(args: Namespace, source: str, pattern: str) -> tuple[list[Path], list[str]]:
     if args.input:
         return local_files(args.input, [pattern])
-    return [web_file(args.url.replace("{revision}", args.revision))], []
+    return [web_file(args.url.replace("{revision}", chosen(source, args.revision)))], []
 
 
 def _job(args: Namespace, read: Read) -> Job:

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from combine_prompts.revisions import PINNED
 from tests.combine_prompts.processing import texts_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 EXAMPLES = ROOT / "examples"
+COMMIT = "1" * 40
 
 
 class FakeHub(http.server.BaseHTTPRequestHandler):
@@ -25,7 +27,7 @@ class FakeHub(http.server.BaseHTTPRequestHandler):
     """
 
     protocol_version = "HTTP/1.1"
-    files, tear, asked = {}, 0, []
+    files, tear, asked, revisions = {}, 0, [], []
 
     def do_HEAD(self):
         self.do_GET()
@@ -34,12 +36,13 @@ class FakeHub(http.server.BaseHTTPRequestHandler):
         type(self).asked.append((self.command, self.path, self.headers.get("Range")))
         path = self.path.split("?")[0]
         if match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/revision/([^/]+)", path):
+            type(self).revisions.append(match[2])
             siblings = [
                 {"rfilename": name}
                 for repo, revision, name in self.files
-                if (repo, revision) == match.groups()
+                if repo == match[1] and match[2] in (revision, COMMIT)
             ]
-            about = {"id": match[1], "sha": "1" * 40, "siblings": siblings}
+            about = {"id": match[1], "sha": COMMIT, "siblings": siblings}
             return self.answer(
                 200 if siblings else 404,
                 json.dumps(about).encode(),
@@ -48,7 +51,7 @@ class FakeHub(http.server.BaseHTTPRequestHandler):
         match = re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.*)", path) or re.fullmatch(
             r"/(raw)/([^/]+)/(.*)", path
         )
-        data = self.files.get(match.groups()) if match else None
+        data = self._file(*match.groups()) if match else None
         if data is None:
             return self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
         if path.startswith("/raw/") and "gzip" in self.headers.get(
@@ -57,13 +60,21 @@ class FakeHub(http.server.BaseHTTPRequestHandler):
             return self.answer(200, gzip.compress(data), {"Content-Encoding": "gzip"})
         headers = {
             "ETag": f'"{hash(data) & 0xFFFFFFFFFF:x}"',
-            "X-Repo-Commit": "1" * 40,
+            "X-Repo-Commit": COMMIT,
             "Accept-Ranges": "bytes",
         }
         start = int(re.match(r"bytes=(\d+)-", self.headers.get("Range") or "bytes=0-")[1])
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         self.answer(206 if start else 200, data[start:], headers)
+
+    def _file(self, repo, revision, name):
+        """A file of a branch or tag, or of the one commit that all of them stand at."""
+        revisions = {rev for rev_repo, rev, _ in self.files if rev_repo == repo}
+        at = revisions if revision == COMMIT else {revision}
+        return next(
+            (self.files[repo, rev, name] for rev in at if (repo, rev, name) in self.files), None
+        )
 
     def answer(self, status, data, headers):
         self.send_response(status)
@@ -84,7 +95,7 @@ class FakeHub(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub():
-    FakeHub.files, FakeHub.tear, FakeHub.asked = {}, 0, []
+    FakeHub.files, FakeHub.tear, FakeHub.asked, FakeHub.revisions = {}, 0, [], []
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -152,6 +163,35 @@ def test_image_reward_from_the_hub(tmp_path, hub):
         == 3
         == sum(command == "GET" and "/resolve/" in path for command, path, _ in FakeHub.asked)
     )
+
+
+def test_the_hub_is_asked_for_the_same_commit_again(tmp_path, hub):
+    FakeHub.files = {
+        ("ymhao/HPDv2", "main", f"benchmark/{path.name}"): path.read_bytes()
+        for path in (EXAMPLES / "hpdv2").iterdir()
+    }
+    notes = tmp_path / "revisions.json"
+    for options, asked in ((), "main"), ((), COMMIT), (("--revision", "main"), "main"):
+        run(tmp_path, hub, "process_hpdv2", *options)
+        assert FakeHub.revisions.pop() == asked and not FakeHub.revisions
+        assert json.loads(notes.read_text()) == {"ymhao/HPDv2": COMMIT}
+    assert all(f"/resolve/{COMMIT}/" in path for _, path, _ in FakeHub.asked if "resolve" in path)
+    for damage in "[", "[]", '{"ymhao/HPDv2": 1}':
+        notes.write_text(damage)
+        ended, _ = run(tmp_path, hub, "process_hpdv2", status=1)
+        assert "revisions.json" in ended.stderr and "delete it" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "script, name",
+    [("process_sac", "sac_public_2022_06_29.sqlite"), ("process_gecko", "prompts.csv")],
+)
+def test_files_on_github_are_of_one_commit(tmp_path, hub, script, name):
+    source = script.removeprefix("process_")
+    FakeHub.files = {("raw", PINNED[source], name): (EXAMPLES / source / name).read_bytes()}
+    url = f"{hub}/raw/{{revision}}/{name}"
+    _, prompts = run(tmp_path, "http://127.0.0.1:9", script, "--url", url)
+    assert prompts == local(tmp_path, script, source)
 
 
 def test_hpdv2_at_a_revision_without_drawbench(tmp_path, hub):
