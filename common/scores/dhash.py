@@ -12,13 +12,14 @@ from common.scores.interface import Pixels
 from common.scores.pixels import Brightness, luma
 
 SIDE = 8
+STEP = 0.5  # of 255: the least difference that counts, as flat areas differ by rounding
 BITS = SIDE * SIDE
 
 
 def fingerprint(image: Pixels) -> int:
     """64 bits as an unsigned number."""
     cells = _cells(luma(image))
-    darker = (cells[:, :-1] < cells[:, 1:]).ravel()
+    darker = (cells[:, :-1] + STEP < cells[:, 1:]).ravel()
     return int.from_bytes(numpy.packbits(darker).tobytes(), "big")
 
 

@@ -11,6 +11,7 @@ arguments: FILE.py:CLASS. docs/scores.md has worked examples.
 import importlib
 import importlib.util
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,10 +83,11 @@ def _load(word: str) -> Score:
 
 
 def _from_file(path: str, class_name: str) -> Score:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    spec = importlib.util.spec_from_file_location(f"score_of_{Path(path).stem}", path)
     if not class_name or spec is None or spec.loader is None:
         raise UserError(f"--scores {path}:{class_name}: expected FILE.py:CLASS")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where its dataclasses look for their annotations
     try:
         spec.loader.exec_module(module)
         made: Score = getattr(module, class_name)()

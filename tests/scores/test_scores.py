@@ -83,12 +83,17 @@ def test_a_long_text_is_cut_not_refused(tiny_clip: Path, pictures: Pictures) -> 
 
 
 OWN = """
+from __future__ import annotations
+import dataclasses
+@dataclasses.dataclass
+class Settings:
+    channel: int = 0
 class Redness:
     name = "redness"
     version = "1"
     licence = "CC0"
     def score(self, images, texts):
-        return [float(image[..., 0].mean()) for image in images]
+        return [float(image[..., Settings().channel].mean()) for image in images]
 class Nameless:
     version = licence = "1"
     def score(self, images, texts):
