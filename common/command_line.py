@@ -4,7 +4,7 @@
         parser = Options(__doc__)
         parser.add_argument("data_path")
         parser.flag("--use_slurm", "submit an array")    # --use_slurm, =True, False, --no-use_slurm
-        args = parser.parse_args()
+        args = parser.parse_args()                       # --use-slurm is --use_slurm
         ...
     if __name__ == "__main__":
         run_script(main)
@@ -92,8 +92,27 @@ def script_name() -> str:
     return Path(sys.argv[0]).stem
 
 
+class _ShowVersion(argparse.Action):
+    """--version: git is asked only now."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> NoReturn:
+        from common.version import version
+
+        print(parser.prog, version())
+        parser.exit()
+
+
 class Options(argparse.ArgumentParser):
-    """argparse with true/false options, near names in its errors, and errors of one line."""
+    """argparse with true/false options, near names in its errors, and errors of one line.
+
+    Every script knows --version; hyphens in an option's name are taken for underscores.
+    """
 
     def __init__(self, doc: str | None, **kwargs: Any) -> None:
         super().__init__(
@@ -103,6 +122,18 @@ class Options(argparse.ArgumentParser):
             **kwargs,
         )
         self.flags: set[str] = set()
+        self.add_argument("--version", action=_ShowVersion, nargs=0, help="print it, and leave")
+
+    def format_help(self) -> str:
+        """The usage is one short line: those of 60 options would fill a screen."""
+        if self.usage is None:
+            needed = [
+                action.metavar or action.dest
+                for action in self._actions
+                if not action.option_strings and action.nargs != argparse.SUPPRESS
+            ]
+            self.usage = " ".join(["%(prog)s", *map(str, needed), "[options]"])
+        return super().format_help()
 
     def flag(
         self,
@@ -129,7 +160,7 @@ class Options(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> Any:
         """As argparse; an unknown option ends the script with status 2 and the nearest name."""
-        words = self.flag_words(list(sys.argv[1:] if args is None else args))
+        words = self.plain_words(list(sys.argv[1:] if args is None else args))
         known, unknown = self.parse_known_args(words, namespace)
         for option in unknown:
             name = option.split("=")[0]
@@ -139,12 +170,16 @@ class Options(argparse.ArgumentParser):
             self.error(f"unknown argument {option!r}{hint}")
         return known
 
-    def flag_words(self, words: list[str]) -> list[str]:
-        """The words with each bare flag as `--name=True` and each `--no-name` as `--name=False`."""
+    def plain_words(self, words: list[str]) -> list[str]:
+        """The words in one spelling: `--name` of a flag as `--name=True`, `--no-name` as
+        `--name=False`, hyphens in a name as underscores where that is the option's name.
+        """
         negated = {f"--no-{name.removeprefix('--')}": name for name in self.flags}
+        known = {*negated, *(name for action in self._actions for name in action.option_strings)}
         followed_by = [*words[1:], ""]
         result = []
         for word, following in zip(words, followed_by, strict=False):
+            word = _underscored(word, known)
             if word in negated:
                 word = f"{negated[word]}=False"
             elif word in self.flags and following.lower() not in WORDS:
@@ -167,6 +202,19 @@ def at_least(least: int) -> Callable[[str], int]:
         return number
 
     return whole_number
+
+
+def _underscored(word: str, known: set[str]) -> str:
+    """`--use-slurm=True` as `--use_slurm=True`; a word that is no option stays as it is."""
+    name, equals, value = word.partition("=")
+    if not name.startswith("--") or name in known:
+        return word
+    prefix = "--no-" if name.startswith("--no-") else "--"
+    for lead in (prefix, "--"):
+        other = lead + name.removeprefix(lead).replace("-", "_")
+        if other in known:
+            return other + equals + value
+    return word
 
 
 def _true_or_false(word: str) -> bool:

@@ -3,6 +3,7 @@
     python generate/generate_images.py examples/shapes.json --model tiny --llm embedded
     python generate/generate_images.py HPDv2.json --expected_samples_per_index=200 --num_workers=2
     python generate/generate_images.py HPDv2.json --num_workers=128 --num_chunks=1000 --use_slurm
+    python generate/generate_images.py --config run.yaml        # see run.example.yaml
 
 Without --use_slurm it generates on this machine, and starts a job server if none runs. Any number
 of these may run at once and may be killed at any moment: what is published stays, and the next one
@@ -17,7 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.command_line import Options, at_least, run_script
-from generate.launch.options import add_slurm_options
+from generate.launch.options import add_look_options, add_slurm_options
+from generate.launch.run_file import config_of, words_of
 from generate.llms.options import add_llm_options
 from generate.protocol.output_root import default_output_root
 
@@ -32,22 +34,19 @@ def main() -> int:
 
 
 def options() -> argparse.Namespace:
-    parser = Options(__doc__)
-    parser.add_argument(
-        "data_path", help="prompts JSON or .txt, looked for as given, then in prompts/"
-    )
-    parser.add_argument(
-        "--output_root",
-        default=default_output_root(),
-        help="where logs and data sets lie (default: %(default)s)",
-    )
-    add_run_options(parser)
-    add_model_options(parser)
-    add_llm_options(parser.add_argument_group("LLMs"))
-    add_slurm_options(parser)
-    add_look_options(parser)
-    add_rare_options(parser)
-    args: argparse.Namespace = parser.parse_args()
+    """The options of the command line and of --config; sys.argv then holds all of them.
+
+    Clients here and tasks of an array start with the words of sys.argv: what the file says later
+    does not change a run.
+    """
+    parser = the_parser()
+    config, words = config_of(parser.plain_words(sys.argv[1:]))
+    from_file, prompts = words_of(config, parser) if config else ([], None)
+    args: argparse.Namespace = parser.parse_args([*from_file, *words])
+    if args.data_path is None:
+        args.data_path = prompts or parser.error("which prompts? Name a .json or .txt file")
+        words = [args.data_path, *words]
+    sys.argv[1:] = [*from_file, *words]
     args.model = args.model or (args.pipeline.rpartition(":")[2] if args.pipeline else MODEL)
     if not 1 <= args.jpeg_quality <= 100:
         parser.error("--jpeg_quality is a number from 1 to 100")
@@ -56,25 +55,59 @@ def options() -> argparse.Namespace:
     return args
 
 
-def add_run_options(parser: Options) -> None:
-    run = parser.add_argument_group("what to generate")
-    run.add_argument(
+def the_parser() -> Options:
+    """All options in groups, the most used first."""
+    parser = Options(__doc__)
+    prompts = parser.add_argument(
+        "data_path", help="prompts JSON or .txt, looked for as given, then in prompts/"
+    )
+    prompts.required = False  # --config may name it
+    most_used = parser.add_argument_group("most used")
+    add_most_used(most_used)
+    add_run_options(parser)
+    add_llm_options(parser.add_argument_group("LLMs"))
+    add_model_options(parser)
+    add_slurm_options(parser, most_used)
+    add_look_options(parser, most_used)
+    add_rare_options(parser)
+    return parser
+
+
+def add_most_used(most_used: argparse._ArgumentGroup) -> None:
+    most_used.add_argument(
         "--expected_samples_per_index",
+        metavar="N",
         type=at_least(1),
         default=100,
         help="images of a prompt, the original's included (default: %(default)s)",
     )
+    most_used.add_argument("--model", help=f"hub id, folder, or tiny (default: {MODEL})")
+    most_used.add_argument(
+        "--resolution",
+        metavar="PIXELS",
+        type=at_least(16),
+        help="pixels, height and width (default: the model family's, see model_recipes.py)",
+    )
+    most_used.add_argument(
+        "--output_root",
+        metavar="FOLDER",
+        default=default_output_root(),
+        help="where logs and data sets lie (default: %(default)s)",
+    )
+    most_used.add_argument(
+        "--config",
+        metavar="FILE.yaml",
+        help="options of this run, by their names; the command line goes before it",
+    )
+
+
+def add_run_options(parser: Options) -> None:
+    run = parser.add_argument_group("what to generate")
     parser.flag(
         "--augment_prompts",
         "ask LLMs for variations; else one image a prompt",
         default=True,
         group=run,
-    )
-    run.add_argument("--model", help=f"hub id, folder, or tiny (default: {MODEL})")
-    run.add_argument(
-        "--resolution",
-        type=at_least(16),
-        help="pixels, height and width (default: the model family's, see model_recipes.py)",
     )
     run.add_argument("--size", metavar="WxH", help="width and height apart: 1024x768")
     run.add_argument(
@@ -148,21 +181,6 @@ def add_model_options(parser: Options) -> None:
         "--pipeline",
         metavar="FILE.py:CLASS",
         help="a class of your own, called like a diffusers pipeline",
-    )
-
-
-def add_look_options(parser: Options) -> None:
-    look = parser.add_argument_group("trying out, without touching a run")
-    look.add_argument(
-        "--preview",
-        type=at_least(1),
-        metavar="N",
-        help="generate the first N prompts into a contact sheet, and measure images an hour",
-    )
-    look.add_argument(
-        "--redo",
-        metavar="INDEX[_AUG]",
-        help="generate again from the stored JSON and compare; replaces nothing",
     )
 
 

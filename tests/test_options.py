@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.command_line import Options
+from common.version import version
 
 ROOT = Path(__file__).resolve().parent.parent
 ENTRY_POINTS = (
@@ -56,6 +57,10 @@ def parser():
         (["a.json", "--use_slurm", "False"], False),
         (["--use_slurm", "false", "a.json"], False),
         (["a.json"], False),
+        (["a.json", "--use-slurm"], True),
+        (["a.json", "--use-slurm=yes"], True),
+        (["a.json", "--use_slurm", "--no-use-slurm"], False),
+        (["a.json", "--num-workers=2", "--use-slurm"], True),
     ],
 )
 def test_a_flag_takes_only_a_true_or_false_word(args, used):
@@ -77,6 +82,15 @@ def test_a_wrong_option_is_one_line(args, says, capsys):
         parser().parse_args(args)
     error = capsys.readouterr().err
     assert end.value.code == 2 and says in error and error.count("\n") == 1
+
+
+def test_usage_is_one_short_line_and_the_version_is_told(capsys):
+    with pytest.raises(SystemExit):
+        parser().parse_args(["--help"])
+    assert capsys.readouterr().out.startswith("usage: prog data_path [options]\n\n")
+    with pytest.raises(SystemExit) as end:
+        parser().parse_args(["--version"])
+    assert end.value.code == 0 and capsys.readouterr().out == f"prog {version()}\n"
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

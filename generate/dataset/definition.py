@@ -149,6 +149,12 @@ def restore(folder: Path, definition: Definition) -> Path | None:
     return kept
 
 
+def remove(folder: Path) -> None:
+    """Remove a data set's definitions, the newest first."""
+    while path := newest_file(folder)[1]:
+        path.unlink()
+
+
 def extended_since(folder: Path, asked: Definition) -> Definition | None:
     """The present definition, if `asked` was an earlier one of this data set; else None."""
     newest, _ = newest_file(folder)
@@ -169,7 +175,7 @@ def compare(
     compared the ones before them). A published request ("bare") names few fields; what it does not
     name it accepts.
     """
-    fields = GROWS if asked.get("bare") else sorted(asked.keys() - FREE)
+    fields = GROWS if asked.get("bare") else sorted(asked.keys() - FREE, key=_importance)
     for field in fields:
         if field not in stored or stored[field] == asked[field]:
             continue
@@ -177,6 +183,11 @@ def compare(
         more = field == "images_per_prompt" and asked[field] > stored[field]
         if not (growing and (appended or more)):
             raise Differs(field, stored[field], asked[field], what)
+
+
+def _importance(field: str) -> tuple[bool, str]:
+    """Another model has other steps, too: the model is named first."""
+    return field != "model", field
 
 
 def settle(folder: Path, asked: Definition) -> tuple[Definition, bool]:

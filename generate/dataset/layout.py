@@ -31,6 +31,11 @@ def path_of(dataset_dir: str | os.PathLike[str], index: int, aug: int, suffix: s
     return Path(dataset_dir) / folder_name(index) / f"{index}_{aug}{suffix}"
 
 
+def has_samples(dataset_dir: str | os.PathLike[str]) -> bool:
+    """Whether anything of a prompt lies in a data set folder: captions, an image, a tar."""
+    return any(Path(dataset_dir).glob("[0-9]*/[0-9]*"))
+
+
 def captions_path(dataset_dir: str | os.PathLike[str], index: int, generation: int = 1) -> Path:
     """The path of a prompt's captions: generation 1 is .prompts, 2 is .prompts2, …"""
     number = generation if generation > 1 else ""

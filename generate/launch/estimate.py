@@ -3,12 +3,14 @@
 print("\n".join(estimate(args, definition, items, output_root, fetch(output_root))))
 """
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from common.console import amount, duration
 from common.files import device_of, file_system_of
 from common.packed_folder import EARLY_FILES
 from generate.client import model_recipes
+from generate.dataset.definition import stored_definition
 from generate.dataset.layout import FOLDER
 from generate.dataset.prompts_file import Item
 from generate.launch.status import INDENT, Answer
@@ -53,7 +56,8 @@ def estimate(
     lines = [f"estimate   {images:,} images{already}: {prompts:,} prompts x {per_prompt}"]
     lines += _disk(args, definition, output_root, images)
     lines.append(INDENT + _hours(args, definition, output_root, answer, images))
-    lines.append(INDENT + _tasks(args))
+    if args.use_slurm:
+        lines.append(INDENT + _tasks(args, prompts))
     lines.append(INDENT + _llm_calls(args, definition, items, answer))
     notice = model_recipes.family_of(definition["model"]).notice
     return lines + ([f"{INDENT}note on the model: {notice}"] if notice else [])
@@ -64,7 +68,7 @@ def estimate(
 
 def _disk(args: Namespace, definition: dict[str, Any], output_root: Path, images: int) -> list[str]:
     folder = dataset_folder(output_root, definition["name"])
-    sizes = [path.stat().st_size for path in islice(folder.glob("*/*.jpg"), 50)]
+    sizes = [path.stat().st_size for path in islice(_comparable_images(folder, definition), 50)]
     assumed = JPEG_BYTES_A_PIXEL * definition["height"] * definition["width"]
     size = sum(sizes) / len(sizes) if sizes else assumed
     files = 2 * images + definition["total"]
@@ -85,6 +89,16 @@ def _disk(args: Namespace, definition: dict[str, Any], output_root: Path, images
         if left:
             lines.append(f"{INDENT}{warning}{name} leaves {' and '.join(left)}{with_packing}")
     return lines
+
+
+def _comparable_images(folder: Path, definition: dict[str, Any]) -> Iterator[Path]:
+    """The data set's images, unless they were begun with another model or size."""
+    stored: dict[str, Any] = {}
+    with contextlib.suppress(ValueError):  # a damaged one says nothing
+        stored = stored_definition(folder) or {}
+    keys = ("model", "height", "width")
+    if all(stored.get(key, definition.get(key)) == definition.get(key) for key in keys):
+        yield from folder.glob("*/*.jpg")
 
 
 def packed_files(definition: dict[str, Any], workers: int) -> int:
@@ -166,11 +180,11 @@ def _hours(
     rate, where = _measured_rate(definition, output_root, answer)
     if not rate:
         return "GPU hours unknown, as no images an hour were measured yet: --preview 8 does"
-    wall = duration(3600 * images / rate / args.num_workers)
-    return (
-        f"{images / rate:,.0f} GPU hours at {rate:,.0f} images an hour ({where}), "
-        f"{wall} with {args.num_workers} workers"
-    )
+    hours = images / rate
+    wall = duration(3600 * hours / args.num_workers)
+    workers = f"{args.num_workers} worker{'s' * (args.num_workers > 1)}"
+    machine = f"{hours:,.0f} GPU hours" if hours >= 2 else f"{duration(3600 * hours)} of one worker"
+    return f"{machine} at {rate:,.0f} images an hour ({where}), {wall} with {workers}"
 
 
 def _measured_rate(
@@ -192,7 +206,8 @@ def _measured_rate(
     ]
     if not rows:
         return None, ""
-    return rows[-1]["images_per_hour"], f"--preview on {rows[-1].get('gpu_name')}"
+    where = rows[-1].get("gpu_name") or "the CPU"
+    return rows[-1]["images_per_hour"], f"--preview on {where}, without LLMs and disk"
 
 
 def _measurements(path: Path) -> list[dict[str, Any]]:
@@ -212,9 +227,11 @@ def _measurements(path: Path) -> list[dict[str, Any]]:
     return [row for row in rows if row["images_per_hour"] > 0]
 
 
-def _tasks(args: Namespace) -> str:
+def _tasks(args: Namespace, prompts: int) -> str:
     """A task that fails is replaced by one that has not started yet: some are to be spare."""
     tasks = args.num_chunks or args.num_workers
+    if tasks > 2 * prompts:
+        return f"{tasks:,} tasks for {prompts:,} prompts: most find nothing; --num_chunks {prompts}"
     spare = tasks - args.num_workers
     if spare > 0:
         return f"{tasks:,} tasks, {args.num_workers:,} of them at a time: {spare:,} are spare"

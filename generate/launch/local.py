@@ -18,14 +18,16 @@ from typing import Any
 from common import slurm
 from common.command_line import DONE, FAILED, LEFT_OUT
 from generate.client.job_client import JobClient
-from generate.client.model_check import check_model
 from generate.client.process import nothing_left
 from generate.client.restart import REQUEUE
 from generate.client.worker import gpus, this_host
+from generate.dataset.definition import newest_file
+from generate.launch import preflight
 from generate.launch.client_process import ClientProcess
 from generate.launch.local_server import SERVER, LocalServer
 from generate.launch.progress import Progress, report
-from generate.protocol.output_root import make_server_folder
+from generate.launch.run_file import store
+from generate.protocol.output_root import dataset_folder, make_server_folder
 
 LOOK_S = 0.2
 # To leave in order; longer than a client needs to publish a batch and to release its leases.
@@ -41,6 +43,8 @@ PASSED_ON = {
 
 def run(args: Namespace, definition: dict[str, Any], root: Path) -> int:
     """Run the clients to their end; the exit status: 0 done, 3 with failed prompts, 1 otherwise."""
+    if newest_file(dataset_folder(root, definition["name"]))[1] is None:
+        preflight.check_the_model(args)  # a wrong one defines no data set
     make_server_folder(root)
     if args.is_slurm_task:
         return _generate(args, definition, root, None)
@@ -53,8 +57,9 @@ def _generate(
 ) -> int:
     if ended := nothing_left(JobClient(root, definition, this_host(), server_timeout_s=30)):
         return LEFT_OUT if ended.failed else DONE
-    if not args.pipeline:
-        check_model(args.model, args.revision)
+    preflight.check_the_model(args)
+    if not args.is_slurm_task:
+        store(args, definition, dataset_folder(root, definition["name"]))
     mine: list[str | None] = [*gpus()] or [None]
     count = len(mine) if args.is_slurm_task else max(args.num_workers, len(mine))
     heard: list[int] = []

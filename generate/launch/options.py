@@ -1,4 +1,6 @@
-"""SLURM's options of generate_images.py, and which of them a task of the array does not get."""
+"""Options of generate_images.py: SLURM's, which of them a task does not get, and looks."""
+
+from argparse import _ArgumentGroup
 
 from common.command_line import Options, at_least
 
@@ -26,19 +28,24 @@ SUBMISSION_VALUES = (
 )
 
 
-def add_slurm_options(parser: Options) -> None:
-    """SLURM's options, with their published names and defaults; and those that look at a run."""
+def add_slurm_options(parser: Options, most_used: _ArgumentGroup | None = None) -> None:
+    """SLURM's options, with their published names and defaults."""
     slurm = parser.add_argument_group("SLURM")
-    parser.flag("--use_slurm", "submit a SLURM array instead of running here", group=slurm)
-    slurm.add_argument(
+    usual = most_used or slurm
+    parser.flag("--use_slurm", "submit a SLURM array instead of running here", group=usual)
+    usual.add_argument(
         "--num_workers",
+        metavar="N",
         type=at_least(1),
         default=1,
         help="clients at a time: tasks of the array that run together, or processes here "
         "(default: %(default)s)",
     )
-    slurm.add_argument(
-        "--num_chunks", type=at_least(1), help="tasks of the array (default: num_workers)"
+    usual.add_argument(
+        "--num_chunks",
+        metavar="N",
+        type=at_least(1),
+        help="tasks of the array (default: num_workers)",
     )
     parser.flag(
         "--start_server",
@@ -72,14 +79,28 @@ def add_slurm_options(parser: Options) -> None:
         default="",
         help='shell lines before each task starts, e.g. "module load cuda; ulimit -n 4096"',
     )
-    looking = parser.add_argument_group("looking at a run")
-    parser.flag("--status", "print how the run is doing, and which logs to read", group=looking)
+
+
+def add_look_options(parser: Options, most_used: _ArgumentGroup | None = None) -> None:
+    """What looks at a run, or tries one out, and changes nothing; and --cancel."""
+    looking = parser.add_argument_group("looking at a run, or at what it would be")
+    usual = most_used or looking
+    usual.add_argument(
+        "--preview",
+        type=at_least(1),
+        metavar="N",
+        help="generate the first N prompts into a contact sheet, and measure images an hour",
+    )
+    parser.flag("--dry_run", "print what a run would take, and start nothing", group=usual)
+    parser.flag("--status", "print how the run is doing, and which logs to read", group=usual)
     parser.flag(
         "--tail_log",
         "follow the newest logs (after a submission: those of its tasks)",
         group=looking,
     )
     parser.flag("--cancel", "cancel the arrays of this data set", group=looking)
-    parser.flag(
-        "--dry_run", "print the sbatch script and the estimate, submit nothing", group=looking
+    looking.add_argument(
+        "--redo",
+        metavar="INDEX[_AUG]",
+        help="generate again from the stored JSON and compare; replaces nothing",
     )

@@ -10,6 +10,7 @@ from common import slurm
 from common.command_line import UserError
 from generate.client.model_check import check_model
 from generate.dataset import definition as definitions
+from generate.dataset.layout import has_samples
 from generate.protocol.output_root import dataset_folder, make_server_folder
 
 
@@ -31,9 +32,14 @@ def check(args: Namespace, definition: dict[str, Any], output_root: Path, script
     slurm.sbatch(["--test-only"], stdin=script)
     check_time(args)
     check_definition(output_root, definition)
+    check_the_model(args)
+    return make_server_folder(output_root)
+
+
+def check_the_model(args: Namespace) -> None:
+    """UserError if the model cannot be had: before a data set is defined by its name."""
     if not args.pipeline:
         check_model(args.model, args.revision)
-    return make_server_folder(output_root)
 
 
 def check_setup(setup: str) -> None:
@@ -62,7 +68,7 @@ def check_time(args: Namespace) -> None:
 def check_definition(output_root: Path, definition: dict[str, Any]) -> None:
     """UserError if this data set was begun with another definition: the server would refuse it."""
     folder = dataset_folder(output_root, definition["name"])
-    if definition.get("extend"):
+    if definition.get("extend") or not has_samples(folder):
         return
     try:
         stored = definitions.stored_definition(folder)

@@ -4,6 +4,7 @@ python generate/generate_images.py HPDv2.json --preview 8      # writes preview_
 """
 
 import json
+import textwrap
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -25,6 +26,7 @@ SHOWN = 6  # images of a prompt on the contact sheet, the original's included
 CELL = 256  # pixels of an image
 CAPTION = 44  # pixels of its text
 LINE = 42  # characters
+LINES = 3
 
 Images = dict[tuple[int, int], Any]  # by prompt and variation
 
@@ -67,7 +69,7 @@ def contact_sheet(
         print(f"{len(images)} images, all of them would count")
     gpu_name = generator.pipeline.gpu_name
     a_batch = f"{generator.batch_size} a batch, {gpu_name or 'CPU'}"
-    print(f"{path}\n{images_per_hour:,} images an hour ({a_batch})")
+    print(f"{path}\n{images_per_hour:,} images an hour ({a_batch}), without LLMs and disk")
     measured = {
         "model": args.model,
         "height": recipe.height,
@@ -124,6 +126,6 @@ def draw_sheet(rows: list[list[str]], images: Images) -> Any:
         y = row * (CELL + CAPTION)
         sheet.paste(Image.fromarray(image.pixels).resize((CELL, CELL)), (x, y))
         text = rows[row][column]
-        lines = [text[start : start + LINE] for start in (0, LINE, 2 * LINE)]
+        lines = textwrap.wrap(text, LINE, max_lines=LINES, placeholder=" …")
         pen.text((x, y + CELL + 2), "\n".join(lines), fill="black")
     return sheet

@@ -21,7 +21,8 @@ from generate.dataset import definition as definitions
 from generate.dataset import prompts_file
 from generate.dataset.prompts_file import Item
 from generate.dataset.screened import refused_line, screen_of, screened
-from generate.launch import array, local, preview, redo, server_job, status, submit
+from generate.launch import array, local, preflight, preview, redo, server_job, status, submit
+from generate.launch.estimate import estimate
 from generate.protocol.output_root import dataset_folder
 
 SHUFFLE_SEED = 42  # as published
@@ -59,6 +60,10 @@ def start(args: Namespace) -> int:
         return run_client(args, items, definition, root, look_after)
     if args.use_slurm and not args.is_slurm_task:
         return submit.submit(args, definition, root, items, sys.argv[1:])
+    if args.dry_run:
+        preflight.check_definition(root, definition)
+        print("\n".join(estimate(args, definition, items, root, status.fetch(root))))
+        return 0
     show_notice(args.model)
     return local.run(args, definition, root)
 

@@ -19,7 +19,9 @@ from generate.client.worker import this_host
 from generate.dataset.prompts_file import Item
 from generate.launch import array, preflight, sbatch, server_job
 from generate.launch.estimate import estimate
+from generate.launch.run_file import store
 from generate.launch.status import fetch
+from generate.protocol.output_root import dataset_folder
 
 
 def submit(
@@ -65,6 +67,7 @@ def submit(
             return LEFT_OUT if ended.failed else 0
     print("\n".join(estimate(args, definition, items, output_root, fetch(output_root))), flush=True)
     name = definition["name"]
+    store(args, definition, dataset_folder(output_root, name))
     path = folder / f"{array.job_name(name)}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.sbatch"
     path.write_text(script)
     arrays = []

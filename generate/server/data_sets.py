@@ -28,10 +28,12 @@ from generate.dataset.definition import (
     extended_since,
     newest_file,
     read_definition,
+    remove,
     restore,
     settle,
     stored_definition,
 )
+from generate.dataset.layout import has_samples
 from generate.protocol.output_root import GENERATED_IMAGES
 from generate.server.folders import Folders
 from generate.server.ledger import Ledger
@@ -87,9 +89,10 @@ class DataSets:
 
     # ------------------------------------------------ a client asks
 
-    def settle(self, name: str, asked: Definition) -> None:
+    def settle(self, name: str, asked: Definition, starting: bool = False) -> None:
         """Make the definition stand, in the folder and then in the ledger.
 
+        starting: a run that begins; a data set of which nothing exists takes its definition.
         Differs: it cannot. Extended: it is an earlier one of this data set. ValueError: the
         folder's is damaged, and the ledger does not know the data set. OSError: the disk.
         """
@@ -102,9 +105,14 @@ class DataSets:
                 definition, changed = settle(folder, asked)
             except Differs:
                 present = None if asked.get("extend") else extended_since(folder, asked)
-                if present is None:
+                if present is not None:
+                    raise Extended(present) from None
+                if not starting or not self._is_empty(name):
                     raise
-                raise Extended(present) from None
+                log.warning("data set %s: without an image or a lease; it is defined anew", name)
+                remove(folder)
+                self.ledger.run(Ledger.forget, name)
+                definition, changed = settle(folder, asked)
             except ValueError as error:  # nobody vouches for what it said
                 raise ValueError(f"{error}; {REMEDY}") from None
             self._define(name, definition)
@@ -123,7 +131,7 @@ class DataSets:
         try:
             compare(known, asked, "the ledger", growing=bool(asked.get("extend")))
         except Differs:
-            if _has_samples(folder):
+            if has_samples(folder):
                 raise
             log.warning(
                 "data set %s: its folder was deleted, and its name is used again with another "
@@ -134,6 +142,13 @@ class DataSets:
             return
         restore(folder, known)
         log.warning("data set %s: dataset.yaml was deleted; it is written again", name)
+
+    def _is_empty(self, name: str) -> bool:
+        """Whether nothing of a data set exists, and nobody makes something."""
+        if has_samples(self.folders.path(name)):
+            return False
+        known = self._known(name) is not None
+        return not known or self.ledger.read(lambda it: it.queries.counts(name))["leased"] == 0
 
     # ------------------------------------------------ now and then
 
@@ -239,7 +254,3 @@ def _next_exists(path: Path) -> bool:
     words = path.name.split(".")
     number = int(words[1]) if len(words) == 3 else 1
     return path.with_name(f"dataset.{number + 1}.yaml").exists()
-
-
-def _has_samples(folder: Path) -> bool:
-    return any(folder.glob("[0-9]*/[0-9]*"))

@@ -37,7 +37,7 @@ class WorkCalls:
         name, who, definition = self._asker(fields)
         chunk = fields.number("chunk_size", 0, wire.MOST_CHUNK)
         llm = wire.llm(fields, "llm")
-        self.data_sets.settle(name, definition)
+        self.data_sets.settle(name, definition, starting=chunk == 0)
         if chunk == 0:  # a client that wants to know whether it should load a model
             return reply(self.ledger.read(Ledger.peek, name))
         client_id = who["client_id"]

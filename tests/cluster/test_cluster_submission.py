@@ -10,7 +10,7 @@ from common.command_line import Options, UserError
 from generate.launch import array as arrays
 from generate.launch import sbatch as slurm_script
 from generate.launch import submit as launch
-from generate.launch.options import add_slurm_options
+from generate.launch.options import add_look_options, add_slurm_options
 
 ROOT = Path(__file__).resolve().parents[2]
 PAYLOAD = """
@@ -55,6 +55,7 @@ def options(*words):
     parser.add_argument("--pipeline", default="fake")
     parser.add_argument("--expected_samples_per_index", type=int, default=1)
     add_slurm_options(parser)
+    add_look_options(parser)
     return parser.parse_args(["p.json", *words])
 
 

@@ -161,6 +161,7 @@ def estimated(root, document=None, budget_usd=0.0, num_chunks=None, **changes):
     args = argparse.Namespace(
         num_workers=10,
         num_chunks=num_chunks,
+        use_slurm=True,
         llm=None,
         llm_backends=None,
         ollama_hosts=None,
@@ -203,6 +204,8 @@ def test_the_estimate_says_whether_tasks_are_spare(tmp_path):
         tmp_path
     )
     assert "40 tasks, 10 of them at a time: 30 are spare" in estimated(tmp_path, num_chunks=40)
+    few = estimated(tmp_path, total=32, num_chunks=1000)
+    assert "1,000 tasks for 32 prompts: most find nothing; --num_chunks 32" in few
 
 
 def test_the_estimate_measures_where_it_can(tmp_path):
@@ -225,8 +228,12 @@ def test_the_estimate_measures_where_it_can(tmp_path):
     text = estimated(tmp_path)
     assert (
         "(300 kB an image, measured)" in text
-        and "400 GPU hours at 500 images an hour (--preview on A100)" in text
+        and "400 GPU hours at 500 images an hour (--preview on A100, without LLMs and disk)" in text
     )
+    (tmp_path / "generated_images" / "HPDv2" / "dataset.yaml").write_text(
+        "total: 1\nimages_per_prompt: 1\nheight: 64\n"
+    )
+    assert "(419 kB an image, assumed)" in estimated(tmp_path), "those images are of 64 pixels"
 
 
 def test_a_quota_is_read_and_too_little_is_said(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from common import slurm
 from common.command_line import Options, UserError
 from generate.launch import array, preflight, sbatch, submit
-from generate.launch.options import add_slurm_options
+from generate.launch.options import add_look_options, add_slurm_options
 from generate.launch.start import order_seed
 
 
@@ -24,6 +24,7 @@ def options(*words):
     parser.add_argument("--output_root")
     parser.flag("--compile", "compile")
     add_slurm_options(parser)
+    add_look_options(parser)
     return parser.parse_args(list(words))
 
 
@@ -263,6 +264,9 @@ def test_a_changed_prompts_file_is_found_before_submission(tmp_path):
     (folder / "dataset.yaml").write_text(
         "".join(f"{key}: {value}\n" for key, value in definition.items())
     )
+    preflight.check_definition(tmp_path, definition | {"model": "big"})  # nothing is drawn yet
+    (folder / "000000").mkdir()
+    (folder / "000000" / "0_0.jpg").touch()
     preflight.check_definition(tmp_path, definition)
     with pytest.raises(UserError, match=r"the prompts file has changed: .*dataset.yaml.*--extend"):
         preflight.check_definition(tmp_path, definition | {"prompts_sha256": "bbbb"})
