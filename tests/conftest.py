@@ -23,10 +23,31 @@ TOGETHER = (
 )
 
 
+# These take longest: they begin first, or two cores wait for the last of them at the end.
+FIRST = (
+    "tests/cluster/",
+    "tests/generate/test_folder_chaos.py",
+    "tests/test_end_to_end.py",
+    "tests/generate/test_ledger_machine.py",
+    "tests/generate/test_llm_",
+    "tests/generate/test_page_",
+    "tests/generate/test_client_",
+)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: _rank(item.nodeid))
+
+
+def _rank(nodeid):
+    return next((n for n, start in enumerate(FIRST) if nodeid.startswith(start)), len(FIRST))
+
+
 class Together(LoadScopeScheduling):
     def _split_scope(self, nodeid):
         return next((group for group in TOGETHER if nodeid.startswith(group)), nodeid)
 
 
 def pytest_xdist_make_scheduler(config, log):
+    config.option.loadscopereorder = False  # the order above stands
     return Together(config, log)
