@@ -75,6 +75,10 @@ SCRIPTS = [
         "postprocess_dataset/convert_parquet_to_wds.py",
         ["--parquet_file", "{table}", "--base_dir", "{data}", "--output_dir", "{out}/tars"],
     ),
+    Script(
+        "postprocess_dataset/make_report.py",
+        ["{table}", "{out}/report.html", "--base_dir", "{data}"],
+    ),
 ]
 
 

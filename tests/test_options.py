@@ -18,6 +18,7 @@ ENTRY_POINTS = (
     "generate/generate_images.py",
     "generate/llm_prompting.py",
     "postprocess_dataset/convert_*.py",
+    "postprocess_dataset/make_report.py",
 )
 SCRIPTS = sorted(path for pattern in ENTRY_POINTS for path in ROOT.glob(pattern))
 HEAVY = {

@@ -1,0 +1,62 @@
+"""Make a page to look at of a data set: report.html, which holds all that it shows.
+
+    python postprocess_dataset/make_report.py HPDv2.parquet report.html
+    python generate/image_server.py --status --json > status.json
+    python postprocess_dataset/make_report.py HPDv2.parquet report.html --status status.json
+
+Prompts beside their variations; sources, language models and image models with their shares;
+sizes, lengths, scores; images that look alike; time and energy; what was left out and why. Of a
+large table a part is read that is spread evenly over it: the time does not grow with the images.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from common.command_line import Options, run_script
+
+
+def main() -> int:
+    parser = Options(__doc__)
+    parser.add_argument(
+        "table", metavar="TABLE.parquet", help="a file, or a directory of part files"
+    )
+    parser.add_argument("output", metavar="REPORT.html")
+    parser.add_argument(
+        "--base_dir", default="", help="where the images lie (default: as the table says)"
+    )
+    parser.add_argument(
+        "--image_dir",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="image_path and links may lead into this folder, too (repeatable)",
+    )
+    parser.add_argument(
+        "--status",
+        metavar="STATUS.json",
+        default="",
+        help="what image_server.py --status --json printed: tokens, USD, failed prompts",
+    )
+    parser.add_argument("--name", default="", help="the title (default: the table's name)")
+    args = parser.parse_args()
+
+    from postprocess_dataset.report.gather import ReportSettings
+    from postprocess_dataset.report.page import make_report
+
+    make_report(
+        ReportSettings(
+            table=args.table,
+            output=args.output,
+            base_dir=args.base_dir,
+            image_dirs=args.image_dir,
+            status=args.status,
+            name=args.name,
+        )
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,109 @@
+"""What a data set has cost: GPU hours and kWh by its own records, tokens and USD by the status.
+
+costs = costs_of(seen, read_status("status.json"))
+costs.gpu_hours, costs.kwh, costs.usd
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from common.command_line import UserError
+from common.files import read_json
+from postprocess_dataset.report.rows import Prompt, Seen
+
+# Watts of a whole card by the makers' data sheets (SXM where there is one); the first that fits.
+BOARD_POWER = {
+    "B200": 1000,
+    "H200": 700,
+    "H100": 700,
+    "A100": 400,
+    "L40S": 350,
+    "L40": 300,
+    "L4": 72,
+    "RTX 6000 Ada": 300,
+    "A6000": 300,
+    "A40": 300,
+    "A10": 150,
+    "V100": 300,
+    "RTX 4090": 450,
+    "RTX 3090": 350,
+    "RTX 2080 Ti": 250,
+    "T4": 70,
+}
+LEAST_IMAGES = 4  # of a prompt, for its time an image
+
+
+@dataclass(frozen=True)
+class Costs:
+    """None: not known. kwh: at the cards' board power, so at most, of those in the table."""
+
+    seconds_per_image: float | None
+    gpu_hours: float | None
+    kwh: float | None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    usd: float | None = None
+
+
+def read_status(path: str | Path) -> dict[str, Any]:
+    """The document of `image_server.py --status --json`. UserError: it is none."""
+    try:
+        document = read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--status: {error}") from None
+    if not isinstance(document, dict) or not isinstance(document.get("datasets"), list):
+        raise UserError(f"--status {path}: not the document of image_server.py --status --json")
+    return document
+
+
+def costs_of(seen: Seen, status: dict[str, Any] | None) -> Costs:
+    """The costs of a whole table, from the rows that were read of it."""
+    seconds = seconds_per_image(seen.prompts)
+    hours = seconds * seen.rows / 3600 if seconds is not None else None
+    watts = mean_power(seen.counts.get("gpu_name", Counter()))
+    llm = (status or {}).get("llm")
+    llm = llm if isinstance(llm, dict) else {}
+    return Costs(
+        seconds,
+        hours,
+        hours * watts / 1000 if hours is not None and watts is not None else None,
+        *(llm.get(name) for name in ("prompt_tokens", "completion_tokens", "usd")),
+    )
+
+
+def seconds_per_image(prompts: Sequence[Prompt]) -> float | None:
+    """The median over prompts: from the first to the last image of each, by their time stamps.
+
+    A client generates the images of a prompt one after the other, on one device.
+    """
+    times = []
+    for prompt in prompts:
+        stamps = sorted(_stamps(row.get("generation_timestamp") for row in prompt.rows))
+        if len(stamps) >= LEAST_IMAGES and stamps[-1] > stamps[0]:
+            times.append((stamps[-1] - stamps[0]) / (len(stamps) - 1))
+    return sorted(times)[len(times) // 2] if times else None
+
+
+def _stamps(texts: Iterable[Any]) -> list[float]:
+    found = []
+    for text in texts:
+        try:
+            found.append(datetime.fromisoformat(text).timestamp())
+        except (TypeError, ValueError):  # null, or of other hands: the rest tell the time
+            continue
+    return found
+
+
+def mean_power(cards: Counter[Any]) -> float | None:
+    """Watts, weighted by images; None unless every card is known."""
+    watts = 0.0
+    for card, images in cards.items():
+        known = [power for name, power in BOARD_POWER.items() if name in str(card or "")]
+        if not known:
+            return None
+        watts += known[0] * images
+    return watts / cards.total() if cards else None

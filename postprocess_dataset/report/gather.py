@@ -1,0 +1,268 @@
+"""Everything that a report shows, gathered from a table, its images and what lies beside it.
+
+report = gather(ReportSettings("HPDv2.parquet", "report.html"))
+"""
+
+import os
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from common.command_line import UserError
+from common.untrusted import Refused, read_untrusted
+from postprocess_dataset import increment, table
+from postprocess_dataset.report import texts
+from postprocess_dataset.report.costs import Costs, costs_of, read_status
+from postprocess_dataset.report.pictures import Picture, Pictures, alike
+from postprocess_dataset.report.rows import Prompt, Row, Seen, look
+from postprocess_dataset.report.scores import Histogram, accepted_share, histogram, histograms
+from postprocess_dataset.shard_images import Images
+from postprocess_dataset.shard_rows import KEY
+
+PROMPTS = 10  # shown with their variations
+VARIATIONS = 6  # shown of each
+OF_GROUP = 8  # pictures of a source, an LLM, a model
+GROUPS = 12  # shown of each kind; the rest are counted together
+COMPARED = 600  # images that are compared for near duplicates
+ALIKE_SHOWN = 6
+DEFINITION_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What make_report.py was asked for; see its --help."""
+
+    table: str
+    output: str
+    base_dir: str = ""  # default: what the table says
+    image_dirs: Sequence[str] = ()
+    status: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture with the text under it; `uri` None: the image could not be read."""
+
+    caption: str
+    note: str
+    uri: str | None
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A prompt: its original's picture, if there is one, then some of its variations."""
+
+    original: str
+    pictures: list[Shown]
+    count: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of one source, LLM or model. share: of the rows that were counted."""
+
+    name: str
+    count: int
+    share: float
+    words: float | None
+    keeps: float | None
+    differs: float | None
+    pictures: list[Shown]
+
+
+@dataclass
+class Report:
+    """What the page shows; see page.html."""
+
+    name: str
+    seen: Seen
+    costs: Costs
+    strips: list[Strip] = field(default_factory=list)
+    groups: dict[str, list[Group]] = field(default_factory=dict)
+    sizes: list[tuple[str, int, float]] = field(default_factory=list)
+    lengths: Histogram | None = None
+    scores: list[Histogram] = field(default_factory=list)
+    accepted: float | None = None
+    compared: int = 0
+    twins: list[tuple[Shown, Shown]] = field(default_factory=list)
+    twin_count: int = 0
+    mean_bytes: float | None = None
+    left_out: list[tuple[str, int]] = field(default_factory=list)
+    definition: dict[str, Any] = field(default_factory=dict)
+    missing: int = 0
+
+
+def gather(settings: ReportSettings) -> Report:
+    """Read the table and some images. UserError: there is no table, or none of its images."""
+    files = table.files(settings.table)
+    base = settings.base_dir or (table.facts(settings.table) or {}).get("base", "")
+    if not base:
+        raise UserError(f"{settings.table} does not say where its images lie: give --base_dir")
+    seen = look(files)
+    status = read_status(settings.status) if settings.status else None
+    name = settings.name or os.path.basename(settings.table.rstrip("/")).removesuffix(".parquet")
+    report = Report(name, seen, costs_of(seen, status))
+    pictures = Pictures(Images(base, settings.image_dirs))
+    report.definition = definition_of(base, seen)
+    report.left_out = left_out(settings.table, status)
+    report.sizes = sizes(seen)
+    rows = seen.texts()
+    report.lengths = lengths(rows)
+    report.scores = histograms(rows)
+    report.accepted = accepted_share(rows)
+    report.strips = strips(seen.prompts, pictures)
+    report.groups = {
+        "Sources": groups(seen, "source", pictures),
+        "Who wrote the caption": groups(seen, "llm_model_name", pictures),
+        "Image models": groups(seen, "model_name", pictures),
+    }
+    near_duplicates(report, pictures)
+    report.missing = pictures.missing
+    if not any(shown.uri for strip in report.strips for shown in strip.pictures):
+        raise UserError(f"none of the images that were looked for lies below {base}: --base_dir?")
+    return report
+
+
+def strips(prompts: Sequence[Prompt], pictures: Pictures) -> list[Strip]:
+    """Prompts of all sources in turn, those with variations first."""
+    chance = random.Random(1)
+    by_source: dict[str, list[Prompt]] = {}
+    for prompt in chance.sample(prompts, len(prompts)):
+        by_source.setdefault("+".join(prompt.rows[0].get("source") or []), []).append(prompt)
+    for some in by_source.values():
+        some.sort(key=lambda prompt: not prompt.variations)
+    in_turn = [
+        some[place] for place in range(PROMPTS) for some in by_source.values() if place < len(some)
+    ]
+    found = []
+    for prompt in in_turn[:PROMPTS]:
+        originals = [row for row in prompt.rows if not row.get("is_augmented")][:1]
+        varied = [row for row in prompt.rows if row.get("is_augmented")] or prompt.rows[1:]
+        varied = chance.sample(varied, min(VARIATIONS, len(varied)))
+        pictured = [shown(row, pictures) for row in (*originals, *varied)]
+        found.append(Strip(prompt.original, pictured, len(prompt.rows)))
+    return found
+
+
+def shown(row: Row, pictures: Pictures) -> Shown:
+    """A row's picture, to be shown."""
+    return shown_as(row, pictures.take(row))
+
+
+def shown_as(row: Row, picture: Picture | None) -> Shown:
+    note = row.get("llm_model_name") or "the prompt itself"
+    uri = picture.uri if picture else None
+    return Shown(row["caption"], note, uri, picture.size if picture else (1, 1))
+
+
+def groups(seen: Seen, column: str, pictures: Pictures) -> list[Group]:
+    """The most frequent values of a column, with measures of their texts and some pictures."""
+    counts = seen.counts.get(column, Counter())
+    found = []
+    for value, count in counts.most_common(GROUPS):
+        name = public(value if value is not None else "the prompt itself")
+        found.append(_group(seen, column, value, (str(name), count), pictures))
+    rest = counts.total() - sum(group.count for group in found)
+    if rest:
+        more = f"{len(counts) - GROUPS} others"
+        found.append(Group(more, rest, rest / seen.counted, None, None, None, []))
+    return found
+
+
+def _group(
+    seen: Seen, column: str, value: Any, shown_name: tuple[str, int], pictures: Pictures
+) -> Group:
+    def belongs(row: Row) -> bool:
+        own = row.get(column)
+        return value in own if isinstance(own, list) else own == value
+
+    chosen = [(prompt, row) for prompt in seen.prompts for row in prompt.rows if belongs(row)]
+    varied = [(prompt, row) for prompt, row in chosen if row.get("is_augmented")]
+    by_prompt: dict[str, list[str]] = {}
+    for prompt, row in varied:
+        by_prompt.setdefault(prompt.original, []).append(row["caption"])
+    some = random.Random(2).sample(chosen, min(OF_GROUP, len(chosen)))
+    name, count = shown_name
+    return Group(
+        name,
+        count,
+        count / seen.counted,
+        texts.mean([texts.words(row["caption"]) for _, row in chosen]),
+        texts.mean([texts.keeps(prompt.original, row["caption"]) for prompt, row in varied]),
+        texts.mean([texts.differs(variations) for variations in by_prompt.values()]),
+        [shown(row, pictures) for _, row in some],
+    )
+
+
+def public(value: Any) -> Any:
+    """A path without the folders that only the author's machine has; else the value."""
+    return os.path.basename(value) if isinstance(value, str) and value.startswith("/") else value
+
+
+def sizes(seen: Seen) -> list[tuple[str, int, float]]:
+    """(width x height, images, share) of the most frequent sizes."""
+    return [
+        (f"{width} × {height}", count, count / seen.counted)  # noqa: RUF001
+        for (width, height), count in seen.sizes.most_common(GROUPS)
+    ]
+
+
+def lengths(rows: Sequence[Row]) -> Histogram | None:
+    """Words of a caption."""
+    return histogram("words", [texts.words(row["caption"]) for row in rows]) if rows else None
+
+
+def near_duplicates(report: Report, pictures: Pictures) -> None:
+    """Compare up to COMPARED images with each other: whole prompts, where copies are likeliest."""
+    rows: list[Row] = []
+    for prompt in random.Random(3).sample(report.seen.prompts, len(report.seen.prompts)):
+        if len(rows) >= COMPARED:
+            break
+        rows += prompt.rows[: COMPARED // 8]
+    taken = [(row, picture) for row in rows[:COMPARED] if (picture := pictures.take(row))]
+    pairs = alike([picture.dhash for _, picture in taken])
+    report.compared = len(taken)
+    report.twin_count = len({place for pair in pairs for place in pair})
+    report.twins = [
+        (shown_as(*taken[first]), shown_as(*taken[second]))
+        for first, second in random.Random(4).sample(pairs, min(ALIKE_SHOWN, len(pairs)))
+    ]
+    report.mean_bytes = texts.mean([picture.file_bytes for _, picture in taken])
+
+
+def left_out(path: str, status: dict[str, Any] | None) -> list[tuple[str, int]]:
+    """(why, how many) of what is not in the table, by the lists beside it and the status."""
+    path = path.rstrip("/")
+    counts: Counter[str] = Counter()
+    for line in increment.load_lines(f"{path}.rejects.jsonl", "reason"):
+        counts[line["reason"].split(":")[0].split(" is ")[0]] += 1
+    gone = len(increment.load_lines(f"{path}.gone.jsonl", KEY))
+    if gone:
+        counts["its files were deleted after they were listed"] = gone
+    for dataset in (status or {}).get("datasets", ()):
+        failed = dataset.get("set_aside") if isinstance(dataset, dict) else None
+        if failed:
+            counts[f"prompts of {dataset.get('name')} that failed again and again"] = failed
+    return counts.most_common()
+
+
+def definition_of(base: str, seen: Seen) -> dict[str, Any]:
+    """The newest dataset.yaml of the first sample's data set; {} where there is none."""
+    folder = os.path.join(base, seen.texts()[0][KEY].split("/")[0])
+    found: dict[str, Any] = {}
+    for number in ("", *(f".{n}" for n in range(2, 100))):
+        try:
+            text = read_untrusted(os.path.join(folder, f"dataset{number}.yaml"), DEFINITION_BYTES)
+            loaded = yaml.safe_load(text)
+        except (FileNotFoundError, NotADirectoryError):
+            break
+        except (Refused, OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+            raise UserError(f"{folder}/dataset{number}.yaml is damaged: {error}") from None
+        found = loaded if isinstance(loaded, dict) else {}
+    return found

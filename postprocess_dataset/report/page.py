@@ -1,0 +1,68 @@
+"""A report as one HTML page that loads nothing.
+
+html = render(gather(settings))
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from common.console import amount, duration, visible
+from common.version import version
+from postprocess_dataset.progress import tell
+from postprocess_dataset.publish import publish_text
+from postprocess_dataset.report.gather import Report, ReportSettings, gather, public
+
+HERE = Path(__file__).resolve().parent
+
+
+def make_report(settings: ReportSettings) -> None:
+    """Write the report; the old page stands until the new one is whole."""
+    report = gather(settings)
+    publish_text(settings.output, render(report))
+    seen = report.seen
+    counted = "" if seen.exact else f" ({seen.counted:,} of them counted)"
+    tell(f"{settings.output}: report of {seen.rows:,} images{counted}; {report.missing:,} unread")
+
+
+def render(report: Report) -> str:
+    """The page. Every text in it is escaped; control characters are shown as \\x1b."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters.update(visible=visible, public=public)
+    environment.filters.update(short=short, amount=amount, hours=hours)
+    sections = [
+        ("prompts", "Prompts"),
+        ("mix", "Sources and models"),
+        ("sizes", "Sizes"),
+        *([("scores", "Scores")] if report.scores or report.accepted else []),
+        ("alike", "Alike"),
+        ("cost", "Cost"),
+        ("left-out", "Left out"),
+        *([("definition", "Settings")] if report.definition else []),
+    ]
+    return environment.get_template("page.html").render(
+        report=report,
+        css=Markup((HERE / "page.css").read_text()),
+        date=datetime.now(UTC).strftime("%d %B %Y").lstrip("0"),
+        sections=sections,
+        texts=len(report.seen.texts()),
+        version=version(),
+    )
+
+
+def short(value: float | None) -> str:
+    """A number for people: three digits that count; a dash for None."""
+    if value is None:
+        return "\N{EN DASH}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def hours(value: float) -> str:
+    """Hours for people; below one in minutes or seconds."""
+    return f"{short(value)} h" if value >= 1 else duration(3600 * value)

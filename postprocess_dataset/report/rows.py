@@ -1,0 +1,171 @@
+"""What a report reads of a table: counts over many rows, and some prompts with all their rows.
+
+    seen = look(table.files("HPDv2.parquet"))
+    seen.counts["source"], seen.prompts[0].rows[0]["caption"]
+
+A table of up to GROUPS row groups (2 million rows) is counted whole. Of a larger one GROUPS row
+groups are read, evenly spread, so that the time does not grow with the table.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from common.command_line import UserError
+from postprocess_dataset import table
+from postprocess_dataset.shard_rows import KEY, values_of
+
+GROUPS = 128  # row groups of 16,384 rows
+TEXTS = 20_000  # rows whose texts are read
+COUNTED = ("source", "llm_model_name", "model_name", "gpu_name", "is_augmented", "input_file")
+SIZE = ("width", "height")
+Row = dict[str, Any]
+
+
+@dataclass
+class Prompt:
+    """One prompt with its rows, in the order of the table; `original` is its text."""
+
+    original: str
+    rows: list[Row]
+
+    @property
+    def variations(self) -> list[str]:
+        """The captions that an LLM wrote."""
+        return [row["caption"] for row in self.rows if row.get("is_augmented")]
+
+
+@dataclass
+class Seen:
+    """rows: of the table; counted: those that the counts are of; sizes: by (width, height)."""
+
+    rows: int
+    counted: int = 0
+    counts: dict[str, Counter[Any]] = field(default_factory=dict)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    prompts: list[Prompt] = field(default_factory=list)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every row was counted."""
+        return self.counted == self.rows
+
+    def texts(self) -> list[Row]:
+        """The rows whose texts were read."""
+        return [row for prompt in self.prompts for row in prompt.rows]
+
+
+def look(files: Sequence[str], seed: int = 0) -> Seen:
+    """Read a table's counts and some of its prompts. UserError: it has no captions or no rows."""
+    groups = [
+        (path, number)
+        for path in files
+        for number in range(table.footer(path).num_row_groups)
+        if table.footer(path).row_group(number).num_rows
+    ]
+    seen = Seen(sum(table.footer(path).num_rows for path in files))
+    names = pq.read_schema(files[0]).names
+    if not {KEY, "caption"} <= set(names) or not groups:
+        raise UserError(
+            f"{files[0]}: no table of this project, or one without rows; make it with "
+            "convert_json_to_parquet.py"
+        )
+    chance = random.Random(seed)
+    chosen = _spread(groups, chance)
+    wanted = max(1, TEXTS // len(chosen))
+    for path, number in chosen:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            _count(file, number, names, seen)
+            rows = file.metadata.row_group(number).num_rows
+            start = chance.randrange(max(1, rows - wanted + 1))
+            seen.prompts += _prompts(file, number, start, wanted)
+    return seen
+
+
+def _spread(groups: list[tuple[str, int]], chance: random.Random) -> list[tuple[str, int]]:
+    """At most GROUPS of them, one from each of as many equal parts."""
+    if len(groups) <= GROUPS:
+        return groups
+    part = len(groups) / GROUPS
+    return [groups[int((place + chance.random()) * part)] for place in range(GROUPS)]
+
+
+def _count(file: pq.ParquetFile, group: int, names: list[str], seen: Seen) -> None:
+    columns = [name for name in (*COUNTED, *SIZE) if name in names]
+    for batch in file.iter_batches(65536, row_groups=[group], columns=columns, use_threads=False):
+        seen.counted += len(batch)
+        for name in COUNTED:
+            if name in columns:
+                found = seen.counts.setdefault(name, Counter())
+                found.update(_values(batch[name]))
+        if set(SIZE) <= set(columns):
+            both = pc.add(pc.shift_left(batch["width"], 32), batch["height"])
+            for value, count in _values(both).items():
+                if value is not None:
+                    seen.sizes[value >> 32, value & 0xFFFFFFFF] += count
+
+
+def _values(column: pa.Array) -> Counter[Any]:
+    """How often each value stands in a column; in one of lists each item counts."""
+    if pa.types.is_list(column.type):
+        column = pc.list_flatten(column)
+    found = pc.value_counts(column).to_pylist()
+    return Counter({pair["values"]: pair["counts"] for pair in found})
+
+
+def _prompts(file: pq.ParquetFile, group: int, start: int, wanted: int) -> Iterator[Prompt]:
+    """The prompts of the rows [start, start + wanted) of a row group.
+
+    A prompt that the first or the last row may cut in two is left out, unless it is the only one.
+    """
+    known = set(file.schema_arrow.names)
+    left_out = {"library_versions", "lease", "slurm_job_id", "subdirectory"}
+    rows: list[Row] = []
+    passed = 0
+    for batch in file.iter_batches(
+        2048, row_groups=[group], columns=sorted(known - left_out), use_threads=False
+    ):
+        first = max(0, start - passed)
+        passed += len(batch)
+        if first < len(batch):
+            rows += _records(batch.slice(first, wanted - len(rows)))
+        if len(rows) >= wanted:
+            break
+    prompts: list[Prompt] = []
+    for row in rows:
+        original = row.get("original_prompt") or row["caption"]
+        if not prompts or prompts[-1].original != original:
+            prompts.append(Prompt(original, []))
+        prompts[-1].rows.append(row)
+    total = file.metadata.row_group(group).num_rows
+    if len(prompts) > 2 and len(rows) < total:
+        prompts = prompts[1 if start else 0 : -1]
+    yield from prompts
+
+
+def _records(batch: pa.RecordBatch) -> list[Row]:
+    """Rows as dicts; what `extra` holds stands among the columns."""
+    columns = [values_of(column) for column in batch.columns]
+    found = []
+    for values in zip(*columns, strict=True):
+        row = dict(zip(batch.schema.names, values, strict=True))
+        if not isinstance(row.get("caption"), str):
+            continue
+        extra = _extra(row.pop("extra", None))
+        found.append({**extra, **row})
+    return found
+
+
+def _extra(text: Any) -> Row:
+    try:
+        extra = orjson.loads(text) if text else {}
+    except orjson.JSONDecodeError:  # of a table of other hands; the row itself counts
+        return {}
+    return extra if isinstance(extra, dict) else {}

@@ -1,0 +1,185 @@
+"""make_report.py: its figures are right; its page loads nothing and tells nothing private.
+
+The page is opened in a real Chromium.
+"""
+
+import base64
+import html
+import io
+import json
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from postprocess_dataset.report import costs, gather, pictures, rows, texts
+from postprocess_dataset.report.scores import histogram
+from tests.postprocess_dataset.conftest import called
+
+AXE = Path(__file__).resolve().parents[1] / "node_modules" / "axe-core" / "axe.min.js"
+EVIL = 'a “café” <img src=x onerror="window.evil=1"> {{ 7 * 7 }} \u202egnp.exe \x1b[31m'
+
+
+@pytest.fixture
+def data(folder, to_parquet, tmp_path):
+    """The table of 30 prompts of 4 images; one caption is hostile, one JSON is torn."""
+    made = folder()
+    for prompt in range(30):
+        for augmentation in range(4):
+            evil = {"augmented_prompt": EVIL} if (prompt, augmentation) == (3, 2) else {}
+            made.add(
+                prompt,
+                augmentation,
+                source=["sac"] if prompt % 3 else ["hpd", "sac"],
+                model_name="/home/alice/models/own-model",
+                scores={"clip": prompt / 100},
+                tries=2,
+                generation_timestamp=f"2026-01-02T03:04:{10 * augmentation:02d}+00:00",
+                gpu_name="NVIDIA H100 80GB HBM3",
+                **evil,
+            )
+    (made.path / "dataset.yaml").write_text("name: HPDv2\nmodel: /home/alice/models/own-model\n")
+    made.place(29, 3).with_suffix(".json").write_text("{torn")
+    assert to_parquet(made.path, tmp_path / "t.parquet").status == 3
+    return tmp_path / "t.parquet"
+
+
+def report_of(table, *options):
+    ended = called("make_report", [table, table.with_name("report.html"), *options])
+    assert ended.status == 0, ended.err
+    return table.with_name("report.html").read_text()
+
+
+def test_the_figures_are_those_of_the_table(data):
+    report = gather.gather(gather.ReportSettings(str(data), "report.html"))
+    assert (report.seen.rows, report.seen.counted, report.seen.exact) == (119, 119, True)
+    assert report.seen.counts["source"] == {"sac": 119, "hpd": 10 * 4}
+    assert report.seen.sizes == {(8, 8): 119}
+    writers = {group.name: group for group in report.groups["Who wrote the caption"]}
+    assert (writers["gemma2"].count, writers["the prompt itself"].count) == (89, 30)
+    assert report.accepted == 0.5
+    assert [(found.name, found.count) for found in report.scores] == [("clip", 119)]
+    assert report.left_out == [("not JSON", 1)] and report.missing == 0
+    assert report.costs.seconds_per_image == 10
+    assert report.costs.kwh == pytest.approx(10 * 119 / 3600 * 0.7)
+    assert len(report.strips) == 10 and {len(strip.pictures) for strip in report.strips} <= {3, 4}
+
+
+def test_the_page_holds_all_it_shows_and_nothing_private(data, tmp_path):
+    page = report_of(data, "--name", "Our <b>set")
+    assert "<h1>Our &lt;b&gt;set</h1>" in page
+    uris = re.findall(r'src="([^"]+)"', page)
+    assert len(uris) > 30 and all(uri.startswith("data:image/jpeg;base64,") for uri in uris)
+    for uri in uris:
+        Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).load()
+    for private in ("node1", "/home/alice", str(tmp_path), "3-12"):
+        assert private not in page, private
+    assert "own-model" in page
+    shown = html.unescape(page)
+    assert "\u202e" not in page and "\x1b" not in page
+    assert "<img src=x" not in page and ("{{ 7 * 7 }}" in shown) == ("gnp.exe" in shown)
+
+
+@pytest.mark.parametrize("width, scheme", [(400, "light"), (1400, "dark")])
+def test_the_page_in_a_browser(data, browser, width, scheme):
+    """axe-core finds nothing, nothing is too wide, nothing is asked for. SCREENSHOTS keeps it."""
+    if not AXE.exists():
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+            "axe-core is missing: npm install --prefix tests axe-core (make test does it)"
+        )
+    report_of(data)
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True
+    )
+    page = context.new_page()
+    asked, problems = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.set_default_timeout(90_000)
+    page.goto(data.with_name("report.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+    assert page.evaluate("typeof window.evil + document.scripts.length") == "undefined0"
+    if os.environ.get("PAGE_SCREENSHOTS"):
+        shot = Path(os.environ["PAGE_SCREENSHOTS"], f"report_{width}_{scheme}.png")
+        page.screenshot(path=shot, full_page=True)
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run(document)")
+    context.close()
+    assert [
+        (v["id"], [node["html"][:200] for node in v["nodes"]]) for v in found["violations"]
+    ] == []
+    assert len(found["passes"]) > 15 and problems == []
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+def test_of_a_large_table_a_part_is_read(data, monkeypatch, tmp_path):
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(data)
+    large = tmp_path / "large.parquet"
+    with pq.ParquetWriter(large, table.schema) as writer:
+        for _ in range(40):
+            writer.write_table(table)
+    monkeypatch.setattr(rows, "GROUPS", 5)
+    seen = rows.look([str(large)])
+    assert (seen.rows, seen.counted, seen.exact) == (40 * 119, 5 * 119, False)
+    assert seen.counts["source"] == {"sac": 5 * 119, "hpd": 5 * 40}
+    page = report_of(large, "--base_dir", tmp_path)
+    assert "counts are of 595 images that are spread evenly over the 4,760" in " ".join(
+        page.split()
+    )
+
+
+def test_what_is_wrong_is_one_line(data, tmp_path):
+    def says(words, *args):
+        ended = called("make_report", args)
+        assert ended.status == 1 and ended.err.count("\n") == 1, ended.err
+        assert all(word in ended.err for word in words), ended.err
+
+    says(["none.parquet", "no such table"], tmp_path / "none.parquet", tmp_path / "r.html")
+    says(["--base_dir?"], data, tmp_path / "r.html", "--base_dir", tmp_path / "elsewhere")
+    (tmp_path / "status.json").write_text("[]")
+    says(["--status"], data, tmp_path / "r.html", "--status", tmp_path / "status.json")
+    (tmp_path / "HPDv2" / "dataset.yaml").write_text("{torn")
+    says(["dataset.yaml is damaged"], data, tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_tokens_and_failed_prompts_come_from_the_status(data):
+    status = {
+        "datasets": [{"name": "HPDv2", "set_aside": 3}],
+        "llm": {"prompt_tokens": 12345, "completion_tokens": 678, "usd": 1.5},
+    }
+    data.with_name("status.json").write_text(json.dumps(status))
+    page = report_of(data, "--status", data.with_name("status.json"))
+    assert "12,345 tokens read, 678 written, 1.50 USD" in page
+    assert "prompts of HPDv2 that failed again and again" in page
+
+
+def test_measures_of_texts():
+    assert texts.keeps("a red fox in the snow", "a crimson fox runs through snow") == pytest.approx(
+        2 / 3
+    )
+    assert texts.keeps("in the", "anything") is None
+    assert texts.differs(["a fox", "a fox"]) == 0 and texts.differs(["a fox"]) is None
+    assert texts.differs(["red fox", "blue whale"]) == 1
+    assert costs.mean_power(Counter({"NVIDIA H100": 3, "NVIDIA L4": 1})) == (3 * 700 + 72) / 4
+    assert costs.mean_power(Counter({"NVIDIA H100": 3, "own card": 1})) is None
+    assert histogram("words", [3, 3, 5]).bins == (2, 0, 1)
+    assert histogram("x", [0.5]).bins == (1,) and sum(histogram("x", [0.1, 0.2, 7]).bins) == 3
+
+
+def test_a_copy_at_another_quality_looks_alike():
+    noise = Image.effect_noise((256, 256), 90).convert("RGB")
+    other = Image.effect_noise((256, 256), 90).convert("RGB")
+    found = []
+    for image, quality in ((noise, 95), (other, 95), (noise, 40)):
+        data = io.BytesIO()
+        image.resize((32, 32)).resize((512, 512)).save(data, "JPEG", quality=quality)
+        found.append(pictures.look_at(data.getvalue()))
+    assert pictures.alike([picture.dhash for picture in found]) == [(0, 2)]
+    assert pictures.look_at(b"\xff\xd8 no image") is None
