@@ -10,7 +10,7 @@ import diffusers
 import torch
 import transformers
 
-from common.command_line import UserError
+from generate.client.faults import UNCLEAR, CannotStart
 from generate.client.model_recipes import (
     Profile,
     batch_size_for,
@@ -51,7 +51,7 @@ class DiffusersPipeline(Pipeline):
 
 
 def load(settings: GeneratorSettings, recipe: Recipe) -> DiffusersPipeline:
-    """The pipeline, on its device. UserError, one line, if it cannot be had."""
+    """The pipeline, on its device; any error if it cannot be had."""
     be_quiet()
     if "OMP_NUM_THREADS" not in os.environ:
         # On cores that others use too, two threads were several times slower than one.
@@ -61,11 +61,8 @@ def load(settings: GeneratorSettings, recipe: Recipe) -> DiffusersPipeline:
     dtype = settings.dtype or dtype_for(recipe.family, (card.major, card.minor) if card else None)
     offload = settings.offload or profile.offload
     if offload == "model" and not card:
-        raise UserError("--offload model needs a GPU, and torch sees none")
-    try:
-        pipe = from_pretrained(settings, recipe, getattr(torch, dtype), profile)
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
-        raise UserError(f"cannot load the model {settings.model}: {first_line(error)}") from None
+        raise CannotStart("--offload model needs a GPU, and torch sees none", UNCLEAR)
+    pipe = from_pretrained(settings, recipe, getattr(torch, dtype), profile)
     pipe.set_progress_bar_config(disable=True)
     if offload == "model":
         pipe.enable_model_cpu_offload()

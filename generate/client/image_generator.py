@@ -14,9 +14,12 @@ import logging
 from functools import cached_property
 from typing import Any
 
+from common.command_line import UserError
+from generate.client.faults import DEVICE, MEMORY, CannotStart, fault_of
 from generate.client.pipeline import (
     CannotGenerate,
     DeviceBroken,
+    DoesNotFit,
     GeneratorSettings,
     Pipeline,
     first_line,
@@ -25,9 +28,6 @@ from generate.client.pipeline import (
 from generate.client.pixels import pixels_of
 
 log = logging.getLogger(__name__)
-
-# What the pipelines raise at a text they cannot take, and at a device that fails.
-ERRORS = (RuntimeError, MemoryError, ValueError, TypeError, IndexError, KeyError)
 
 
 class Image:
@@ -100,14 +100,14 @@ class ImageGenerator:
         return self._pipeline
 
     def load(self) -> None:
-        """Load the pipeline. UserError, one line, if it cannot be had."""
-        if self.settings.pipeline:
-            loaded = load_custom(self.settings, self.recipe)
-        else:
-            # Imports torch, which a class of the user's own may do without.
-            from generate.client import diffusers_pipeline
-
-            loaded = diffusers_pipeline.load(self.settings, self.recipe)
+        """Load the pipeline. CannotStart, one line, if it cannot be had."""
+        try:
+            loaded = self._load()
+        except UserError as error:
+            raise CannotStart(str(error), fault_of(error)) from None
+        except Exception as error:  # of any library, or of a class of the user's own
+            text = f"cannot load the model {self.settings.model}: {first_line(error)}"
+            raise CannotStart(text, fault_of(error)) from None
         self._pipeline = loaded
         self.arguments = self.recipe.arguments(loaded.pipe.__call__)
         if self.recipe.family.guidance_argument == "guider":
@@ -115,16 +115,27 @@ class ImageGenerator:
             loaded.pipe.guider = guided
         self.batch_size = min([loaded.batch_size, *self._remembered()])
 
+    def _load(self) -> Pipeline:
+        if self.settings.pipeline:
+            return load_custom(self.settings, self.recipe)
+        # Imports torch, which a class of the user's own may do without.
+        from generate.client import diffusers_pipeline
+
+        return diffusers_pipeline.load(self.settings, self.recipe)
+
     def warm_up(self) -> None:
         """Test the device and generate one batch; one that does not fit is halved here already.
 
-        DeviceBroken if the device computes wrongly.
+        CannotStart if no image comes of it.
         """
-        self.pipeline.check_device()
         n = self.batch_size
-        image = self.generate(["a photo of a bird"] * n, list(range(n)))[0]
+        try:
+            self.pipeline.check_device()
+            image = self.generate(["a photo of a bird"] * n, list(range(n)))[0]
+        except (DeviceBroken, CannotGenerate) as error:
+            raise CannotStart(f"the warm-up batch failed: {error}", error.fault) from None
         if problem := problem_with(image, self.recipe.height, self.recipe.width):
-            raise DeviceBroken(f"the warm-up batch gave {problem}")
+            raise CannotStart(f"the warm-up batch gave {problem}", DEVICE)
 
     def generate(self, texts: list[str], seeds: list[int]) -> list[Image]:
         """The images of some texts, in order. DeviceBroken, CannotGenerate.
@@ -154,19 +165,18 @@ class ImageGenerator:
                 Image(values, self.batch_size, known)
                 for values, known in zip(arrays, finite, strict=True)
             ]
-        except ERRORS as error:
-            no_memory = isinstance(error, MemoryError)
+        except Exception as error:  # of any library, or of a class of the user's own
+            fault = fault_of(error)
             words = first_line(error)
         # Outside of the except block the traceback no longer holds the tensors.
-        no_memory = no_memory or "out of memory" in words or "can't allocate memory" in words
-        if no_memory and self.batch_size > 1:
+        if fault == MEMORY and self.batch_size > 1:
             return None
-        if no_memory:
+        if fault == MEMORY:
             size = f"{self.recipe.height}x{self.recipe.width}"
-            raise DeviceBroken(f"not even one image of {size} fits on the device: {words}")
-        if "CUDA" in words or "cuDNN" in words or "CUBLAS" in words:
+            raise DoesNotFit(f"not even one image of {size} fits on the device: {words}")
+        if fault == DEVICE:
             raise DeviceBroken(words)
-        raise CannotGenerate(words)
+        raise CannotGenerate(words, fault)
 
     def _call(self, texts: list[str], seeds: list[int]) -> Any:
         # Made anew for each try, since a used generator has moved on.

@@ -31,6 +31,7 @@ from generate.protocol.answers import (
     HeartbeatAnswer,
     Json,
     ReleaseAnswer,
+    StartAnswer,
     Wait,
     WorkLeft,
     work_answer,
@@ -125,6 +126,23 @@ class JobClient:
         Wait: the server still compares the folder.
         """
         return self._ask_for_work(0, None)
+
+    def cannot_start(self, kind: str, error: str) -> str | None:
+        """Say that this worker cannot start; why the run is stopped, or None: try again.
+
+        kind: command, unclear, memory or device. One try: a server that is away stops nothing.
+        """
+        body = {
+            "dataset": self.definition["name"],
+            "worker": self.worker.to_json(),
+            "kind": kind,
+            "error": error,
+        }
+        try:
+            return StartAnswer.from_json(self._try("/cannot_start", body)).stopped
+        except (ServerAway, Refused) as problem:
+            log.warning("the job server was not told that this worker cannot start: %s", problem)
+            return None
 
     def _ask_for_work(self, chunk_size: int, llm: Json | None) -> WorkLeft | Grant | Wait | AllDone:
         body = self._fields() | {"chunk_size": chunk_size, "llm": llm}

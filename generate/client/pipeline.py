@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import UserError
+from generate.client.faults import DEVICE, MEMORY, UNCLEAR
 from generate.client.model_family import Family
 from generate.client.model_recipes import CPU, batch_size_for, family_of
 
@@ -30,9 +31,21 @@ AS_WRITTEN: dict[str, Any] = {
 class DeviceBroken(Exception):
     """The device raised an error (CUDA error, device test failed): this process is of no use."""
 
+    fault = DEVICE
+
+
+class DoesNotFit(DeviceBroken):
+    """Not even one image fits on the device."""
+
+    fault = MEMORY
+
 
 class CannotGenerate(Exception):
-    """The pipeline raised an error for this text, and only for this text."""
+    """The pipeline raised an error for this text, and only for this text. fault: see faults.py."""
+
+    def __init__(self, text: str, fault: str = UNCLEAR) -> None:
+        super().__init__(text)
+        self.fault = fault
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from common import slurm
 from common.command_line import DONE, LEFT_OUT, UserError
 from common.console import start_log
 from generate.client.client import Client
-from generate.client.generation import describer, generate_until_done, generator_settings
-from generate.client.image_generator import ImageGenerator
+from generate.client.generation import describer, generate_until_done
 from generate.client.job_client import JobClient
-from generate.client.pipeline import CannotGenerate, DeviceBroken, share_compiled_code
+from generate.client.pipeline import DeviceBroken
 from generate.client.provenance import check
 from generate.client.restart import replace_process, requeue, start_again
+from generate.client.start_up import load_generator
 from generate.client.work import DISK_PAUSE_S, LONGEST_DISK_PAUSE_S, ClientSettings
 from generate.client.worker import this_worker
 from generate.dataset.definition import Definition
@@ -66,7 +66,7 @@ def run_client(
     dataset_dir = dataset_folder(output_root, definition["name"])
     wait_for_disk(dataset_dir)
     job.start_heartbeats(leaving.report)
-    generator = load_generator(args, definition, output_root)
+    generator = load_generator(args, definition, output_root, job)
     check(definition, generator.pipeline, args.allow_mixed)
     settings = ClientSettings(
         dataset_dir=dataset_dir,
@@ -168,33 +168,6 @@ class Leaving:
         if self.client is None or self.client.signalled:
             os._exit(128 + number)
         self.client.signal(SIGNALS[signal.Signals(number)])
-
-
-def load_generator(args: Namespace, definition: Definition, output_root: Path) -> ImageGenerator:
-    """The pipeline, loaded and tried.
-
-    A device that cannot even generate a warm-up batch waits and tries again: exiting would let it
-    eat the array.
-    """
-    if args.compile:
-        share_compiled_code()
-    generator = ImageGenerator(generator_settings(args, definition, output_root))
-    generator.load()
-    try:
-        generator.warm_up()
-    except (DeviceBroken, CannotGenerate) as error:
-        start_again(f"the device is not fit: {error}")
-    pipeline = generator.pipeline
-    log.info(
-        "%s on %s: %dx%d, %d images a batch, %s",
-        args.model,
-        pipeline.gpu_name or "the CPU",
-        generator.recipe.height,
-        generator.recipe.width,
-        generator.batch_size,
-        pipeline.dtype,
-    )
-    return generator
 
 
 def chunk_size(args: Namespace, total: int) -> int:

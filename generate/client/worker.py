@@ -4,11 +4,14 @@ this_worker()      # WorkerIdentity(host="node7", gpu="GPU-5f1c…", array_job="
 """
 
 import os
+import secrets
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from common import slurm
 
+# The submission that a process belongs to, in the environment of all its processes.
+SUBMISSION = "GENERATE_IMAGES_SUBMISSION"
 CHILD = "GENERATE_IMAGES_CLIENT"  # number and log of a client process, in its environment
 
 
@@ -22,6 +25,7 @@ class WorkerIdentity:
     task: str | None = None
     restart: int | None = None
     log: str | None = None  # a bare name in the output root
+    submission: str | None = None  # the command that this worker is one of
     slurm_job_id: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -33,12 +37,19 @@ class WorkerIdentity:
 
 def this_worker() -> WorkerIdentity:
     """The identity of this process."""
-    return WorkerIdentity(**slurm.identity(), gpu=gpu_uuid(), log=log_name())
+    return WorkerIdentity(
+        **slurm.identity(), gpu=gpu_uuid(), log=log_name(), submission=submission()
+    )
 
 
 def this_host() -> WorkerIdentity:
     """The identity of a process that asks the job server but generates nothing."""
-    return WorkerIdentity(slurm.identity()["host"])
+    return WorkerIdentity(slurm.identity()["host"], submission=submission())
+
+
+def submission() -> str:
+    """The name of this submission, made by its first process and inherited by all others."""
+    return os.environ.setdefault(SUBMISSION, secrets.token_hex(8))
 
 
 def is_child() -> bool:

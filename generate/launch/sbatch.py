@@ -14,12 +14,14 @@ from pathlib import Path
 from common.command_line import WORDS, UserError
 from common.files import CHECKOUT
 from common.slurm import seconds
+from generate.client.worker import SUBMISSION
 from generate.launch.options import SUBMISSION_FLAGS, SUBMISSION_VALUES
 
 HERE = CHECKOUT / "generate"
 KEEPERS = Path(__file__).resolve().parent / "batch"
 # A proxy with a password stays out of the file; like API keys it travels with --export=ALL.
 PASSED_ON = (
+    SUBMISSION,
     "UNIDISC_DIR",
     "HF_HOME",
     "HF_HUB_CACHE",

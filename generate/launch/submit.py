@@ -15,7 +15,7 @@ from common import slurm
 from common.command_line import LEFT_OUT, UserError
 from generate.client.job_client import JobClient
 from generate.client.process import nothing_left
-from generate.client.worker import this_host
+from generate.client.worker import submission, this_host
 from generate.dataset.prompts_file import Item
 from generate.launch import array, preflight, sbatch, server_job
 from generate.launch.estimate import estimate
@@ -44,6 +44,7 @@ def submit(
     parts = sbatch.split(
         args.num_chunks or args.num_workers, args.num_workers, slurm.max_array_size()
     )
+    submission()  # its name travels in the script
     script = sbatch.array(args, definition["name"], output_root, parts[0], words)
     if args.dry_run:
         print(script)

@@ -162,6 +162,21 @@ class HeartbeatAnswer:
 
 
 @dataclass(frozen=True)
+class StartAnswer:
+    """What follows for a worker that cannot start."""
+
+    status: ClassVar[int] = 200
+    stopped: str | None  # why the run is stopped; None: this worker tries again
+
+    def to_json(self) -> Json:
+        return {"stopped": self.stopped}
+
+    @classmethod
+    def from_json(cls, body: Json) -> "StartAnswer":
+        return cls(body["stopped"])
+
+
+@dataclass(frozen=True)
 class CompletionAnswer:
     """What became of the indices that were reported as complete. Never refused."""
 

@@ -33,6 +33,7 @@ STATES = (
     "releasing",
 )
 RELEASED = ("preempted", "walltime", "released", "disk", "llm", "gpu", "unknown")
+CANNOT_START = ("command", "unclear", "memory", "device")
 FAILED = ("gpu", "disk", "llm", "prompt", "image", "unknown")
 COUNTED = (
     "reported",
@@ -264,9 +265,10 @@ def _counts_can_be_added(part: Any) -> bool:
 
 
 def worker(fields: Fields) -> Json:
-    """{"host", "gpu", "array_job", "task", "restart", "log"}, each None where not given."""
+    """{"host", "gpu", "array_job", "task", "restart", "log", "submission"}; None: not given."""
     given = fields.object("worker", None) or Fields({})
-    texts = {name: given.short_id(name) for name in ("host", "gpu", "array_job", "task", "log")}
+    names = ("host", "gpu", "array_job", "task", "log", "submission")
+    texts = {name: given.short_id(name) for name in names}
     return texts | {"restart": given.number("restart", 0, 10**6, None)}
 
 

@@ -62,10 +62,10 @@ def health(known: Json, document: Json, output_root: Path, notice: str | None) -
         }
     if notice:
         return answer | {"state": "rebuilding", "headline": notice}
-    return answer | _by_the_figures(document)
+    return answer | _by_the_figures(document, output_root)
 
 
-def _by_the_figures(document: Json) -> Json:
+def _by_the_figures(document: Json, output_root: Path) -> Json:
     workers = document["workers"]
     datasets: Sequence[Json] = document["datasets"]
     if not datasets:
@@ -78,6 +78,20 @@ def _by_the_figures(document: Json) -> Json:
     if not sum(dataset["waiting"] + dataset["leased"] for dataset in here):
         but = " but for the prompts that failed" if document["set_aside"]["total"] else ""
         return {"state": "finished", "headline": f"All work is done{but}."}
+    if document["stopped"]:
+        run = document["stopped"][-1]
+        log = run["log"]
+        return {
+            "state": "storm",
+            "reason": "command",
+            "since": run["time"],
+            "headline": f"Stopped: no worker can do what the command for {run['dataset']} asks: "
+            f"{run['error']}",
+            "what_to_do": [
+                f"Found on {run['host']}" + (f": read {output_root}/{log}" if log else ""),
+                "Correct it, then submit again (after --cancel, where tasks still wait).",
+            ],
+        }
     if not workers["total"]:
         return {
             "state": "idle",

@@ -34,6 +34,7 @@ def application(server: Server) -> Flask:
     calls = {
         "get_indices": work.get_indices,
         "beat": work.heartbeat,
+        "cannot_start": work.cannot_start,
         "complete": work.complete,
         "fail": work.fail,
         "release": work.release,

@@ -31,6 +31,7 @@ from generate.server.live_leases import LeaseLimits
 from generate.server.page_access import PageAccess
 from generate.server.schema import EpochUsed
 from generate.server.shared_ledger import SharedLedger
+from generate.server.submissions import Submissions
 
 log = logging.getLogger("image_server")
 T = TypeVar("T")
@@ -74,6 +75,7 @@ class Server:
         self.accounts = Accounts(ledger.store.connection, client_ttl_s=1.5 * settings.limits.ttl_s)
         if ledger.rebuilt:
             self.accounts.rebuilt()
+        self.submissions = Submissions()
         self.folders = Folders(self.output_root, self.ledger)
         self.data_sets = DataSets(self.folders, self.ledger)
         self.data_sets.adopt()
@@ -136,6 +138,10 @@ class Server:
     def notice(self) -> str | None:
         """What the server is busy with beside its clients, for the page."""
         return self.check.problem() or self.check.progress()
+
+    def stopped(self) -> list[dict[str, Any]]:
+        """The runs whose command no worker can do."""
+        return self.submissions.stopped()
 
     def detached(self) -> frozenset[str]:
         """The data sets whose folder has left."""

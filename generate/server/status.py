@@ -34,6 +34,7 @@ LEAST_PEERS = 3  # … of so many workers
 TEXT = 2000  # characters of an error or a prompt
 MOST_QUARANTINED = 100
 MOST_ERRORS = 20
+MOST_STOPPED = 5
 COUNTS = (
     "total",
     "waiting",
@@ -61,6 +62,9 @@ class Run(Protocol):
 
     def notice(self) -> str | None:
         """What it is busy with beside its clients (a sentence)."""
+
+    def stopped(self) -> list[Json]:
+        """The runs whose command no worker can do: {"dataset", "error", "host", "worker", …}."""
 
     def detached(self) -> Collection[str]:
         """The data sets whose folder has left."""
@@ -116,6 +120,11 @@ class StatusDocument:
             ],
             "llm": llm_section(self.run.accounts),
             "newest": [],
+            "stopped": [
+                {key: row[key] for key in ("dataset", "error", "host", "time")}
+                | {"log": log_of(row["worker"])}
+                for row in self.run.stopped()[-MOST_STOPPED:]
+            ],
         }
         known = _known_health(queries.health(), clock)
         document["weather"] = health(known, document, root, self.notice)

@@ -5,11 +5,13 @@ system that hangs delays only those who report what lies on it: leases and heart
 """
 
 import dataclasses
+import logging
 from typing import Any
 
 from flask import jsonify
 from flask.typing import ResponseReturnValue
 
+from common.console import visible
 from generate.protocol import answers
 from generate.server import fields as wire
 from generate.server.fields import BadField, Fields
@@ -17,12 +19,14 @@ from generate.server.granting import WorkRequest
 from generate.server.ledger import Ledger
 from generate.server.live_leases import Heartbeat
 from generate.server.state import Server
+from generate.server.submissions import Fault
 
 MOST_LEASES = 16  # named in one heartbeat; a client holds two
 MOST_DRAWING = 1000
 LONGEST_ERROR = 1 << 20
 ERROR_TEXT = 2000  # characters of an error that are kept
 Json = dict[str, Any]
+log = logging.getLogger("image_server")
 
 
 class WorkCalls:
@@ -32,14 +36,20 @@ class WorkCalls:
         self.folders = server.folders
         self.data_sets = server.data_sets
         self.accounts = server.accounts
+        self.submissions = server.submissions
 
     def get_indices(self, fields: Fields) -> ResponseReturnValue:
         name, who, definition = self._asker(fields)
         chunk = fields.number("chunk_size", 0, wire.MOST_CHUNK)
         llm = wire.llm(fields, "llm")
         self.data_sets.settle(name, definition, starting=chunk == 0)
+        worker = who["worker"]
+        self.submissions.heard(self.ledger.clock(), name, worker)
         if chunk == 0:  # a client that wants to know whether it should load a model
+            if refusal := self.submissions.refusal(name, worker):
+                return jsonify(error=refusal), 409
             return reply(self.ledger.read(Ledger.peek, name))
+        self.submissions.works(name, worker)
         client_id = who["client_id"]
         if who["request_id"] is None:
             self._find_finished(client_id)
@@ -140,6 +150,18 @@ class WorkCalls:
         reason = fields.one_of("reason", wire.RELEASED, "released")
         ours = self.ledger.commit(Ledger.release, client_id, request_id, lease, reason)
         return reply(answers.ReleaseAnswer([] if ours else [lease]))
+
+    def cannot_start(self, fields: Fields) -> ResponseReturnValue:
+        """A worker cannot load its model: the answer says whether any other could."""
+        wire.client_id(fields)
+        name = fields.word("dataset", wire.FOLDER_NAME, "the name of a data set")
+        worker = wire.worker(fields)
+        kind = fields.one_of("kind", wire.CANNOT_START)
+        fault = Fault(kind, visible(fields.text("error", LONGEST_ERROR)[:ERROR_TEXT]))
+        why = self.submissions.cannot_start(self.ledger.clock(), name, worker, fault)
+        if why:
+            log.error("data set %s: %s", name, why)
+        return reply(answers.StartAnswer(why))
 
     def _share_of(
         self,

@@ -17,10 +17,15 @@ environment says; PATTERN is a regular expression that is looked for in the text
     FAKE_BAD_HOSTS=PATH        these four only happen on the hosts (SLURMD_NODENAME or host name)
                                that this file names, read at every call
     FAKE_SEGFAULT=PATTERN      the process dies of SIGSEGV, on every host
+    FAKE_LOAD_ERROR=NAME       from_pretrained raises this built-in exception (OSError: ESTALE), on
+                               the hosts of FAKE_BAD_HOSTS if that is given
+    FAKE_LOADS=PATH            appends a line, the host, for each from_pretrained
     FAKE_MAX_BATCH=4           a bigger batch raises an out-of-memory error
     FAKE_LOG=PATH              appends a line `host<tab>seed<tab>text` for each image
 """
 
+import builtins
+import errno
 import hashlib
 import os
 import re
@@ -79,6 +84,12 @@ class FakePipeline:
     @classmethod
     def from_pretrained(cls, model, **kwargs):
         time.sleep(float(os.environ.get("FAKE_LOAD_S", 0)))
+        if loads := os.environ.get("FAKE_LOADS"):
+            with open(loads, "a") as file:
+                file.write(f"{host()}\n")
+        if misbehaves("FAKE_LOAD_ERROR", os.environ.get("FAKE_LOAD_ERROR", "")):
+            kind = getattr(builtins, os.environ["FAKE_LOAD_ERROR"])
+            raise kind(*[errno.ESTALE] * (kind is OSError), "the model cannot be loaded (fake)")
         return cls()
 
     def __call__(

@@ -247,6 +247,9 @@ class FakeRun:
     def notice(self):
         return None
 
+    def stopped(self):
+        return []
+
     def detached(self):
         return ()
 

@@ -9,6 +9,7 @@ import pytest
 
 from common.command_line import UserError
 from generate.client import model_recipes
+from generate.client.faults import CannotStart
 from generate.client.image_generator import Image, ImageGenerator, problem_with, seed_of
 from generate.client.model_check import check_model
 from generate.client.model_recipes import batch_size_for, dtype_for, family_of, profile_of
@@ -127,7 +128,7 @@ def test_nan_images_do_not_count(tiny, tmp_path):
     for generator in (loaded(tmp_path), loaded(tiny("lumina"))):
         images = generator.generate(TEXTS, SEEDS)
         assert {problem_with(image, 64, 64) for image in images} == {"NaN or infinite pixels"}
-        with pytest.raises(DeviceBroken, match="NaN"):
+        with pytest.raises(CannotStart, match="NaN"):
             generator.warm_up()
 
 
