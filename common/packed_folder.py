@@ -32,6 +32,7 @@ MARK = "PACKED"
 MARK_BYTES = 64 << 20  # a mark takes 100 to 300 bytes a prompt, and a folder has 1,000
 TAR = re.compile(r"part-\d{5}\.tar")
 FILE = re.compile(r"(\d{1,12})(?:_(\d{1,6}))?\.([0-9A-Za-z.]{1,40})")  # of a prompt: can be packed
+COLLECTED = ".samples"  # of a prompt: its JSONs, one a line
 HEADER = 512  # bytes; a tar consists of blocks of so many
 FOLDERS_KEPT = 64  # marks in memory: some 0.5 MB each
 LOOK_EVERY_S = 1.0  # at the tars of a folder: a folder may have 200 of them
@@ -106,6 +107,22 @@ class PackedFolder:
     def files_of(self, index: int) -> dict[str, Member]:
         """{name: where it lies} of all files of a prompt, listed as counting or not."""
         return _files_of(self, index)
+
+    def collected(self, index: int) -> Member | None:
+        """The newest packed .samples of a prompt; only the headers before it are read.
+
+        Refused: the tar is damaged.
+        """
+        prompt = self.prompts.get(index)
+        for span in reversed(prompt.spans if prompt else ()):
+            tar = self.tars[span.tar]
+            assert tar is not None, "prompts of missing tars are left out"
+            for name, member in members(tar, span.offset, span.offset + span.size):
+                if name == f"{index}{COLLECTED}":
+                    return member
+                if "_" in name:
+                    break  # a sample: they come last
+        return None
 
     def counts(self, name: str) -> bool:
         """Whether the mark lists a file of this name, so that the packed one counts."""

@@ -16,13 +16,13 @@ import orjson
 from common.untrusted import SAMPLE_BYTES, read_untrusted
 from postprocess_dataset import table
 from postprocess_dataset.chunk_workers import CHUNK, ChunkWorkers
+from postprocess_dataset.collected import cuts, whole_prompts
 from postprocess_dataset.dataset_folder import BLOCK, CODE, Codes, Listing, stems, walk
 from postprocess_dataset.increment import Earlier, Line
 from postprocess_dataset.progress import Progress
-from postprocess_dataset.sample_checks import Checked, Checks, Chunk, image_elsewhere
+from postprocess_dataset.sample_checks import Checked, Checks, Chunk, Whole, image_elsewhere
 from postprocess_dataset.sorted_rows import SortedRows
 
-NAMES = 1 << 18  # stems of a folder held as text at a time, 20 MB; a million would need 80
 SHOWN = 5  # rejects named on the terminal; all are in the list
 
 
@@ -115,15 +115,18 @@ class Conversion:
             jsons, images = (self._ours(names) for names in (jsons, images))
             others, other_images = (self._our_others(names) for names in (others, other_images))
         has_image = np.isin(jsons, listing.images)
-        for n in range(0, len(jsons), NAMES):
-            names = stems(jsons[n : n + NAMES])
-            there = has_image[n : n + NAMES].tolist()
+        for start, stop in cuts(jsons, CHUNK):
+            names = stems(jsons[start:stop])
+            there = has_image[start:stop].tolist()
             if listing.irregular:
                 there = [
                     has and name not in listing.irregular
                     for has, name in zip(there, names, strict=True)
                 ]
-            self.samples(subdirectory, names, there)
+            collected: Sequence[Whole] = ()
+            if self.checks.verify != "json":
+                collected = whole_prompts(jsons[start:stop], listing)
+            self.submit(Chunk(subdirectory, names, there, collected))
         regular = listing.other_images - listing.irregular
         self.samples(subdirectory, others, [stem in regular for stem in others])
         for stem in stems(images) + other_images:
@@ -146,10 +149,13 @@ class Conversion:
     def samples(self, subdirectory: str, names: Sequence[str], has_image: Sequence[bool]) -> None:
         """Have the samples `names` of a folder read and checked; add those that are."""
         for n in range(0, len(names), CHUNK):
-            chunk = Chunk(subdirectory, names[n : n + CHUNK], has_image[n : n + CHUNK])
-            self.workers.submit(chunk)
-            for done, found in self.workers.done():
-                self.add(done, found)
+            self.submit(Chunk(subdirectory, names[n : n + CHUNK], has_image[n : n + CHUNK]))
+
+    def submit(self, chunk: Chunk) -> None:
+        """The same with one chunk."""
+        self.workers.submit(chunk)
+        for done, found in self.workers.done():
+            self.add(done, found)
 
     def add(self, chunk: Chunk, found: Checked) -> None:
         """Add a chunk's rows; list its rejects."""

@@ -36,10 +36,11 @@ def main() -> int:
     parser.add_argument("--output_path", "--output-path", metavar="OUTPUT.parquet")
     parser.add_argument(
         "--verify",
-        choices=("exists", "size", "sha256", "decode"),
+        choices=("exists", "json", "size", "sha256", "decode"),
         default="exists",
         help="what an image must pass: be there (default, costs nothing), not be empty, have its "
-        "JSON's sha256, decode",
+        "JSON's sha256, decode; json: be there, and each JSON is read even where a .samples holds "
+        "those of its prompt",
     )
     parser.add_argument(
         "--image_dir",

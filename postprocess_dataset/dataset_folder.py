@@ -9,6 +9,7 @@ Read are this project's folders (sub-folders of 1,000 prompts) and flat ones wit
 import errno
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,11 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from common.packed_folder import packed
+from common.packed_folder import COLLECTED, packed
 from postprocess_dataset.sample_checks import is_utf8
 
 BLOCK = 1000  # prompts a sub-folder
 STEM = r"(?P<prompt>0|[1-9][0-9]{0,11})_(?P<augmentation>0|[1-9][0-9]{0,5})"
+COLLECTED_NAME = re.compile(rf"(0|[1-9][0-9]{{0,11}}){re.escape(COLLECTED)}")
 NAME = rf"^{STEM}\.(?P<kind>jpg|json)$"
 CODE = 1 << 20  # prompt_index and augmentation_idx in one integer: 8 bytes a name instead of 70
 # A folder is skipped when its mtime was this much older than the last scan: NFS may show an mtime
@@ -41,6 +43,7 @@ class Listing:
 
     Samples with standard names as sorted codes (prompt_index << 20 | augmentation_idx), those with
     other names by stem. irregular: stems of images that are links, pipes, …: each is looked at.
+    collected: prompts that have a .samples.
     """
 
     mtime_ns: int
@@ -51,6 +54,7 @@ class Listing:
     folders: list[str] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
     irregular: set[str] = field(default_factory=set)
+    collected: list[int] = field(default_factory=list)
 
     def add_other(self, entry: os.DirEntry[str]) -> None:
         """A name that is not NUMBER_NUMBER.json or .jpg."""
@@ -61,6 +65,8 @@ class Listing:
             self.other_jsons.append(name[:-5])
         elif name.endswith(".jpg"):
             self.other_images.add(name[:-4])
+        elif match := COLLECTED_NAME.fullmatch(name):
+            self.collected.append(int(match[1]))
         elif entry.is_dir(follow_symlinks=False):
             self.folders.append(name)
         elif entry.is_symlink() and os.path.isdir(entry.path):  # False for a loop of links
@@ -92,6 +98,7 @@ def list_folder(path: str) -> Listing:
             for row in np.flatnonzero(~valid.to_numpy(zero_copy_only=False)).tolist():
                 listing.add_other(block[row])
     in_tars = _packed_codes(path)
+    listing.collected += np.unique(in_tars // CODE).tolist()
     listing.jsons = np.union1d(np.concatenate(jsons), in_tars)
     listing.images = np.union1d(np.concatenate(images), in_tars)
     listing.other_jsons.sort()

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from common.files import sync_folder, write_whole
-from common.packed_folder import EARLY_FILES, FILE, MARK, PackedFolder, packed, ranges
+from common.packed_folder import COLLECTED, EARLY_FILES, FILE, MARK, PackedFolder, packed, ranges
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, read_untrusted
 from postprocess_dataset.tar_header import header, padded
 
@@ -99,8 +99,9 @@ class Packing:
         mark = packed(self.folder)
         names = self._loose()
         if mark:  # what a packer left that was killed after its mark
-            self._remove([name for name in names if mark.counts(name)], {})
-            names = [name for name in names if not mark.counts(name)]
+            left_behind = {name for name in names if self._is_left_behind(mark, name)}
+            self._remove(sorted(left_behind), {})
+            names = [name for name in names if name not in left_behind]
         self.complete = (self.folder / "COMPLETE").exists()
         prompts = list(self._prompts(names))
         if not self.complete:
@@ -125,6 +126,13 @@ class Packing:
         self.result.prompts = len(self.entries)
         self.result.files = len(self.identities)
         self._remove(list(self.identities), self.identities)
+
+    def _is_left_behind(self, mark: PackedFolder, name: str) -> bool:
+        """Whether a loose file is packed already. A .samples that an extension has made is not."""
+        member = mark.find(name)
+        if member is None or not name.endswith(COLLECTED):
+            return mark.counts(name)
+        return member.read(OTHER_BYTES) == read_untrusted(self.folder / name, OTHER_BYTES)
 
     def _loose(self) -> list[str]:
         with os.scandir(self.folder) as entries:
@@ -187,7 +195,7 @@ class Packing:
                 digest = hashlib.sha256()
                 size = 0
                 while waiting is not None and size < self.tar_bytes:
-                    if pieces := self._pieces(waiting):
+                    if pieces := self._pieces(waiting, mark):
                         data = b"".join(pieces)
                         file.write(data)
                         digest.update(data)
@@ -205,17 +213,18 @@ class Packing:
             sync_folder(self.folder)
             self.tars.append({"name": name, "bytes": size + 1024, "sha256": digest.hexdigest()})
 
-    def _pieces(self, prompt: LoosePrompt) -> list[bytes]:
-        """The bytes of a prompt in a tar; none when something of it is wrong, which is named."""
-        pieces = []
+    def _pieces(self, prompt: LoosePrompt, mark: PackedFolder | None) -> list[bytes]:
+        """The bytes of a prompt in a tar; none when something of it is wrong, which is named.
+
+        A .samples that does not hold the JSONs is not packed, and goes: it is derived from them.
+        """
         identities = {}
         contents: dict[str, bytes] = {}
         try:
             for name in prompt.names:
                 identities[name] = self._identity(name)
                 limit = LIMITS.get(os.path.splitext(name)[1], OTHER_BYTES)
-                contents[name] = data = read_untrusted(self.folder / name, limit)
-                pieces += [header(name, len(data)), data, bytes(padded(len(data)) - len(data))]
+                contents[name] = read_untrusted(self.folder / name, limit)
             self._check(prompt, contents)
         except FileNotFoundError:
             return []  # taken away just now
@@ -223,6 +232,12 @@ class Packing:
             self.result.left.append(f"{self.folder}: prompt {prompt.index} stays loose: {error}")
             return []
         self.identities |= identities
+        before = mark.prompts.get(prompt.index) if mark else None
+        images = prompt.images | (before.images if before else set())
+        pieces = []
+        for name, data in contents.items():
+            if not name.endswith(COLLECTED) or _holds(data, contents, len(images)):
+                pieces += [header(name, len(data)), data, bytes(padded(len(data)) - len(data))]
         return pieces
 
     def _check(self, prompt: LoosePrompt, contents: dict[str, bytes]) -> None:
@@ -282,6 +297,13 @@ def _generation(name: str) -> int:
     kind = name.partition(".")[2]
     number = kind.removeprefix("prompts") or "1"
     return int(number) if kind.startswith("prompts") and number.isdecimal() else 0
+
+
+def _holds(collected: bytes, contents: dict[str, bytes], images: int) -> bool:
+    """Whether a .samples holds these JSONs, and as many as there are images."""
+    lines = collected.splitlines(keepends=True)
+    jsons = {data for name, data in contents.items() if name.endswith(".json")}
+    return len(lines) == images and jsons <= set(lines)
 
 
 def _read_back(file: BinaryIO, path: Path, sha256: str) -> None:

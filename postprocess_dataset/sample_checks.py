@@ -9,9 +9,10 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from common.packed_folder import member_of
 from common.untrusted import IMAGE_BYTES, open_jpeg, open_untrusted, read_untrusted
@@ -26,7 +27,8 @@ DIFFERS = "image is not the one its JSON tells of (sha256 differs)"
 class Checks:
     """What is asked of samples below the folder `base`.
 
-    verify: what an image must pass, "exists", "size", "sha256" or "decode". relative: image_path in
+    verify: what an image must pass, "exists", "size", "sha256" or "decode"; "json" is "exists", and
+    each JSON is read, also where a .samples holds it. relative: image_path in
     the table begins at `base`. inside: the folders, of real_folders(), that images and JSONs may
     lie in once links are followed.
     """
@@ -37,24 +39,41 @@ class Checks:
     relative: bool = False
 
 
+class Whole(NamedTuple):
+    """All JSONs of a prompt: so many rows of a chunk."""
+
+    prompt: int
+    first: int
+    rows: int
+
+
 @dataclass(frozen=True)
 class Chunk:
     """Samples of one folder by their file names without extension.
 
-    has_image: whether the listing had the image of each.
+    has_image: whether the listing had the image of each. collected: prompts with a .samples, all of
+    whose JSONs are among the names.
     """
 
     subdirectory: str
     names: Sequence[str]
     has_image: Sequence[bool]
+    collected: Sequence[Whole] = ()
+
+
+class Disagrees(ValueError):
+    """A .samples is not of the JSONs that lie there, or one of its samples does not pass."""
 
 
 def check(pool: Executor, checks: Checks, chunk: Chunk, contents: Sequence[Content]) -> Checked:
     """(sorted rows without idx or None, [(name, reason)]) of one chunk.
 
-    Its JSONs are parsed, its images verified, the table's own columns added.
+    Its JSONs are parsed, its images verified, the table's own columns added. Disagrees: to be read
+    again without .samples.
     """
     found, kept, reasons = parse(contents)
+    if chunk.collected and (reasons or not agrees(chunk.names, chunk.collected, found)):
+        raise Disagrees
     names = chunk.names
     folder = os.path.join(checks.base, chunk.subdirectory)
     places = [f"{folder}/{names[row]}.jpg" for row in kept]
@@ -73,7 +92,7 @@ def check(pool: Executor, checks: Checks, chunk: Chunk, contents: Sequence[Conte
         return image_fault(places[position], checks, sums[position].as_py())
 
     positions: Sequence[int] = range(len(kept))
-    if checks.verify == "exists":
+    if checks.verify in ("exists", "json"):
         positions = [p for p in positions if not chunk.has_image[kept[p]]]
     for position, fault in zip(positions, pool.map(fault_at, positions), strict=True):
         if fault:
@@ -81,6 +100,8 @@ def check(pool: Executor, checks: Checks, chunk: Chunk, contents: Sequence[Conte
     for row, name in enumerate(names):
         if not is_utf8(name):
             reasons[row] = "file name is not UTF-8"
+    if chunk.collected and reasons:
+        raise Disagrees
     rejects = [(names[row], reason) for row, reason in sorted(reasons.items())]
     good = [position for position, row in enumerate(kept) if row not in reasons]
     if not good:
@@ -102,6 +123,14 @@ def check(pool: Executor, checks: Checks, chunk: Chunk, contents: Sequence[Conte
     return sorted_rows.in_order(pa.table(columns)), rejects
 
 
+def agrees(names: Sequence[str], prompts: Sequence[Whole], rows: pa.Table) -> bool:
+    """Whether the rows that came from .samples are those of the samples `names`."""
+    parts = [pc.cast(rows[name], pa.string()) for name in ("prompt_index", "augmentation_idx")]
+    said = pc.binary_join_element_wise(*parts, "_").combine_chunks()
+    same = pc.equal(said, pa.array(names, pa.string())).to_numpy(zero_copy_only=False)
+    return all(same[whole.first : whole.first + whole.rows].all() for whole in prompts)
+
+
 def image_elsewhere(folder: str, stored: Any) -> str | None:
     """Where a JSON's own image_path leads, or None when there is nothing.
 
@@ -120,9 +149,9 @@ def image_fault(path: str, checks: Checks, sha256: str | None = None) -> str | N
     level = checks.verify
     try:
         member = member_of(path)
-        if member and level in ("exists", "size"):
-            return None if member.size or level == "exists" else "image is empty"
-        if level in ("exists", "size"):
+        if member and level in ("exists", "json", "size"):
+            return None if member.size or level != "size" else "image is empty"
+        if level in ("exists", "json", "size"):
             descriptor = open_untrusted(path, checks.inside)
             size = os.fstat(descriptor).st_size
             os.close(descriptor)

@@ -11,11 +11,12 @@ import resource
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from common.packed_folder import packed
+from common.packed_folder import PackedFolder, packed
 from common.untrusted import SAMPLE_BYTES, open_folder, read_many
-from postprocess_dataset.sample_checks import Checked, Checks, Chunk, check
+from postprocess_dataset.collected import read_collected
+from postprocess_dataset.sample_checks import Checked, Checks, Chunk, Disagrees, Whole, check
 from postprocess_dataset.sample_json import Content
 
 PROBE = 256  # files after which it is known whether the disk is waited for
@@ -69,31 +70,58 @@ def read_files(folder: Folder, names: Sequence[str]) -> list[Content]:
 def read_chunk(reader: Reader, checks: Checks, chunk: Chunk) -> Checked:
     """(sorted rows without idx or None, [(name, reason)]) of some samples of one folder."""
     try:
+        return _read_chunk(reader, checks, chunk)
+    except Disagrees:
+        return _read_chunk(reader, checks, replace(chunk, collected=()))
+
+
+def _read_chunk(reader: Reader, checks: Checks, chunk: Chunk) -> Checked:
+    try:
         fd = open_folder(os.path.join(checks.base, chunk.subdirectory), checks.inside)
     except OSError as error:  # since it was listed
         return None, [(name, f"folder cannot be read: {error.strerror}") for name in chunk.names]
     try:
-        names = [f"{name}.json" for name in chunk.names]
-        contents = _read_packed(os.path.join(checks.base, chunk.subdirectory), names)
-        loose = [name for name, content in zip(names, contents, strict=True) if content is None]
-        rest = iter(reader.read(Folder(fd, checks.inside), loose))
-        whole = [next(rest) if content is None else content for content in contents]
+        mark = packed(os.path.join(checks.base, chunk.subdirectory))
+        folder = Folder(fd, checks.inside)
+        contents: list[Content | None] = [None] * len(chunk.names)
+        collected = [whole for whole in chunk.collected if _fill(contents, whole, mark, folder)]
+        _fill_packed(contents, chunk.names, mark)
+        missing = [row for row, content in enumerate(contents) if content is None]
+        loose = reader.read(folder, [f"{chunk.names[row]}.json" for row in missing])
+        for row, content in zip(missing, loose, strict=True):
+            contents[row] = content
+    except OSError as error:  # the mark is damaged
+        return None, [(name, f"cannot be read: {error.strerror}") for name in chunk.names]
     finally:
         os.close(fd)
-    return check(reader.pool, checks, chunk, whole)
+    whole = [content for content in contents if content is not None]
+    return check(reader.pool, checks, replace(chunk, collected=collected), whole)
 
 
-def _read_packed(folder: str, names: Sequence[str]) -> list[Content | None]:
-    """[bytes or OSError] of the files that are packed; None of the others."""
-    contents: list[Content | None] = []
+def _fill(
+    contents: list[Content | None], whole: Whole, mark: PackedFolder | None, folder: Folder
+) -> bool:
+    """Take the JSONs of a prompt from its .samples, if that has as many as lie there."""
     try:
-        mark = packed(folder)
-    except OSError as error:
-        return [error for _ in names]
-    for name in names:
-        try:
-            member = mark.find(name) if mark else None
-            contents.append(member.read(SAMPLE_BYTES) if member else None)
-        except OSError as error:
-            contents.append(error)
-    return contents
+        lines = read_collected(mark, folder.fd, folder.inside, whole.prompt)
+    except OSError:
+        return False  # gone just now, or not readable: the JSONs are
+    if len(lines) != whole.rows:
+        return False
+    contents[whole.first : whole.first + whole.rows] = lines
+    return True
+
+
+def _fill_packed(
+    contents: list[Content | None], names: Sequence[str], mark: PackedFolder | None
+) -> None:
+    """Add [bytes or OSError] of the files that are packed."""
+    if mark is None:
+        return
+    for row, name in enumerate(names):
+        if contents[row] is None:
+            try:
+                member = mark.find(f"{name}.json")
+                contents[row] = member.read(SAMPLE_BYTES) if member else None
+            except OSError as error:
+                contents[row] = error

@@ -20,6 +20,7 @@ from generate.client.captioner import Captioner
 from generate.client.job_client import JobClient
 from generate.client.work import ClientSettings, Index, Work
 from generate.dataset import samples
+from generate.dataset.collected import remove_collected
 from generate.dataset.disk import disk_error
 from generate.dataset.extension import newer_definition
 from generate.dataset.layout import FOLDER
@@ -168,6 +169,8 @@ class Feeder:
                 found |= scan_folder(dataset_dir, folder, only=set(grant.indices))
             for number, files in found.items():
                 samples.remove_temporary(dataset_dir, number, grant.lease, files.temporary)
+                if files.collected:
+                    remove_collected(dataset_dir, number)
         except OSError as error:
             pause = self.work.pause_for_disk()
             self.job.release(grant.lease, "disk")

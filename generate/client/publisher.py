@@ -23,6 +23,7 @@ from generate.client.job_client import JobClient
 from generate.client.work import ClientSettings, Index, Sample, Work
 from generate.dataset import samples
 from generate.dataset.captions import missing_of, publish_captions
+from generate.dataset.collected import publish_collected
 from generate.dataset.disk import disk_error
 from generate.dataset.layout import FOLDER, folder_name
 from generate.protocol.answers import ACCEPTED, ALREADY_DONE, FAILED_PERMANENTLY, MISSING
@@ -150,6 +151,8 @@ class Publisher:
     def _complete(self, indices: list[Index], lease: str) -> None:
         dataset_dir = self.settings.dataset_dir
         try:
+            for index in indices:
+                publish_collected(dataset_dir, index.number, _result(index)["images"], lease)
             for folder in {index.number // FOLDER for index in indices}:
                 sync_folder(dataset_dir / folder_name(folder * FOLDER))
         except OSError as error:

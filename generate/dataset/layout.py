@@ -4,6 +4,7 @@
 000012/12345_3.jpg        augmentation 3 of prompt 12345; 0 is the original prompt itself
 000012/12345_3.json       its metadata
 000012/12345_3.failed     a sample given up, with its reason
+000012/12345.samples      the JSONs of a finished prompt, one a line
 000012/.12345_3.jpg.<lease>.tmp     a temporary file of that lease's holder
 """
 
@@ -12,7 +13,7 @@ import re
 from pathlib import Path
 
 FOLDER = 1000  # prompts a sub-folder: with 200 images a prompt that is 400,000 names
-NAME = re.compile(r"(\d+)(?:_(\d+))?\.(jpg|json|failed|prompts\d*)")
+NAME = re.compile(r"(\d+)(?:_(\d+))?\.(jpg|json|failed|prompts\d*|samples)")
 TEMPORARY = re.compile(r"\.(\d+)[._].*\.tmp")
 
 
@@ -40,3 +41,8 @@ def captions_path(dataset_dir: str | os.PathLike[str], index: int, generation: i
     """The path of a prompt's captions: generation 1 is .prompts, 2 is .prompts2, …"""
     number = generation if generation > 1 else ""
     return Path(dataset_dir) / folder_name(index) / f"{index}.prompts{number}"
+
+
+def collected_path(dataset_dir: str | os.PathLike[str], index: int) -> Path:
+    """The path of the JSONs of a finished prompt in one file."""
+    return Path(dataset_dir) / folder_name(index) / f"{index}.samples"

@@ -26,6 +26,7 @@ class IndexFiles:
     jsons: set[int] = field(default_factory=set)
     failed: set[int] = field(default_factory=set)
     temporary: list[str] = field(default_factory=list)  # names of temporary files
+    collected: bool = False  # whether a loose .samples lies there
 
     def done(self, images_per_prompt: int = 1) -> bool:
         """Whether each caption is an image with JSON, or given up.
@@ -64,6 +65,8 @@ def scan_folder(
                 files.temporary.append(entry.name)
             elif match[3].startswith("prompts"):
                 files.generation = max(files.generation, int(match[3][7:] or 1))
+            elif match[3] == "samples":
+                files.collected = True
             elif match[2] is not None:
                 kinds = {"jpg": files.images, "json": files.jsons, "failed": files.failed}
                 kinds[match[3]].add(int(match[2]))

@@ -71,7 +71,8 @@ def _disk(args: Namespace, definition: dict[str, Any], output_root: Path, images
     sizes = [path.stat().st_size for path in islice(_comparable_images(folder, definition), 50)]
     assumed = JPEG_BYTES_A_PIXEL * definition["height"] * definition["width"]
     size = sum(sizes) / len(sizes) if sizes else assumed
-    files = 2 * images + definition["total"]
+    of_prompts = 2 if definition["images_per_prompt"] > 1 else 1  # .prompts, .samples
+    files = 2 * images + of_prompts * definition["total"]
     total = images * (size + JSON_BYTES)
     basis = "measured" if sizes else "assumed"
     lines = [f"{INDENT}{files:,} files, {amount(total)} ({amount(size)} an image, {basis})"]

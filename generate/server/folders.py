@@ -11,6 +11,7 @@ from typing import Any
 
 from common.packed_folder import exists
 from generate.dataset.captions import images_wanted, read_captions
+from generate.dataset.collected import remove_collected
 from generate.dataset.layout import FOLDER, folder_name, path_of
 from generate.dataset.scan import IndexFiles, scan_folder
 from generate.protocol.output_root import dataset_folder
@@ -65,7 +66,7 @@ class Folders:
     def retry_failed(self, name: str) -> int:
         """Number of failed prompts that now wait again ("": of all data sets).
 
-        Their .failed marks go first.
+        Their .failed marks and .samples go first.
         """
         names = [name] if name else self.ledger.read(lambda ledger: ledger.store.names())
         count = 0
@@ -75,6 +76,7 @@ class Folders:
                 self.unmark(dataset, indices)
                 for index in indices:
                     folder = self.path(dataset) / folder_name(index)
+                    remove_collected(self.path(dataset), index)
                     for mark in folder.glob(f"{index}_*.failed"):
                         mark.unlink(missing_ok=True)
                 count += self.ledger.read(Ledger.retry_failed, dataset, indices)

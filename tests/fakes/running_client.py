@@ -14,7 +14,7 @@ from PIL import Image
 
 from generate.dataset import samples
 from generate.dataset.captions import read_captions
-from generate.dataset.layout import path_of, stem
+from generate.dataset.layout import collected_path, path_of, stem
 from tests.fakes import fake_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -155,11 +155,13 @@ class Run:
             assert record and len(record["texts"]) == (images or self.images), (
                 f"index {index}: {record}\n{self.log()[-2000:]}"
             )
+            lines = []
             for aug, text in enumerate(record["texts"]):
                 if stem(index, aug) in given_up:
                     continue
                 path = path_of(self.data, index, aug, ".json")
                 sample = json.loads(path.read_bytes())
+                lines.append(path.read_bytes())
                 data = path.with_suffix(".jpg").read_bytes()
                 assert sample["image_sha256"] == hashlib.sha256(data).hexdigest()
                 assert samples.read_comment(data) == {
@@ -180,6 +182,9 @@ class Run:
                     image, text["text"]
                 ), f"{path} shows another text"
                 stems.add(path.stem)
+            collected = collected_path(self.data, index)
+            assert not collected.exists() or collected.read_bytes() == b"".join(lines)
+        assert list(self.data.glob("*/*.samples")) or self.images == 1
         assert (
             stems
             == {path.stem for path in self.data.glob("*/*.jpg")}

@@ -10,6 +10,7 @@ import numpy
 
 from generate.dataset import samples
 from generate.dataset.captions import publish_captions
+from generate.dataset.collected import publish_collected, remove_collected
 from generate.dataset.layout import FOLDER
 from generate.dataset.scan import IndexFiles, scan_folder
 from tests.fakes import fake_pipeline
@@ -55,11 +56,14 @@ def holder(folder, lease, seed):
     """What a client does with an index it holds: tidy up, texts, then what is missing."""
     files = scan_folder(folder, INDEX // FOLDER, only={INDEX}).get(INDEX, IndexFiles())
     samples.remove_temporary(folder, INDEX, lease, files.temporary)
+    if files.collected:
+        remove_collected(folder, INDEX)
     stands = publish_captions(folder, RECORD, lease)
     for aug in range(len(stands["texts"])):
         if aug in files.images and samples.roll_forward(folder, INDEX, aug, lease):
             continue
         put(folder, aug, lease, seed)
+    publish_collected(folder, INDEX, len(stands["texts"]), lease)
 
 
 def calls_of_os(watch):

@@ -176,7 +176,7 @@ def test_the_estimate_counts_what_is_left_to_draw(tmp_path):
     text = estimated(tmp_path)
     assert (
         "200,000 images: 1,000 prompts x 200" in text
-        and "401,000 files, 84.2 GB (419 kB an image, assumed)" in text
+        and "402,000 files, 84.2 GB (419 kB an image, assumed)" in text
     )
     assert "18,000 LLM calls" in text and "GPU hours unknown" in text
     text = estimated(tmp_path, DOCUMENT)

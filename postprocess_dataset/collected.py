@@ -1,0 +1,62 @@
+"""`12345.samples`, the JSONs of a prompt in one file: read in place of them where it agrees.
+
+    prompts = whole_prompts(codes, listing)        # of a chunk: (prompt, first row, rows)
+    read_collected(mark, folder, prompts, contents)
+
+It agrees when it has a line for each JSON that lies there, in their order, and each line is of the
+sample of that name (sample_checks.py looks at that). Where it does not, the JSONs are read.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from common.packed_folder import COLLECTED, PackedFolder
+from common.untrusted import read_untrusted
+from postprocess_dataset.dataset_folder import CODE, Codes, Listing
+from postprocess_dataset.sample_checks import Whole
+
+COLLECTED_BYTES = 1 << 30
+FEWEST = 2  # JSONs of a prompt
+
+
+def cuts(codes: Codes, most: int) -> list[tuple[int, int]]:
+    """(start, stop) of chunks of sorted codes, at most so many; no prompt is cut unless it must."""
+    found = []
+    start = 0
+    while start < len(codes):
+        stop = min(start + most, len(codes))
+        if stop < len(codes):
+            of_prompt = int(np.searchsorted(codes, codes[stop] // CODE * CODE))
+            stop = of_prompt if of_prompt > start else stop
+        found.append((start, stop))
+        start = stop
+    return found
+
+
+def whole_prompts(codes: Codes, listing: Listing) -> list[Whole]:
+    """The prompts of a chunk that have a .samples, and all of whose JSONs are in the chunk."""
+    if not listing.collected:
+        return []
+    prompts, firsts, counts = np.unique(codes // CODE, return_index=True, return_counts=True)
+    begins, ends = (np.searchsorted(listing.jsons, (prompts + n) * CODE) for n in (0, 1))
+    chosen = np.isin(prompts, listing.collected) & (counts == ends - begins) & (counts >= FEWEST)
+    rows = zip(
+        prompts[chosen].tolist(), firsts[chosen].tolist(), counts[chosen].tolist(), strict=True
+    )
+    return [Whole(*row) for row in rows]
+
+
+def read_collected(
+    mark: PackedFolder | None, fd: int, inside: Sequence[str], prompt: int
+) -> list[bytes]:
+    """The lines of a prompt's .samples, packed or else loose in the open folder `fd`.
+
+    OSError: there is none, or it cannot be read.
+    """
+    member = mark.collected(prompt) if mark else None
+    if member:
+        content = member.read(COLLECTED_BYTES)
+    else:
+        content = read_untrusted(f"{prompt}{COLLECTED}", COLLECTED_BYTES, inside, fd)
+    return content.removesuffix(b"\n").split(b"\n")
