@@ -1,0 +1,41 @@
+"""A download, checked by its MANIFEST.json alone: verify_dataset.py DIR --manifest."""
+
+from common.command_line import DONE, FAILED, UserError
+from common.console import visible
+from postprocess_dataset.progress import Progress
+from postprocess_dataset.verification.card import check_card
+from postprocess_dataset.verification.manifest import NAME, check_manifest
+
+AGAIN = "download it again; if that changes nothing, tell its publisher"
+
+
+def verify_download(folder: str) -> int:
+    """Print what was found; the exit status. UserError: there is no manifest, or nothing in it."""
+    progress = Progress("samples")
+    try:
+        found, samples, root = check_manifest(folder, progress)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{error.filename}: there is no such file; a release has one, "
+            "a folder of a run is verified without --manifest"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{error}; download it again") from None
+    finally:
+        progress.close()
+    counts: dict[str, int] = {}
+    for path, count in samples.items():
+        form = "parquet" if path.endswith(".parquet") else "webdataset"
+        counts[form] = counts.get(form, 0) + count
+    check_card(folder, counts, found)
+    if not counts and not found.counts:
+        raise UserError(f"{folder}: {NAME} lists no shard with samples: nothing was checked")
+    for line in found.lines(remedy=AGAIN):
+        print(visible(line))
+    shown = ", ".join(f"{count:,} samples in {form}" for form, count in sorted(counts.items()))
+    if found.counts:
+        print(f"{visible(folder)}: DAMAGED; {shown or 'no shard is whole'}")
+        return FAILED
+    print(f"{visible(folder)}: all as in {NAME}; {shown}")
+    print(f"root {root}: compare it with the one that the publisher states")
+    return DONE

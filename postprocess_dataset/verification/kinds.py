@@ -1,0 +1,132 @@
+"""The kinds of damage: what each is, what to do about it; and what was found of each.
+
+found = Findings()
+found.add("torn", "HPDv2/000012/12345_3.jpg", "ends after 4,096 bytes")
+found.counts["torn"], found.document(), found.lines()
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+EXAMPLES = 5  # of a kind; all are counted
+DAMAGED = "damaged"  # something is lost, or two records disagree
+UNSAFE = "unsafe"  # a text that nobody should publish
+UNLICENSED = "unlicensed"
+PRIVATE = "private"
+RUN_AGAIN = "run generate_images.py again: what is missing is generated"
+REDO = "generate_images.py --redo generates it again; then convert again"
+MAKE_TABLE = "--repair, or convert_json_to_parquet.py --rebuild"
+MAKE_TARS = "--repair, or remove the shard and run convert_parquet_to_wds.py again"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """what: in a sentence. remedy: what the user does. group: DAMAGED, UNSAFE, …"""
+
+    what: str
+    remedy: str
+    group: str = DAMAGED
+
+
+KINDS = {
+    "missing": Kind("a sample or a file that should be there is not", f"{RUN_AGAIN}; --repair"),
+    "doubled": Kind("a sample is there twice", f"in the table: {MAKE_TABLE}; in tars: {MAKE_TARS}"),
+    "torn": Kind("a file is cut or cannot be decoded", f"image or JSON: {REDO}; mark: --repair"),
+    "foreign": Kind("a file that does not belong here", "look at it, and move it away"),
+    "renamed": Kind("a sample lies under the name of another", "rename it back"),
+    "swapped_caption": Kind(
+        "a record has another caption than the image carries", f"JSON: {REDO}; table: {MAKE_TABLE}"
+    ),
+    "wrong_hash": Kind("bytes are not those that were recorded", REDO),
+    "wrong_order": Kind("rows or samples are not in their order", "--repair"),
+    "unreadable_shard": Kind("a shard of the table or a tar cannot be read", "--repair"),
+    "index_without_shard": Kind("an index and the shards disagree", "--repair"),
+    "row_without_image": Kind("a row of the table has no sample in the folder", MAKE_TABLE),
+    "caption_differs": Kind(
+        "an image was made of another text than its .prompts says", "keep one of both: --redo"
+    ),
+    "wrong_size": Kind("an image has other pixels than its JSON says", REDO),
+    "validation_leak": Kind(
+        "a caption is, quotes or rewrites a prompt of the validation set",
+        "leave the prompt out (combine.py --exclude), or publish without it",
+        UNSAFE,
+    ),
+    "unsafe_text": Kind("sexual or hateful text", "leave the prompt out (combine.py)", UNSAFE),
+    "duplicate_image": Kind("two samples show the very same picture", "look at both; --redo one"),
+    "licence_unknown": Kind(
+        "the terms of a source, an LLM or a model are not known",
+        "--licence NAME=LICENCE; combine.py --publishable leaves such prompts out",
+        UNLICENSED,
+    ),
+    "private_field": Kind(
+        "a host name, a job or an absolute path in what is published",
+        "publish without these columns",
+        PRIVATE,
+    ),
+    "nan_score": Kind("a score is no number", "score these images again"),
+    "card_counts": Kind("the card states other counts", "make the card again"),
+    "ledger_differs": Kind(
+        "the job server's ledger and the folder disagree",
+        "start image_server.py: it compares every folder and reopens what is missing",
+    ),
+}
+
+
+@dataclass
+class Findings:
+    """How many of each kind, and the first of them."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, kind: str, where: str, why: str = "", count: int = 1) -> None:
+        """One more, or `count` more of the same. KeyError: there is no such kind."""
+        assert kind in KINDS, kind
+        self.counts[kind] += count
+        shown = self.examples.setdefault(kind, [])
+        if len(shown) < EXAMPLES:
+            shown.append(f"{where}: {why}" if why else where)
+
+    def merge(self, other: "Findings") -> None:
+        """What was found elsewhere, after what is here."""
+        self.counts += other.counts
+        for kind, examples in other.examples.items():
+            shown = self.examples.setdefault(kind, [])
+            shown += examples[: EXAMPLES - len(shown)]
+
+    def of_group(self, group: str) -> list[str]:
+        """The kinds of a group that were found."""
+        return [name for name, kind in KINDS.items() if kind.group == group and self.counts[name]]
+
+    def document(self, allowed: Collection[str] = ()) -> dict[str, Any]:
+        """Each kind that was found, for a machine."""
+        return {
+            name: {
+                "count": self.counts[name],
+                "what": kind.what,
+                "group": kind.group,
+                "allowed": name in allowed,
+                "remedy": kind.remedy,
+                "examples": self.examples[name],
+            }
+            for name, kind in KINDS.items()
+            if self.counts[name]
+        }
+
+    def lines(self, allowed: Collection[str] = (), remedy: str = "") -> Iterable[str]:
+        """Each kind that was found, for a person: count, first examples, remedy.
+
+        remedy: the one for all of them, in place of their own.
+        """
+        for name, kind in KINDS.items():
+            count = self.counts[name]
+            if not count:
+                continue
+            yield f"{name}: {count:,} ({kind.what}{'; allowed' if name in allowed else ''})"
+            yield from (f"    {example}" for example in self.examples[name])
+            if count > len(self.examples[name]):
+                yield f"    … {count - len(self.examples[name]):,} more"
+            if name not in allowed:
+                yield f"    what to do: {remedy or kind.remedy}"

@@ -1,0 +1,166 @@
+"""MANIFEST.json: what a release consists of, so that a stranger can check a download.
+
+    root = write_manifest("release")            # sha256 of every file, a Merkle root for each shard
+    found, samples = check_manifest("release", progress)
+
+The root stands for all of it: who has it from the publisher needs to trust nothing else. A shard's
+own root is over its samples (merkle.py), so that the tars and the parquet of the same rows have the
+same one, and that one image can be proved to be in the release.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from common.files import read_json, write_whole
+from common.untrusted import open_untrusted, real_folders
+from postprocess_dataset.progress import Progress
+from postprocess_dataset.verification.kinds import Findings
+from postprocess_dataset.verification.merkle import Tree, file_leaf, sample_leaf
+from postprocess_dataset.verification.shards import Unreadable, is_shard, read_shard
+
+NAME = "MANIFEST.json"
+FORMAT = "text-to-image-manifest-1"
+MANIFEST_BYTES = 1 << 30
+# Of the verification itself, and what a hub keeps beside a download.
+NOT_LISTED = {NAME, "verification.json"}
+File = dict[str, Any]  # {"path", "bytes", "sha256"}
+Shard = dict[str, Any]  # {"path", "samples", "merkle_root"}
+
+
+def files_below(folder: str) -> Iterator[str]:
+    """Paths below a release folder in their order; names with a leading dot are not of it."""
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            os.path.relpath(os.path.join(place, name), folder)
+            for name in names
+            if not name.startswith(".") and name not in NOT_LISTED
+        ]
+    return iter(sorted(found))
+
+
+def write_manifest(folder: str, progress: Progress | None = None) -> str:
+    """Write FOLDER/MANIFEST.json and return the root, in hex.
+
+    Unreadable: a shard is damaged. OSError: a file cannot be read, or is a link to elsewhere.
+    """
+    files = []
+    shards = []
+    for path in files_below(folder):
+        files.append(_file(folder, path))
+        whole = os.path.join(folder, path)
+        try:
+            if is_shard(whole):
+                shards.append(_shard(folder, path, progress))
+        except Unreadable as error:
+            raise Unreadable(f"{whole}: {error}") from None
+    root = root_of(files)
+    document = {"format": FORMAT, "root": root, "files": files, "shards": shards}
+    write_whole(os.path.join(folder, NAME), json.dumps(document, indent=1) + "\n")
+    return root
+
+
+def root_of(files: list[File]) -> str:
+    """The root over all files, in the order of their paths."""
+    tree = Tree()
+    for file in sorted(files, key=lambda file: str(file["path"])):
+        tree.add(file_leaf(file["path"], file["bytes"], file["sha256"]))
+    return tree.root().hex()
+
+
+def _file(folder: str, path: str) -> File:
+    with os.fdopen(open_untrusted(os.path.join(folder, path), real_folders([folder])), "rb") as f:
+        digest = hashlib.file_digest(f, "sha256").hexdigest()
+        return {"path": path, "bytes": f.tell(), "sha256": digest}
+
+
+def _shard(folder: str, path: str, progress: Progress | None) -> Shard:
+    tree = Tree()
+    for sample in read_shard(os.path.join(folder, path)):
+        tree.add(sample_leaf(sample.key, hashlib.sha256(sample.image).digest(), sample.caption))
+        if progress:
+            progress.add(1, len(sample.image))
+    return {"path": path, "samples": tree.count, "merkle_root": tree.root().hex()}
+
+
+def check_manifest(folder: str, progress: Progress) -> tuple[Findings, dict[str, int], str]:
+    """(what was found, {shard: its samples}, the root) of a download, by its manifest alone.
+
+    ValueError, FileNotFoundError: there is no manifest, or it is damaged.
+    """
+    manifest = _read(folder)
+    found = Findings()
+    listed = {file["path"]: file for file in manifest["files"]}
+    if manifest["root"] != root_of(manifest["files"]):
+        found.add("index_without_shard", NAME, "its root is not the one of the files it lists")
+    for path in files_below(folder):
+        if path not in listed:
+            found.add("foreign", path, f"{NAME} does not list it")
+    intact = {path for path, file in listed.items() if _is_intact(folder, file, found)}
+    samples: dict[str, int] = {}
+    stated = {shard["path"]: shard for shard in manifest["shards"]}
+    for path in sorted(intact):
+        try:
+            if not is_shard(os.path.join(folder, path)):
+                continue
+            shard = _shard(folder, path, progress)
+        except Unreadable as error:
+            found.add("unreadable_shard", path, str(error))
+            continue
+        samples[path] = shard["samples"]
+        if stated.get(path) != shard:
+            found.add("index_without_shard", NAME, f"states other samples or roots of {path}")
+    for path in sorted(stated.keys() - listed.keys()):
+        found.add("index_without_shard", path, f"{NAME} lists it as a shard and not as a file")
+    return found, samples, manifest["root"]
+
+
+def _is_intact(folder: str, stated: File, found: Findings) -> bool:
+    """Whether a file is the one that the manifest lists."""
+    path = stated["path"]
+    try:
+        there = _file(folder, path)
+    except FileNotFoundError:
+        found.add("missing", path, f"{NAME} lists it")
+        return False
+    except OSError as error:
+        found.add("foreign", path, f"is not taken: {error.strerror}")
+        return False
+    if there["bytes"] != stated["bytes"]:
+        why = f"has {there['bytes']:,} bytes, {stated['bytes']:,} are stated"
+        found.add("torn", path, why)
+        return False
+    if there["sha256"] != stated["sha256"]:
+        found.add("wrong_hash", path, "sha256 differs")
+        return False
+    return True
+
+
+def _read(folder: str) -> dict[str, Any]:
+    """The manifest; every path in it lies below the folder."""
+    place = os.path.join(folder, NAME)
+    manifest = read_json(place, MANIFEST_BYTES)
+    try:
+        good = (
+            manifest["format"] == FORMAT
+            and isinstance(manifest["root"], str)
+            and all(_is_file(file) for file in manifest["files"])
+            and all(isinstance(shard["path"], str) for shard in manifest["shards"])
+        )
+    except (KeyError, TypeError):
+        good = False
+    if not good:
+        raise ValueError(f"{place} is damaged: it is no manifest of this form ({FORMAT})")
+    found: dict[str, Any] = manifest
+    return found
+
+
+def _is_file(file: File) -> bool:
+    path = file["path"]
+    parts = path.split("/")
+    inside = not path.startswith("/") and not {"", ".", ".."} & set(parts) and "\0" not in path
+    return inside and type(file["bytes"]) is int and isinstance(file["sha256"], str)

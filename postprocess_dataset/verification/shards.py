@@ -1,0 +1,158 @@
+"""The samples of a published shard, a tar or parquet with images inside, read once and in order.
+
+    for sample in read_shard("tars/output_dataset_000000.tar"):
+        sample.key, sample.image, sample.caption, sample.metadata
+
+Unlike a reader for training, nothing is forgiven: a shard that is cut, or holds what is no sample,
+is Unreadable.
+"""
+
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from common.untrusted import IMAGE_BYTES
+from postprocess_dataset.tar_header import padded
+
+BLOCK = 512
+ROWS = 128  # of embedded images in memory at a time: 10-50 MB
+PAX_BYTES = 1 << 20
+COLUMNS = ("__key__", "caption", "image")
+
+
+class Unreadable(Exception):
+    """A shard that is damaged; the text says where and how."""
+
+
+@dataclass(frozen=True)
+class ShardSample:
+    """One sample of a shard. metadata: of a tar its .json, of parquet {}."""
+
+    key: str
+    image: bytes
+    caption: str
+    metadata: dict[str, Any]
+
+
+def is_shard(path: str) -> bool:
+    """Whether a file holds samples with their images: a tar, or parquet with an image column.
+
+    Unreadable: a .parquet that is none.
+    """
+    return path.endswith(".tar") or (path.endswith(".parquet") and _has_images(path))
+
+
+def _has_images(path: str) -> bool:
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise Unreadable(f"is no parquet file: {str(error).splitlines()[0]}") from None
+    if not all(name in schema.names for name in COLUMNS):
+        return False
+    kind = schema.field("image").type
+    return bool(pa.types.is_struct(kind)) and kind.get_field_index("bytes") >= 0
+
+
+def read_shard(path: str) -> Iterator[ShardSample]:
+    """The samples. Unreadable: it is damaged from there on. OSError: the disk."""
+    if path.endswith(".tar"):
+        with open(path, "rb") as file:
+            yield from tar_samples(file)
+    else:
+        yield from _parquet_samples(path)
+
+
+def _parquet_samples(path: str) -> Iterator[ShardSample]:
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(ROWS, columns=list(COLUMNS), use_threads=False):
+                for row in batch.to_pylist():
+                    image = (row["image"] or {}).get("bytes")
+                    if row["__key__"] is None or row["caption"] is None or image is None:
+                        raise Unreadable(f"row of {row['__key__']} has no key, image or caption")
+                    yield ShardSample(row["__key__"], image, row["caption"], {})
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise Unreadable(f"cannot be read further: {str(error).splitlines()[0]}") from None
+
+
+def tar_samples(file: BinaryIO) -> Iterator[ShardSample]:
+    """KEY.jpg, KEY.txt, KEY.json, which follow each other."""
+    key = ""
+    parts: dict[str, bytes] = {}
+    for name, content in tar_members(file):
+        folder, slash, last = name.rpartition("/")
+        stem, _, suffix = last.partition(".")
+        if f"{folder}{slash}{stem}" != key:
+            if parts:
+                yield _sample(key, parts)
+            key = f"{folder}{slash}{stem}"
+            parts = {}
+        if suffix in parts:
+            raise Unreadable(f"{name} is there twice in a row")
+        parts[suffix] = content
+    if parts:
+        yield _sample(key, parts)
+
+
+def _sample(key: str, parts: dict[str, bytes]) -> ShardSample:
+    try:
+        metadata = orjson.loads(parts["json"])
+        caption = parts["txt"].decode()
+        image = parts["jpg"]
+    except KeyError as error:
+        raise Unreadable(f"{key} has no .{error.args[0]}") from None
+    except ValueError as error:
+        raise Unreadable(f"{key}: {error}") from None
+    if not isinstance(metadata, dict):
+        raise Unreadable(f"{key}.json is not an object")
+    return ShardSample(key, image, caption, metadata)
+
+
+def tar_members(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of the plain files of a tar, up to its two empty blocks.
+
+    tarfile takes a damaged header for the end. Unreadable: it is cut, or no tar.
+    """
+    place = 0
+    path = ""  # of an extended header
+    while True:
+        head = file.read(BLOCK)
+        if not head.strip(b"\0"):
+            if len(head) < BLOCK or file.read(BLOCK).strip(b"\0"):
+                raise Unreadable(f"ends at byte {place:,} without the mark of an end")
+            return
+        try:
+            member = tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            raise Unreadable(f"no file begins at byte {place:,}: {error}") from None
+        if member.size > (IMAGE_BYTES if member.isreg() else PAX_BYTES):
+            raise Unreadable(f"{member.name} has {member.size:,} bytes")
+        content = file.read(padded(member.size))
+        if len(content) < padded(member.size):
+            raise Unreadable(f"{member.name} ends at byte {place + BLOCK + len(content):,}")
+        place += BLOCK + len(content)
+        content = content[: member.size]
+        if member.type == tarfile.XHDTYPE:
+            path = _pax_path(content)
+        elif member.isreg():
+            yield path or member.name, content
+            path = ""
+        elif not member.isdir():
+            raise Unreadable(f"{member.name} is no plain file")
+
+
+def _pax_path(content: bytes) -> str:
+    """The path in an extended header of long names: "52 path=…\\n"."""
+    while content:
+        length, _, rest = content.partition(b" ")
+        size = int(length) if length.isdigit() else 0
+        record = rest[: size - len(length) - 2]
+        if record.startswith(b"path="):
+            return record[5:].decode("utf-8", "surrogateescape")
+        content = content[size:] if size else b""
+    return ""

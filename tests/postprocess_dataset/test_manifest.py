@@ -1,0 +1,232 @@
+"""MANIFEST.json: a stranger finds every change of a download, and nothing in one that is whole."""
+
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from postprocess_dataset.verification.manifest import check_manifest, write_manifest
+from postprocess_dataset.verification.merkle import Tree
+from postprocess_dataset.verification.shards import Unreadable, read_shard, tar_members
+from tests.postprocess_dataset.conftest import called
+
+KIB = 1 << 10
+
+
+def check(folder):
+    return called("verify_dataset", (folder, "--manifest"))
+
+
+@pytest.fixture
+def release(table, to_tars, small_shards, tmp_path):
+    """Tars of 36 samples in several shards, the same rows as parquet, a card and a manifest."""
+    small_shards()
+    data, parquet = table
+    out = tmp_path / "release"
+    assert to_tars(parquet, data.path.parent, out / "data", "--shard_size_mb", 1).status == 0
+    rows = [sample for path in sorted(out.glob("data/*.tar")) for sample in read_shard(str(path))]
+    columns = {
+        "__key__": [row.key for row in rows],
+        "caption": [row.caption for row in rows],
+        "image": [{"bytes": row.image, "path": f"{row.key}.jpg"} for row in rows],
+    }
+    (out / "parquet").mkdir()
+    first = len(list(read_shard(str(sorted(out.glob("data/*.tar"))[0]))))
+    pq.write_table(pa.table(columns).slice(0, first), out / "parquet/train-00000.parquet")
+    pq.write_table(pa.table(columns).slice(first), out / "parquet/train-00001.parquet")
+    card = "---\ndataset_info:\n  splits:\n  - {name: train, num_examples: 36}\n---\n# A card\n"
+    (out / "README.md").write_text(card)
+    write_manifest(str(out))
+    return out
+
+
+def test_the_root_is_that_of_rfc_6962():
+    """Known answers: the tree of certificate transparency's own reference tests."""
+    leaves = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657"]
+    leaves += ["606162636465666768696a6b6c6d6e6f"]
+    roots = {
+        1: "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+        2: "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+        3: "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+        7: "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+        8: "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+    }
+    tree = Tree()
+    assert tree.root() == hashlib.sha256().digest()
+    for leaf in leaves:
+        tree.add(bytes.fromhex(leaf))
+        assert tree.root().hex() == roots.get(tree.count, tree.root().hex())
+
+
+@given(st.lists(st.binary(max_size=8), min_size=1, max_size=70))
+@settings(max_examples=60, deadline=None)
+def test_the_root_is_the_recursive_one(leaves):
+    def root(part):
+        if len(part) == 1:
+            return hashlib.sha256(b"\0" + part[0]).digest()
+        cut = 1 << ((len(part) - 1).bit_length() - 1)
+        return hashlib.sha256(b"\1" + root(part[:cut]) + root(part[cut:])).digest()
+
+    tree = Tree()
+    for leaf in leaves:
+        tree.add(leaf)
+    assert tree.root() == root(leaves)
+
+
+def test_a_whole_download_is_verified_elsewhere(release, tmp_path):
+    elsewhere = shutil.copytree(release, tmp_path / "elsewhere/download")
+    shutil.rmtree(release)
+    ended = check(elsewhere)
+    assert ended.status == 0, ended.out + ended.err
+    root = json.loads((elsewhere / "MANIFEST.json").read_text())["root"]
+    assert f"root {root}" in ended.out and "36 samples in webdataset" in ended.out
+    assert "36 samples in parquet" in ended.out
+
+
+def test_tars_and_parquet_of_the_same_rows_have_the_same_root(release):
+    shards = json.loads((release / "MANIFEST.json").read_text())["shards"]
+    first = {shard["merkle_root"] for shard in shards if "00000." in shard["path"]}
+    assert len(shards) > 3 and len(first) == 1
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def edit_manifest(release, change):
+    document = json.loads((release / "MANIFEST.json").read_text())
+    change(document)
+    (release / "MANIFEST.json").write_text(json.dumps(document))
+
+
+def swap_two(release):
+    """Two samples change places; file hashes and root are made to fit, the Merkle root is not."""
+    path = sorted(release.glob("data/*.tar"))[0]
+    shards = json.loads((release / "MANIFEST.json").read_text())["shards"]
+    blocks = [(name, data) for name, data in tar_members(io.BytesIO(path.read_bytes()))]
+    blocks = blocks[3:6] + blocks[:3] + blocks[6:]
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, data in blocks:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    write_manifest(str(release))
+    edit_manifest(release, lambda document: document.update(shards=shards))
+
+
+def card(release, text):
+    (release / "README.md").write_text(text)
+    write_manifest(str(release))
+
+
+CHANGES = {
+    "a byte": (lambda r: flip(sorted(r.glob("data/*.tar"))[0]), "wrong_hash"),
+    "cut": (lambda r: (p := next(r.glob("parquet/*"))).write_bytes(p.read_bytes()[:-9]), "torn"),
+    "gone": (lambda r: sorted(r.glob("data/*.tar"))[1].unlink(), "missing"),
+    "more": (lambda r: (r / "data/more.tar").write_bytes(bytes(10 * KIB)), "foreign"),
+    "a link": (
+        lambda r: ((r / "README.md").unlink(), (r / "README.md").symlink_to("/etc/passwd")),
+        "foreign",
+    ),
+    "swapped": (swap_two, "index_without_shard"),
+    "another root": (
+        lambda r: edit_manifest(r, lambda document: document.update(root="00" * 32)),
+        "index_without_shard",
+    ),
+    "counts": (
+        lambda r: card(r, "---\ndataset_info: {splits: [{num_examples: 35}]}\n---\n"),
+        "card_counts",
+    ),
+    "no YAML": (lambda r: card(r, "---\na: [\n---\n"), "card_counts"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_change_is_found_under_its_name_and_no_other(release, name):
+    change, kind = CHANGES[name]
+    change(release)
+    ended = check(release)
+    found = [line.split(":")[0] for line in ended.out.splitlines() if line[0] != " "]
+    assert ended.status == 1 and found[:-1] == [kind], ended.out + ended.err
+    assert "DAMAGED" in ended.out and "what to do" in ended.out
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("{", "is damaged"),
+        (
+            '{"format": "text-to-image-manifest-1", "files": [], "shards": [],'
+            f' "root": "{hashlib.sha256().hexdigest()}"}}',
+            "nothing was checked",
+        ),
+        ('{"format": "another"}', "no manifest of this form"),
+        (
+            '{"format": "text-to-image-manifest-1", "root": "", "shards": [],'
+            ' "files": [{"path": "../x", "bytes": 1, "sha256": ""}]}',
+            "no manifest of this form",
+        ),
+    ],
+)
+def test_a_manifest_that_is_none_is_named(tmp_path, text, says):
+    (tmp_path / "MANIFEST.json").write_text(text)
+    ended = check(tmp_path)
+    assert ended.status == 1 and says in ended.err + ended.out and "Traceback" not in ended.err
+
+
+def test_without_a_manifest_and_without_a_folder(tmp_path):
+    for folder in (tmp_path, tmp_path / "none"):
+        ended = check(folder)
+        assert ended.status == 1 and "no such file" in ended.err
+
+
+@given(st.integers(0, 40 * KIB), st.integers(0, 255))
+@settings(max_examples=80, deadline=None)
+def test_a_tar_with_another_header_or_end_is_unreadable_or_the_same(place, value):
+    """Whatever byte changes: the reader ends with Unreadable or all members, never in between."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for n in range(12):
+            member = tarfile.TarInfo(f"a/{n}.jpg")
+            member.size = 1000
+            tar.addfile(member, io.BytesIO(bytes([n]) * 1000))
+    data = bytearray(buffer.getvalue())
+    data[place % len(data)] = value
+    try:
+        names = [name for name, _ in tar_members(io.BytesIO(data))]
+    except Unreadable:
+        return
+    assert names == [f"a/{n}.jpg" for n in range(12)]
+
+
+def test_long_names_of_an_extended_header_are_read():
+    buffer = io.BytesIO()
+    name = f"{'a' * 120}/{'b' * 90}/{'c' * 110}.jpg"
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+        tar.addfile(tarfile.TarInfo("short.jpg"), io.BytesIO())
+    buffer.seek(0)
+    assert [found for found, _ in tar_members(buffer)] == [name, "short.jpg"]
+
+
+def test_a_damaged_shard_gets_no_manifest(release):
+    path = sorted(release.glob("data/*.tar"))[0]
+    path.write_bytes(path.read_bytes()[:-1024])
+    with pytest.raises(Unreadable, match="without the mark of an end"):
+        write_manifest(str(release))
+
+
+def test_the_check_needs_no_more_than_the_folder(release):
+    from postprocess_dataset.progress import Progress
+
+    found, samples, root = check_manifest(str(release), Progress("samples"))
+    assert not found.counts and sum(samples.values()) == 72 and len(root) == 64
