@@ -29,18 +29,24 @@ from generate.client.pixels import pixels_of
 
 log = logging.getLogger(__name__)
 
+FLAGGED = "flagged by the model's safety checker"
+
 
 class Image:
     """One generated image. values: uint8 array (height, width, 3), or float array (3, height,
     width) in [0, 1]; batch_size: of the batch it was generated in; finite: whether the pipeline's
-    values were, where that is known already.
+    values were, where that is known already; flagged: the model's own safety checker has blackened
+    it.
 
     Checked and turned into pixels where it is used, so that this happens in a publishing thread and
     the device goes on.
     """
 
-    def __init__(self, values: Any, batch_size: int, finite: bool | None = None) -> None:
+    def __init__(
+        self, values: Any, batch_size: int, finite: bool | None = None, flagged: bool = False
+    ) -> None:
         self.values = values
+        self.flagged = flagged
         self.batch_size = batch_size
         self._finite = finite
 
@@ -73,6 +79,8 @@ def seed_of(run_seed: int, index: int, aug: int, attempt: int = 0) -> int:
 
 def problem_with(image: Image, height: int, width: int) -> str | None:
     """None, or why an image does not count."""
+    if image.flagged:
+        return FLAGGED
     if not image.finite:
         return "NaN or infinite pixels"
     if image.pixels.shape != (height, width, 3):
@@ -134,6 +142,8 @@ class ImageGenerator:
             image = self.generate(["a photo of a bird"] * n, list(range(n)))[0]
         except (DeviceBroken, CannotGenerate) as error:
             raise CannotStart(f"the warm-up batch failed: {error}", error.fault) from None
+        if image.flagged:
+            return  # the device works
         if problem := problem_with(image, self.recipe.height, self.recipe.width):
             raise CannotStart(f"the warm-up batch gave {problem}", DEVICE)
 
@@ -160,10 +170,11 @@ class ImageGenerator:
         padding = self.batch_size - count
         try:
             output = self._call(texts + texts[-1:] * padding, seeds + seeds[-1:] * padding)
-            arrays, finite = pixels_of(output[:count])
+            arrays, finite = pixels_of(getattr(output, self.recipe.family.output)[:count])
+            flags = getattr(output, "nsfw_content_detected", None) or [False] * self.batch_size
             return [
-                Image(values, self.batch_size, known)
-                for values, known in zip(arrays, finite, strict=True)
+                Image(values, self.batch_size, known, bool(flagged))
+                for values, known, flagged in zip(arrays, finite, flags[:count], strict=True)
             ]
         except Exception as error:  # of any library, or of a class of the user's own
             fault = fault_of(error)
@@ -185,10 +196,9 @@ class ImageGenerator:
         if self.recipe.negative_prompt is not None:
             arguments["negative_prompt"] = [self.recipe.negative_prompt] * len(texts)
         # A list of its own: Z-Image writes its template into the one it is given.
-        output = self.pipeline.pipe(
+        return self.pipeline.pipe(
             prompt=list(texts), generator=generators, output_type="pt", **arguments
         )
-        return getattr(output, self.recipe.family.output)
 
     def _halve(self) -> None:
         self.batch_size = (self.batch_size + 1) // 2

@@ -127,10 +127,11 @@ def leave(client: Client, job: JobClient, broken: DeviceBroken | None) -> int:
     work = client.work
     log.info(client.line())
     log.info(
-        "leaving: %d prompts released, %d failed, %d variations fewer than asked for",
+        "leaving: %d prompts released, %d failed, %d variations and %d images fewer than asked for",
         released,
         work.failed,
         work.missing_captions,
+        work.missing_images,
     )
     if broken:
         start_again(f"the device failed: {broken}", job.quarantined_s)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 
 from common.files import sync_folder
-from generate.client.image_generator import Image, problem_with
+from generate.client.image_generator import FLAGGED, Image, problem_with
 from generate.client.job_client import JobClient
 from generate.client.work import ClientSettings, Index, Sample, Work
 from generate.dataset import samples
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 THREADS = 4
 # A name just linked may not be seen by the server's node at once (NFS caches).
 LOOK_AGAIN_S = (1, 2, 4)
+SAFETY_TRIES = 2  # seeds of an image that the model's safety checker blackens
 REPORT_AT_ONCE = 200  # indices in one call
 LONGEST_ERROR = 2000  # characters of an error text that is reported
 UNSEEN = (
@@ -100,7 +101,10 @@ class Publisher:
 
     def _check_and_publish(self, sample: Sample, image: Image) -> None:
         settings = self.settings
-        if problem := problem_with(image, settings.height, settings.width):
+        if image.flagged and sample.aug is not None:
+            if not self.work.redraw(sample, FLAGGED, SAFETY_TRIES):
+                self._give_up(sample, "safety checker", FLAGGED)
+        elif problem := problem_with(image, settings.height, settings.width):
             self.work.retry_or_fail(sample, "image", problem)
         elif self.work.passed(sample):
             metadata = self.describe(sample, image)
@@ -109,6 +113,15 @@ class Publisher:
                 settings.dataset_dir, image.pixels, metadata, place, settings.jpeg_quality
             )
             self.work.published(sample)
+
+    def _give_up(self, sample: Sample, reason: str, error: str) -> None:
+        """A sample ends as .failed, and nobody is blamed: its index is done with it."""
+        index = sample.index
+        assert sample.aug is not None, "a canary prompt is not given up"
+        samples.publish_failed(
+            self.settings.dataset_dir, index.number, sample.aug, reason, error, index.lease
+        )
+        self.work.given_up(sample, reason)
 
     # ------------------------------------------------------------ reports
 
@@ -226,6 +239,6 @@ def _result(index: Index) -> dict[str, int]:
     record = index.record
     return {
         "index": index.number,
-        "images": len(record["texts"]),
+        "images": len(record["texts"]) - len(index.given_up),
         "short": missing_of(record),
     }

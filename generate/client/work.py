@@ -66,6 +66,7 @@ class Index:
     captions: dict[int, Caption] = field(default_factory=dict)  # that stand, by augmentation
     record: Captions | None = None  # its .prompts
     todo: set[int] = field(default_factory=set)  # augmentations neither published nor failed
+    given_up: set[int] = field(default_factory=set)  # augmentations that ended as .failed
     # augmentation (None: the canary prompt) -> (reason, error)
     failures: dict[int | None, tuple[str, str]] = field(default_factory=dict)
     over: bool = False  # reported, lost or released: nothing more is generated for it
@@ -116,6 +117,7 @@ class Work:
         self.images = 0  # published
         self.failed = 0  # prompts that failed permanently
         self.missing_captions = 0
+        self.missing_images = 0  # given up, and nobody is blamed
         self._bad_in_a_row = 0
         self._disk_failures = 0
 
@@ -172,6 +174,26 @@ class Work:
             if sample.aug is not None:
                 sample.index.todo.discard(sample.aug)
             self.settle(sample.index)
+
+    def redraw(self, sample: Sample, why: str, tries: int) -> bool:
+        """Generate an image that nobody is blamed for with the next seed; False: no try is left."""
+        with self.changed:
+            if sample.attempt + 1 >= tries:
+                return False
+            log.info("%s: %s; generated again with the next seed", sample.name, why)
+            self.ready.appendleft(Sample(sample.index, sample.aug, sample.attempt + 1))
+            self.changed.notify_all()
+            return True
+
+    def given_up(self, sample: Sample, reason: str) -> None:
+        """A sample has ended as .failed, and nobody is blamed."""
+        with self.changed:
+            assert sample.aug is not None
+            self.missing_images += 1
+            sample.index.given_up.add(sample.aug)
+            sample.index.todo.discard(sample.aug)
+            self.settle(sample.index)
+        log.warning("%s is given up: %s", sample.name, reason)
 
     def retry_or_fail(self, sample: Sample, reason: str, error: str, retry: bool = True) -> None:
         """A bad image: tried once more with the next seed, then the sample fails."""

@@ -12,6 +12,8 @@ environment says; PATTERN is a regular expression that is looked for in the text
     FAKE_LOAD_S=1              seconds from_pretrained takes
     FAKE_NAN=PATTERN           NaN images; "." = all
     FAKE_BLACK=PATTERN         black images
+    FAKE_FLAGGED=PATTERN       black images, as a safety checker leaves them; with FAKE_FLAGGED_ONCE
+                               only at the text's first seed
     FAKE_CUDA_ERROR=PATTERN    RuntimeError "CUDA error: …"
     FAKE_ERROR=PATTERN         ValueError, as pipelines raise it at a text they cannot take
     FAKE_BAD_HOSTS=PATH        these four only happen on the hosts (SLURMD_NODENAME or host name)
@@ -46,8 +48,9 @@ class FakeGenerator:
 
 
 class FakeOutput:
-    def __init__(self, images):
+    def __init__(self, images, flagged=None):
         self.images = images
+        self.nsfw_content_detected = flagged
 
 
 def text_code(text):
@@ -80,6 +83,9 @@ def draw(text, seed, height, width):
 
 class FakePipeline:
     make_generator = FakeGenerator
+
+    def __init__(self):
+        self.seen = set()  # texts that were generated
 
     @classmethod
     def from_pretrained(cls, model, **kwargs):
@@ -137,7 +143,20 @@ class FakePipeline:
             with open(log, "a") as file:
                 file.write("".join(lines))
         time.sleep(max(0, end - time.monotonic()))
-        return FakeOutput(numpy.stack(images))
+        return FakeOutput(numpy.stack(images), self.flag(prompt, images))
+
+    def flag(self, prompt, images):
+        """As SD 1.5's safety checker: a flag for each image; what is flagged becomes black."""
+        if "FAKE_FLAGGED" not in os.environ:
+            return None
+        once = "FAKE_FLAGGED_ONCE" in os.environ
+        flags = [
+            misbehaves("FAKE_FLAGGED", text) and not (once and text in self.seen) for text in prompt
+        ]
+        self.seen.update(prompt)
+        for image, flag in zip(images, flags, strict=True):
+            image[:] = 0 if flag else image
+        return flags
 
 
 def misbehaves(name, text):

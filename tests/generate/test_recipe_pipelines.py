@@ -6,7 +6,7 @@ import numpy
 import pytest
 
 from common.command_line import UserError
-from generate.client.image_generator import ImageGenerator, problem_with
+from generate.client.image_generator import FLAGGED, ImageGenerator, problem_with
 from generate.client.pipeline import GeneratorSettings
 from generate.client.provenance import check
 from generate.client.text_lengths import TextLengths, truncated
@@ -103,6 +103,36 @@ def test_long_texts_of_clip(tiny):
     count = TextLengths(generator.pipeline.pipe, generator.arguments)
     assert truncated(count(short)) == [] and truncated(count(long)) == ["text_encoder"]
     assert count(long)["text_encoder"][1] == 77
+
+
+def tiny_checker():
+    """A random safety checker of the real class that flags every image."""
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig
+
+    part = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    vision = part | {"num_attention_heads": 2, "image_size": 30, "patch_size": 6}
+    text = part | {"num_attention_heads": 2, "vocab_size": 10}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
+    checker = StableDiffusionSafetyChecker(config)
+    checker.concept_embeds_weights.data -= 2  # a cosine is never below this threshold
+    return checker.eval()
+
+
+def test_flags_of_the_safety_checker_reach_the_image(tiny):
+    from transformers import CLIPImageProcessorPil
+
+    generator = tiny("sd15")
+    assert not any(image.flagged for image in generator.generate(TEXTS, SEEDS))
+    pipe = generator.pipeline.pipe
+    pipe.safety_checker = tiny_checker()
+    pipe.feature_extractor = CLIPImageProcessorPil(
+        size={"shortest_edge": 30}, crop_size={"height": 30, "width": 30}
+    )
+    images = generator.generate(TEXTS[:2], SEEDS[:2])
+    assert [problem_with(image, 64, 64) for image in images] == [FLAGGED] * 2
+    assert all(image.pixels.max() == 0 for image in images)
+    generator.warm_up()  # a flagged image says nothing against the device
 
 
 def test_a_class_of_ones_own_says_what_it_computes_with(tmp_path):
