@@ -165,7 +165,7 @@ class Publisher:
         dataset_dir = self.settings.dataset_dir
         try:
             for index in indices:
-                publish_collected(dataset_dir, index.number, _result(index)["images"], lease)
+                publish_collected(dataset_dir, index.number, _captions(index), lease)
             for folder in {index.number // FOLDER for index in indices}:
                 sync_folder(dataset_dir / folder_name(folder * FOLDER))
         except OSError as error:
@@ -234,11 +234,15 @@ class Publisher:
                 log.warning("%d_%d.failed was not written: %s", index.number, aug, problem)
 
 
+def _captions(index: Index) -> int:
+    assert index.record is not None, "an index without captions has no image"
+    return len(index.record["texts"])
+
+
 def _result(index: Index) -> dict[str, int]:
     assert index.record is not None, "an index without captions has no image"
-    record = index.record
     return {
         "index": index.number,
-        "images": len(record["texts"]) - len(index.given_up),
-        "short": missing_of(record),
+        "images": _captions(index) - len(index.given_up),
+        "short": missing_of(index.record),
     }
