@@ -111,6 +111,11 @@ def add_run_options(parser: Options) -> None:
     )
     run.add_argument("--size", metavar="WxH", help="width and height apart: 1024x768")
     run.add_argument(
+        "--sizes",
+        metavar="WxH:SHARE,…",
+        help="a mix: 1024x1024:0.5,1344x768:0.25,768x1344:0.25; each image's by its place",
+    )
+    run.add_argument(
         "--negative_prompt", help="what the images are not to show (default: the model family's)"
     )
     run.add_argument("--num_inference_steps", type=at_least(1), help="default: the model family's")

@@ -14,7 +14,7 @@ import logging
 from typing import cast
 
 from common.screening import summary
-from generate.client.work import ClientSettings, Index, Sample, Work
+from generate.client.work import ClientSettings, Index, Work
 from generate.dataset import samples
 from generate.dataset.caption_check import standing_captions
 from generate.dataset.captions import (
@@ -165,7 +165,7 @@ class Captioner:
         return True
 
     def _disk_failed(self, index: Index, error: OSError) -> None:
-        self.work.fail(Sample(index, 0), "disk", disk_error(error), at_once=True)
+        self.work.fail(self.work.sample(index, 0), "disk", disk_error(error), at_once=True)
 
 
 def _in_order(index: Index, new: list[Caption]) -> list[Caption]:

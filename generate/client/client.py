@@ -2,7 +2,7 @@
 
     client = Client(job, prompter, items, describe, place, settings)
     client.start(batch_size=16)
-    while (batch := client.next_batch(16)) is not None: …     # the loop is in process.py
+    while (batch := client.next_batch(generator.batch_size_of)) is not None: …   # generation.py
     client.leave()
 
 The feeder holds at most two leases, asks the LLMs for captions and queues what is to be generated;
@@ -14,11 +14,12 @@ stops the device.
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from generate.client.feeder import TICK_S, Feeder
+from generate.client.feeder import READY_BATCHES, TICK_S, Feeder
 from generate.client.image_generator import Image
 from generate.client.job_client import JobClient
+from generate.client.pipeline import Recipe
 from generate.client.publisher import Describe, Publisher
 from generate.client.work import ClientSettings, Sample, Work
 from generate.dataset.prompts_file import Item
@@ -54,7 +55,7 @@ class Client:
         self.job = job
         self.prompter = prompter
         self.settings = settings
-        self.work = Work(job.stopping)
+        self.work = Work(job.stopping, settings.recipes)
         self.feeder = Feeder(self.work, job, prompter, items, settings)
         self.publisher = Publisher(self.work, job, describe, place, settings)
         self.device = DeviceTime()
@@ -78,8 +79,11 @@ class Client:
 
     # ------------------------------------------------------------ batches
 
-    def next_batch(self, size: int) -> list[Sample] | None:
-        """Up to `size` samples, fewer only when no more can come soon; None: nothing is left."""
+    def next_batch(self, size_of: Callable[[Recipe], int]) -> list[Sample] | None:
+        """Samples of recipes that are alike; None: nothing is left.
+
+        size_of(recipe): how many; there are fewer only when no more can come soon.
+        """
         waiting_since = time.monotonic()
         self.generating = []
         while True:
@@ -87,8 +91,7 @@ class Client:
             with self.work.changed:
                 if self._is_over():
                     return None
-                if self._may_begin(size, time.monotonic() - waiting_since):
-                    batch = self.work.take(size)
+                if batch := self._batch(size_of, time.monotonic() - waiting_since):
                     break
                 self.state = "waiting_llm" if self.feeder.captioner.asking else "idle"
                 self.work.changed.wait(TICK_S)
@@ -102,12 +105,20 @@ class Client:
         finished = self.work.no_more_leases and not self.work.leases
         return self.job.stopping.is_set() or finished
 
-    def _may_begin(self, size: int, waited_s: float) -> bool:
-        """Whether a batch is full, or as full as it will become."""
-        ready = self.work.sort_ready()
-        if ready >= size:
-            return True
-        return ready > 0 and (waited_s > PATIENCE_S or not self.feeder.more_can_come())
+    def _batch(self, size_of: Callable[[Recipe], int], waited_s: float) -> list[Sample]:
+        """The oldest full batch, else the fullest if none can become full soon; or none yet."""
+        alike = self.work.ready_alike()
+        if not alike:
+            return []
+        sizes = [size_of(samples[0].recipe) for samples in alike]
+        for samples, size in zip(alike, sizes, strict=True):
+            if len(samples) >= size:
+                return self.work.take(samples[:size])
+        # so many that the feeder waits for the device, and each of another kind
+        stuck = sum(map(len, alike)) >= READY_BATCHES * max(sizes)
+        if stuck or waited_s > PATIENCE_S or not self.feeder.more_can_come():
+            return self.work.take(max(alike, key=len))
+        return []
 
     def put(self, sample: Sample, image: Image) -> None:
         """Check, publish and report an image; waits while too many are on their way."""

@@ -121,7 +121,8 @@ class Feeder:
         """
         images = self.settings.images_per_prompt
         ahead = len(self.captioner.asking) * images + len(self.work.ready)
-        return ahead < max(ASK_AHEAD * images, READY_BATCHES * self.batch_size)
+        shapes = self.settings.recipes.shapes  # each makes batches of its own
+        return ahead < max(ASK_AHEAD * images, READY_BATCHES * self.batch_size * shapes)
 
     # ------------------------------------------------------------ leases
 

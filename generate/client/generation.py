@@ -1,7 +1,7 @@
 """The loop of a client: batches from the client to the generator, images back.
 
 generator = ImageGenerator(generator_settings(args, definition, output_root))
-broken = generate_until_done(client, generator, run_seed=0)
+broken = generate_until_done(client, generator)
 """
 
 import json
@@ -13,14 +13,16 @@ from typing import Any
 from common.command_line import UserError
 from common.version import version
 from generate.client.client import Client
-from generate.client.image_generator import Image, ImageGenerator, seed_of
-from generate.client.pipeline import CannotGenerate, DeviceBroken, GeneratorSettings
+from generate.client.image_generator import Image, ImageGenerator
+from generate.client.pipeline import CannotGenerate, DeviceBroken, GeneratorSettings, Recipe
 from generate.client.publisher import Describe
+from generate.client.recipes import Recipes
 from generate.client.text_lengths import TextLengths, truncated
 from generate.client.work import Sample
 from generate.dataset.definition import Definition
 from generate.dataset.layout import folder_name, stem
 from generate.dataset.samples import Metadata, utc_now
+from generate.dataset.sizes import Mix
 from generate.protocol.output_root import server_folder
 
 CANARY = -1  # in place of an augmentation, for the seed of a canary prompt
@@ -61,18 +63,22 @@ def common_settings(args: Namespace) -> dict[str, Any]:
     }
 
 
-def generate_until_done(
-    client: Client, generator: ImageGenerator, run_seed: int
-) -> DeviceBroken | None:
+def recipes_of(recipe: Recipe, definition: Definition) -> Recipes:
+    """What is asked of each image of a run; recipe: where neither mix nor item say otherwise."""
+    mix = Mix.from_text(definition["sizes"]) if definition.get("sizes") else None
+    return Recipes(recipe, definition["run_seed"], mix)
+
+
+def generate_until_done(client: Client, generator: ImageGenerator) -> DeviceBroken | None:
     """The loop; returns the error of a device that is of no use any more, or None.
 
     Leases and captions come from a thread ahead of it, files and reports go to threads behind it.
     """
     client.start(generator.batch_size)
-    while (batch := client.next_batch(generator.batch_size)) is not None:  # lease, ask
+    while (batch := client.next_batch(generator.batch_size_of)) is not None:  # lease, ask
         began = time.monotonic()
         try:
-            images = generate(client, generator, batch, run_seed)
+            images = generate(client, generator, batch)
         except DeviceBroken as error:
             for sample in batch:
                 client.work.fail(sample, "gpu", str(error), at_once=True)
@@ -85,27 +91,27 @@ def generate_until_done(
     return None
 
 
-def generate(
-    client: Client, generator: ImageGenerator, batch: list[Sample], run_seed: int
-) -> list[Image | None]:
+def generate(client: Client, generator: ImageGenerator, batch: list[Sample]) -> list[Image | None]:
     """The images of a batch; None for a text at which the pipeline raised an error.
 
     Which text that was is found by generating the batch one by one.
     """
+    recipes = client.settings.recipes
     seeds = [
-        seed_of(
-            run_seed,
+        recipes.seed(
             sample.index.number,
             CANARY if sample.aug is None else sample.aug,
+            sample.index.item,
             sample.attempt,
         )
         for sample in batch
     ]
+    texts = [sample.text for sample in batch]
     try:
-        return [*generator.generate([sample.text for sample in batch], seeds)]
+        return [*generator.generate(texts, seeds, [sample.recipe for sample in batch])]
     except CannotGenerate as error:
         if len(batch) > 1:
-            one_by_one = [generate(client, generator, [sample], run_seed) for sample in batch]
+            one_by_one = [generate(client, generator, [sample]) for sample in batch]
             return [image for images in one_by_one for image in images]
         client.work.retry_or_fail(batch[0], "prompt", str(error), retry=False)
         return [None]
@@ -113,7 +119,7 @@ def generate(
 
 def describer(args: Namespace, definition: Definition, generator: ImageGenerator) -> Describe:
     """A function that gives the metadata of a sample's image: its JSON's fields but the place."""
-    recipe = generator.recipe
+    recipes = recipes_of(generator.recipe, definition)
     pipeline = generator.pipeline
     project = version()
     count = TextLengths(pipeline.pipe, generator.arguments)
@@ -121,6 +127,7 @@ def describer(args: Namespace, definition: Definition, generator: ImageGenerator
     def metadata(sample: Sample, image: Image) -> Metadata:
         index = sample.index
         aug, record = sample.aug, index.record
+        recipe = sample.recipe
         lengths = count(sample.text)
         assert aug is not None and record is not None, "captions stand before their images"
         return {
@@ -137,7 +144,7 @@ def describer(args: Namespace, definition: Definition, generator: ImageGenerator
             "image_path": f"{folder_name(index.number)}/{stem(index.number, aug)}.jpg",
             "generation_timestamp": utc_now(),
             "source": record["source"],
-            "seed": seed_of(args.seed, index.number, aug, sample.attempt),
+            "seed": recipes.seed(index.number, aug, index.item, sample.attempt),
             "num_inference_steps": recipe.steps,
             "guidance_scale": recipe.guidance,
             "dtype": pipeline.dtype,

@@ -3,14 +3,14 @@
 generator = ImageGenerator(GeneratorSettings("tiny", height=64, width=64))
 generator.load()
 generator.warm_up()
-images = generator.generate(["a red circle on a white background"], [seed_of(0, 0, 0)])
+images = generator.generate(["a red circle on a white background"], [1])
 """
 
 import contextlib
 import gc
-import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ from generate.client.pipeline import (
     DoesNotFit,
     GeneratorSettings,
     Pipeline,
+    Recipe,
     first_line,
     load_custom,
 )
@@ -68,15 +69,6 @@ class Image:
         return numpy.ascontiguousarray(levels.transpose(1, 2, 0))
 
 
-def seed_of(run_seed: int, index: int, aug: int, attempt: int = 0) -> int:
-    """The seed of an image, 63 bits: the same on every machine.
-
-    attempt 1: the next seed, for an image that failed its check.
-    """
-    words = f"{run_seed}:{index}:{aug}" + (f":{attempt}" if attempt else "")
-    return int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big") >> 1
-
-
 def problem_with(image: Image, height: int, width: int) -> str | None:
     """None, or why an image does not count."""
     if image.flagged:
@@ -93,19 +85,34 @@ def problem_with(image: Image, height: int, width: int) -> str | None:
 
 
 class ImageGenerator:
-    """One pipeline on one device; load() first. batch_size: at present, see generate()."""
+    """One pipeline on one device; load() first. recipe: of images that ask for nothing else."""
 
     def __init__(self, settings: GeneratorSettings) -> None:
         self.settings = settings
         self.recipe = settings.resolved()
         self.arguments: dict[str, Any] = {}
-        self.batch_size = settings.batch_size or 1
+        self._batch_sizes: dict[tuple[int, int], int] = {}  # by (height, width)
         self._pipeline: Pipeline | None = None
 
     @property
     def pipeline(self) -> Pipeline:
         assert self._pipeline is not None, "load() comes first"
         return self._pipeline
+
+    @property
+    def batch_size(self) -> int:
+        """Images of the run's own size in a batch, at present: see generate()."""
+        return self.batch_size_of(self.recipe)
+
+    def batch_size_of(self, recipe: Recipe) -> int:
+        """The same for a recipe: fewer of larger images, and never more than of the run's own."""
+        size = (recipe.height, recipe.width)
+        if size not in self._batch_sizes:
+            most = self.pipeline.batch_size
+            pixels = self.recipe.height * self.recipe.width
+            fitting = most * pixels // (recipe.height * recipe.width)
+            self._batch_sizes[size] = min([most, max(1, fitting), *self._remembered(recipe)])
+        return self._batch_sizes[size]
 
     def load(self) -> None:
         """Load the pipeline. CannotStart, one line, if it cannot be had."""
@@ -118,10 +125,7 @@ class ImageGenerator:
             raise CannotStart(text, fault_of(error)) from None
         self._pipeline = loaded
         self.arguments = self.recipe.arguments(loaded.pipe.__call__)
-        if self.recipe.family.guidance_argument == "guider":
-            guided = loaded.pipe.guider.new(guidance_scale=self.recipe.guidance)
-            loaded.pipe.guider = guided
-        self.batch_size = min([loaded.batch_size, *self._remembered()])
+        self._batch_sizes.clear()
 
     def _load(self) -> Pipeline:
         if self.settings.pipeline:
@@ -147,71 +151,92 @@ class ImageGenerator:
         if problem := problem_with(image, self.recipe.height, self.recipe.width):
             raise CannotStart(f"the warm-up batch gave {problem}", DEVICE)
 
-    def generate(self, texts: list[str], seeds: list[int]) -> list[Image]:
+    def generate(
+        self, texts: list[str], seeds: list[int], recipes: Sequence[Recipe] = ()
+    ) -> list[Image]:
         """The images of some texts, in order. DeviceBroken, CannotGenerate.
 
+        recipes: one for each text, alike but for their negative prompts; default: the run's.
         A batch is padded to full size, so that an image depends on its text, its seed, the batch
         size and the libraries only (in Lumina2, whose transformer cuts the padding, a rounding also
         on the longest text). One that does not fit is generated in halves, and the half remembered.
         """
         images: list[Image] = []
+        recipes = recipes or [self.recipe] * len(texts)
         while len(images) < len(texts):
-            part = slice(len(images), len(images) + self.batch_size)
-            batch = self._generate_batch(texts[part], seeds[part])
+            part = slice(len(images), len(images) + self.batch_size_of(recipes[0]))
+            batch = self._generate_batch(texts[part], seeds[part], recipes[part])
             if batch is None:
-                self._halve()
+                self._halve(recipes[0])
             else:
                 images += batch
         return images
 
-    def _generate_batch(self, texts: list[str], seeds: list[int]) -> list[Image] | None:
+    def _generate_batch(
+        self, texts: list[str], seeds: list[int], recipes: Sequence[Recipe]
+    ) -> list[Image] | None:
         """One call of the pipeline; None if the batch did not fit."""
         count = len(texts)
-        padding = self.batch_size - count
+        recipe = recipes[0]
+        batch_size = self.batch_size_of(recipe)
+        wanted = [each.negative_prompt for each in recipes]
+        padding = batch_size - count
         try:
-            output = self._call(texts + texts[-1:] * padding, seeds + seeds[-1:] * padding)
-            arrays, finite = pixels_of(getattr(output, self.recipe.family.output)[:count])
-            flags = getattr(output, "nsfw_content_detected", None) or [False] * self.batch_size
+            output = self._call(
+                texts + texts[-1:] * padding,
+                seeds + seeds[-1:] * padding,
+                recipe,
+                wanted + wanted[-1:] * padding,
+            )
+            arrays, finite = pixels_of(getattr(output, recipe.family.output)[:count])
+            flags = getattr(output, "nsfw_content_detected", None) or [False] * batch_size
             return [
-                Image(values, self.batch_size, known, bool(flagged))
+                Image(values, batch_size, known, bool(flagged))
                 for values, known, flagged in zip(arrays, finite, flags[:count], strict=True)
             ]
         except Exception as error:  # of any library, or of a class of the user's own
             fault = fault_of(error)
             words = first_line(error)
         # Outside of the except block the traceback no longer holds the tensors.
-        if fault == MEMORY and self.batch_size > 1:
+        if fault == MEMORY and batch_size > 1:
             return None
         if fault == MEMORY:
-            size = f"{self.recipe.height}x{self.recipe.width}"
-            raise DoesNotFit(f"not even one image of {size} fits on the device: {words}")
+            size = f"{recipe.height}x{recipe.width}"
+            why = f"not even one image of {size} fits on the device: {words}"
+            # what one item asks for says nothing of the device
+            own = recipe.height * recipe.width > self.recipe.height * self.recipe.width
+            raise CannotGenerate(why, fault) if own else DoesNotFit(why)
         if fault == DEVICE:
             raise DeviceBroken(words)
         raise CannotGenerate(words, fault)
 
-    def _call(self, texts: list[str], seeds: list[int]) -> Any:
+    def _call(
+        self, texts: list[str], seeds: list[int], recipe: Recipe, negative: list[str | None]
+    ) -> Any:
+        pipe = self.pipeline.pipe
         # Made anew for each try, since a used generator has moved on.
         generators = [self.pipeline.make_generator(seed) for seed in seeds]
-        arguments = dict(self.arguments)
-        if self.recipe.negative_prompt is not None:
-            arguments["negative_prompt"] = [self.recipe.negative_prompt] * len(texts)
+        arguments = recipe.arguments(pipe.__call__)
+        if any(text is not None for text in negative):
+            arguments["negative_prompt"] = [text or "" for text in negative]
+        if recipe.family.guidance_argument == "guider":
+            pipe.guider = pipe.guider.new(guidance_scale=recipe.guidance)
         # A list of its own: Z-Image writes its template into the one it is given.
-        return self.pipeline.pipe(
-            prompt=list(texts), generator=generators, output_type="pt", **arguments
-        )
+        return pipe(prompt=list(texts), generator=generators, output_type="pt", **arguments)
 
-    def _halve(self) -> None:
-        self.batch_size = (self.batch_size + 1) // 2
+    def _halve(self, recipe: Recipe) -> None:
+        size = (self.batch_size_of(recipe) + 1) // 2
+        self._batch_sizes[recipe.height, recipe.width] = size
         gc.collect()
         self.pipeline.free_memory()
-        log.warning("the batch did not fit: %d images at a time from now on", self.batch_size)
+        log.warning("the batch did not fit: %d images at a time from now on", size)
         if self.settings.remembered:
-            row = json.dumps({"key": self._key(), "batch_size": self.batch_size})
+            row = json.dumps({"key": self._key(recipe), "batch_size": size})
             # On a full disk the next process finds it out again.
             with contextlib.suppress(OSError), open(self.settings.remembered, "a") as file:
                 file.write(row + "\n")
 
-    def _remembered(self) -> list[int]:
+    def _remembered(self, recipe: Recipe) -> list[int]:
         """Batch sizes that had to be halved to, on such a card with such images."""
         path = self.settings.remembered
         try:
@@ -223,12 +248,12 @@ class ImageGenerator:
             # A torn line costs one batch that does not fit.
             with contextlib.suppress(ValueError, RecursionError, TypeError, KeyError):
                 row = json.loads(line)
-                if row["key"] == self._key():
+                if row["key"] == self._key(recipe):
                     sizes.append(max(1, int(row["batch_size"])))
         return sizes
 
-    def _key(self) -> list[Any]:
-        pipeline, recipe = self.pipeline, self.recipe
+    def _key(self, recipe: Recipe) -> list[Any]:
+        pipeline = self.pipeline
         return [
             pipeline.gpu_name,
             self.settings.model,

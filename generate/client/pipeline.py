@@ -84,14 +84,19 @@ class GeneratorSettings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The numbers that every image of a run has in common."""
+    """What is asked of an image. Those of a batch are alike but for their negative prompts."""
 
-    family: Family
+    family: Family = field(compare=False)
     height: int
     width: int
     steps: int | None
     guidance: float | None
     negative_prompt: str | None
+
+    @property
+    def alike(self) -> tuple[int, int, int | None, float | None]:
+        """What the images of one batch have in common."""
+        return self.height, self.width, self.steps, self.guidance
 
     def arguments(self, call: Callable[..., Any]) -> dict[str, Any]:
         """The arguments of each call of a pipeline, less what its class does not know."""

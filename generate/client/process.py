@@ -15,7 +15,7 @@ from common import slurm
 from common.command_line import DONE, LEFT_OUT, UserError
 from common.console import start_log
 from generate.client.client import Client
-from generate.client.generation import describer, generate_until_done
+from generate.client.generation import describer, generate_until_done, recipes_of
 from generate.client.job_client import JobClient
 from generate.client.pipeline import DeviceBroken
 from generate.client.provenance import check
@@ -71,8 +71,7 @@ def run_client(
     settings = ClientSettings(
         dataset_dir=dataset_dir,
         images_per_prompt=definition["images_per_prompt"],
-        height=definition["height"],
-        width=definition["width"],
+        recipes=recipes_of(generator.recipe, definition),
         chunk_size=chunk_size(args, len(items)),
         jpeg_quality=args.jpeg_quality,
         max_leases=args.max_leases,
@@ -90,7 +89,7 @@ def run_client(
         settings,
     )
     leaving.watch(client)
-    broken = generate_until_done(client, generator, args.seed)
+    broken = generate_until_done(client, generator)
     return leave(client, job, broken)
 
 

@@ -104,7 +104,7 @@ class Publisher:
         if image.flagged and sample.aug is not None:
             if not self.work.redraw(sample, FLAGGED, SAFETY_TRIES):
                 self._give_up(sample, "safety checker", FLAGGED)
-        elif problem := problem_with(image, settings.height, settings.width):
+        elif problem := problem_with(image, sample.recipe.height, sample.recipe.width):
             self.work.retry_or_fail(sample, "image", problem)
         elif self.work.passed(sample):
             metadata = self.describe(sample, image)

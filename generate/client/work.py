@@ -5,7 +5,7 @@ of each sample. Neither knows the others. `changed` guards all of it and is noti
 
     work.add_lease("3-17", indices)       # their captions are to be found: work.unasked
     work.enqueue(index, {0, 1, 2})        # captions are known: samples to generate
-    batch = work.take(16)
+    batch = work.take(work.ready_alike()[0][:16])
     work.published(sample)                # or work.retry_or_fail(...), work.fail(...)
     index = work.ended.get()              # nothing of it is left to do: report it
     work.forget(index)
@@ -17,10 +17,12 @@ import queue
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.screening import Screen
+from generate.client.pipeline import Recipe
+from generate.client.recipes import Recipes
 from generate.dataset.captions import Caption, Captions, missing_of
 from generate.dataset.layout import stem
 from generate.dataset.prompts_file import Item
@@ -43,8 +45,7 @@ class ClientSettings:
 
     dataset_dir: Path
     images_per_prompt: int
-    height: int  # pixels
-    width: int
+    recipes: Recipes  # what is asked of each image
     chunk_size: int = 1  # prompts a lease
     jpeg_quality: int = 95
     max_leases: int | None = None  # leave after so many
@@ -81,6 +82,7 @@ class Sample:
 
     index: Index
     aug: int | None
+    recipe: Recipe
     attempt: int = 0
 
     @property
@@ -101,8 +103,9 @@ class Sample:
 class Work:
     """See the module. stopping: set when no new work is to be begun; the job client has it too."""
 
-    def __init__(self, stopping: threading.Event) -> None:
+    def __init__(self, stopping: threading.Event, recipes: Recipes) -> None:
         self.stopping = stopping
+        self.recipes = recipes
         self.changed = threading.Condition()
         self.leases: dict[str, set[Index]] = {}
         self.unasked: collections.deque[Index] = collections.deque()
@@ -128,7 +131,7 @@ class Work:
         with self.changed:
             self.leases[lease] = set(indices)
             if canary:
-                self.ready.extend(Sample(index, None) for index in indices)
+                self.ready.extend(self.sample(index, None) for index in indices)
             else:
                 self.unasked.extend(indices)
 
@@ -137,23 +140,34 @@ class Work:
         with self.changed:
             index.todo = set(augs)
             self.missing_captions += missing_of(index.record) if index.record else 0
-            self.ready.extend(Sample(index, aug) for aug in sorted(index.todo))
+            self.ready.extend(self.sample(index, aug) for aug in sorted(index.todo))
             self.settle(index)
 
-    def take(self, size: int) -> list[Sample]:
-        """Up to `size` samples, those of the oldest lease first."""
+    def sample(self, index: Index, aug: int | None) -> Sample:
+        """A sample with what is asked of its image."""
+        return Sample(index, aug, self.recipes.of(index.number, aug, index.item))
+
+    def take(self, batch: list[Sample]) -> list[Sample]:
+        """Take samples out of what is ready."""
         with self.changed:
-            batch = [self.ready.popleft() for _ in range(min(size, len(self.ready)))]
+            taken = set(map(id, batch))
+            self.ready = collections.deque(s for s in self.ready if id(s) not in taken)
             self.changed.notify_all()
             return batch
 
-    def sort_ready(self) -> int:
-        """Drop what is over, bring the older leases to the front; how many samples are ready."""
+    def ready_alike(self) -> list[list[Sample]]:
+        """What is ready, in lists that a batch may be made of, each and all by age.
+
+        The older leases come first; what is over is dropped.
+        """
         with self.changed:
             waiting = [sample for sample in self.ready if not sample.index.over]
             waiting.sort(key=lambda sample: sample.index.turn)
             self.ready = collections.deque(waiting)
-            return len(waiting)
+        alike: dict[object, list[Sample]] = {}
+        for sample in waiting:
+            alike.setdefault(sample.recipe.alike, []).append(sample)
+        return list(alike.values())
 
     # ------------------------------------------------------------ what became of a sample
 
@@ -181,7 +195,7 @@ class Work:
             if sample.attempt + 1 >= tries:
                 return False
             log.info("%s: %s; generated again with the next seed", sample.name, why)
-            self.ready.appendleft(Sample(sample.index, sample.aug, sample.attempt + 1))
+            self.ready.appendleft(replace(sample, attempt=sample.attempt + 1))
             self.changed.notify_all()
             return True
 
@@ -202,7 +216,7 @@ class Work:
                 log.info(
                     "%s: %s (%s); generated again with the next seed", sample.name, error, reason
                 )
-                self.ready.appendleft(Sample(sample.index, sample.aug, attempt=1))
+                self.ready.appendleft(replace(sample, attempt=1))
                 self.changed.notify_all()
                 return
             self._bad_in_a_row += 1

@@ -39,6 +39,8 @@ FREE = {
     "bare",
 }
 GROWS = ("total", "images_per_prompt")
+# Later fields whose absence from a definition means None.
+NONE_IF_ABSENT = ("sizes",)
 DEFINITION_BYTES = 1 << 20  # of a dataset.yaml
 # for one that is damaged, where no ledger knows the data set
 REMEDY = "restore it from a backup, or move the folder away"
@@ -56,6 +58,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "revision": TEXT,
     "height": WHOLE,
     "width": WHOLE,
+    "sizes": TEXT,
     "num_inference_steps": WHOLE,
     "guidance_scale": (int, float, NoneType),
     "augment_prompts": (bool, NoneType),
@@ -177,12 +180,14 @@ def compare(
     """
     fields = GROWS if asked.get("bare") else sorted(asked.keys() - FREE, key=_importance)
     for field in fields:
-        if field not in stored or stored[field] == asked[field]:
+        if field not in stored and field not in NONE_IF_ABSENT:
+            continue
+        if stored.get(field) == asked[field]:
             continue
         appended = asked["total"] > stored["total"] and field in ("total", "prompts_sha256")
         more = field == "images_per_prompt" and asked[field] > stored[field]
         if not (growing and (appended or more)):
-            raise Differs(field, stored[field], asked[field], what)
+            raise Differs(field, stored.get(field), asked[field], what)
 
 
 def _importance(field: str) -> tuple[bool, str]:

@@ -3,8 +3,9 @@
     items = read_prompts("HPDv2.json")     # looked for as given, then in prompts/
     list_sha256(items)
 
-Items of the list are strings or {"prompt", "source", "variations"}. An item's place in the list is
-its prompt_index for ever; the list's sha256 stands in the data set's definition.
+Items of the list are strings or {"prompt", "source", "variations"}, with overrides (overrides.py).
+An item's place in the list is its prompt_index for ever; the list's sha256 stands in the data set's
+definition.
 """
 
 import hashlib
@@ -12,16 +13,17 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, cast
 
 from common.command_line import UserError
 from common.files import CHECKOUT
+from generate.dataset.overrides import Overrides, read_overrides
 
 # Bytes of a prompt in UTF-8: the image carries it twice, in a JPEG comment of 65,533.
 LONGEST = 20_000
 
 
-class Item(TypedDict):
+class Item(Overrides):
     """One prompt; with variations no LLM is asked for any."""
 
     prompt: str
@@ -90,7 +92,7 @@ def read_item(item: Any) -> Item:
         raise ValueError("has a blank variation")
     if max(len(text.encode()) for text in [prompt, *others]) > LONGEST:
         raise ValueError(f"is longer than {LONGEST:,} bytes")
-    record: Item = {"prompt": prompt, "source": source}
+    record = cast(Item, {"prompt": prompt, "source": source, **read_overrides(item)})
     if variations is not None:
         record["variations"] = others
     return record

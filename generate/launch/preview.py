@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import DONE, LEFT_OUT, UserError
-from generate.client.generation import generator_settings
-from generate.client.image_generator import ImageGenerator, problem_with, seed_of
+from generate.client.generation import generator_settings, recipes_of
+from generate.client.image_generator import ImageGenerator, problem_with
 from generate.client.model_check import check_model
 from generate.client.pipeline import CannotGenerate, DeviceBroken
+from generate.client.recipes import Recipes
 from generate.dataset.layout import stem
 from generate.dataset.prompts_file import Item
 from generate.dataset.screened import screen_of, screened
@@ -49,19 +50,19 @@ def contact_sheet(
         generator.load()
         generator.warm_up()
         began = time.monotonic()
-        images = _generate(generator, rows, args.seed)
+        recipes = recipes_of(generator.recipe, definition)
+        images, made = _generate(generator, rows, items, recipes)
     except (DeviceBroken, CannotGenerate) as error:
         raise UserError(f"the device or the pipeline failed: {error}") from None
-    # the last batch is filled up: whole batches count
-    batches = -(-len(images) // generator.batch_size)
     seconds = time.monotonic() - began
-    images_per_hour = round(batches * generator.batch_size / seconds * 3600)
+    images_per_hour = round(made / seconds * 3600)
     path = Path(f"preview_{definition['name']}.jpg").absolute()
     draw_sheet(rows, images).save(path, "JPEG", quality=90)
     recipe = generator.recipe
-    problems = {
-        key: problem_with(image, recipe.height, recipe.width) for key, image in images.items()
-    }
+    problems = {}
+    for (index, aug), image in images.items():
+        asked = recipes.of(index, aug, items[index])
+        problems[index, aug] = problem_with(image, asked.height, asked.width)
     bad = [f"{stem(*key)}: {problem}" for key, problem in problems.items() if problem]
     if bad:
         print("\n".join(["images that would not count:", *bad]))
@@ -83,15 +84,25 @@ def contact_sheet(
     return LEFT_OUT if bad else DONE
 
 
-def _generate(generator: ImageGenerator, rows: list[list[str]], run_seed: int) -> Images:
+def _generate(
+    generator: ImageGenerator, rows: list[list[str]], items: list[Item], recipes: Recipes
+) -> tuple[Images, int]:
+    """(images, how many were made: all batches are filled up)."""
     todo = [(index, aug) for index, row in enumerate(rows) for aug in range(len(row))]
+    asked = {(index, aug): recipes.of(index, aug, items[index]) for index, aug in todo}
     images: Images = {}
-    for start in range(0, len(todo), generator.batch_size):
-        batch = todo[start : start + generator.batch_size]
-        seeds = [seed_of(run_seed, index, aug) for index, aug in batch]
+    made = 0
+    while todo:
+        first = asked[todo[0]]
+        alike = [key for key in todo if asked[key].alike == first.alike]
+        batch = alike[: generator.batch_size_of(first)]
+        seeds = [recipes.seed(index, aug, items[index]) for index, aug in batch]
         texts = [rows[index][aug] for index, aug in batch]
-        images |= dict(zip(batch, generator.generate(texts, seeds), strict=True))
-    return images
+        found = generator.generate(texts, seeds, [asked[key] for key in batch])
+        images |= dict(zip(batch, found, strict=True))
+        todo = [key for key in todo if key not in images]
+        made += found[0].batch_size
+    return images, made
 
 
 def _variations(args: Namespace, items: list[Item], count: int) -> list[list[str]]:
@@ -116,7 +127,7 @@ def _variations(args: Namespace, items: list[Item], count: int) -> list[list[str
 
 def draw_sheet(rows: list[list[str]], images: Images) -> Any:
     """One row a prompt: its images, each over its text. A PIL image."""
-    from PIL import Image, ImageDraw  # not loaded by those who submit
+    from PIL import Image, ImageDraw, ImageOps  # not loaded by those who submit
 
     size = (max(map(len, rows)) * (CELL + 8), len(rows) * (CELL + CAPTION))
     sheet = Image.new("RGB", size, "white")
@@ -124,7 +135,7 @@ def draw_sheet(rows: list[list[str]], images: Images) -> Any:
     for (row, column), image in images.items():
         x = column * (CELL + 8)
         y = row * (CELL + CAPTION)
-        sheet.paste(Image.fromarray(image.pixels).resize((CELL, CELL)), (x, y))
+        sheet.paste(ImageOps.contain(Image.fromarray(image.pixels), (CELL, CELL)), (x, y))
         text = rows[row][column]
         lines = textwrap.wrap(text, LINE, max_lines=LINES, placeholder=" …")
         pen.text((x, y + CELL + 2), "\n".join(lines), fill="black")

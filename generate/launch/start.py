@@ -14,7 +14,6 @@ from common import slurm
 from common.command_line import UserError
 from common.console import start_log
 from generate.client import model_recipes
-from generate.client.model_family import Family
 from generate.client.process import follow_extension, run_client
 from generate.client.worker import gpus, is_child
 from generate.dataset import definition as definitions
@@ -23,6 +22,7 @@ from generate.dataset.prompts_file import Item
 from generate.dataset.screened import refused_line, screen_of, screened
 from generate.launch import array, local, preflight, preview, redo, server_job, status, submit
 from generate.launch.estimate import estimate
+from generate.launch.sizes import check_items, sizes_of
 from generate.protocol.output_root import dataset_folder
 
 SHUFFLE_SEED = 42  # as published
@@ -72,7 +72,8 @@ def define(args: Namespace, items: list[Item], root: Path) -> dict[str, Any]:
     """The data set's definition, as the job server compares it with dataset.yaml."""
     family = model_recipes.family_of(args.model)
     name = Path(args.data_path).stem
-    height, width = size_of(args, family)
+    (height, width), mix = sizes_of(args, family)
+    check_items(args, family, items)
     negative = family.negative_prompt if args.negative_prompt is None else args.negative_prompt
     if args.negative_prompt and family.negative_prompt is None and not args.pipeline:
         raise UserError(f"--negative_prompt: {args.model} takes none ({family.pipeline})")
@@ -88,6 +89,7 @@ def define(args: Namespace, items: list[Item], root: Path) -> dict[str, Any]:
         "revision": args.revision,
         "height": height,
         "width": width,
+        "sizes": mix.text() if mix else None,
         "negative_prompt": negative,
         "jpeg_quality": args.jpeg_quality,
         "dtype": None if args.pipeline else args.dtype or family.dtype,
@@ -109,27 +111,6 @@ def define(args: Namespace, items: list[Item], root: Path) -> dict[str, Any]:
         "prefix_total": prefix,
         "prefix_sha256": prompts_file.list_sha256(items[:prefix]),
     }
-
-
-def size_of(args: Namespace, family: Family) -> tuple[int, int]:
-    """(height, width) of the images. UserError for a size that the model cannot make."""
-    height = width = args.resolution or family.size
-    if args.size:
-        words = args.size.lower().split("x")
-        if len(words) != 2 or not all(word.isdecimal() and int(word) for word in words):
-            raise UserError(f"--size {args.size}: expected width x height, 1024x768")
-        width, height = int(words[0]), int(words[1])
-    if args.pipeline:
-        return height, width
-    if height % family.multiple or width % family.multiple:
-        raise UserError(
-            f"{width}x{height} pixels: {args.model} makes multiples of {family.multiple} only "
-            "(--size, --resolution)"
-        )
-    if family.sizes and (height, width) not in family.sizes:
-        known = ", ".join(f"{b}x{a}" for a, b in family.sizes)
-        raise UserError(f"{width}x{height} pixels: {args.model} makes only {known}")
-    return height, width
 
 
 def order_seed(args: Namespace, folder: Path) -> int | None:

@@ -18,6 +18,8 @@ from PIL import Image
 from generate.client import job_client
 from generate.client.captioner import Captioner
 from generate.client.job_client import JobClient
+from generate.client.pipeline import GeneratorSettings
+from generate.client.recipes import Recipes
 from generate.client.work import ClientSettings, Index, Work
 from generate.client.worker import WorkerIdentity
 from generate.dataset.layout import FOLDER, stem
@@ -95,10 +97,11 @@ class ChaosClient:
     def __init__(self, run):
         self.run = run
         self.job = JobClient(run.root, run.definition, WorkerIdentity("node"), server_timeout_s=0)
-        self.work = Work(threading.Event())
+        recipes = Recipes(GeneratorSettings("tiny", height=8, width=8).resolved())
+        self.work = Work(threading.Event(), recipes)
         self.images_per_prompt = run.definition["images_per_prompt"]
         self.total = run.definition["total"]
-        settings = ClientSettings(run.folder, self.images_per_prompt, 8, 8)
+        settings = ClientSettings(run.folder, self.images_per_prompt, recipes)
         self.captioner = Captioner(self.work, FakeLLM(run), settings)
         self.lease = None
         self.indices = []
@@ -140,7 +143,7 @@ class ChaosClient:
         self.captioner.take_answers()
 
     def _image(self):
-        batch = self.work.take(1)
+        batch = self.work.take([*self.work.ready][:1])
         if not batch:
             return False
         [sample] = batch

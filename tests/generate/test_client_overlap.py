@@ -1,15 +1,21 @@
 """What the client asks for and generates next: the device waits neither for captions nor leases."""
 
+import dataclasses
 import threading
 from concurrent.futures import Future
 from pathlib import Path
 
 from generate.client import feeder
 from generate.client.client import Client
+from generate.client.pipeline import GeneratorSettings
+from generate.client.recipes import Recipes
 from generate.client.work import ClientSettings, Index
 from generate.dataset.captions import read_captions
 from generate.dataset.samples import Place
+from generate.dataset.sizes import Mix
 from generate.protocol.answers import Grant
+
+RECIPES = Recipes(GeneratorSettings("tiny", height=8, width=8).resolved())
 
 
 class FakeJob:
@@ -30,9 +36,10 @@ class FakeJob:
         pass
 
 
-def a_client(folder: Path, images: int = 3) -> Client:
+def a_client(folder: Path, images: int = 3, mix: str | None = None) -> Client:
+    recipes = dataclasses.replace(RECIPES, mix=Mix.from_text(mix) if mix else None)
     items = [{"prompt": f"bird {n}", "source": ["birds"]} for n in range(20)]
-    settings = ClientSettings(folder, images, height=8, width=8, chunk_size=2)
+    settings = ClientSettings(folder, images, recipes, chunk_size=2)
     return Client(FakeJob(), None, items, lambda sample, image: {}, Place(""), settings)
 
 
@@ -61,7 +68,9 @@ def test_the_older_lease_is_generated_first(tmp_path):
     assert [index.turn for index in younger] == [2, 2] and len(made.work.leases) == feeder.LEASES
     for index in [first, *younger, late]:
         answered(made, index)
-    taken = [sorted({sample.index.number for sample in made.next_batch(3)}) for _ in range(4)]
+    taken = [
+        sorted({sample.index.number for sample in made.next_batch(lambda _: 3)}) for _ in range(4)
+    ]
     assert taken == [[0], [1], [2], [3]]
 
 
@@ -82,9 +91,9 @@ def test_an_image_generated_again_comes_before_the_others_of_its_lease(tmp_path)
     made.work.no_more_leases = True
     for index in indices:
         answered(made, index)
-    batch = made.next_batch(3)
+    batch = made.next_batch(lambda _: 3)
     made.work.retry_or_fail(batch[2], "image", "a black image")
-    again = made.next_batch(3)
+    again = made.next_batch(lambda _: 3)
     assert (again[0].index, again[0].aug, again[0].attempt) == (batch[2].index, batch[2].aug, 1)
 
 
@@ -111,7 +120,7 @@ def test_captions_published_for_a_lost_lease_generate_nothing(tmp_path):
     made.job.lost.add("1-1")
     made.work.no_more_leases = True
     made.feeder.step()
-    assert made.next_batch(3) is None
+    assert made.next_batch(lambda _: 3) is None
     assert all(read_captions(tmp_path, index.number) for index in indices), (
         "the captions stand for the next holder"
     )

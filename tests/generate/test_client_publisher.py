@@ -12,7 +12,9 @@ import pytest
 from common.command_line import UserError
 from generate.client import process, publisher, restart
 from generate.client.image_generator import Image
+from generate.client.pipeline import GeneratorSettings
 from generate.client.publisher import Publisher
+from generate.client.recipes import Recipes
 from generate.client.work import (
     DISK_PAUSE_S,
     LONGEST_DISK_PAUSE_S,
@@ -26,6 +28,7 @@ from generate.dataset.captions import read_captions
 from generate.dataset.scan import IndexFiles
 from tests.fakes import fake_pipeline
 
+RECIPES = Recipes(GeneratorSettings("tiny", height=32, width=32).resolved())
 RECORD = {
     "prompt_index": 3,
     "original_prompt": "a bird",
@@ -58,9 +61,9 @@ class Bench:
     """One index with one image on its way, in a folder."""
 
     def __init__(self, folder: Path, job: FakeJob) -> None:
-        self.work = Work(threading.Event())
+        self.work = Work(threading.Event(), RECIPES)
         self.job = job
-        settings = ClientSettings(folder, 1, height=32, width=32)
+        settings = ClientSettings(folder, 1, RECIPES)
         self.publisher = Publisher(self.work, job, self.metadata, samples.Place(""), settings)
         item = {"prompt": "a bird", "source": []}
         self.index = Index(3, "1-1", item, IndexFiles(), turn=1, record=RECORD)
@@ -74,7 +77,7 @@ class Bench:
         """Publish an image and report, to the end."""
         self.publisher.start(bound=2)
         pixels = fake_pipeline.draw("a bird", 1, 32, 32)
-        self.publisher.put(Sample(self.index, 0), Image(pixels.astype(numpy.float32), 1))
+        self.publisher.put(self.work.sample(self.index, 0), Image(pixels.astype(numpy.float32), 1))
         self.publisher.finish()
 
 

@@ -10,9 +10,9 @@ from PIL import Image
 
 from common.model_terms import SD3_NOTICE
 from generate import generate_images
-from generate.client.image_generator import seed_of
 from generate.client.pipeline import share_compiled_code
 from generate.client.process import chunk_size
+from generate.client.recipes import seed_of
 from generate.launch import start
 from tests.fakes.fake_llm import FakeOllama, FakeOpenAI
 from tests.fakes.running_server import until

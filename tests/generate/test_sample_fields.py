@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from generate import generate_images
-from generate.client.generation import describer, generator_settings
+from generate.client.generation import describer, generator_settings, recipes_of
 from generate.client.image_generator import ImageGenerator
 from generate.client.work import Index, Sample
 from generate.dataset import samples
@@ -39,8 +39,8 @@ def drawn(tmp_path, monkeypatch):
             "texts": [text],
             "short": None,
         }
-        sample = Sample(index, 0)
-        image = generator.generate([sample.text], [1])[0]
+        sample = Sample(index, 0, recipes_of(generator.recipe, definition).of(0, 0, item))
+        image = generator.generate([sample.text], [1], [sample.recipe])[0]
         metadata = describer(args, definition, generator)(sample, image)
         samples.publish_sample(tmp_path, image.pixels, metadata, PLACE, args.jpeg_quality)
         return (tmp_path / "000000" / "0_0.json").read_bytes()
