@@ -122,7 +122,11 @@ class Options(argparse.ArgumentParser):
             **kwargs,
         )
         self.flags: set[str] = set()
-        self.add_argument("--version", action=_ShowVersion, nargs=0, help="print it, and leave")
+        # no attribute of the result: some scripts pass all of them on
+        nowhere = {"dest": argparse.SUPPRESS, "default": argparse.SUPPRESS}
+        self.add_argument(
+            "--version", action=_ShowVersion, nargs=0, help="print it, and leave", **nowhere
+        )
 
     def format_help(self) -> str:
         """The usage is one short line: those of 60 options would fill a screen."""

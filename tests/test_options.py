@@ -93,6 +93,8 @@ def test_usage_is_one_short_line_and_the_version_is_told(capsys):
     with pytest.raises(SystemExit) as end:
         parser().parse_args(["--version"])
     assert end.value.code == 0 and capsys.readouterr().out == f"prog {version()}\n"
+    given = vars(parser().parse_args(["a.json"]))
+    assert given.keys() == {"data_path", "num_workers", "use_slurm"}, "nothing that was not asked"
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
