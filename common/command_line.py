@@ -123,9 +123,13 @@ class Options(argparse.ArgumentParser):
         )
         self.flags: set[str] = set()
         # no attribute of the result: some scripts pass all of them on
-        nowhere = {"dest": argparse.SUPPRESS, "default": argparse.SUPPRESS}
         self.add_argument(
-            "--version", action=_ShowVersion, nargs=0, help="print it, and leave", **nowhere
+            "--version",
+            action=_ShowVersion,
+            nargs=0,
+            dest=argparse.SUPPRESS,
+            default=argparse.SUPPRESS,
+            help="print it, and leave",
         )
 
     def format_help(self) -> str:
