@@ -77,6 +77,10 @@ SCRIPTS = [
         ["--parquet_file", "{table}", "--base_dir", "{data}", "--output_dir", "{out}/tars"],
     ),
     Script(
+        "postprocess_dataset/make_release_forms.py",
+        ["{table}", "{out}/release", "--base_dir", "{data}"],
+    ),
+    Script(
         "postprocess_dataset/make_report.py",
         ["{table}", "{out}/report.html", "--base_dir", "{data}"],
     ),

@@ -1,0 +1,92 @@
+"""Make what is published of a table: WebDataset tars, and parquet with embedded images.
+
+    python postprocess_dataset/make_release_forms.py HPDv2.parquet release/HPDv2
+    python postprocess_dataset/make_release_forms.py HPDv2.parquet release/HPDv2 --form webdataset
+
+Both hold the same rows in the same order, in release/HPDv2/webdataset and release/HPDv2/data. Host
+names, jobs, leases and absolute paths stay out. The same command again does what is missing: after
+a crash, or after convert_json_to_parquet.py --update what is new. What it needs for that lies in
+release/HPDv2.work; its tars and those of the release are the same files, by hard links.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from common.command_line import Options, run_script
+from postprocess_dataset.options import positive, split
+
+
+def forms(text: str) -> list[str]:
+    """The forms of "webdataset,parquet"."""
+    found = text.split(",")
+    if not found or set(found) - {"webdataset", "parquet"}:
+        raise argparse.ArgumentTypeError(f"{text}: give webdataset, parquet, or both with a comma")
+    return found
+
+
+def main() -> int:
+    parser = Options(__doc__)
+    parser.add_argument("table", metavar="TABLE.parquet")
+    parser.add_argument("release", metavar="RELEASE", help="the folder that will be published")
+    parser.add_argument(
+        "--base_dir", default="", help="where the images lie (default: as the table says)"
+    )
+    parser.add_argument(
+        "--image_dir",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="image_path and links may lead into this folder, too (repeatable)",
+    )
+    parser.add_argument(
+        "--form",
+        type=forms,
+        default=["webdataset", "parquet"],
+        help="webdataset, parquet, or both (default: webdataset,parquet)",
+    )
+    parser.add_argument(
+        "--split",
+        metavar="train=0.98,val=0.02",
+        type=split,
+        help="by prompt: all images of a prompt go to one side",
+    )
+    parser.add_argument("--shuffle_seed", type=int, help="shuffle the rows")
+    parser.add_argument(
+        "--shard_size_mb",
+        type=positive,
+        default=500,
+        help="at most so many MB (10**6 bytes) a shard (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--num_workers",
+        type=positive,
+        default=min(8, len(os.sched_getaffinity(0))),
+        help="processes (default: %(default)s)",
+    )
+    parser.flag("--keep_private", "publish host names, jobs, leases and paths, too")
+    args = parser.parse_args()
+
+    from postprocess_dataset.release_forms.make_forms import FormSettings, make_forms
+
+    return make_forms(
+        FormSettings(
+            table=args.table,
+            release=args.release,
+            base_dir=args.base_dir,
+            forms=args.form,
+            split=args.split,
+            shuffle_seed=args.shuffle_seed,
+            shard_size_mb=args.shard_size_mb,
+            workers=args.num_workers,
+            keep_private=args.keep_private,
+            image_dirs=args.image_dir,
+        )
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,109 @@
+"""The tars of a release: hard links to those of the work folder, under names that tell the split.
+
+shards = link_tars("HPDv2.work/tars", "HPDv2/webdataset")
+shards[0].name, shards[0].split, shards[0].samples        # "train-000000.tar", "train", 4821
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from common.command_line import UserError
+from common.files import read_json, sync_folder
+from postprocess_dataset import shard_plan
+from postprocess_dataset.publish import publish_text
+from postprocess_dataset.release_forms.public_rows import ONLY_SPLIT
+
+INDEX_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar of a release. path: of the tar in the work folder."""
+
+    split: str
+    number: int
+    path: str
+    samples: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        """Its name in the release."""
+        return f"{self.split}-{self.number:06d}.tar"
+
+
+def shards_of(tars: str) -> list[Shard]:
+    """All tars that make_tars() has written to a folder, by split and number."""
+    plan = shard_plan.load_plan(tars)
+    try:
+        index = read_json(os.path.join(tars, "index.json"), INDEX_BYTES)
+        counted = {line["url"]: (line["nsamples"], line["filesize"]) for line in index["shardlist"]}
+        listed = plan["shards"] if plan else []
+        return [
+            Shard(
+                shard["split"] or ONLY_SPLIT,
+                int(re.findall(r"\d+", shard["name"])[-1]),
+                os.path.join(tars, shard["name"]),
+                *counted[shard["name"]],
+            )
+            for shard in listed
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{tars}: its index.json is not the one of its plan ({error}); remove {tars} and say "
+            "the same command again"
+        ) from None
+
+
+def link_tars(shards: Sequence[Shard], folder: str) -> None:
+    """Link the tars into a folder, with an index.json that wids reads; what is stale goes."""
+    os.makedirs(folder, exist_ok=True)
+    for shard in shards:
+        place(shard.path, os.path.join(folder, shard.name))
+    remove_others(folder, {shard.name for shard in shards} | {"index.json"}, ".tar")
+    listed = [
+        {"url": shard.name, "nsamples": shard.samples, "filesize": shard.size} for shard in shards
+    ]
+    index = {"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": listed}
+    publish_text(os.path.join(folder, "index.json"), json.dumps(index, indent=1) + "\n")
+
+
+def place(source: str, target: str) -> None:
+    """Give a file a second name, whole at any instant; where that cannot be, a copy of it."""
+    if _same(source, target):
+        return
+    folder, name = os.path.split(target)
+    draft = os.path.join(folder, f".{name}.tmp")
+    if os.path.lexists(draft):
+        os.unlink(draft)  # of a killed run
+    try:
+        os.link(source, draft)
+    except OSError:  # another file system, or one without hard links
+        shutil.copy2(source, draft)
+        with open(draft, "rb") as file:
+            os.fsync(file.fileno())
+    os.rename(draft, target)
+    sync_folder(folder)
+
+
+def _same(source: str, target: str) -> bool:
+    """Whether the target is this file already, by link or as a copy (size and time)."""
+    try:
+        there = os.stat(target, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    here = os.stat(source)
+    same = (here.st_size, here.st_mtime_ns) == (there.st_size, there.st_mtime_ns)
+    return os.path.samestat(here, there) or same
+
+
+def remove_others(folder: str, kept: Collection[str], suffix: str) -> None:
+    """Remove the shards of an earlier, longer release, and what a killed run has left."""
+    for name in os.listdir(folder):
+        ours = name.endswith((suffix, f"{suffix}.tmp"))
+        if ours and name not in kept:
+            os.unlink(os.path.join(folder, name))

@@ -1,0 +1,105 @@
+"""A release's data: a public table, then WebDataset tars and parquet with embedded images.
+
+forms = make_forms(FormSettings("HPDv2.parquet", "release/HPDv2", base_dir="/data"))
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow.parquet as pq
+
+from common.command_line import UserError
+from postprocess_dataset import table
+from postprocess_dataset.make_tars import convert
+from postprocess_dataset.progress import tell
+from postprocess_dataset.release_forms.linked_tars import Shard, link_tars, shards_of
+from postprocess_dataset.release_forms.parquet_shards import Work, write_parquet
+from postprocess_dataset.release_forms.public_rows import PublicSettings, make_public
+from postprocess_dataset.tar_settings import TarSettings
+
+WEBDATASET = "webdataset"
+PARQUET = "parquet"
+FORMS = (WEBDATASET, PARQUET)
+ROWS = "metadata"  # the rows without images, where the release has no parquet with them
+FOLDERS = {WEBDATASET: "webdataset", PARQUET: "data", ROWS: "metadata"}  # in the release
+
+
+@dataclass(frozen=True)
+class FormSettings:
+    """What make_release_forms.py was asked for; see its --help."""
+
+    table: str
+    release: str
+    base_dir: str = ""  # default: what the table says
+    forms: Sequence[str] = FORMS
+    split: str | None = None
+    shuffle_seed: int | None = None
+    shard_size_mb: int = 500
+    workers: int = 1
+    keep_private: bool = False
+    image_dirs: Sequence[str] = field(default=())
+
+    @property
+    def work(self) -> str:
+        """The folder beside the release where all that is not published lies."""
+        return f"{self.release.rstrip('/')}.work"
+
+
+def make_forms(settings: FormSettings) -> int:
+    """Do what is missing of a release's data; the exit status (3: images were left out)."""
+    base = settings.base_dir or (table.facts(settings.table) or {}).get("base", "")
+    if not base:
+        raise UserError(f"{settings.table} does not say where its images lie: give --base_dir")
+    os.makedirs(settings.release, exist_ok=True)
+    os.makedirs(settings.work, exist_ok=True)
+    public = os.path.join(settings.work, "public.parquet")
+    make_public(settings.table, public, PublicSettings(base, settings.split, settings.keep_private))
+    tars = os.path.join(settings.work, "tars")
+    status, summary = convert(
+        TarSettings(
+            table=public,
+            base_dir=base,
+            output=tars,
+            workers=settings.workers,
+            shard_size_mb=settings.shard_size_mb,
+            split=settings.split,
+            shuffle_seed=settings.shuffle_seed,
+            image_dirs=settings.image_dirs,
+        )
+    )
+    tell(summary)
+    shards = shards_of(tars)
+    if WEBDATASET in settings.forms:
+        link_tars(shards, _folder(settings, FOLDERS[WEBDATASET]))
+    # without parquet the rows lie beside the tars, to be filtered without opening them
+    form = PARQUET if PARQUET in settings.forms else ROWS
+    marks = os.path.join(settings.work, form)
+    work = Work(marks, pq.read_schema(public), settings.workers, images=form == PARQUET)
+    write_parquet(shards, _folder(settings, FOLDERS[form]), work)
+    _remove_others(settings)
+    tell(f"{settings.release}: {describe(shards)} as {' and '.join(settings.forms)}")
+    return status
+
+
+def describe(shards: Sequence[Shard]) -> str:
+    """ "4,821 train and 96 val samples in 12 shards"."""
+    counts: dict[str, int] = {}
+    for shard in shards:
+        counts[shard.split] = counts.get(shard.split, 0) + shard.samples
+    parts = [f"{count:,} {split}" for split, count in counts.items()]
+    return f"{' and '.join(parts)} samples in {len(shards):,} shards"
+
+
+def _folder(settings: FormSettings, name: str) -> str:
+    return os.path.join(settings.release, name)
+
+
+def _remove_others(settings: FormSettings) -> None:
+    """The folders of a form that an earlier call was asked for."""
+    kept = {*settings.forms} if PARQUET in settings.forms else {*settings.forms, ROWS}
+    for form, name in FOLDERS.items():
+        if form not in kept:
+            shutil.rmtree(_folder(settings, name), ignore_errors=True)
+            shutil.rmtree(os.path.join(settings.work, form), ignore_errors=True)

@@ -1,0 +1,172 @@
+"""Parquet with embedded images, or with rows alone: a file for each tar, its samples in its order.
+
+    write_parquet(shards, "HPDv2/data", Work("HPDv2.work/parquet", schema, workers=2))
+
+The column `image` is one of `datasets` (bytes and path). Row groups and the page index are such
+that the hub's viewer reads a page without the rest. A file's done mark in the work folder names the
+tar that it was made of, so that only new and changed tars are done again.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from common.command_line import UserError
+from common.untrusted import read_untrusted
+from postprocess_dataset.progress import Progress
+from postprocess_dataset.publish import Draft, publish_text
+from postprocess_dataset.release_forms.linked_tars import Shard, remove_others
+from postprocess_dataset.shard_rows import KEY
+from postprocess_dataset.verification.shards import ShardSample, Unreadable, read_shard
+from postprocess_dataset.workers import forked, start
+
+GROUP_BYTES = 32 << 20  # of images in a row group; the hub's viewer takes up to 300 MB
+GROUP_ROWS = 1000
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+# Columns of few values; a dictionary of the others would only be thrown away again.
+REPEATED = ("original_prompt", "model_name", "llm_model_name", "gpu_name", "input_file", "dtype")
+MARK_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Work:
+    """folder: where the done marks lie. schema: of the public table. images: with the images."""
+
+    folder: str
+    schema: pa.Schema
+    workers: int = 1
+    images: bool = True
+
+    def mark(self, shard: Shard) -> str:
+        """Where a shard's done mark lies."""
+        return os.path.join(self.folder, f"{shard.name}.json")
+
+
+def parquet_name(shard: Shard) -> str:
+    """ "train-00000.parquet": the file's name in the release."""
+    return f"{shard.split}-{shard.number:05d}.parquet"
+
+
+def write_parquet(shards: Sequence[Shard], folder: str, work: Work) -> int:
+    """Write what is missing; the number of files written now. UserError: a tar is damaged."""
+    os.makedirs(folder, exist_ok=True)
+    os.makedirs(work.folder, exist_ok=True)
+    todo = [shard for shard in shards if not _is_done(shard, folder, work)]
+    schema = schema_of(work) if todo else work.schema
+    progress = Progress("samples", sum(shard.samples for shard in todo))
+    with forked(max(1, min(work.workers, len(todo)))) as pool:
+        futures = [start(pool, _one, shard, folder, schema, work) for shard in todo]
+        for shard, future in zip(todo, futures, strict=True):
+            future.result()
+            progress.add(shard.samples, shard.size)
+    progress.close()
+    remove_others(folder, {parquet_name(shard) for shard in shards}, ".parquet")
+    return len(todo)
+
+
+def schema_of(work: Work) -> pa.Schema:
+    """The public table's columns, after `image`, with the note that `datasets` reads."""
+    from datasets import Features, Image  # 2 s
+
+    fields = [field for field in work.schema if field.name not in ("image", "extra")]
+    fields.append(pa.field("extra", pa.string()))
+    if work.images:
+        fields.insert(0, pa.field("image", IMAGE))
+    plain = pa.schema(fields)
+    features = Features.from_arrow_schema(plain)
+    if work.images:
+        features["image"] = Image()
+    schema: pa.Schema = plain.with_metadata(features.arrow_schema.metadata)
+    return schema
+
+
+def _state(shard: Shard) -> list[int]:
+    there = os.stat(shard.path)
+    return [there.st_size, there.st_mtime_ns]
+
+
+def _is_done(shard: Shard, folder: str, work: Work) -> bool:
+    try:
+        mark = orjson.loads(read_untrusted(work.mark(shard), MARK_BYTES))
+        size = os.path.getsize(os.path.join(folder, parquet_name(shard)))
+        return bool(mark == {"tar": _state(shard), "bytes": size})
+    except (OSError, ValueError):  # none yet, or not ours: done again
+        return False
+
+
+def _one(shard: Shard, folder: str, schema: pa.Schema, work: Work) -> None:
+    """Write one file, then its done mark."""
+    path = os.path.join(folder, parquet_name(shard))
+    state = _state(shard)
+    try:
+        with Draft(path, wait=True) as draft:
+            with pq.ParquetWriter(draft.file, schema, **_layout(schema)) as writer:
+                for samples in _groups(read_shard(shard.path)):
+                    writer.write_table(rows_of(samples, schema))
+            draft.publish()
+    except Unreadable as error:
+        raise UserError(
+            f"{shard.path}: {error}; remove it and say the same command again"
+        ) from None
+    mark = {"tar": state, "bytes": os.path.getsize(path)}
+    publish_text(work.mark(shard), orjson.dumps(mark).decode())
+
+
+def _layout(schema: pa.Schema) -> dict[str, Any]:
+    """Images are compressed already; the rest is."""
+    leaves = []
+    for field in schema:
+        if field.name == "image":
+            leaves += ["image.bytes", "image.path"]
+        else:
+            leaves.append(
+                f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
+            )
+    return {
+        "compression": {leaf: "none" if leaf == "image.bytes" else "zstd" for leaf in leaves},
+        "use_dictionary": [name for name in REPEATED if name in schema.names],
+        "write_statistics": [leaf for leaf in leaves if leaf != "image.bytes"],
+        "write_page_index": True,
+    }
+
+
+def _groups(samples: Iterator[ShardSample]) -> Iterator[list[ShardSample]]:
+    """Samples of one row group at a time."""
+    group: list[ShardSample] = []
+    size = 0
+    for sample in samples:
+        group.append(sample)
+        size += len(sample.image)
+        if size >= GROUP_BYTES or len(group) == GROUP_ROWS:
+            yield group
+            group = []
+            size = 0
+    if group:
+        yield group
+
+
+def rows_of(samples: Sequence[ShardSample], schema: pa.Schema) -> pa.Table:
+    """Rows of samples. Fields of the JSON that are no column stand in `extra`, as JSON."""
+    known = set(schema.names)
+    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+    for sample in samples:
+        unknown = {name: value for name, value in sample.metadata.items() if name not in known}
+        row = {
+            **sample.metadata,
+            "image": {"bytes": sample.image, "path": f"{sample.key}.jpg"},
+            "caption": sample.caption,
+            KEY: sample.key,
+            "extra": _extra(unknown),
+        }
+        for name, values in columns.items():
+            values.append(row.get(name))
+    return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+
+
+def _extra(unknown: dict[str, Any]) -> str | None:
+    return orjson.dumps(unknown, option=orjson.OPT_SORT_KEYS).decode() if unknown else None

@@ -1,0 +1,153 @@
+"""The public table: the rows of a table without what tells where and by whom they were made.
+
+    make_public("HPDv2.parquet", "HPDv2.work/public.parquet", PublicSettings("/data"))
+
+Host, job and lease go, absolute paths become relative or go, a column `split` comes. The order of
+the rows stays, so that the tars of a table that has grown keep theirs.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from common.command_line import UserError
+from postprocess_dataset import increment, table
+from postprocess_dataset.options import shares
+from postprocess_dataset.publish import Draft
+from postprocess_dataset.row_order import side
+from postprocess_dataset.shard_rows import KEY, check_columns, values_of
+from postprocess_dataset.sorted_rows import ROW_GROUP
+
+PRIVATE = frozenset(["hostname", "slurm_job_id", "lease", "subdirectory"])
+# Fields of other hands in `extra`.
+PRIVATE_NAME = re.compile(r"(?i)host|uuid|slurm|(^|_)(user|job|pid|ip|node|token|lease)(_|$)")
+SPLIT = "split"
+ONLY_SPLIT = "train"  # its name where there is one alone
+SOURCE = b"release_of"  # in the footer: digest of the table's identity and the options
+
+
+@dataclass(frozen=True)
+class PublicSettings:
+    """base_dir: where the images lie. split: as "train=0.98,val=0.02". keep_private: all stays."""
+
+    base_dir: str
+    split: str | None = None
+    keep_private: bool = False
+
+
+def make_public(source: str, output: str, settings: PublicSettings) -> None:
+    """Write the public table, unless it is there already. UserError: no table of this project."""
+    files = table.files(source)
+    check_columns(files)
+    whole = pa.unify_schemas([pq.read_schema(path) for path in files])
+    if not {KEY, "caption", "original_prompt"} <= set(whole.names):
+        raise UserError(
+            f"{source}: no table of this project (it lacks {KEY}, caption or original_prompt); "
+            "make it with convert_json_to_parquet.py"
+        )
+    gone = increment.load_lines(f"{source.rstrip('/')}.gone.jsonl", KEY)
+    # a digest: the footer is published, and the settings tell a path
+    made_of = hashlib.sha256(f"{table.identity(source)} {settings}".encode()).hexdigest().encode()
+    if not _is_made_of(output, made_of):
+        _write(files, output, settings, made_of)
+    if gone:
+        increment.save_lines(f"{output}.gone.jsonl", [{KEY: line[KEY]} for line in gone])
+    elif os.path.exists(f"{output}.gone.jsonl"):
+        os.unlink(f"{output}.gone.jsonl")
+
+
+def public_schema(whole: pa.Schema, keep_private: bool) -> pa.Schema:
+    """The columns of the public table. The first are what most readers want."""
+    first = ("caption", "original_prompt", KEY)
+    names = [*first, *(name for name in whole.names if name not in (*first, SPLIT))]
+    kept = [name for name in names if keep_private or name not in PRIVATE]
+    fields = [pa.field(name, _plain(whole.field(name).type)) for name in kept]
+    return pa.schema([*fields, pa.field(SPLIT, pa.string())])
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_made_of(path: str, made_of: bytes) -> bool:
+    try:
+        return (pq.read_metadata(path).metadata or {}).get(SOURCE) == made_of
+    except (OSError, pa.ArrowException):  # none yet; a torn one cannot be, and is made again
+        return False
+
+
+def _write(files: Sequence[str], output: str, settings: PublicSettings, made_of: bytes) -> None:
+    schema = public_schema(pq.read_schema(files[0]), settings.keep_private)
+    sides = shares(settings.split) if settings.split else {ONLY_SPLIT: 1.0}
+    base = os.path.abspath(settings.base_dir)
+    with Draft(output, wait=True) as draft:
+        with pq.ParquetWriter(
+            draft.file, schema.with_metadata({SOURCE: made_of}), compression="zstd"
+        ) as writer:
+            for batch in table.read_rows(files, batch_size=ROW_GROUP):
+                columns = {name: batch[name] for name in batch.schema.names}
+                prompts = values_of(columns["original_prompt"])
+                columns[SPLIT] = pa.array([side(text or "", sides) for text in prompts])
+                if not settings.keep_private:
+                    _make_public(columns, base)
+                row_group = [columns[field.name].cast(field.type) for field in schema]
+                writer.write_table(pa.Table.from_arrays(row_group, schema=schema))
+        draft.publish()
+
+
+def _make_public(columns: dict[str, pa.Array], base: str) -> None:
+    """Paths and `extra` of a batch as they may be published."""
+    for name, column in columns.items():
+        if name == "image_path":
+            paths = [relative(path, base) for path in values_of(column)]
+            columns[name] = pa.array(paths, pa.string())
+        elif name == "extra":
+            columns[name] = pa.array([public_extra(text) for text in values_of(column)])
+        elif name in ("model_name", "input_file"):
+            texts = [without_folders(text) for text in values_of(column)]
+            columns[name] = pa.array(texts, pa.string())
+    if "extra" in columns:
+        columns["extra"] = columns["extra"].cast(pa.string())
+
+
+def relative(path: Any, base: str) -> str | None:
+    """A path below `base` as from there; one that is relative already as it is; else None."""
+    if not isinstance(path, str) or not path.startswith("/"):
+        return path if isinstance(path, str) else None
+    below = os.path.relpath(path, base)
+    return None if below.startswith("..") else below
+
+
+def without_folders(text: Any) -> Any:
+    """The last part of an absolute path; anything else as it is."""
+    return os.path.basename(text.rstrip("/")) if _is_path(text) else text
+
+
+def public_extra(text: Any) -> str | None:
+    """The unknown keys of a sample without private ones and absolute paths, at any depth."""
+    try:
+        extra = orjson.loads(text) if text else None
+    except orjson.JSONDecodeError:
+        return None  # of a table of other hands: nobody knows what it tells
+    kept = _without_private(extra) if isinstance(extra, dict) else None
+    return orjson.dumps(kept, option=orjson.OPT_SORT_KEYS).decode() if kept else None
+
+
+def _without_private(value: Any) -> Any:
+    if isinstance(value, dict):
+        kept = {name: part for name, part in value.items() if not PRIVATE_NAME.search(name)}
+        return {name: _without_private(part) for name, part in kept.items() if not _is_path(part)}
+    if isinstance(value, list):
+        return [_without_private(part) for part in value if not _is_path(part)]
+    return value
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.match(r"(/|~|file:|[A-Za-z]:\\)", value))
