@@ -20,6 +20,7 @@ import numpy as np
 
 SIZE = 256  # numbers a vector
 AT_ONCE = 2_000  # texts
+SUMMED = 100  # texts: their words' vectors stay in the processor's cache, a third of the time
 MOST_WORDS = 50_000  # remembered: 51 MB
 MODEL = "l2_supercat"
 
@@ -50,13 +51,15 @@ class _WordVectors:
         """The sum of each text's token vectors: float32 array (texts, SIZE)."""
         words = [text.split() for text in texts]
         self._learn({word for each in words for word in each})
-        rows = np.array([self._rows[word] for each in words for word in each], np.int64)
-        counts = np.array([len(each) for each in words])
         sums: Any = np.zeros((len(texts), SIZE), np.float32)
-        filled = np.flatnonzero(counts)
-        if len(filled):
-            starts = (np.cumsum(counts) - counts)[filled]
-            sums[filled] = np.add.reduceat(self._table[rows], starts, axis=0)
+        for start in range(0, len(texts), SUMMED):
+            some = words[start : start + SUMMED]
+            rows = np.array([self._rows[word] for each in some for word in each], np.int64)
+            counts = np.array([len(each) for each in some])
+            filled = np.flatnonzero(counts)
+            if len(filled):
+                starts = (np.cumsum(counts) - counts)[filled]
+                sums[start + filled] = np.add.reduceat(self._table[rows], starts, axis=0)
         return sums
 
     @property

@@ -11,7 +11,7 @@ before the tail is asked about, and an unambiguous function word of English outw
 import re
 from functools import lru_cache
 
-from common.texts import word_set
+from common.texts import fold, word_set
 
 SCORE = 0.7  # of the detector, where nothing but nouns speaks
 SCORE_WITH_SIGNS = 0.15  # where foreign function words or letters speak as well
@@ -56,6 +56,10 @@ def foreign(text: str) -> str:
     """The code of the language that a text is written in, empty if it is English or names."""
     text = text[:LETTERS_READ]
     head = TAIL.split(text, maxsplit=1)[0]
+    if head.isascii():  # the quick look: most prompts are plainly English
+        said = fold(head).split()
+        if len(said) > FEW_WORDS and FOREIGN.isdisjoint(said) and not ENGLISH.isdisjoint(said):
+            return ""
     if len(WORDS.findall(head)) < FEW_WORDS and not _is_strange(head):
         head = text
     if _is_strange(head):

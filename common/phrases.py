@@ -11,10 +11,12 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent / "word_lists"
 LETTERS = 3  # of a word by which phrases with open endings are found
+BEFORE_LAST, LAST = 1, 2
 OPTIONAL = re.compile(r"\((\w+)\)")
 
 
@@ -64,6 +66,10 @@ class PhraseTable:
         self._open: dict[str, dict[str, list[str]]] = {}
         self._longest: dict[str, int] = {}  # by first word: words of its longest phrase
         self._beginnings: set[str] = set()  # the first letters of one-word phrases that end in *
+        # of phrases of several words the last two, the last one up to its third letter
+        self._ends: set[str] = set()
+        self._before_last: set[str] = set()
+        self._last: set[str] = set()
         for name, phrases in lists.items():
             for phrase in phrases:
                 self._add(name, phrase)
@@ -79,10 +85,31 @@ class PhraseTable:
             names = self._whole.setdefault(phrase, [])
         if name not in names:
             names.append(name)
+        if len(words) > 1:
+            last = words[-1].rstrip("*")[:LETTERS]
+            self._before_last.add(words[-2])
+            self._last.add(last)
+            self._ends.add(f"{words[-2]} {last}")
         if phrase.endswith("*") and not head:
             self._beginnings.add(phrase[:LETTERS])
         else:
             self._longest[words[0]] = max(self._longest.get(words[0], 1), len(words))
+
+    def may_hold(self, words: Sequence[str]) -> bool:
+        """A quick look: False if no phrase is among the words."""
+        return any(map(self._is_phrase, words)) or any(
+            f"{word} {last[:LETTERS]}" in self._ends for word, last in pairwise(words)
+        )
+
+    def part(self, word: str) -> int:
+        """What a word may be in a phrase of several: BEFORE_LAST | LAST, or 0."""
+        return BEFORE_LAST * (word in self._before_last) | LAST * (word[:LETTERS] in self._last)
+
+    def _is_phrase(self, word: str) -> bool:
+        return word in self._whole or (
+            word[:LETTERS] in self._beginnings
+            and any(map(word.startswith, self._open[word[:LETTERS]]))
+        )
 
     def single_words(self, name: str) -> list[str]:
         """The one-word phrases of a list, without the * of those with any ending."""

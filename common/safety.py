@@ -10,21 +10,18 @@ do not count inside a phrase of innocent.txt ("naked mole rat", "paint stripper"
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import or_
 
-from common.phrases import Hit, PhraseTable, read_phrases
-from common.spelling_tricks import masked_words, readings
+from common.phrases import BEFORE_LAST, LAST, Hit, PhraseTable, read_phrases
+from common.spelling_tricks import masked_words, readings, spells_out, tokens_of
 
-LISTS = (
-    "explicit",
-    "suggestive",
-    "weakly_suggestive",
-    "child",
-    "young",
-    "hate",
-    "profanity",
-    "innocent",
-)
+# a text without a hit in these is harmless, and most texts have none: they are looked up first
+DECISIVE = ("explicit", "suggestive", "weakly_suggestive", "hate", "profanity")
+MINOR = ("child", "young")
+HARMLESS = ("innocent",)
+DECIDES = 4  # beside BEFORE_LAST and LAST: a word that is a decisive phrase by itself
+LONGEST_KNOWN = 40  # letters: a longer token gets no quick look
 ADULT = 18
 NUMBER_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 NUMBER_WORDS += ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"]
@@ -59,9 +56,14 @@ class Findings:
     profanity: str = ""
 
 
+NOTHING = Findings()
+
+
 def find(text: str) -> Findings:
     """What a text holds, in its worst reading."""
-    worst = Findings()
+    if not _may_matter(tokens_of(text)):
+        return NOTHING
+    worst = NOTHING
     for words in readings(text):
         found = _find_in(words)
         worst = Findings(
@@ -76,23 +78,27 @@ def find(text: str) -> Findings:
 
 
 def _find_in(words: Sequence[str]) -> Findings:
-    hits = _counted(words)
+    hits = _counted(_table(DECISIVE).find(words), words)
+    if not hits:
+        return NOTHING
     sexual = _first(hits, "explicit")
-    child = _first(hits, "child") or find_age(words)
-    young = child or _first(hits, "young")
-    suggestive = _first(hits, "suggestive")
+    suggestive = sexual or _first(hits, "suggestive")
+    weak = suggestive or _first(hits, "weakly_suggestive")
     minors = ""
-    if young and (sexual or suggestive):
-        minors = f"{young} + {sexual or suggestive}"
-    elif child and (weak := _first(hits, "weakly_suggestive")):
-        minors = f"{child} + {weak}"
+    if weak:
+        of_minors = _counted(_table(MINOR).find(words), words)
+        child = _first(of_minors, "child") or find_age(words)
+        young = child or _first(of_minors, "young")
+        if young and suggestive:
+            minors = f"{young} + {suggestive}"
+        elif child:
+            minors = f"{child} + {weak}"
     return Findings(minors, sexual, _first(hits, "hate"), _first(hits, "profanity"))
 
 
-def _counted(words: Sequence[str]) -> list[Hit]:
+def _counted(hits: list[Hit], words: Sequence[str]) -> list[Hit]:
     """The hits that do not stand inside a harmless phrase."""
-    hits = _table().find(words)
-    harmless = [hit for hit in hits if hit.name == "innocent"]
+    harmless = _table(HARMLESS).find(words) if hits else []
     if not harmless:
         return hits
     return [
@@ -128,9 +134,40 @@ def _is_minor(match: re.Match[str]) -> bool:
     return age < ADULT
 
 
-@lru_cache(maxsize=1)
-def _table() -> PhraseTable:
-    return PhraseTable({name: read_phrases(name) for name in LISTS})
+@lru_cache
+def _table(lists: Sequence[str]) -> PhraseTable:
+    return PhraseTable({name: read_phrases(name) for name in lists})
+
+
+def _may_matter(tokens: Sequence[str]) -> bool:
+    """A quick look at words and pairs of words: False if no reading holds a decisive phrase."""
+    roles = list(map(_role, tokens))
+    if DECIDES in roles or spells_out(tokens):
+        return True
+    return any(
+        roles[place] & BEFORE_LAST
+        and roles[place + 1] & LAST
+        and _decide(*tokens[place : place + 2])
+        for place in range(len(tokens) - 1)
+    )
+
+
+@lru_cache(maxsize=50_000)
+def _role(token: str) -> int:
+    """DECIDES, or what a token may be in a decisive phrase of several words, in any reading."""
+    if len(token) > LONGEST_KNOWN or "*" in token:
+        return DECIDES
+    table = _table(DECISIVE)
+    found = list(readings(token))
+    if any(map(table.may_hold, found)):
+        return DECIDES
+    return reduce(or_, (table.part(word) for words in found for word in words), 0)
+
+
+@lru_cache(maxsize=50_000)
+def _decide(first: str, second: str) -> bool:
+    """Whether two tokens may be the end of a decisive phrase, in any reading."""
+    return any(map(_table(DECISIVE).may_hold, readings(f"{first} {second}")))
 
 
 def _with_masked(found: Findings, masked: Sequence[str], text: str) -> Findings:
@@ -146,7 +183,9 @@ def _with_masked(found: Findings, masked: Sequence[str], text: str) -> Findings:
 
 @lru_cache(maxsize=1)
 def _masked_lists() -> dict[str, frozenset[str]]:
-    return {name: frozenset(_table().single_words(name)) for name in ("explicit", "profanity")}
+    return {
+        name: frozenset(_table(DECISIVE).single_words(name)) for name in ("explicit", "profanity")
+    }
 
 
 @lru_cache(maxsize=10_000)

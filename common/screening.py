@@ -74,7 +74,8 @@ LOOP_WORDS = 8  # of one phrase said four times and more, together
 LOOP_TIMES = 4
 LOOP_PHRASE = 12  # words, the longest phrase that is looked for
 FEW_WORDS = 0.3  # of a text of 16 words and more are different ones
-LETTER_LOOP = re.compile(r"([^\W\d_]{1,6}?)\1{11,}")
+LETTER_LOOP_TIMES = 12
+LETTER_LOOP = re.compile(rf"([^\W\d_]{{1,6}}?)\1{{{LETTER_LOOP_TIMES - 1},}}")
 
 
 @dataclass(frozen=True)
@@ -269,7 +270,9 @@ def find_placeholder(text: str) -> str:
 def find_loop(text: str) -> str:
     """What a text says again and again; empty if nothing."""
     words = text.casefold().split()
-    most = max(Counter(words).values(), default=0)
+    different = len(set(words))
+    repeated = len(words) - different >= LOOP_TIMES - 1
+    most = max(Counter(words).values()) if repeated else 1
     for size in range(1, LOOP_PHRASE + 1 if most >= LOOP_TIMES else 1):
         wanted = max((LOOP_TIMES - 1) * size, LOOP_WORDS - size)
         run = 0  # words in a row that are the same as the one `size` before
@@ -277,9 +280,11 @@ def find_loop(text: str) -> str:
             run = run + 1 if words[place] == words[place - size] else 0
             if run >= wanted:
                 return " ".join(words[place - size + 1 : place + 1])
-    if len(words) >= 16 and len(set(words)) < FEW_WORDS * len(words):
-        return f"{len(set(words))} different words of {len(words)}"
-    found = LETTER_LOOP.search(text)
+    if len(words) >= 16 and different < FEW_WORDS * len(words):
+        return f"{different} different words of {len(words)}"
+    found = None
+    if max(map(len, words), default=0) >= LETTER_LOOP_TIMES:
+        found = LETTER_LOOP.search(text)
     return found[1] if found else ""
 
 

@@ -34,10 +34,11 @@ SQUARED = {0x1F130, 0x1F150, 0x1F170}  # blocks of A-Z in squares and circles
 
 def readings(text: str) -> Iterator[list[str]]:
     """The readings of a text, the plain one first; at most seven."""
-    tokens = WORD.findall(plain_letters(text))
+    tokens = tokens_of(text)
     plain = [part for token in tokens for part in PART.findall(token)]
     yield plain
-    yield from _spelt_out(tokens)
+    if spells_out(tokens):
+        yield _spelt_out(tokens)
     mixed = [token for token in tokens if not PLAIN.fullmatch(token) and "*" not in token]
     if mixed:
         for one in "il":
@@ -47,11 +48,26 @@ def readings(text: str) -> Iterator[list[str]]:
             yield [THRICE.sub(r"\1" * times, word) for word in plain]
 
 
+def tokens_of(text: str) -> list[str]:
+    """The words of a text in plain letters, with the signs and digits inside them."""
+    return WORD.findall(plain_letters(text))
+
+
+def spells_out(tokens: Sequence[str]) -> bool:
+    """Whether three letters stand one by one, so that a reading spells them out."""
+    run = 0
+    for token in tokens:
+        run = run + 1 if len(token) == 1 else 0
+        if run == 3:
+            return True
+    return False
+
+
 def masked_words(text: str) -> list[str]:
     """Words with asterisks for letters (f*ck), each once, 20 at most."""
     if "*" not in text:
         return []
-    tokens = dict.fromkeys(WORD.findall(plain_letters(text)))
+    tokens = dict.fromkeys(tokens_of(text))
     return [token for token in tokens if "*" in token and token.isascii()][:20]
 
 
@@ -85,17 +101,15 @@ def _without_leet(token: str, one: str) -> Sequence[str]:
     return [token.translate(LEET).replace("1", one).replace("6", "g").replace("*", "")]
 
 
-def _spelt_out(tokens: Sequence[str]) -> Iterator[list[str]]:
+def _spelt_out(tokens: Sequence[str]) -> list[str]:
     """The reading in which letters that stand one by one are words: n-u-d-e, s e x."""
     words: list[str] = []
     run: list[str] = []
-    found = False
     for token in [*tokens, ""]:
         if len(token) == 1 and len(run) < LONGEST_SPELT_OUT:
             run.append(token)
             continue
         if len(run) >= 3:
-            found = True
             # "a n u d e" begins with an article
             article = ["a"] if run[0] == "a" and len(run) > 3 else []
             rest = "".join(run[len(article) :])
@@ -106,5 +120,4 @@ def _spelt_out(tokens: Sequence[str]) -> Iterator[list[str]]:
             words += run
         run = []
         words += PART.findall(token)
-    if found:
-        yield words
+    return words

@@ -7,6 +7,9 @@
 import re
 import unicodedata
 
+ASCII_FOLDED = str.maketrans(
+    {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
+)
 FOLDED_AWAY = re.compile("[^\\w\u2600-\u27bf\U0001f000-\U0001faff]+|_+")
 
 
@@ -15,7 +18,9 @@ def fold(text: str) -> str:
 
     Letters, digits and emoji count.
     """
-    text = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    if text.isascii():
+        return " ".join(text.translate(ASCII_FOLDED).split())
+    text = unicodedata.normalize("NFKC", text)
     return " ".join(FOLDED_AWAY.sub(" ", text.casefold()).split())
 
 

@@ -18,6 +18,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -69,10 +70,11 @@ class ValidationSet:
         """The index of `prompts`; a match's row is the place in this list."""
         words = _Words(prompts)
         foldeds = words.foldeds
+        contents = list(map(content, foldeds))
         arrays: dict[str, Any] = {
-            "meanings": embed([content(folded) for folded in foldeds]).astype(np.float16),
+            "meanings": embed(contents).astype(np.float16),
             "spellings": triples(foldeds).astype(np.float16),
-            "comparable": np.array([is_comparable(folded) for folded in foldeds], bool),
+            "comparable": np.array(list(map(is_comparable, foldeds, contents)), bool),
         }
         rows = np.arange(len(prompts))
         arrays |= _table("text", words.whole(), rows)
@@ -119,14 +121,17 @@ class ValidationSet:
 
     def _compare(self, foldeds: Sequence[str], found: list[Match | None]) -> None:
         """Compare what was not found by letters and by meaning."""
-        open_rows = [
-            row for row, folded in enumerate(foldeds) if not found[row] and is_comparable(folded)
-        ]
-        if not open_rows or not self._comparable.any():
+        contents = {row: content(folded) for row, folded in enumerate(foldeds) if not found[row]}
+        open_rows = np.array(
+            [row for row, said in contents.items() if is_comparable(foldeds[row], said)], np.int64
+        )
+        if not len(open_rows) or not self._comparable.any():
             return
-        texts = [foldeds[row] for row in open_rows]
-        meanings = embed([content(text) for text in texts]) @ self._meanings.T
-        spellings = triples(texts) @ self._spellings.T
+        meanings = embed([contents[row] for row in open_rows.tolist()]) @ self._meanings.T
+        near = np.flatnonzero((meanings >= MEANING_WHEN_SPELT_ALIKE).any(axis=1))
+        open_rows = open_rows[near]
+        meanings = meanings[near]
+        spellings = triples([foldeds[row] for row in open_rows.tolist()]) @ self._spellings.T
         spelt_alike = (spellings >= SPELLING) & (meanings >= MEANING_WHEN_SPELT_ALIKE)
         hits = ((meanings >= MEANING) | spelt_alike) & self._comparable
         for place in np.flatnonzero(hits.any(axis=1)).tolist():
@@ -134,7 +139,7 @@ class ValidationSet:
             alike = bool(spelt_alike[place, best])
             similarity = float((spellings if alike else meanings)[place, best])
             how = "alike" if alike else "same meaning"
-            found[open_rows[place]] = Match(how, best, round(min(similarity, 1.0), 3))
+            found[int(open_rows[place])] = Match(how, best, round(min(similarity, 1.0), 3))
 
 
 def content(folded: str) -> str:
@@ -142,9 +147,9 @@ def content(folded: str) -> str:
     return " ".join(word for word in folded.split() if word not in STOP_WORDS) or folded
 
 
-def is_comparable(folded: str) -> bool:
-    """Whether a text says enough to be compared by meaning."""
-    return len(folded) >= LETTERS and len(content(folded).split()) >= CONTENT_WORDS
+def is_comparable(folded: str, said: str) -> bool:
+    """Whether a text, whose content is `said`, says enough to be compared by meaning."""
+    return len(folded) >= LETTERS and said.count(" ") + 1 >= CONTENT_WORDS
 
 
 def triples(foldeds: Sequence[str]) -> Any:
@@ -181,8 +186,7 @@ class _Words:
         self.ends = np.cumsum(self.counts)
         self.starts = self.ends - self.counts
         flat = [word for each in words for word in each]
-        hashes = {word: _hash(word) for word in set(flat)}
-        self.hashes = np.array([hashes[word] for word in flat], np.uint64)
+        self.hashes = np.fromiter(map(_hash, flat), np.uint64, len(flat))
         self._carries = np.array([word not in STOP_WORDS for word in flat], np.uint64)
         self._clause_lengths = [
             [clause.count(" ") + 1 for clause in each if clause] for each in clauses
@@ -235,6 +239,7 @@ class _Words:
         return before[self.ends] - before[self.starts]
 
 
+@lru_cache(maxsize=50_000)
 def _hash(word: str) -> int:
     """64 bits of a word, the same in every process."""
     return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
