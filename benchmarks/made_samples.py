@@ -24,7 +24,7 @@ WORDS = ("portrait", "cat", "castle", "neon", "rain", "oil painting", "digital a
 WORDS += ("cinematic", "misty", "forest", "dragon", "vintage", "café", "“quoted”", "sunset")
 
 
-def make_samples(folder, start, stop, images, ours):
+def make_samples(folder, start, stop, images, ours, per_prompt=20):
     """Samples start … stop, each file its own, in the order in which many workers make them:
     published form, or `ours`.
     """
@@ -34,7 +34,7 @@ def make_samples(folder, start, stop, images, ours):
     chance.shuffle(order)
     texts = [" ".join(chance.choices(WORDS, k=chance.randint(22, 38))) for _ in range(5000)]
     for sample in order:
-        prompt, augmentation = divmod(sample, 20)
+        prompt, augmentation = divmod(sample, per_prompt)
         place = (
             f"{folder}/{prompt // 1000:06d}/{prompt}_{augmentation}"
             if ours
@@ -78,10 +78,25 @@ def make_samples(folder, start, stop, images, ours):
                 "slurm_job_id": "4711",
                 "lease": "3-127",
             }
-        for suffix, content in ((".jpg", image), (".json", json.dumps(record).encode())):
+        for suffix, content in ((".jpg", image), (".json", json.dumps(record).encode() + b"\n")):
             fd = os.open(place + suffix, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             os.write(fd, content)
             os.close(fd)
+
+
+def collect(folder):
+    """Give each prompt its .samples: the JSONs that lie there."""
+    for inside in sorted(folder.iterdir()):
+        prompts = {}
+        for name in os.listdir(inside):
+            stem, _, suffix = name.partition(".")
+            if suffix == "json":
+                prompt, _, augmentation = stem.partition("_")
+                prompts.setdefault(prompt, []).append(int(augmentation))
+        for prompt, augmentations in prompts.items():
+            names = [f"{prompt}_{augmentation}.json" for augmentation in sorted(augmentations)]
+            content = b"".join((inside / name).read_bytes() for name in names)
+            (inside / f"{prompt}.samples").write_bytes(content)
 
 
 def pictures(size):

@@ -5,7 +5,7 @@ Beside a C program that only reads them, pandas, GNU tar and webdataset.
     # half an hour and 12 GB of temporary files
     python benchmarks/postprocess.py
     python benchmarks/postprocess.py --quick                # a tenth of the sizes: two minutes
-    python benchmarks/postprocess.py tar --folder /data/tmp # one of json, update, tar, growth
+    python benchmarks/postprocess.py tar --folder /data/tmp # one of json, collected, update, …
 
 See cost.py for what the figures are.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.cost import Cost, compare
-from benchmarks.made_samples import TO_PARQUET, TO_TARS, make_samples, pictures
+from benchmarks.made_samples import TO_PARQUET, TO_TARS, collect, make_samples, pictures
 
 FLOOR_C = r"""
 #define _GNU_SOURCE
@@ -103,6 +103,34 @@ def measure_json(where, small, less, repetitions):
         "C: open, read, close each JSON",
         repetitions,
     )
+
+
+def measure_collected(where, small, less, repetitions):
+    """With a .samples for each prompt of 200 images, and without."""
+    ours, made = where / "ours", 0
+    make_floor(where)
+    for n in (200_000 // less, 1_000_000 // less):
+        make_samples(ours, made, n, small, ours=True, per_prompt=200)
+        collect(ours)
+        made = n
+        os.sync()
+        compare(
+            f"JSON -> parquet, {n:,} samples in sub-folders, 200 a prompt",
+            {
+                "C: open, read, close each JSON": [where / "floor", *sorted(ours.iterdir())],
+                "with .samples": [*TO_PARQUET, ours, where / "a.parquet", "--rebuild"],
+                "without (--verify json)": [
+                    *TO_PARQUET,
+                    ours,
+                    where / "b.parquet",
+                    "--rebuild",
+                    "--verify",
+                    "json",
+                ],
+            },
+            "C: open, read, close each JSON",
+            repetitions,
+        )
 
 
 def measure_update(where, small, less, repetitions):
@@ -233,6 +261,7 @@ def measure_growth(where, small, less, repetitions):
 def main():
     measures = {
         "json": measure_json,
+        "collected": measure_collected,
         "update": measure_update,
         "tar": measure_tar,
         "growth": measure_growth,
@@ -245,7 +274,7 @@ def main():
         nargs="*",
         choices=[*measures, []],
         default=[],
-        help="json, update, tar or growth (default: all)",
+        help="json, collected, update, tar or growth (default: all)",
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the sizes")
     parser.add_argument("--folder", help="where temporary data goes (default: the system's)")

@@ -1,19 +1,21 @@
-"""Chunks of samples, read, parsed and checked by worker processes; their rows in the order asked.
+"""Chunks of samples, read, parsed and checked by workers; their rows in the order asked.
 
 with ChunkWorkers(checks) as workers:
     workers.submit(Chunk("HPDv2/000012", names, has_image))
     for chunk, (rows, rejects) in workers.done(): …       # and workers.rest() at the end
 
-Rows come back as Arrow IPC. Processes share no interpreter's lock; threads that read beside a
-parsing one handed it over 17 times a file.
+A chunk that lies in few files (a .samples for each prompt) is for a thread: parsing needs no
+interpreter's lock, and nothing has to be sent. One of thousands of small files is for a process,
+and its rows come back as Arrow IPC: threads that read beside a parsing one handed the lock over 17
+times a file.
 """
 
 import os
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import pyarrow as pa
 
@@ -27,12 +29,22 @@ INLINE = 4096  # samples of a chunk that is not worth the forks, 0.1 s, while no
 WORKERS = 4
 # 150 bytes a row instead of 880: 1.0 us of CPU in all, through a pipe as they are 4.2
 COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
-Sent = tuple[bytes | None, list[tuple[str, str]]]  # rows as Arrow IPC, rejects
 READERS: list[Reader] = []  # a worker's own
 
 
+class Sent(NamedTuple):
+    """Checked, on its way from a process: rows as Arrow IPC."""
+
+    rows: bytes | None
+    rejects: list[tuple[str, str]]
+
+
 class ChunkWorkers:
-    """As many processes as there are cores, at most WORKERS; forked when there is work for them."""
+    """As many as there are cores, at most WORKERS; begun when there is work for them.
+
+    Threads until a chunk of small files comes, from then on processes: none may be forked while
+    threads live.
+    """
 
     def __init__(self, checks: Checks) -> None:
         self.checks = checks
@@ -40,13 +52,22 @@ class ChunkWorkers:
         self.reader = Reader()
         self.stack = ExitStack()
         self.pool: Executor | None = None
-        self.waiting: deque[tuple[Chunk, Future[Sent] | Checked]] = deque()
+        self.threads: Executor | None = None
+        self.waiting: deque[tuple[Chunk, Future[Sent] | Future[Checked] | Checked]] = deque()
 
     def submit(self, chunk: Chunk) -> None:
         """Begin with a chunk of at most CHUNK samples."""
         if self.pool is None and len(chunk.names) <= INLINE:
             self.waiting.append((chunk, read_chunk(self.reader, self.checks, chunk)))
             return
+        if self.pool is None and chunk.in_few_files:
+            self.threads = self.threads or ThreadPoolExecutor(self.count)
+            found = self.threads.submit(read_chunk, self.reader, self.checks, chunk)
+            self.waiting.append((chunk, found))
+            return
+        if self.threads:
+            self.threads.shutdown()
+            self.threads = None
         if self.pool is None:
             self.pool = self.stack.enter_context(forked(self.count, READERS.append, Reader()))
         self.waiting.append((chunk, start(self.pool, read_and_send, self.checks, chunk)))
@@ -63,13 +84,16 @@ class ChunkWorkers:
 
     def _oldest(self) -> tuple[Chunk, Checked]:
         chunk, found = self.waiting.popleft()
-        return chunk, received(found.result()) if isinstance(found, Future) else found
+        result = found.result() if isinstance(found, Future) else found
+        return chunk, received(result) if isinstance(result, Sent) else result
 
     def __enter__(self) -> Self:
         self.stack.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
+        if self.threads:
+            self.threads.shutdown(cancel_futures=True)
         self.stack.__exit__(*error)
 
 
@@ -77,12 +101,12 @@ def read_and_send(checks: Checks, chunk: Chunk) -> Sent:
     """In a worker: a chunk's rows and rejects."""
     rows, rejects = read_chunk(READERS[0], checks, chunk)
     if rows is None:
-        return None, rejects
+        return Sent(None, rejects)
     rows = rows.drop_columns(["caption"])  # the same text as augmented_prompt
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema, options=COMPRESSED) as writer:
         writer.write_table(rows)
-    return sink.getvalue().to_pybytes(), rejects
+    return Sent(sink.getvalue().to_pybytes(), rejects)
 
 
 def received(sent: Sent) -> Checked:

@@ -1,7 +1,7 @@
 """`12345.samples`, the JSONs of a prompt in one file: read in place of them where it agrees.
 
     prompts = whole_prompts(codes, listing)        # of a chunk: (prompt, first row, rows)
-    read_collected(mark, folder, prompts, contents)
+    read_collected(mark, fd, inside, 12345)        # the bytes
 
 It agrees when it has a line for each JSON that lies there, in their order, and each line is of the
 sample of that name (sample_checks.py looks at that). Where it does not, the JSONs are read.
@@ -47,16 +47,12 @@ def whole_prompts(codes: Codes, listing: Listing) -> list[Whole]:
     return [Whole(*row) for row in rows]
 
 
-def read_collected(
-    mark: PackedFolder | None, fd: int, inside: Sequence[str], prompt: int
-) -> list[bytes]:
-    """The lines of a prompt's .samples, packed or else loose in the open folder `fd`.
+def read_collected(mark: PackedFolder | None, fd: int, inside: Sequence[str], prompt: int) -> bytes:
+    """A prompt's .samples, packed or else loose in the open folder `fd`.
 
     OSError: there is none, or it cannot be read.
     """
     member = mark.collected(prompt) if mark else None
     if member:
-        content = member.read(COLLECTED_BYTES)
-    else:
-        content = read_untrusted(f"{prompt}{COLLECTED}", COLLECTED_BYTES, inside, fd)
-    return content.removesuffix(b"\n").split(b"\n")
+        return member.read(COLLECTED_BYTES)
+    return read_untrusted(f"{prompt}{COLLECTED}", COLLECTED_BYTES, inside, fd)

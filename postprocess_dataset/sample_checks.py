@@ -1,7 +1,7 @@
 """Is it a sample? Rows of what was parsed and passes, a reason for each that does not.
 
 checks = Checks("/data", real_folders(["/data/HPDv2"]), "sha256")
-rows, rejects = check(pool, checks, Chunk("HPDv2/000012", names, has_image), contents)
+rows, rejects = check(pool, checks, Chunk("HPDv2/000012", names, has_image), pieces)
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from common.packed_folder import member_of
 from common.untrusted import IMAGE_BYTES, open_jpeg, open_untrusted, read_untrusted
 from postprocess_dataset import sorted_rows, table
-from postprocess_dataset.sample_json import Content, parse
+from postprocess_dataset.sample_json import Piece, parse
 
 Checked = tuple[pa.Table | None, list[tuple[str, str]]]  # sorted rows, [(name, reason)]
 DIFFERS = "image is not the one its JSON tells of (sha256 differs)"
@@ -60,18 +60,23 @@ class Chunk:
     has_image: Sequence[bool]
     collected: Sequence[Whole] = ()
 
+    @property
+    def in_few_files(self) -> bool:
+        """Whether a .samples holds each of them."""
+        return sum(whole.rows for whole in self.collected) == len(self.names)
+
 
 class Disagrees(ValueError):
     """A .samples is not of the JSONs that lie there, or one of its samples does not pass."""
 
 
-def check(pool: Executor, checks: Checks, chunk: Chunk, contents: Sequence[Content]) -> Checked:
+def check(pool: Executor, checks: Checks, chunk: Chunk, pieces: Sequence[Piece]) -> Checked:
     """(sorted rows without idx or None, [(name, reason)]) of one chunk.
 
     Its JSONs are parsed, its images verified, the table's own columns added. Disagrees: to be read
     again without .samples.
     """
-    found, kept, reasons = parse(contents)
+    found, kept, reasons = parse(pieces)
     if chunk.collected and (reasons or not agrees(chunk.names, chunk.collected, found)):
         raise Disagrees
     names = chunk.names

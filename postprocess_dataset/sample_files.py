@@ -17,7 +17,7 @@ from common.packed_folder import PackedFolder, packed
 from common.untrusted import SAMPLE_BYTES, open_folder, read_many
 from postprocess_dataset.collected import read_collected
 from postprocess_dataset.sample_checks import Checked, Checks, Chunk, Disagrees, Whole, check
-from postprocess_dataset.sample_json import Content
+from postprocess_dataset.sample_json import Content, Piece
 
 PROBE = 256  # files after which it is known whether the disk is waited for
 READERS = 8  # threads for a cold disk, where a file costs 100 us of waiting
@@ -83,45 +83,49 @@ def _read_chunk(reader: Reader, checks: Checks, chunk: Chunk) -> Checked:
     try:
         mark = packed(os.path.join(checks.base, chunk.subdirectory))
         folder = Folder(fd, checks.inside)
-        contents: list[Content | None] = [None] * len(chunk.names)
+        contents: dict[int, Content] = {}  # first row: the bytes of its file
         collected = [whole for whole in chunk.collected if _fill(contents, whole, mark, folder)]
-        _fill_packed(contents, chunk.names, mark)
-        missing = [row for row, content in enumerate(contents) if content is None]
+        covered = {
+            row for whole in collected for row in range(whole.first, whole.first + whole.rows)
+        }
+        missing = [row for row in range(len(chunk.names)) if row not in covered]
+        contents |= _read_packed(chunk.names, missing, mark)
+        missing = [row for row in missing if row not in contents]
         loose = reader.read(folder, [f"{chunk.names[row]}.json" for row in missing])
-        for row, content in zip(missing, loose, strict=True):
-            contents[row] = content
+        contents |= zip(missing, loose, strict=True)
     except OSError as error:  # the mark is damaged
         return None, [(name, f"cannot be read: {error.strerror}") for name in chunk.names]
     finally:
         os.close(fd)
-    whole = [content for content in contents if content is not None]
-    return check(reader.pool, checks, replace(chunk, collected=collected), whole)
+    rows = {whole.first: whole.rows for whole in collected}
+    pieces = [Piece(contents[row], rows.get(row, 1)) for row in sorted(contents)]
+    return check(reader.pool, checks, replace(chunk, collected=collected), pieces)
 
 
 def _fill(
-    contents: list[Content | None], whole: Whole, mark: PackedFolder | None, folder: Folder
+    contents: dict[int, Content], whole: Whole, mark: PackedFolder | None, folder: Folder
 ) -> bool:
     """Take the JSONs of a prompt from its .samples, if that has as many as lie there."""
     try:
-        lines = read_collected(mark, folder.fd, folder.inside, whole.prompt)
+        content = read_collected(mark, folder.fd, folder.inside, whole.prompt)
     except OSError:
         return False  # gone just now, or not readable: the JSONs are
-    if len(lines) != whole.rows:
+    if content[-1:] != b"\n" or content.count(b"\n") != whole.rows:
         return False
-    contents[whole.first : whole.first + whole.rows] = lines
+    contents[whole.first] = content
     return True
 
 
-def _fill_packed(
-    contents: list[Content | None], names: Sequence[str], mark: PackedFolder | None
-) -> None:
-    """Add [bytes or OSError] of the files that are packed."""
-    if mark is None:
-        return
-    for row, name in enumerate(names):
-        if contents[row] is None:
-            try:
-                member = mark.find(f"{name}.json")
-                contents[row] = member.read(SAMPLE_BYTES) if member else None
-            except OSError as error:
-                contents[row] = error
+def _read_packed(
+    names: Sequence[str], rows: Sequence[int], mark: PackedFolder | None
+) -> dict[int, Content]:
+    """{row: bytes or OSError} of those that are packed."""
+    contents: dict[int, Content] = {}
+    for row in rows if mark else ():
+        try:
+            member = mark.find(f"{names[row]}.json") if mark else None
+            if member:
+                contents[row] = member.read(SAMPLE_BYTES)
+        except OSError as error:
+            contents[row] = error
+    return contents

@@ -1,6 +1,6 @@
 """The bytes of sample JSONs to rows with the table's columns, each fault named.
 
-rows, kept, reasons = parse([b'{"prompt_index": 12345, …}', b"", …])
+rows, kept, reasons = parse([Piece(b'{"prompt_index": 12345, …}'), Piece(b""), …])
 
 A chunk is parsed by pyarrow as one text; one with anything out of the ordinary is parsed again file
 by file, which names each fault.
@@ -8,7 +8,7 @@ by file, which names each fault.
 
 import reprlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
@@ -23,24 +23,43 @@ NOT_NEGATIVE = ("prompt_index", "augmentation_idx")
 INT64 = range(-1 << 63, 1 << 63)
 
 
-def parse(contents: Sequence[Content]) -> Parsed:
+class Piece(NamedTuple):
+    """What a file holds: one object, or (a .samples) so many, one a line."""
+
+    content: Content
+    rows: int = 1
+
+
+def parse(pieces: Sequence[Piece]) -> Parsed:
     """(table of the JSON's columns and `extra`, rows kept, {row: reason}) of the files' bytes."""
-    clean = parse_together(contents)
-    return (clean, range(len(contents)), {}) if clean is not None else parse_apart(contents)
+    contents = [content for content, _ in pieces]
+    clean = parse_together(contents, sum(rows for _, rows in pieces))
+    if clean is not None:
+        return clean, range(clean.num_rows), {}
+    apart: list[Content] = []
+    for content, rows in pieces:
+        if rows > 1 and isinstance(content, bytes):
+            apart += content.split(b"\n")[:rows]
+        else:
+            apart.append(content)
+    return parse_apart(apart)
 
 
-def parse_together(contents: Sequence[Content]) -> pa.Table | None:
-    """The table; None when any file is not one plain object of known keys.
+def parse_together(contents: Sequence[Content], rows: int = 0) -> pa.Table | None:
+    """The table; None when any file is not plain objects of known keys.
 
     Then only parse_apart() can say which. Every file begins with an object and no known key holds
-    one, so as many rows as files means a row a file.
+    one, so as many rows as files means a row a file. `rows`: where files hold several, one a line;
+    those are compared with their names later.
     """
     plain = [c for c in contents if type(c) is bytes and c[:1] == b"{"]
     if len(plain) < len(contents):
         return None
+    rows = rows or len(plain)
+    first = plain[0] if rows == len(plain) else plain[0].split(b"\n", 1)[0]
     text = b"\n".join(plain)
     try:
-        keys = orjson.loads(plain[0]).keys()
+        keys = orjson.loads(first).keys()
         # a column asked for that no file has costs 0.3 us a row
         asked = pa.schema([field for field in table.JSON_SCHEMA if field.name in keys])
         found = pa.json.read_json(
@@ -53,7 +72,7 @@ def parse_together(contents: Sequence[Content]) -> pa.Table | None:
         found.validate(full=True)  # text is UTF-8
     except (pa.ArrowInvalid, orjson.JSONDecodeError):
         return None
-    if found.num_rows != len(plain):
+    if found.num_rows != rows:
         return None
     for name, (kind, nullable) in table.JSON_FIELDS.items():
         if name not in keys:
