@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from common.sample_reader import iterate as iterate
-from common.untrusted import IMAGE_BYTES, Refused, open_jpeg, read_untrusted
+from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, Refused, open_jpeg, read_untrusted
 from generate.dataset.layout import folder_name, path_of, stem
 from generate.dataset.links import publish, write_temporary
 
@@ -76,7 +76,8 @@ def publish_sample(
         roll_forward(dataset_dir, index, aug, place.lease)
         return False
     # The very comment of these bytes: decoding the whole image again would only find it once more.
-    _publish_json(final, json.loads(comment), data, asdict(place), place.lease)
+    if not _publish_json(final, json.loads(comment), data, asdict(place), place.lease):
+        _agree(final, place.lease)
     return True
 
 
@@ -135,17 +136,38 @@ def read_comment(data: bytes) -> Metadata:
     return metadata
 
 
+def _agree(image_path: Path, lease: str) -> None:
+    """A JSON stood there already: an image that was deleted meanwhile has left it.
+
+    It is made anew from the image that stands now, unless it is that one's.
+    """
+    path = image_path.with_suffix(".json")
+    try:
+        data = read_untrusted(image_path, IMAGE_BYTES)
+        metadata = read_comment(data)
+    except (FileNotFoundError, Refused, ValueError):
+        return  # taken away or replaced just now: the next holder generates it again
+    try:
+        record = json.loads(read_untrusted(path, SAMPLE_BYTES))
+        agrees = record["image_sha256"] == hashlib.sha256(data).hexdigest()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        agrees = False  # no JSON of a sample, or gone
+    if not agrees:
+        path.unlink(missing_ok=True)
+        _publish_json(image_path, metadata, data, {}, lease)
+
+
 def _publish_json(
     image_path: Path, metadata: Metadata, data: bytes, place: Mapping[str, Any], lease: str
-) -> None:
-    """metadata: as the comment of `data`, the image's bytes, has it."""
+) -> bool:
+    """metadata: as the comment of `data`, the image's bytes, has it. False: one stands there."""
     record = (
         metadata
         | {key: place.get(key) for key in PLACE}
         | {"image_sha256": hashlib.sha256(data).hexdigest()}
     )
     final = image_path.with_suffix(".json")
-    publish(write_temporary(final, ascii_json(record), lease), final)
+    return publish(write_temporary(final, ascii_json(record), lease), final)
 
 
 def publish_failed(

@@ -136,6 +136,7 @@ class Run:
             ".jpg",
             ".json",
             ".prompts",
+            ".samples",
             ".yaml",
             "",
         } and not [p for p in files if p.name.endswith((".tmp", ".failed"))]

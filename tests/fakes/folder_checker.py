@@ -48,9 +48,19 @@ class FolderChecker:
         index = int(prompt.split()[4])
         record = self.captions(index)
         images = {aug for number, aug in self.images() if number == index}
-        standing = images | {0} | set(range(len(record["texts"])) if record else ())
+        said = self._told_by_jsons(index)  # of images that are gone: their captions stand, too
+        standing = images | said | {0} | set(range(len(record["texts"])) if record else ())
         missing = self.images_per_prompt - len(standing)
         assert n == missing, f"prompt {index}: {n} captions asked for, {missing} are missing"
+
+    def _told_by_jsons(self, index):
+        found = set()
+        for path in self.folder.glob(f"*/{index}_*.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                record = json.loads(path.read_bytes())
+                if record["prompt_index"] == index and record["augmented_prompt"]:
+                    found.add(record["augmentation_idx"])
+        return found
 
     def check(self):
         """Each sample is whole, is what its name says, and agrees with itself."""

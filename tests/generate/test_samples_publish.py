@@ -122,6 +122,19 @@ def test_a_holder_that_wakes_up_harms_nothing(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "000012" / "12345_0.json").read_text())["seed"] == 2
 
 
+@pytest.mark.parametrize("damage", [None, b"", b"[]", b"{}"])
+def test_the_json_of_an_image_that_somebody_deleted(tmp_path, damage):
+    """Two held the index; the image of one was deleted, and the other publishes its own."""
+    put(tmp_path, 0, "1-1", seed=1)
+    image = tmp_path / "000012" / "12345_0.jpg"
+    image.unlink()
+    if damage is not None:
+        image.with_suffix(".json").write_bytes(damage)
+    assert put(tmp_path, 0, "1-2", seed=2)
+    assert check(tmp_path) == ["12345_0"]
+    assert json.loads(image.with_suffix(".json").read_bytes())["seed"] == 2
+
+
 def test_a_link_whose_answer_was_lost(tmp_path, monkeypatch):
     """NFS repeats the call, and success looks like EEXIST."""
     link = os.link
