@@ -177,6 +177,13 @@ def add_model_options(parser: Options) -> None:
     parser.flag(
         "--t5", "SD3 with T5; --no-t5: 9 GiB less, long texts are read less well", True, speed
     )
+    speed.add_argument(
+        "--truncated",
+        choices=["keep", "skip", "fail"],
+        default="keep",
+        help="texts longer than the model reads: generate them all the same, leave them out, or "
+        "stop at the first one (default: %(default)s)",
+    )
     parser.flag(
         "--allow_mixed",
         "generate on cards, too, that do it otherwise than the definition says",

@@ -13,7 +13,9 @@ import concurrent.futures
 import logging
 from typing import cast
 
+from common.command_line import UserError
 from common.screening import summary
+from generate.client.text_lengths import FAIL, KEEP, in_words, truncated
 from generate.client.work import ClientSettings, Index, Work
 from generate.dataset import samples
 from generate.dataset.caption_check import standing_captions
@@ -140,11 +142,43 @@ class Captioner:
         try:
             index.record = record = publish_captions(dataset_dir, record, index.lease)
             augs = range(len(record["texts"]))
-            todo = [aug for aug in augs if self._is_missing(index, aug)]
+            missing = [aug for aug in augs if self._is_missing(index, aug)]
+            todo = self._read_whole(index, missing)
         except OSError as error:
             self._disk_failed(index, error)
             return
         self.work.enqueue(index, todo)
+
+    def _read_whole(self, index: Index, augs: list[int]) -> list[int]:
+        """The samples to generate, by what --truncated says of texts that are cut.
+
+        One that is skipped becomes .failed, and nobody is blamed. UserError at the first one where
+        that is asked for.
+        """
+        settings = self.settings
+        if settings.truncated == KEEP or settings.lengths is None:
+            return augs
+        assert index.record is not None
+        kept = []
+        for aug in augs:
+            lengths = settings.lengths(index.record["texts"][aug]["text"])
+            if not truncated(lengths):
+                kept.append(aug)
+                continue
+            why = f"truncated: {in_words(lengths)} tokens"
+            name = stem(index.number, aug)
+            if settings.truncated == FAIL:
+                raise UserError(
+                    f"the text of {name} is longer than the model reads ({why}): shorten it, or "
+                    "--truncated keep or skip"
+                )
+            samples.publish_failed(
+                settings.dataset_dir, index.number, aug, "truncated", why, index.lease
+            )
+            log.info("%s is left out: %s", name, why)
+            index.truncated += 1
+            index.given_up.add(aug)
+        return kept
 
     def _is_missing(self, index: Index, aug: int) -> bool:
         """Whether a sample is to be generated.

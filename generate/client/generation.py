@@ -7,6 +7,7 @@ broken = generate_until_done(client, generator)
 import json
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from generate.client.image_generator import Image, ImageGenerator
 from generate.client.pipeline import CannotGenerate, DeviceBroken, GeneratorSettings, Recipe
 from generate.client.publisher import Describe
 from generate.client.recipes import Recipes
-from generate.client.text_lengths import TextLengths, truncated
+from generate.client.text_lengths import Lengths, truncated
 from generate.client.work import Sample
 from generate.dataset.definition import Definition
 from generate.dataset.layout import folder_name, stem
@@ -117,12 +118,19 @@ def generate(client: Client, generator: ImageGenerator, batch: list[Sample]) -> 
         return [None]
 
 
-def describer(args: Namespace, definition: Definition, generator: ImageGenerator) -> Describe:
-    """A function that gives the metadata of a sample's image: its JSON's fields but the place."""
+def describer(
+    args: Namespace,
+    definition: Definition,
+    generator: ImageGenerator,
+    count: Callable[[str], Lengths],
+) -> Describe:
+    """A function that gives the metadata of a sample's image: its JSON's fields but the place.
+
+    count: tokens of a text, as TextLengths.
+    """
     recipes = recipes_of(generator.recipe, definition)
     pipeline = generator.pipeline
     project = version()
-    count = TextLengths(pipeline.pipe, generator.arguments)
 
     def metadata(sample: Sample, image: Image) -> Metadata:
         index = sample.index

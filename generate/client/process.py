@@ -21,6 +21,7 @@ from generate.client.pipeline import DeviceBroken
 from generate.client.provenance import check
 from generate.client.restart import replace_process, requeue, start_again
 from generate.client.start_up import load_generator
+from generate.client.text_lengths import TextLengths
 from generate.client.work import DISK_PAUSE_S, LONGEST_DISK_PAUSE_S, ClientSettings
 from generate.client.worker import this_worker
 from generate.dataset.definition import Definition
@@ -68,6 +69,7 @@ def run_client(
     job.start_heartbeats(leaving.report)
     generator = load_generator(args, definition, output_root, job)
     check(definition, generator.pipeline, args.allow_mixed)
+    lengths = TextLengths(generator.pipeline.pipe, generator.arguments)
     settings = ClientSettings(
         dataset_dir=dataset_dir,
         images_per_prompt=definition["images_per_prompt"],
@@ -78,13 +80,15 @@ def run_client(
         max_idle_s=args.max_idle,
         deadline=deadline,
         screen=screen_of(args.data_path),
+        lengths=lengths,
+        truncated=args.truncated,
     )
     gpu_name = generator.pipeline.gpu_name
     client = Client(
         job,
         prompter_for(args, items, definition),
         items,
-        describer(args, definition, generator),
+        describer(args, definition, generator, lengths),
         Place("", worker.host, gpu_name, worker.slurm_job_id),
         settings,
     )

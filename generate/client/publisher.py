@@ -112,7 +112,7 @@ class Publisher:
             samples.publish_sample(
                 settings.dataset_dir, image.pixels, metadata, place, settings.jpeg_quality
             )
-            self.work.published(sample)
+            self.work.published(sample, bool(metadata.get("truncated")))
 
     def _give_up(self, sample: Sample, reason: str, error: str) -> None:
         """A sample ends as .failed, and nobody is blamed: its index is done with it."""
@@ -241,8 +241,10 @@ def _captions(index: Index) -> int:
 
 def _result(index: Index) -> dict[str, int]:
     assert index.record is not None, "an index without captions has no image"
+    given_up = (index.given_up | index.files.failed) - index.files.images
     return {
         "index": index.number,
-        "images": _captions(index) - len(index.given_up),
+        "images": _captions(index) - len(given_up),
         "short": missing_of(index.record),
+        "truncated": index.truncated,
     }

@@ -8,12 +8,16 @@ and Kandinsky 5 are not counted.
 """
 
 import copy
+import functools
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+# What becomes of a text that is not read to its end (--truncated).
+KEEP, SKIP, FAIL = "keep", "skip", "fail"
 Lengths = dict[str, tuple[int, int]]  # text encoder -> (tokens, limit)
 CLIP_LIMIT = 77
+KEPT = 1 << 14  # counts of texts: most are asked for twice
 OWN_LIMIT = {"HunyuanImagePipeline": 1000}  # takes no max_sequence_length
 
 
@@ -29,6 +33,7 @@ class TextLengths:
         self.template = TEMPLATES.get(type(pipe).__name__, _plain)
         self.lock = threading.Lock()
         self.tokenizers: dict[str, tuple[Any, int]] = {}
+        self.kept = functools.lru_cache(KEPT)(self._count)
         for number in ("", "_2", "_3", "_4"):
             tokenizer = getattr(pipe, f"tokenizer{number}", None)
             # FLUX.2 and Kandinsky 5 have a processor of texts and images there
@@ -40,6 +45,9 @@ class TextLengths:
 
     def __call__(self, text: str) -> Lengths:
         """Tokens of a text and the limit, by text encoder; {} for no tokenizers."""
+        return self.kept(text)
+
+    def _count(self, text: str) -> Lengths:
         lengths = {}
         for number, (tokenizer, limit) in self.tokenizers.items():
             template = _plain if number or _is_clip(tokenizer) else self.template
@@ -55,6 +63,11 @@ class TextLengths:
 def truncated(lengths: Lengths) -> list[str]:
     """The text encoders that do not read the whole text."""
     return [encoder for encoder, (tokens, limit) in lengths.items() if tokens > limit]
+
+
+def in_words(lengths: Lengths) -> str:
+    """ "text_encoder 93 of 77, text_encoder_2 93 of 77"."""
+    return ", ".join(f"{encoder} {n} of {most}" for encoder, (n, most) in lengths.items())
 
 
 def _is_clip(tokenizer: Any) -> bool:

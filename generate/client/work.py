@@ -16,13 +16,14 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.screening import Screen
 from generate.client.pipeline import Recipe
 from generate.client.recipes import Recipes
+from generate.client.text_lengths import KEEP, Lengths
 from generate.dataset.captions import Caption, Captions, missing_of
 from generate.dataset.layout import stem
 from generate.dataset.prompts_file import Item
@@ -52,6 +53,8 @@ class ClientSettings:
     max_idle_s: float | None = None  # leave after so long without anything to generate
     deadline: float | None = None  # time.monotonic() at which the time limit comes
     screen: Screen = field(default_factory=Screen)  # judges each prompt before it is generated
+    lengths: Callable[[str], Lengths] | None = None  # of a text, as the model reads it
+    truncated: str = KEEP  # what becomes of a text that is not read to its end
 
 
 @dataclass(eq=False)
@@ -70,6 +73,7 @@ class Index:
     given_up: set[int] = field(default_factory=set)  # augmentations that ended as .failed
     # augmentation (None: the canary prompt) -> (reason, error)
     failures: dict[int | None, tuple[str, str]] = field(default_factory=dict)
+    truncated: int = 0  # texts of it that are longer than a text encoder reads
     over: bool = False  # reported, lost or released: nothing more is generated for it
     # Whether the canary prompt could be generated, where the server asked for that first.
     canary_passed: bool | None = None
@@ -180,10 +184,11 @@ class Work:
                 self.unasked.append(sample.index)
         return sample.aug is not None
 
-    def published(self, sample: Sample) -> None:
-        """An image and its JSON are on disk."""
+    def published(self, sample: Sample, truncated: bool = False) -> None:
+        """An image and its JSON are on disk; truncated: of a text that was not read to its end."""
         with self.changed:
             self.images += 1
+            sample.index.truncated += truncated
             self._disk_failures = 0
             if sample.aug is not None:
                 sample.index.todo.discard(sample.aug)

@@ -40,7 +40,7 @@ FREE = {
 }
 GROWS = ("total", "images_per_prompt")
 # Later fields whose absence from a definition means None.
-NONE_IF_ABSENT = ("sizes",)
+NONE_IF_ABSENT = ("sizes", "truncated")
 DEFINITION_BYTES = 1 << 20  # of a dataset.yaml
 # for one that is damaged, where no ledger knows the data set
 REMEDY = "restore it from a backup, or move the folder away"
@@ -63,6 +63,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "guidance_scale": (int, float, NoneType),
     "augment_prompts": (bool, NoneType),
     "negative_prompt": TEXT,
+    "truncated": TEXT,
     "jpeg_quality": WHOLE,
     "dtype": TEXT,
     "without_t5": (bool, NoneType),

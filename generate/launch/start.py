@@ -15,6 +15,7 @@ from common.command_line import UserError
 from common.console import start_log
 from generate.client import model_recipes
 from generate.client.process import follow_extension, run_client
+from generate.client.text_lengths import KEEP
 from generate.client.worker import gpus, is_child
 from generate.dataset import definition as definitions
 from generate.dataset import prompts_file
@@ -91,6 +92,7 @@ def define(args: Namespace, items: list[Item], root: Path) -> dict[str, Any]:
         "width": width,
         "sizes": mix.text() if mix else None,
         "negative_prompt": negative,
+        "truncated": None if args.truncated == KEEP else args.truncated,
         "jpeg_quality": args.jpeg_quality,
         "dtype": None if args.pipeline else args.dtype or family.dtype,
         "without_t5": not args.t5,

@@ -113,6 +113,8 @@ def _dataset(counts: Document) -> list[str]:
     ]
     if counts["short"]:
         lines.append(f"{INDENT}{incomplete(counts)}")
+    if cut := counts.get("truncated"):  # a server of before has none
+        lines.append(f"{INDENT}{cut:,} texts are longer than the model reads (truncated)")
     released = [f"{n:,} {reason}" for reason, n in counts["given_back"].items() if n]
     if released:
         lines.append(f"{INDENT}released: {', '.join(released)}")

@@ -189,8 +189,8 @@ class Ledger:
     ) -> dict[int, str]:
         """A verdict per index; the first accepted completion of an index stands (guarantee 2).
 
-        results: [{"index", "images", "short"}]; exists: {index: whether the server saw all its
-        names in the folder just now}. A lease from before an extension may end short of the new
+        results: [{"index", "images", "short", "truncated"}]; exists: {index: whether all its names
+        were in the folder just now}. A lease from before an extension may end short of the new
         count: STALE, and the index waits for its further images.
         """
         client = self.live.client(now, client_id)
@@ -225,6 +225,8 @@ class Ledger:
                     held.discard(idx)
             if accepted:
                 self.store.complete(dataset, accepted)
+                cut = sum(r.get("truncated", 0) for r in results if r["index"] in accepted)
+                self.store.tally(dataset, "truncated", cut)
                 self.blame.success(now, row[2], dataset, accepted)
                 self.blame.probe_ended(now, lease, good=True)
             if row and not held:

@@ -50,6 +50,13 @@ class Queries:
         )
         return {**dict(zip(COUNTS, row, strict=True)), "given_back": dict(released)}
 
+    def tally(self, dataset: str, name: str) -> int:
+        """A count that no other one depends on; 0 where nothing was counted."""
+        row = self.store.one(
+            "SELECT count FROM tallies WHERE dataset = ? AND name = ?", dataset, name
+        )
+        return int(row[0]) if row else 0
+
     def workers(self, now: float) -> list[Row]:
         """Every client heard of within three TTLs."""
         return [

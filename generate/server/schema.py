@@ -56,6 +56,8 @@ CREATE TABLE errors (reason TEXT PRIMARY KEY, count INTEGER, time REAL, error TE
     worker TEXT) WITHOUT ROWID;
 CREATE TABLE given_back (dataset TEXT, reason TEXT, indices INTEGER,
     PRIMARY KEY (dataset, reason)) WITHOUT ROWID;
+CREATE TABLE tallies (dataset TEXT, name TEXT, count INTEGER,
+    PRIMARY KEY (dataset, name)) WITHOUT ROWID;
 CREATE TABLE answers (n INTEGER PRIMARY KEY, client_id TEXT, request_id TEXT, answer TEXT,
     UNIQUE (client_id, request_id));
 """
@@ -141,6 +143,8 @@ def _connect(path: Path) -> sqlite3.Connection:
             for statement in SCHEMA.split(";\n"):
                 connection.execute(statement)
             connection.execute("INSERT INTO server (epoch, next_lease, changes) VALUES (0, 1, 0)")
+        elif not connection.execute("PRAGMA table_info(tallies)").fetchone():
+            connection.execute(SCHEMA[SCHEMA.index("CREATE TABLE tallies") :].partition(";")[0])
         connection.execute("COMMIT")
         verdict = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if verdict != "ok" or not connection.execute("SELECT epoch FROM server").fetchone():

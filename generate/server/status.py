@@ -182,6 +182,7 @@ class StatusDocument:
             "images_per_hour": rounded(per_hour),
             "eta_s": 0 if left == 0 else round(left / per_hour * 3600) if per_hour else None,
             "given_back": counts["given_back"],
+            "truncated": queries.tally(name, "truncated"),
             "prompts_file": definition.get("prompts_file"),
             "model": definition.get("model"),
             "history": self.history.points(name) + present,

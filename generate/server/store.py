@@ -279,6 +279,17 @@ class Store:
         )
         self.add(dataset, set_aside=1, **{"leased" if state == "leased" else "waiting": -1})
 
+    def tally(self, dataset: str, name: str, count: int) -> None:
+        """Add to a count that no other one depends on."""
+        if count:
+            self.run(
+                "INSERT INTO tallies VALUES (?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET count = count + excluded.count",
+                dataset,
+                name,
+                count,
+            )
+
     def complete(self, dataset: str, figures: Figures) -> None:
         """From leased to done."""
         for table in ("held", "trouble", "blames"):

@@ -122,6 +122,7 @@ class WorkCalls:
                 "index": item.number("index", 0, wire.MOST_INDICES),
                 "images": item.number("images", 0, wire.MOST_IMAGES),
                 "short": item.number("short", 0, wire.MOST_IMAGES, 0),
+                "truncated": item.number("truncated", 0, wire.MOST_IMAGES, 0),
             }
             for item in fields.objects("results", wire.MOST_RESULTS)
         ]

@@ -23,6 +23,7 @@ environment says; PATTERN is a regular expression that is looked for in the text
                                the hosts of FAKE_BAD_HOSTS if that is given
     FAKE_LOADS=PATH            appends a line, the host, for each from_pretrained
     FAKE_MAX_BATCH=4           a bigger batch raises an out-of-memory error
+    FAKE_READS=9               words of a text that its text encoder reads (default: no tokenizer)
     FAKE_LOG=PATH              appends a line `host<tab>seed<tab>text` for each image
 """
 
@@ -81,11 +82,23 @@ def draw(text, seed, height, width):
     return (image / 255).clip(0, 1).astype(numpy.float32)
 
 
+class FakeTokenizer:
+    """A token a word."""
+
+    def __init__(self, limit):
+        self.model_max_length = limit
+
+    def __call__(self, text, truncation, verbose):
+        return {"input_ids": text.split()}
+
+
 class FakePipeline:
     make_generator = FakeGenerator
 
     def __init__(self):
         self.seen = set()  # texts that were generated
+        if limit := os.environ.get("FAKE_READS"):
+            self.tokenizer = FakeTokenizer(int(limit))
 
     @classmethod
     def from_pretrained(cls, model, **kwargs):

@@ -165,6 +165,7 @@ TABLES = (
     "blames",
     "quarantine",
     "given_back",
+    "tallies",
 )
 
 

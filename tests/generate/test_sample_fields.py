@@ -8,6 +8,7 @@ import pytest
 from generate import generate_images
 from generate.client.generation import describer, generator_settings, recipes_of
 from generate.client.image_generator import ImageGenerator
+from generate.client.text_lengths import TextLengths
 from generate.client.work import Index, Sample
 from generate.dataset import samples
 from generate.dataset.scan import IndexFiles
@@ -41,7 +42,8 @@ def drawn(tmp_path, monkeypatch):
         }
         sample = Sample(index, 0, recipes_of(generator.recipe, definition).of(0, 0, item))
         image = generator.generate([sample.text], [1], [sample.recipe])[0]
-        metadata = describer(args, definition, generator)(sample, image)
+        count = TextLengths(generator.pipeline.pipe, generator.arguments)
+        metadata = describer(args, definition, generator, count)(sample, image)
         samples.publish_sample(tmp_path, image.pixels, metadata, PLACE, args.jpeg_quality)
         return (tmp_path / "000000" / "0_0.json").read_bytes()
 
