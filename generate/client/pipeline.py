@@ -7,6 +7,7 @@ user's own, `--pipeline FILE.py:CLASS`, called like a diffusers pipeline; that n
 import importlib.util
 import inspect
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,13 @@ from typing import Any
 from common.command_line import UserError
 from generate.client.faults import DEVICE, MEMORY, UNCLEAR
 from generate.client.model_family import Family
-from generate.client.model_recipes import CPU, batch_size_for, family_of
+from generate.client.model_recipes import (
+    CPU,
+    Profile,
+    batch_size_for,
+    family_of,
+    profile_of,
+)
 
 # The caption is what is generated: nothing rewrites it, and nothing cleans it where a package
 # happens to be installed.
@@ -157,17 +164,39 @@ def load_custom(settings: GeneratorSettings, recipe: Recipe) -> Pipeline:
             f"a file and a class in it ({error})"
         ) from None
     pipe = pipeline_class.from_pretrained(settings.model)
+    _move_to_gpu(pipe)
     # A class without a `dtype` or `device` of its own is taken to compute in float32 on the CPU.
     precision = str(getattr(pipe, "dtype", None) or settings.dtype or "float32")
     device = str(getattr(pipe, "device", "cpu"))
     return Pipeline(
         pipe=pipe,
         make_generator=getattr(pipeline_class, "make_generator", None) or torch_generator,
-        batch_size=settings.batch_size or batch_size_for(CPU, recipe.height, recipe.width),
+        batch_size=settings.batch_size
+        or batch_size_for(_profile(device), recipe.height, recipe.width),
         dtype=precision.removeprefix("torch."),
         versions=getattr(pipe, "versions", f"{name} of {Path(path).name}"),
         gpu_name=_gpu_name(device),
     )
+
+
+def _move_to_gpu(pipe: Any) -> None:
+    """A pipeline of torch that was loaded on the CPU goes to the GPU of this client, if it has one.
+
+    One that has no `to`, that lies elsewhere already, or that knows nothing of torch stays.
+    """
+    torch = sys.modules.get("torch")  # whoever computes with it has loaded it by now
+    on_cpu = str(getattr(pipe, "device", "cpu")) == "cpu"
+    if torch and on_cpu and callable(getattr(pipe, "to", None)) and torch.cuda.is_available():
+        pipe.to("cuda")
+
+
+def _profile(device: str) -> Profile:
+    """The row of batch sizes for a custom pipeline's device."""
+    if not device.startswith("cuda"):
+        return CPU
+    import torch  # loaded already by a class that is on a GPU
+
+    return profile_of(torch.cuda.get_device_properties(device).total_memory / 2**30)
 
 
 def _gpu_name(device: str) -> str | None:

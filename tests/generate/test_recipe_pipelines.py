@@ -1,6 +1,7 @@
 """The newer families through the very code, each as a tiny random pipeline of its class."""
 
 import dataclasses
+import types
 
 import numpy
 import pytest
@@ -156,6 +157,43 @@ def test_a_class_of_ones_own_says_what_it_computes_with(tmp_path):
         found[name] = (pipeline.dtype, pipeline.gpu_name, pipeline.versions)
     assert found["Silent"] == ("float32", None, "Silent of mine.py")
     assert found["Mine"] == ("bfloat16", "xpu", "mine 3")
+
+
+def test_a_class_of_ones_own_goes_to_the_gpu(tmp_path, monkeypatch):
+    """With a Fake card: a class that torch can move is moved, and gets the card's batch size; one
+    that lies elsewhere, or cannot be moved, stays."""
+    import torch
+
+    (tmp_path / "mine.py").write_text(
+        "class Movable:\n"
+        "    device = 'cpu'\n"
+        "    @classmethod\n"
+        "    def from_pretrained(cls, model):\n"
+        "        return cls()\n"
+        "    def to(self, device):\n"
+        "        self.device = device + ':0'\n"
+        "    def __call__(self, prompt, **kwargs):\n"
+        "        raise NotImplementedError\n"
+        "class Elsewhere(Movable):\n"
+        "    device = 'xpu'\n"
+        "class Fixed(Movable):\n"
+        "    to = None\n"
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Fake card {device}")
+    card = types.SimpleNamespace(total_memory=80 << 30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    found = {}
+    for name in ("Movable", "Elsewhere", "Fixed"):
+        settings = GeneratorSettings(name, pipeline=f"{tmp_path}/mine.py:{name}")
+        generator = ImageGenerator(settings)
+        generator.load()
+        found[name] = (generator.pipeline.gpu_name, generator.batch_size)
+    assert found == {
+        "Movable": ("Fake card cuda:0", 16),
+        "Elsewhere": ("xpu", 1),
+        "Fixed": (None, 1),
+    }
 
 
 def test_a_worker_that_generates_otherwise_refuses(tiny):
