@@ -1,22 +1,19 @@
 """The demo's last table: every figure counted by a reader of its own, with no code of the steps.
 
-agree = print_table(Demo(Path("demo")))
+text, agree = table_of(Demo(Path("demo")))
 
 Heavy readers are imported where they read, so that run_demo.py --help and its errors come at once.
 """
 
-import csv
 import io
 import json
-import sqlite3
 import subprocess
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from common.files import CHECKOUT
 
+LEAST_RIGHT = 0.97  # share of images that show what their captions say
 SOURCES = ("image_reward", "sac", "pickscore", "HPDv2", "gecko")
 
 
@@ -58,92 +55,58 @@ class Demo:
     def tars(self) -> Path:
         return self.folder / "tars"
 
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
+    @property
+    def sheet(self) -> Path:
+        return self.folder / "contact_sheet.jpg"
+
+    def drawn(self) -> str:
+        """How many images are there, for the terminal."""
+        return f": {sum(1 for _ in self.dataset.glob('*/*.jpg')):,}"
+
 
 def shown(path: object) -> str:
     """A path as the user would type it."""
     return str(path).replace(f"{CHECKOUT}/", "")
 
 
-def print_table(demo: Demo) -> bool:
-    """Print what lies in demo/; whether the figures that must be equal are."""
+def table_of(demo: Demo) -> tuple[str, bool]:
+    """What lies in demo/, as lines; whether the figures that must be equal are, and the images show
+    what their captions say.
+    """
+    from examples.demo_pictures import right_images
+
     records = [json.loads(path.read_text()) for path in demo.dataset.glob("*/*.prompts")]
     expected = sum(len(record["texts"]) for record in records)
     wanted = len(json.loads(demo.shapes.read_text()))
-    in_tars = read_webdataset(demo)
-    in_tars_too = read_datasets(demo)
     found = {
         "JSON files": json_files(demo),
         "JPEGs that open": sum(map(opens, demo.dataset.glob("*/*.jpg"))),
         "parquet rows": parquet_rows(demo),
-        "tar samples, by webdataset": len(in_tars),
-        "tar samples, by datasets": len(in_tars_too),
+        "tar samples, by webdataset": len(read_webdataset(demo)),
+        "tar samples, by datasets": len(read_datasets(demo)),
     }
+    right = right_images(demo)
     document = json.loads(demo.status.read_text())
     # unheard: a client that leaves in order says why
     given_back = document["datasets"][0]["given_back"].get("expired", 0)
 
-    rows = [(f"prompts read / kept: {source}", read_and_kept(demo, source)) for source in SOURCES]
-    rows += [("prompts to draw", f"{wanted:,}"), ("images expected", f"{expected:,}")]
-    rows += [("  of these short indices (the LLM gave fewer)", short_indices(records))]
+    rows = [("prompts to draw", f"{wanted:,}"), ("images expected", f"{expected:,}")]
+    if short := sum(record["short"]["missing"] for record in records if record["short"]):
+        rows += [("  fewer than asked for (the LLM repeated itself)", f"{short:,}")]
     rows += [
         (name, f"{number:,}" + ("" if number == expected else "   <-- differs"))
         for name, number in found.items()
     ]
-    rows += [("indices given back by the killed client", f"{given_back:,}")]
-    rows += [("LLM calls / tokens", calls_and_tokens(document["llm"]))]
-    rows += [("images a second, LLM included", f"{images_per_second(demo):.2f}")]
-    print("\n" + "\n".join(f"{name:46} {value}" for name, value in rows))
-    print(f"""
-One sample as webdataset reads it: {in_tars[0] if in_tars else "-"}
-One sample as datasets reads it:   {in_tars_too[0] if in_tars_too else "-"}
-Look at the images in {shown(demo.dataset)}, the table in {shown(demo.table)}, \
-the tars in {shown(demo.tars)}.
-The tiny model knows circles, squares and triangles; variations that leave its grammar give \
-blobs.""")
-    complete = expected > 0 and len(records) == wanted
-    return complete and all(number == expected for number in found.values()) and given_back > 0
-
-
-def short_indices(records: list[dict[str, Any]]) -> str:
-    short = [record["short"] for record in records if record["short"]]
-    return f"{len(short)}, {sum(s['missing'] for s in short)} images fewer than asked"
-
-
-def calls_and_tokens(llm: dict[str, Any]) -> str:
-    return f"{llm['calls']:,} / {llm['prompt_tokens'] + llm['completion_tokens']:,}"
-
-
-def images_per_second(demo: Demo) -> float:
-    times = sorted(
-        datetime.fromisoformat(json.loads(path.read_text())["generation_timestamp"])
-        for path in demo.dataset.glob("*/*.json")
-    )
-    seconds = (times[-1] - times[0]).total_seconds() if times else 0
-    return len(times) / seconds if seconds else 0
-
-
-def read_and_kept(demo: Demo, source: str) -> str:
-    kept = len(json.loads((demo.prompts / f"{source}.json").read_text()))
-    return f"{rows_of(source):,} / {kept:,}"
-
-
-def rows_of(source: str) -> int:
-    """Prompts in the source's own files, read with no code of combine_prompts."""
-    folder = CHECKOUT / "examples" / source.lower()
-    if source in ("image_reward", "pickscore"):
-        import pyarrow.parquet
-
-        files = [pyarrow.parquet.ParquetFile(path) for path in folder.glob("**/*.parquet")]
-        return sum(file.metadata.num_rows for file in files)
-    if source == "sac":
-        database = sqlite3.connect(next(folder.glob("*.sqlite")))
-        count: int = database.execute("SELECT count(*) FROM generations").fetchone()[0]
-        return count
-    if source == "HPDv2":
-        files = [path for path in folder.glob("**/*.json") if path.stem != "drawbench"]
-        return sum(len(json.loads(path.read_text())) for path in files)
-    with open(folder / "prompts.csv", newline="", encoding="utf-8") as file:
-        return len(list(csv.DictReader(file)))
+    few = right < LEAST_RIGHT * expected
+    rows += [("images that show what their caption says", f"{right:,}" + "   <-- too few" * few)]
+    rows += [("prompts taken over from the killed client", f"{given_back:,}")]
+    complete = expected > 0 and len(records) == wanted and given_back > 0
+    agree = complete and all(number == expected for number in found.values())
+    return "\n".join(f"{name:46} {value}" for name, value in rows), agree
 
 
 def json_files(demo: Demo) -> int:

@@ -45,7 +45,7 @@ EMBEDDED_FIELDS = ("pattern", "few_shot", "batch", "max_tokens", "temperature", 
 TEXTS = ("provider", "model", "name", "base_url", "key_env", "json", "pattern")
 FIELDS = {*TEXTS, *NUMBERS, "hosts", "usd_per_million", "few_shot", "options"}
 MOST_PORTS = 256
-LONGEST_PATTERN = 500  # characters: it is sent with each call
+LONGEST_PATTERN = 1000  # characters: it is sent with each call
 HOST = re.compile(r"(https?://)?(\[[0-9a-fA-F:]+\]|[^:/\s\[\]]*)(?::(\d+)(?:-(\d+))?)?")
 LISTEN_ANYWHERE = ("", "0.0.0.0", "[::]")  # an address to listen on is not one to connect to
 
@@ -104,8 +104,12 @@ class BackendsFile:
 
     def _embedded(self, entry: dict[str, Any], config: BackendConfig) -> BackendConfig:
         """The embedded LLM, with what the entry says of it."""
+        base = self.embedded.configs()[0]
         said = {field: getattr(config, field) for field in EMBEDDED_FIELDS if field in entry}
-        return replace(self.embedded.configs()[0], name=config.name, tier=config.tier, **said)
+        # how llama.cpp chooses the next token: what the entry says, beside what is needed anyway
+        body = {**base.options["extra_body"], **(config.options.get("extra_body") or {})}
+        options = {**base.options, "extra_body": body}
+        return replace(base, name=config.name, tier=config.tier, options=options, **said)
 
 
 def default_file() -> Path:

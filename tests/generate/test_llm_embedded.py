@@ -90,7 +90,10 @@ def test_a_pattern_of_a_backends_file_holds_the_embedded_model_to_a_grammar(
 ):
     pattern = "a (big|small) (red|blue|green) (circle|square) on a (white|black) ground"
     entry = {"provider": "embedded", "name": "tiny", "pattern": pattern, "batch": 5}
+    entry["options"] = {"extra_body": {"top_k": 0}}
     prompter = prompter_for(tmp_path, [entry])
+    sent = prompter.source.configs()[0].options["extra_body"]
+    assert sent == {"top_k": 0, "dry_multiplier": 0.8}, "the entry's beside what is needed anyway"
     result = prompter.submit("a red circle above a blue square", 5).result(200)
     prompter.close()
     texts = [item["text"] for item in result.texts]
