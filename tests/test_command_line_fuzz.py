@@ -76,6 +76,7 @@ SCRIPTS = [
         "postprocess_dataset/convert_parquet_to_wds.py",
         ["--parquet_file", "{table}", "--base_dir", "{data}", "--output_dir", "{out}/tars"],
     ),
+    Script("postprocess_dataset/make_dataset_card.py", ["{data}"]),
     Script(
         "postprocess_dataset/make_release_forms.py",
         ["{table}", "{out}/release", "--base_dir", "{data}"],

@@ -104,15 +104,15 @@ def _count(file: pq.ParquetFile, group: int, names: list[str], seen: Seen) -> No
         for name in COUNTED:
             if name in columns:
                 found = seen.counts.setdefault(name, Counter())
-                found.update(_values(batch[name]))
+                found.update(count_values(batch[name]))
         if set(SIZE) <= set(columns):
             both = pc.add(pc.shift_left(batch["width"], 32), batch["height"])
-            for value, count in _values(both).items():
+            for value, count in count_values(both).items():
                 if value is not None:
                     seen.sizes[value >> 32, value & 0xFFFFFFFF] += count
 
 
-def _values(column: pa.Array) -> Counter[Any]:
+def count_values(column: pa.Array) -> Counter[Any]:
     """How often each value stands in a column; in one of lists each item counts."""
     if pa.types.is_list(column.type):
         column = pc.list_flatten(column)

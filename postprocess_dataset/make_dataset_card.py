@@ -1,0 +1,43 @@
+"""Describe a release: README.md (the hub's YAML, a datasheet), ATTRIBUTION.md, croissant.json.
+
+    python postprocess_dataset/make_dataset_card.py release/HPDv2 --about about.yaml
+    python postprocess_dataset/make_dataset_card.py release/HPDv2 --licence mine=CC0-1.0
+
+Counts, columns, settings and licences are those of the release. What only you know (motivation,
+authors, uses, …) stands in a YAML file; what it lacks is named in the card as a gap.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from common.command_line import Options, run_script
+
+
+def main() -> int:
+    parser = Options(__doc__)
+    parser.add_argument("release", metavar="RELEASE", help="made by make_release_forms.py")
+    parser.add_argument(
+        "--about",
+        metavar="ABOUT.yaml",
+        default="",
+        help="what only the author knows: title, repo, authors, motivation, … (docs/release.md)",
+    )
+    parser.add_argument(
+        "--licence",
+        metavar="NAME=LICENCE",
+        action="append",
+        default=[],
+        help="the licence of a source or model that is not known here (repeatable)",
+    )
+    args = parser.parse_args()
+
+    from postprocess_dataset.release_card.card import CardSettings, make_card
+
+    make_card(CardSettings(release=args.release, about=args.about, licences=args.licence))
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,80 @@
+"""What only the author of a data set knows, from a YAML file; what it lacks is a named gap.
+
+about = read_about("about.yaml")
+about["title"], about.get("motivation"), about.gaps          # ["funding", …]
+"""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from common.command_line import UserError
+from common.untrusted import read_text
+
+# field: (what to write there). Those of GAPS are listed at the end of a card that lacks them.
+FIELDS = {
+    "title": "the name of the data set, for people",
+    "repo": "where it will lie on the hub: ORGANISATION/NAME",
+    "version": "of the data set, as 1.0.0",
+    "licence": "under which you publish it, as a licence id of the hub (cc-by-4.0)",
+    "summary": "two sentences: what it is, and for what",
+    "authors": "a list of names",
+    "contact": "a mail address or a page for questions",
+    "homepage": "a page about it",
+    "motivation": "why it was made, and for which task",
+    "funding": "who paid for it",
+    "intended_uses": "what it is good for",
+    "unsuitable_uses": "what it must not be used for",
+    "biases": "which biases you know of",
+    "personal_information": "whether prompts or images may show persons, and what was done",
+    "human_review": "whether people looked at the images, at how many, and what they found",
+    "maintenance": "who maintains it, how errors are reported, whether it will grow",
+    "citation": "BibTeX of your own",
+}
+GAPS = tuple(name for name in FIELDS if name not in ("title", "licence", "homepage", "citation"))
+MOST = 20_000  # characters of a field
+
+
+class About(dict[str, Any]):
+    """The fields that are known; texts, but `authors`, a list of texts."""
+
+    @property
+    def gaps(self) -> dict[str, str]:
+        """{field: what belongs there} of what only the author knows and did not say."""
+        return {name: FIELDS[name] for name in GAPS if not self.get(name)}
+
+
+def read_about(path: str) -> About:
+    """The author's file; "" is none. UserError: it is damaged, or has a field that is unknown."""
+    if not path:
+        return About()
+    try:
+        loaded = yaml.safe_load(read_text(path)) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UserError(f"--about {path}: cannot be read: {why}") from None
+    if not isinstance(loaded, Mapping):
+        raise UserError(f"--about {path}: write one field a line, like title: My data set")
+    about = About()
+    for name, value in loaded.items():
+        if name not in FIELDS:
+            near = difflib.get_close_matches(str(name), FIELDS, 1)
+            hint = f", did you mean {near[0]}?" if near else f"; known are {', '.join(FIELDS)}"
+            raise UserError(f"--about {path}: unknown field {name!r}{hint}")
+        about[name] = _value(path, name, value)
+    return about
+
+
+def _value(path: str, name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if name == "authors":
+        authors = [value] if isinstance(value, str) else value
+        if not isinstance(authors, list) or not all(isinstance(each, str) for each in authors):
+            raise UserError(f"--about {path}: authors is a list of names")
+        return authors
+    if not isinstance(value, str | int | float) or len(str(value)) > MOST:
+        raise UserError(f"--about {path}: {name} is a text of at most {MOST:,} characters")
+    return str(value).strip()

@@ -1,0 +1,176 @@
+"""What the parquet files of a release say of themselves: splits, columns, and how often each value.
+
+    facts = read_facts("release/HPDv2")
+    facts.splits["train"].rows, facts.counts["source"], facts.prompts
+
+Every row is counted, of the columns of few values alone; no image is read.
+"""
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from common.command_line import UserError
+from postprocess_dataset import table
+from postprocess_dataset.report.rows import SIZE, count_values
+from postprocess_dataset.shard_rows import values_of
+
+SHARD = re.compile(r"(\w+)-(\d{5,})\.(parquet|tar)")
+COUNTED = (
+    "source",
+    "llm_model_name",
+    "model_name",
+    "model_commit",
+    "is_augmented",
+    "num_inference_steps",
+    "guidance_scale",
+    "dtype",
+    "scheduler",
+    "negative_prompt",
+    "jpeg_quality",
+    "quantize",
+    "version",
+)
+PROMPT = "original_prompt"
+TIME = "generation_timestamp"
+
+
+@dataclass
+class Split:
+    """The files of a split. bytes: on disk; memory: of its columns as Arrow holds them."""
+
+    rows: int = 0
+    bytes: int = 0
+    memory: int = 0
+    parquet: list[str] = field(default_factory=list)
+    tars: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Facts:
+    """rows_in: "data" (with images) or "metadata" (rows alone); tar_bytes: of all tars."""
+
+    folder: str
+    rows_in: str
+    schema: pa.Schema
+    splits: dict[str, Split] = field(default_factory=dict)
+    counts: dict[str, Counter[Any]] = field(default_factory=dict)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    prompts: int = 0
+    first: str = ""  # the days of the first and the last image
+    last: str = ""
+    tar_bytes: int = 0
+    sourceless: int = 0  # rows whose prompt has no source
+
+    @property
+    def rows(self) -> int:
+        return sum(split.rows for split in self.splits.values())
+
+    @property
+    def download_bytes(self) -> int:
+        """Of the form that `datasets` loads by itself."""
+        parquet = sum(split.bytes for split in self.splits.values())
+        return parquet if self.has_images else self.tar_bytes
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the parquet files hold the images."""
+        return self.rows_in == "data"
+
+
+def read_facts(folder: str) -> Facts:
+    """Count all rows. UserError: it is no release folder, or a file in it is damaged."""
+    rows_in = "data" if os.path.isdir(os.path.join(folder, "data")) else "metadata"
+    files = _shards(folder, rows_in, "parquet")
+    if not files:
+        raise UserError(
+            f"{folder}: neither data nor metadata with parquet files lie there; make them with "
+            f"make_release_forms.py TABLE.parquet {folder}"
+        )
+    facts = Facts(folder, rows_in, table.footer(str(files[0][1])).schema.to_arrow_schema())
+    hashes: list[np.ndarray] = [np.empty(0, np.int64)]
+    for split, path in files:
+        _add_file(facts, facts.splits.setdefault(split, Split()), path)
+        hashes.append(_count(facts, path))
+    for split, path in _shards(folder, "webdataset", "tar"):
+        facts.splits.setdefault(split, Split()).tars.append(path.name)
+        facts.tar_bytes += path.stat().st_size
+    facts.prompts = len(np.unique(np.concatenate(hashes)))
+    return facts
+
+
+def _shards(folder: str, form: str, suffix: str) -> list[tuple[str, Path]]:
+    """(split, path) of the shards of a form, "train" first, in their order."""
+    found = []
+    for path in Path(folder, form).glob(f"*.{suffix}"):
+        match = SHARD.fullmatch(path.name)
+        if match and match[3] == suffix:
+            found.append((match[1], int(match[2]), path))
+    found.sort(key=lambda shard: (shard[0] != "train", shard[0], shard[1]))
+    return [(split, path) for split, _, path in found]
+
+
+def _add_file(facts: Facts, split: Split, path: Path) -> None:
+    footer = table.footer(str(path))
+    if footer.schema.to_arrow_schema().names != facts.schema.names:
+        raise UserError(f"{path}: its columns are not those of the other files of the release")
+    split.rows += footer.num_rows
+    split.bytes += path.stat().st_size
+    split.memory += sum(
+        footer.row_group(group).total_byte_size for group in range(footer.num_row_groups)
+    )
+    split.parquet.append(path.name)
+
+
+def _count(facts: Facts, path: Path) -> np.ndarray:
+    """Count a file's values; returns hashes of its prompts."""
+    names = facts.schema.names
+    columns = [name for name in (*COUNTED, *SIZE, PROMPT, TIME) if name in names]
+    texts: set[int] = set()
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for batch in file.iter_batches(65536, columns=columns, use_threads=False):
+            for name in COUNTED:
+                if name in columns:
+                    found = facts.counts.setdefault(name, Counter())
+                    found.update(count_values(batch[name]))
+            if "source" in columns:
+                lengths = pc.fill_null(pc.list_value_length(batch["source"]), 0)
+                facts.sourceless += pc.sum(pc.equal(lengths, 0)).as_py() or 0
+            if set(SIZE) <= set(columns):
+                both = pc.add(pc.shift_left(batch["width"], 32), batch["height"])
+                for value, count in count_values(both).items():
+                    facts.sizes[value >> 32, value & 0xFFFFFFFF] += count
+            if PROMPT in columns:
+                texts.update(hash(text) for text in values_of(pc.unique(batch[PROMPT])))
+            if TIME in columns:
+                _span(facts, batch[TIME])
+    hashes: np.ndarray = np.fromiter(texts, np.int64, len(texts))
+    return hashes
+
+
+def _span(facts: Facts, stamps: pa.Array) -> None:
+    ends = pc.min_max(stamps).as_py()  # ISO 8601 in UTC: in the order of their letters
+    if ends["min"] is not None:
+        facts.first = min(facts.first or ends["min"][:10], ends["min"][:10])
+        facts.last = max(facts.last, ends["max"][:10])
+
+
+def braces(names: list[str]) -> str:
+    """ "train-{000000..000041}.tar" of names that are numbered without a hole; else a pattern."""
+    match = [SHARD.fullmatch(name) for name in names]
+    numbers = [int(found[2]) for found in match if found]
+    first = match[0] if match else None
+    if first is None or numbers != list(range(numbers[0], numbers[0] + len(names))):
+        return ", ".join(names)
+    if len(names) == 1:
+        return names[0]
+    width = len(first[2])
+    return f"{first[1]}-{{{numbers[0]:0{width}d}..{numbers[-1]:0{width}d}}}.{first[3]}"
