@@ -80,7 +80,13 @@ class Storm:
 
     def preempt(self):
         self.run.cluster.run(
-            "sbatch", "--partition=high", "--gres=gpu:1", "--wrap", "sleep 4", check=False
+            "sbatch",
+            "--partition=high",
+            "--gres=gpu:1",
+            "--output=/dev/null",
+            "--wrap",
+            "sleep 4",
+            check=False,
         )
 
     def crash_a_node(self):
