@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.command_line import Options, at_least, run_script
-from generate.launch.options import add_look_options, add_slurm_options
+from generate.launch.options import add_look_options, add_score_options, add_slurm_options
 from generate.launch.run_file import config_of, words_of
 from generate.llms.options import add_llm_options
 from generate.protocol.output_root import default_output_root
@@ -65,6 +65,7 @@ def the_parser() -> Options:
     most_used = parser.add_argument_group("most used")
     add_most_used(most_used)
     add_run_options(parser)
+    add_score_options(parser)
     add_llm_options(parser.add_argument_group("LLMs"))
     add_model_options(parser)
     add_slurm_options(parser, most_used)

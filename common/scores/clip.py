@@ -13,9 +13,9 @@ import torch
 import transformers
 
 from common.command_line import UserError
-from common.scores.interface import Pixels
+from common.scores.interface import CLIP, Pixels
 
-MODEL = "openai/clip-vit-large-patch14"
+MODEL = CLIP
 BATCH = 32
 
 

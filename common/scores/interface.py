@@ -6,8 +6,11 @@
 
 A score of one's own is a class with `name`, `version`, `licence` and that one method, made without
 arguments: FILE.py:CLASS. docs/scores.md has worked examples.
+
+    identities("clip,nsfw")     # {"clip": "openai/clip-…", …}: what tells them apart, unloaded
 """
 
+import hashlib
 import importlib
 import importlib.util
 import re
@@ -30,6 +33,8 @@ BUILT_IN = {
     "clip": ("common.scores.clip", "Clip"),
     "aesthetic": ("common.scores.clip", "Aesthetic"),
 }
+CLIP = "openai/clip-vit-large-patch14"
+PARTS = ("name", "version", "licence", "score")  # of a class
 
 
 class Score(Protocol):
@@ -52,37 +57,89 @@ def load_scores(words: str) -> list[Score]:
 
     UserError: an unknown name, a package that is not installed, a file without that class.
     """
-    scores = [_load(word.strip()) for word in words.split(",") if word.strip()]
-    if not scores:
+    scores = [_load(word) for word in _words(words)]
+    _each_once([score.name for score in scores], words)
+    return scores
+
+
+def identities(words: str) -> dict[str, str]:
+    """{name: what tells a score from others of that name}, without loading any weights.
+
+    A model's id or file, the version of a class, and the sha256 of a file of one's own. UserError
+    as load_scores(), but for what only loading can show.
+    """
+    found = [_identity(word) for word in _words(words)]
+    _each_once([name for name, _ in found], words)
+    return dict(found)
+
+
+def _words(words: str) -> list[str]:
+    found = [word.strip() for word in words.split(",") if word.strip()]
+    if not found:
         raise UserError(f"--scores {words!r} names no score; there are: {', '.join(BUILT_IN)}")
-    names = [score.name for score in scores]
+    return found
+
+
+def _each_once(names: list[str], words: str) -> None:
     if twice := {name for name in names if names.count(name) > 1}:
         raise UserError(f"--scores {words!r}: two scores are called {sorted(twice)[0]}")
-    return scores
+
+
+def _identity(word: str) -> tuple[str, str]:
+    name, _, detail = word.partition(":")
+    if name.endswith(".py"):
+        own = _class_of(name, detail)
+        return own.name, f"{own.version}, {_sha256(name)}"
+    if name == "aesthetic" and Path(detail).is_file():
+        return name, f"{Path(detail).name}, {_sha256(detail)}"
+    if name in ("clip", "aesthetic"):
+        return name, detail or CLIP
+    return name, str(_built_in(word).version)
+
+
+def _sha256(path: str) -> str:
+    return f"sha256 {hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]}"
 
 
 def _load(word: str) -> Score:
     name, _, detail = word.partition(":")
     if name.endswith(".py"):
         return _from_file(name, detail)
-    if name not in BUILT_IN:
-        raise UserError(f"--scores {word}: no such score; there are: {', '.join(BUILT_IN)}")
-    module, class_name = BUILT_IN[name]
+    wanted = _built_in(word)
     try:
-        made: Score = getattr(importlib.import_module(module), class_name)(
-            *([detail] if detail else [])
-        )
-    except ImportError as error:
-        raise UserError(
-            f"--scores {name} needs the package {error.name}: "
-            "pip install -r requirements-scores.txt"
-        ) from None
+        made: Score = wanted(*([detail] if detail else []))
     except TypeError:
         raise UserError(f"--scores {word}: {name} takes no model") from None
     return made
 
 
+def _built_in(word: str) -> Any:
+    """The class of a score of this package."""
+    name, _, _ = word.partition(":")
+    if name not in BUILT_IN:
+        raise UserError(f"--scores {word}: no such score; there are: {', '.join(BUILT_IN)}")
+    module, class_name = BUILT_IN[name]
+    try:
+        return getattr(importlib.import_module(module), class_name)
+    except ImportError as error:
+        raise UserError(
+            f"--scores {name} needs the package {error.name}: "
+            "pip install -r requirements-scores.txt"
+        ) from None
+
+
 def _from_file(path: str, class_name: str) -> Score:
+    wanted = _class_of(path, class_name)
+    try:
+        made: Score = wanted()
+    except Exception as error:  # whatever the user's own file does
+        why = f"{type(error).__name__}: {error}"
+        raise UserError(f"--scores {path}:{class_name} cannot be loaded: {why}") from None
+    return made
+
+
+def _class_of(path: str, class_name: str) -> Any:
+    """A class of the user's own, not made yet."""
     spec = importlib.util.spec_from_file_location(f"score_of_{Path(path).stem}", path)
     if not class_name or spec is None or spec.loader is None:
         raise UserError(f"--scores {path}:{class_name}: expected FILE.py:CLASS")
@@ -90,15 +147,15 @@ def _from_file(path: str, class_name: str) -> Score:
     sys.modules[spec.name] = module  # where its dataclasses look for their annotations
     try:
         spec.loader.exec_module(module)
-        made: Score = getattr(module, class_name)()
+        own = getattr(module, class_name)
     except Exception as error:  # whatever the user's own file does
         why = f"{type(error).__name__}: {error}"
         raise UserError(f"--scores {path}:{class_name} cannot be loaded: {why}") from None
-    missing = [part for part in ("name", "version", "licence", "score") if not hasattr(made, part)]
-    if missing or not NAME.fullmatch(str(made.name)):
-        wrong = f"has no {missing[0]}" if missing else f"has the name {made.name!r}"
+    missing = [part for part in PARTS if not hasattr(own, part)]
+    if missing or not NAME.fullmatch(str(own.name)):
+        wrong = f"has no {missing[0]}" if missing else f"has the name {own.name!r}"
         raise UserError(
             f"--scores {path}:{class_name} {wrong}; a score has a name of small letters, "
             "a version, a licence and score(images, texts)"
         )
-    return made
+    return own

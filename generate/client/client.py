@@ -116,7 +116,8 @@ class Client:
                 return self.work.take(samples[:size])
         # so many that the feeder waits for the device, and each of another kind
         stuck = sum(map(len, alike)) >= READY_BATCHES * max(sizes)
-        if stuck or waited_s > PATIENCE_S or not self.feeder.more_can_come():
+        more = self.feeder.more_can_come() or self.publisher.judging()
+        if stuck or waited_s > PATIENCE_S or not more:
             return self.work.take(max(alike, key=len))
         return []
 
@@ -181,6 +182,7 @@ class Client:
             "state": self.state,
             "drawing": self.generating,
             "images": self.work.images,
+            "rejected": self.work.images_rejected,
             "llm_use": self.prompter.use() if self.prompter else None,
         }
 
@@ -195,6 +197,10 @@ class Client:
             f"{len(work.ready)} captions ready, {len(self.feeder.captioner.asking)} prompts being "
             f"asked, {self.publisher.queued} images being published"
         )
+        judged = work.images + work.images_rejected
+        if self.settings.judge and judged:
+            share = f"{work.images / judged:.0%} of {judged:,} images accepted"
+            done += f"; {share}, {work.missing_images:,} captions given up"
         return f"{done}; {waits}; device busy {busy:.2f}"
 
 

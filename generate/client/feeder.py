@@ -19,7 +19,7 @@ from common.command_line import UserError
 from generate.client.captioner import Captioner
 from generate.client.job_client import JobClient
 from generate.client.work import ClientSettings, Index, Work
-from generate.dataset import samples
+from generate.dataset import samples, tries
 from generate.dataset.collected import remove_collected
 from generate.dataset.disk import disk_error
 from generate.dataset.extension import newer_definition
@@ -168,6 +168,10 @@ class Feeder:
         try:
             for folder in {number // FOLDER for number in grant.indices}:
                 found |= scan_folder(dataset_dir, folder, only=set(grant.indices))
+            tried = {
+                number: tries.take_over(dataset_dir, number, grant.lease, files.temporary)
+                for number, files in found.items()
+            }
             for number, files in found.items():
                 samples.remove_temporary(dataset_dir, number, grant.lease, files.temporary)
                 if files.collected:
@@ -187,6 +191,8 @@ class Feeder:
             Index(n, grant.lease, self.items[n], found.get(n, IndexFiles()), turn)
             for n in grant.indices
         ]
+        for index in indices:
+            index.tried = tried.get(index.number, {})
         self.work.add_lease(grant.lease, indices, grant.canary)
 
     def _drop_lost(self) -> None:

@@ -17,6 +17,7 @@ from common.console import start_log
 from generate.client.client import Client
 from generate.client.generation import describer, generate_until_done, recipes_of
 from generate.client.job_client import JobClient
+from generate.client.judge import judge_of
 from generate.client.pipeline import DeviceBroken
 from generate.client.provenance import check
 from generate.client.restart import replace_process, requeue, start_again
@@ -67,6 +68,7 @@ def run_client(
     dataset_dir = dataset_folder(output_root, definition["name"])
     wait_for_disk(dataset_dir)
     job.start_heartbeats(leaving.report)
+    judge = judge_of(args)
     generator = load_generator(args, definition, output_root, job)
     check(definition, generator.pipeline, args.allow_mixed)
     lengths = TextLengths(generator.pipeline.pipe, generator.arguments)
@@ -82,6 +84,7 @@ def run_client(
         screen=screen_of(args.data_path),
         lengths=lengths,
         truncated=args.truncated,
+        judge=judge,
     )
     gpu_name = generator.pipeline.gpu_name
     client = Client(

@@ -16,12 +16,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from common.files import sync_folder
 from generate.client.image_generator import FLAGGED, Image, problem_with
 from generate.client.job_client import JobClient
+from generate.client.judge import Values
+from generate.client.scoring import Candidate, Scoring
 from generate.client.work import ClientSettings, Index, Sample, Work
-from generate.dataset import samples
+from generate.dataset import samples, tries
 from generate.dataset.captions import missing_of, publish_captions
 from generate.dataset.collected import publish_collected
 from generate.dataset.disk import disk_error
@@ -65,28 +68,44 @@ class Publisher:
         self.completed = 0  # prompts
         self.queued = 0  # images on their way
         self.room = threading.Semaphore(0)
+        judge = settings.judge
+        self.scoring = (
+            Scoring(judge, self._accepted, self._rejected, self._broken) if judge else None
+        )
         self.pool = concurrent.futures.ThreadPoolExecutor(THREADS, "publish")
         self.reporter = threading.Thread(target=self._report_on, name="report", daemon=True)
 
     def start(self, bound: int) -> None:
         self.room.release(bound)
         self.reporter.start()
+        if self.scoring:
+            self.scoring.start()
 
     def put(self, sample: Sample, image: Image) -> None:
         self.room.acquire()
         with self.work.changed:
             self.queued += 1
-        self.pool.submit(self._publish, sample, image)
+        self.pool.submit(self._guarded, sample, self._check, sample, image)
+
+    def judging(self) -> bool:
+        """Whether images are being scored, of which some may have to be drawn again."""
+        return bool(self.scoring and self.scoring.waiting)
 
     def finish(self) -> None:
         """Wait until all is published and reported, or the server is given up."""
+        with self.work.changed:
+            self.work.changed.wait_for(lambda: not self.queued)
         self.pool.shutdown(wait=True)
         self.work.ended.put(None)
         self.reporter.join()
 
-    def _publish(self, sample: Sample, image: Image) -> None:
+    # ------------------------------------------------------------ from check to file
+
+    def _guarded(self, sample: Sample, step: Callable[..., bool], *given: Any) -> None:
+        """One step of an image's way; step(*given) says whether another one follows."""
+        follows = False
         try:
-            self._check_and_publish(sample, image)
+            follows = step(*given)
         except OSError as error:
             self.work.fail(sample, "disk", disk_error(error), at_once=True)
         except ValueError as error:
@@ -95,24 +114,82 @@ class Publisher:
             self.work.fail(sample, "unknown", f"{type(error).__name__}: {error}")
             raise
         finally:
-            with self.work.changed:
-                self.queued -= 1
-            self.room.release()
+            if not follows:
+                self._leave()
 
-    def _check_and_publish(self, sample: Sample, image: Image) -> None:
-        settings = self.settings
+    def _leave(self) -> None:
+        """An image is on its way no more."""
+        with self.work.changed:
+            self.queued -= 1
+            self.work.changed.notify_all()
+        self.room.release()
+
+    def _check(self, sample: Sample, image: Image) -> bool:
         if image.flagged and sample.aug is not None:
             if not self.work.redraw(sample, FLAGGED, SAFETY_TRIES):
                 self._give_up(sample, "safety checker", FLAGGED)
-        elif problem := problem_with(image, sample.recipe.height, sample.recipe.width):
+            return False
+        if problem := problem_with(image, sample.recipe.height, sample.recipe.width):
             self.work.retry_or_fail(sample, "image", problem)
-        elif self.work.passed(sample):
-            metadata = self.describe(sample, image)
-            place = dataclasses.replace(self.place, lease=sample.index.lease)
-            samples.publish_sample(
-                settings.dataset_dir, image.pixels, metadata, place, settings.jpeg_quality
+            return False
+        if not self.work.passed(sample):
+            return False
+        metadata = self.describe(sample, image)
+        if self.scoring is None:
+            return self._publish(sample, image, metadata)
+        self.scoring.put(Candidate(sample, image, metadata))
+        return True
+
+    def _publish(self, sample: Sample, image: Image, metadata: samples.Metadata) -> bool:
+        settings = self.settings
+        place = dataclasses.replace(self.place, lease=sample.index.lease)
+        samples.publish_sample(
+            settings.dataset_dir, image.pixels, metadata, place, settings.jpeg_quality
+        )
+        self.work.published(sample, bool(metadata.get("truncated")))
+        return False
+
+    # ------------------------------------------------------------ what the scores say
+
+    def _accepted(self, candidate: Candidate, values: Values) -> None:
+        sample, judge = candidate.sample, self.settings.judge
+        assert judge is not None and sample.aug is not None, "it has been scored"
+        rejected = sample.index.tried.get(sample.aug, [])
+        metadata = candidate.metadata | {
+            "scores": values,
+            "tries": len(rejected) + 1,
+            "rejected": [{"seed": tried.seed, "scores": tried.scores} for tried in rejected],
+            **judge.facts(),
+        }
+        self.pool.submit(self._guarded, sample, self._publish, sample, candidate.image, metadata)
+
+    def _rejected(self, candidate: Candidate, values: Values) -> None:
+        tried = tries.Tried(candidate.sample.attempt, candidate.metadata["seed"], values)
+        self._guarded(candidate.sample, self._reject, candidate.sample, tried)
+
+    def _reject(self, sample: Sample, tried: tries.Tried) -> bool:
+        """Note the seed, or give the caption up: either is on disk before anything follows."""
+        index, judge = sample.index, self.settings.judge
+        assert judge is not None and sample.aug is not None, "it has been scored"
+        before = index.tried.get(sample.aug, [])
+        again = len(before) + 1 < judge.max_tries
+        folder = self.settings.dataset_dir
+        if again:
+            tries.note(folder, index.number, index.lease, sample.aug, tried)
+        elif not index.over:  # its next holder is to judge
+            tries.publish_not_accepted(
+                folder, index.number, index.lease, sample.aug, [*before, tried]
             )
-            self.work.published(sample, bool(metadata.get("truncated")))
+        self.work.rejected(sample, tried, again)
+        if not again:
+            self.work.given_up(sample, tries.NOT_ACCEPTED)
+        return False
+
+    def _broken(self, candidates: list[Candidate], error: Exception) -> None:
+        """A score of the user's own that fails is no prompt's fault: the client leaves."""
+        self.work.end(error, "released")
+        for _ in candidates:
+            self._leave()
 
     def _give_up(self, sample: Sample, reason: str, error: str) -> None:
         """A sample ends as .failed, and nobody is blamed: its index is done with it."""
@@ -165,6 +242,8 @@ class Publisher:
         dataset_dir = self.settings.dataset_dir
         try:
             for index in indices:
+                if index.tried:
+                    tries.forget(dataset_dir, index.number, lease)
                 publish_collected(dataset_dir, index.number, _captions(index), lease)
             for folder in {index.number // FOLDER for index in indices}:
                 sync_folder(dataset_dir / folder_name(folder * FOLDER))

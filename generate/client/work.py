@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.screening import Screen
+from generate.client.judge import Judge
 from generate.client.pipeline import Recipe
 from generate.client.recipes import Recipes
 from generate.client.text_lengths import KEEP, Lengths
@@ -28,6 +29,7 @@ from generate.dataset.captions import Caption, Captions, missing_of
 from generate.dataset.layout import stem
 from generate.dataset.prompts_file import Item
 from generate.dataset.scan import IndexFiles
+from generate.dataset.tries import Tried
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class ClientSettings:
     screen: Screen = field(default_factory=Screen)  # judges each prompt before it is generated
     lengths: Callable[[str], Lengths] | None = None  # of a text, as the model reads it
     truncated: str = KEEP  # what becomes of a text that is not read to its end
+    judge: Judge | None = None  # scores each image, and says which are accepted
 
 
 @dataclass(eq=False)
@@ -75,6 +78,8 @@ class Index:
     failures: dict[int | None, tuple[str, str]] = field(default_factory=dict)
     truncated: int = 0  # texts of it that are longer than a text encoder reads
     over: bool = False  # reported, lost or released: nothing more is generated for it
+    # augmentation -> images that were not accepted, of this holder and of earlier ones
+    tried: dict[int, list[Tried]] = field(default_factory=dict)
     # Whether the canary prompt could be generated, where the server asked for that first.
     canary_passed: bool | None = None
 
@@ -87,7 +92,8 @@ class Sample:
     index: Index
     aug: int | None
     recipe: Recipe
-    attempt: int = 0
+    attempt: int = 0  # which of its seeds
+    bad: int = 0  # images in a row that did not pass the check
 
     @property
     def text(self) -> str:
@@ -125,6 +131,7 @@ class Work:
         self.failed = 0  # prompts that failed permanently
         self.missing_captions = 0
         self.missing_images = 0  # given up, and nobody is blamed
+        self.images_rejected = 0
         self._bad_in_a_row = 0
         self._disk_failures = 0
 
@@ -148,8 +155,10 @@ class Work:
             self.settle(index)
 
     def sample(self, index: Index, aug: int | None) -> Sample:
-        """A sample with what is asked of its image."""
-        return Sample(index, aug, self.recipes.of(index.number, aug, index.item))
+        """A sample with what is asked of its image; its seed follows those tried in vain."""
+        recipe = self.recipes.of(index.number, aug, index.item)
+        tried = index.tried.get(aug, ()) if aug is not None else ()
+        return Sample(index, aug, recipe, max((each.attempt + 1 for each in tried), default=0))
 
     def take(self, batch: list[Sample]) -> list[Sample]:
         """Take samples out of what is ready."""
@@ -197,10 +206,11 @@ class Work:
     def redraw(self, sample: Sample, why: str, tries: int) -> bool:
         """Generate an image that nobody is blamed for with the next seed; False: no try is left."""
         with self.changed:
-            if sample.attempt + 1 >= tries:
+            if sample.bad + 1 >= tries:
                 return False
             log.info("%s: %s; generated again with the next seed", sample.name, why)
-            self.ready.appendleft(replace(sample, attempt=sample.attempt + 1))
+            again = replace(sample, attempt=sample.attempt + 1, bad=sample.bad + 1)
+            self.ready.appendleft(again)
             self.changed.notify_all()
             return True
 
@@ -217,11 +227,11 @@ class Work:
     def retry_or_fail(self, sample: Sample, reason: str, error: str, retry: bool = True) -> None:
         """A bad image: tried once more with the next seed, then the sample fails."""
         with self.changed:
-            if retry and sample.attempt == 0:
+            if retry and not sample.bad:
                 log.info(
                     "%s: %s (%s); generated again with the next seed", sample.name, error, reason
                 )
-                self.ready.appendleft(replace(sample, attempt=1))
+                self.ready.appendleft(replace(sample, attempt=sample.attempt + 1, bad=1))
                 self.changed.notify_all()
                 return
             self._bad_in_a_row += 1
@@ -230,6 +240,16 @@ class Work:
                 reason = "gpu"
             at_once = sample.aug is None or self._bad_in_a_row >= SUSPECT
             self.fail(sample, reason, error, at_once)
+
+    def rejected(self, sample: Sample, tried: Tried, again: bool) -> None:
+        """An image is not accepted; again: its caption is generated with the next seed."""
+        assert sample.aug is not None, "the canary prompt is not judged"
+        with self.changed:
+            self.images_rejected += 1
+            sample.index.tried.setdefault(sample.aug, []).append(tried)
+            if again:
+                self.ready.appendleft(self.sample(sample.index, sample.aug))
+                self.changed.notify_all()
 
     def fail(self, sample: Sample, reason: str, error: str, at_once: bool = False) -> None:
         """A sample failed for good.

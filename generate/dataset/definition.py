@@ -69,6 +69,9 @@ TYPES: dict[str, tuple[type, ...]] = {
     "without_t5": (bool, NoneType),
     "quantize": TEXT,
     "compiled": (bool, NoneType),
+    "scores": TEXT,
+    "accept": TEXT,
+    "max_tries": WHOLE,
 }
 OF_ONE_REQUEST = ("extend", "prefix_total", "prefix_sha256", "bare")
 

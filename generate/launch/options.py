@@ -1,4 +1,4 @@
-"""Options of generate_images.py: SLURM's, which of them a task does not get, and looks."""
+"""Options of generate_images.py: scores, SLURM's, which of them a task does not get, and looks."""
 
 from argparse import _ArgumentGroup
 
@@ -26,6 +26,25 @@ SUBMISSION_VALUES = (
     "sbatch_args",
     "setup",
 )
+
+
+def add_score_options(parser: Options) -> None:
+    """Which images are accepted."""
+    scores = parser.add_argument_group("scores of images, see docs/scores.md")
+    scores.add_argument(
+        "--scores", metavar="NAMES", help="clip,nsfw,FILE.py:CLASS: numbers of each image"
+    )
+    scores.add_argument(
+        "--accept",
+        metavar="EXPRESSION",
+        help='images that are kept: "clip > 0.26 and nsfw < 0.2"; others are drawn again',
+    )
+    scores.add_argument(
+        "--max_tries",
+        type=at_least(1),
+        metavar="N",
+        help="images of a caption that are drawn at most (default: 4)",
+    )
 
 
 def add_slurm_options(parser: Options, most_used: _ArgumentGroup | None = None) -> None:

@@ -14,6 +14,7 @@ from common import slurm
 from common.command_line import UserError
 from common.console import start_log
 from generate.client import model_recipes
+from generate.client.judge import acceptance_of
 from generate.client.process import follow_extension, run_client
 from generate.client.text_lengths import KEEP
 from generate.client.worker import gpus, is_child
@@ -101,6 +102,7 @@ def define(args: Namespace, items: list[Item], root: Path) -> dict[str, Any]:
         "num_inference_steps": args.num_inference_steps or family.steps,
         "guidance_scale": family.guidance if args.guidance_scale is None else args.guidance_scale,
         "augment_prompts": args.augment_prompts,
+        **acceptance_of(args),
     }
     if not args.extend:
         return definition

@@ -283,6 +283,9 @@ def _drawing(given: Fields) -> dict[str, Callable[[str], object]]:
         "without_t5": given.truth,
         "quantize": lambda name: given.text(name, 100, None),
         "compiled": given.truth,
+        "scores": lambda name: given.text(name, 4096, None),
+        "accept": lambda name: given.text(name, 2000, None),
+        "max_tries": lambda name: given.number(name, 1, 10_000, None),
     }
 
 

@@ -48,6 +48,7 @@ class Heartbeat:
     images: int = 0  # running total
     worker: Worker | None = None
     dataset: str | None = None
+    rejected: int = 0  # running total of images that were not accepted
 
 
 @dataclass
@@ -60,6 +61,7 @@ class Client:
     state: str | None = None
     drawing: list[int] = field(default_factory=list)
     images: int = 0
+    rejected: int = 0
     heard_at: float = 0.0
     progress_at: float = 0.0
 
@@ -155,11 +157,13 @@ class LiveLeases:
         """
         client = self.client(now, said.client_id, said.worker, said.dataset)
         generating = said.state == client.state == "drawing"
-        if not generating or said.images != client.images:
+        drawn = (said.images, said.rejected) != (client.images, client.rejected)
+        if not generating or drawn:
             client.progress_at = now
         client.state = said.state
         client.drawing = list(said.drawing)
         client.images = said.images
+        client.rejected = said.rejected
         client.leases = list(said.leases)
         stale = []
         for name in said.leases:

@@ -106,7 +106,8 @@ class WorkCalls:
         worker = wire.worker(fields)
         use = wire.llm_report(fields)
         fields.short_id("slurm_job_id")  # only its form is checked
-        heartbeat = Heartbeat(client_id, leases, state, drawing, images, worker, dataset)
+        rejected = fields.number("rejected", 0, 10**12, 0)
+        heartbeat = Heartbeat(client_id, leases, state, drawing, images, worker, dataset, rejected)
 
         def step(ledger: Ledger, now: float) -> tuple[answers.HeartbeatAnswer, Json | None]:
             answer = ledger.heartbeat(now, heartbeat)

@@ -100,7 +100,7 @@ class Nameless:
         return []
 class Shouting(Redness):
     name = "Red ness"
-class Broken:
+class Broken(Redness):
     def __init__(self):
         raise RuntimeError("no weights")
 """

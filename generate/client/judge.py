@@ -1,0 +1,93 @@
+"""Which images are accepted: what --scores, --accept and --max_tries say.
+
+definition |= acceptance_of(args)         # for dataset.yaml, no weights loaded
+judge = judge_of(args)                    # None without --scores
+values = judge.score(pixels, texts)       # [{"clip": 0.31, "nsfw": 0.02}, …]
+judge.accepts(values[0])
+"""
+
+import math
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from common.command_line import UserError
+from common.scores.expression import Expression, parse
+from common.scores.interface import Score, identities, load_scores
+
+Values = dict[str, float | None]  # by the scores' names; None: the image has none
+MAX_TRIES = 4
+DIGITS = 6  # of a value that is kept
+UNSCORED: dict[str, Any] = {"scores": None, "accept": None, "max_tries": None}
+
+
+@dataclass(frozen=True)
+class Judge:
+    """accept: None where images are only scored."""
+
+    scores: Sequence[Score]
+    accept: Expression | None = None
+    max_tries: int = 1  # images of a caption that are judged at most
+
+    def score(self, pixels: Sequence[Any], texts: Sequence[str]) -> list[Values]:
+        """The values of each image; pixels: uint8 arrays, height x width x 3.
+
+        UserError, naming the score, where one fails or gives another number of values.
+        """
+        found: list[Values] = [{} for _ in pixels]
+        for score in self.scores:
+            try:
+                values = [float(value) for value in score.score(pixels, texts)]
+            except Exception as error:  # whatever a class of the user's own raises
+                why = f"{type(error).__name__}: {error}"
+                raise UserError(f"the score {score.name} failed: {why}") from None
+            if len(values) != len(found):
+                raise UserError(
+                    f"the score {score.name} gave {len(values)} values for {len(found)} images"
+                )
+            for each, value in zip(found, values, strict=True):
+                each[score.name] = round(value, DIGITS) if math.isfinite(value) else None
+        return found
+
+    def accepts(self, values: Values) -> bool:
+        """By the values as they are kept, so that a reader finds the same."""
+        return self.accept is None or self.accept.holds(values)
+
+    def facts(self) -> dict[str, Any]:
+        """Fields of a sample's JSON beside the values."""
+        return {
+            "score_versions": [f"{score.name} {score.version}" for score in self.scores],
+            "accept": self.accept.text if self.accept else None,
+        }
+
+
+def acceptance_of(args: Namespace) -> dict[str, Any]:
+    """The fields of a definition. UserError for options that do not fit together."""
+    if not args.scores:
+        if args.accept or args.max_tries:
+            raise UserError("--accept and --max_tries need --scores: which scores?")
+        return dict(UNSCORED)
+    known = identities(args.scores)
+    named = "; ".join(f"{name} {identity}" for name, identity in known.items())
+    if not args.accept:
+        if args.max_tries:
+            raise UserError("--max_tries needs --accept: which images are drawn again?")
+        return UNSCORED | {"scores": named}
+    expression = parse(args.accept)
+    if unknown := expression.names - known.keys():
+        raise UserError(
+            f"--accept names {', '.join(sorted(unknown))}, and --scores gives {', '.join(known)}"
+        )
+    tries = args.max_tries or MAX_TRIES
+    return {"scores": named, "accept": expression.text, "max_tries": tries}
+
+
+def judge_of(args: Namespace) -> Judge | None:
+    """The scores, loaded; UserError if one cannot be had."""
+    if not args.scores:
+        return None
+    scores = load_scores(args.scores)
+    if not args.accept:
+        return Judge(scores)
+    return Judge(scores, parse(args.accept), args.max_tries or MAX_TRIES)

@@ -1,0 +1,124 @@
+"""Seeds that were tried in vain, so that they are not tried again after a death.
+
+    note(dataset_dir, index, lease, aug, tried)          # one line in .12345.tries.<lease>.tmp
+    tries = take_over(dataset_dir, index, lease, names)  # {3: [Tried, …]}: what earlier holders saw
+    publish_not_accepted(dataset_dir, index, lease, aug, tries)      # the last one: given up
+    forget(dataset_dir, index, lease)                    # all of the index is published
+
+They lie in a temporary file of the lease's holder, which every reader of the folder passes over. It
+is not fsynced: what a crash of the node takes away costs some images that are drawn again.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.untrusted import Refused, read_untrusted
+from generate.dataset.layout import folder_name, path_of
+from generate.dataset.links import publish, write_temporary
+from generate.dataset.samples import ascii_json, utc_now
+
+LARGEST = 16 << 20  # bytes of a file: 200 images with 100 tries each take 5 MB
+NOT_ACCEPTED = "not accepted"  # the reason in a .failed
+NAME = re.compile(r"\.(\d+)\.tries\..*\.tmp")
+
+
+@dataclass(frozen=True)
+class Tried:
+    """An image that was not accepted."""
+
+    attempt: int  # which of the caption's seeds, from 0
+    seed: int
+    scores: dict[str, float | None]
+
+
+def note(
+    dataset_dir: str | os.PathLike[str], index: int, lease: str, aug: int, tried: Tried
+) -> None:
+    """Append one; OSError of the disk."""
+    path = _path(dataset_dir, index, lease)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab", buffering=0) as file:  # one write: a kill leaves a whole line or none
+        file.write(_line(aug, tried))
+
+
+def take_over(
+    dataset_dir: str | os.PathLike[str], index: int, lease: str, names: Iterable[str]
+) -> dict[int, list[Tried]]:
+    """What the index's temporary files `names` tell, by augmentation and in the order of attempts.
+
+    It stands in this lease's own file before they are removed. A torn line is passed over.
+    """
+    folder = Path(dataset_dir) / folder_name(index)
+    found: dict[tuple[int, int], Tried] = {}
+    for name in names:
+        if (match := NAME.fullmatch(name)) and int(match[1]) == index:
+            found |= _read(folder / name)
+    if found:
+        text = b"".join(_line(aug, tried) for (aug, _), tried in sorted(found.items()))
+        _path(dataset_dir, index, lease).write_bytes(text)
+    tries: dict[int, list[Tried]] = {}
+    for (aug, _), tried in sorted(found.items()):
+        tries.setdefault(aug, []).append(tried)
+    return tries
+
+
+def forget(dataset_dir: str | os.PathLike[str], index: int, lease: str) -> None:
+    """Remove this lease's file of an index of which nothing is left to draw."""
+    _path(dataset_dir, index, lease).unlink(missing_ok=True)
+
+
+def publish_not_accepted(
+    dataset_dir: str | os.PathLike[str], index: int, lease: str, aug: int, tries: list[Tried]
+) -> bool:
+    """Mark a caption as given up; no fault of prompt or worker. OSError of the disk."""
+    final = path_of(dataset_dir, index, aug, ".failed")
+    final.parent.mkdir(parents=True, exist_ok=True)
+    record = {
+        "prompt_index": index,
+        "augmentation_idx": aug,
+        "reason": NOT_ACCEPTED,
+        "error": f"none of {len(tries)} images was accepted",
+        "rejected": [{"seed": tried.seed, "scores": tried.scores} for tried in tries],
+        "lease": lease,
+        "time": utc_now(),
+    }
+    return publish(write_temporary(final, ascii_json(record), lease), final)
+
+
+def _path(dataset_dir: str | os.PathLike[str], index: int, lease: str) -> Path:
+    return Path(dataset_dir) / folder_name(index) / f".{index}.tries.{lease}.tmp"
+
+
+def _line(aug: int, tried: Tried) -> bytes:
+    record = {"aug": aug, "attempt": tried.attempt, "seed": tried.seed, "scores": tried.scores}
+    return json.dumps(record).encode() + b"\n"
+
+
+def _read(path: Path) -> dict[tuple[int, int], Tried]:
+    """{(augmentation, attempt): Tried} of one file; {} if it cannot be read."""
+    found = {}
+    try:
+        lines = read_untrusted(path, LARGEST).splitlines()
+    except (FileNotFoundError, Refused):
+        return {}
+    for line in lines:
+        try:
+            record = json.loads(line)
+            aug, attempt, seed = (record[key] for key in ("aug", "attempt", "seed"))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            continue
+        scores = record.get("scores")
+        if all(type(n) is int and n >= 0 for n in (aug, attempt, seed)) and _are_scores(scores):
+            found[aug, attempt] = Tried(attempt, seed, scores)
+    return found
+
+
+def _are_scores(scores: Any) -> bool:
+    return isinstance(scores, dict) and all(
+        value is None or type(value) in (int, float) for value in scores.values()
+    )

@@ -1,0 +1,199 @@
+"""Images that are not accepted are drawn again, over the real client, server and files."""
+
+import json
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from common.scores.expression import parse
+from generate.dataset import tries
+from generate.server.live_leases import Heartbeat, LeaseLimits, LiveLeases
+from tests.fakes.running_client import ROOT
+from tests.fakes.running_server import until
+
+LUCK = f"{ROOT}/tests/fakes/luck_score.py:Luck"
+ACCEPT = ["--scores", f"sharpness,{LUCK}", "--accept", "luck > 0", "--max_tries", 20]
+
+
+def drawn(run) -> set[tuple[int, str]]:
+    """(seed, text) of every image that the pipeline has drawn; a batch is padded with its last."""
+    path = run.folder / "drawn"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {(int(seed), text) for _, seed, text in (line.split("\t") for line in lines)}
+
+
+def check_scores(run) -> list[dict]:
+    """Every JSON's own scores fulfil its own expression, and none of its rejected ones do."""
+    records = [json.loads(path.read_bytes()) for path in run.data.glob("*/*_*.json")]
+    for record in records:
+        accept = parse(record["accept"])
+        assert accept.holds(record["scores"])
+        assert not any(accept.holds(each["scores"]) for each in record["rejected"])
+        seeds = [each["seed"] for each in record["rejected"]] + [record["seed"]]
+        assert record["tries"] == len(seeds) == len(set(seeds))
+    return records
+
+
+def test_each_image_is_accepted_and_its_tries_are_told(start_run):
+    run, server = start_run(total=6, images=4, options=ACCEPT, FAKE_LOG="drawn")
+    assert run.start().wait(60) == 0, run.log()
+    run.check()
+    records = check_scores(run)
+    assert set(records[0]["scores"]) == {"sharpness", "luck"}
+    assert records[0]["score_versions"] == ["sharpness 1", "luck 1"]
+    told = {
+        (seed, record["augmented_prompt"])
+        for record in records
+        for seed in [record["seed"], *(each["seed"] for each in record["rejected"])]
+    }
+    assert told == {each for each in drawn(run) if "bird number" in each[1]}
+    assert sum(record["tries"] for record in records) > len(records)
+    assert server.dataset("birds")["images"] == 24
+
+
+def test_captions_whose_tries_are_used_up(start_run):
+    """Nobody's fault: the prompts are done, and nothing of them is drawn again."""
+    never = [*ACCEPT[:3], "luck > 1000", "--max_tries", 3]
+    run, server = start_run(total=3, images=2, options=never, FAKE_LOG="drawn")
+    assert run.start().wait(60) == 0, run.log()
+    found = [json.loads(path.read_bytes()) for path in run.data.glob("*/*.failed")]
+    assert [record["reason"] for record in found] == ["not accepted"] * 6
+    assert all(len({each["seed"] for each in record["rejected"]}) == 3 for record in found)
+    assert not list(run.data.glob("*/*.jpg")) and not list(run.data.glob("*/.*"))
+    dataset = server.dataset("birds")
+    assert (dataset["done"], dataset["set_aside"], dataset["images"]) == (3, 0, 0)
+    assert server.status()["quarantined"] == []
+    before = drawn(run)
+    server.stop()
+    server.start()
+    assert run.start().wait(60) == 0, run.log()
+    assert drawn(run) == before
+
+
+def test_clients_killed_at_any_instant(start_run):
+    """Nothing is lost, nothing doubled, and no seed that was tried in vain is tried again."""
+    run, _ = start_run(
+        total=8, images=4, options=ACCEPT, ttl_s=1, FAKE_LOG="drawn", FAKE_BATCH_S="0.1"
+    )
+    chance = random.Random(11)
+    seen: set[int] = set()
+    for number in range(3):
+        killed_after(run, 8, chance.uniform(0, 0.2))
+        noted = noted_tries(run)
+        seen |= noted
+        (run.folder / "drawn").rename(run.folder / f"drawn.{number}")
+        assert run.start("--max_leases", 1).wait(60) == 0, run.log()
+        assert not {seed for seed, _ in drawn(run)} & noted
+    assert seen
+    assert run.start().wait(60) == 0, run.log()
+    run.check()
+    check_scores(run)
+
+
+def killed_after(run, images: int, seconds: float) -> None:
+    """Start a client and kill it that long after it has drawn so many images, or at its end."""
+    client = run.start()
+    until(lambda: len(drawn(run)) > images or client.poll() is not None, run.log)
+    time.sleep(seconds)  # at another place each time
+    client.kill()
+    client.wait()
+
+
+def noted_tries(run) -> set[int]:
+    """The seeds that the folder says were tried in vain."""
+    lines = [
+        line
+        for path in run.data.glob("*/.*.tries.*.tmp")
+        for line in path.read_bytes().splitlines()
+    ]
+    return {json.loads(line)["seed"] for line in lines}
+
+
+def test_the_device_goes_on_while_images_are_scored(start_run):
+    run, _ = start_run(
+        total=8,
+        images=4,
+        options=ACCEPT,
+        FAKE_LOG="drawn",
+        LUCK_WAITS_FOR="drawn:13",  # the warm-up batch and two more
+    )
+    assert run.start().wait(90) == 0, run.log()
+    run.check()
+
+
+def test_a_score_that_fails_is_one_line_and_nobodys_fault(start_run):
+    run, server = start_run(total=3, images=2, options=ACCEPT, LUCK_FAILS="1")
+    assert run.start().wait(60) == 1
+    last = run.log().splitlines()[-1]
+    assert "the score luck failed: RuntimeError: out of luck" in last
+    dataset = server.dataset("birds")
+    assert (dataset["waiting"], dataset["set_aside"]) == (3, 0)
+    assert not list(run.data.glob("*/*.failed"))
+
+
+def test_another_expression_is_another_data_set(start_run):
+    run, _ = start_run(total=2, images=2, options=ACCEPT)
+    assert run.start().wait(60) == 0, run.log()
+    for words, field in (
+        (["--accept", "luck > 1"], "accept is 'luck > 1'"),
+        (["--max_tries", 7], "max_tries is 7"),
+        (["--scores", LUCK], "scores is 'luck 1, sha256"),
+    ):
+        refused = run.run(*words)
+        assert refused.returncode == 1
+        assert field in refused.stderr.splitlines()[-1] + refused.stdout
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["--accept", "luck > 0"], "--accept and --max_tries need --scores"),
+        (["--scores", "sharpness", "--max_tries", "3"], "--max_tries needs --accept"),
+        (["--scores", "sharpness", "--accept", "luck > 0"], "--accept names luck, and --scores"),
+        (["--scores", "sharpness", "--accept", "sharpness >"], "the expression"),
+        (["--scores", "beauty"], "no such score"),
+    ],
+)
+def test_options_that_do_not_fit_together(tmp_path: Path, words: list[str], says: str) -> None:
+    from tests.fakes.running_client import Run
+
+    refused = Run(tmp_path).run(*words, task=False)
+    assert refused.returncode == 1
+    assert says in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_client_whose_images_are_all_rejected_does_not_stand_still() -> None:
+    live = LiveLeases(LeaseLimits(ttl_s=10, stall_s=30), 0)
+    live.add(0, "1-1", "c", bare=False)
+    for now in range(0, 100, 5):
+        said = Heartbeat("c", ["1-1"], "drawing", rejected=now)
+        assert live.heartbeat(now, said) == []
+        assert live.expired(now) == []
+    for now in range(100, 150, 5):
+        live.heartbeat(now, Heartbeat("c", ["1-1"], "drawing", rejected=95))
+    assert live.expired(150) == ["1-1"]
+
+
+def test_tries_are_taken_over_from_several_holders(tmp_path: Path) -> None:
+    first = tries.Tried(0, 11, {"luck": -1.5, "shape": None})
+    second = tries.Tried(1, 12, {"luck": -2.0})
+    tries.note(tmp_path, 7, "1-1", 3, first)
+    tries.note(tmp_path, 7, "1-1", 3, second)
+    tries.note(tmp_path, 7, "1-2", 0, first)
+    tries.note(tmp_path, 8, "1-1", 3, first)
+    folder = tmp_path / "000000"
+    with open(folder / ".7.tries.1-1.tmp", "ab") as file:
+        file.write(b'{"aug": 3, "attempt": 2, "se')  # a torn line
+    names = [path.name for path in folder.iterdir()]
+    assert tries.take_over(tmp_path, 7, "1-3", names) == {3: [first, second], 0: [first]}
+    assert tries.take_over(tmp_path, 7, "1-4", [".7.tries.1-3.tmp"]) == {
+        3: [first, second],
+        0: [first],
+    }
+    tries.forget(tmp_path, 7, "1-4")
+    assert not (folder / ".7.tries.1-4.tmp").exists()
+    (folder / ".9.tries.1-1.tmp").write_bytes(b'[]\nnull\n{"aug":-1,"attempt":0,"seed":1}\n\xff')
+    assert tries.take_over(tmp_path, 9, "1-2", [".9.tries.1-1.tmp"]) == {}
