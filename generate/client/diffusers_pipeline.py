@@ -3,6 +3,7 @@
 Imports torch, transformers and diffusers, 6 s of CPU: imported only where one is wanted.
 """
 
+import logging
 import os
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 import transformers
 
 from generate.client.faults import UNCLEAR, CannotStart
+from generate.client.fetch import load_once
+from generate.client.memory_plan import GIB, Card, plan_for
 from generate.client.model_recipes import (
     Profile,
-    batch_size_for,
     dtype_for,
     folder_of,
     model_index,
@@ -28,6 +30,10 @@ from generate.client.pipeline import (
     torch_generator,
 )
 from generate.client.provenance import facts_of
+
+# Beside torch's own: a context of CUDA takes about 0.5 GiB.
+OTHERS_BYTES = 1 << 30
+log = logging.getLogger(__name__)
 
 
 class DiffusersPipeline(Pipeline):
@@ -45,6 +51,12 @@ class DiffusersPipeline(Pipeline):
         if not right:
             raise DeviceBroken("a matrix product came out wrong")
 
+    def shares_its_device(self) -> bool:
+        if self.gpu_name is None:
+            return False
+        free, total = torch.cuda.mem_get_info()
+        return bool(total - free - torch.cuda.memory_reserved() > OTHERS_BYTES)
+
     def free_memory(self) -> None:
         if self.gpu_name is not None:
             torch.cuda.empty_cache()
@@ -56,15 +68,24 @@ def load(settings: GeneratorSettings, recipe: Recipe) -> DiffusersPipeline:
     if "OMP_NUM_THREADS" not in os.environ:
         # On cores that others use too, two threads were several times slower than one.
         torch.set_num_threads(1)
-    card = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
-    profile = profile_of(card.total_memory / 2**30 if card else None)
-    dtype = settings.dtype or dtype_for(recipe.family, (card.major, card.minor) if card else None)
-    offload = settings.offload or profile.offload
-    if offload == "model" and not card:
+    card = this_card()
+    profile = profile_of(card.memory_gib if card else None)
+    dtype = settings.dtype or dtype_for(recipe.family, card.capability if card else None)
+    if settings.offload == "model" and not card:
         raise CannotStart("--offload model needs a GPU, and torch sees none", UNCLEAR)
-    pipe = from_pretrained(settings, recipe, getattr(torch, dtype), profile)
+    without = left_out(settings, recipe, profile)
+    plan = plan_for(recipe, settings, card, bool(without))
+    if plan.line:
+        log.info("%s", plan.line)
+    pipe = load_once(
+        settings.model,
+        settings.revision,
+        lambda offline: from_pretrained(settings, recipe, getattr(torch, dtype), without, offline),
+    )
     pipe.set_progress_bar_config(disable=True)
-    if offload == "model":
+    if plan.vae_slicing and hasattr(pipe.vae, "enable_slicing"):
+        pipe.vae.enable_slicing()
+    if plan.offload == "model":
         pipe.enable_model_cpu_offload()
     else:
         pipe.to("cuda" if card else "cpu")
@@ -73,12 +94,21 @@ def load(settings: GeneratorSettings, recipe: Recipe) -> DiffusersPipeline:
     return DiffusersPipeline(
         pipe=pipe,
         make_generator=torch_generator,
-        batch_size=settings.batch_size or batch_size_for(profile, recipe.height, recipe.width),
+        batch_size=plan.batch_size,
         dtype=dtype,
         versions=f"torch {torch.__version__}, diffusers {diffusers.__version__}",
         gpu_name=card.name if card else None,
-        facts=facts_of(pipe, settings, left_out(settings, recipe, profile)),
+        facts=facts_of(pipe, settings, without),
     )
+
+
+def this_card() -> Card | None:
+    """The GPU of this process; None: torch sees none."""
+    if not torch.cuda.is_available():
+        return None
+    card = torch.cuda.get_device_properties(0)
+    free, total = torch.cuda.mem_get_info()
+    return Card(card.name, total / GIB, free / GIB, (card.major, card.minor))
 
 
 def be_quiet() -> None:
@@ -95,20 +125,23 @@ def left_out(settings: GeneratorSettings, recipe: Recipe, profile: Profile) -> t
 
 
 def from_pretrained(
-    settings: GeneratorSettings, recipe: Recipe, dtype: Any, profile: Profile
+    settings: GeneratorSettings, recipe: Recipe, dtype: Any, without: tuple[str, ...], offline: bool
 ) -> Any:
-    """The pipeline object, on the CPU."""
+    """The pipeline object, on the CPU. without: components that are not loaded."""
     family = recipe.family
     folder = folder_of(settings.model)
     parts_on_disk = model_index(settings.model)
-    source = {"revision": settings.revision} if settings.revision and not folder else {}
+    where_from: dict[str, Any] = {"local_files_only": True} if offline else {}
+    source = dict(where_from)
+    if settings.revision and not folder:
+        source["revision"] = settings.revision
     # dtype is always given: without it transformers keeps the checkpoint's and diffusers takes
     # float32, and the two do not mix.
-    parts: dict[str, Any] = {"dtype": dtype}
+    parts: dict[str, Any] = {"dtype": dtype} | where_from
     if settings.quantize:
         parts["quantization_config"] = quantization(settings, dtype)
     parts |= {name: None for name, what in parts_on_disk.items() if what == [None, None]}
-    parts |= dict.fromkeys(left_out(settings, recipe, profile))
+    parts |= dict.fromkeys(without)
     where = str(folder or settings.model)
     if family.base and family.lora_file and not parts_on_disk:
         pipe = diffusers.DiffusionPipeline.from_pretrained(family.base, **parts)
@@ -125,11 +158,11 @@ def from_pretrained(
         )
     if family.text_encoder_4 and folder is None:
         llama = family.text_encoder_4
-        parts["tokenizer_4"] = transformers.AutoTokenizer.from_pretrained(llama)
+        parts["tokenizer_4"] = transformers.AutoTokenizer.from_pretrained(llama, **where_from)
         parts["text_encoder_4"] = transformers.LlamaForCausalLM.from_pretrained(
-            llama, dtype=dtype, output_hidden_states=True
+            llama, dtype=dtype, output_hidden_states=True, **where_from
         )
-    return diffusers.DiffusionPipeline.from_pretrained(where, **source, **parts)
+    return diffusers.DiffusionPipeline.from_pretrained(where, **(source | parts))
 
 
 def quantization(settings: GeneratorSettings, dtype: Any) -> Any:

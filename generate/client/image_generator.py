@@ -6,15 +6,14 @@ generator.warm_up()
 images = generator.generate(["a red circle on a white background"], [1])
 """
 
-import contextlib
 import gc
-import json
 import logging
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 from common.command_line import UserError
+from generate.client.batch_sizes import BatchSizes
 from generate.client.faults import DEVICE, MEMORY, CannotStart, fault_of
 from generate.client.pipeline import (
     CannotGenerate,
@@ -111,7 +110,8 @@ class ImageGenerator:
             most = self.pipeline.batch_size
             pixels = self.recipe.height * self.recipe.width
             fitting = most * pixels // (recipe.height * recipe.width)
-            self._batch_sizes[size] = min([most, max(1, fitting), *self._remembered(recipe)])
+            kept = self._sizes(recipe).smallest() or most
+            self._batch_sizes[size] = min(most, max(1, fitting), kept)
         return self._batch_sizes[size]
 
     def load(self) -> None:
@@ -230,34 +230,20 @@ class ImageGenerator:
         gc.collect()
         self.pipeline.free_memory()
         log.warning("the batch did not fit: %d images at a time from now on", size)
-        if self.settings.remembered:
-            row = json.dumps({"key": self._key(recipe), "batch_size": size})
-            # On a full disk the next process finds it out again.
-            with contextlib.suppress(OSError), open(self.settings.remembered, "a") as file:
-                file.write(row + "\n")
+        if not self.pipeline.shares_its_device():
+            self._sizes(recipe).note(size)
 
-    def _remembered(self, recipe: Recipe) -> list[int]:
+    def _sizes(self, recipe: Recipe) -> BatchSizes:
         """Batch sizes that had to be halved to, on such a card with such images."""
-        path = self.settings.remembered
-        try:
-            lines = path.read_bytes().splitlines() if path else []
-        except OSError:
-            return []
-        sizes = []
-        for line in lines:
-            # A torn line costs one batch that does not fit.
-            with contextlib.suppress(ValueError, RecursionError, TypeError, KeyError):
-                row = json.loads(line)
-                if row["key"] == self._key(recipe):
-                    sizes.append(max(1, int(row["batch_size"])))
-        return sizes
-
-    def _key(self, recipe: Recipe) -> list[Any]:
-        pipeline = self.pipeline
-        return [
+        pipeline, settings = self.pipeline, self.settings
+        key = [
             pipeline.gpu_name,
-            self.settings.model,
+            settings.model,
             recipe.height,
             recipe.width,
             pipeline.dtype,
+            settings.quantize,
+            settings.compile,
+            settings.offload,
         ]
+        return BatchSizes(settings.remembered, key)

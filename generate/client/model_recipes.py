@@ -102,7 +102,7 @@ def own_defaults(pipeline: str, size: int | None) -> Family:
 
 @dataclass(frozen=True)
 class Profile:
-    memory: int  # GiB, at least
+    memory: float  # GiB, at least; a card says less than its name, an A100 of 40 GB 39.5
     cards: str
     batch_size: int  # images of 1024 x 1024 pixels; as many more of smaller ones
     offload: str = "none"
@@ -112,10 +112,10 @@ class Profile:
 # Starting points: image_generator.py halves a batch that does not fit, and remembers the half.
 PROFILES = [
     Profile(70, "H100 80 GB, A100 80 GB, H200", 16),
-    Profile(40, "A100 40 GB, A6000, L40S", 8),
+    Profile(38, "A100 40 GB, A6000, L40S", 8),
     Profile(22, "RTX 3090, RTX 4090, A5000, A10, L4", 4),
     Profile(14, "V100 16 GB, T4, RTX 4080", 2, without_t5=True),
-    Profile(10, "RTX 2080 Ti, RTX 3080", 1, without_t5=True),
+    Profile(9.5, "RTX 2080 Ti, RTX 3080", 1, without_t5=True),
     Profile(0, "smaller cards", 1, offload="model", without_t5=True),
 ]
 CPU = Profile(0, "CPU", 1)
@@ -155,6 +155,6 @@ def print_tables() -> None:
     print(f"\n{'GiB':>4} {'batch at 1024':>13} {'offload':>8} {'no T5':>6}  cards")
     for card in PROFILES:
         print(
-            f"{card.memory:4} {card.batch_size:13} {card.offload:>8} "
+            f"{card.memory:4g} {card.batch_size:13} {card.offload:>8} "
             f"{card.without_t5!s:>6}  {card.cards}"
         )

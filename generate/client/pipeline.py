@@ -144,6 +144,10 @@ class Pipeline:
     def check_device(self) -> None:
         """DeviceBroken if the device computes wrongly."""
 
+    def shares_its_device(self) -> bool:
+        """Whether another process has memory of the device just now."""
+        return False
+
     def free_memory(self) -> None:
         """Give what a call that did not fit has left back to the device."""
 

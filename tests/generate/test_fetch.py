@@ -1,0 +1,147 @@
+"""A hub model is fetched once for all clients of a cache: real processes, a FakeHub on a socket."""
+
+import hashlib
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.running_server import until
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+FILES = {name: name.encode() * 1000 for name in ("model_index.json", "a.safetensors", "b.json")}
+# What a client does, but for torch: the files come through the hub's own library.
+CLIENT = """
+import logging, sys, time
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+from huggingface_hub import hf_hub_download
+from generate.client.fetch import load_once
+def load(offline):
+    print("load", "offline" if offline else "online", flush=True)
+    for name in ("model_index.json", "a.safetensors", "b.json"):
+        hf_hub_download("fake/model", name, local_files_only=offline)
+    return "loaded"
+print(load_once("fake/model", None, load), flush=True)
+"""
+
+
+@pytest.fixture
+def hub():
+    """FakeHub: one model; .asked: how often each file was asked for; .gate holds the answers up."""
+
+    class FakeHub(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.answer(body=False)
+
+        def do_GET(self):
+            if self.path.startswith("/fake/model/resolve/"):
+                hub.asked.append(self.path.rsplit("/")[-1])
+                hub.gate.wait(60)
+            self.answer(body=True)
+
+        def answer(self, body):
+            data = FILES.get(self.path.rsplit("/")[-1], b"")
+            self.send_response(200 if data else 404)
+            self.send_header("Content-Length", str(len(data)))
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+            self.end_headers()
+            if body:
+                self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    hub = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
+    hub.asked, hub.gate = [], threading.Event()
+    threading.Thread(target=hub.serve_forever, daemon=True).start()
+    yield hub
+    hub.gate.set()
+    hub.shutdown()
+
+
+@pytest.fixture
+def start(tmp_path, hub):
+    """start() -> a client process; its output is in .log."""
+    processes = []
+
+    def begin(**environment):
+        log = tmp_path / f"{len(processes)}.out"
+        with open(log, "wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-c", CLIENT],
+                stdout=out,
+                stderr=out,
+                env=os.environ
+                | {
+                    "PYTHONPATH": str(ROOT),
+                    "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
+                    "HF_HUB_CACHE": str(tmp_path / "hub"),
+                    "HF_HUB_DISABLE_XET": "1",
+                    "HF_HUB_OFFLINE": "0",
+                }
+                | environment,
+            )
+        process.log = log
+        processes.append(process)
+        return process
+
+    yield begin
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_one_fetches_and_the_others_wait_also_over_its_death(start, hub):
+    first = start()
+    until(lambda: hub.asked, "the first file", 60)
+    others = [start(), start()]
+    waiting = f"process {first.pid} on {os.uname().nodename} fetches fake/model; waiting for it"
+    for other in others:
+        until(lambda other=other: waiting in other.log.read_text(), other.log.read_text, 60)
+    assert hub.asked == ["model_index.json"]
+    first.send_signal(signal.SIGKILL)
+    hub.gate.set()
+    assert [other.wait(60) for other in others] == [0, 0], others[0].log.read_text()
+    said = sorted(other.log.read_text().count("load offline") for other in others)
+    assert said == [0, 1], "the second one took over, and the third asked the hub for nothing"
+    assert hub.asked.count("a.safetensors") == hub.asked.count("b.json") == 1
+    asked = len(hub.asked)
+    last = start(HF_ENDPOINT="http://127.0.0.1:9")
+    assert last.wait(60) == 0 and "load offline" in last.log.read_text()
+    assert len(hub.asked) == asked
+
+
+def test_a_cache_that_was_emptied_is_filled_again(start, hub, tmp_path):
+    hub.gate.set()
+    assert start().wait(60) == 0
+    for path in (tmp_path / "hub").glob("models--*/snapshots/*/a.safetensors"):
+        path.unlink()
+    again = start()
+    assert again.wait(60) == 0, again.log.read_text()
+    assert "is not whole in the cache any more" in again.log.read_text()
+    assert again.log.read_text().rstrip().endswith("loaded")
+
+
+def test_a_cache_that_cannot_be_written_stops_nobody(start, hub, tmp_path):
+    """A file stands where the locks would lie: everybody fetches."""
+    hub.gate.set()
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / ".generate_images").write_text("")
+    client = start()
+    assert client.wait(60) == 0 and "cannot be locked" in client.log.read_text()
+
+
+def test_folders_need_no_lock(monkeypatch, tmp_path):
+    from generate.client.fetch import load_once
+
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert load_once(str(tmp_path), None, lambda offline: json.dumps(offline)) == "false"
+    assert load_once("tiny", None, lambda offline: offline) is False

@@ -1,0 +1,108 @@
+"""What of a model goes where: the plan for a Fake card, and batch sizes that were halved."""
+
+import json
+import time
+
+import pytest
+
+from generate.client import memory_plan
+from generate.client.batch_sizes import KEPT_S, BatchSizes
+from generate.client.faults import MEMORY, PASSING, CannotStart
+from generate.client.memory_plan import Card, host_memory_gib, plan_for
+from generate.client.pipeline import GeneratorSettings
+
+SD3 = "stabilityai/stable-diffusion-3-medium-diffusers"
+FLUX = "black-forest-labs/FLUX.1-schnell"
+FLUX2 = "black-forest-labs/FLUX.2-dev"
+QWEN = "Qwen/Qwen-Image"
+
+
+def fake(gib, free=None, name="Fake card"):
+    return Card(name, gib, gib - 0.5 if free is None else free, (9, 0))
+
+
+def plan(model, card, without_t5=False, **settings):
+    given = GeneratorSettings(model, **({"height": 1024, "width": 1024} | settings))
+    return plan_for(given.resolved(), given, card, without_t5)
+
+
+@pytest.fixture(autouse=True)
+def no_limit(monkeypatch):
+    monkeypatch.setattr(memory_plan, "host_memory_gib", lambda: None)
+
+
+@pytest.mark.parametrize(
+    "model, gib, batch, offload, slicing",
+    [
+        (SD3, 79.1, 16, "none", False),
+        (SD3, 39.5, 8, "none", True),
+        (SD3, 23.6, 4, "none", True),
+        (FLUX, 79.1, 16, "none", True),
+        (FLUX, 39.5, 4, "none", True),
+        (QWEN, 79.1, 15, "none", True),
+        (QWEN, 39.5, 1, "model", False),
+        (FLUX2, 79.1, 1, "model", False),
+    ],
+)
+def test_a_plan_fits_the_weights_to_the_card(model, gib, batch, offload, slicing):
+    found = plan(model, fake(gib))
+    assert (found.batch_size, found.offload, found.vae_slicing) == (batch, offload, slicing)
+    assert f"offload {offload}" in found.line and f"{batch} images a batch" in found.line
+
+
+def test_options_stand_and_small_images_fit_better():
+    assert plan(FLUX, fake(39.5), batch_size=6).batch_size == 6
+    assert plan(SD3, fake(79.1), offload="model").offload == "model"
+    assert plan(SD3, fake(23.6), height=512, width=512).batch_size == 16
+    assert plan(QWEN, fake(39.5), quantize="bitsandbytes_4bit").offload == "none"
+    assert plan(SD3, fake(15.7), without_t5=True).offload == "none"
+    assert plan("tiny", None).batch_size == 1, "on a CPU nothing is planned"
+    unknown = plan("nobody/a-model", fake(8.0))
+    assert (unknown.offload, unknown.line) == ("model", "")
+
+
+@pytest.mark.parametrize(
+    "model, card, settings, fault, says",
+    [
+        (FLUX2, fake(39.5), {}, MEMORY, "105.0 GiB of weights do not fit on Fake card (39.5 GiB)"),
+        (QWEN, fake(39.5), {"offload": "none"}, MEMORY, "--offload model, --quantize"),
+        (SD3, fake(79.1, free=9.0), {}, PASSING, "14.3 GiB of weights wait for 70.1 GiB"),
+    ],
+)
+def test_what_cannot_fit_is_refused_with_one_line(model, card, settings, fault, says):
+    with pytest.raises(CannotStart) as refused:
+        plan(model, card, **settings)
+    assert refused.value.fault == fault and says in str(refused.value)
+
+
+def test_what_is_offloaded_must_fit_into_the_task(monkeypatch, tmp_path):
+    """SLURM's --mem is a control group's limit, of the group or of one above it."""
+    group = tmp_path / "slurm" / "job_7" / "step_0"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text("max\n")
+    (group.parent / "memory.max").write_text(f"{24 << 30}\n")
+    (tmp_path / "cgroup").write_text("0::/slurm/job_7/step_0\n")
+    assert host_memory_gib(tmp_path, tmp_path / "cgroup") == 24
+    assert host_memory_gib(tmp_path, tmp_path / "none") is None
+    monkeypatch.setattr(memory_plan, "host_memory_gib", lambda: 24.0)
+    with pytest.raises(CannotStart, match=r"24\.0 GiB of memory.*--mem"):
+        plan(QWEN, fake(39.5))
+    assert plan(FLUX, fake(79.1)).offload == "none", "what lies on the card needs no room there"
+
+
+def test_a_halved_batch_is_kept_for_its_card_and_for_a_week(tmp_path, monkeypatch):
+    path = tmp_path / "batch_sizes.jsonl"
+    mine, other = (BatchSizes(path, ["T4", SD3, 512, None, size]) for size in (1, 2))
+    assert mine.smallest() is None
+    mine.note(4)
+    mine.note(2)
+    with open(path, "a") as file:
+        file.write('{"key": ["T4"\n[]\n' + json.dumps({"key": mine.key, "batch_size": 1}) + "\n")
+    assert mine.smallest() == 2 and other.smallest() is None, "torn and older rows count nothing"
+    later = time.time() + KEPT_S
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert mine.smallest() is None
+    mine.note(8)
+    assert mine.smallest() == 8
+    BatchSizes(None, []).note(1)
+    assert BatchSizes(None, []).smallest() is None
