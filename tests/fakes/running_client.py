@@ -138,10 +138,11 @@ class Run:
         return len(list(self.data.glob("*/*.json")))
 
     def snapshot(self):
-        """{name: (mtime, bytes)} of everything published."""
+        """{name: (mtime, bytes)} of everything published; .samples are derived from the rest."""
         return {
             path.relative_to(self.data): (path.stat().st_mtime_ns, path.read_bytes())
             for path in self.data.glob("*/[0-9]*")
+            if path.suffix != ".samples"
         }
 
     def check(self, images=None, given_up=()):
