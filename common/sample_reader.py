@@ -70,13 +70,30 @@ class Sample:
         folder = (self.place.path if isinstance(self.place, Member) else self.place).parent
         texts: list[dict[str, Any]] = []
         for generation in range(1, 1000):
-            number = generation if generation > 1 else ""
             try:
-                data = read_file(folder / f"{int(match[1])}.prompts{number}", CAPTIONS_BYTES)
-                texts = json.loads(data)["texts"]
-            except (OSError, ValueError, KeyError, TypeError, RecursionError):
+                texts = read_captions(folder, int(match[1]), generation)["texts"]
+            except (OSError, ValueError):
                 return texts
         return texts
+
+
+def read_captions(folder: Path, index: int, generation: int = 1) -> dict[str, Any]:
+    """What a .prompts (generation 2: .prompts2, …) of a prompt in `folder` holds, packed or not.
+
+    OSError: it cannot be read. ValueError: it is damaged, or of another prompt.
+    """
+    number = generation if generation > 1 else ""
+    data = read_file(folder / f"{index}.prompts{number}", CAPTIONS_BYTES)
+    try:
+        record: dict[str, Any] = json.loads(data)
+        whole = record.get("prompt_index", index) == index and all(
+            isinstance(text["text"], str) for text in record["texts"]
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"is damaged: {type(error).__name__}: {error}") from None
+    if not whole:
+        raise ValueError("is of another prompt, or holds no texts")
+    return record
 
 
 def iterate(path: str | os.PathLike[str], problem: Problem | None = None) -> Iterator[Sample]:

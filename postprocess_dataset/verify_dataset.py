@@ -1,9 +1,16 @@
 """Verify a data set: that nothing is missing, doubled, damaged, unsafe or unlicensed.
 
-    python postprocess_dataset/verify_dataset.py RELEASE --manifest
+    command="python postprocess_dataset/verify_dataset.py"
+    $command generated_images/HPDv2 --parquet_file HPDv2.parquet --tars HPDv2_wds
 
-checks a download by its MANIFEST.json alone. Exit status: 0 all agree; 1 something was found, and
-is named, or nothing could be checked.
+reads folders (loose or packed), the table and the tars once each, compares them with each other,
+with the captions and with the job server's ledger, and names what it finds by 21 kinds, each with
+its count, first examples and what to do. When all agree, the tars get a MANIFEST.json.
+
+    $command DOWNLOAD --manifest
+
+checks a download by its MANIFEST.json alone. Exit status: 0 all agree; 1 something was found, or
+nothing could be checked.
 """
 
 import sys
@@ -16,15 +23,65 @@ from common.command_line import Options, run_script
 
 def main() -> int:
     parser = Options(__doc__)
-    parser.add_argument("folder", help="the release folder")
+    parser.add_argument("folders", metavar="DIR", nargs="+", help="data set folders")
+    parser.add_argument("--parquet_file", help="the table that was made of them")
+    parser.add_argument("--tars", metavar="DIR", help="the folder of tars made of the table")
+    parser.add_argument(
+        "--output_root",
+        help="where the job server's ledger lies (default: two folders above DIR, if one is there)",
+    )
+    parser.add_argument(
+        "--prompts",
+        metavar="FILE",
+        help="the prompts file, beside which the validation set's index lies "
+        "(default: NAME.json here, or in prompts/)",
+    )
+    parser.add_argument(
+        "--licence",
+        metavar="NAME=LICENCE",
+        action="append",
+        default=[],
+        help="the licence of a source, an LLM or a model that is not known here (repeatable)",
+    )
+    parser.add_argument(
+        "--allow",
+        metavar="KIND,KIND",
+        default="",
+        help="kinds that are named, and do not count against the data set",
+    )
+    parser.flag("--repair", "mend marks, table, tars and index (never an image), then verify again")
+    parser.add_argument(
+        "--report", metavar="FILE", default="verification.json", help="(default: %(default)s)"
+    )
     parser.flag("--manifest", "check a download by its MANIFEST.json alone")
     args = parser.parse_args()
-    if not args.manifest:
-        parser.error("give --manifest")
+    if args.manifest and len(args.folders) > 1:
+        parser.error("--manifest takes one DIR")
+    if args.repair and args.tars and not args.parquet_file:
+        parser.error("--repair of tars needs the table: --parquet_file")
 
     from postprocess_dataset.verification.download import verify_download
 
-    return verify_download(args.folder)
+    if args.manifest:
+        return verify_download(args.folders[0])
+
+    from postprocess_dataset.verification.show import run
+    from postprocess_dataset.verification.verify import VerifySettings
+
+    return run(
+        VerifySettings(
+            folders=args.folders,
+            parquet_file=args.parquet_file,
+            tars=args.tars,
+            output_root=args.output_root,
+            prompts=args.prompts,
+            licences=args.licence,
+            allow=[word.strip() for word in args.allow.split(",") if word.strip()],
+            room=str(Path(args.report).resolve().parent),
+        ),
+        args.report,
+        args.repair,
+    )
 
 
 if __name__ == "__main__":

@@ -72,6 +72,9 @@ SCRIPTS = [
     Script("postprocess_dataset/convert_json_to_parquet.py", ["{data}", "{out}/table.parquet"]),
     Script("postprocess_dataset/verify_dataset.py", ["{data}", "--manifest"]),
     Script(
+        "postprocess_dataset/verify_dataset.py", ["{data}", "--report", "{out}/verification.json"]
+    ),
+    Script(
         "postprocess_dataset/convert_parquet_to_wds.py",
         ["--parquet_file", "{table}", "--base_dir", "{data}", "--output_dir", "{out}/tars"],
     ),

@@ -13,7 +13,7 @@ def verify_download(folder: str) -> int:
     """Print what was found; the exit status. UserError: there is no manifest, or nothing in it."""
     progress = Progress("samples")
     try:
-        found, samples, root = check_manifest(folder, progress)
+        download = check_manifest(folder, progress)
     except FileNotFoundError as error:
         raise UserError(
             f"{error.filename}: there is no such file; a release has one, "
@@ -24,18 +24,19 @@ def verify_download(folder: str) -> int:
     finally:
         progress.close()
     counts: dict[str, int] = {}
-    for path, count in samples.items():
+    for path, count in download.samples.items():
         form = "parquet" if path.endswith(".parquet") else "webdataset"
         counts[form] = counts.get(form, 0) + count
+    found = download.found
     check_card(folder, counts, found)
     if not counts and not found.counts:
         raise UserError(f"{folder}: {NAME} lists no shard with samples: nothing was checked")
-    for line in found.lines(remedy=AGAIN):
+    for line in found.lines(download.allowed, AGAIN):
         print(visible(line))
     shown = ", ".join(f"{count:,} samples in {form}" for form, count in sorted(counts.items()))
-    if found.counts:
+    if found.counts.keys() - set(download.allowed):
         print(f"{visible(folder)}: DAMAGED; {shown or 'no shard is whole'}")
         return FAILED
     print(f"{visible(folder)}: all as in {NAME}; {shown}")
-    print(f"root {root}: compare it with the one that the publisher states")
+    print(f"root {download.root}: compare it with the one that the publisher states")
     return DONE

@@ -62,7 +62,7 @@ KINDS = {
     ),
     "private_field": Kind(
         "a host name, a job or an absolute path in what is published",
-        "publish without these columns",
+        "make_release_forms.py makes tars and parquet without them",
         PRIVATE,
     ),
     "nan_score": Kind("a score is no number", "score these images again"),
@@ -76,22 +76,30 @@ KINDS = {
 
 @dataclass
 class Findings:
-    """How many of each kind, and the first of them."""
+    """How many of each kind, the first of them, and what --repair would mend (repair.py)."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    entries: Counter[str] = field(default_factory=Counter)  # of a kind; one may count for many
+    mends: set[str] = field(default_factory=set)
 
-    def add(self, kind: str, where: str, why: str = "", count: int = 1) -> None:
-        """One more, or `count` more of the same. KeyError: there is no such kind."""
+    def add(self, kind: str, where: str, why: str = "", count: int = 1, mend: str = "") -> None:
+        """One more, or `count` more of the same; mend: what would set it right."""
         assert kind in KINDS, kind
         self.counts[kind] += count
+        self.entries[kind] += 1
+        if mend:
+            self.mends.add(mend)
         shown = self.examples.setdefault(kind, [])
         if len(shown) < EXAMPLES:
-            shown.append(f"{where}: {why}" if why else where)
+            times = f" ({count:,})" if count > 1 else ""
+            shown.append(f"{where}{times}: {why}" if why else f"{where}{times}")
 
     def merge(self, other: "Findings") -> None:
         """What was found elsewhere, after what is here."""
         self.counts += other.counts
+        self.entries += other.entries
+        self.mends |= other.mends
         for kind, examples in other.examples.items():
             shown = self.examples.setdefault(kind, [])
             shown += examples[: EXAMPLES - len(shown)]
@@ -118,7 +126,7 @@ class Findings:
     def lines(self, allowed: Collection[str] = (), remedy: str = "") -> Iterable[str]:
         """Each kind that was found, for a person: count, first examples, remedy.
 
-        remedy: the one for all of them, in place of their own.
+        remedy: the one for all damage, in place of the kind's own.
         """
         for name, kind in KINDS.items():
             count = self.counts[name]
@@ -126,7 +134,8 @@ class Findings:
                 continue
             yield f"{name}: {count:,} ({kind.what}{'; allowed' if name in allowed else ''})"
             yield from (f"    {example}" for example in self.examples[name])
-            if count > len(self.examples[name]):
-                yield f"    … {count - len(self.examples[name]):,} more"
+            if self.entries[name] > EXAMPLES:
+                yield f"    … {self.entries[name] - EXAMPLES:,} more"
             if name not in allowed:
-                yield f"    what to do: {remedy or kind.remedy}"
+                own = not remedy or kind.group != DAMAGED
+                yield f"    what to do: {kind.remedy if own else remedy}"

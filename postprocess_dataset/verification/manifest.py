@@ -1,7 +1,7 @@
 """MANIFEST.json: what a release consists of, so that a stranger can check a download.
 
     root = write_manifest("release")            # sha256 of every file, a Merkle root for each shard
-    found, samples = check_manifest("release", progress)
+    download = check_manifest("release", progress)
 
 The root stands for all of it: who has it from the publisher needs to trust nothing else. A shard's
 own root is over its samples (merkle.py), so that the tars and the parquet of the same rows have the
@@ -11,15 +11,22 @@ same one, and that one image can be proved to be in the release.
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from common.files import read_json, write_whole
 from common.untrusted import open_untrusted, real_folders
 from postprocess_dataset.progress import Progress
-from postprocess_dataset.verification.kinds import Findings
+from postprocess_dataset.verification.kinds import KINDS, Findings
 from postprocess_dataset.verification.merkle import Tree, file_leaf, sample_leaf
-from postprocess_dataset.verification.shards import Unreadable, is_shard, read_shard
+from postprocess_dataset.verification.shards import (
+    Unreadable,
+    is_shard,
+    not_finite,
+    private_fields,
+    read_shard,
+)
 
 NAME = "MANIFEST.json"
 FORMAT = "text-to-image-manifest-1"
@@ -43,10 +50,14 @@ def files_below(folder: str) -> Iterator[str]:
     return iter(sorted(found))
 
 
-def write_manifest(folder: str, progress: Progress | None = None) -> str:
+def write_manifest(
+    folder: str, progress: Progress | None = None, allowed: Iterable[str] = ()
+) -> str:
     """Write FOLDER/MANIFEST.json and return the root, in hex.
 
-    Unreadable: a shard is damaged. OSError: a file cannot be read, or is a link to elsewhere.
+    allowed: kinds of findings (kinds.py) that the publisher knows of, "private_field" for example:
+    who checks the download is told of them, and they do not count against it. Unreadable: a shard
+    is damaged. OSError: a file cannot be read, or is a link to elsewhere.
     """
     files = []
     shards = []
@@ -55,11 +66,12 @@ def write_manifest(folder: str, progress: Progress | None = None) -> str:
         whole = os.path.join(folder, path)
         try:
             if is_shard(whole):
-                shards.append(_shard(folder, path, progress))
+                shards.append(_shard(folder, path, progress, Findings()))
         except Unreadable as error:
             raise Unreadable(f"{whole}: {error}") from None
     root = root_of(files)
-    document = {"format": FORMAT, "root": root, "files": files, "shards": shards}
+    document: dict[str, Any] = {"format": FORMAT, "root": root, "allowed": sorted(allowed)}
+    document |= {"files": files, "shards": shards}
     write_whole(os.path.join(folder, NAME), json.dumps(document, indent=1) + "\n")
     return root
 
@@ -78,22 +90,39 @@ def _file(folder: str, path: str) -> File:
         return {"path": path, "bytes": f.tell(), "sha256": digest}
 
 
-def _shard(folder: str, path: str, progress: Progress | None) -> Shard:
+def _shard(folder: str, path: str, progress: Progress | None, found: Findings) -> Shard:
     tree = Tree()
     for sample in read_shard(os.path.join(folder, path)):
+        where = f"{path}: {sample.key}"
+        if private := private_fields(sample.metadata):
+            found.add("private_field", where, ", ".join(private))
+        for name in not_finite(sample.metadata):
+            found.add("nan_score", where, f"{name} is no number")
         tree.add(sample_leaf(sample.key, hashlib.sha256(sample.image).digest(), sample.caption))
         if progress:
             progress.add(1, len(sample.image))
     return {"path": path, "samples": tree.count, "merkle_root": tree.root().hex()}
 
 
-def check_manifest(folder: str, progress: Progress) -> tuple[Findings, dict[str, int], str]:
-    """(what was found, {shard: its samples}, the root) of a download, by its manifest alone.
+@dataclass
+class Download:
+    """What a download holds: samples of each shard, and what its publisher says of it."""
+
+    root: str
+    allowed: tuple[str, ...]
+    samples: dict[str, int] = field(default_factory=dict)
+    found: Findings = field(default_factory=Findings)
+
+
+def check_manifest(folder: str, progress: Progress) -> Download:
+    """A download, checked by its manifest alone.
 
     ValueError, FileNotFoundError: there is no manifest, or it is damaged.
     """
     manifest = _read(folder)
-    found = Findings()
+    allowed = tuple(kind for kind in manifest.get("allowed", ()) if kind in KINDS)
+    download = Download(manifest["root"], allowed)
+    found = download.found
     listed = {file["path"]: file for file in manifest["files"]}
     if manifest["root"] != root_of(manifest["files"]):
         found.add("index_without_shard", NAME, "its root is not the one of the files it lists")
@@ -101,22 +130,21 @@ def check_manifest(folder: str, progress: Progress) -> tuple[Findings, dict[str,
         if path not in listed:
             found.add("foreign", path, f"{NAME} does not list it")
     intact = {path for path, file in listed.items() if _is_intact(folder, file, found)}
-    samples: dict[str, int] = {}
     stated = {shard["path"]: shard for shard in manifest["shards"]}
     for path in sorted(intact):
         try:
             if not is_shard(os.path.join(folder, path)):
                 continue
-            shard = _shard(folder, path, progress)
+            shard = _shard(folder, path, progress, found)
         except Unreadable as error:
             found.add("unreadable_shard", path, str(error))
             continue
-        samples[path] = shard["samples"]
+        download.samples[path] = shard["samples"]
         if stated.get(path) != shard:
             found.add("index_without_shard", NAME, f"states other samples or roots of {path}")
     for path in sorted(stated.keys() - listed.keys()):
         found.add("index_without_shard", path, f"{NAME} lists it as a shard and not as a file")
-    return found, samples, manifest["root"]
+    return download
 
 
 def _is_intact(folder: str, stated: File, found: Findings) -> bool:

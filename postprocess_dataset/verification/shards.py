@@ -7,6 +7,8 @@ Unlike a reader for training, nothing is forgiven: a shard that is cut, or holds
 is Unreadable.
 """
 
+import math
+import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,13 +18,15 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from common.untrusted import IMAGE_BYTES
+from common.untrusted import IMAGE_BYTES, open_untrusted
 from postprocess_dataset.tar_header import padded
 
 BLOCK = 512
 ROWS = 128  # of embedded images in memory at a time: 10-50 MB
 PAX_BYTES = 1 << 20
 COLUMNS = ("__key__", "caption", "image")
+HOME = ("hostname", "slurm_job_id")  # what tells where a sample was made
+TEXTS = ("original_prompt", "augmented_prompt", "negative_prompt")
 
 
 class Unreadable(Exception):
@@ -31,12 +35,34 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class ShardSample:
-    """One sample of a shard. metadata: of a tar its .json, of parquet {}."""
+    """One sample of a shard. metadata: of a tar its .json, of parquet the other columns."""
 
     key: str
     image: bytes
     caption: str
     metadata: dict[str, Any]
+
+
+def private_fields(record: dict[str, Any]) -> list[str]:
+    """Names of the fields that tell where a sample was made: host, job, absolute paths."""
+    return [
+        name
+        for name, value in record.items()
+        if (name in HOME and value is not None)
+        or (isinstance(value, str) and value.startswith("/") and name not in TEXTS)
+    ]
+
+
+def not_finite(record: dict[str, Any]) -> list[str]:
+    """Names of the scores that are no numbers; scores: {name: number}, or fields score_NAME."""
+    stored = record.get("scores")
+    scores = dict(stored) if isinstance(stored, dict) else {}
+    scores |= {name: value for name, value in record.items() if name.startswith("score_")}
+    return [
+        name
+        for name, value in scores.items()
+        if value is not None and (type(value) not in (int, float) or not math.isfinite(value))
+    ]
 
 
 def is_shard(path: str) -> bool:
@@ -61,7 +87,7 @@ def _has_images(path: str) -> bool:
 def read_shard(path: str) -> Iterator[ShardSample]:
     """The samples. Unreadable: it is damaged from there on. OSError: the disk."""
     if path.endswith(".tar"):
-        with open(path, "rb") as file:
+        with os.fdopen(open_untrusted(path), "rb") as file:
             yield from tar_samples(file)
     else:
         yield from _parquet_samples(path)
@@ -70,12 +96,13 @@ def read_shard(path: str) -> Iterator[ShardSample]:
 def _parquet_samples(path: str) -> Iterator[ShardSample]:
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(ROWS, columns=list(COLUMNS), use_threads=False):
+            for batch in file.iter_batches(ROWS, use_threads=False):
                 for row in batch.to_pylist():
-                    image = (row["image"] or {}).get("bytes")
-                    if row["__key__"] is None or row["caption"] is None or image is None:
-                        raise Unreadable(f"row of {row['__key__']} has no key, image or caption")
-                    yield ShardSample(row["__key__"], image, row["caption"], {})
+                    key, caption, image = (row.pop(name) for name in COLUMNS)
+                    content = (image or {}).get("bytes")
+                    if key is None or caption is None or content is None:
+                        raise Unreadable(f"row of {key} has no key, image or caption")
+                    yield ShardSample(key, content, caption, row)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise Unreadable(f"cannot be read further: {str(error).splitlines()[0]}") from None
 

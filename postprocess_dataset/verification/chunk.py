@@ -1,0 +1,193 @@
+"""Some prompts of one sub-folder: every file read once, every text judged.
+
+    done = check_chunk(Judge(validation), Chunk(path, "HPDv2/000012", "HPDv2.json", prompts))
+    done.found, done.facts, done.licences
+
+This is what worker processes do; what comes back is small.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common import safety
+from common.packed_folder import COLLECTED, read_file
+from common.sample_reader import CAPTIONS_BYTES, read_captions
+from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES
+from postprocess_dataset.table import key_of
+from postprocess_dataset.verification.evidence import Sample
+from postprocess_dataset.verification.kinds import Findings
+from postprocess_dataset.verification.names import PromptNames
+from postprocess_dataset.verification.samples import Facts, Look, check_sample
+
+if TYPE_CHECKING:
+    from common.validation_set import ValidationSet
+
+Licences = Counter[
+    tuple[str, tuple[str, ...]]
+]  # ("source", (a, b)), ("llm", (name,)), ("model", …)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """prompts: of a folder at `path`; stems: samples with other names.
+
+    has_captions: whether each prompt should have a .prompts (the published script wrote none).
+    """
+
+    path: str
+    subdirectory: str
+    prompts: Sequence[tuple[int, PromptNames]]
+    stems: Sequence[str] = ()
+    has_captions: bool = True
+
+
+@dataclass
+class Checked:
+    """What a chunk gave. done: prompts of which nothing is missing.
+
+    facts: of each sample, and without any hash of those that should be there and are not.
+    """
+
+    found: Findings = field(default_factory=Findings)
+    facts: list[Sample] = field(default_factory=list)
+    samples: int = 0
+    licences: Licences = field(default_factory=Counter)
+    done: list[int] = field(default_factory=list)
+    wanted: int = 0  # images that the LLMs' texts fell short
+    bytes: int = 0
+
+
+class Judge:
+    """Judges texts: safety always, the validation set if there is one."""
+
+    def __init__(self, validation: "ValidationSet | None" = None) -> None:
+        self.validation = validation
+
+    def judge(self, place: str, texts: Sequence[str], found: Findings) -> None:
+        """A finding for each text that is unsafe, or of the validation set."""
+        for text in texts:
+            seen = safety.find(text)
+            if why := seen.minors or seen.sexual or seen.hate:
+                found.add("unsafe_text", place, f"{why!r} in {text[:80]!r}")
+        if self.validation is None:
+            return
+        for text, match in zip(texts, self.validation.find_all(texts), strict=True):
+            if match:
+                found.add("validation_leak", place, f"{match.how}: {text[:80]!r}")
+
+
+def check_chunk(judge: Judge, chunk: Chunk) -> Checked:
+    """Read and compare all files of the chunk."""
+    done = Checked()
+    for index, names in chunk.prompts:
+        _prompt(judge, chunk, index, names, done)
+    for stem in chunk.stems:
+        look = Look(key_of(chunk.subdirectory, stem), None, None, None)
+        facts = _sample(chunk, look, stem, done, hashlib.sha256())
+        if facts.record:
+            judge.judge(facts.key, [facts.record["augmented_prompt"]], done.found)
+    return done
+
+
+def _prompt(judge: Judge, chunk: Chunk, index: int, names: PromptNames, done: Checked) -> None:
+    place = f"{chunk.subdirectory}/{index}"
+    before = done.found.counts.total()
+    jsons = hashlib.sha256()
+    texts = _captions(chunk, index, names, done)
+    for augmentation in sorted(names.images ^ names.jsons):
+        there, gone = ("json", "jpg") if augmentation in names.jsons else ("jpg", "json")
+        done.found.add("missing", f"{place}_{augmentation}.{gone}", f"its .{there} is there")
+        done.facts.append((f"{place}_{augmentation}", None, None, None))
+    captions = []
+    for augmentation in sorted(names.samples):
+        stem = f"{index}_{augmentation}"
+        caption = None
+        if texts is not None and augmentation >= len(texts):
+            done.found.add("foreign", f"{place}_{augmentation}", "its .prompts has no such text")
+        elif texts is not None:
+            caption = texts[augmentation]
+        look = Look(key_of(chunk.subdirectory, stem), index, augmentation, caption)
+        facts = _sample(chunk, look, stem, done, jsons)
+        if facts.record and caption is None:
+            captions.append(facts.record["augmented_prompt"])
+    if done.found.counts.total() == before:
+        _collected(chunk, index, jsons.digest(), done.found)
+    judge.judge(place, captions, done.found)
+    if texts is None:
+        return
+    judge.judge(f"{place}.prompts", texts, done.found)
+    missing = set(range(len(texts))) - names.failed - names.images - names.jsons
+    for augmentation in sorted(missing):
+        done.found.add("missing", f"{place}_{augmentation}", "neither an image nor .failed")
+        done.facts.append((f"{place}_{augmentation}", None, None, None))
+    if set(range(len(texts))) <= names.failed | names.samples:
+        done.done.append(index)
+
+
+def _collected(chunk: Chunk, index: int, jsons: bytes, found: Findings) -> None:
+    """A .samples holds the JSONs of its prompt; readers take it for them."""
+    path = f"{chunk.path}/{index}{COLLECTED}"
+    try:
+        content = read_file(path, CAPTIONS_BYTES)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        found.add("torn", path, f"cannot be read: {error.strerror}")
+        return
+    if hashlib.sha256(content).digest() != jsons:
+        place = f"{chunk.subdirectory}/{index}{COLLECTED}"
+        found.add("wrong_hash", place, "its lines are not the JSONs", mend=f"file {path}")
+
+
+def _captions(chunk: Chunk, index: int, names: PromptNames, done: Checked) -> list[str] | None:
+    """The texts of a prompt; None where there is no .prompts that says."""
+    if not chunk.has_captions:
+        return None
+    place = f"{chunk.subdirectory}/{index}.prompts"
+    if not names.generation:
+        done.found.add("missing", place, "its images are there")
+        return None
+    try:
+        record = read_captions(Path(chunk.path), index, names.generation)
+    except OSError as error:
+        done.found.add("torn", place, f"cannot be read: {error.strerror}")
+        return None
+    except ValueError as error:
+        done.found.add("torn", place, str(error))
+        return None
+    short = record.get("short")
+    done.wanted += short["missing"] if isinstance(short, dict) else 0
+    return [text["text"] for text in record["texts"]]
+
+
+def _sample(chunk: Chunk, look: Look, stem: str, done: Checked, jsons: Any) -> Facts:
+    """Check a sample; the bytes of its JSON are added to the hash `jsons`."""
+    image = _read(f"{chunk.path}/{stem}.jpg", IMAGE_BYTES)
+    content = _read(f"{chunk.path}/{stem}.json", SAMPLE_BYTES)
+    jsons.update(content if isinstance(content, bytes) else b"")
+    facts = check_sample(look, image, content, done.found)
+    done.facts.append((facts.key, facts.sha256, facts.caption, facts.picture))
+    done.samples += 1
+    done.bytes += len(image) if isinstance(image, bytes) else 0
+    if facts.record:
+        _count_licences(facts.record, done.licences)
+    return facts
+
+
+def _count_licences(record: dict[str, Any], licences: Licences) -> None:
+    sources = record.get("source") or [record["input_file"].removesuffix(".json")]
+    licences["source", tuple(sorted(set(sources)))] += 1
+    licences["model", (record["model_name"],)] += 1
+    if record.get("llm_model_name"):
+        licences["llm", (record["llm_model_name"],)] += 1
+
+
+def _read(path: str, limit: int) -> bytes | OSError:
+    try:
+        return read_file(path, limit)
+    except OSError as error:
+        return error

@@ -1,0 +1,162 @@
+"""What folder, table and tars say of each sample, side by side in a database of its own.
+
+    with Evidence("/disk/with/room") as evidence:
+        evidence.add_samples(…), evidence.add_rows(…), evidence.add_members(…)
+        evidence.compare(found)
+
+Each of the three is read once and in its own order; SQLite sorts them on the disk, so the memory
+does not grow with the data set: about 200 bytes of disk a sample, and 64 MB of memory.
+"""
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
+
+from postprocess_dataset.verification.kinds import Findings
+
+SCHEMA = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA cache_size = -65536;
+CREATE TABLE samples (key TEXT, sha256 BLOB, caption BLOB, picture BLOB);
+CREATE TABLE rows (key TEXT, sha256 BLOB, caption BLOB, idx INTEGER);
+CREATE TABLE members (key TEXT, sha256 BLOB, caption BLOB, shard INTEGER, place INTEGER);
+"""
+INDEXES = """
+CREATE INDEX sample_key ON samples (key);
+CREATE INDEX row_key ON rows (key);
+CREATE INDEX member_key ON members (key);
+CREATE INDEX sample_picture ON samples (picture) WHERE picture IS NOT NULL;
+"""
+Sample = tuple[str, bytes | None, bytes | None, bytes | None]  # key, sha256, caption, picture
+Row = tuple[str, bytes | None, bytes | None, int]  # …, idx
+Member = tuple[str, bytes, bytes | None, int, int]  # …, shard, place in it
+
+
+class Evidence:
+    """folder: where the database lies meanwhile.
+
+    unknown: beginnings of keys of which nothing can be said: what is packed there has no mark.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.temporary = tempfile.TemporaryDirectory(dir=folder, prefix=".verify.")
+        # Where it sorts what does not fit into its cache.
+        os.environ["SQLITE_TMPDIR"] = self.temporary.name
+        self.database = sqlite3.connect(os.path.join(self.temporary.name, "evidence.sqlite"))
+        self.database.executescript(SCHEMA)
+        self.unknown: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.database.close()
+        self.temporary.cleanup()
+
+    def add_samples(self, samples: Iterable[Sample]) -> None:
+        """Of the folders."""
+        self.database.executemany("INSERT INTO samples VALUES (?, ?, ?, ?)", samples)
+
+    def add_rows(self, rows: Iterable[Row]) -> None:
+        """Of the table."""
+        self.database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?)", rows)
+
+    def add_members(self, members: Iterable[Member]) -> None:
+        """Of the tars."""
+        self.database.executemany("INSERT INTO members VALUES (?, ?, ?, ?, ?)", members)
+
+    def _all(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        return iter(self.database.execute(query, values))
+
+    def sort(self) -> None:
+        """Once everything is in it, and before it is asked."""
+        self.database.executescript(INDEXES)
+
+    def pictures(self, found: Findings) -> None:
+        """Samples that show the very same picture."""
+        for first, last, count in self._all(
+            "SELECT min(key), max(key), count(*) FROM samples WHERE picture IS NOT NULL "
+            "GROUP BY picture HAVING count(*) > 1 ORDER BY 1"
+        ):
+            more = f" and {count - 2:,} more" if count > 2 else ""
+            found.add("duplicate_image", first, f"as {last}{more}", count - 1)
+
+    def table(self, found: Findings, deleted: set[str], whole: bool) -> None:
+        """The rows against the samples.
+
+        deleted: keys that the table knows to be gone. whole: all rows could be read; else the rest
+        is not called missing.
+        """
+        for key, count in self._twice("rows"):
+            where = f"table: {key}"
+            found.add("doubled", where, f"{count} rows", count - 1, mend="table")
+        for (key,) in self._all(
+            "SELECT DISTINCT key FROM rows WHERE key NOT IN (SELECT key FROM samples) ORDER BY key"
+        ):
+            if key not in deleted and not key.startswith(tuple(self.unknown)):
+                found.add("row_without_image", f"table: {key}", mend="table")
+        absent = "SELECT key FROM samples WHERE picture IS NOT NULL AND key NOT IN "
+        for (key,) in self._all(f"{absent} (SELECT key FROM rows) ORDER BY key") if whole else ():
+            found.add("missing", f"table: {key}", "the folder has it, no row", mend="table")
+        self._differ("rows", "table", found, "table")
+
+    def tars(self, found: Findings, lost: int, shuffled: bool, names: Sequence[str]) -> None:
+        """The members of tars against the samples, and the table where it has any rows.
+
+        lost: samples of shards that are gone, which are named already. names: of the shards.
+        """
+        for key, count in self._twice("members"):
+            found.add("doubled", f"tars: {key}", f"{count} times", count - 1, mend="tars")
+        for key, shard in self._all(
+            "SELECT key, min(shard) FROM members WHERE key NOT IN (SELECT key FROM samples) "
+            "GROUP BY key ORDER BY key"
+        ):
+            if not key.startswith(tuple(self.unknown)):
+                found.add("foreign", f"{names[shard]}: {key}", "the folder has no such sample")
+        absent = [
+            key
+            for (key,) in self._all(
+                "SELECT key FROM samples WHERE picture IS NOT NULL "
+                "AND key NOT IN (SELECT key FROM members) ORDER BY key LIMIT ?",
+                lost + 1,
+            )
+        ]
+        if len(absent) > lost:
+            ((count,),) = self._all(
+                "SELECT count(*) FROM samples WHERE picture IS NOT NULL "
+                "AND key NOT IN (SELECT key FROM members)"
+            )
+            where = f"tars: {absent[0]}"
+            found.add("missing", where, "no tar holds it", count - lost, mend="tars")
+        self._differ("members", "tars", found, "tars")
+        if not shuffled:
+            self._order(found, names)
+
+    def _twice(self, place: str) -> Iterator[tuple[Any, ...]]:
+        return self._all(
+            f"SELECT key, count(*) FROM {place} GROUP BY key HAVING count(*) > 1 ORDER BY key"
+        )
+
+    def _differ(self, place: str, shown: str, found: Findings, mend: str) -> None:
+        """Where table or tars say otherwise than the sample itself, which is whole."""
+        for column, kind in (("sha256", "wrong_hash"), ("caption", "swapped_caption")):
+            for (key,) in self._all(
+                f"SELECT DISTINCT o.key FROM {place} o JOIN samples s ON s.key = o.key "
+                f"WHERE o.{column} != s.{column} ORDER BY o.key"
+            ):
+                found.add(kind, f"{shown}: {key}", f"{column} differs from the folder's", mend=mend)
+
+    def _order(self, found: Findings, names: Sequence[str]) -> None:
+        """Tars that were not shuffled have the order of the table."""
+        once = "(SELECT key FROM {} GROUP BY key HAVING count(*) = 1)"
+        for shard, key in self._all(
+            "SELECT shard, key FROM (SELECT m.key, m.shard, m.place, r.idx, "
+            "LAG(r.idx) OVER (ORDER BY m.shard, m.place) AS before "
+            "FROM members m JOIN rows r ON r.key = m.key "
+            f"WHERE m.key IN {once.format('members')} AND m.key IN {once.format('rows')}) "
+            "WHERE idx < before ORDER BY shard, place"
+        ):
+            found.add("wrong_order", f"{names[shard]}: {key}", "not the table's", mend="tars")

@@ -1,0 +1,80 @@
+"""What the job server's ledger says of a data set, read without changing anything.
+
+ledger = Ledger.of("/shared/outputs/generate_images")      # None: there is none
+ledger.given_up("HPDv2"), ledger.compare("HPDv2", done, found)
+"""
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from postprocess_dataset.dataset_folder import BLOCK
+from postprocess_dataset.verification.kinds import Findings
+
+
+class InUse(Exception):
+    """A job server runs and holds the ledger."""
+
+
+class Ledger:
+    """The database of one output root."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=0)
+
+    @classmethod
+    def of(cls, output_root: Path) -> "Self | None":
+        """None: this root has no ledger. InUse: its server runs. ValueError: it is damaged."""
+        path = output_root / ".server" / "ledger.sqlite"
+        if not path.is_file():
+            return None
+        ledger = cls(path)
+        try:
+            ledger._all("SELECT count(*) FROM datasets")
+        except sqlite3.OperationalError as error:
+            raise InUse(f"{path}: {error}") from None
+        except sqlite3.DatabaseError as error:
+            raise ValueError(f"{path}: {error}") from None
+        return ledger
+
+    def _all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        return self.database.execute(query, values).fetchall()
+
+    def knows(self, dataset: str) -> bool:
+        """Whether it has a data set of this name."""
+        return bool(self._all("SELECT 1 FROM datasets WHERE name = ?", dataset))
+
+    def given_up(self, dataset: str) -> list[int]:
+        """Prompts that failed permanently."""
+        query = "SELECT idx FROM trouble WHERE dataset = ? AND state = 'set_aside' ORDER BY idx"
+        return [index for (index,) in self._all(query, dataset)]
+
+    def compare(self, dataset: str, done: Mapping[int, int], found: Findings) -> None:
+        """Counts that do not add up, and prompts that are whole in the folder and open here.
+
+        done: {block: bits of the prompts of which nothing is missing}. What is done here and is not
+        whole in the folder is missing there, and named so.
+        """
+        where = f"ledger: {dataset}"
+        ((total, *parts),) = self._all(
+            "SELECT total, waiting, leased, done, set_aside FROM datasets WHERE name = ?", dataset
+        )
+        if sum(parts) != total:
+            shown = " + ".join(map(str, parts))
+            found.add("ledger_differs", where, f"waiting, leased, done, failed: {shown} ≠ {total}")
+        stored = dict(self._all("SELECT block, done FROM blocks WHERE dataset = ?", dataset))
+        for block, bits in sorted(done.items()):
+            known = int.from_bytes(stored.get(block, b""), "little")
+            for place in places(bits & ~known):
+                why = "whole in the folder, not done in the ledger"
+                found.add("ledger_differs", f"{where} {block * BLOCK + place}", why)
+
+
+def places(bits: int) -> Iterator[int]:
+    """Places of the one bits, ascending."""
+    while bits:
+        low = bits & -bits
+        yield low.bit_length() - 1
+        bits ^= low

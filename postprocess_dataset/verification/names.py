@@ -1,0 +1,149 @@
+"""The names in one sub-folder of a data set, sorted by prompt: what is there, and what is foreign.
+
+    names = list_names("/data/HPDv2/000012", "HPDv2/000012", found)
+    names.prompts[12345].samples         # {0, 1, 2}: image and JSON are there, loose or packed
+
+Reads no file but the mark of a packed sub-folder.
+"""
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.packed_folder import MARK, TAR, PackedFolder, packed, prompt_of
+from common.sample_reader import FOLDER_OF_PROMPTS
+from postprocess_dataset.dataset_folder import BLOCK
+from postprocess_dataset.verification.kinds import Findings
+
+NAME = re.compile(
+    r"(0|[1-9]\d{0,11})(?:_(0|[1-9]\d{0,5}))?\.(jpg|json|failed|prompts\d{0,3}|samples)"
+)
+OURS = re.compile(r"COMPLETE|dataset(\.\d+)?\.yaml|run\.yaml")
+# What the run itself has put aside, under a name that says so, or what it is about to write.
+ASIDE = re.compile(r"\..*|.*\.(foreign|broken|damaged)(-\d+)?")
+
+
+@dataclass
+class PromptNames:
+    """Of one prompt; images, jsons, failed: augmentations. generation: of the newest .prompts."""
+
+    images: set[int] = field(default_factory=set)
+    jsons: set[int] = field(default_factory=set)
+    failed: set[int] = field(default_factory=set)
+    generation: int = 0
+
+    @property
+    def samples(self) -> set[int]:
+        """Augmentations whose image and JSON are there."""
+        return self.images & self.jsons
+
+
+@dataclass
+class Names:
+    """What lies in a sub-folder. others: stems of samples whose name is not NUMBER_NUMBER.
+
+    lost: samples packed in a tar that is missing or cut, by prompt. unknown: the mark of what is
+    packed is damaged. folders: names of folders in it.
+    """
+
+    prompts: dict[int, PromptNames] = field(default_factory=dict)
+    others: set[str] = field(default_factory=set)
+    lost: dict[int, list[int]] = field(default_factory=dict)
+    unknown: bool = False
+    folders: list[str] = field(default_factory=list)
+    complete: bool = False
+
+    def of(self, index: int) -> PromptNames:
+        """The names of a prompt."""
+        return self.prompts.setdefault(index, PromptNames())
+
+
+def list_names(path: str, subdirectory: str, found: Findings) -> Names:
+    """One listing. OSError: the folder cannot be read."""
+    names = Names()
+    block = _block_of(path)
+    other_images = set()
+    other_jsons = set()
+    with os.scandir(path) as entries:
+        for entry in entries:
+            place = f"{subdirectory}/{entry.name}"
+            match = NAME.fullmatch(entry.name)
+            if ASIDE.fullmatch(entry.name):
+                continue
+            if match and (block is None or int(match[1]) // BLOCK == block):
+                if entry.is_file():
+                    _add(names.of(int(match[1])), match[2], match[3])
+                else:
+                    found.add("foreign", place, "is no file")
+            elif match:
+                found.add("foreign", place, f"belongs to {int(match[1]) // BLOCK:06d}")
+            elif entry.is_dir(follow_symlinks=False):
+                names.folders.append(entry.name)
+            elif block is None and entry.name.endswith(".jpg") and entry.is_file():
+                other_images.add(entry.name.removesuffix(".jpg"))
+            elif block is None and entry.name.endswith(".json") and entry.is_file():
+                other_jsons.add(entry.name.removesuffix(".json"))
+            elif entry.name == "COMPLETE":
+                names.complete = True
+            elif not OURS.fullmatch(entry.name) and not _is_packing(entry.name, block):
+                found.add("foreign", place, "no name of a data set")
+    names.others = other_jsons & other_images
+    for stem in sorted(other_jsons ^ other_images):
+        found.add("missing", f"{subdirectory}/{stem}", "image or JSON is not beside the other")
+    names.folders.sort()
+    _add_packed(path, subdirectory, names, found)
+    return names
+
+
+def _block_of(path: str) -> int | None:
+    """12 of a sub-folder 000012; None of any other folder."""
+    name = os.path.basename(path)
+    return int(name) if FOLDER_OF_PROMPTS.fullmatch(name) else None
+
+
+def _is_packing(name: str, block: int | None) -> bool:
+    return block is not None and (name == MARK or TAR.fullmatch(name) is not None)
+
+
+def _add(prompt: PromptNames, augmentation: str | None, kind: str) -> None:
+    if kind.startswith("prompts"):
+        prompt.generation = max(prompt.generation, int(kind[7:] or 1))
+    elif augmentation is not None and kind in ("jpg", "json", "failed"):
+        places = {"jpg": prompt.images, "json": prompt.jsons, "failed": prompt.failed}
+        places[kind].add(int(augmentation))
+
+
+def _add_packed(path: str, subdirectory: str, names: Names, found: Findings) -> None:
+    """What the mark PACKED lists counts as loose files do."""
+    try:
+        mark = packed(path)
+    except OSError as error:
+        found.add("torn", f"{subdirectory}/{MARK}", str(error.strerror), mend=f"mark {path}")
+        names.unknown = True
+        return
+    if mark is None:
+        return
+    _check_tars(subdirectory, mark, found)
+    for index, packed_prompt in mark.prompts.items():
+        prompt = names.of(index)
+        prompt.images |= packed_prompt.images
+        prompt.jsons |= packed_prompt.images
+        prompt.failed |= packed_prompt.failed
+        prompt.generation = max(prompt.generation, packed_prompt.generation)
+    names.lost = {
+        int(index): sorted(prompt_of(entry).images)
+        for index, entry in mark.record["prompts"].items()
+        if int(index) not in mark.prompts
+    }
+
+
+def _check_tars(subdirectory: str, mark: PackedFolder, found: Findings) -> None:
+    listed = {entry["name"] for entry in mark.record["tars"]}
+    for entry, tar in zip(mark.record["tars"], mark.tars, strict=True):
+        if tar is None:
+            why = "is missing or cut; its prompts no longer count"
+            found.add("unreadable_shard", f"{subdirectory}/{entry['name']}", why)
+    for name in sorted(os.listdir(mark.path)):
+        if TAR.fullmatch(name) and name not in listed:
+            found.add("foreign", str(Path(subdirectory) / name), f"{MARK} does not list it")

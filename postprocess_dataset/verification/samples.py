@@ -1,0 +1,150 @@
+"""One sample of a folder: is its image the one of its JSON, its captions, its name?
+
+    facts = check_sample(Look("HPDv2/000012/12345_3", 12345, 3, caption), image, its_json, found)
+
+What is wrong is reported under one name, the first that fits: a file that lies under another's
+name has a wrong hash, too, and that would say less.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from postprocess_dataset.sample_checks import decode_fault
+from postprocess_dataset.sample_json import fault_of
+from postprocess_dataset.verification.jpeg import JpegHead, read_jpeg
+from postprocess_dataset.verification.kinds import Findings
+from postprocess_dataset.verification.shards import not_finite
+
+TEXT_BYTES = 8  # of a caption's hash
+
+
+@dataclass(frozen=True)
+class Look:
+    """Which sample is looked at. key: its path without suffix, below the base folder.
+
+    caption: of its .prompts; None where there is none to compare with.
+    """
+
+    key: str
+    index: int | None  # None: a name that is not NUMBER_NUMBER
+    augmentation: int | None
+    caption: str | None
+
+    @property
+    def identity(self) -> tuple[int | None, int | None]:
+        """(index, augmentation)"""
+        return self.index, self.augmentation
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the table and the tars are compared with.
+
+    sha256, picture, caption (a hash): None where the sample itself is damaged.
+    """
+
+    key: str
+    sha256: bytes | None = None
+    caption: bytes | None = None
+    picture: bytes | None = None
+    record: dict[str, Any] | None = None
+
+
+def hash_of(text: str) -> bytes:
+    """A caption as it is compared."""
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=TEXT_BYTES).digest()
+
+
+def check_sample(
+    look: Look, image: bytes | OSError, content: bytes | OSError, found: Findings
+) -> Facts:
+    """Compare a sample's two files with each other and with its name and caption."""
+    record = _record(look, content, found)
+    if isinstance(image, OSError):
+        found.add("torn", f"{look.key}.jpg", f"cannot be read: {image.strerror}")
+        return Facts(look.key)
+    if record is None:
+        return Facts(look.key)
+    sha256 = hashlib.sha256(image)
+    head = _head(look, image, sha256.hexdigest(), record, found)
+    if head is None:
+        return Facts(look.key, record=record)
+    faulty = _caption_fault(look, head, record, found)
+    if (head.width, head.height) != (record["width"], record["height"]):
+        stated = f"{record['width']} x {record['height']}"
+        found.add("wrong_size", look.key, f"{head.width} x {head.height}, its JSON says {stated}")
+    caption = None if faulty else hash_of(record["augmented_prompt"])
+    return Facts(look.key, sha256.digest(), caption, head.picture, record)
+
+
+def _record(look: Look, content: bytes | OSError, found: Findings) -> dict[str, Any] | None:
+    """A sample's JSON, if it is one and is this sample's."""
+    place = f"{look.key}.json"
+    if isinstance(content, OSError):
+        found.add("torn", place, f"cannot be read: {content.strerror}")
+        return None
+    try:
+        record = _parsed(content)
+        fault = fault_of(record)
+    except (ValueError, RecursionError) as error:
+        fault = f"is no JSON: {error}" if content else "is empty"
+    if fault:
+        found.add("torn", place, fault)
+        return None
+    for name in not_finite(record):
+        found.add("nan_score", place, f"{name} is no number")
+    identity = (record["prompt_index"], record["augmentation_idx"])
+    if look.index is not None and identity != look.identity:
+        found.add("renamed", place, f"it is the JSON of {identity[0]}_{identity[1]}")
+        return None
+    return dict(record)
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return json.loads(content)  # takes NaN
+
+
+def _head(
+    look: Look, image: bytes, sha256: str, record: dict[str, Any], found: Findings
+) -> JpegHead | None:
+    """The head of an image that is the one of its JSON; else None, and a finding."""
+    place = f"{look.key}.jpg"
+    stated = record.get("image_sha256")
+    try:
+        head = read_jpeg(image)
+    except ValueError as error:
+        found.add("torn", place, str(error))
+        return None
+    carried = (head.comment.get("prompt_index"), head.comment.get("augmentation_idx"))
+    if None not in carried and look.index is not None and carried != look.identity:
+        found.add("renamed", place, f"it is the image of {carried[0]}_{carried[1]}")
+        return None
+    if stated == sha256:
+        return head
+    if fault := decode_fault(image):
+        found.add("torn", place, fault)
+        return None
+    if stated is None:
+        return head
+    found.add("wrong_hash", place, "sha256 differs from the one in its JSON")
+    return None
+
+
+def _caption_fault(look: Look, head: JpegHead, record: dict[str, Any], found: Findings) -> bool:
+    """Whether image, JSON and .prompts disagree about the caption."""
+    caption = record["augmented_prompt"]
+    carried = head.comment.get("augmented_prompt")
+    if carried is not None and carried != caption:
+        found.add("swapped_caption", f"{look.key}.json", "its image carries another caption")
+        return True
+    if look.caption is not None and look.caption != caption:
+        found.add("caption_differs", look.key, "its .prompts has another text for it")
+        return True
+    return False

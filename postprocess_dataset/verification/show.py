@@ -1,0 +1,61 @@
+"""verify_dataset.py without --manifest: verify, mend, say what was found, write the manifest."""
+
+import json
+import os
+from pathlib import Path
+
+from common.command_line import DONE, FAILED, UserError
+from common.console import visible
+from common.files import write_whole
+from postprocess_dataset.progress import Progress
+from postprocess_dataset.verification.manifest import NAME, write_manifest
+from postprocess_dataset.verification.repair import repair
+from postprocess_dataset.verification.shards import Unreadable
+from postprocess_dataset.verification.verify import Report, VerifySettings, verify
+
+
+def run(settings: VerifySettings, path: str, mend: bool) -> int:
+    """Print what was found and write it to `path`; the exit status.
+
+    mend: repair what can be, and verify again. UserError: something that was named is not there.
+    """
+    if not Path(settings.room).is_dir():
+        raise UserError(f"--report {path}: there is no folder {settings.room}")
+    report = verify(settings)
+    if mend and report.found.mends:
+        for line in repair(settings, report):
+            print(f"mended: {visible(line)}", flush=True)
+        report = verify(settings)
+    show(report)
+    write_whole(path, json.dumps(report.document(), indent=1) + "\n")
+    if not report.counted["samples"]:
+        raise UserError(f"{', '.join(settings.folders)}: no sample there: nothing was checked")
+    if not report.good:
+        print(f"NOT GOOD: see above, and {visible(path)}")
+        return FAILED
+    print("all agree")
+    if settings.tars:
+        print(f"root {manifest(settings.tars)} of {visible(os.path.join(settings.tars, NAME))}")
+    return DONE
+
+
+def manifest(folder: str) -> str:
+    """Write the manifest of verified tars; its root."""
+    progress = Progress("samples in the manifest")
+    try:
+        # The run's own tars say where they were made; those of make_release_forms.py do not.
+        return write_manifest(folder, progress, ["private_field"])
+    except Unreadable as error:
+        raise UserError(f"{error}; it has changed since it was verified") from None
+    finally:
+        progress.close()
+
+
+def show(report: Report) -> None:
+    """Counts, what was found, and what was not looked at."""
+    counted = ", ".join(f"{count:,} {name}" for name, count in report.counted.items())
+    print(f"counted: {counted.replace('_', ' ')}")
+    for line in report.found.lines(report.allowed):
+        print(visible(line))
+    for line in report.not_checked:
+        print(f"not checked: {visible(line)}")

@@ -1,0 +1,182 @@
+"""A whole data set: folders, table, tars and ledger read once each, and compared.
+
+report = verify(VerifySettings(["/data/HPDv2"], "HPDv2.parquet", "tars"))
+report.found, report.counted, report.not_checked, report.good
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.command_line import UserError
+from common.files import CHECKOUT
+from common.screening import Screen
+from postprocess_dataset import increment, table
+from postprocess_dataset.build_table import absolute
+from postprocess_dataset.verification.card import check_card
+from postprocess_dataset.verification.chunk import Judge
+from postprocess_dataset.verification.evidence import Evidence
+from postprocess_dataset.verification.folders import FolderPass, Seen
+from postprocess_dataset.verification.kinds import (
+    DAMAGED,
+    KINDS,
+    PRIVATE,
+    UNLICENSED,
+    UNSAFE,
+    Findings,
+)
+from postprocess_dataset.verification.ledger import InUse, Ledger
+from postprocess_dataset.verification.licences import check_licences, stated_licences
+from postprocess_dataset.verification.tables import TablePass
+from postprocess_dataset.verification.tars import SeenTars, TarPass
+
+
+@dataclass(frozen=True)
+class VerifySettings:
+    """What verify_dataset.py was asked for; see its --help."""
+
+    folders: Sequence[str]
+    parquet_file: str | None = None
+    tars: str | None = None
+    output_root: str | None = None
+    prompts: str | None = None
+    licences: Sequence[str] = ()
+    allow: Sequence[str] = ()
+    room: str = "."  # a folder on a disk with room for 200 bytes a sample
+
+
+@dataclass
+class Report:
+    """What was found, counted, and not looked at."""
+
+    allowed: Sequence[str]
+    found: Findings = field(default_factory=Findings)
+    counted: dict[str, int] = field(default_factory=dict)
+    not_checked: list[str] = field(default_factory=list)
+    plan: dict[str, Any] = field(default_factory=dict)  # options of the tars
+
+    def of_group(self, group: str) -> list[str]:
+        """Kinds of a group (DAMAGED, UNSAFE, UNLICENSED, PRIVATE) found and not allowed."""
+        return [name for name in self.found.of_group(group) if name not in self.allowed]
+
+    @property
+    def good(self) -> bool:
+        """Whether something was checked, and nothing was found but what is allowed."""
+        groups = (DAMAGED, UNSAFE, UNLICENSED, PRIVATE)
+        return self.counted["samples"] > 0 and not any(map(self.of_group, groups))
+
+    def document(self) -> dict[str, Any]:
+        """For a machine: verification.json."""
+        return {
+            "format": "text-to-image-verification-1",
+            "good": self.good,
+            "counted": self.counted,
+            "found": self.found.document(self.allowed),
+            "not_checked": self.not_checked,
+            "kinds": list(KINDS),
+        }
+
+
+def verify(settings: VerifySettings) -> Report:
+    """Read everything once. UserError: something that was named is not there."""
+    folders = absolute(settings.folders)
+    for name in settings.allow:
+        if name not in KINDS:
+            raise UserError(f"--allow {name}: no such kind; there are: {', '.join(KINDS)}")
+    report = Report(settings.allow)
+    base = base_of(folders, settings.parquet_file)
+    ledgers = ledgers_of(folders, base, settings.output_root, report)
+    prompts = prompts_file(folders, settings.prompts, report)
+    judge = Judge(Screen.beside(prompts).validation if prompts else None)
+    if prompts and judge.validation is None:
+        report.not_checked.append(f"validation set: none lies beside {prompts}")
+    with Evidence(settings.room) as evidence:
+        given_up = {dataset: ledger.given_up(dataset) for dataset, ledger in ledgers.items()}
+        seen, report.found = FolderPass(folders, base, evidence, judge, given_up).run()
+        check_licences(
+            seen.licences, stated_licences(list(settings.licences), prompts), report.found
+        )
+        for dataset, ledger in ledgers.items():
+            ledger.compare(dataset, seen.done.get(dataset, {}), report.found)
+        compare(settings, evidence, seen, report)
+    return report
+
+
+def compare(settings: VerifySettings, evidence: Evidence, seen: Seen, report: Report) -> None:
+    """Table and tars, against the samples of the folders."""
+    found = report.found
+    counted = report.counted
+    counted |= {"samples": seen.samples, "bytes": seen.bytes}
+    counted |= {"given_up": seen.failed, "texts_short": seen.short}
+    rows_whole = True
+    tars: SeenTars | None = None
+    if settings.parquet_file:
+        counted["rows"], rows_whole = TablePass(settings.parquet_file, evidence, found).run()
+    if settings.tars:
+        tars = TarPass(settings.tars, evidence, found).run()
+        counted["samples in tars"] = tars.samples
+        report.plan = tars.options
+        if tars.shuffled:
+            report.not_checked.append("order of tars: they were shuffled or split")
+    evidence.sort()
+    evidence.pictures(found)
+    if settings.parquet_file:
+        lines = increment.load_lines(f"{settings.parquet_file.rstrip('/')}.gone.jsonl", "__key__")
+        evidence.table(found, {line["__key__"] for line in lines}, rows_whole)
+    if tars:
+        evidence.tars(found, tars.lost, tars.shuffled, tars.names)
+    if settings.tars:
+        check_card(settings.tars, {"webdataset": counted["samples in tars"]}, found)
+
+
+def base_of(folders: Sequence[str], parquet_file: str | None) -> str:
+    """The folder below which keys begin: as the table says, if the folders lie there."""
+    base = os.path.dirname(folders[0]) if len(folders) == 1 else os.path.commonpath(folders)
+    if parquet_file and not os.path.exists(parquet_file):
+        raise UserError(f"{parquet_file}: no such table; make it with convert_json_to_parquet.py")
+    try:
+        facts = table.facts(parquet_file) if parquet_file else None
+    except UserError:
+        return base  # torn: it is named when its rows are read
+    stated = os.path.join(facts["base"], "") if facts else ""
+    return facts["base"] if facts and all(f.startswith(stated) for f in folders) else base
+
+
+def ledgers_of(
+    folders: Sequence[str], base: str, output_root: str | None, report: Report
+) -> dict[str, Ledger]:
+    """{data set: the ledger that knows it}. UserError: --output_root has none, or it is in use."""
+    found = {}
+    for folder in folders:
+        root = Path(output_root) if output_root else Path(folder).parent.parent
+        try:
+            ledger = Ledger.of(root)
+        except (InUse, ValueError) as error:
+            if output_root:
+                raise UserError(f"{error}; end the job server first (sbatch or kill)") from None
+            report.not_checked.append(f"ledger: {error}")
+            continue
+        name = os.path.basename(folder)
+        if ledger is None or not ledger.knows(name):
+            if output_root:
+                raise UserError(f"{root}: its ledger knows no data set {name}")
+            report.not_checked.append(f"ledger: {root} has none that knows {name}")
+            continue
+        found[os.path.relpath(folder, base)] = ledger
+    return found
+
+
+def prompts_file(folders: Sequence[str], stated: str | None, report: Report) -> Path | None:
+    """The prompts file, beside which the validation set's index and the sources' terms lie."""
+    if stated:
+        if not Path(stated).is_file():
+            raise UserError(f"--prompts {stated}: no such file")
+        return Path(stated)
+    name = f"{os.path.basename(folders[0])}.json"
+    for place in (Path(name), Path("prompts") / name, CHECKOUT / "prompts" / name):
+        if place.is_file():
+            return place
+    report.not_checked.append(f"validation set: no prompts file {name} found; give --prompts")
+    return None

@@ -1,0 +1,196 @@
+"""Each kind of damage, done to a real small data set, is found under its name and no other."""
+
+import json
+import shutil
+import sqlite3
+
+import pytest
+
+from common import packed_folder
+from generate.server.schema import SCHEMA
+from postprocess_dataset.verification.kinds import KINDS
+from tests.postprocess_dataset.conftest import called
+from tests.postprocess_dataset.damage import DAMAGE, an_unsafe_text, cut, sample
+from tests.postprocess_dataset.verified import kinds, make, make_tars, rewrite, verify
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture
+def root(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "root")
+
+
+def test_a_whole_data_set_is_provable(root):
+    ended = verify(root)
+    assert ended.status == 0, ended.out + ended.err
+    assert ended.document["good"] and not ended.document["found"]
+    assert ended.document["counted"] == {
+        "samples": 24,
+        "bytes": ended.document["counted"]["bytes"],
+        "given_up": 0,
+        "texts_short": 0,
+        "rows": 24,
+        "samples in tars": 24,
+    }
+    assert "not checked: ledger" in ended.out and "not checked: validation set" in ended.out
+    assert called("verify_dataset", (root / "tars", "--manifest")).status == 0
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_every_damage_is_found_under_its_name_and_no_other(root, name):
+    kind, damage = DAMAGE[name]
+    damage(root)
+    prompts = ("--prompts", root / "HPDv2.json") if (root / "HPDv2.json").exists() else ()
+    ended = verify(root, *prompts)
+    assert ended.status == 1 and kinds(ended).keys() == {kind}, ended.out + ended.err
+    assert f"{kind}: " in ended.out and "what to do: " in ended.out
+    assert not (root / "tars/MANIFEST.json").exists()
+
+
+def test_all_kinds_are_done_here():
+    elsewhere = {"ledger_differs", "private_field"}  # below, and in test_manifest.py
+    done = {kind for kind, _ in DAMAGE.values()} | elsewhere
+    assert done == set(KINDS) and len(KINDS) == 21
+
+
+def test_what_is_allowed_is_named_and_does_not_count(root):
+    an_unsafe_text(root)
+    assert verify(root, "--allow", "unsafe_text").status == 0
+    assert verify(root, "--allow", "torn").status == 1
+    ended = verify(root, "--allow", "ugly")
+    assert ended.status == 1 and "no such kind" in ended.err
+
+
+def test_a_stated_licence_is_one(root):
+    rewrite(sample(root, "995_1.json"), source=["theirs"], model_name="someone/own")
+    assert kinds(verify(root)) == {"licence_unknown": 2}
+    stated = ("--licence", "theirs=CC0-1.0", "--licence", "someone/own=MIT")
+    assert verify(root, *stated).status == 0
+
+
+def test_nothing_is_not_good(tmp_path):
+    (tmp_path / "HPDv2").mkdir()
+    report = ("--report", tmp_path / "v.json")
+    ended = called("verify_dataset", (tmp_path / "HPDv2", *report))
+    assert ended.status == 1 and "nothing was checked" in ended.err
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "tars", "HPDv2"])
+def test_what_is_named_must_be_there(root, name):
+    path = root / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    ended = verify(root)
+    assert ended.status == 1 and name in ended.err and len(ended.err.splitlines()) == 1
+
+
+def test_shuffled_and_split_tars_are_verified_but_for_their_order(root):
+    shutil.rmtree(root / "tars")
+    make_tars(root, ("--shuffle_seed", 7, "--split", "train=0.7,val=0.3"))
+    ended = verify(root)
+    assert ended.status == 0 and "not checked: order of tars" in ended.out, ended.out + ended.err
+
+
+def test_packed_folders_are_verified_as_loose_ones(root):
+    (root / "HPDv2/000000/COMPLETE").write_text("{}")
+    assert called("pack_finished_folders", (root / "HPDv2",)).status == 0
+    assert not sample(root, "995_1.jpg").exists()
+    ended = verify(root)
+    assert ended.status == 0, ended.out + ended.err
+    part = root / "HPDv2/000000/part-00000.tar"
+    content = part.read_bytes()
+    place = content.rindex(b"\xff\xd9")
+    part.write_bytes(content[: place - 9] + bytes([content[place - 9] ^ 1]) + content[place - 8 :])
+    assert set(kinds(verify(root))) <= {"wrong_hash", "torn"}
+    cut(part)
+    packed_folder._load.cache_clear()  # one process looks once a second
+    assert kinds(verify(root)) == {"unreadable_shard": 1}
+
+
+def ledger(root, done):
+    """A real ledger's tables, with so many of the 8 prompts done."""
+    path = root / ".server/ledger.sqlite"
+    path.parent.mkdir()
+    with sqlite3.connect(path) as database:
+        database.executescript(SCHEMA)
+        database.execute(
+            "INSERT INTO datasets (name, definition, version, total, waiting, done) "
+            "VALUES ('HPDv2', '{}', 1, 8, ?, ?)",
+            (8 - done, done),
+        )
+        for block, bits in ((0, 0b11111 << 995), (1, 0b111)):
+            blob = bits.to_bytes(125, "little")
+            if block == 1 and done < 8:
+                blob = (bits >> 1).to_bytes(125, "little")
+            database.execute(
+                "INSERT INTO blocks (dataset, block, position, size, open, done) "
+                "VALUES ('HPDv2', ?, 0, 1000, 0, ?)",
+                (block, blob),
+            )
+    database.close()
+    return path
+
+
+def test_the_ledger_agrees_or_is_named(root):
+    ledger(root, 8)
+    ended = verify(root, "--output_root", root)
+    assert ended.status == 0, ended.out + ended.err
+    shutil.rmtree(root / ".server")
+    ledger(root, 7)
+    assert kinds(verify(root, "--output_root", root)) == {"ledger_differs": 1}
+    path = root / ".server/ledger.sqlite"
+    with sqlite3.connect(path, isolation_level=None) as server:
+        server.execute("BEGIN EXCLUSIVE")
+        ended = verify(root, "--output_root", root)
+    assert ended.status == 1 and "end the job server first" in ended.err
+
+
+MENDED = {
+    "missing row",
+    "missing in tars",
+    "doubled row",
+    "doubled in tars",
+    "swapped in the table",
+    "swapped in a tar",
+    "wrong hash in a tar",
+    "stale .samples",
+    "wrong order of rows",
+    "wrong order in a tar",
+    "torn tar",
+    "torn table",
+    "no shard",
+    "no index",
+    "row without image",
+}
+
+
+@pytest.mark.parametrize("name", sorted(MENDED))
+def test_repair_mends_what_the_evidence_allows(root, name):
+    images = {path: path.read_bytes() for path in root.glob("HPDv2/*/*.jpg")}
+    DAMAGE[name][1](root)
+    ended = verify(root, "--repair")
+    assert ended.status == 0 and "mended: " in ended.out, ended.out + ended.err
+    assert {path: path.read_bytes() for path in root.glob("HPDv2/*/*.jpg")} == images
+    assert called("verify_dataset", (root / "tars", "--manifest")).status == 0
+
+
+def test_repair_makes_a_lost_mark_from_its_tars(root):
+    (root / "HPDv2/000000/COMPLETE").write_text("{}")
+    assert called("pack_finished_folders", (root / "HPDv2",)).status == 0
+    mark = root / "HPDv2/000000/PACKED"
+    before = json.loads(mark.read_text())
+    cut(mark)
+    assert kinds(verify(root)) == {"torn": 1}
+    assert verify(root, "--repair").status == 0
+    assert json.loads(mark.read_text()) == before
+
+
+def test_repair_leaves_images_alone(root):
+    sample(root, "995_1.jpg").write_bytes(b"torn")
+    before = {path: path.read_bytes() for path in root.glob("HPDv2/*/*")}
+    ended = verify(root, "--repair")
+    assert ended.status == 1 and kinds(ended) == {"torn": 1} and "mended" not in ended.out
+    assert {path: path.read_bytes() for path in root.glob("HPDv2/*/*")} == before
