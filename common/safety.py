@@ -11,17 +11,24 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
+from itertools import accumulate
 from operator import or_
 
 from common.phrases import BEFORE_LAST, LAST, Hit, PhraseTable, read_phrases
 from common.spelling_tricks import masked_words, readings, spells_out, tokens_of
 
 # a text without a hit in these is harmless, and most texts have none: they are looked up first
-DECISIVE = ("explicit", "suggestive", "weakly_suggestive", "hate", "profanity")
+DECISIVE = ("explicit", "suggestive", "mood", "weakly_suggestive", "hate", "profanity")
 MINOR = ("child", "young")
-HARMLESS = ("innocent",)
+HARMLESS = ("innocent", "rude")  # rude: of sexual content alone
+NEAR = 10  # words: farther from a person, "voluptuous" is said of fruits and "sensual" of the style
 DECIDES = 4  # beside BEFORE_LAST and LAST: a word that is a decisive phrase by itself
 LONGEST_KNOWN = 40  # letters: a longer token gets no quick look
+BETWEEN = 5  # words at most from "young" to whom it is said of: "a young red-haired anime girl"
+CHILDREN = frozenset(("girl", "girls", "boy", "boys", "teen", "teens", "teenager", "idol"))
+GROWN_UP = frozenset(
+    ("woman", "women", "man", "men", "lady", "ladies", "goddess", "mother", "father")
+)
 ADULT = 18
 NUMBER_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 NUMBER_WORDS += ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"]
@@ -81,19 +88,62 @@ def _find_in(words: Sequence[str]) -> Findings:
     hits = _counted(_table(DECISIVE).find(words), words)
     if not hits:
         return NOTHING
-    sexual = _first(hits, "explicit")
-    suggestive = sexual or _first(hits, "suggestive")
-    weak = suggestive or _first(hits, "weakly_suggestive")
-    minors = ""
-    if weak:
-        of_minors = _counted(_table(MINOR).find(words), words)
-        child = _first(of_minors, "child") or find_age(words)
-        young = child or _first(of_minors, "young")
-        if young and suggestive:
-            minors = f"{young} + {suggestive}"
-        elif child:
-            minors = f"{child} + {weak}"
-    return Findings(minors, sexual, _first(hits, "hate"), _first(hits, "profanity"))
+    return Findings(
+        _find_minors(hits, words),
+        _first(hits, "explicit"),
+        _first(hits, "hate"),
+        _first(hits, "profanity"),
+    )
+
+
+def _find_minors(hits: Sequence[Hit], words: Sequence[str]) -> str:
+    """A word for a minor and one of a sexual list, as "schoolgirl + sexy"; empty if nothing."""
+    outright = _first(hits, "explicit") or _first(hits, "suggestive")
+    mood = _first(hits, "mood")
+    weak = _first(hits, "weakly_suggestive")
+    if not (outright or mood or weak):
+        return ""
+    people = _with_young_ones(_counted(_table(MINOR).find(words), words), words)
+    age = find_age(words)
+    child = age or _first(people, "child")
+    young = child or _first(people, "young")
+    if young and outright:
+        return f"{young} + {outright}"
+    if child and mood:
+        return f"{child} + {mood}"
+    if age and weak:
+        return f"{age} + {weak}"
+    return _near("child", people, "weakly_suggestive", hits) or _near("young", people, "mood", hits)
+
+
+def _with_young_ones(people: Sequence[Hit], words: Sequence[str]) -> list[Hit]:
+    """The hits, where "young" with a girl or boy a few words on is a child, with a woman nobody."""
+    found = []
+    for hit in people:
+        after = words[hit.end : hit.end + BETWEEN] if hit.phrase == "young" else []
+        if not CHILDREN.isdisjoint(after):
+            found.append(
+                Hit(
+                    "child",
+                    f"young {next(filter(CHILDREN.__contains__, after))}",
+                    hit.start,
+                    hit.end,
+                )
+            )
+        elif GROWN_UP.isdisjoint(after):
+            found.append(hit)
+    return found
+
+
+def _near(one: str, people: Sequence[Hit], other: str, hits: Sequence[Hit]) -> str:
+    """The first two hits of two lists that stand near each other; empty if there are none."""
+    last: dict[str, Hit] = {}
+    both = [hit for hit in [*people, *hits] if hit.name in (one, other)]
+    for hit in sorted(both, key=lambda hit: hit.start):
+        last[hit.name] = hit
+        if len(last) == 2 and hit.start - min(each.start for each in last.values()) <= NEAR:
+            return f"{last[one].phrase} + {last[other].phrase}"
+    return ""
 
 
 def _counted(hits: list[Hit], words: Sequence[str]) -> list[Hit]:
@@ -101,10 +151,15 @@ def _counted(hits: list[Hit], words: Sequence[str]) -> list[Hit]:
     harmless = _table(HARMLESS).find(words) if hits else []
     if not harmless:
         return hits
+    # by place, where the longest harmless phrase ends that began there or before
+    ends: dict[str, list[int]] = {name: [0] * len(words) for name in HARMLESS}
+    for each in harmless:
+        ends[each.name][each.start] = max(ends[each.name][each.start], each.end)
+    innocent, rude = (list(accumulate(ends[name], max)) for name in HARMLESS)
     return [
         hit
         for hit in hits
-        if not any(each.start <= hit.start and hit.end <= each.end for each in harmless)
+        if hit.end > innocent[hit.start] and (hit.name != "explicit" or hit.end > rude[hit.start])
     ]
 
 

@@ -33,7 +33,13 @@ neon city
 castle on a hill in Bavaria, Neuschwanstein
 Die Hard movie poster
 tacos al pastor, food photography
-a man in a hat""".splitlines()
+a man in a hat
+tubular coffee mug
+zen koan ink
+fox, furry art artstation
+ms-dos game
+a yellow diamond-shaped sign
+Białowieża Forest trail cam footage""".splitlines()
 
 
 @pytest.mark.parametrize("text", FOREIGN)

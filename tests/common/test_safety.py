@@ -5,6 +5,7 @@ import pytest
 from common import safety
 from common.phrases import PhraseTable, read_phrases, written_out
 from common.spelling_tricks import readings
+from tests.growth import MOST, growth
 
 
 @pytest.mark.parametrize(
@@ -88,6 +89,22 @@ the 4k A55 road | 3*4=12 | f 1 8 5 0 mm lens | USA, a b c d e f g | the Kinks al
 """
 
 
+NEAR_A_MINOR = """young anime girl, long hair, bikini | a girl in her school uniform, miniskirt
+young female model in underwear | a young blond soviet girl, white miniskirt
+a voluptuous young girl | sensual anime girl | teenage medusa, naughty smile, an orange tunic,
+a girl with a sultry look | a schoolgirl, thighhighs | a boy in his underwear
+"""
+FAR_FROM_A_MINOR = """a pale girl, a crown on her head, in a river of light, with voluptuous kois
+a young Japanese woman in a bra | half elf monk, young, red longcoat, fisting, brown hair
+the young goddess of autumn, sensual | a young bride, seductive | a sultry evening, a boy far off
+tall emo girl, stone sculptures, a fox, a pear, dark clouds, caves, herbs, berries, zen, sensual
+a minimalist curvy shaped sculpture of a baby hippopotamus | psycho magick, fuck it, insane
+a baby on a rug, and far behind a dozen women by the sea who wear a bikini
+a girl's face sitting on a wall | a half-naked man in the rain | a man cocks his arm
+topless mannequins in a window | paint frottage | this fucking cat | the voyeur of destruction
+"""
+
+
 def cases(table):
     return [each.strip() for line in table.splitlines() for each in line.split("|") if each.strip()]
 
@@ -100,6 +117,17 @@ def test_said_outright_in_any_spelling(text):
 @pytest.mark.parametrize("text", cases(SAID_OF_MINORS))
 def test_said_of_minors(text):
     assert safety.find(text).minors
+
+
+@pytest.mark.parametrize("text", cases(NEAR_A_MINOR))
+def test_moods_and_clothes_near_a_minor(text):
+    assert safety.find(text).minors
+
+
+@pytest.mark.parametrize("text", cases(FAR_FROM_A_MINOR))
+def test_moods_and_clothes_of_others(text):
+    found = safety.find(text)
+    assert not found.minors and not found.sexual
 
 
 @pytest.mark.parametrize("text", cases(HARMLESS))
@@ -132,6 +160,7 @@ def test_hate_and_rude_words(text, hate, rude):
         ("hate", "hate", "in the snow, {}!"),
         ("profanity", "profanity", "in the snow, {}!"),
         ("suggestive", "minors", "a toddler. {} at dusk"),
+        ("mood", "minors", "a toddler. {} at dusk"),
         ("weakly_suggestive", "minors", "a toddler. {} at dusk"),
         ("child", "minors", "oil on canvas: {}, in lingerie"),
         ("young", "minors", "oil on canvas: {}, in lingerie"),
@@ -147,6 +176,13 @@ def test_every_phrase_of_the_lists_counts(name, field, text):
         if not getattr(safety.find(said), field)
     ]
     assert missed == []
+
+
+@pytest.mark.parametrize(
+    "phrase", ["naked mole rat ", "young girl bikini ", "a boy, fuck it, nude "]
+)
+def test_phrases_without_end_cost_what_their_length_does(phrase):
+    assert growth(safety.find, lambda size: phrase * (size // len(phrase))) <= MOST
 
 
 def test_alternatives_are_written_out():

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.screening import Rules, Screen
@@ -18,6 +18,7 @@ def accepted(prompt, texts, **kwargs):
     return [text for _, text in taken], dict(why)
 
 
+@settings(deadline=None)  # the first text loads the language model
 @given(
     st.text()
     | st.recursive(
