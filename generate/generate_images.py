@@ -110,6 +110,14 @@ def add_run_options(parser: Options) -> None:
         default=True,
         group=run,
     )
+    run.add_argument(
+        "--images_per_text",
+        metavar="N",
+        type=at_least(1),
+        default=1,
+        help="images of the same text, with other seeds; they count as images of the prompt, so "
+        "200 with 4 are 50 texts (default: %(default)s)",
+    )
     run.add_argument("--size", metavar="WxH", help="width and height apart: 1024x768")
     run.add_argument(
         "--sizes",

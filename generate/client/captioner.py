@@ -60,31 +60,35 @@ class Captioner:
         record = standing.record
         whole = record is not None and len(standing.captions) == len(record["texts"])
         if record and whole and images_wanted(record) >= wanted:
-            self._use(index, record["texts"], record["short"])
+            self._publish(index, record["texts"], record["short"])
             return
         judged = screened(self.settings.screen, index.item)
+        each = self.settings.images_per_text
+        standing_texts = {aug // each: caption for aug, caption in standing.captions.items()}
         if judged.refusal:
-            self._refuse(index, standing.captions, judged.refusal)
+            self._refuse(index, standing_texts, judged.refusal)
             return
-        index.captions = {0: _caption(prompt, None)} | standing.captions
-        missing = wanted - len(index.captions)
+        index.captions = {0: _caption(prompt, None)} | standing_texts
+        texts = wanted // each
+        missing = texts - len(index.captions)
         if missing <= 0:
             self._use(index, _in_order(index, []), None)
         elif "variations" in index.item:
-            self._use_variations(index, judged, wanted)
+            self._use_variations(index, judged, texts)
         else:
             self._ask(index, missing)
 
     def _refuse(self, index: Index, stands: dict[int, Caption], refusal: str) -> None:
         """Publish that nothing is generated for a prompt, and why; what stands, stays."""
         log.warning("prompt %d is not generated: %s", index.number, refusal)
-        captions = [stands[aug] for aug in range(len(stands)) if aug in stands]
-        missing = self.settings.images_per_prompt - len(captions)
+        captions = [stands[text] for text in range(len(stands)) if text in stands]
+        settings = self.settings
+        missing = settings.images_per_prompt // settings.images_per_text - len(captions)
         self._use(index, captions, {"missing": missing, "reason": refusal})
 
     def _use_variations(self, index: Index, judged: Screened, wanted: int) -> None:
         given = enumerate(judged.variations[: wanted - 1], start=1)
-        new = [_caption(text, FROM_FILE) for aug, text in given if aug not in index.captions]
+        new = [_caption(text, FROM_FILE) for place, text in given if place not in index.captions]
         captions = _in_order(index, new)
         left = wanted - len(captions)
         reason = "the prompts file holds fewer variations"
@@ -94,7 +98,7 @@ class Captioner:
 
     def _ask(self, index: Index, missing: int) -> None:
         assert self.prompter is not None, "a prompt without variations has a prompter"
-        known = [caption["text"] for aug, caption in index.captions.items() if aug]
+        known = [caption["text"] for place, caption in index.captions.items() if place]
         future = self.prompter.submit(index.item["prompt"], missing, known)
         self.asking[future] = index
         future.add_done_callback(self._wake)
@@ -129,7 +133,15 @@ class Captioner:
             for future in self.asking:
                 future.cancel()
 
-    def _use(self, index: Index, captions: list[Caption], short: Missing | None) -> None:
+    def _use(self, index: Index, texts: list[Caption], short: Missing | None) -> None:
+        """Each text as the caption of as many images as --images_per_text says, one by one."""
+        each = self.settings.images_per_text
+        captions = [caption for caption in texts for _ in range(each)]
+        if short:
+            short = {**short, "missing": short["missing"] * each}
+        self._publish(index, captions, short)
+
+    def _publish(self, index: Index, captions: list[Caption], short: Missing | None) -> None:
         """Publish the captions of an index, if none stand, and queue its missing samples."""
         dataset_dir = self.settings.dataset_dir
         record: Captions = {

@@ -131,6 +131,7 @@ def describer(
     recipes = recipes_of(generator.recipe, definition)
     pipeline = generator.pipeline
     project = version()
+    images_per_text = definition.get("images_per_text") or 1
 
     def metadata(sample: Sample, image: Image) -> Metadata:
         index = sample.index
@@ -143,7 +144,7 @@ def describer(
             "augmentation_idx": aug,
             "original_prompt": record["original_prompt"],
             "augmented_prompt": sample.text,
-            "is_augmented": aug > 0,
+            "is_augmented": aug >= images_per_text,
             "model_name": args.model,
             "llm_model_name": record["texts"][aug]["llm_model_name"],
             "height": recipe.height,

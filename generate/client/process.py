@@ -76,6 +76,7 @@ def run_client(
         dataset_dir=dataset_dir,
         images_per_prompt=definition["images_per_prompt"],
         recipes=recipes_of(generator.recipe, definition),
+        images_per_text=definition.get("images_per_text") or 1,
         chunk_size=chunk_size(args, len(items)),
         jpeg_quality=args.jpeg_quality,
         max_leases=args.max_leases,
@@ -122,7 +123,8 @@ def follow_extension(
 
 def prompter_for(args: Namespace, items: Sequence[Item], definition: Definition) -> Prompter | None:
     """The LLMs, unless the prompts file holds all captions or one image a prompt is wanted."""
-    if definition["images_per_prompt"] == 1 or all("variations" in item for item in items):
+    texts = definition["images_per_prompt"] // (definition.get("images_per_text") or 1)
+    if texts == 1 or all("variations" in item for item in items):
         return None
     return prompter_of(args, seed=args.seed)
 

@@ -49,6 +49,7 @@ class ClientSettings:
     dataset_dir: Path
     images_per_prompt: int
     recipes: Recipes  # what is asked of each image
+    images_per_text: int = 1  # which differ in their seeds alone
     chunk_size: int = 1  # prompts a lease
     jpeg_quality: int = 95
     max_leases: int | None = None  # leave after so many
@@ -70,7 +71,7 @@ class Index:
     files: IndexFiles  # what lay in the folder when it was leased
     # Of its lease: the older lease comes first, as only its end makes room for a new one.
     turn: int
-    captions: dict[int, Caption] = field(default_factory=dict)  # that stand, by augmentation
+    captions: dict[int, Caption] = field(default_factory=dict)  # its texts that stand, by place
     record: Captions | None = None  # its .prompts
     todo: set[int] = field(default_factory=set)  # augmentations neither published nor failed
     given_up: set[int] = field(default_factory=set)  # augmentations that ended as .failed

@@ -246,7 +246,7 @@ def _tasks(args: Namespace, prompts: int) -> str:
 def _llm_calls(
     args: Namespace, definition: dict[str, Any], items: list[Item], answer: Answer
 ) -> str:
-    wanted = definition["images_per_prompt"] - 1
+    wanted = definition["images_per_prompt"] // (definition.get("images_per_text") or 1) - 1
     asking = sum("variations" not in item for item in items)
     if not definition["augment_prompts"] or not asking or wanted < 1:
         return "no LLM is asked"

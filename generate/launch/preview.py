@@ -44,8 +44,13 @@ def contact_sheet(
         check_model(args.model, args.revision)
     generator = ImageGenerator(generator_settings(args, definition, root))
     items = items[: args.preview]
-    texts = _variations(args, items, min(SHOWN, definition["images_per_prompt"]) - 1)
-    rows = [[item["prompt"], *more] for item, more in zip(items, texts, strict=True)]
+    shown = min(SHOWN, definition["images_per_prompt"])
+    each = definition.get("images_per_text") or 1
+    texts = _variations(args, items, -(-shown // each) - 1)
+    rows = [
+        [text for text in (item["prompt"], *more) for _ in range(each)][:shown]
+        for item, more in zip(items, texts, strict=True)
+    ]
     try:
         generator.load()
         generator.warm_up()

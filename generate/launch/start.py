@@ -84,7 +84,8 @@ def define(args: Namespace, items: list[Item], root: Path) -> dict[str, Any]:
         "prompts_file": Path(args.data_path).name,
         "prompts_sha256": prompts_file.list_sha256(items),
         "total": len(items),
-        "images_per_prompt": args.expected_samples_per_index if args.augment_prompts else 1,
+        "images_per_prompt": images_per_prompt(args),
+        "images_per_text": None if args.images_per_text == 1 else args.images_per_text,
         "order_seed": order_seed(args, dataset_folder(root, name)),
         "run_seed": args.seed,
         "model": args.model,
@@ -115,6 +116,18 @@ def define(args: Namespace, items: list[Item], root: Path) -> dict[str, Any]:
         "prefix_total": prefix,
         "prefix_sha256": prompts_file.list_sha256(items[:prefix]),
     }
+
+
+def images_per_prompt(args: Namespace) -> int:
+    """Of all texts. UserError where the texts do not come out even."""
+    if not args.augment_prompts:
+        return int(args.images_per_text)
+    images, of_text = args.expected_samples_per_index, args.images_per_text
+    if images % of_text:
+        raise UserError(
+            f"--expected_samples_per_index {images} is no multiple of --images_per_text {of_text}"
+        )
+    return int(images)
 
 
 def order_seed(args: Namespace, folder: Path) -> int | None:

@@ -276,6 +276,7 @@ def _drawing(given: Fields) -> dict[str, Callable[[str], object]]:
     """How images are generated: fields that older clients do not send."""
     return {
         "sizes": lambda name: given.text(name, 4096, None),
+        "images_per_text": lambda name: given.number(name, 1, MOST_IMAGES, None),
         "truncated": lambda name: given.text(name, 40, None),
         "negative_prompt": lambda name: given.text(name, 4096, None),
         "jpeg_quality": lambda name: given.number(name, 1, 100, None),

@@ -177,7 +177,7 @@ class Run:
                 ) == (index, aug, text["text"])
                 assert sample["original_prompt"] == record["original_prompt"] and sample[
                     "is_augmented"
-                ] == (aug > 0)
+                ] == (text["text"] != record["original_prompt"])
                 image = Image.open(path.with_suffix(".jpg"))
                 assert image.size == (sample["width"], sample["height"]) and fake_pipeline.shows(
                     image, text["text"]
