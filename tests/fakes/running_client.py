@@ -185,7 +185,7 @@ class Run:
                 stems.add(path.stem)
             collected = collected_path(self.data, index)
             assert not collected.exists() or collected.read_bytes() == b"".join(lines)
-        assert list(self.data.glob("*/*.samples")) or self.images == 1
+        assert list(self.data.glob("*/*.samples")) or (images or self.images) == 1
         assert (
             stems
             == {path.stem for path in self.data.glob("*/*.jpg")}
