@@ -57,6 +57,18 @@ def parse(text: str) -> Expression:
     return Expression(text.strip(), tree, frozenset(names))
 
 
+def parts_of(expression: Expression) -> list[Expression]:
+    """The conditions that all have to hold: what the outermost `and` joins, or the whole."""
+    tree = expression.tree
+    if not (isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And)):
+        return [expression]
+    return [Expression(ast.unparse(part), part, frozenset(_names(part))) for part in tree.values]
+
+
+def _names(tree: ast.expr) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
 EXPECTED = "expected comparisons such as clip > 0.26, joined by and, or, not"
 
 

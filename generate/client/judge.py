@@ -8,16 +8,18 @@ judge.accepts(values[0])
 
 import math
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from common.command_line import UserError
-from common.scores.expression import Expression, parse
+from common.scores.expression import Expression, parse, parts_of
 from common.scores.interface import Score, identities, load_scores
+from generate.dataset.tries import Tried
 
 Values = dict[str, float | None]  # by the scores' names; None: the image has none
 MAX_TRIES = 4
+MOST_PARTS = 20  # conditions of an expression that are counted apart
 DIGITS = 6  # of a value that is kept
 UNSCORED: dict[str, Any] = {"scores": None, "accept": None, "max_tries": None}
 
@@ -53,6 +55,20 @@ class Judge:
     def accepts(self, values: Values) -> bool:
         """By the values as they are kept, so that a reader finds the same."""
         return self.accept is None or self.accept.holds(values)
+
+    def report(self, tried: Mapping[int, Sequence[Tried]]) -> dict[str, Any]:
+        """Counts of a finished prompt's images that were not accepted, for the job server.
+
+        tried: by augmentation. refused: of each condition, images at which it does not hold.
+        """
+        rejected = [each.scores for one in tried.values() for each in one]
+        parts = parts_of(self.accept)[:MOST_PARTS] if self.accept else []
+        given_up = sum(len(one) >= self.max_tries for one in tried.values())
+        return {
+            "rejected": len(rejected),
+            "not_accepted": given_up,
+            "refused": [sum(not part.holds(values) for values in rejected) for part in parts],
+        }
 
     def facts(self) -> dict[str, Any]:
         """Fields of a sample's JSON beside the values."""

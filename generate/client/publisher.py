@@ -251,7 +251,7 @@ class Publisher:
             self._fail_for_disk(indices, lease, disk_error(error))
             return
         for pause in (*LOOK_AGAIN_S, None):
-            verdicts = self.job.complete(lease, [_result(index) for index in indices])
+            verdicts = self.job.complete(lease, [self._result(index) for index in indices])
             self.completed += sum(
                 verdict in (ACCEPTED, ALREADY_DONE) for verdict in verdicts.values()
             )
@@ -262,6 +262,10 @@ class Publisher:
                 self._publish_captions_again(indices, lease)
                 time.sleep(pause)
         self._fail_for_disk(indices, lease, UNSEEN)
+
+    def _result(self, index: Index) -> dict[str, Any]:
+        judge = self.settings.judge
+        return _result(index, judge.report(index.tried) if judge else {})
 
     def _publish_captions_again(self, indices: list[Index], lease: str) -> None:
         """A .prompts may have been deleted since; what stands is not touched."""
@@ -318,7 +322,7 @@ def _captions(index: Index) -> int:
     return len(index.record["texts"])
 
 
-def _result(index: Index) -> dict[str, int]:
+def _result(index: Index, acceptance: dict[str, Any]) -> dict[str, Any]:
     assert index.record is not None, "an index without captions has no image"
     given_up = (index.given_up | index.files.failed) - index.files.images
     return {
@@ -326,4 +330,5 @@ def _result(index: Index) -> dict[str, int]:
         "images": _captions(index) - len(given_up),
         "short": missing_of(index.record),
         "truncated": index.truncated,
+        **acceptance,
     }

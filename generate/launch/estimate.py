@@ -22,6 +22,7 @@ from generate.client import model_recipes
 from generate.dataset.definition import stored_definition
 from generate.dataset.layout import FOLDER
 from generate.dataset.prompts_file import Item
+from generate.launch.acceptance import cost_line, draws_of
 from generate.launch.status import INDENT, Answer
 from generate.llms.backends_file import BackendsFile
 from generate.protocol.output_root import dataset_folder, server_folder
@@ -55,7 +56,14 @@ def estimate(
     already = f" ({there:,} more are there)" if there else ""
     lines = [f"estimate   {images:,} images{already}: {prompts:,} prompts x {per_prompt}"]
     lines += _disk(args, definition, output_root, images)
-    lines.append(INDENT + _hours(args, definition, output_root, answer, images))
+    share, where = _accepted_share(definition, output_root, stored)
+    lines.append(
+        INDENT + _hours(args, definition, output_root, answer, _drawn(images, definition, share))
+    )
+    if share is not None:
+        lines.append(INDENT + cost_line(share, definition["max_tries"], where))
+    elif definition.get("accept"):
+        lines.append(f"{INDENT}how many images are accepted is not known yet: --preview 8 says")
     if args.use_slurm:
         lines.append(INDENT + _tasks(args, prompts))
     lines.append(INDENT + _llm_calls(args, definition, items, answer))
@@ -188,6 +196,33 @@ def _hours(
     return f"{machine} at {rate:,.0f} images an hour ({where}), {wall} with {workers}"
 
 
+def _accepted_share(
+    definition: dict[str, Any], output_root: Path, stored: dict[str, Any] | None
+) -> tuple[float | None, str]:
+    """Share of the images that are accepted, and where that was seen; (None, "") if unknown.
+
+    This run counts, else the last preview of the same model, scores and expression.
+    """
+    if not definition.get("accept"):
+        return None, ""
+    here = (stored or {}).get("acceptance")
+    if here and here["share"] is not None:
+        return here["share"], "in this run"
+    keys = ("model", "height", "width", "num_inference_steps", "accept", "scores")
+    for row in reversed(_measurements(server_folder(output_root) / "measured.jsonl")):
+        share = row.get("accepted_share")
+        if isinstance(share, int | float) and all(row.get(k) == definition.get(k) for k in keys):
+            return float(share), "in --preview"
+    return None, ""
+
+
+def _drawn(images: int, definition: dict[str, Any], share: float | None) -> int:
+    """How many images are drawn for so many captions."""
+    if share is None:
+        return images
+    return round(images * draws_of(share, definition["max_tries"])[0])
+
+
 def _measured_rate(
     definition: dict[str, Any], output_root: Path, answer: Answer
 ) -> tuple[float | None, str]:
@@ -198,7 +233,10 @@ def _measured_rate(
     stored = answer.dataset(definition["name"])
     states = answer.document["workers"]["by_state"] if answer.document else {}
     if stored and stored["images_per_hour"] and states.get("drawing"):
-        return stored["images_per_hour"] / states["drawing"], "a worker of this run, now"
+        # what this run counts are the images that were accepted
+        accepted = ((stored.get("acceptance") or {}).get("share")) or 1
+        rate = stored["images_per_hour"] / states["drawing"] / accepted
+        return rate, "a worker of this run, now"
     keys = ("model", "height", "width", "num_inference_steps")
     rows = [
         row

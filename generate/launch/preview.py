@@ -7,18 +7,21 @@ import json
 import textwrap
 import time
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from common.command_line import DONE, LEFT_OUT, UserError
 from generate.client.generation import generator_settings, recipes_of
 from generate.client.image_generator import ImageGenerator, problem_with
+from generate.client.judge import Judge, Values, judge_of
 from generate.client.model_check import check_model
 from generate.client.pipeline import CannotGenerate, DeviceBroken
 from generate.client.recipes import Recipes
 from generate.dataset.layout import stem
 from generate.dataset.prompts_file import Item
 from generate.dataset.screened import screen_of, screened
+from generate.launch.acceptance import preview_lines
 from generate.llms.failures import NoBackendLeft
 from generate.llms.prompter import prompter_of
 from generate.protocol.output_root import make_server_folder
@@ -29,7 +32,9 @@ CAPTION = 44  # pixels of its text
 LINE = 42  # characters
 LINES = 3
 
-Images = dict[tuple[int, int], Any]  # by prompt and variation
+REJECTED = "not accepted"
+Key = tuple[int, int]  # prompt and variation
+Images = dict[Key, Any]
 
 
 def contact_sheet(
@@ -62,7 +67,10 @@ def contact_sheet(
     seconds = time.monotonic() - began
     images_per_hour = round(made / seconds * 3600)
     path = Path(f"preview_{definition['name']}.jpg").absolute()
-    draw_sheet(rows, images).save(path, "JPEG", quality=90)
+    judge = judge_of(args)
+    values = _values(judge, rows, images)
+    notes = {key: _note(judge, each) for key, each in values.items()} if judge else {}
+    draw_sheet(rows, images, notes).save(path, "JPEG", quality=90)
     recipe = generator.recipe
     problems = {}
     for (index, aug), image in images.items():
@@ -73,6 +81,10 @@ def contact_sheet(
         print("\n".join(["images that would not count:", *bad]))
     else:
         print(f"{len(images)} images, all of them would count")
+    share = None
+    if judge:
+        print("\n".join(preview_lines(judge, list(values.values()))))
+        share = sum(judge.accepts(each) for each in values.values()) / len(values)
     gpu_name = generator.pipeline.gpu_name
     a_batch = f"{generator.batch_size} a batch, {gpu_name or 'CPU'}"
     print(f"{path}\n{images_per_hour:,} images an hour ({a_batch}), without LLMs and disk")
@@ -83,6 +95,9 @@ def contact_sheet(
         "num_inference_steps": recipe.steps,
         "images_per_hour": images_per_hour,
         "gpu_name": gpu_name,
+        "accept": definition.get("accept"),
+        "scores": definition.get("scores"),
+        "accepted_share": share,
     }
     with open(make_server_folder(root) / "measured.jsonl", "a") as file:
         file.write(json.dumps(measured) + "\n")
@@ -110,6 +125,22 @@ def _generate(
     return images, made
 
 
+def _values(judge: Judge | None, rows: list[list[str]], images: Images) -> dict[Key, Values]:
+    """The scores of each image; {} without --scores."""
+    if judge is None:
+        return {}
+    pixels = [image.pixels for image in images.values()]
+    texts = [rows[index][aug] for index, aug in images]
+    return dict(zip(images, judge.score(pixels, texts), strict=True))
+
+
+def _note(judge: Judge, values: Values) -> str:
+    """What the contact sheet says over a caption."""
+    verdict = "accepted" if judge.accepts(values) else REJECTED
+    said = [f"{name} {'-' if value is None else f'{value:.3g}'}" for name, value in values.items()]
+    return f"{verdict if judge.accept else 'scores'}: {', '.join(said)}"
+
+
 def _variations(args: Namespace, items: list[Item], count: int) -> list[list[str]]:
     """Texts for each item: from the prompts file, else from the LLMs.
 
@@ -130,8 +161,11 @@ def _variations(args: Namespace, items: list[Item], count: int) -> list[list[str
         prompter.close()
 
 
-def draw_sheet(rows: list[list[str]], images: Images) -> Any:
-    """One row a prompt: its images, each over its text. A PIL image."""
+def draw_sheet(rows: list[list[str]], images: Images, notes: Mapping[Key, str]) -> Any:
+    """One row a prompt: its images, each over its note and its text. A PIL image.
+
+    An image that is not accepted has a red frame.
+    """
     from PIL import Image, ImageDraw, ImageOps  # not loaded by those who submit
 
     size = (max(map(len, rows)) * (CELL + 8), len(rows) * (CELL + CAPTION))
@@ -142,6 +176,10 @@ def draw_sheet(rows: list[list[str]], images: Images) -> Any:
         y = row * (CELL + CAPTION)
         sheet.paste(ImageOps.contain(Image.fromarray(image.pixels), (CELL, CELL)), (x, y))
         text = rows[row][column]
+        note = notes.get((row, column), "")
+        if note.startswith(REJECTED):
+            pen.rectangle((x, y, x + CELL - 1, y + CELL - 1), outline="red", width=4)
         lines = textwrap.wrap(text, LINE, max_lines=LINES, placeholder=" …")
+        lines = [note[:LINE], *lines[: LINES - 1]] if note else lines
         pen.text((x, y + CELL + 2), "\n".join(lines), fill="black")
     return sheet

@@ -13,6 +13,7 @@ from typing import Any
 
 from common.command_line import UserError
 from common.console import duration, visible
+from generate.launch.acceptance import line_of
 from generate.protocol.connection import Connection, ServerAway
 
 Document = dict[str, Any]  # GET /status, as generate/server/status.py makes it
@@ -115,6 +116,8 @@ def _dataset(counts: Document) -> list[str]:
         lines.append(f"{INDENT}{incomplete(counts)}")
     if cut := counts.get("truncated"):  # a server of before has none
         lines.append(f"{INDENT}{cut:,} texts are longer than the model reads (truncated)")
+    if acceptance := counts.get("acceptance"):
+        lines.append(f"{INDENT}{line_of(acceptance)}")
     released = [f"{n:,} {reason}" for reason, n in counts["given_back"].items() if n]
     if released:
         lines.append(f"{INDENT}released: {', '.join(released)}")

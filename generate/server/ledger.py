@@ -62,6 +62,7 @@ from generate.protocol.answers import (
     Wait,
     WorkLeft,
 )
+from generate.server import acceptance
 from generate.server.blame import GENERATING, Blame, Failure
 from generate.server.blocks import Figures
 from generate.server.comparison import FolderComparison
@@ -189,7 +190,7 @@ class Ledger:
     ) -> dict[int, str]:
         """A verdict per index; the first accepted completion of an index stands (guarantee 2).
 
-        results: [{"index", "images", "short", "truncated"}]; exists: {index: whether all its names
+        results: work_calls.WorkCalls.complete(); exists: {index: whether all its names
         were in the folder just now}. A lease from before an extension may end short of the new
         count: STALE, and the index waits for its further images.
         """
@@ -225,8 +226,7 @@ class Ledger:
                     held.discard(idx)
             if accepted:
                 self.store.complete(dataset, accepted)
-                cut = sum(r.get("truncated", 0) for r in results if r["index"] in accepted)
-                self.store.tally(dataset, "truncated", cut)
+                acceptance.tally(self.store, dataset, results, accepted)
                 self.blame.success(now, row[2], dataset, accepted)
                 self.blame.probe_ended(now, lease, good=True)
             if row and not held:

@@ -69,8 +69,22 @@ class _Figures:
             "Prompts released by leases that ended, by reason.",
             labels=["dataset", "reason"],
         )
+        judged = CounterMetricFamily(
+            "generate_images_judged",
+            "Images that --accept has judged, of finished prompts.",
+            labels=["dataset", "verdict"],
+        )
+        given_up = CounterMetricFamily(
+            "generate_captions_not_accepted",
+            "Captions none of whose images was accepted.",
+            labels=["dataset"],
+        )
         for dataset in self.document["datasets"]:
             name = dataset["name"]
+            if acceptance := dataset.get("acceptance"):
+                for verdict in ("accepted", "rejected"):
+                    judged.add_metric([name, verdict], acceptance[verdict])
+                given_up.add_metric([name], acceptance["not_accepted"])
             for state in PROMPT_STATES:
                 prompts.add_metric([name, state], dataset[state])
             short.add_metric([name], dataset["short"])
@@ -82,7 +96,7 @@ class _Figures:
                 eta.add_metric([name], dataset["eta_s"])
             for reason, count in dataset["given_back"].items():
                 released.add_metric([name, reason], count)
-        yield from (prompts, short, images, expected, speed, eta, released)
+        yield from (prompts, short, images, expected, speed, eta, released, judged, given_up)
 
     def _workers(self) -> Iterator[Any]:
         by_state = GaugeMetricFamily(

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from generate.llms.budget import Accounts
+from generate.server.acceptance import section
 from generate.server.health import command, health
 from generate.server.history import RunHistory
 from generate.server.ledger import Ledger
@@ -183,6 +184,7 @@ class StatusDocument:
             "eta_s": 0 if left == 0 else round(left / per_hour * 3600) if per_hour else None,
             "given_back": counts["given_back"],
             "truncated": queries.tally(name, "truncated"),
+            "acceptance": section(queries, name, definition),
             "prompts_file": definition.get("prompts_file"),
             "model": definition.get("model"),
             "history": self.history.points(name) + present,

@@ -13,6 +13,7 @@ from flask.typing import ResponseReturnValue
 
 from common.console import visible
 from generate.protocol import answers
+from generate.server import acceptance
 from generate.server import fields as wire
 from generate.server.fields import BadField, Fields
 from generate.server.granting import WorkRequest
@@ -124,6 +125,7 @@ class WorkCalls:
                 "images": item.number("images", 0, wire.MOST_IMAGES),
                 "short": item.number("short", 0, wire.MOST_IMAGES, 0),
                 "truncated": item.number("truncated", 0, wire.MOST_IMAGES, 0),
+                **acceptance.reported(item),
             }
             for item in fields.objects("results", wire.MOST_RESULTS)
         ]

@@ -2,15 +2,20 @@
 
 import json
 import random
+import re
 import time
+import urllib.request
 from pathlib import Path
 
+import numpy
 import pytest
+from PIL import Image
 
 from common.scores.expression import parse
 from generate.dataset import tries
+from generate.launch.acceptance import draws_of, line_of
 from generate.server.live_leases import Heartbeat, LeaseLimits, LiveLeases
-from tests.fakes.running_client import ROOT
+from tests.fakes.running_client import ROOT, Run
 from tests.fakes.running_server import until
 
 LUCK = f"{ROOT}/tests/fakes/luck_score.py:Luck"
@@ -50,7 +55,23 @@ def test_each_image_is_accepted_and_its_tries_are_told(start_run):
     }
     assert told == {each for each in drawn(run) if "bird number" in each[1]}
     assert sum(record["tries"] for record in records) > len(records)
-    assert server.dataset("birds")["images"] == 24
+    dataset = server.dataset("birds")
+    assert dataset["images"] == 24
+    tried = sum(record["tries"] for record in records)
+    assert dataset["acceptance"] == {
+        "accept": "luck > 0",
+        "accepted": 24,
+        "rejected": tried - 24,
+        "share": round(24 / tried, 4),
+        "not_accepted": 0,
+        "parts": [{"text": "luck > 0", "refused": tried - 24}],
+    }
+    line = line_of(dataset["acceptance"])
+    assert line in run.run("--status", task=False).stdout
+    assert (
+        line
+        == f"{24 / tried:.0%} of {tried} images accepted; refused: luck > 0 {1 - 24 / tried:.0%}"
+    )
 
 
 def test_captions_whose_tries_are_used_up(start_run):
@@ -64,6 +85,14 @@ def test_captions_whose_tries_are_used_up(start_run):
     assert not list(run.data.glob("*/*.jpg")) and not list(run.data.glob("*/.*"))
     dataset = server.dataset("birds")
     assert (dataset["done"], dataset["set_aside"], dataset["images"]) == (3, 0, 0)
+    acceptance = dataset["acceptance"]
+    assert (acceptance["rejected"], acceptance["not_accepted"]) == (18, 6)
+    secret = (run.root / ".server" / "metrics_secret").read_text()
+    bearer = {"Authorization": f"Bearer {secret}"}
+    asked = urllib.request.Request(f"http://127.0.0.1:{server.port}/metrics", headers=bearer)
+    metrics = urllib.request.urlopen(asked, timeout=60).read().decode()
+    assert 'generate_captions_not_accepted_total{dataset="birds"} 6.0' in metrics
+    assert 'generate_images_judged_total{dataset="birds",verdict="rejected"} 18.0' in metrics
     assert server.status()["quarantined"] == []
     before = drawn(run)
     server.stop()
@@ -146,6 +175,32 @@ def test_another_expression_is_another_data_set(start_run):
         assert field in refused.stderr.splitlines()[-1] + refused.stdout
 
 
+def test_a_preview_tells_what_an_expression_costs(tmp_path: Path) -> None:
+    """Its contact sheet marks what is not accepted, and the estimate takes it into account."""
+    run = Run(tmp_path, total=4, images=4, options=ACCEPT)
+    said = run.run("--preview", 4, task=False).stdout
+    assert re.search(r"^luck: -?[\d.]+ ", said, re.M)
+    held = int(re.search(r"luck > 0: holds for (\d+) of 16 images", said)[1])
+    assert 0 < held < 16
+    draws = draws_of(held / 16, 20)[0]
+    line = f"{held / 16:.0%} of the images are accepted (of 16 here): {draws:.1f} drawn for each"
+    assert line in said
+    sheet = numpy.asarray(Image.open(tmp_path / "preview_birds.jpg").convert("RGB")).astype(int)
+    red = (sheet[..., 0] > 200) & (sheet[..., 1:].max(2) < 80)
+    frames = red[1].reshape(-1)[: 4 * 264].reshape(4, 264)[:, 50:200].all(1)
+    assert frames.sum() < 4, "some of the first prompt's images"
+    estimated = run.run("--dry_run", task=False).stdout
+    assert line.replace("of 16 here", "in --preview") in estimated
+    assert run.run("--accept", "luck > 1", "--dry_run", task=False).stdout.count("is not known yet")
+
+
+def test_what_an_acceptance_costs() -> None:
+    assert draws_of(1.0, 8) == (1.0, 1.0)
+    assert draws_of(0.0, 8) == (8.0, 0.0)
+    draws, ends = draws_of(0.5, 2)
+    assert (draws, ends) == (1.5, 0.75)
+
+
 @pytest.mark.parametrize(
     "words, says",
     [
@@ -157,8 +212,6 @@ def test_another_expression_is_another_data_set(start_run):
     ],
 )
 def test_options_that_do_not_fit_together(tmp_path: Path, words: list[str], says: str) -> None:
-    from tests.fakes.running_client import Run
-
     refused = Run(tmp_path).run(*words, task=False)
     assert refused.returncode == 1
     assert says in refused.stderr

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.command_line import UserError
-from common.scores.expression import LONGEST, parse
+from common.scores.expression import LONGEST, parse, parts_of
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,20 @@ def test_what_holds(text: str, values: dict[str, object], holds: bool) -> None:
 def test_the_names_of_an_expression() -> None:
     assert parse("a > 1 and not (b < c)").names == {"a", "b", "c"}
     assert parse("  a > 1 ").text == "a > 1"
+
+
+def test_the_parts_of_an_expression() -> None:
+    whole = parse("a > 1 and not (b < 2 and c < 3) and 0 < a < 4")
+    assert [part.text for part in parts_of(whole)] == [
+        "a > 1",
+        "not (b < 2 and c < 3)",
+        "0 < a < 4",
+    ]
+    assert [sorted(part.names) for part in parts_of(whole)] == [["a"], ["b", "c"], ["a"]]
+    for values in ({"a": 2, "b": 5, "c": 1}, {"a": 5, "b": 1, "c": 1}, {"a": 2}):
+        assert whole.holds(values) == all(part.holds(values) for part in parts_of(whole))
+    either = parse("a > 1 or b > 1")
+    assert parts_of(either) == [either]
 
 
 @pytest.mark.parametrize(

@@ -77,10 +77,19 @@ function showDataset(card, set) {
     set.detached ? "Its folder has left; nothing waits for it." : "",
     set.short ? `${number(set.short_images)} images fewer in incomplete prompts.` : "",
     set.truncated ? `${number(set.truncated)} texts are longer than the model reads.` : "",
+    accepted(set.acceptance),
     back ? `Prompts released: ${back}.` : "",
     set.model ? `Model ${set.model}.` : "",
   ].filter(Boolean).join(" "));
   showPlot(card, set);
+}
+
+/** What --accept has let through, in a sentence. */
+function accepted(a) {
+  const judged = a ? a.accepted + a.rejected : 0;
+  if (!judged) return "";
+  const parts = a.parts.map(part => `${part.text}: ${percent(part.refused, judged)}`).join(", ");
+  return `${percent(a.accepted, judged)} of ${number(judged)} images accepted (refused by ${parts}).` + (a.not_accepted ? ` ${number(a.not_accepted)} captions given up.` : "");
 }
 
 /** Images an hour over the life of the run, from the counts [[unix seconds, images], …], in at most 60 steps. */

@@ -1,0 +1,69 @@
+"""How many images were accepted, of a data set with --accept: what clients report, and its section.
+
+    tally(store, "HPDv2", results, accepted)         # with a completion, in its transaction
+    section(queries, "HPDv2", definition)            # "acceptance" of the status document
+
+Counted when a prompt is done. A ledger that is lost begins to count anew.
+"""
+
+from collections.abc import Container
+from typing import Any
+
+from common.command_line import UserError
+from common.scores.expression import parse, parts_of
+from generate.server.fields import Fields
+from generate.server.queries import Queries
+from generate.server.store import Store
+
+MOST_PARTS = 20  # conditions of an expression that are counted apart
+MOST = 10**9  # images of a prompt
+Json = dict[str, Any]
+
+
+def reported(item: Fields) -> Json:
+    """What a completed prompt says of its images."""
+    return {
+        "rejected": item.number("rejected", 0, MOST, 0),
+        "not_accepted": item.number("not_accepted", 0, MOST, 0),
+        "refused": item.numbers("refused", MOST_PARTS, 0, MOST, []),
+    }
+
+
+def tally(store: Store, dataset: str, results: list[Json], accepted: Container[int]) -> None:
+    """Add up what was reported of the prompts that are accepted now."""
+    new = [result for result in results if result["index"] in accepted]
+    for name in ("truncated", "rejected", "not_accepted"):
+        store.tally(dataset, name, sum(result.get(name, 0) for result in new))
+    if not store.definition(dataset).get("accept"):
+        return
+    store.tally(dataset, "accepted", sum(result.get("images", 0) for result in new))
+    for result in new:
+        for number, count in enumerate(result.get("refused", ())):
+            store.tally(dataset, f"refused_{number}", count)
+
+
+def section(queries: Queries, name: str, definition: Json) -> Json | None:
+    """None where all images are accepted.
+
+    {"accept": the expression, "accepted", "rejected": images, "share" (None: none was judged yet),
+    "not_accepted": captions given up, "parts": [{"text", "refused": images at which it is false}]}
+    """
+    if not definition.get("accept"):
+        return None
+    accepted, rejected = queries.tally(name, "accepted"), queries.tally(name, "rejected")
+    judged = accepted + rejected
+    try:
+        parts = parts_of(parse(definition["accept"]))[:MOST_PARTS]
+    except UserError:  # written by other hands
+        parts = []
+    return {
+        "accept": definition["accept"],
+        "accepted": accepted,
+        "rejected": rejected,
+        "share": round(accepted / judged, 4) if judged else None,
+        "not_accepted": queries.tally(name, "not_accepted"),
+        "parts": [
+            {"text": part.text, "refused": queries.tally(name, f"refused_{number}")}
+            for number, part in enumerate(parts)
+        ],
+    }
