@@ -43,7 +43,7 @@ def recount(store: Store, dataset: str) -> None:
     wrong = []
     with store.transaction():
         for block, opened in store.all("SELECT block, open FROM blocks WHERE dataset = ?", dataset):
-            free = store.open_bits(dataset, block).bit_count()
+            free = store.open_bits(dataset, [block])[block].bit_count()
             if free != opened:
                 wrong.append(block)
                 store.add_open(dataset, block, free - opened)

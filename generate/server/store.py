@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from generate.server.blocks import (
+    BLOCK,
     Figures,
     bits_of,
     blob_of,
@@ -33,6 +34,13 @@ from generate.server.schema import note_changes, open_database
 
 # one statement for all indices of a request, given as a JSON list
 AMONG = "dataset = ? AND idx IN (SELECT value FROM json_each(?))"
+AMONG_BLOCKS = "dataset = ? AND block IN (SELECT value FROM json_each(?))"
+# of the blocks in a JSON list: one range of the primary key for each
+IN_BLOCKS = (
+    "SELECT idx FROM json_each(?) AS list CROSS JOIN {} ON dataset = ?"
+    f" AND idx BETWEEN list.value * {BLOCK} AND list.value * {BLOCK} + {BLOCK - 1}"
+)
+ADD_OPEN = "UPDATE blocks SET open = open + ? WHERE dataset = ? AND block = ?"
 
 Definition = dict[str, Any]  # as in dataset.yaml
 
@@ -188,15 +196,21 @@ class Store:
         row = self.one("SELECT done FROM blocks WHERE dataset = ? AND block = ?", dataset, block)
         return {first_of(block) + n for n in numbers(bits_of(row[0]))} if row else set()
 
-    def open_bits(self, dataset: str, block: int) -> int:
-        """A bit for each index of a block that is neither done, held nor troubled."""
-        blob, size = self.one(
-            "SELECT done, size FROM blocks WHERE dataset = ? AND block = ?", dataset, block
-        )
-        bits: int = (1 << size) - 1 & ~bits_of(blob)
-        first = first_of(block)
-        for idx in self.held_in(dataset, block) | self.trouble_in(dataset, block).keys():
-            bits &= ~(1 << idx - first)
+    def open_bits(self, dataset: str, blocks: list[int]) -> dict[int, int]:
+        """{block: a bit for each of its indices that is neither done, held nor troubled}."""
+        among = dataset, json.dumps(blocks)
+        rows = self.all(f"SELECT block, done, size FROM blocks WHERE {AMONG_BLOCKS}", *among)
+        bits: dict[int, int] = {
+            block: (1 << size) - 1 & ~bits_of(done) for block, done, size in rows
+        }
+        for (idx,) in self.all(
+            f"{IN_BLOCKS.format('held')} UNION {IN_BLOCKS.format('trouble')}",
+            among[1],
+            dataset,
+            among[1],
+            dataset,
+        ):
+            bits[block_of(idx)] &= ~(1 << place_of(idx))
         return bits
 
     # ------------------------------------------------ the state of an index
@@ -239,14 +253,13 @@ class Store:
         troubled = {idx for (idx,) in self.all(f"SELECT idx FROM trouble WHERE {AMONG}", *among)}
         if troubled:
             self.run(f"UPDATE trouble SET state = ? WHERE {AMONG}", state, *among)
-        for block, n in Counter(block_of(idx) for idx in indices if idx not in troubled).items():
-            self.add_open(dataset, block, by * n)
+        counts = Counter(block_of(idx) for idx in indices if idx not in troubled)
+        rows = [(by * n, dataset, block) for block, n in counts.items()]
+        self.run_many(ADD_OPEN, rows)
 
     def add_open(self, dataset: str, block: int, by: int) -> None:
         """Add to a block's count of open indices."""
-        self.run(
-            "UPDATE blocks SET open = open + ? WHERE dataset = ? AND block = ?", by, dataset, block
-        )
+        self.run(ADD_OPEN, by, dataset, block)
 
     def suspect(self, dataset: str, idx: int) -> None:
         """A waiting or leased index is leased alone from now on."""

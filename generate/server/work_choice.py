@@ -14,6 +14,7 @@ from generate.server.live_leases import LiveLeases
 from generate.server.recount import recount
 from generate.server.store import Store
 
+LOOK_AGAIN = 32  # leases
 NEXT_SUSPECTS = 20  # looked at for one that this worker has not failed
 
 
@@ -31,6 +32,9 @@ class WorkChoice:
         self.comparison = comparison
         self.blame = blame
         self.live = live
+        self.turns: dict[str, int] = {}  # data set: position of the block that gave last
+        # data set: as of _window(), and leases since it was counted
+        self.windows: dict[str, tuple[int, int, int]] = {}
 
     def size(self, now: float, dataset: str, asked: int) -> int:
         """At most half of a fair share of what waits.
@@ -75,34 +79,70 @@ class WorkChoice:
         return [idx for (idx,) in rows if self.comparison.is_compared(dataset, block_of(idx))]
 
     def _fresh(self, dataset: str, size: int) -> list[int]:
-        """The next free indices of the open blocks: each gives its share, the fullest ones first.
+        """The next free indices of the open blocks: each gives its share, in turns.
 
-        In the file's order there is one such block, and what it lacks comes from the next.
+        In the file's order the first one gives all it has, and what it lacks comes from the next.
         """
         seed = self.store.definition(dataset).get("order_seed")
-        blocks = [
-            row
-            for row in self.store.all(
-                "SELECT block, open, size FROM blocks WHERE dataset = ? AND open > 0"
-                " ORDER BY position LIMIT ?",
+        blocks, count = self._open_blocks(dataset, seed, size)
+        free = self.store.open_bits(dataset, [block for block, _, _ in blocks])
+        if any(free[block].bit_count() != opened for block, opened, _ in blocks):
+            recount(self.store, dataset)
+            blocks, count = self._open_blocks(dataset, seed, size)
+            free = self.store.open_bits(dataset, [block for block, _, _ in blocks])
+        indices: list[int] = []
+        for n, (block, _, position) in enumerate(blocks):
+            rest = size - len(indices)
+            share = rest if seed is None else -(-rest // (count - n))
+            indices += itertools.islice(_in_order(seed, block, free[block]), share)
+            self.turns[dataset] = position
+            if len(indices) == size:
+                break
+        return indices
+
+    def _open_blocks(
+        self, dataset: str, seed: int | None, size: int
+    ) -> tuple[list[tuple[int, int, int]], int]:
+        """([(block, open indices, position)] for `size` indices, how many are drawn from in turns).
+
+        Of a random order those come first that follow the one that gave last.
+        """
+        count, last = self._window(dataset)
+        turn = -1 if seed is None else min(self.turns.get(dataset, -1), last)
+        # while the folders are being compared any of them may be left out
+        limit = size if self.comparison.is_complete(dataset) else OPEN_BLOCKS
+        rows: list[tuple[int, int, int]] = []
+        for after, until in ((turn, last), (-1, turn)):
+            rows += self.store.all(
+                "SELECT block, open, position FROM blocks WHERE dataset = ? AND open > 0"
+                " AND position > ? AND position <= ? ORDER BY position LIMIT ?",
+                dataset,
+                after,
+                until,
+                limit - len(rows),
+            )
+        if len(rows) < limit:
+            self.windows.pop(dataset, None)  # few are left: they are counted at each lease
+        blocks = [row for row in rows if self.comparison.is_compared(dataset, row[0])]
+        return blocks[:size], count - len(rows) + len(blocks)
+
+    def _window(self, dataset: str) -> tuple[int, int]:
+        """(how many blocks are drawn from in turns, position of the last).
+
+        To count them takes a tenth of a lease. A full window is counted at every LOOK_AGAIN-th: one
+        block less is no harm.
+        """
+        count, last, leases = self.windows.get(dataset, (0, -1, LOOK_AGAIN))
+        if count < OPEN_BLOCKS or leases >= LOOK_AGAIN:
+            leases = 0
+            count, last = self.store.one(
+                "SELECT COUNT(*), COALESCE(MAX(position), -1) FROM (SELECT position FROM blocks"
+                " WHERE dataset = ? AND open > 0 ORDER BY position LIMIT ?)",
                 dataset,
                 OPEN_BLOCKS,
             )
-            if self.comparison.is_compared(dataset, row[0])
-        ]
-        if seed is not None:
-            blocks.sort(key=lambda row: -row[1] / row[2])  # equal ones stay in their order
-        indices: list[int] = []
-        for n, (block, opened, _) in enumerate(blocks):
-            if len(indices) == size:
-                break
-            rest = size - len(indices)
-            share = rest if seed is None else -(-rest // (len(blocks) - n))
-            bits = self.store.open_bits(dataset, block)
-            if bits.bit_count() != opened:
-                recount(self.store, dataset)
-            indices += itertools.islice(_in_order(seed, block, bits), share)
-        return indices
+        self.windows[dataset] = count, last, leases + 1
+        return count, last
 
 
 def _in_order(seed: int | None, block: int, bits: int) -> Iterator[int]:
