@@ -174,6 +174,14 @@ def extended_since(folder: Path, asked: Definition) -> Definition | None:
     return None
 
 
+def grown_from(present: Definition, earlier: Definition) -> bool:
+    """Whether `present` is `earlier` with more images or appended prompts, by their fields."""
+    with contextlib.suppress(Differs):
+        compare(earlier, present, "", growing=True)
+        return True
+    return False
+
+
 def compare(
     stored: Mapping[str, Any], asked: Mapping[str, Any], what: str, growing: bool = False
 ) -> None:

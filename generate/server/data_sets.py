@@ -26,6 +26,7 @@ from generate.dataset.definition import (
     Extended,
     compare,
     extended_since,
+    grown_from,
     newest_file,
     read_definition,
     remove,
@@ -100,7 +101,7 @@ class DataSets:
         if self._asked.get(name) == (asked, self._stamp(name)) and name not in self.detached:
             return
         with self._settling:
-            self._make_way(name, asked)
+            self._make_way(name, asked, starting)
             try:
                 definition, changed = settle(folder, asked)
             except Differs:
@@ -122,8 +123,11 @@ class DataSets:
                 per = definition["images_per_prompt"]
                 log.info("data set %s: %s prompts, %d images each", name, total, per)
 
-    def _make_way(self, name: str, asked: Definition) -> None:
-        """Write a lost dataset.yaml again; or forget a data set whose name is used anew."""
+    def _make_way(self, name: str, asked: Definition, starting: bool) -> None:
+        """Write a lost dataset.yaml again; or forget a data set whose name is used anew.
+
+        Extended: the folder left after it was extended, and a client of before goes on.
+        """
         known = self._known(name)
         folder = self.folders.path(name)
         if known is None or self._restored_if_damaged(name, known) or newest_file(folder)[1]:
@@ -133,6 +137,8 @@ class DataSets:
         except Differs:
             if has_samples(folder):
                 raise
+            if not starting and grown_from(known, asked):
+                raise Extended(known) from None
             log.warning(
                 "data set %s: its folder was deleted, and its name is used again with another "
                 "definition: it is a new data set",

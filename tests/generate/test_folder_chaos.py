@@ -213,6 +213,19 @@ def test_definition_and_ledger_are_both_lost():
     chaos.teardown()
 
 
+@pytest.mark.parametrize("images", [True, False])
+def test_a_folder_that_leaves_after_an_extension(images):
+    """A client of before does not begin the data set anew with its old definition."""
+    chaos = Chaos()
+    chaos.work(images=0, number=0)
+    chaos.work(images=0, number=1)
+    chaos.extend(images=images, more=1)
+    chaos.move_it_away_or_back()
+    chaos.work(images=0, number=1)
+    chaos.samples_are_whole()
+    chaos.teardown()
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(4 * 3600)
 def test_ten_thousand_histories():
