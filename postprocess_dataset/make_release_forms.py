@@ -9,23 +9,13 @@ a crash, or after convert_json_to_parquet.py --update what is new. What it needs
 release/HPDv2.work; its tars and those of the release are the same files, by hard links.
 """
 
-import argparse
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.command_line import Options, run_script
-from postprocess_dataset.options import positive, split
-
-
-def forms(text: str) -> list[str]:
-    """The forms of "webdataset,parquet"."""
-    found = text.split(",")
-    if not found or set(found) - {"webdataset", "parquet"}:
-        raise argparse.ArgumentTypeError(f"{text}: give webdataset, parquet, or both with a comma")
-    return found
+from postprocess_dataset.options import add_form_options
 
 
 def main() -> int:
@@ -42,31 +32,7 @@ def main() -> int:
         default=[],
         help="image_path and links may lead into this folder, too (repeatable)",
     )
-    parser.add_argument(
-        "--form",
-        type=forms,
-        default=["webdataset", "parquet"],
-        help="webdataset, parquet, or both (default: webdataset,parquet)",
-    )
-    parser.add_argument(
-        "--split",
-        metavar="train=0.98,val=0.02",
-        type=split,
-        help="by prompt: all images of a prompt go to one side",
-    )
-    parser.add_argument("--shuffle_seed", type=int, help="shuffle the rows")
-    parser.add_argument(
-        "--shard_size_mb",
-        type=positive,
-        default=500,
-        help="at most so many MB (10**6 bytes) a shard (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--num_workers",
-        type=positive,
-        default=min(8, len(os.sched_getaffinity(0))),
-        help="processes (default: %(default)s)",
-    )
+    add_form_options(parser)
     parser.flag("--keep_private", "publish host names, jobs, leases and paths, too")
     args = parser.parse_args()
 

@@ -1,6 +1,7 @@
-"""Argument types of both converters: partitions, positive numbers, the shares of a split."""
+"""Argument types of the converters, and the options of a release's data that two scripts take."""
 
 import argparse
+import os
 
 
 def partition(text: str) -> tuple[int, int]:
@@ -40,3 +41,40 @@ def shares(text: str) -> dict[str, float]:
     if abs(sum(found.values()) - 1) > 1e-6:
         raise ValueError
     return found
+
+
+def forms(text: str) -> list[str]:
+    """The forms of "webdataset,parquet"."""
+    found = text.split(",")
+    if set(found) - {"webdataset", "parquet"}:
+        raise argparse.ArgumentTypeError(f"{text}: give webdataset, parquet, or both with a comma")
+    return found
+
+
+def add_form_options(group: argparse._ActionsContainer) -> None:
+    """--form, --split, --shuffle_seed, --shard_size_mb, --num_workers."""
+    group.add_argument(
+        "--form",
+        type=forms,
+        default=["webdataset", "parquet"],
+        help="webdataset, parquet, or both (default: webdataset,parquet)",
+    )
+    group.add_argument(
+        "--split",
+        metavar="train=0.98,val=0.02",
+        type=split,
+        help="by prompt: all images of a prompt go to one side",
+    )
+    group.add_argument("--shuffle_seed", type=int, help="shuffle the rows")
+    group.add_argument(
+        "--shard_size_mb",
+        type=positive,
+        default=500,
+        help="at most so many MB (10**6 bytes) a shard (default: %(default)s)",
+    )
+    group.add_argument(
+        "--num_workers",
+        type=positive,
+        default=min(8, len(os.sched_getaffinity(0))),
+        help="processes (default: %(default)s)",
+    )

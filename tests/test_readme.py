@@ -25,6 +25,7 @@ ENTRY_POINTS = (
     "generate/generate_images.py",
     "generate/llm_prompting.py",
     "postprocess_dataset/*_*.py",
+    "postprocess_dataset/release.py",
 )
 
 

@@ -119,7 +119,7 @@ def check_manifest(folder: str, progress: Progress) -> Download:
 
     ValueError, FileNotFoundError: there is no manifest, or it is damaged.
     """
-    manifest = _read(folder)
+    manifest = read_manifest(folder)
     allowed = tuple(kind for kind in manifest.get("allowed", ()) if kind in KINDS)
     download = Download(manifest["root"], allowed)
     found = download.found
@@ -168,7 +168,7 @@ def _is_intact(folder: str, stated: File, found: Findings) -> bool:
     return True
 
 
-def _read(folder: str) -> dict[str, Any]:
+def read_manifest(folder: str) -> dict[str, Any]:
     """The manifest; every path in it lies below the folder."""
     place = os.path.join(folder, NAME)
     manifest = read_json(place, MANIFEST_BYTES)

@@ -1,0 +1,193 @@
+"""From data set folders to a release: table, tars, parquet, verification, report, card, manifest.
+
+    status = make_release(ReleaseSettings(["generated_images/HPDv2"], "release/HPDv2"))
+
+Killed at any instant, the same call goes on: each step knows what it has done, by marks in the work
+folder that were written after what they vouch for. What the verification calls damaged, unsafe,
+unlicensed or private gets no card and no manifest, unless its kinds are allowed by name.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from common.command_line import DONE, UserError
+from common.files import read_json, write_whole
+from postprocess_dataset import table
+from postprocess_dataset.build_table import TableSettings, make_table
+from postprocess_dataset.progress import Progress, tell
+from postprocess_dataset.release_card.card import CardSettings, make_card
+from postprocess_dataset.release_card.facts import braces, read_facts
+from postprocess_dataset.release_forms.make_forms import FORMS, FormSettings, make_forms
+from postprocess_dataset.releasing.marks import Marks, state_of
+from postprocess_dataset.report.gather import ReportSettings
+from postprocess_dataset.report.page import make_report
+from postprocess_dataset.verification import manifest
+from postprocess_dataset.verification.shards import Unreadable
+from postprocess_dataset.verification.show import show
+from postprocess_dataset.verification.verify import VerifySettings, verify
+
+VERIFICATION = "verification.json"  # in the work folder: its examples name paths
+DOCUMENT_BYTES = 1 << 26
+
+
+@dataclass(frozen=True)
+class ReleaseSettings:
+    """What release.py was asked for; see its --help."""
+
+    folders: Sequence[str]
+    release: str
+    forms: Sequence[str] = FORMS
+    split: str | None = None
+    shuffle_seed: int | None = None
+    shard_size_mb: int = 500
+    workers: int = 1
+    about: str = ""
+    status: str = ""
+    prompts: str | None = None
+    licences: Sequence[str] = ()
+    allow: Sequence[str] = ()
+
+    @property
+    def work(self) -> str:
+        """The folder beside the release where all that is not published lies."""
+        return f"{self.release.rstrip('/')}.work"
+
+    @property
+    def table(self) -> str:
+        return os.path.join(self.work, "table.parquet")
+
+
+def make_release(settings: ReleaseSettings) -> int:
+    """Do what is missing; the exit status. UserError: it is not fit to be published."""
+    check_place(settings)
+    os.makedirs(settings.work, exist_ok=True)
+    marks = Marks(settings.work)
+    update = os.path.exists(settings.table)
+    make_table(TableSettings(settings.folders, settings.table, relative=True, update=update))
+    make_forms(forms_of(settings))
+    document = verified(settings, marks)
+    make_page(settings, marks)
+    allowed = [
+        f"{name}: {found['count']:,} ({found['what']})" for name, found in document["found"].items()
+    ]
+    make_card(CardSettings(settings.release, settings.about, settings.licences, allowed))
+    root = listed(settings, marks)
+    vouch(settings, document, root)
+    for name, part in read_facts(settings.release).splits.items():
+        names = " and ".join(filter(None, map(braces, (part.tars, part.parquet))))
+        tell(f"{name}: {part.rows:,} samples, {names}")
+    tell(f"{settings.release} is ready; root {root}")
+    return DONE
+
+
+def check_place(settings: ReleaseSettings) -> None:
+    """UserError: the release would lie in a data set, or among files that are none of it."""
+    release = os.path.abspath(settings.release)
+    for folder in settings.folders:
+        if f"{release}/".startswith(f"{os.path.abspath(folder)}/"):
+            raise UserError(f"{settings.release} lies in {folder}: choose a place outside of it")
+    if os.path.isdir(release) and os.listdir(release) and not os.path.isdir(settings.work):
+        raise UserError(
+            f"{settings.release} is not empty, and {settings.work} is not there: it was not made "
+            "by release.py; choose another folder"
+        )
+
+
+def forms_of(settings: ReleaseSettings) -> FormSettings:
+    """What make_release_forms.py would be asked for."""
+    return FormSettings(
+        table=settings.table,
+        release=settings.release,
+        base_dir=base_of(settings),
+        forms=settings.forms,
+        split=settings.split,
+        shuffle_seed=settings.shuffle_seed,
+        shard_size_mb=settings.shard_size_mb,
+        workers=settings.workers,
+    )
+
+
+def base_of(settings: ReleaseSettings) -> str:
+    """The folder below which the images lie now; that of the table may have been moved."""
+    folders = [os.path.abspath(folder) for folder in settings.folders]
+    return os.path.dirname(folders[0]) if len(folders) == 1 else os.path.commonpath(folders)
+
+
+def verified(settings: ReleaseSettings, marks: Marks) -> dict[str, Any]:
+    """The verification's document; folders, table and tars are read only if they have changed.
+
+    UserError: something was found that is not allowed.
+    """
+    tars = os.path.join(settings.work, "tars")
+    options = (settings.prompts, sorted(settings.licences), sorted(settings.allow))
+    state = state_of(tars, table.identity(settings.table), options)
+    path = os.path.join(settings.work, VERIFICATION)
+    if marks.is_done("verify", state):
+        known: dict[str, Any] = read_json(path, DOCUMENT_BYTES)
+        return known
+    report = verify(
+        VerifySettings(
+            folders=settings.folders,
+            parquet_file=settings.table,
+            tars=tars,
+            prompts=settings.prompts,
+            licences=settings.licences,
+            allow=settings.allow,
+            room=settings.work,
+        )
+    )
+    show(report)
+    document: dict[str, Any] = report.document()
+    write_whole(path, json.dumps(document, indent=1) + "\n")
+    if not report.good:
+        kinds = ",".join(name for name, one in document["found"].items() if not one["allowed"])
+        raise UserError(
+            f"{settings.release} is not fit to be published: {kinds or 'nothing was checked'} "
+            f"(above, and in {path}); mend it and say the same command again, or publish it all "
+            f"the same with --allow {kinds or 'KIND'}"
+        )
+    marks.done("verify", state)
+    return document
+
+
+def make_page(settings: ReleaseSettings, marks: Marks) -> None:
+    """report.html, if table or status have changed."""
+    output = os.path.join(settings.release, "report.html")
+    changed = os.stat(settings.status).st_mtime_ns if os.path.exists(settings.status) else 0
+    state = f"{table.identity(settings.table)} {settings.status} {changed}"
+    if os.path.exists(output) and marks.is_done("report", state):
+        return
+    name = os.path.basename(os.path.abspath(settings.release))
+    make_report(
+        ReportSettings(settings.table, output, base_of(settings), status=settings.status, name=name)
+    )
+    marks.done("report", state)
+
+
+def listed(settings: ReleaseSettings, marks: Marks) -> str:
+    """MANIFEST.json, if a file has changed; its root."""
+    path = os.path.join(settings.release, manifest.NAME)
+    state = state_of(settings.release, sorted(settings.allow), without=[manifest.NAME])
+    if not (os.path.exists(path) and marks.is_done("manifest", state)):
+        progress = Progress("samples in the manifest")
+        try:
+            manifest.write_manifest(settings.release, progress, settings.allow)
+        except Unreadable as error:
+            raise UserError(
+                f"{error}; remove it and its done mark in {settings.work}, and say the same "
+                "command again"
+            ) from None
+        finally:
+            progress.close()
+        marks.done("manifest", state)
+    root: str = read_json(path, manifest.MANIFEST_BYTES)["root"]
+    return root
+
+
+def vouch(settings: ReleaseSettings, document: dict[str, Any], root: str) -> None:
+    """Note of which manifest the verification is: push_to_hub.py asks for it."""
+    text = json.dumps({**document, "root": root}, indent=1) + "\n"
+    write_whole(os.path.join(settings.work, VERIFICATION), text)

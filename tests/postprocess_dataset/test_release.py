@@ -1,0 +1,132 @@
+"""release.py: from folders to a release that a stranger verifies; refused, resumed, grown."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from postprocess_dataset.verification.shards import read_shard
+from tests.postprocess_dataset.conftest import called
+from tests.postprocess_dataset.verified import IMAGES, PROMPTS, RunFolder
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished data set that nothing is wrong with."""
+    return RunFolder(tmp_path / "HPDv2").fill(PROMPTS, IMAGES).finish(PROMPTS)
+
+
+def release(run, place, *options):
+    return called("release", [run.path, place, "--num_workers", 1, *options])
+
+
+def files(place):
+    """{path: (inode, time)} of all files of a release."""
+    return {
+        str(path.relative_to(place)): (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in Path(place).rglob("*")
+        if path.is_file()
+    }
+
+
+def shards(place):
+    return {name: Path(place, name).read_bytes() for name in files(place) if name[-4:] != ".tmp"}
+
+
+def intact(place):
+    ended = called("verify_dataset", [place, "--manifest"])
+    return ended.status == 0, ended.out
+
+
+def test_a_stranger_verifies_and_loads_a_copy(run, tmp_path):
+    import datasets
+    import duckdb
+
+    place = tmp_path / "out" / "birds"
+    ended = release(run, place, "--split", "train=0.6,val=0.4")
+    assert ended.status == 0, ended.err
+    copy = shutil.copytree(place, tmp_path / "elsewhere" / "birds")
+    shutil.rmtree(f"{place}.work")
+    shutil.rmtree(place)
+    good, said = intact(copy)
+    assert good and "24 samples in parquet, 24 samples in webdataset" in said
+    root = json.loads((copy / "MANIFEST.json").read_text())["root"]
+    assert root in said and root in ended.out
+    loaded = datasets.load_dataset(str(copy), cache_dir=str(tmp_path / "cache"))
+    assert sum(part.num_rows for part in loaded.values()) == 24
+    rows = duckdb.sql(f"select count(*) from '{copy}/data/*.parquet'").fetchall()
+    assert rows == [(24,)]
+    together = b"".join(shards(copy).values())
+    assert str(tmp_path).encode() not in together and b"3-12" not in together
+    (copy / "data" / "val-00000.parquet").write_bytes(b"torn")
+    assert not intact(copy)[0]
+
+
+def test_the_same_command_again_does_nothing(run, tmp_path):
+    place = tmp_path / "birds"
+    assert release(run, place).status == 0
+    before = files(place)
+    ended = release(run, place)
+    assert ended.status == 0 and "counted:" not in ended.out  # nothing was read again
+    after = files(place)
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert not {name for name in changed if name.startswith(("data/train", "webdataset/train"))}
+    assert "report.html" not in changed and intact(place)[0]
+
+
+def test_it_grows(run, tmp_path):
+    place = tmp_path / "birds"
+    assert release(run, place).status == 0
+    more = range(1003, 1006)
+    run.fill(more, IMAGES).finish(range(995, 1006))
+    run.settle()
+    ended = release(run, place)
+    assert ended.status == 0, ended.err
+    good, said = intact(place)
+    assert good and "33 samples in parquet" in said
+    keys = [sample.key for sample in read_shard(str(place / "webdataset" / "train-000000.tar"))]
+    assert keys[:24] == sorted(keys[:24], key=lambda key: (len(key), key)) and len(keys) == 33
+
+
+def test_what_is_unfit_is_not_published_unless_it_is_named(run, tmp_path):
+    place = tmp_path / "birds"
+    run.add(1000, 1, model_name="own/unknown-model")
+    ended = release(run, place)
+    assert ended.status == 1 and ended.err.splitlines()[-1].count("--allow") == 1
+    kinds = ended.err.rpartition("--allow ")[2].strip()
+    assert "licence_unknown" in kinds
+    assert not (place / "README.md").exists() and not (place / "MANIFEST.json").exists()
+    ended = release(run, place, "--allow", kinds)
+    assert ended.status == 0, ended.err
+    card = (place / "README.md").read_text()
+    assert "**Published all the same:**" in card
+    assert all(f"> - {kind}: " in card for kind in kinds.split(","))
+    assert intact(place)[0]
+
+
+@pytest.mark.parametrize("at", [5, 18, 29])
+def test_killed_at_any_instant_it_goes_on(run, tmp_path, dying, at):
+    place = tmp_path / "birds"
+    assert release(run, tmp_path / "undisturbed").status == 0
+    assert dying(at, "release", run.path, place, "--num_workers", 1) == -9
+    ended = release(run, place)
+    assert ended.status == 0, ended.err
+    assert intact(place)[0]
+    whole = shards(tmp_path / "undisturbed")
+    made = shards(place)
+    assert made.keys() == whole.keys()
+    assert all(made[name] == whole[name] for name in made if "/train" in name)
+
+
+def test_where_a_release_may_not_lie(run, tmp_path):
+    def says(words, place):
+        ended = release(run, place)
+        assert ended.status == 1 and ended.err.count("\n") == 1, ended.err
+        assert words in ended.err
+
+    says("choose a place outside", run.path / "release")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    says("is not empty", tmp_path / "mine")
+    assert called("release", [run.path]).status == 2
