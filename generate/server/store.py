@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from generate.server.blocks import (
-    BLOCK,
     Figures,
     bits_of,
     blob_of,
@@ -35,10 +34,10 @@ from generate.server.schema import note_changes, open_database
 # one statement for all indices of a request, given as a JSON list
 AMONG = "dataset = ? AND idx IN (SELECT value FROM json_each(?))"
 AMONG_BLOCKS = "dataset = ? AND block IN (SELECT value FROM json_each(?))"
-# of the blocks in a JSON list: one range of the primary key for each
+# of blocks, by a JSON list of their first indices: one range of the primary key for each
 IN_BLOCKS = (
-    "SELECT idx FROM json_each(?) AS list CROSS JOIN {} ON dataset = ?"
-    f" AND idx BETWEEN list.value * {BLOCK} AND list.value * {BLOCK} + {BLOCK - 1}"
+    "SELECT idx FROM json_each(?) AS first CROSS JOIN {} ON dataset = ?"
+    " AND idx BETWEEN first.value AND first.value + ?"
 )
 ADD_OPEN = "UPDATE blocks SET open = open + ? WHERE dataset = ? AND block = ?"
 
@@ -198,18 +197,17 @@ class Store:
 
     def open_bits(self, dataset: str, blocks: list[int]) -> dict[int, int]:
         """{block: a bit for each of its indices that is neither done, held nor troubled}."""
-        among = dataset, json.dumps(blocks)
-        rows = self.all(f"SELECT block, done, size FROM blocks WHERE {AMONG_BLOCKS}", *among)
+        rows = self.all(
+            f"SELECT block, done, size FROM blocks WHERE {AMONG_BLOCKS}",
+            dataset,
+            json.dumps(blocks),
+        )
         bits: dict[int, int] = {
             block: (1 << size) - 1 & ~bits_of(done) for block, done, size in rows
         }
-        for (idx,) in self.all(
-            f"{IN_BLOCKS.format('held')} UNION {IN_BLOCKS.format('trouble')}",
-            among[1],
-            dataset,
-            among[1],
-            dataset,
-        ):
+        where = json.dumps([first_of(block) for block in blocks]), dataset, first_of(1) - 1
+        in_flight = f"{IN_BLOCKS.format('held')} UNION {IN_BLOCKS.format('trouble')}"
+        for (idx,) in self.all(in_flight, *where, *where):
             bits[block_of(idx)] &= ~(1 << place_of(idx))
         return bits
 
