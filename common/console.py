@@ -63,6 +63,9 @@ def _escape(character: str) -> str:
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
+INDENT = " " * 11  # under a label: "workers    12", then what belongs to it
+
+
 def duration(s: float) -> str:
     """Seconds for people: "45 s", "12 min", "7 h", "3 days"."""
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):

@@ -205,25 +205,23 @@ class Client:
 
 
 class DeviceTime:
-    """How long the device has been busy, from the first batch's begin to the last one's end."""
+    """How long the device has been busy since its first batch began."""
 
     def __init__(self) -> None:
         self.first: float | None = None
-        self.last = 0.0
         self.busy_s = 0.0
         self.batches = 0
 
     def batch_begins(self) -> None:
         if self.first is None:
-            self.first = self.last = time.monotonic()
+            self.first = time.monotonic()
 
     def batch_took(self, seconds: float) -> None:
         self.busy_s += seconds
         self.batches += 1
-        self.last = time.monotonic()
 
     def span_s(self) -> float:
-        return self.last - self.first if self.first is not None else 0.0
+        return time.monotonic() - self.first if self.first is not None else 0.0
 
     def mean_s(self) -> float:
         """Seconds a batch."""

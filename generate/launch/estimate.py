@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from common.console import amount, duration
+from common.console import INDENT, amount, duration
 from common.files import device_of, file_system_of
 from common.packed_folder import EARLY_FILES
 from generate.client import model_recipes
@@ -23,7 +23,7 @@ from generate.dataset.definition import stored_definition
 from generate.dataset.layout import FOLDER
 from generate.dataset.prompts_file import Item
 from generate.launch.acceptance import cost_line, draws_of
-from generate.launch.status import INDENT, Answer
+from generate.launch.status import Answer
 from generate.llms.backends_file import BackendsFile
 from generate.protocol.output_root import dataset_folder, server_folder
 from generate.server.blocks import OPEN_BLOCKS
@@ -188,7 +188,7 @@ def _hours(
 ) -> str:
     rate, where = _measured_rate(definition, output_root, answer)
     if not rate:
-        return "GPU hours unknown, as no images an hour were measured yet: --preview 8 does"
+        return "time unknown, as no images an hour were measured yet: --preview 8 does"
     hours = images / rate
     wall = duration(3600 * hours / args.num_workers)
     workers = f"{args.num_workers} worker{'s' * (args.num_workers > 1)}"
@@ -298,9 +298,15 @@ def _llm_calls(
         answered = calls * llm["completion_tokens"] / llm["calls"]
         basis = "measured"
     return (
-        f"{calls:,} LLM calls, {asked / 1e6:,.1f} + {answered / 1e6:,.1f} million tokens "
-        f"(asked + answered, {basis}){_cost(args, asked, answered)}"
+        f"{calls:,} LLM calls, {_tokens(asked, answered)} (asked + answered, {basis})"
+        f"{_cost(args, asked, answered)}"
     )
+
+
+def _tokens(asked: float, answered: float) -> str:
+    if asked + answered < 1e6:
+        return f"{asked:,.0f} + {answered:,.0f} tokens"
+    return f"{asked / 1e6:,.1f} + {answered / 1e6:,.1f} million tokens"
 
 
 def _cost(args: Namespace, asked: float, answered: float) -> str:

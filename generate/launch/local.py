@@ -11,12 +11,12 @@ import signal
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from common import slurm
-from common.command_line import DONE, FAILED, LEFT_OUT
+from common.command_line import DONE, FAILED, LEFT_OUT, UserError
 from generate.client.job_client import JobClient
 from generate.client.process import nothing_left
 from generate.client.restart import REQUEUE
@@ -24,9 +24,12 @@ from generate.client.worker import gpus, this_host
 from generate.dataset.definition import newest_file
 from generate.launch import preflight
 from generate.launch.client_process import ClientProcess
+from generate.launch.finished import interrupted
 from generate.launch.local_server import SERVER, LocalServer
+from generate.launch.plan import again
 from generate.launch.progress import Progress, report
 from generate.launch.run_file import store
+from generate.launch.status import page_link
 from generate.protocol.output_root import dataset_folder, make_server_folder
 
 LOOK_S = 0.2
@@ -41,23 +44,39 @@ PASSED_ON = {
 }
 
 
-def run(args: Namespace, definition: dict[str, Any], root: Path) -> int:
-    """Run the clients to their end; the exit status: 0 done, 3 with failed prompts, 1 otherwise."""
+def run(args: Namespace, definition: dict[str, Any], root: Path, plan: Sequence[str]) -> int:
+    """Run the clients to their end; the exit status: 0 done, 3 with failed prompts, 1 otherwise.
+
+    plan: lines that are shown first, if anything is left to do.
+    """
     if newest_file(dataset_folder(root, definition["name"]))[1] is None:
-        preflight.check_the_model(args)  # a wrong one defines no data set
+        for line in plan:
+            report(line)
+        plan = []
+        try:
+            preflight.check_the_model(args)  # a wrong one defines no data set
+        except UserError as error:
+            hint = again("--model tiny")
+            raise UserError(f"{error}. To try things out without it: {hint}") from None
     make_server_folder(root)
     if args.is_slurm_task:
-        return _generate(args, definition, root, None)
+        return _generate(args, definition, root, None, plan)
     with LocalServer(root) as server:
-        return _generate(args, definition, root, server)
+        return _generate(args, definition, root, server, plan)
 
 
 def _generate(
-    args: Namespace, definition: dict[str, Any], root: Path, server: LocalServer | None
+    args: Namespace,
+    definition: dict[str, Any],
+    root: Path,
+    server: LocalServer | None,
+    plan: Sequence[str],
 ) -> int:
     if ended := nothing_left(JobClient(root, definition, this_host(), server_timeout_s=30)):
         return LEFT_OUT if ended.failed else DONE
     preflight.check_the_model(args)
+    for line in plan:
+        report(line)
     if not args.is_slurm_task:
         store(args, definition, dataset_folder(root, definition["name"]))
     mine: list[str | None] = [*gpus()] or [None]
@@ -68,9 +87,14 @@ def _generate(
             signal.signal(number, lambda number, frame: heard.append(number))
     progress = Progress(definition["name"], root)
     with _started([ClientProcess(n, mine[n % len(mine)], root) for n in range(count)]) as clients:
+        if server and sys.stdout.isatty():
+            report(f"page: {page_link(root)}")
         _supervise(clients, heard, progress, server)
     statuses = {client.status for client in clients}
-    return _exit_status(statuses, bool(heard), progress.show(last=True), root)
+    counts = progress.show(last=True)
+    if heard and counts and counts["done"] < counts["total"] and not args.is_slurm_task:
+        report(interrupted(counts["done"], counts["total"], counts["images"]))
+    return _exit_status(statuses, bool(heard), counts, root)
 
 
 @contextlib.contextmanager
@@ -99,6 +123,8 @@ def _supervise(
     while not all([client.ended(bool(heard)) for client in clients]):
         for number in heard[passed_on:]:
             passed_on += 1
+            if server and passed_on == 1:
+                report("stopping: what is finished is published; once more ends it at once")
             for client in clients:
                 client.send_signal(PASSED_ON[signal.Signals(number)])
         if server and not heard:
@@ -115,8 +141,9 @@ def _exit_status(
         slurm.requeue_self("a client of this task ran out of time or of a job server")
         statuses = statuses - {REQUEUE} | {DONE}
     well = statuses <= {DONE, LEFT_OUT}
-    if leaving:
-        return DONE if well else FAILED
+    if leaving:  # a client that holds nothing yet ends by the signal
+        ended = {status for number in PASSED_ON for status in (-number, 128 + number)}
+        return DONE if statuses <= {DONE, LEFT_OUT} | ended else FAILED
     if counts is None:
         return max(statuses) if well else FAILED
     if failed := counts["set_aside"]:

@@ -1,4 +1,8 @@
-"""What a run on this machine shows of itself: a bar on a terminal, a line a minute in a log."""
+"""What a run on this machine shows of itself: a bar on a terminal, a line a minute in a log.
+
+Both say why nothing happens, when nothing does: the model is loaded, no LLM answers, the server is
+away.
+"""
 
 import contextlib
 import sys
@@ -6,11 +10,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+from common.console import visible
 from generate.launch.status import Answer, fetch, incomplete
 
 ON_TERMINAL_S = 2
 IN_LOG_S = 60
 LAST_LOOK_S = 10
+BUSY = ("drawing", "idle")
+WORDS = {
+    "loading": "loading the model",
+    "unknown": "starting",
+    "warming_up": "warming up",
+    "waiting_llm": "waiting for an LLM",
+}
+# of a run as a whole: it goes on, or begins
+WELL = ("fair", "finished", "idle", "rebuilding")
 
 
 def report(text: str) -> None:
@@ -31,6 +45,7 @@ class Progress:
         self.root = root
         self.next_at = time.monotonic() + ON_TERMINAL_S
         self.bar: Any = None
+        self.said: list[str] = []
 
     def show(self, last: bool = False) -> dict[str, Any] | None:
         """Show how far it is, if it is time to; the counts, or None if they are not known."""
@@ -40,16 +55,29 @@ class Progress:
         self.next_at = time.monotonic() + (ON_TERMINAL_S if terminal else IN_LOG_S)
         answer = self._settled() if last else fetch(self.root)
         counts = answer.dataset(self.name)
+        if not last:
+            self._say_what_is_wrong(answer)
         if counts and terminal:
             with contextlib.suppress(OSError):
-                self._draw_bar(counts, last)
+                self._draw_bar(counts, "" if last else states(answer), last)
         if counts and (last or not terminal):
             less = f"; {incomplete(counts)}" if counts["short"] else ""
+            doing = "" if last or not (now := states(answer)) else f"; {now}"
             report(
                 f"{self.name}: {counts['done']:,} of {counts['total']:,} prompts done, "
-                f"{counts['images']:,} images{less}"
+                f"{counts['images']:,} images{less}{doing}"
             )
         return counts
+
+    def _say_what_is_wrong(self, answer: Answer) -> None:
+        """Once, when it begins: the run's verdict on itself, or that its server is silent."""
+        lines = troubles(answer)
+        if lines and lines != self.said:
+            if self.bar:
+                self.bar.clear()
+            for line in lines:
+                report(visible(line))
+        self.said = lines
 
     def _settled(self) -> Answer:
         """The server looks every two seconds: its look after the clients' last reports."""
@@ -65,13 +93,39 @@ class Progress:
             answer = fetch(self.root)
         return answer
 
-    def _draw_bar(self, counts: dict[str, Any], last: bool) -> None:
+    def _draw_bar(self, counts: dict[str, Any], doing: str, last: bool) -> None:
         from tqdm import tqdm  # not loaded where there is no terminal
 
         if self.bar is None:
-            self.bar = tqdm(total=counts["total"], unit=" prompts", initial=counts["done"])
-        self.bar.n = counts["done"]
-        self.bar.set_postfix_str(f"{counts['images']:,} images")
+            expected = counts["images_expected"]
+            self.bar = tqdm(total=expected, unit=" images", initial=counts["images"])
+        self.bar.n = counts["images"]
+        done = f"{counts['done']:,} of {counts['total']:,} prompts"
+        self.bar.set_postfix_str(", ".join(filter(None, (done, doing))))
         self.bar.refresh()
         if last:
             self.bar.close()  # ends its line: what follows starts a line of its own
+
+
+def states(answer: Answer) -> str:
+    """What the clients do, where it is not generating: "1 waiting for an LLM"."""
+    by_state = answer.document["workers"]["by_state"] if answer.document else {}
+    return ", ".join(
+        f"{count} {WORDS.get(state, state)}"
+        for state, count in by_state.items()
+        if state not in BUSY
+    )
+
+
+def troubles(answer: Answer) -> list[str]:
+    """What keeps the run from going on, and what to do; empty: nothing does."""
+    if not answer.document:
+        return [f"{answer.why}; the clients wait for it"]
+    health = answer.document["weather"]
+    if health["state"] in WELL:
+        return []
+    lines = [health["headline"], *(f"  {line}" for line in health["what_to_do"])]
+    for backend in (answer.document["llm"] or {}).get("backends", []):
+        if health.get("reason") == "llm" and backend.get("because"):
+            lines.append(f"  {backend['name']}: {backend['because']}")
+    return lines

@@ -23,7 +23,7 @@ from generate.dataset import prompts_file
 from generate.dataset.prompts_file import Item
 from generate.dataset.screened import refused_line, screen_of, screened
 from generate.launch import array, local, preflight, preview, redo, server_job, status, submit
-from generate.launch.estimate import estimate
+from generate.launch.plan import plan
 from generate.launch.sizes import check_items, sizes_of
 from generate.protocol.output_root import dataset_folder
 
@@ -64,10 +64,12 @@ def start(args: Namespace) -> int:
         return submit.submit(args, definition, root, items, sys.argv[1:])
     if args.dry_run:
         preflight.check_definition(root, definition)
-        print("\n".join(estimate(args, definition, items, root, status.fetch(root))))
+        print("\n".join(plan(args, definition, items, root)))
         return 0
-    show_notice(args.model)
-    return local.run(args, definition, root)
+    if args.is_slurm_task:
+        show_notice(args.model)
+        return local.run(args, definition, root, [])
+    return local.run(args, definition, root, plan(args, definition, items, root))
 
 
 def define(args: Namespace, items: list[Item], root: Path) -> dict[str, Any]:

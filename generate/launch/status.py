@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import UserError
-from common.console import duration, visible
+from common.console import INDENT, duration, visible
 from generate.launch.acceptance import line_of
+from generate.launch.finished import lines_of
 from generate.protocol.connection import Connection, ServerAway
 
 Document = dict[str, Any]  # GET /status, as generate/server/status.py makes it
-INDENT = " " * 11
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,18 @@ def page_link(output_root: str | os.PathLike[str]) -> str:
 def show(output_root: Path, dataset: str | None = None) -> int:
     """Print the status of this output root's server: of one data set, or of all.
 
-    The exit status. UserError if no server answers.
+    The exit status. UserError if no server answers; one data set is then counted from its files.
     """
     answer = fetch(output_root)
     if not answer.document:
-        raise UserError(answer.why)
+        try:
+            lines = lines_of(output_root, dataset) if dataset else []
+        except ValueError as error:
+            raise UserError(f"{answer.why}; {error}") from None
+        if not lines:
+            raise UserError(answer.why)
+        print("\n".join(lines))
+        return 0
     print(render(answer.document, dataset, output_root))
     terminal = sys.stdout.isatty()
     link = page_link(output_root) if terminal else "(its link is a secret: on a terminal only)"

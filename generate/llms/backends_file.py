@@ -60,11 +60,14 @@ class BackendsFile:
         self.ollama_hosts = ollama_hosts
         self.embedded = EmbeddedLLM()  # started for an entry with `provider: embedded`
 
-    def configs(self) -> list[BackendConfig]:
-        """First tier first; each name once. Raises UserError for a file that cannot be used."""
+    def configs(self, start: bool = True) -> list[BackendConfig]:
+        """First tier first; each name once. Raises UserError for a file that cannot be used.
+
+        start: the embedded LLM is started, if the file names it; else it has no address.
+        """
         configs: list[BackendConfig] = []
         names: set[str] = set()
-        for config in self._read():
+        for config in self._read(start):
             name = config.name
             while name in names:
                 name += "'"
@@ -86,7 +89,7 @@ class BackendsFile:
     def __str__(self) -> str:
         return str(self.path)
 
-    def _read(self) -> Iterator[BackendConfig]:
+    def _read(self, start: bool) -> Iterator[BackendConfig]:
         for rank, tier in enumerate(_tiers(self.path)):
             for place, entry in enumerate(tier["backends"]):
                 where = f"{self.path}, tier {rank + 1}, backend {place + 1}"
@@ -99,7 +102,7 @@ class BackendsFile:
                 except ValueError as error:
                     raise UserError(f"{where}: {error}") from None
                 for config in configs:
-                    embedded = config.provider == "embedded"
+                    embedded = start and config.provider == "embedded"
                     yield self._embedded(entry, config) if embedded else config
 
     def _embedded(self, entry: dict[str, Any], config: BackendConfig) -> BackendConfig:

@@ -4,6 +4,7 @@ The field's names and values in /status ("weather", "storm", "fair") are publish
 """
 
 import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,8 @@ def _by_the_figures(document: Json, output_root: Path) -> Json:
             "state": "idle",
             "headline": "Work is left, and no client is asking for it.",
             "what_to_do": [
-                "squeue --me",
-                "python generate/generate_images.py PROMPTS.json … --use_slurm",
+                *(["squeue --me"] if shutil.which("squeue") else []),
+                "python generate/generate_images.py PROMPTS.json …",
             ],
         }
     healthy = any(backend["clients"].get("healthy") for backend in document["llm"]["backends"])

@@ -1,0 +1,140 @@
+"""What a local run says: its plan, what is missing, why nothing happens, how to go on."""
+
+import argparse
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from common.command_line import FAILED
+from generate.dataset.definition import settle
+from generate.launch import finished, plan, progress
+from generate.launch.status import Answer
+from generate.llms.backend import BackendConfig
+from tests.fakes.running_client import ENVIRONMENT, PIPELINE, ROOT
+from tests.fakes.running_server import write_sample
+from tests.fakes.storm_client import definition
+
+SCRIPT = ROOT / "generate" / "generate_images.py"
+
+
+@pytest.fixture
+def listening():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_which_llms_can_be_asked(listening, monkeypatch):
+    monkeypatch.setenv("A_KEY", "secret")
+    monkeypatch.delenv("NO_KEY", raising=False)
+
+    def state(budget=0.0, **fields):
+        return plan.state_of(BackendConfig("a", "openai", "m", **fields), budget)
+
+    assert state(base_url=f"http://127.0.0.1:{listening}/v1") == "can be asked"
+    assert state(base_url="http://127.0.0.1:1/v1") == "does not answer"
+    assert state(key_env="NO_KEY") == "no key (NO_KEY)"
+    assert state(key_env="A_KEY") == "can be asked"
+    paid = {"key_env": "A_KEY", "usd_per_million": (1.0, 1.0)}
+    assert state(**paid) == "off, as --llm_budget_usd is 0"
+    assert state(budget=1.0, **paid) == "can be asked"
+
+
+def test_the_command_again_replaces_the_option(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["g.py", "my prompts.txt", "--model", "big", "--llm=x"])
+    assert plan.again("--model tiny") == "python g.py 'my prompts.txt' --llm=x --model tiny"
+    assert plan.again("--llm embedded") == "python g.py 'my prompts.txt' --model big --llm embedded"
+
+
+def test_without_an_llm_the_commands_that_help_are_named(tmp_path, monkeypatch):
+    backends = tmp_path / "b.yaml"
+    backends.write_text(
+        "tiers: [{backends: [{provider: ollama, model: m}, {provider: groq, model: g}]}]"
+    )
+    monkeypatch.delenv("GROQ_API_KEY", raising=False)
+    args = argparse.Namespace(
+        llm=None, llm_backends=backends, llm_budget_usd=0.0, ollama_hosts="127.0.0.1:1"
+    )
+    text = "\n".join(plan.llm_lines(args))
+    assert "does not answer: ollama/m@127.0.0.1:1" in text and "no key (GROQ_API_KEY)" in text
+    for line in (
+        "ollama serve",
+        "export GROQ_API_KEY",
+        "--llm embedded",
+        "--augment_prompts=False",
+    ):
+        assert line in text
+    backends.write_text("tiers: [{backends: [{provider: embedded}]}]")
+    assert "\n".join(plan.llm_lines(args)).startswith("LLMs       can be asked: embedded/")
+
+
+DOCUMENT = {
+    "weather": {"state": "fair", "headline": "Running.", "what_to_do": []},
+    "workers": {"by_state": {"drawing": 1, "waiting_llm": 2}},
+    "llm": {"backends": [{"name": "a", "because": "refused"}]},
+    "datasets": [],
+}
+
+
+def test_why_nothing_happens():
+    assert progress.states(Answer(DOCUMENT)) == "2 waiting for an LLM"
+    assert progress.troubles(Answer(DOCUMENT)) == []
+    halted = {"state": "storm", "reason": "llm", "headline": "No LLM.", "what_to_do": ["Start it"]}
+    lines = progress.troubles(Answer(DOCUMENT | {"weather": halted}))
+    assert lines == ["No LLM.", "  Start it", "  a: refused"]
+    silent = progress.troubles(Answer(None, "no server at node7"))
+    assert silent == ["no server at node7; the clients wait for it"]
+
+
+def status(root, *words):
+    return subprocess.run(
+        [sys.executable, SCRIPT, *words, "--status", "--output_root", root],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_finished_run_can_be_looked_at_without_a_server(tmp_path):
+    folder = tmp_path / "generated_images" / "storm"
+    folder.mkdir(parents=True)
+    settle(folder, definition("storm", 3, 2))
+    for index in (0, 2):
+        write_sample(folder, index, 2)
+    text = "\n".join(finished.lines_of(tmp_path, "storm"))
+    assert "2 of 3 prompts done (66.7 %), 4 images" in text and "go on:" in text
+    shown = status(tmp_path, "storm.json")
+    assert shown.returncode == 0 and "2 of 3 prompts done" in shown.stdout, shown.stderr
+    assert status(tmp_path, "other.json").returncode == FAILED
+    (folder / "dataset.yaml").write_text("[")
+    damaged = status(tmp_path, "storm.json")
+    assert damaged.returncode == FAILED and "dataset.yaml is damaged" in damaged.stderr
+
+
+def test_a_run_without_an_llm_says_why_and_how_to_go_on(tmp_path):
+    """Nothing listens where the LLM should be; then Ctrl-C."""
+    (tmp_path / "birds.json").write_text(json.dumps(["a bird", "a cat"]))
+    (tmp_path / "b.yaml").write_text("tiers: [{backends: [{provider: ollama, model: m}]}]")
+    command = [sys.executable, "-u", SCRIPT, tmp_path / "birds.json", "--pipeline", PIPELINE]
+    command += ["--llm_backends", tmp_path / "b.yaml", "--ollama_hosts=127.0.0.1:1"]
+    command += ["--resolution=64", "--output_root", tmp_path / "out"]
+    log = tmp_path / "log"
+    with open(log, "wb") as out:
+        run = subprocess.Popen([*map(str, command)], env=ENVIRONMENT, stdout=out, stderr=out)
+    end = time.monotonic() + 150
+    while "client 0: process" not in log.read_text():
+        assert run.poll() is None and time.monotonic() < end, log.read_text()
+        time.sleep(0.1)
+    os.kill(run.pid, signal.SIGINT)
+    assert run.wait(120) == 0
+    text = log.read_text()
+    assert "plan       FakePipeline, 64x64 pixels" in text and "200 images: 2 prompts x 100" in text
+    assert "no LLM can be asked now: clients wait for one" in text
+    assert text.index("stopping: what is finished is published") < text.index("nothing is lost")
+    assert re.search(r"Type it again to go on:\npython \S+generate_images.py \S+birds.json", text)
