@@ -18,7 +18,7 @@ from common.packed_folder import COLLECTED, read_file
 from common.sample_reader import CAPTIONS_BYTES, read_captions
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES
 from postprocess_dataset.table import key_of
-from postprocess_dataset.verification.evidence import Sample
+from postprocess_dataset.verification.evidence import Sample, absent
 from postprocess_dataset.verification.kinds import Findings
 from postprocess_dataset.verification.names import PromptNames
 from postprocess_dataset.verification.samples import Facts, Look, check_sample
@@ -69,6 +69,8 @@ class Judge:
 
     def judge(self, place: str, texts: Sequence[str], found: Findings) -> None:
         """A finding for each text that is unsafe, or of the validation set."""
+        # A lone surrogate is no text that could be embedded.
+        texts = [text.encode("utf-8", "replace").decode() for text in texts]
         for text in texts:
             seen = safety.find(text)
             if why := seen.minors or seen.sexual or seen.hate:
@@ -101,7 +103,7 @@ def _prompt(judge: Judge, chunk: Chunk, index: int, names: PromptNames, done: Ch
     for augmentation in sorted(names.images ^ names.jsons):
         there, gone = ("json", "jpg") if augmentation in names.jsons else ("jpg", "json")
         done.found.add("missing", f"{place}_{augmentation}.{gone}", f"its .{there} is there")
-        done.facts.append((f"{place}_{augmentation}", None, None, None))
+        done.facts.append(absent(f"{place}_{augmentation}"))
     captions = []
     for augmentation in sorted(names.samples):
         stem = f"{index}_{augmentation}"
@@ -123,7 +125,7 @@ def _prompt(judge: Judge, chunk: Chunk, index: int, names: PromptNames, done: Ch
     missing = set(range(len(texts))) - names.failed - names.images - names.jsons
     for augmentation in sorted(missing):
         done.found.add("missing", f"{place}_{augmentation}", "neither an image nor .failed")
-        done.facts.append((f"{place}_{augmentation}", None, None, None))
+        done.facts.append(absent(f"{place}_{augmentation}"))
     if set(range(len(texts))) <= names.failed | names.samples:
         done.done.append(index)
 
@@ -170,7 +172,8 @@ def _sample(chunk: Chunk, look: Look, stem: str, done: Checked, jsons: Any) -> F
     content = _read(f"{chunk.path}/{stem}.json", SAMPLE_BYTES)
     jsons.update(content if isinstance(content, bytes) else b"")
     facts = check_sample(look, image, content, done.found)
-    done.facts.append((facts.key, facts.sha256, facts.caption, facts.picture))
+    hashes = (facts.sha256, facts.caption, facts.facts, facts.picture)
+    done.facts.append((facts.key, *hashes))
     done.samples += 1
     done.bytes += len(image) if isinstance(image, bytes) else 0
     if facts.record:

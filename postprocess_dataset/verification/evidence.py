@@ -20,9 +20,10 @@ SCHEMA = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 PRAGMA cache_size = -65536;
-CREATE TABLE samples (key TEXT, sha256 BLOB, caption BLOB, picture BLOB);
-CREATE TABLE rows (key TEXT, sha256 BLOB, caption BLOB, idx INTEGER);
-CREATE TABLE members (key TEXT, sha256 BLOB, caption BLOB, shard INTEGER, place INTEGER);
+CREATE TABLE samples (key TEXT, sha256 BLOB, caption BLOB, facts BLOB, picture BLOB);
+CREATE TABLE rows (key TEXT, sha256 BLOB, caption BLOB, facts BLOB, idx INTEGER);
+CREATE TABLE members (key TEXT, sha256 BLOB, caption BLOB, facts BLOB, shard INTEGER,
+    place INTEGER);
 """
 INDEXES = """
 CREATE INDEX sample_key ON samples (key);
@@ -30,9 +31,15 @@ CREATE INDEX row_key ON rows (key);
 CREATE INDEX member_key ON members (key);
 CREATE INDEX sample_picture ON samples (picture) WHERE picture IS NOT NULL;
 """
-Sample = tuple[str, bytes | None, bytes | None, bytes | None]  # key, sha256, caption, picture
-Row = tuple[str, bytes | None, bytes | None, int]  # …, idx
-Member = tuple[str, bytes, bytes | None, int, int]  # …, shard, place in it
+Hash = bytes | None  # None: not to be compared
+Sample = tuple[str, Hash, Hash, Hash, Hash]  # key, sha256, caption, facts, picture
+Row = tuple[str, Hash, Hash, Hash, int]  # …, idx
+Member = tuple[str, Hash, Hash, Hash, int, int]  # …, shard, place in it
+
+
+def absent(key: str) -> Sample:
+    """A sample that should be there and is not, which is named already."""
+    return (key, None, None, None, None)
 
 
 class Evidence:
@@ -58,15 +65,15 @@ class Evidence:
 
     def add_samples(self, samples: Iterable[Sample]) -> None:
         """Of the folders."""
-        self.database.executemany("INSERT INTO samples VALUES (?, ?, ?, ?)", samples)
+        self.database.executemany("INSERT INTO samples VALUES (?, ?, ?, ?, ?)", samples)
 
     def add_rows(self, rows: Iterable[Row]) -> None:
         """Of the table."""
-        self.database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?)", rows)
+        self.database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?)", rows)
 
     def add_members(self, members: Iterable[Member]) -> None:
         """Of the tars."""
-        self.database.executemany("INSERT INTO members VALUES (?, ?, ?, ?, ?)", members)
+        self.database.executemany("INSERT INTO members VALUES (?, ?, ?, ?, ?, ?)", members)
 
     def _all(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
         return iter(self.database.execute(query, values))
@@ -142,12 +149,16 @@ class Evidence:
 
     def _differ(self, place: str, shown: str, found: Findings, mend: str) -> None:
         """Where table or tars say otherwise than the sample itself, which is whole."""
-        for column, kind in (("sha256", "wrong_hash"), ("caption", "swapped_caption")):
+        for kind, what, differs in (
+            ("wrong_hash", "sha256", "o.sha256 != s.sha256"),
+            ("swapped_caption", "caption", "o.caption != s.caption"),
+            ("swapped_caption", "another fact", "o.caption = s.caption AND o.facts != s.facts"),
+        ):
             for (key,) in self._all(
                 f"SELECT DISTINCT o.key FROM {place} o JOIN samples s ON s.key = o.key "
-                f"WHERE o.{column} != s.{column} ORDER BY o.key"
+                f"WHERE {differs} ORDER BY o.key"
             ):
-                found.add(kind, f"{shown}: {key}", f"{column} differs from the folder's", mend=mend)
+                found.add(kind, f"{shown}: {key}", f"{what} differs from the folder's", mend=mend)
 
     def _order(self, found: Findings, names: Sequence[str]) -> None:
         """Tars that were not shuffled have the order of the table."""

@@ -19,7 +19,7 @@ from common.untrusted import read_text
 from postprocess_dataset.dataset_folder import BLOCK
 from postprocess_dataset.progress import Progress
 from postprocess_dataset.verification.chunk import Checked, Chunk, Judge, Licences, check_chunk
-from postprocess_dataset.verification.evidence import Evidence
+from postprocess_dataset.verification.evidence import Evidence, absent
 from postprocess_dataset.verification.kinds import Findings
 from postprocess_dataset.verification.names import Names, list_names
 from postprocess_dataset.workers import forked, start
@@ -123,7 +123,7 @@ class FolderPass:
                     unknown = True
                     self.evidence.unknown.append(f"{subdirectory}/")
                 self.evidence.add_samples(
-                    (f"{subdirectory}/{index}_{augmentation}", None, None, None)
+                    absent(f"{subdirectory}/{index}_{augmentation}")
                     for index, images in names.lost.items()
                     for augmentation in images
                 )
@@ -131,13 +131,13 @@ class FolderPass:
                     yield dataset, chunk
             if definition:
                 self.seen.definitions[dataset] = definition
-            absent = [
+            unseen = [
                 index
                 for index in self.given_up.get(dataset, ())
                 if not exists(f"{folder}/{index // BLOCK:06d}/{index}.prompts")
             ]
             total = definition.get("total") if definition else None
-            left = total - prompts - len(absent) if isinstance(total, int) else 0
+            left = total - prompts - len(unseen) if isinstance(total, int) else 0
             if left > 0 and not unknown:
                 why = f"of {total:,} prompts {left:,} have no file at all"
                 self.found.add("missing", dataset, why, left)

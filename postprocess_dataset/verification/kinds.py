@@ -37,7 +37,8 @@ KINDS = {
     "foreign": Kind("a file that does not belong here", "look at it, and move it away"),
     "renamed": Kind("a sample lies under the name of another", "rename it back"),
     "swapped_caption": Kind(
-        "a record has another caption than the image carries", f"JSON: {REDO}; table: {MAKE_TABLE}"
+        "a record has another caption, or other facts, than the image carries",
+        f"JSON: {REDO}; table: {MAKE_TABLE}",
     ),
     "wrong_hash": Kind("bytes are not those that were recorded", REDO),
     "wrong_order": Kind("rows or samples are not in their order", "--repair"),

@@ -14,6 +14,7 @@ from pathlib import Path
 from common.packed_folder import MARK, TAR, PackedFolder, packed, prompt_of
 from common.sample_reader import FOLDER_OF_PROMPTS
 from postprocess_dataset.dataset_folder import BLOCK
+from postprocess_dataset.sample_checks import is_utf8
 from postprocess_dataset.verification.kinds import Findings
 
 NAME = re.compile(
@@ -68,6 +69,9 @@ def list_names(path: str, subdirectory: str, found: Findings) -> Names:
     with os.scandir(path) as entries:
         for entry in entries:
             place = f"{subdirectory}/{entry.name}"
+            if not is_utf8(entry.name):
+                found.add("foreign", repr(place), "its name is not UTF-8")
+                continue
             match = NAME.fullmatch(entry.name)
             if ASIDE.fullmatch(entry.name):
                 continue

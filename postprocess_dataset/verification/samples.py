@@ -8,6 +8,8 @@ name has a wrong hash, too, and that would say less.
 
 import hashlib
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +17,16 @@ import orjson
 
 from postprocess_dataset.sample_checks import decode_fault
 from postprocess_dataset.sample_json import fault_of
+from postprocess_dataset.table import JSON_FIELDS
 from postprocess_dataset.verification.jpeg import JpegHead, read_jpeg
 from postprocess_dataset.verification.kinds import Findings
 from postprocess_dataset.verification.shards import not_finite
 
-TEXT_BYTES = 8  # of a caption's hash
+TEXT_BYTES = 8  # of the hash of a caption, or of all facts
+# What a row of the table, and a tar's JSON, tell of a sample as its own JSON does: all but where it
+# was made (a release does not tell it), the path, and the hash, which is compared alone.
+PLACE = {"hostname", "gpu_name", "slurm_job_id", "lease"}
+FACTS = sorted(JSON_FIELDS.keys() - PLACE - {"image_path", "image_sha256"})
 
 
 @dataclass(frozen=True)
@@ -44,12 +51,13 @@ class Look:
 class Facts:
     """What the table and the tars are compared with.
 
-    sha256, picture, caption (a hash): None where the sample itself is damaged.
+    sha256, picture, caption and facts (hashes): None where the sample itself is damaged.
     """
 
     key: str
     sha256: bytes | None = None
     caption: bytes | None = None
+    facts: bytes | None = None
     picture: bytes | None = None
     record: dict[str, Any] | None = None
 
@@ -57,6 +65,16 @@ class Facts:
 def hash_of(text: str) -> bytes:
     """A caption as it is compared."""
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=TEXT_BYTES).digest()
+
+
+def facts_of(record: Mapping[str, Any]) -> bytes:
+    """All facts of a sample's JSON, of a row, of a tar's JSON, as they are compared."""
+    values = {name: record[name] for name in FACTS if record.get(name) is not None}
+    for name in ("model_name", "input_file"):  # of a folder's path a release tells the last part
+        values[name] = os.path.basename(str(values.get(name)).rstrip("/"))
+    return hashlib.blake2b(
+        orjson.dumps(values, option=orjson.OPT_SORT_KEYS), digest_size=TEXT_BYTES
+    ).digest()
 
 
 def check_sample(
@@ -73,12 +91,21 @@ def check_sample(
     head = _head(look, image, sha256.hexdigest(), record, found)
     if head is None:
         return Facts(look.key, record=record)
-    faulty = _caption_fault(look, head, record, found)
+    faulty = _record_fault(look, head, record, found)
+    caption = None if faulty else hash_of(record["augmented_prompt"])
     if (head.width, head.height) != (record["width"], record["height"]):
         stated = f"{record['width']} x {record['height']}"
         found.add("wrong_size", look.key, f"{head.width} x {head.height}, its JSON says {stated}")
-    caption = None if faulty else hash_of(record["augmented_prompt"])
-    return Facts(look.key, sha256.digest(), caption, head.picture, record)
+        faulty = True
+    facts = None if faulty else _facts(record)
+    return Facts(look.key, sha256.digest(), caption, facts, head.picture, record)
+
+
+def _facts(record: dict[str, Any]) -> bytes | None:
+    try:
+        return facts_of(record)
+    except orjson.JSONEncodeError:  # a lone surrogate: no table takes it as it is
+        return None
 
 
 def _record(look: Look, content: bytes | OSError, found: Findings) -> dict[str, Any] | None:
@@ -137,13 +164,13 @@ def _head(
     return None
 
 
-def _caption_fault(look: Look, head: JpegHead, record: dict[str, Any], found: Findings) -> bool:
-    """Whether image, JSON and .prompts disagree about the caption."""
+def _record_fault(look: Look, head: JpegHead, record: dict[str, Any], found: Findings) -> bool:
+    """Whether image, JSON and .prompts disagree: the image carries all but the place."""
     caption = record["augmented_prompt"]
-    carried = head.comment.get("augmented_prompt")
-    if carried is not None and carried != caption:
-        found.add("swapped_caption", f"{look.key}.json", "its image carries another caption")
-        return True
+    for name, value in head.comment.items():
+        if record.get(name) != value and name not in ("height", "width"):
+            found.add("swapped_caption", f"{look.key}.json", f"its image carries another {name}")
+            return True
     if look.caption is not None and look.caption != caption:
         found.add("caption_differs", look.key, "its .prompts has another text for it")
         return True

@@ -24,6 +24,7 @@ from postprocess_dataset.tar_header import padded
 BLOCK = 512
 ROWS = 128  # of embedded images in memory at a time: 10-50 MB
 PAX_BYTES = 1 << 20
+END = 1 << 20  # a tar ends with two empty blocks, or some more
 COLUMNS = ("__key__", "caption", "image")
 HOME = ("hostname", "slurm_job_id")  # what tells where a sample was made
 TEXTS = ("original_prompt", "augmented_prompt", "negative_prompt")
@@ -150,12 +151,13 @@ def tar_members(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
     while True:
         head = file.read(BLOCK)
         if not head.strip(b"\0"):
-            if len(head) < BLOCK or file.read(BLOCK).strip(b"\0"):
+            rest = file.read(END)
+            if len(head) < BLOCK or len(rest) < BLOCK or rest.strip(b"\0"):
                 raise Unreadable(f"ends at byte {place:,} without the mark of an end")
             return
         try:
-            member = tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
-        except tarfile.HeaderError as error:
+            member = tarfile.TarInfo.frombuf(head, "utf-8", "strict")
+        except (tarfile.HeaderError, UnicodeDecodeError) as error:
             raise Unreadable(f"no file begins at byte {place:,}: {error}") from None
         if member.size > (IMAGE_BYTES if member.isreg() else PAX_BYTES):
             raise Unreadable(f"{member.name} has {member.size:,} bytes")
@@ -163,9 +165,14 @@ def tar_members(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
         if len(content) < padded(member.size):
             raise Unreadable(f"{member.name} ends at byte {place + BLOCK + len(content):,}")
         place += BLOCK + len(content)
+        if content[member.size :].strip(b"\0"):
+            raise Unreadable(f"something follows {member.name} where nothing should")
         content = content[: member.size]
         if member.type == tarfile.XHDTYPE:
-            path = _pax_path(content)
+            try:
+                path = _pax_path(content)
+            except UnicodeDecodeError as error:
+                raise Unreadable(f"a name before byte {place:,} is not UTF-8: {error}") from None
         elif member.isreg():
             yield path or member.name, content
             path = ""
@@ -180,6 +187,6 @@ def _pax_path(content: bytes) -> str:
         size = int(length) if length.isdigit() else 0
         record = rest[: size - len(length) - 2]
         if record.startswith(b"path="):
-            return record[5:].decode("utf-8", "surrogateescape")
+            return record[5:].decode()
         content = content[size:] if size else b""
     return ""

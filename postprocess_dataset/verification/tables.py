@@ -3,6 +3,7 @@
 rows = check_table("HPDv2.parquet", evidence, found)      # how many; -1: part of it is unreadable
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,8 +17,9 @@ from postprocess_dataset.shard_rows import values_of
 from postprocess_dataset.sorted_rows import ORDER
 from postprocess_dataset.verification.evidence import Evidence, Row
 from postprocess_dataset.verification.kinds import Findings
-from postprocess_dataset.verification.samples import hash_of
+from postprocess_dataset.verification.samples import FACTS, facts_of, hash_of
 
+SHA256 = re.compile(r"[0-9a-f]{64}")
 NEEDED = {"__key__", "caption", "image_sha256", "idx", *ORDER}
 UNREADABLE = -1
 
@@ -33,6 +35,7 @@ class TablePass:
         self.ends: list[int] = []  # row numbers at which a generation ends
         self.before: tuple[Any, ...] = ()  # the place of the last row in the order
         self.whole = True
+        self.has_facts = True
         self.progress = Progress("rows")
 
     def run(self) -> tuple[int, bool]:
@@ -61,16 +64,19 @@ class TablePass:
                 f"{path}: no table of convert_json_to_parquet.py: it has no {absent[0]}"
             )
         scores = [name for name in schema.names if name.startswith("score")]
-        columns = sorted(NEEDED) + [n for n in scores if pa.types.is_floating(schema.field(n).type)]
-        yield from table.read_rows([path], columns=columns)
+        columns = {*NEEDED, *(n for n in scores if pa.types.is_floating(schema.field(n).type))}
+        # A table of an earlier version keeps what it did not know in `extra`.
+        self.has_facts = set(FACTS) <= set(schema.names)
+        yield from table.read_rows([path], columns=sorted(columns | set(FACTS) & set(schema.names)))
 
     def _batch(self, batch: pa.RecordBatch) -> None:
         keys = values_of(batch["__key__"])
         numbers = values_of(batch["idx"])
         self._order(zip(*(values_of(batch[name]) for name in ORDER), strict=True), numbers)
-        self.evidence.add_rows(
-            self._rows(keys, values_of(batch["image_sha256"]), values_of(batch["caption"]), numbers)
-        )
+        facts: Iterator[bytes | None] = iter([None] * len(keys))
+        if self.has_facts:
+            facts = map(facts_of, batch.select(FACTS).to_pylist())
+        self.evidence.add_rows(self._rows(batch, facts))
         for name in batch.schema.names:
             if name.startswith("score"):
                 bad = pc.invert(pc.is_finite(batch[name]))
@@ -78,12 +84,14 @@ class TablePass:
                     self.found.add("nan_score", f"table: {keys[row]}", f"{name} is no number")
         self.progress.add(len(keys))
 
-    def _rows(
-        self, keys: list[str], sums: list[str | None], captions: list[str], numbers: list[int]
-    ) -> Iterator[Row]:
-        for key, sha256, caption, number in zip(keys, sums, captions, numbers, strict=True):
-            digest = bytes.fromhex(sha256) if sha256 and len(sha256) == 64 else None
-            yield key, digest, hash_of(caption), number
+    def _rows(self, batch: pa.RecordBatch, hashes: Iterator[bytes | None]) -> Iterator[Row]:
+        columns = (values_of(batch[n]) for n in ("__key__", "image_sha256", "caption", "idx"))
+        for key, sha256, caption, number, facts in zip(*columns, hashes, strict=True):
+            if key is None or caption is None:
+                self.found.add("torn", f"table: row {number}", "no key or no caption", mend="table")
+                continue
+            digest = bytes.fromhex(sha256) if sha256 and SHA256.fullmatch(sha256) else None
+            yield key, digest, hash_of(caption), facts, number
 
     def _order(self, places: Iterator[tuple[Any, ...]], numbers: list[int]) -> None:
         for place, number in zip(places, numbers, strict=True):
@@ -91,10 +99,15 @@ class TablePass:
             if self.ends and self.rows == self.ends[0]:  # an --update begins: sorted in itself
                 self.ends.pop(0)
                 self.before = ()
-            if self.before and place < self.before:
+            if self.before and _sortable(place) < _sortable(self.before):
                 why = f"{place[-1]} stands after {self.before[-1]}"
                 self.found.add("wrong_order", where, why, mend="table")
             elif number != self.rows:
                 self.found.add("wrong_order", where, f"its idx is {number}", mend="table")
             self.before = place
             self.rows += 1
+
+
+def _sortable(place: tuple[Any, ...]) -> tuple[tuple[bool, Any], ...]:
+    """A place in the order, also where a value is null: nulls come last."""
+    return tuple((value is None, 0 if value is None else value) for value in place)

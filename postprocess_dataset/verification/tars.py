@@ -17,9 +17,9 @@ from common.files import read_json
 from postprocess_dataset import shard_plan
 from postprocess_dataset.increment import NOTE_BYTES
 from postprocess_dataset.progress import Progress
-from postprocess_dataset.verification.evidence import Evidence
+from postprocess_dataset.verification.evidence import Evidence, Hash
 from postprocess_dataset.verification.kinds import Findings
-from postprocess_dataset.verification.samples import hash_of
+from postprocess_dataset.verification.samples import facts_of, hash_of
 from postprocess_dataset.verification.shards import Unreadable, read_shard
 from postprocess_dataset.workers import forked, start
 
@@ -40,9 +40,9 @@ class SeenTars:
 
 @dataclass
 class Shard:
-    """What one tar holds: (key, sha256, hash of its caption) of each sample."""
+    """What one tar holds: (key, sha256, hashes of caption and facts) of each sample."""
 
-    members: list[tuple[str, bytes, bytes | None]] = field(default_factory=list)
+    members: list[tuple[str, Hash, Hash, Hash]] = field(default_factory=list)
     found: Findings = field(default_factory=Findings)
     fault: str = ""
     bytes: int = 0
@@ -134,22 +134,29 @@ class TarPass:
     def _shards(self, names: list[str]) -> Iterator[tuple[str, Shard]]:
         """What each holds, read by worker processes, in order."""
         paths = [os.path.join(self.output, name) for name in names]
+        planned = bool(self.seen.options)
         if len(names) <= INLINE:
-            yield from zip(names, map(read_facts, paths), strict=True)
+            yield from (
+                (name, read_facts(path, planned)) for name, path in zip(names, paths, strict=True)
+            )
             return
         workers = min(WORKERS, len(os.sched_getaffinity(0)), len(names))
         with ExitStack() as stack:
             pool = stack.enter_context(forked(workers))
-            waiting = deque(start(pool, read_facts, path) for path in paths[: 2 * workers])
+            waiting = deque(start(pool, read_facts, path, planned) for path in paths[: 2 * workers])
             rest = iter(paths[2 * workers :])
             for name in names:
                 yield name, waiting.popleft().result()
                 if (path := next(rest, None)) is not None:
-                    waiting.append(start(pool, read_facts, path))
+                    waiting.append(start(pool, read_facts, path, planned))
 
 
-def read_facts(path: str) -> Shard:
-    """What a tar holds. In a worker."""
+def read_facts(path: str, planned: bool) -> Shard:
+    """What a tar holds. In a worker.
+
+    planned: by convert_parquet_to_wds.py of a table of this project, so that its JSONs say all that
+    the table says.
+    """
     shard = Shard(bytes=os.path.getsize(path))
     name = os.path.basename(path)
     try:
@@ -159,7 +166,9 @@ def read_facts(path: str) -> Shard:
                 why = "its .txt and its .json have different captions"
                 shard.found.add("swapped_caption", f"{name}: {sample.key}", why, mend="tars")
                 caption = None
-            shard.members.append((sample.key, hashlib.sha256(sample.image).digest(), caption))
+            facts = facts_of(sample.metadata) if planned else None
+            sha256 = hashlib.sha256(sample.image).digest()
+            shard.members.append((sample.key, sha256, caption, facts))
     except Unreadable as error:
         shard.fault = str(error)
     return shard

@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 
 from common.screening import Screen
 from common.validation_set import ValidationSet
+from generate.dataset.samples import PLACE, comment_of, encode
 from postprocess_dataset import table
 from postprocess_dataset.verification.shards import tar_members
-from tests.postprocess_dataset.verified import RunFolder, convert, put, rewrite
+from tests.postprocess_dataset.verified import RunFolder, convert, picture, put, rewrite
 
 
 def sample(root, name="995_1"):
@@ -23,6 +24,16 @@ def folder(root):
     made = RunFolder.__new__(RunFolder)
     made.path, made.published, made.input_file = root / "HPDv2", False, "HPDv2.json"
     return made
+
+
+def remake(root, **changes):
+    """Sample 995_1 as it would be with other facts, in all that is made of it."""
+    record = folder(root).record(995, 1, b"") | changes
+    hidden = (*PLACE, "image_sha256")
+    comment = comment_of({name: value for name, value in record.items() if name not in hidden})
+    rewrite(sample(root, "995_1.json"), **changes)
+    put(sample(root, "995_1"), encode(picture(bytes(192)), comment, 95))
+    convert(root)
 
 
 def cut(path, size=-40):
@@ -151,6 +162,18 @@ DAMAGE = {
         "swapped_caption",
         lambda r: rewrite(sample(r, "995_1.json"), augmented_prompt="another caption"),
     ),
+    "another seed": (
+        "swapped_caption",
+        lambda r: rewrite(sample(r, "995_1.json"), seed=7),
+    ),
+    "another seed in the table": (
+        "swapped_caption",
+        lambda r: edit_table(r, lambda rows: rows[4].update(seed=7)),
+    ),
+    "another seed in a tar": (
+        "swapped_caption",
+        lambda r: edit_tar(r, lambda m: m.__setitem__(2, (m[2][0], m[2][1].replace(b"28", b"29")))),
+    ),
     "swapped in the table": (
         "swapped_caption",
         lambda r: edit_table(r, lambda rows: rows[4].update(caption="another caption")),
@@ -193,11 +216,11 @@ DAMAGE = {
     "duplicate": ("duplicate_image", the_same_picture),
     "unknown model": (
         "licence_unknown",
-        lambda r: rewrite(sample(r, "995_1.json"), model_name="someone/own"),
+        lambda r: remake(r, model_name="someone/own"),
     ),
     "unknown source": (
         "licence_unknown",
-        lambda r: rewrite(sample(r, "995_1.json"), source=["theirs"]),
+        lambda r: remake(r, source=["theirs"]),
     ),
     "NaN score": ("nan_score", lambda r: rewrite(sample(r, "995_1.json"), scores={"a": 0 * 1e999})),
     "NaN in the table": ("nan_score", a_nan_in_the_table),

@@ -10,8 +10,8 @@ from common import packed_folder
 from generate.server.schema import SCHEMA
 from postprocess_dataset.verification.kinds import KINDS
 from tests.postprocess_dataset.conftest import called
-from tests.postprocess_dataset.damage import DAMAGE, an_unsafe_text, cut, sample
-from tests.postprocess_dataset.verified import kinds, make, make_tars, rewrite, verify
+from tests.postprocess_dataset.damage import DAMAGE, an_unsafe_text, cut, remake, sample
+from tests.postprocess_dataset.verified import kinds, make, make_tars, verify
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_what_is_allowed_is_named_and_does_not_count(root):
 
 
 def test_a_stated_licence_is_one(root):
-    rewrite(sample(root, "995_1.json"), source=["theirs"], model_name="someone/own")
+    remake(root, source=["theirs"], model_name="someone/own")
     assert kinds(verify(root)) == {"licence_unknown": 2}
     stated = ("--licence", "theirs=CC0-1.0", "--licence", "someone/own=MIT")
     assert verify(root, *stated).status == 0
@@ -92,6 +92,18 @@ def test_shuffled_and_split_tars_are_verified_but_for_their_order(root):
     make_tars(root, ("--shuffle_seed", 7, "--split", "train=0.7,val=0.3"))
     ended = verify(root)
     assert ended.status == 0 and "not checked: order of tars" in ended.out, ended.out + ended.err
+
+
+def test_what_a_release_leaves_out_is_no_damage(root):
+    """Tars of the public table: no host, no job, a model's path cut to its name."""
+    remake(root, hostname="node1", model_name="/models/stable-diffusion-3")
+    made = called("make_release_forms", (root / "t.parquet", root / "release", "--base_dir", root))
+    assert made.status == 0, made.err
+    shutil.rmtree(root / "tars")
+    (root / "release.work/tars").rename(root / "tars")
+    ended = verify(root)
+    assert ended.status == 0, ended.out + ended.err
+    assert "private_field" not in called("verify_dataset", (root / "tars", "--manifest")).out
 
 
 def test_packed_folders_are_verified_as_loose_ones(root):
