@@ -137,7 +137,8 @@ class DataSets:
         except Differs:
             if has_samples(folder):
                 raise
-            if not starting and grown_from(known, asked):
+            changed = self.ledger.read(lambda ledger: ledger.store.version(name)) > 1
+            if changed and not starting and grown_from(known, asked):
                 raise Extended(known) from None
             log.warning(
                 "data set %s: its folder was deleted, and its name is used again with another "
