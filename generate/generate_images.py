@@ -160,8 +160,7 @@ def add_model_options(parser: Options) -> None:
     )
     parser.flag(
         "--compile",
-        "torch.compile transformer and VAE decoder (max-autotune); minutes once for all jobs of a "
-        "user",
+        "torch.compile the repeated blocks and the VAE decoder; without it where that fails",
         group=speed,
     )
     speed.add_argument(

@@ -11,6 +11,7 @@ import diffusers
 import torch
 import transformers
 
+from generate.client import compiling
 from generate.client.faults import UNCLEAR, CannotStart
 from generate.client.fetch import load_once
 from generate.client.memory_plan import GIB, Card, plan_for
@@ -51,6 +52,13 @@ class DiffusersPipeline(Pipeline):
         if not right:
             raise DeviceBroken("a matrix product came out wrong")
 
+    def undo_compiling(self) -> bool:
+        if not self.facts.get("compiled"):
+            return False
+        compiling.undo(self.pipe)
+        self.facts["compiled"] = False
+        return True
+
     def shares_its_device(self) -> bool:
         if self.gpu_name is None:
             return False
@@ -90,7 +98,7 @@ def load(settings: GeneratorSettings, recipe: Recipe) -> DiffusersPipeline:
     else:
         pipe.to("cuda" if card else "cpu")
     if settings.compile:
-        compile_parts(pipe)
+        log.info("torch.compile: %s", compiling.compile_parts(pipe))
     return DiffusersPipeline(
         pipe=pipe,
         make_generator=torch_generator,
@@ -188,15 +196,3 @@ def quantization(settings: GeneratorSettings, dtype: Any) -> Any:
         quant_kwargs=arguments,
         components_to_quantize=components,
     )
-
-
-def compile_parts(pipe: Any) -> None:
-    """As published: transformer and VAE decoder, max-autotune, channels_last.
-
-    The padded batch keeps one shape, so it compiles once.
-    """
-    name = "transformer" if getattr(pipe, "transformer", None) is not None else "unet"
-    denoiser = getattr(pipe, name).to(memory_format=torch.channels_last)
-    pipe.vae.to(memory_format=torch.channels_last)
-    setattr(pipe, name, torch.compile(denoiser, mode="max-autotune", fullgraph=True))
-    pipe.vae.decode = torch.compile(pipe.vae.decode, mode="max-autotune", fullgraph=True)

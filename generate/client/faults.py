@@ -1,6 +1,6 @@
 """Whose fault an error of a pipeline is, as far as the error itself tells.
 
-fault_of(error)            # COMMAND, PASSING, MEMORY, DEVICE or UNCLEAR
+fault_of(error)            # COMMAND, PASSING, MEMORY, COMPILER, DEVICE or UNCLEAR
 
 At start-up COMMAND ends the run's wait at once, the others by contrast between workers
 (generate/server/submissions.py); PASSING is tried again in this process.
@@ -15,6 +15,7 @@ COMMAND = "command"  # no worker can do it
 PASSING = "passing"  # hub or disk, for the moment
 MEMORY = "memory"  # it does not fit on the device
 DEVICE = "device"  # CUDA or cuDNN
+COMPILER = "compiler"  # torch.compile cannot do it: generated without it
 UNCLEAR = "unclear"  # this worker's or the command's
 
 # Names of classes along an error's chain of causes, since most of the libraries are not loaded.
@@ -38,6 +39,7 @@ OUT_OF_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "unable to find an engine",  # cuDNN's, where no algorithm's workspace fits
 )
+OF_THE_COMPILER = ("torch._dynamo", "torch._inductor", "torch._functorch", "torch.fx", "triton")
 OF_THE_DEVICE = ("CUDA", "cuDNN", "CUBLAS", "CUDNN", "NCCL")
 TOO_MANY_REQUESTS = 429
 ADVICE = {
@@ -50,7 +52,7 @@ class CannotStart(UserError):
 
     def __init__(self, text: str, fault: str) -> None:
         super().__init__(text + ADVICE.get(fault, ""))
-        self.fault = fault
+        self.fault = UNCLEAR if fault == COMPILER else fault
 
 
 def fault_of(error: BaseException) -> str:
@@ -64,6 +66,8 @@ def fault_of(error: BaseException) -> str:
     memory = isinstance(error, MemoryError)
     if memory or any(part in word for word in words for part in OUT_OF_MEMORY):
         return MEMORY
+    if any(type(one).__module__.startswith(OF_THE_COMPILER) for one in chain):
+        return COMPILER
     if any(part in str(error) for part in OF_THE_DEVICE):
         return DEVICE
     if isinstance(error, UserError):

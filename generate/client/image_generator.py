@@ -6,6 +6,7 @@ generator.warm_up()
 images = generator.generate(["a red circle on a white background"], [1])
 """
 
+import dataclasses
 import gc
 import logging
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 from common.command_line import UserError
 from generate.client.batch_sizes import BatchSizes
-from generate.client.faults import DEVICE, MEMORY, CannotStart, fault_of
+from generate.client.faults import COMPILER, DEVICE, MEMORY, UNCLEAR, CannotStart, fault_of
 from generate.client.pipeline import (
     CannotGenerate,
     DeviceBroken,
@@ -29,6 +30,7 @@ from generate.client.pixels import pixels_of
 
 log = logging.getLogger(__name__)
 
+WARM_UP_STEPS = 2  # enough to compile for, and to see that an image comes
 FLAGGED = "flagged by the model's safety checker"
 
 
@@ -136,14 +138,17 @@ class ImageGenerator:
         return diffusers_pipeline.load(self.settings, self.recipe)
 
     def warm_up(self) -> None:
-        """Test the device and generate one batch; one that does not fit is halved here already.
+        """Test the device and generate one batch of few steps.
 
+        What is compiled is compiled here, and a batch that does not fit is halved here already.
         CannotStart if no image comes of it.
         """
         n = self.batch_size
+        steps = min(self.recipe.steps, WARM_UP_STEPS) if self.recipe.steps else None
+        recipe = dataclasses.replace(self.recipe, steps=steps)
         try:
             self.pipeline.check_device()
-            image = self.generate(["a photo of a bird"] * n, list(range(n)))[0]
+            image = self.generate(["a photo of a bird"] * n, list(range(n)), [recipe] * n)[0]
         except (DeviceBroken, CannotGenerate) as error:
             raise CannotStart(f"the warm-up batch failed: {error}", error.fault) from None
         if image.flagged:
@@ -206,9 +211,12 @@ class ImageGenerator:
             # what one item asks for says nothing of the device
             own = recipe.height * recipe.width > self.recipe.height * self.recipe.width
             raise CannotGenerate(why, fault) if own else DoesNotFit(why)
+        if fault == COMPILER and self.pipeline.undo_compiling():
+            log.warning("torch.compile cannot do it (%s): generated without it", words)
+            return self._generate_batch(texts, seeds, recipes)
         if fault == DEVICE:
             raise DeviceBroken(words)
-        raise CannotGenerate(words, fault)
+        raise CannotGenerate(words, UNCLEAR if fault == COMPILER else fault)
 
     def _call(
         self, texts: list[str], seeds: list[int], recipe: Recipe, negative: list[str | None]

@@ -144,6 +144,10 @@ class Pipeline:
     def check_device(self) -> None:
         """DeviceBroken if the device computes wrongly."""
 
+    def undo_compiling(self) -> bool:
+        """Compute without torch.compile from now on; False: nothing was compiled."""
+        return False
+
     def shares_its_device(self) -> bool:
         """Whether another process has memory of the device just now."""
         return False

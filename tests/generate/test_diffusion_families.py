@@ -113,6 +113,18 @@ def test_a_transformer_of_its_own(tiny, tmp_path, monkeypatch):
     check_model(str(alone))
 
 
+def test_the_warm_up_batch_has_two_steps(tiny, monkeypatch):
+    generator = loaded(tiny("sd3"), steps=9)
+    asked = []
+    real = generator._call
+    monkeypatch.setattr(
+        generator, "_call", lambda *words: asked.append(words[2].steps) or real(*words)
+    )
+    generator.warm_up()
+    generator.generate(TEXTS, SEEDS)
+    assert asked == [2, 9]
+
+
 def test_nan_images_do_not_count(tiny, tmp_path):
     """NaN weights, and the random Lumina, whose images are NaN, are found by the check.
 
@@ -202,30 +214,6 @@ def test_whose_fault(tiny, monkeypatch):
 def test_settings_that_cannot_work_are_one_line(tiny, settings, says):
     with pytest.raises(UserError, match=says):
         loaded(tiny("sd3"), **settings)
-
-
-def test_compile_takes_transformer_and_decoder(tiny, monkeypatch):
-    """What is compiled, and how; the identity stands for the compiler (minutes on a GPU)."""
-    import torch
-
-    compiled = []
-    monkeypatch.setattr(torch, "compile", lambda what, **how: compiled.append((what, how)) or what)
-    generator = loaded(tiny("sd3"), compile=True)
-    assert [how for _, how in compiled] == [{"mode": "max-autotune", "fullgraph": True}] * 2
-    assert (
-        compiled[0][0] is generator.pipeline.pipe.transformer
-        and compiled[1][0].__func__ is type(generator.pipeline.pipe.vae).decode
-    )
-    assert generator.pipeline.pipe.vae.decoder.conv_in.weight.is_contiguous(
-        memory_format=torch.channels_last
-    )
-    assert (
-        numpy.abs(
-            generator.generate(TEXTS, SEEDS)[0].pixels.astype(int)
-            - loaded(tiny("sd3")).generate(TEXTS, SEEDS)[0].pixels
-        ).max()
-        <= 2
-    )
 
 
 def test_the_trained_tiny_model_draws_what_it_is_told():

@@ -1,0 +1,107 @@
+"""--compile: what is compiled, how often, and what happens where it cannot be.
+
+torch's "eager" backend stands for the inductor, which takes minutes: the very tracing, guards and
+recompiles, without code generation. With the inductor: a soak.
+"""
+
+import numpy
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from generate.client import compiling
+from generate.client.image_generator import ImageGenerator
+from generate.client.pipeline import GeneratorSettings
+from tests import make_tiny, make_tiny_more
+
+TEXTS = ["a red circle on a green background", "two cats"]
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """tiny(name, **settings) -> a generator of 64 x 64 pixels, loaded."""
+
+    def get(name, **settings):
+        path = tmp_path / name
+        if not path.exists():
+            torch.manual_seed(0)
+            if name in make_tiny_more.BUILDERS:
+                make_tiny_more.BUILDERS[name]().save_pretrained(path)
+            else:
+                make_tiny.build(name, path)
+        given = {"height": 64, "width": 64, "steps": 4, "batch_size": 2} | settings
+        generator = ImageGenerator(GeneratorSettings(str(path), **given))
+        generator.load()
+        return generator
+
+    yield get
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    real = compiling.compile_parts
+    monkeypatch.setattr(compiling, "compile_parts", lambda pipe: real(pipe, "eager"))
+    torch._dynamo.reset()
+    counters.clear()
+
+
+def apart(one, other):
+    return int(numpy.abs(one.pixels.astype(int) - other.pixels.astype(int)).max())
+
+
+LONG = ("sd3", "klein", "sd15", "qwen-image")
+
+
+# sd3: no names of blocks in diffusers, one list; klein: two kinds; sd15: a UNet's; z-image pads to
+# the longest text; qwen-image: a VAE of 3D convolutions
+@pytest.mark.parametrize(
+    "name",
+    ["z-image", *(pytest.param(name, marks=pytest.mark.soak) for name in LONG)],
+)
+def test_blocks_are_compiled_and_pixels_stay(tiny, eager, name, caplog):
+    caplog.set_level("INFO")
+    generator = tiny(name, compile=True)
+    pipe = generator.pipeline.pipe
+    count = compiling.compiled_modules(pipe)
+    assert count >= 2 and generator.pipeline.facts["compiled"] is True
+    assert f"{count - ('VAE decoder' in caplog.text)} blocks of" in caplog.text
+    assert ("VAE decoder" in caplog.text) == (name != "qwen-image")
+    generator.warm_up()
+    assert generator.pipeline.facts["compiled"] is True, caplog.text
+    warm = counters["stats"]["unique_graphs"]
+    assert warm >= 2
+    images = generator.generate(TEXTS, [1, 2])
+    generator.generate([text + " and a star" * 3 for text in TEXTS], [1, 2])
+    lengths = counters["stats"]["unique_graphs"]
+    generator.generate([text + " and a star" * 7 for text in TEXTS], [1, 2])
+    assert counters["stats"]["unique_graphs"] == lengths, "a third text length compiles nothing"
+    assert max(map(apart, images, tiny(name).generate(TEXTS, [1, 2]))) <= 1
+
+
+def test_where_it_cannot_be_compiled_it_is_generated_without(tiny, monkeypatch, caplog):
+    """One line, and the JSONs say so; the text is not blamed."""
+
+    def fails(graph, inputs):
+        raise RuntimeError("no such compiler (fake)")
+
+    real = compiling.compile_parts
+    monkeypatch.setattr(compiling, "compile_parts", lambda pipe: real(pipe, fails))
+    torch._dynamo.reset()
+    generator = tiny("sd3", compile=True)
+    generator.warm_up()
+    assert caplog.text.count("torch.compile cannot do it") == 1
+    assert generator.pipeline.facts["compiled"] is False
+    assert compiling.compiled_modules(generator.pipeline.pipe) == 0
+    images = generator.generate(TEXTS, [1, 2])
+    assert max(map(apart, images, tiny("sd3").generate(TEXTS, [1, 2]))) <= 1
+
+
+@pytest.mark.soak
+def test_with_the_real_compiler(tiny, caplog):
+    caplog.set_level("INFO")
+    generator = tiny("sd3", compile=True)
+    generator.warm_up()
+    assert generator.pipeline.facts["compiled"] is True, caplog.text
+    images = generator.generate(TEXTS, [1, 2])
+    assert max(map(apart, images, tiny("sd3").generate(TEXTS, [1, 2]))) <= 2
