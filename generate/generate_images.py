@@ -182,6 +182,11 @@ def add_model_options(parser: Options) -> None:
         help="its arguments, and components_to_quantize (default: the transformer)",
     )
     speed.add_argument("--revision", help="of a hub model")
+    speed.add_argument(
+        "--lora",
+        metavar="ID[:WEIGHT]",
+        help="adapters laid onto the model, with commas: a hub id, folder or file each",
+    )
     parser.flag(
         "--t5", "SD3 with T5; --no-t5: 9 GiB less, long texts are read less well", True, speed
     )

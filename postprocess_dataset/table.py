@@ -58,6 +58,7 @@ JSON_FIELDS = {
     "model_commit": ("str", True),
     "left_out": ("list of str", True),
     "scheduler": ("str", True),
+    "lora": ("list of str", True),
     "quantize": ("str", True),
     "quantize_args": ("str", True),
     "compiled": ("bool", True),

@@ -11,7 +11,7 @@ import diffusers
 import torch
 import transformers
 
-from generate.client import compiling
+from generate.client import compiling, lora
 from generate.client.faults import UNCLEAR, CannotStart
 from generate.client.fetch import load_once
 from generate.client.memory_plan import GIB, Card, plan_for
@@ -85,11 +85,14 @@ def load(settings: GeneratorSettings, recipe: Recipe) -> DiffusersPipeline:
     plan = plan_for(recipe, settings, card, bool(without))
     if plan.line:
         log.info("%s", plan.line)
-    pipe = load_once(
-        settings.model,
-        settings.revision,
-        lambda offline: from_pretrained(settings, recipe, getattr(torch, dtype), without, offline),
-    )
+
+    def load_all(offline: bool) -> Any:
+        whole = from_pretrained(settings, recipe, getattr(torch, dtype), without, offline)
+        # quantized weights cannot take an adapter in
+        lora.apply(whole, lora.parse(settings.lora), not settings.quantize, offline)
+        return whole
+
+    pipe = load_once(settings.model, settings.revision, load_all)
     pipe.set_progress_bar_config(disable=True)
     if plan.vae_slicing and hasattr(pipe.vae, "enable_slicing"):
         pipe.vae.enable_slicing()
@@ -155,6 +158,7 @@ def from_pretrained(
         pipe = diffusers.DiffusionPipeline.from_pretrained(family.base, **parts)
         pipe.load_lora_weights(where, weight_name=family.lora_file, **source)
         pipe.fuse_lora()
+        pipe.unload_lora_weights()
         pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **family.scheduler)
         return pipe
     if family.base and not parts_on_disk:

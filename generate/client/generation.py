@@ -43,7 +43,7 @@ def generator_settings(
         batch_size=args.batch_size,
         dtype=args.dtype,
         remembered=server_folder(output_root) / "batch_sizes.jsonl",
-        **common_settings(args),
+        **(common_settings(args) | {"lora": definition.get("lora")}),
     )
 
 
@@ -57,6 +57,7 @@ def common_settings(args: Namespace) -> dict[str, Any]:
         "revision": args.revision,
         "compile": args.compile,
         "offload": args.offload,
+        "lora": args.lora,
         "quantize": args.quantize,
         "quantize_args": quantize_args,
         "pipeline": args.pipeline,

@@ -72,6 +72,7 @@ class GeneratorSettings:
     offload: str | None = None  # "none", "model"
     quantize: str | None = None  # a backend of diffusers
     quantize_args: Mapping[str, Any] = field(default_factory=dict)
+    lora: str | None = None  # adapters: see lora.py
     without_t5: bool | None = None  # None: as the card's memory has it
     pipeline: str | None = None  # "FILE.py:CLASS" instead of diffusers
     remembered: Path | None = None  # JSON lines of batch sizes that had to be halved

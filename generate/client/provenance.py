@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import UserError
+from generate.client import lora
 from generate.client.model_recipes import folder_of
 from generate.client.pipeline import GeneratorSettings, Pipeline
 
@@ -27,6 +28,7 @@ def facts_of(pipe: Any, settings: GeneratorSettings, left_out: Iterable[str]) ->
         "model_commit": commit_of(settings.model, settings.revision),
         "left_out": sorted(left_out),
         "scheduler": type(getattr(pipe, "scheduler", None)).__name__,
+        "lora": [each.text() for each in lora.parse(settings.lora)],
         "quantize": settings.quantize,
         "quantize_args": json.dumps(dict(settings.quantize_args), sort_keys=True),
         "compiled": settings.compile,

@@ -40,7 +40,7 @@ FREE = {
 }
 GROWS = ("total", "images_per_prompt")
 # Later fields whose absence from a definition means None.
-NONE_IF_ABSENT = ("sizes", "truncated", "images_per_text")
+NONE_IF_ABSENT = ("lora", "sizes", "truncated", "images_per_text")
 DEFINITION_BYTES = 1 << 20  # of a dataset.yaml
 # for one that is damaged, where no ledger knows the data set
 REMEDY = "restore it from a backup, or move the folder away"
@@ -59,6 +59,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "height": WHOLE,
     "width": WHOLE,
     "sizes": TEXT,
+    "lora": TEXT,
     "images_per_text": WHOLE,
     "num_inference_steps": WHOLE,
     "guidance_scale": (int, float, NoneType),

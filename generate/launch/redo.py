@@ -62,6 +62,8 @@ def _later(record: dict[str, Any]) -> dict[str, Any]:
     settings = {name: record[field] for name, field in LATER.items() if field in record}
     if "left_out" in record:
         settings["without_t5"] = bool(record["left_out"])
+    if "lora" in record:
+        settings["lora"] = ",".join(record["lora"]) or None
     if "quantize_args" in record:
         settings["quantize_args"] = json.loads(record["quantize_args"])
     return settings

@@ -13,7 +13,7 @@ from typing import Any
 from common import slurm
 from common.command_line import UserError
 from common.console import start_log
-from generate.client import model_recipes
+from generate.client import lora, model_recipes
 from generate.client.judge import acceptance_of
 from generate.client.process import follow_extension, run_client
 from generate.client.text_lengths import KEEP
@@ -92,6 +92,7 @@ def define(args: Namespace, items: list[Item], root: Path) -> dict[str, Any]:
         "run_seed": args.seed,
         "model": args.model,
         "revision": args.revision,
+        "lora": adapters(args),
         "height": height,
         "width": width,
         "sizes": mix.text() if mix else None,
@@ -118,6 +119,13 @@ def define(args: Namespace, items: list[Item], root: Path) -> dict[str, Any]:
         "prefix_total": prefix,
         "prefix_sha256": prompts_file.list_sha256(items[:prefix]),
     }
+
+
+def adapters(args: Namespace) -> str | None:
+    """What --lora names, files of this machine with their sha256; None without one."""
+    if args.lora and args.pipeline:
+        raise UserError("--lora: a class of your own (--pipeline) takes none")
+    return ",".join(each.text() for each in lora.check(lora.parse(args.lora))) or None
 
 
 def images_per_prompt(args: Namespace) -> int:

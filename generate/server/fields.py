@@ -275,6 +275,7 @@ def worker(fields: Fields) -> Json:
 def _drawing(given: Fields) -> dict[str, Callable[[str], object]]:
     """How images are generated: fields that older clients do not send."""
     return {
+        "lora": lambda name: given.text(name, 4096, None),
         "sizes": lambda name: given.text(name, 4096, None),
         "images_per_text": lambda name: given.number(name, 1, MOST_IMAGES, None),
         "truncated": lambda name: given.text(name, 40, None),
