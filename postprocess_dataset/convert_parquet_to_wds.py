@@ -75,12 +75,24 @@ def main() -> int:
         type=partition,
         help="write every N-th shard, from the I-th (0/64 … 63/64)",
     )
+    parser.add_argument(
+        "--where",
+        metavar="EXPRESSION",
+        help='only rows that fulfil it: "score_clip > 0.28 and width >= 512", see docs/scores.md',
+    )
+    parser.add_argument(
+        "--scores", metavar="FOLDER", help="the table of score_images.py, for --where"
+    )
     parser.flag("--finish", "with --part I/N: check that every shard is there and write index.json")
     args = parser.parse_args()
     if args.finish and not args.part:
         parser.error("--finish needs the number of partitions: --part 0/N")
 
+    if args.scores and not args.where:
+        parser.error("--scores is for --where: which rows?")
+
     from postprocess_dataset.make_tars import make_tars
+    from postprocess_dataset.scored.where import Where
     from postprocess_dataset.tar_settings import TarSettings
 
     return make_tars(
@@ -95,6 +107,7 @@ def main() -> int:
             partition=args.part,
             finish=args.finish,
             image_dirs=args.image_dir,
+            where=Where(args.where, args.scores) if args.where else None,
         )
     )
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -44,6 +45,8 @@ def convert(settings: TarSettings) -> tuple[int, str]:
     files = table.files(settings.table)
     os.makedirs(output, exist_ok=True)
     shard_rows.check_columns(files)
+    if settings.where:
+        settings.where.check(files)
     lines = increment.load_lines(f"{settings.table.rstrip('/')}.gone.jsonl", "__key__")
     deleted = {line["__key__"] for line in lines}
     plan = plan_of(settings, files, deleted)
@@ -61,11 +64,13 @@ def convert(settings: TarSettings) -> tuple[int, str]:
         done.update(write(settings, plan, todo, deleted))
     stats = [found for shard in mine if (found := done[shard["name"]])]
     if settings.finish or not settings.partition:
-        shard_files.write_index(output, stats)
+        shard_files.write_index(output, stats, where_of(settings, plan))
         shutil.rmtree(settings.rows_folder, ignore_errors=True)
     left_out = sum(len(shard["left_out"]) for shard in stats)
     dropped = sum(shard["gone"] for shard in stats)
     without = f", {dropped:,} deleted" if dropped else ""
+    if settings.where:
+        without += f"; --where takes {plan['kept'][0]:,} of {plan['rows']:,} rows"
     status = LEFT_OUT if left_out else DONE
     return status, (
         f"{output}: {len(stats):,} shards ({len(todo):,} written now), "
@@ -73,6 +78,19 @@ def convert(settings: TarSettings) -> tuple[int, str]:
         f"{sum(shard['filesize'] for shard in stats) / 1e6:,.0f} MB; "
         f"{left_out:,} left out{without}"
     )
+
+
+def where_of(settings: TarSettings, plan: Plan) -> dict[str, Any] | None:
+    """What index.json says of the filter, so that others repeat it."""
+    if not settings.where:
+        return None
+    return {
+        "expression": settings.where.text,
+        "scores": settings.where.versions(),
+        "rows": plan["rows"],
+        "taken": plan["kept"][0],
+        "refused": plan["rows"] - plan["kept"][0],
+    }
 
 
 def all_there(output: str, names: Sequence[str], done: Mapping[str, Stats | None]) -> None:
@@ -94,6 +112,7 @@ def plan_of(settings: TarSettings, files: Sequence[str], deleted: set[str]) -> P
     identity = table.identity(settings.table)
     old = load_plan(settings)
     if old and old["identity"] == identity:
+        check_kept(settings, files, old)
         return old
     # of many partitions that start at once, one makes the plan
     with Draft(shard_plan.plan_path(settings.output), wait=True) as draft:
@@ -114,9 +133,10 @@ def load_plan(settings: TarSettings) -> Plan | None:
     """The plan on disk. UserError when it was made with other options."""
     old = shard_plan.load_plan(settings.output)
     for name, value in settings.plan_options().items():
-        if old and old["options"][name] != value:
+        # a plan of before has no --where
+        if old and (was := old["options"].get(name)) != value:
             raise UserError(
-                f"{settings.output} was written with --{name} {old['options'][name]}, now it is "
+                f"{settings.output} was written with --{name} {was}, now it is "
                 f"{value}; choose an empty --output_dir"
             )
     return old
@@ -137,6 +157,11 @@ def new_plan(
             f"first of {settings.table} ({rows:,} rows); choose an empty --output_dir"
         )
     shard_rows.check_unique(files)
+    if old:
+        check_kept(settings, files, old)
+    kept_rows = settings.where.kept(files, rows) if settings.where else (rows, "")
+    if not kept_rows[0]:
+        raise UserError(f"--where {settings.where and settings.where.text!r} takes no row")
     generations = generations_of(settings.table, rows, old)
     kept: list[Shard] = old["shards"] if old else []
     if rows > before:
@@ -151,8 +176,18 @@ def new_plan(
         "digest": digests[rows],
         "options": settings.plan_options(),
         "generations": generations,
+        "kept": kept_rows,
         "shards": kept,
     }
+
+
+def check_kept(settings: TarSettings, files: Sequence[str], old: Plan) -> None:
+    """UserError when --where no longer takes the rows that it took for the plan."""
+    if settings.where and list(settings.where.kept(files, old["rows"])) != old["kept"]:
+        raise UserError(
+            f"{settings.output}: the scores have changed since it was begun, and --where takes "
+            "other rows now; choose an empty --output_dir"
+        )
 
 
 def generations_of(path: str, rows: int, old: Plan | None) -> list[int]:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from common.command_line import UserError
 from postprocess_dataset import sorted_rows, table
+from postprocess_dataset.row_filter import RowFilter
 from postprocess_dataset.shard_rows import is_text, values_of
 
 BUCKET = 32768  # rows shuffled in memory at a time, about 40 MB
@@ -42,10 +43,12 @@ def ordered(
     shares: dict[str, float] | None,
     seed: int | None,
     folder: str,
+    only: RowFilter | None = None,
 ) -> dict[Split, list[str]]:
     """Write the rows in tar order to FOLDER/<split>.parquet ("all" without a split).
 
-    Returns {split: [its file]}. UserError when a split is asked for and the table has no prompts.
+    only: the rows that it takes. Returns {split: [its file]}. UserError when a split is asked for
+    and the table has no prompts.
     """
     os.makedirs(folder, exist_ok=True)
     schema = pq.read_schema(files[0])
@@ -63,6 +66,8 @@ def ordered(
         chance = np.random.default_rng([seed or 0, generation])
         buckets: dict[tuple[Split, int], ShuffleBucket] = {}
         for batch in table.read_rows(files, start, start + rows, batch_size=BUCKET):
+            if only:
+                batch = batch.filter(only.mask(batch))
             sides: list[Split] = [None] * len(batch)
             if shares:
                 sides = [side(text or "", shares) for text in values_of(batch[known[0]])]
@@ -73,15 +78,17 @@ def ordered(
             for row, where in enumerate(zip(sides, numbers, strict=True)):
                 wanted.setdefault(where, []).append(row)
             for where, some in wanted.items():
+                if seed is None:  # the table's order
+                    writers[where[0]].write_batch(batch.take(pa.array(some)))
+                    continue
                 if where not in buckets:
                     path = os.path.join(folder, f".{where[0]}-{where[1]}.tmp")
                     buckets[where] = ShuffleBucket(path, schema)
                 buckets[where].write(batch.take(pa.array(some)))
         for where in sorted(buckets, key=lambda where: (names.index(where[0]), where[1])):
             found = buckets[where].read()
-            if seed is not None:
-                again = np.random.default_rng([seed, generation, where[1]])
-                found = found.take(again.permutation(found.num_rows))
+            again = np.random.default_rng([seed or 0, generation, where[1]])
+            found = found.take(again.permutation(found.num_rows))
             writers[where[0]].write_table(found, row_group_size=sorted_rows.ROW_GROUP)
         start += rows
     for writer in writers.values():

@@ -10,7 +10,7 @@ index.json                              url, nsamples, filesize of each (wids re
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,8 +182,10 @@ def stats_of(output: str, shard: Shard, images: Images) -> Stats | None:
     return stats if whole and same and type(counts) is int else None
 
 
-def write_index(output: str, stats: Sequence[Stats]) -> None:
-    """index.json of all shards, and index_SPLIT.json of each split's."""
+def write_index(
+    output: str, stats: Sequence[Stats], where: Mapping[str, Any] | None = None
+) -> None:
+    """index.json of all shards, and index_SPLIT.json of each split's; where: what --where took."""
     for split in {None, *(shard["split"] for shard in stats)}:
         listed = [
             {"url": s["name"], "nsamples": s["nsamples"], "filesize": s["filesize"]}
@@ -191,5 +193,6 @@ def write_index(output: str, stats: Sequence[Stats]) -> None:
             if split in (None, s["split"])
         ]
         index = {"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": listed}
+        index |= {"where": where} if where else {}
         name = f"index_{split}.json" if split else "index.json"
         publish_text(os.path.join(output, name), json.dumps(index, indent=1) + "\n")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from postprocess_dataset.options import shares
+from postprocess_dataset.row_filter import RowFilter
 from postprocess_dataset.row_order import Split, ordered
 from postprocess_dataset.shard_images import Images
 
@@ -25,6 +26,7 @@ class TarSettings:
     partition: tuple[int, int] | None = None
     finish: bool = False
     image_dirs: Sequence[str] = ()  # where images may lie too
+    where: RowFilter | None = None  # only the rows that it takes
 
     @property
     def rows_folder(self) -> str:
@@ -41,6 +43,8 @@ class TarSettings:
             "shard_size_mb": self.shard_size_mb,
             "split": self.split,
             "shuffle_seed": self.shuffle_seed,
+            "where": self.where.text if self.where else None,
+            "scores": self.where.versions() if self.where else None,
         }
 
 
@@ -53,11 +57,11 @@ def in_tar_order(
     """
     folder = settings.rows_folder
     sides = shares(settings.split) if settings.split else None
-    if sides is None and settings.shuffle_seed is None:
+    if sides is None and settings.shuffle_seed is None and settings.where is None:
         return {None: list(files)}
     if not os.path.isdir(folder):
         shutil.rmtree(f"{folder}.tmp", ignore_errors=True)
-        ordered(files, generations, sides, settings.shuffle_seed, f"{folder}.tmp")
+        ordered(files, generations, sides, settings.shuffle_seed, f"{folder}.tmp", settings.where)
         os.rename(f"{folder}.tmp", folder)
     names: list[Split] = list(sides) if sides else [None]
     return {name: [os.path.join(folder, f"{name or 'all'}.parquet")] for name in names}

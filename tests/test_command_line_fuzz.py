@@ -88,6 +88,10 @@ SCRIPTS = [
         "postprocess_dataset/make_report.py",
         ["{table}", "{out}/report.html", "--base_dir", "{data}"],
     ),
+    Script(
+        "postprocess_dataset/score_images.py",
+        ["{data}", "{out}/scores", "--scores", "sharpness"],
+    ),
 ]
 
 

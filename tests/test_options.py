@@ -20,6 +20,7 @@ ENTRY_POINTS = (
     "postprocess_dataset/convert_*.py",
     "postprocess_dataset/make_report.py",
     "postprocess_dataset/release.py",
+    "postprocess_dataset/score_images.py",
     "postprocess_dataset/make_dataset_card.py",
     "postprocess_dataset/make_release_forms.py",
     "postprocess_dataset/verify_dataset.py",

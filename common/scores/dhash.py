@@ -14,6 +14,7 @@ from common.scores.pixels import Brightness, luma
 SIDE = 8
 STEP = 0.5  # of 255: the least difference that counts, as flat areas differ by rounding
 BITS = SIDE * SIDE
+VERSION = "1"
 
 
 def fingerprint(image: Pixels) -> int:

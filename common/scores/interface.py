@@ -13,6 +13,7 @@ arguments: FILE.py:CLASS. docs/scores.md has worked examples.
 import hashlib
 import importlib
 import importlib.util
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from typing import Any, Protocol
 
 from common.command_line import UserError
 
+Values = dict[str, float | None]  # by the scores' names; None: the image has none
 Pixels = Any  # numpy array, uint8, height x width x 3 (RGB)
 NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 
@@ -34,6 +36,7 @@ BUILT_IN = {
     "aesthetic": ("common.scores.clip", "Aesthetic"),
 }
 CLIP = "openai/clip-vit-large-patch14"
+DIGITS = 6  # of a value that is kept
 PARTS = ("name", "version", "licence", "score")  # of a class
 
 
@@ -60,6 +63,29 @@ def load_scores(words: str) -> list[Score]:
     scores = [_load(word) for word in _words(words)]
     _each_once([score.name for score in scores], words)
     return scores
+
+
+def values_of(
+    scores: Sequence[Score], pixels: Sequence[Pixels], texts: Sequence[str]
+) -> list[Values]:
+    """The values of each image, rounded as they are kept.
+
+    UserError, naming the score, where one fails or gives another number of values.
+    """
+    found: list[Values] = [{} for _ in pixels]
+    for score in scores:
+        try:
+            values = [float(value) for value in score.score(pixels, texts)]
+        except Exception as error:  # whatever a class of the user's own raises
+            why = f"{type(error).__name__}: {error}"
+            raise UserError(f"the score {score.name} failed: {why}") from None
+        if len(values) != len(found):
+            raise UserError(
+                f"the score {score.name} gave {len(values)} values for {len(found)} images"
+            )
+        for each, value in zip(found, values, strict=True):
+            each[score.name] = round(value, DIGITS) if math.isfinite(value) else None
+    return found
 
 
 def identities(words: str) -> dict[str, str]:

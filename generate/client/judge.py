@@ -6,7 +6,6 @@ values = judge.score(pixels, texts)       # [{"clip": 0.31, "nsfw": 0.02}, …]
 judge.accepts(values[0])
 """
 
-import math
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +13,11 @@ from typing import Any
 
 from common.command_line import UserError
 from common.scores.expression import Expression, parse, parts_of
-from common.scores.interface import Score, identities, load_scores
+from common.scores.interface import Score, Values, identities, load_scores, values_of
 from generate.dataset.tries import Tried
 
-Values = dict[str, float | None]  # by the scores' names; None: the image has none
 MAX_TRIES = 4
 MOST_PARTS = 20  # conditions of an expression that are counted apart
-DIGITS = 6  # of a value that is kept
 UNSCORED: dict[str, Any] = {"scores": None, "accept": None, "max_tries": None}
 
 
@@ -37,20 +34,7 @@ class Judge:
 
         UserError, naming the score, where one fails or gives another number of values.
         """
-        found: list[Values] = [{} for _ in pixels]
-        for score in self.scores:
-            try:
-                values = [float(value) for value in score.score(pixels, texts)]
-            except Exception as error:  # whatever a class of the user's own raises
-                why = f"{type(error).__name__}: {error}"
-                raise UserError(f"the score {score.name} failed: {why}") from None
-            if len(values) != len(found):
-                raise UserError(
-                    f"the score {score.name} gave {len(values)} values for {len(found)} images"
-                )
-            for each, value in zip(found, values, strict=True):
-                each[score.name] = round(value, DIGITS) if math.isfinite(value) else None
-        return found
+        return values_of(self.scores, pixels, texts)
 
     def accepts(self, values: Values) -> bool:
         """By the values as they are kept, so that a reader finds the same."""

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from typing import Any
 
 from common.files import sync_folder
+from common.scores.interface import Values
 from generate.client.image_generator import FLAGGED, Image, problem_with
 from generate.client.job_client import JobClient
-from generate.client.judge import Values
 from generate.client.scoring import Candidate, Scoring
 from generate.client.work import ClientSettings, Index, Sample, Work
 from generate.dataset import samples, tries

@@ -15,8 +15,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from common.scores.interface import Values
 from generate.client.image_generator import Image
-from generate.client.judge import Judge, Values
+from generate.client.judge import Judge
 from generate.client.work import Sample
 from generate.dataset.samples import Metadata
 

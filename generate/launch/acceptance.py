@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from common.scores.expression import parts_of
-from generate.client.judge import Judge, Values
+from common.scores.interface import Values
+from generate.client.judge import Judge
 
 SHOWN = 5  # of a score's quantiles
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import DONE, LEFT_OUT, UserError
+from common.scores.interface import Values
 from generate.client.generation import generator_settings, recipes_of
 from generate.client.image_generator import ImageGenerator, problem_with
-from generate.client.judge import Judge, Values, judge_of
+from generate.client.judge import Judge, judge_of
 from generate.client.model_check import check_model
 from generate.client.pipeline import CannotGenerate, DeviceBroken
 from generate.client.recipes import Recipes

@@ -1,0 +1,56 @@
+"""Scores of a finished data set's images, in a table of their own beside its parquet table.
+
+    python postprocess_dataset/score_images.py DIR scores --scores nsfw,sharpness,dhash
+    python postprocess_dataset/convert_parquet_to_wds.py --parquet_file HPDv2.parquet \\
+        --base_dir DIR --output_dir subset \\
+        --scores scores --where "score_nsfw < 0.2 and dhash_distance > 6"
+
+DIR: a data set folder, packed or not, or a folder of tars. Scores that a run has computed already
+(generate_images.py --scores) are taken from its JSONs. The same command again scores what is new.
+dhash: how far each image is from the nearest earlier one of its prompt, in bits of 64.
+On a cluster:
+
+    sbatch --array=0-63 --wrap "$command --part \\$SLURM_ARRAY_TASK_ID/64"
+
+What cannot be read is left out, named, and makes the exit status 3.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common.command_line import DONE, LEFT_OUT, Options, run_script
+from postprocess_dataset.options import partition
+
+
+def main() -> int:
+    parser = Options(__doc__)
+    parser.add_argument("folder", metavar="DIR", help="the data set folder, or one of tars")
+    parser.add_argument("output", metavar="OUTPUT", help="a folder of parquet files, one table")
+    parser.add_argument(
+        "--scores",
+        required=True,
+        metavar="NAMES",
+        help="clip,nsfw,dhash,FILE.py:CLASS, see docs/scores.md",
+    )
+    parser.add_argument(
+        "--part",
+        type=partition,
+        default=(0, 1),
+        metavar="I/N",
+        help="the I-th of N parts of the prompts, as in a SLURM array (0/64 … 63/64)",
+    )
+    args = parser.parse_args()
+
+    from postprocess_dataset.progress import tell
+    from postprocess_dataset.scored.score_folder import FolderScores
+
+    scores = FolderScores(args.folder, args.output, args.scores)
+    scores.run(*args.part)
+    tell(scores.summary())
+    return LEFT_OUT if scores.problems else DONE
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,222 @@
+"""All images of a data set, scored into a table; what is there already is not scored again.
+
+    scores = FolderScores("generated_images/HPDv2", "scores", "nsfw,dhash")
+    scores.run(0, 1)                      # the first of one part
+    scores.summary(); scores.problems
+
+A prompt's images are in one part, so that near duplicates among them are found. What is computed is
+published every minute: a killed process loses no more.
+"""
+
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy
+
+from common.command_line import UserError
+from common.sample_reader import Sample, iterate
+from common.scores import dhash
+from common.scores.interface import load_scores, values_of
+from common.untrusted import open_jpeg
+from postprocess_dataset import table
+from postprocess_dataset.progress import Progress
+from postprocess_dataset.publish import Draft
+from postprocess_dataset.scored import score_table
+from postprocess_dataset.scored.score_table import ScoreTable
+
+BATCH = 32
+DECODERS = 2  # threads; Pillow decodes outside of the interpreter's lock
+PUBLISH_EVERY_S = 60
+MOST_ROWS = 20_000  # of a file
+DHASH = "dhash"
+SHOWN = 5  # problems in the summary
+Row = dict[str, Any]
+
+
+@dataclass
+class Found:
+    """A sample to be scored. pixels None: its JSON holds all scores that are asked for."""
+
+    sample: Sample
+    row: Row
+    pixels: Any = None
+
+
+@dataclass
+class FolderScores:
+    """folder: of samples; output: the table's folder; words: as after --scores."""
+
+    folder: str
+    output: str
+    words: str
+    problems: list[str] = field(default_factory=list)
+    scored: int = 0
+    taken: int = 0  # from the JSONs
+    known: int = 0  # in the table already
+
+    def __post_init__(self) -> None:
+        """UserError: no such folder or score, or a table of other scores."""
+        if not os.path.isdir(self.folder):
+            raise UserError(f"{self.folder}: no such folder; give that of a data set")
+        words = [word.strip() for word in self.words.split(",") if word.strip()]
+        self.hashes = DHASH in words
+        others = [word for word in words if word != DHASH]
+        self.scores = load_scores(",".join(others)) if others or not self.hashes else []
+        versions = {score.name: score.version for score in self.scores}
+        licences = {score.name: score.licence for score in self.scores}
+        if self.hashes:
+            versions[DHASH] = dhash.VERSION
+        self.facts = {"scores": versions, "licences": licences}
+        self.seen: dict[str, str | None] = {}  # key -> sha256 of its image
+        self.prints: dict[str, dict[str, int]] = {}  # prompt -> key -> fingerprint
+        if score_table.files_of(self.output):
+            self._take_over(ScoreTable.read(self.output))
+
+    def _take_over(self, old: ScoreTable) -> None:
+        if old.facts["scores"] != self.facts["scores"]:
+            raise UserError(
+                f"{self.output} holds the scores {_said(old.facts)}, and asked for are "
+                f"{_said(self.facts)}: choose another OUTPUT"
+            )
+        rows = old.rows
+        keys = rows[score_table.KEY].to_pylist()
+        self.seen = dict(zip(keys, rows["image_sha256"].to_pylist(), strict=True))
+        if self.hashes:
+            for key, value in zip(keys, rows[DHASH].to_pylist(), strict=True):
+                self.prints.setdefault(prompt_of(key), {})[key] = int(value, 16)
+
+    # ------------------------------------------------------------ one part
+
+    def run(self, number: int, count: int) -> None:
+        """Score what this part of the prompts lacks. OSError of the disk that is written to."""
+        os.makedirs(self.output, exist_ok=True)
+        stem = os.path.join(self.output, f"part-{number:05d}-of-{count:05d}")
+        rows: list[Row] = []
+        at = time.monotonic()
+        with Draft(f"{stem}.lock"), ThreadPoolExecutor(DECODERS) as pool:
+            progress = Progress("images")
+            for batch in self._batches(number, count, pool):
+                rows += self._score(batch)
+                progress.add(len(batch))
+                if len(rows) >= MOST_ROWS or time.monotonic() - at > PUBLISH_EVERY_S:
+                    self._publish(rows, stem)
+                    rows = []
+                    at = time.monotonic()
+            if rows:
+                self._publish(rows, stem)
+            progress.close()
+
+    def _publish(self, rows: list[Row], stem: str) -> None:
+        numbers = [int(path.split(".")[-2]) for path in score_table.files_of(self.output)]
+        number = max(numbers, default=-1) + 1  # of all parts: a later row counts before an earlier
+        score_table.publish(rows, f"{stem}.{number:06d}.parquet", self.facts)
+
+    def _batches(self, number: int, count: int, pool: ThreadPoolExecutor) -> Iterator[list[Found]]:
+        batch: list[Found] = []
+        for sample in iterate(self.folder, self.problems.append):
+            key = self._key(sample)
+            if zlib.crc32(prompt_of(key).encode()) % count != number:
+                continue
+            sha256 = sample.metadata.get("image_sha256")
+            if key in self.seen and self.seen[key] == sha256:
+                self.known += 1
+                continue
+            row = {score_table.KEY: key, "image_sha256": sha256}
+            batch.append(Found(sample, row))
+            if len(batch) == BATCH:
+                yield self._decoded(batch, pool)
+                batch = []
+        if batch:
+            yield self._decoded(batch, pool)
+
+    def _key(self, sample: Sample) -> str:
+        """Its `__key__` in the table: that in a tar, or its place below the folder's parent."""
+        if sample.text is not None:
+            return sample.key
+        folder, _, stem = f"/{sample.key}".rpartition("/")
+        return table.key_of(os.path.basename(os.path.abspath(self.folder)) + folder, stem)
+
+    def _decoded(self, batch: list[Found], pool: ThreadPoolExecutor) -> list[Found]:
+        """Those whose pixels are there, or not needed."""
+        return [found for found in pool.map(self._prepare, batch) if found is not None]
+
+    def _prepare(self, found: Found) -> Found | None:
+        own = self._own(found.sample)
+        if own is not None:
+            found.row |= own
+            self.taken += 1
+            if not self.hashes:
+                return found
+        try:
+            image = open_jpeg(found.sample.jpeg())
+            found.pixels = numpy.asarray(image.convert("RGB"))
+        except Exception as error:  # whatever a damaged image makes Pillow raise
+            self.problems.append(f"{found.sample.key}.jpg: cannot be read: {error}")
+            return None
+        return found
+
+    def _own(self, sample: Sample) -> Row | None:
+        """The scores that the sample's JSON holds, if it holds all of these very versions."""
+        versions = sample.metadata.get("score_versions")
+        values = sample.metadata.get("scores")
+        if not isinstance(versions, list) or not isinstance(values, dict):
+            return None
+        row: Row = {}
+        for score in self.scores:
+            value = values.get(score.name)
+            if f"{score.name} {score.version}" not in versions:
+                return None
+            if value is not None and type(value) not in (int, float):
+                return None
+            row[f"score_{score.name}"] = value
+        return row
+
+    def _score(self, batch: list[Found]) -> list[Row]:
+        todo = [found for found in batch if f"score_{self._first}" not in found.row]
+        if self.scores and todo:
+            pixels = [found.pixels for found in todo]
+            texts = [found.sample.caption for found in todo]
+            for found, values in zip(todo, values_of(self.scores, pixels, texts), strict=True):
+                found.row |= {f"score_{name}": value for name, value in values.items()}
+        for found in batch:
+            if self.hashes:
+                found.row |= self._near(found)
+        self.scored += len(todo)
+        return [found.row for found in batch]
+
+    @property
+    def _first(self) -> str:
+        return self.scores[0].name if self.scores else ""
+
+    def _near(self, found: Found) -> Row:
+        """The image's fingerprint, and how far the nearest earlier one of its prompt is."""
+        key = found.row[score_table.KEY]
+        mine = dhash.fingerprint(found.pixels)
+        others = self.prints.setdefault(prompt_of(key), {})
+        distances = [dhash.distance(mine, value) for k, value in others.items() if k != key]
+        others[key] = mine
+        return {DHASH: f"{mine:016x}", "dhash_distance": min(distances, default=dhash.BITS)}
+
+    def summary(self) -> str:
+        """What was done, and what was left out."""
+        said = f"{self.output}: {self.scored:,} images scored"
+        said += f", {self.taken:,} taken from their JSONs" if self.taken else ""
+        said += f", {self.known:,} were there" if self.known else ""
+        if self.problems:
+            more = " …" if len(self.problems) > SHOWN else ""
+            said += f"; {len(self.problems):,} left out: {'; '.join(self.problems[:SHOWN])}{more}"
+        return said
+
+
+def prompt_of(key: str) -> str:
+    """What the images of one prompt have in common: "000012/12345" of "000012/12345_3"."""
+    return key.rpartition("_")[0] or key
+
+
+def _said(facts: score_table.Facts) -> str:
+    return ", ".join(f"{name} ({version})" for name, version in facts["scores"].items())

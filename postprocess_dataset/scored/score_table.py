@@ -1,0 +1,109 @@
+"""The table of scores beside a data set's table: a folder of parquet files, joined by `__key__`.
+
+    scores = ScoreTable.read("scores")
+    scores.names                          # ["score_nsfw", "dhash_distance"]
+    scores.of("000012/12345_3")           # {"score_nsfw": 0.02, "dhash_distance": 64}
+
+    publish(rows, "scores", "part-00000-of-00001.000000", facts)
+
+A file appears whole. Of a key that stands twice (its image was made anew) the last row counts.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from common.command_line import UserError
+from common.console import visible
+from postprocess_dataset import table
+from postprocess_dataset.publish import Draft
+
+KEY = "__key__"
+FACTS = b"text_to_image_scores"  # what the table says of itself, in each file's footer
+FILE = re.compile(r"part-\d{5,}-of-\d{5,}\.\d{6,}\.parquet")
+OTHERS = {"image_sha256": pa.string(), "dhash": pa.string(), "dhash_distance": pa.int64()}
+Facts = dict[str, Any]  # {"scores": {name: version}, "licences": {name: licence}}
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """All rows of a table of scores."""
+
+    facts: Facts
+    rows: pa.Table
+    places: Mapping[str, int]  # key -> row
+
+    @classmethod
+    def read(cls, folder: str) -> "ScoreTable":
+        """UserError when the folder is no table of scores."""
+        names = files_of(folder)
+        if not names:
+            raise UserError(
+                f"{folder}: no table of scores; make it with score_images.py DIR {folder}"
+            )
+        facts = [facts_of(name) for name in names]
+        for name, each in zip(names, facts, strict=True):
+            if each["scores"] != facts[0]["scores"]:
+                raise UserError(f"{name}: its scores are not those of {names[0]}")
+        rows = pa.concat_tables([pq.read_table(name) for name in names])
+        keys = rows[KEY].to_pylist()
+        return cls(facts[0], rows, {key: row for row, key in enumerate(keys)})
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that hold numbers."""
+        return [
+            name for name in self.rows.schema.names if name not in (KEY, "image_sha256", "dhash")
+        ]
+
+    def of(self, key: str) -> dict[str, Any]:
+        """The values of an image; {} when it has none."""
+        row = self.places.get(key)
+        if row is None:
+            return {}
+        return {name: column[row] for name, column in self._values.items()}
+
+    @cached_property
+    def _values(self) -> dict[str, list[Any]]:
+        return {name: self.rows[name].to_pylist() for name in self.names}
+
+
+def files_of(folder: str) -> list[str]:
+    """The files of a table of scores, in the order in which they count; [] when there is none."""
+    if not os.path.isdir(folder):
+        return []
+    names = [name for name in os.listdir(folder) if FILE.fullmatch(name)]
+    ordered = sorted(names, key=lambda name: (int(name.split(".")[-2]), name))
+    return [os.path.join(folder, name) for name in ordered]
+
+
+def facts_of(path: str) -> Facts:
+    """What a file says of itself; UserError when it is none of ours."""
+    try:
+        facts = json.loads((table.footer(path).metadata or {}).get(FACTS, b""))
+        if isinstance(facts["scores"], dict):
+            return dict(facts)
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise UserError(f"{visible(path)} is no file of score_images.py")
+
+
+def publish(rows: Sequence[Mapping[str, Any]], path: str, facts: Facts) -> None:
+    """Write rows as a file of the table; `dhash` columns only where dhash is one of the scores."""
+    fields = [pa.field(KEY, pa.string(), nullable=False), pa.field("image_sha256", pa.string())]
+    for name in facts["scores"]:
+        if name == "dhash":
+            fields += [pa.field(name, OTHERS[name]) for name in ("dhash", "dhash_distance")]
+        else:
+            fields.append(pa.field(f"score_{name}", pa.float64()))
+    schema = pa.schema(fields, metadata={FACTS: json.dumps(facts, sort_keys=True).encode()})
+    with Draft(path) as draft:
+        pq.write_table(pa.Table.from_pylist(list(rows), schema), draft.file, compression="zstd")
+        draft.publish()
