@@ -137,6 +137,7 @@ def combine(settings: Settings) -> int:
     for name, count in Counter(name for name, _ in pile.kept).items():
         counts[name]["kept"] = count
     if not pile.kept:
+        print_table(counts)
         raise UserError("; ".join(["no prompt is left", *problems]))
     write(settings, screen, pile, licences)
     print_table(counts)

@@ -20,6 +20,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
 from common.console import visible
@@ -51,6 +52,8 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
         status = _say(error)
     except KeyboardInterrupt:
         status = _say("interrupted", INTERRUPTED)
+    except ModuleNotFoundError as error:
+        status = _say(_missing(error))
     except RecursionError:
         status = _say("the input is nested too deep to be read")
     except MemoryError:
@@ -58,6 +61,28 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     except OSError as error:
         status = _disk_or_pipe(error)
     sys.exit(_flushed(status))
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    """What to do about a package that is not installed: most often, another Python runs."""
+    package = (error.name or str(error)).partition(".")[0]
+    return (
+        f"the package {package} is not installed for {sys.executable}: `. .venv/bin/activate` in "
+        "the checkout, or call .venv/bin/python; to set it up: README.md, step 0"
+    )
+
+
+def say_what_is_missing(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """sys.excepthook of the scripts: imports at their heads fail before run_script() is called."""
+    if isinstance(error, ModuleNotFoundError) and error.name not in (None, "common", "generate"):
+        _say(_missing(error))
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = say_what_is_missing
 
 
 def _disk_or_pipe(error: OSError) -> int:

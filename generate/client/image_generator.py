@@ -31,6 +31,8 @@ from generate.client.pixels import pixels_of
 log = logging.getLogger(__name__)
 
 WARM_UP_STEPS = 2  # enough to compile for, and to see that an image comes
+SPREAD = 8  # levels of 255 that some channel spans in an image that shows something
+SPARSE = 8  # every eighth pixel of every eighth row
 FLAGGED = "flagged by the model's safety checker"
 
 
@@ -80,9 +82,18 @@ def problem_with(image: Image, height: int, width: int) -> str | None:
         return f"{'x'.join(map(str, image.pixels.shape))} pixels instead of {height}x{width}x3"
     if image.pixels.max() < 8:
         return "a black image"
-    if int(image.pixels.max()) - int(image.pixels.min()) < 4:
+    if _is_of_one_colour(image.pixels):
         return "an image of one colour"
     return None
+
+
+def _is_of_one_colour(pixels: Any) -> bool:
+    """Whether each channel, red as well as blue, spans next to nothing over the whole image."""
+    few = pixels[::SPARSE, ::SPARSE].reshape(-1, 3).astype(int)  # decides for almost every image
+    if (few.max(0) - few.min(0)).max() >= SPREAD:
+        return False
+    levels = pixels.reshape(-1, 3).astype(int)
+    return bool((levels.max(0) - levels.min(0)).max() < SPREAD)
 
 
 class ImageGenerator:

@@ -1,4 +1,4 @@
-"""The prompts file: a JSON list, or a .txt with one prompt a line.
+"""The prompts file: a JSON list, a .jsonl with one item a line, or a .txt with one prompt a line.
 
     items = read_prompts("HPDv2.json")     # looked for as given, then in prompts/
     list_sha256(items)
@@ -46,7 +46,7 @@ def read_prompts(path: str | os.PathLike[str]) -> list[Item]:
     path = find_prompts(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
-        items = _lines(text) if path.suffix == ".txt" else json.loads(text)
+        items = _parsed(text, path.suffix.lower())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -67,9 +67,17 @@ def read_prompts(path: str | os.PathLike[str]) -> list[Item]:
     return prompts
 
 
-def _lines(text: str) -> list[str]:
+def _parsed(text: str, suffix: str) -> Any:
+    """The list in a .txt, a .jsonl (one item a line) or a JSON file. ValueError for another."""
     # Not splitlines(): it also cuts at form feeds and U+2028, which pasted prompts have inside.
-    return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    if suffix == ".txt":
+        return lines
+    if suffix == ".jsonl":
+        return [json.loads(line) for line in lines]
+    if suffix in (".csv", ".tsv"):
+        raise ValueError("a table; write its prompts, one a line, into a .txt file")
+    return json.loads(text)
 
 
 def read_item(item: Any) -> Item:

@@ -46,7 +46,10 @@ def plan(
 def llm_lines(args: Namespace) -> list[str]:
     """Which LLMs can be asked; where there is none, the commands that help."""
     if args.llm == "embedded":
-        return ["LLMs       the embedded one (a small model: its texts are plain)"]
+        many = (
+            f"; each of {args.num_workers} clients starts its own" if args.num_workers > 1 else ""
+        )
+        return [f"LLMs       the embedded one (a small model: its texts are plain){many}"]
     found: dict[str, list[str]] = {}
     for config in BackendsFile(args.llm_backends, args.ollama_hosts).configs(start=False):
         found.setdefault(state_of(config, args.llm_budget_usd), []).append(config.name)

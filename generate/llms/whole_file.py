@@ -52,6 +52,10 @@ def whole_file(args: argparse.Namespace) -> int:
         example = output / "prompts.json"
         raise UserError(f"--output {output} is a folder; name a file, such as {example}")
     about = {"prompts_sha256": list_sha256(items), "num_variations": args.num_variations}
+    kept_details = take_over(items, output)
+    if all(len(item.get("variations") or []) >= args.num_variations for item in items):
+        print(f"{output}: each of {len(items):,} prompts has its variations; nobody is asked")
+        return 0
     part = output.with_name(output.name + ".part")
     accounts = output.with_name(output.name + ".accounts")
     done = read_part(part, about)
@@ -78,7 +82,7 @@ def whole_file(args: argparse.Namespace) -> int:
     if work.stopped_by:
         LOG.info("stopped; %s, the same command goes on from here", kept)
         return 128 + work.stopped_by
-    write(output, items, done)
+    write(output, items, done, kept_details)
     part.unlink()
     accounts.unlink(missing_ok=True)
     new = sum(len(line["texts"]) for line in done.values())
@@ -201,15 +205,46 @@ def read_part(part: Path, about: dict[str, Any]) -> dict[int, Line]:
     return {line["index"]: line for line in lines[1:]}
 
 
-def write(output: Path, items: list[Item], done: dict[int, Line]) -> None:
+def take_over(items: list[Item], output: Path) -> dict[int, list[Any]]:
+    """Give the items the variations that lie in `output` already, all of them; their details.
+
+    UserError if it holds other prompts: what was asked, and paid for, is not written over.
+    """
+    if not output.exists():
+        return {}
+    known = read_prompts(output)
+    same = [item["prompt"] for item in known] == [item["prompt"] for item in items]
+    for item, before in zip(items, known, strict=False):
+        mine = item.get("variations") or []
+        same = same and (before.get("variations") or [])[: len(mine)] == mine
+    if not same:
+        raise UserError(
+            f"{output} holds other prompts, or other variations of them; name another --output, "
+            "or move it away"
+        )
+    details = {}
+    for k, (item, before, raw) in enumerate(
+        zip(items, known, json.loads(output.read_bytes()), strict=True)
+    ):
+        if before.get("variations"):
+            item["variations"] = before["variations"]
+            details[k] = raw.get("variation_details") if isinstance(raw, dict) else None
+    return {k: each for k, each in details.items() if isinstance(each, list)}
+
+
+def write(
+    output: Path, items: list[Item], done: dict[int, Line], kept: dict[int, list[Any]]
+) -> None:
     """The prompts file with the new variations behind those that it had.
 
     "variation_details" holds for each who wrote it and what was drawn for it, null for older ones.
+    kept: the details of those it had.
     """
     augmented = []
     for k, item in enumerate(items):
         before = item.get("variations") or []
-        details = [None] * len(before) + done[k].get("details", [None] * len(done[k]["texts"]))
+        details = (kept.get(k, []) + [None] * len(before))[: len(before)]
+        details += done[k].get("details", [None] * len(done[k]["texts"]))
         variations = [*before, *done[k]["texts"]]
         augmented.append({**item, "variations": variations, "variation_details": details})
     try:

@@ -28,6 +28,8 @@ class Orders:
             done.append("leases are granted again")
         name = fields.text("retry_failed", 200, None)
         if name is not None:
+            if name:
+                self._check_known("retry_failed", name)
             count = self.server.folders.retry_failed(name)
             done.append(f"{count:,} failed prompts will be tried again")
         host = fields.text("release_quarantine", 255, None)
@@ -48,11 +50,15 @@ class Orders:
             raise BadField(f"no order that is known: {KNOWN}")
         return jsonify(done=done)
 
-    def _forget(self, name: str) -> str:
+    def _check_known(self, order: str, name: str) -> None:
+        """BadField for a data set that the ledger does not know."""
         known = self.server.ledger.read(lambda ledger: ledger.store.names())
         if name not in known:
             shown = ", ".join(known) or "none"
-            raise BadField(f"forget: there is no data set {name!r}; known are: {shown}")
+            raise BadField(f"{order}: there is no data set {name!r}; known are: {shown}")
+
+    def _forget(self, name: str) -> str:
+        self._check_known("forget", name)
         leased = self.server.ledger.read(lambda ledger: ledger.queries.counts(name))["leased"]
         if leased:
             raise BadField(

@@ -250,6 +250,10 @@ def test_check():
     assert "64x64" in problem_with(image(noise), 128, 128)
     assert "black" in problem_with(image(noise * 0), 64, 64)
     assert "one colour" in problem_with(image(noise * 0 + 0.8), 64, 64)
+    red = numpy.zeros((64, 64, 3), numpy.uint8) + numpy.array([220, 40, 40], numpy.uint8)
+    assert "one colour" in problem_with(Image(red, 1), 64, 64)
+    red[10, 10] = (212, 40, 40)  # a single pixel, between those of the quick look
+    assert problem_with(Image(red, 1), 64, 64) is None
     for value in (numpy.nan, numpy.inf):
         noise[1, 2, 3] = value
         assert "NaN" in problem_with(image(noise), 64, 64)

@@ -18,7 +18,7 @@ from generate.launch import finished, plan, progress
 from generate.launch.status import Answer
 from generate.llms.backend import BackendConfig
 from tests.fakes.running_client import ENVIRONMENT, PIPELINE, ROOT
-from tests.fakes.running_server import write_sample
+from tests.fakes.running_server import order, write_sample
 from tests.fakes.storm_client import definition
 
 SCRIPT = ROOT / "generate" / "generate_images.py"
@@ -115,6 +115,15 @@ def test_a_finished_run_can_be_looked_at_without_a_server(tmp_path):
     (folder / "dataset.yaml").write_text("[")
     damaged = status(tmp_path, "storm.json")
     assert damaged.returncode == FAILED and "dataset.yaml is damaged" in damaged.stderr
+
+
+def test_retrying_an_unknown_data_set_names_those_that_are_known(start):
+    """From a command line its prompts file is easily given for its name."""
+    server = start()
+    server.client(total=3).look()
+    ended = order(server, "--retry_failed", "storm.json")
+    assert ended.returncode == FAILED and "known are: storm" in ended.stderr, ended
+    assert "Traceback" not in server.log()
 
 
 def test_a_run_without_an_llm_says_why_and_how_to_go_on(tmp_path):
