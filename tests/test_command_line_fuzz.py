@@ -78,6 +78,7 @@ SCRIPTS = [
         "postprocess_dataset/convert_parquet_to_wds.py",
         ["--parquet_file", "{table}", "--base_dir", "{data}", "--output_dir", "{out}/tars"],
     ),
+    Script("postprocess_dataset/push_to_hub.py", ["{data}", "me/birds", "--dry_run"]),
     Script("postprocess_dataset/release.py", ["{data}", "{out}/release"]),
     Script("postprocess_dataset/make_dataset_card.py", ["{data}"]),
     Script(

@@ -19,6 +19,7 @@ ENTRY_POINTS = (
     "generate/llm_prompting.py",
     "postprocess_dataset/convert_*.py",
     "postprocess_dataset/make_report.py",
+    "postprocess_dataset/push_to_hub.py",
     "postprocess_dataset/release.py",
     "postprocess_dataset/score_images.py",
     "postprocess_dataset/make_dataset_card.py",

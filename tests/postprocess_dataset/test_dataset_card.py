@@ -2,13 +2,14 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import yaml
 
 from postprocess_dataset.release_card import facts, licences
 from postprocess_dataset.release_card.card import size_category
-from tests.postprocess_dataset.conftest import called
+from tests.postprocess_dataset.conftest import Folder, called
 
 ABOUT = {
     "title": "Birds | <b>and</b> others",
@@ -17,12 +18,14 @@ ABOUT = {
     "motivation": "To learn what birds look like.",
     "licence": "cc-by-4.0",
 }
+SPLIT = ("--num_workers", 1, "--split", "train=0.7,val=0.3")
 
 
-@pytest.fixture
-def release(folder, to_parquet, tmp_path):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """A release of two splits, of sources and models whose terms are known, unknown and hard."""
-    data = folder()
+    place = tmp_path_factory.mktemp("made")
+    data = Folder(place / "HPDv2")
     for prompt in range(12):
         for augmentation in range(3):
             data.add(
@@ -32,13 +35,16 @@ def release(folder, to_parquet, tmp_path):
                 model_name="own/unknown-model" if prompt == 4 else "black-forest-labs/FLUX.1-dev",
                 llm_model_name="llama3.1" if augmentation else None,
             )
-    assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
-    made = called(
-        "make_release_forms",
-        [tmp_path / "t.parquet", tmp_path / "birds", "--split", "train=0.7,val=0.3"],
-    )
-    assert made.status == 0, made.err
-    return tmp_path / "birds"
+    ended = called("convert_json_to_parquet", [data.path, place / "t.parquet"])
+    assert ended.status == 0, ended.err
+    ended = called("make_release_forms", [place / "t.parquet", place / "birds", *SPLIT])
+    assert ended.status == 0, ended.err
+    return place
+
+
+@pytest.fixture
+def release(made, tmp_path):
+    return shutil.copytree(made / "birds", tmp_path / "birds")
 
 
 def card(release, *options):
@@ -49,7 +55,7 @@ def card(release, *options):
     return yaml.safe_load(header), body, json.loads((release / "croissant.json").read_text())
 
 
-def test_the_folder_loads_as_its_card_says(release, tmp_path, monkeypatch):
+def test_the_folder_loads_as_its_card_says(made, release, tmp_path, monkeypatch):
     import datasets
 
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
@@ -62,11 +68,9 @@ def test_the_folder_loads_as_its_card_says(release, tmp_path, monkeypatch):
     assert loaded["train"].features["source"].feature.dtype == "string"
     assert header["size_categories"] == ["n<1K"]
     # the tars alone
-    made = called(
-        "make_release_forms",
-        [tmp_path / "t.parquet", release, "--split", "train=0.7,val=0.3", "--form", "webdataset"],
-    )
-    assert made.status == 0
+    tars = [made / "t.parquet", tmp_path / "tars", *SPLIT, "--form", "webdataset"]
+    assert called("make_release_forms", tars).status == 0
+    release = tmp_path / "tars"
     card(release)
     tars = datasets.load_dataset(str(release), cache_dir=str(tmp_path / "cache"))
     assert {name: split.num_rows for name, split in tars.items()} == stated

@@ -105,11 +105,14 @@ def test_what_is_unfit_is_not_published_unless_it_is_named(run, tmp_path):
     assert intact(place)[0]
 
 
-@pytest.mark.parametrize("at", [5, 18, 29])
+SOAK = [pytest.param(at, marks=pytest.mark.soak) for at in range(1, 60) if at != 29]
+
+
+@pytest.mark.parametrize("at", [29, *SOAK])
 def test_killed_at_any_instant_it_goes_on(run, tmp_path, dying, at):
     place = tmp_path / "birds"
     assert release(run, tmp_path / "undisturbed").status == 0
-    assert dying(at, "release", run.path, place, "--num_workers", 1) == -9
+    assert dying(at, "release", run.path, place, "--num_workers", 1) in (-9, 0)
     ended = release(run, place)
     assert ended.status == 0, ended.err
     assert intact(place)[0]

@@ -142,12 +142,15 @@ def test_one_form_alone(table, tmp_path):
     assert Image.open(io.BytesIO(parquet_rows(release)[0]["image"]["bytes"])).size == (8, 8)
 
 
-@pytest.mark.parametrize("at", [3, 14, 22])
+SOAK = [pytest.param(at, marks=pytest.mark.soak) for at in range(1, 30) if at != 14]
+
+
+@pytest.mark.parametrize("at", [14, *SOAK])
 def test_killed_at_any_instant_it_goes_on(table, tmp_path, dying, at):
     release = tmp_path / "release"
     arguments = (table[1], release, "--num_workers", 1)
     forms(table[1], tmp_path / "undisturbed")
-    assert dying(at, "make_release_forms", *arguments) == -9
+    assert dying(at, "make_release_forms", *arguments) in (-9, 0)  # 0: it does less than that
     assert (
         not {name for name in tree(release) if not name.rpartition("/")[2].startswith(".")}
         - (whole := tree(tmp_path / "undisturbed")).keys()

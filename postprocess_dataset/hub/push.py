@@ -1,0 +1,195 @@
+"""A release goes to the hub: shards in few commits, what describes them in the last one.
+
+    push(PushSettings("release/HPDv2", "my-organisation/birds"))
+
+Killed at any instant, the same call goes on: what is committed is not uploaded again, and of what
+is uploaded and not committed the hub knows the content. Only what verify_dataset.py and the
+manifest vouch for goes, byte for byte.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    RepositoryNotFoundError,
+)
+
+from common.command_line import DONE, UserError
+from common.console import amount, visible
+from common.files import read_json
+from common.untrusted import read_untrusted
+from postprocess_dataset.hub.difference import (
+    Difference,
+    LocalFile,
+    RemoteFile,
+    commits,
+    difference,
+)
+from postprocess_dataset.progress import tell
+from postprocess_dataset.verification import manifest
+
+DOCUMENT_BYTES = 1 << 26
+AGAIN = "what is uploaded stays, the same command goes on from there"
+
+
+@dataclass(frozen=True)
+class PushSettings:
+    """What push_to_hub.py was asked for; see its --help."""
+
+    release: str
+    repo: str
+    public: bool = False
+    dry_run: bool = False
+    allow_unverified: bool = False
+
+
+def push(settings: PushSettings) -> int:
+    """Upload what is new; the exit status. UserError: it may not go, or the hub refuses it."""
+    files, root = listed(settings.release)
+    if not settings.allow_unverified:
+        check_verified(settings.release, root)
+    api = HfApi()
+    with said_plainly(settings.repo):
+        if not settings.dry_run:
+            private = None if settings.public else True
+            api.create_repo(settings.repo, repo_type="dataset", private=private, exist_ok=True)
+        found = difference(files, remote_files(api, settings))
+        if settings.dry_run:
+            tell_plan(settings, found)
+            return DONE
+        count = upload(api, settings, found)
+    tell(
+        f"{settings.repo}: {len(found.shards) + len(found.last):,} files "
+        f"({amount(found.bytes)}) in {count} commits, {found.same:,} were there; "
+        f"root {root}"
+    )
+    return DONE
+
+
+def listed(release: str) -> tuple[list[LocalFile], str]:
+    """(the files of a release, its root). UserError: there is no manifest, or not its files."""
+    path = os.path.join(release, manifest.NAME)
+    try:
+        document = manifest.read_manifest(release)
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file; release.py writes it") from None
+    except ValueError as error:
+        raise UserError(f"{error}; make the release again with release.py") from None
+    files = [
+        LocalFile(release, file["path"], file["bytes"], file["sha256"])
+        for file in document["files"]
+    ]
+    for file in files:
+        try:
+            size = os.path.getsize(file.place)
+        except OSError as error:
+            raise UserError(f"{visible(file.place)}: {error.strerror}") from None
+        if size != file.bytes:
+            raise UserError(
+                f"{visible(file.place)} has {size:,} bytes, {manifest.NAME} states "
+                f"{file.bytes:,}: say release.py again"
+            )
+    root: str = document["root"]
+    content = read_untrusted(path, manifest.MANIFEST_BYTES)
+    digest = hashlib.sha256(content).hexdigest()
+    return [*files, LocalFile(release, manifest.NAME, len(content), digest)], root
+
+
+def check_verified(release: str, root: str) -> None:
+    """UserError unless release.py has verified this very release."""
+    path = f"{release.rstrip('/')}.work/verification.json"
+    try:
+        document: dict[str, Any] = read_json(path, DOCUMENT_BYTES)
+        good = document["good"] is True and document["root"] == root
+    except (OSError, ValueError, KeyError, TypeError):
+        good = False
+    if not good:
+        raise UserError(
+            f"{release}: {path} does not say that this very release was verified; say release.py "
+            "again, or publish it all the same with --allow_unverified"
+        )
+
+
+def remote_files(api: HfApi, settings: PushSettings) -> dict[str, RemoteFile]:
+    """What the repository holds; {} for one that is not there."""
+    try:
+        tree = api.list_repo_tree(settings.repo, repo_type="dataset", recursive=True)
+        return {
+            entry.path: RemoteFile(entry.size, entry.lfs.sha256 if entry.lfs else "", entry.blob_id)
+            for entry in tree
+            if hasattr(entry, "blob_id")
+        }
+    except RepositoryNotFoundError:
+        if not settings.dry_run:
+            raise
+        return {}
+
+
+def tell_plan(settings: PushSettings, found: Difference) -> None:
+    """What a call without --dry_run would do."""
+    for file in (*found.shards, *found.last):
+        tell(f"would upload {file.path} ({amount(file.bytes)})")
+    for path in found.stale:
+        tell(f"would remove {path}")
+    count = len(list(commits(found.shards))) + bool(found.last or found.stale)
+    tell(
+        f"{settings.repo}: would upload {len(found.shards) + len(found.last):,} files "
+        f"({amount(found.bytes)}) in {count} commits; {found.same:,} are there"
+    )
+
+
+def upload(api: HfApi, settings: PushSettings, found: Difference) -> int:
+    """Upload and commit; the number of commits."""
+    count = 0
+    total = len(list(commits(found.shards)))
+    for batch in commits(found.shards):
+        count += 1
+        commit(api, settings, batch, [], f"Shards, part {count} of {total}")
+        tell(f"{settings.repo}: {batch[-1].path} and {len(batch) - 1} others are there")
+    if found.last or found.stale:
+        count += 1
+        commit(api, settings, found.last, found.stale, "Card and manifest")
+    return count
+
+
+def commit(
+    api: HfApi, settings: PushSettings, files: Sequence[LocalFile], stale: Sequence[str], what: str
+) -> None:
+    """One commit. UserError: a file is not the one of the manifest."""
+    additions = [CommitOperationAdd(file.path, file.place) for file in files]
+    api.preupload_lfs_files(settings.repo, additions, repo_type="dataset", free_memory=False)
+    for file, addition in zip(files, additions, strict=True):
+        if addition.upload_info.sha256.hex() != file.sha256:
+            raise UserError(
+                f"{visible(file.place)} is not the file that {manifest.NAME} lists: "
+                "say release.py again"
+            )
+    removals = [CommitOperationDelete(path, is_folder=False) for path in stale]
+    api.create_commit(
+        settings.repo, [*additions, *removals], commit_message=what, repo_type="dataset"
+    )
+
+
+@contextmanager
+def said_plainly(repo: str) -> Iterator[None]:
+    """The hub's errors, and the network's, as one line."""
+    try:
+        yield
+    except HFValidationError as error:
+        raise UserError(f"{repo}: {str(error).splitlines()[0]}") from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        hint = "; hf auth login with a token that may write" if status in (401, 403) else ""
+        text = error.server_message or str(error).splitlines()[0]
+        raise UserError(f"{repo}: the hub says {status}: {text}{hint}; {AGAIN}") from None
+    except (HTTPError, OSError) as error:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{repo}: the hub cannot be reached: {text}; {AGAIN}") from None

@@ -1,0 +1,183 @@
+"""push_to_hub.py against a FakeHub over a real socket: what goes, in which order, and when not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from postprocess_dataset.hub import difference
+from postprocess_dataset.verification import manifest
+from tests.fakes.fake_hub import FakeHub, Refuse
+from tests.postprocess_dataset.conftest import SCRIPTS
+
+REPO = "me/birds"
+
+
+@pytest.fixture
+def hub():
+    with FakeHub() as fake:
+        yield fake
+
+
+@pytest.fixture
+def release(tmp_path):
+    """A verified release: what push_to_hub.py asks for, with contents that are no images."""
+    place = tmp_path / "birds"
+    for name in ("data/train-00000.parquet", "data/train-00001.parquet"):
+        write(place, name, f"{name} ".encode() * 200)
+    for number in range(3):
+        write(place, f"webdataset/train-{number:06d}.tar", f"tar {number} ".encode() * 300)
+    write(place, "README.md", b"---\nlicense: mit\n---\n")
+    write(place, "report.html", b"<p>report</p>" * 500)
+    vouch(place)
+    return place
+
+
+def write(place, name, content):
+    path = Path(place, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def vouch(place, good=True):
+    """Manifest and verification of what lies there now, without a look at the samples."""
+    files = [manifest._file(str(place), path) for path in manifest.files_below(str(place))]
+    document = {"format": manifest.FORMAT, "files": files, "shards": []}
+    document["root"] = manifest.root_of(files)
+    (place / "MANIFEST.json").write_text(json.dumps(document))
+    work = Path(f"{place}.work")
+    work.mkdir(exist_ok=True)
+    (work / "verification.json").write_text(json.dumps({"good": good, "root": document["root"]}))
+
+
+def command(hub, release, *options):
+    """(words, environment) of the script."""
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_fake"}
+    environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HOME": f"{release}.hf"}
+    environment["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    return [sys.executable, str(SCRIPTS / "push_to_hub.py"), str(release), *options], environment
+
+
+def push(hub, release, *options, repo=REPO, status=0, **changes):
+    words, environment = command(hub, release, repo, *options)
+    ended = subprocess.run(
+        words, env=environment | changes, capture_output=True, text=True, timeout=240
+    )
+    assert ended.returncode == status, ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+    return ended.stdout if status == 0 else ended.stderr.splitlines()[-1]
+
+
+def contents(place):
+    return {
+        str(path.relative_to(place)): path.read_bytes()
+        for path in place.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_what_is_new_goes_with_the_card_last(hub, release):
+    said = push(hub, release, "--dry_run")
+    assert "would upload data/train-00000.parquet" in said and hub.repos == {}
+    push(hub, release)
+    repo = hub.repos[REPO]
+    assert repo.private and repo.files == contents(release)
+    assert [sorted(paths) for _, paths in repo.commits] == [
+        sorted(name for name in repo.files if name.endswith((".parquet", ".tar"))),
+        ["MANIFEST.json", "README.md", "report.html"],
+    ]
+    uploaded = len(hub.puts())
+    said = push(hub, release)
+    assert "0 files (0 bytes) in 0 commits, 8 were there" in said
+    assert len(repo.commits) == 2 and len(hub.puts()) == uploaded
+    # it grows: the last shard is another one now, one is new, one is gone
+    write(release, "webdataset/train-000002.tar", b"more " * 900)
+    write(release, "webdataset/train-000003.tar", b"new " * 900)
+    (release / "data" / "train-00001.parquet").unlink()
+    vouch(release)
+    push(hub, release)
+    assert repo.files == contents(release)
+    assert [sorted(paths) for _, paths in repo.commits[2:]] == [
+        ["webdataset/train-000002.tar", "webdataset/train-000003.tar"],
+        ["MANIFEST.json", "data/train-00001.parquet"],
+    ]
+
+
+def test_killed_in_mid_upload_it_goes_on(hub, release):
+    reached = threading.Event()
+    hold = threading.Event()
+
+    def before(verb, path):
+        if verb == "PUT" and len(hub.puts()) == 3:
+            reached.set()
+            hold.wait(120)
+
+    hub.before = before
+    words, environment = command(hub, release, REPO)
+    client = subprocess.Popen(
+        words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    assert reached.wait(240)
+    client.send_signal(signal.SIGKILL)
+    client.wait()
+    hub.before = lambda verb, path: None
+    hold.set()
+    assert hub.repos[REPO].commits == []
+    there = set(hub.objects)
+    hub.calls.clear()
+    push(hub, release)
+    assert hub.repos[REPO].files == contents(release)
+    assert there and not there & set(hub.puts())  # what had arrived is not sent again
+
+
+def test_a_commit_that_fails_is_one_line_and_goes_on(hub, release):
+    def before(verb, path):
+        if "/commit/" in path and len(hub.repos[REPO].commits) == 1:
+            raise Refuse(500)
+
+    hub.before = before
+    line = push(hub, release, status=1)
+    assert line.startswith("push_to_hub: me/birds: the hub says 500") and "goes on" in line
+    assert len(hub.repos[REPO].commits) == 1
+    hub.before = lambda verb, path: None
+    push(hub, release)
+    assert hub.repos[REPO].files == contents(release) and len(hub.repos[REPO].commits) == 2
+
+
+def test_what_was_not_verified_does_not_go(hub, release):
+    vouch(release, good=False)
+    assert "--allow_unverified" in push(hub, release, status=1)
+    vouch(release)
+    (release / "README.md").write_text("another card")
+    assert "say release.py again" in push(hub, release, status=1)  # not the manifest's
+    vouch(release)
+    (release / "webdataset" / "train-000001.tar").write_bytes(b"X" * 1800)  # the same size
+    assert "is not the file that MANIFEST.json lists" in push(hub, release, status=1)
+    assert hub.repos[REPO].commits == []
+    vouch(release)
+    Path(f"{release}.work", "verification.json").unlink()
+    assert "--allow_unverified" in push(hub, release, status=1)
+    push(hub, release, "--allow_unverified", "--public")
+    assert hub.repos[REPO].files == contents(release)
+
+
+def test_what_is_wrong_is_one_line(hub, release, tmp_path):
+    assert "hf auth login" in push(hub, release, status=1, HF_TOKEN="hf_wrong")
+    assert "a/b/c" in push(hub, release, repo="a/b/c", status=1)
+    nobody = push(hub, release, status=1, HF_ENDPOINT="http://127.0.0.1:9")
+    assert "cannot be reached" in nobody
+    (release / "MANIFEST.json").unlink()
+    assert "release.py writes it" in push(hub, release, status=1)
+
+
+def test_few_commits():
+    files = [difference.LocalFile("", f"{n}.tar", 1 << 30, "") for n in range(45)]
+    assert [len(batch) for batch in difference.commits(files)] == [20, 20, 5]
+    files = [difference.LocalFile("", f"{n}.tar", 1, "") for n in range(250)]
+    assert [len(batch) for batch in difference.commits(files)] == [100, 100, 50]
+    assert list(difference.commits([])) == []
