@@ -15,7 +15,7 @@ def test_a_text_file_has_a_prompt_a_line(tmp_path):
     windows = "\ufeffa bird\r\n\r\n  a red\x0cfox\r\none\u2028two, l\u2019\xe9t\xe9\r\n".encode()
     assert prompts_of(tmp_path / "p.txt", windows) == [
         "a bird",
-        "  a red\x0cfox",
+        "a red\x0cfox",
         "one\u2028two, l\u2019\xe9t\xe9",
     ]
     assert prompts_of(tmp_path / "p.txt", b"a bird\na cat") == ["a bird", "a cat"]
