@@ -16,6 +16,7 @@ from common.version import version
 from generate.client.client import Client
 from generate.client.image_generator import Image, ImageGenerator
 from generate.client.pipeline import CannotGenerate, DeviceBroken, GeneratorSettings, Recipe
+from generate.client.provenance import COMMIT
 from generate.client.publisher import Describe
 from generate.client.recipes import Recipes
 from generate.client.text_lengths import Lengths, truncated
@@ -43,8 +44,15 @@ def generator_settings(
         batch_size=args.batch_size,
         dtype=args.dtype,
         remembered=server_folder(output_root) / "batch_sizes.jsonl",
-        **(common_settings(args) | {"lora": definition.get("lora")}),
+        **(common_settings(args) | _pinned(definition)),
     )
+
+
+def _pinned(definition: Definition) -> dict[str, Any]:
+    """What the definition names more exactly than the options."""
+    commit = definition.get("model_commit") or ""
+    revision = {"revision": commit} if COMMIT.fullmatch(commit) else {}
+    return {"lora": definition.get("lora"), **revision}
 
 
 def common_settings(args: Namespace) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import UserError
+from generate.client.pipeline import first_line
 
 DEFAULT_FILE = "pytorch_lora_weights.safetensors"  # as diffusers' save_lora_weights writes it
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -37,6 +38,10 @@ class Lora:
         """The file, if it is one of this machine."""
         path = Path(self.source) / self.file
         return path if Path(self.source).is_dir() else None
+
+    def pinned(self, commit: str | None) -> "Lora":
+        """The same at a commit."""
+        return replace(self, commit=commit)
 
     def text(self) -> str:
         """As --lora takes it, with weight and commit."""
@@ -93,6 +98,19 @@ def _of_file(lora: Lora, path: Path) -> Lora:
     if lora.commit not in (None, found):
         raise UserError(f"--lora: {path} is {found}, not {lora.commit}: it has changed")
     return replace(lora, commit=found)
+
+
+def fetch(lora: Lora) -> None:
+    """Have a hub adapter in the cache. UserError if it cannot be had."""
+    import huggingface_hub as hub  # 0.3 s that a file of this machine does not need
+
+    try:
+        hub.hf_hub_download(lora.source, lora.file, revision=lora.commit)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--lora {lora.text()} cannot be had ({first_line(error)}); is the file called so? "
+            "OWNER/NAME/FILE.safetensors names another"
+        ) from None
 
 
 def apply(pipe: Any, loras: list[Lora], fuse: bool, offline: bool = False) -> None:

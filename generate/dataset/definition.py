@@ -41,6 +41,7 @@ FREE = {
 GROWS = ("total", "images_per_prompt")
 # Later fields whose absence from a definition means None.
 NONE_IF_ABSENT = ("lora", "sizes", "truncated", "images_per_text")
+MIXED = ("libraries", "model_commit")  # what one may go on with knowingly
 DEFINITION_BYTES = 1 << 20  # of a dataset.yaml
 # for one that is damaged, where no ledger knows the data set
 REMEDY = "restore it from a backup, or move the folder away"
@@ -60,6 +61,8 @@ TYPES: dict[str, tuple[type, ...]] = {
     "width": WHOLE,
     "sizes": TEXT,
     "lora": TEXT,
+    "model_commit": TEXT,
+    "libraries": TEXT,
     "images_per_text": WHOLE,
     "num_inference_steps": WHOLE,
     "guidance_scale": (int, float, NoneType),
@@ -82,8 +85,9 @@ class Differs(Exception):
     """.field, .stored, .given; the text is for the user."""
 
     def __init__(self, field: str, stored: object, given: object, what: str) -> None:
+        mixed = "--allow_mixed goes on with what is here; " if field in MIXED else ""
         super().__init__(
-            f"{field} is {given!r}, but this data set was begun with {stored!r} ({what}); "
+            f"{field} is {given!r}, but this data set was begun with {stored!r} ({what}); {mixed}"
             "--extend takes appended prompts and more images, anything else is a new data set: "
             "copy the prompts file to another name"
         )

@@ -13,7 +13,7 @@ from typing import Any
 from common import slurm
 from common.command_line import UserError
 from common.console import start_log
-from generate.client import lora, model_recipes
+from generate.client import model_recipes
 from generate.client.judge import acceptance_of
 from generate.client.process import follow_extension, run_client
 from generate.client.text_lengths import KEEP
@@ -23,6 +23,7 @@ from generate.dataset import prompts_file
 from generate.dataset.prompts_file import Item
 from generate.dataset.screened import refused_line, screen_of, screened
 from generate.launch import array, local, preflight, preview, redo, server_job, status, submit
+from generate.launch.pinned import pinned
 from generate.launch.plan import plan
 from generate.launch.sizes import check_items, sizes_of
 from generate.protocol.output_root import dataset_folder
@@ -92,7 +93,6 @@ def define(args: Namespace, items: list[Item], root: Path) -> dict[str, Any]:
         "run_seed": args.seed,
         "model": args.model,
         "revision": args.revision,
-        "lora": adapters(args),
         "height": height,
         "width": width,
         "sizes": mix.text() if mix else None,
@@ -107,6 +107,7 @@ def define(args: Namespace, items: list[Item], root: Path) -> dict[str, Any]:
         "guidance_scale": family.guidance if args.guidance_scale is None else args.guidance_scale,
         "augment_prompts": args.augment_prompts,
         **acceptance_of(args),
+        **pinned(args, stored_or_none(dataset_folder(root, name))),
     }
     if not args.extend:
         return definition
@@ -119,13 +120,6 @@ def define(args: Namespace, items: list[Item], root: Path) -> dict[str, Any]:
         "prefix_total": prefix,
         "prefix_sha256": prompts_file.list_sha256(items[:prefix]),
     }
-
-
-def adapters(args: Namespace) -> str | None:
-    """What --lora names, files of this machine with their sha256; None without one."""
-    if args.lora and args.pipeline:
-        raise UserError("--lora: a class of your own (--pipeline) takes none")
-    return ",".join(each.text() for each in lora.check(lora.parse(args.lora))) or None
 
 
 def images_per_prompt(args: Namespace) -> int:
@@ -147,14 +141,19 @@ def order_seed(args: Namespace, folder: Path) -> int | None:
     those begun before shuffling became the default have none.
     """
     if args.shuffle is None and args.shuffle_seed is None:
-        try:
-            stored = definitions.stored_definition(folder)
-        except ValueError:  # a broken dataset.yaml: for the server to judge
-            stored = None
+        stored = stored_or_none(folder)
         return stored.get("order_seed") if stored else SHUFFLE_SEED
     if args.shuffle is False:
         return None
     return SHUFFLE_SEED if args.shuffle_seed is None else args.shuffle_seed
+
+
+def stored_or_none(folder: Path) -> dict[str, Any] | None:
+    """The definition in a data set folder; None without one, or where it is damaged."""
+    try:
+        return definitions.stored_definition(folder)
+    except (ValueError, OSError):  # for the server to judge
+        return None
 
 
 def show_notice(model: str) -> None:

@@ -275,6 +275,8 @@ def worker(fields: Fields) -> Json:
 def _drawing(given: Fields) -> dict[str, Callable[[str], object]]:
     """How images are generated: fields that older clients do not send."""
     return {
+        "model_commit": lambda name: given.text(name, 100, None),
+        "libraries": lambda name: given.text(name, 1000, None),
         "lora": lambda name: given.text(name, 4096, None),
         "sizes": lambda name: given.text(name, 4096, None),
         "images_per_text": lambda name: given.number(name, 1, MOST_IMAGES, None),

@@ -1,0 +1,69 @@
+"""What a data set keeps of its model and its libraries, so that a run of weeks is of one piece.
+
+    fields = pinned(args, stored_definition(folder))      # for the definition
+
+The commit of a hub model is looked up when a data set begins; every client then loads that commit,
+whatever its branch has become. Of a folder it is a hash (provenance.py).
+"""
+
+import contextlib
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from common.command_line import UserError
+from generate.client import lora
+from generate.client.model_check import check_model
+from generate.client.model_recipes import folder_of
+from generate.client.provenance import commit_of, libraries
+from generate.dataset.definition import MIXED
+
+
+def pinned(args: Namespace, stored: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Fields of a definition. stored: that of the data set, None for a new one."""
+    if args.pipeline:  # a class of the user's own tells its versions itself
+        if args.lora:
+            raise UserError("--lora: a class of your own (--pipeline) takes none")
+        return {"lora": None}
+    fields = {
+        "model_commit": _commit(args, stored),
+        "libraries": libraries(),
+        "lora": _adapters(args.lora, stored),
+    }
+    if stored and args.allow_mixed:
+        fields |= {field: stored[field] for field in MIXED if field in stored}
+    return fields
+
+
+def _commit(args: Namespace, stored: Mapping[str, Any] | None) -> str | None:
+    asked = (args.model, args.revision)
+    begun = stored is not None and (stored.get("model"), stored.get("revision")) == asked
+    if begun and stored is not None and folder_of(args.model) is None:
+        known: str | None = stored.get("model_commit")  # None: begun before it was kept
+        return known
+    return _newest(args.model, args.revision)
+
+
+def _newest(model: str, revision: str | None) -> str | None:
+    """By the hub, or where that cannot be reached by the cache."""
+    with contextlib.suppress(UserError):  # said in its turn, before anything is submitted
+        check_model(model, revision)
+    return commit_of(model, revision)
+
+
+def _adapters(text: str | None, stored: Mapping[str, Any] | None) -> str | None:
+    """What --lora names, each with its commit or the beginning of its file's sha256."""
+    before = {}
+    if stored and stored.get("lora"):
+        before = {(each.source, each.file): each.commit for each in lora.parse(stored["lora"])}
+    found = []
+    for each in lora.check(lora.parse(text)):
+        commit = each.commit or before.get((each.source, each.file))
+        found.append(each.pinned(commit or commit_of_file(each)))
+    return ",".join(each.text() for each in found) or None
+
+
+def commit_of_file(adapter: lora.Lora) -> str | None:
+    """The newest commit of a hub adapter, whose file is then in the cache. UserError: none."""
+    lora.fetch(adapter)
+    return commit_of(adapter.source, None)

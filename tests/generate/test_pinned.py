@@ -1,0 +1,142 @@
+"""The commit of a model, its adapters and the libraries are those a data set was begun with."""
+
+import dataclasses
+import hashlib
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from common.command_line import UserError
+from generate.client.model_recipes import TINY
+from generate.client.pipeline import Pipeline
+from generate.client.provenance import check, commit_of, libraries
+from generate.dataset.definition import Differs, compare
+
+ROOT = Path(__file__).resolve().parents[2]
+OLD, NEW = "0" * 39 + "a", "0" * 39 + "b"
+# What start() does with the options, up to the server; prints the definition and what is loaded.
+CLIENT = """
+import json, sys
+from pathlib import Path
+from generate import generate_images
+from generate.client.generation import generator_settings
+from generate.dataset.definition import settle
+from generate.dataset.prompts_file import read_prompts
+from generate.launch.start import define
+root = Path(sys.argv.pop())
+args = generate_images.options()
+definition = define(args, read_prompts(args.data_path), root)
+folder = root / "generated_images" / definition["name"]
+folder.parent.mkdir(parents=True, exist_ok=True)
+settle(folder, definition)
+print(json.dumps(definition | {"loads": generator_settings(args, definition, root).revision}))
+"""
+
+
+@pytest.fixture
+def hub():
+    """FakeHub: any model and adapter, at .commit; .asked: how many requests it had."""
+
+    class FakeHub(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.do_GET(body=False)
+
+        def do_GET(self, body=True):
+            hub.asked += 1
+            data = b"{}"
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.send_header("X-Repo-Commit", hub.commit)
+            self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+            self.end_headers()
+            if body:
+                self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    hub = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
+    hub.commit, hub.asked = OLD, 0
+    threading.Thread(target=hub.serve_forever, daemon=True).start()
+    yield hub
+    hub.shutdown()
+
+
+@pytest.fixture
+def begun(tmp_path, hub):
+    """begun(name, *options) -> the definition that a command comes to, and the revision it loads"""
+
+    def begin(name, *options, **environment):
+        (tmp_path / f"{name}.json").write_text('["a bird"]')
+        words = [f"{name}.json", "--model", "fake/Z-Image-Turbo", *options, tmp_path / "out"]
+        done = subprocess.run(
+            [sys.executable, "-c", CLIENT, *map(str, words)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env=os.environ
+            | {
+                "PYTHONPATH": str(ROOT),
+                "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
+                "HF_HUB_CACHE": str(tmp_path / "hub"),
+                "HF_HUB_DISABLE_XET": "1",
+                "HF_HUB_OFFLINE": "0",
+            }
+            | environment,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return begin
+
+
+def test_a_run_of_weeks_loads_one_commit(begun, hub):
+    """Looked up once; a data set that is begun later gets the newest; a user's word goes first."""
+    first = begun("first", "--lora", "fake/adapter:0.5")
+    assert first["model_commit"] == first["loads"] == OLD and first["revision"] is None
+    assert first["lora"] == f"fake/adapter@{OLD}:0.5"
+    asked = hub.asked
+    hub.commit = NEW
+    again = begun("first", "--lora", "fake/adapter:0.5")
+    assert again == first and hub.asked == asked, "a task asks the hub for nothing"
+    assert begun("second")["model_commit"] == NEW
+    assert begun("third", "--revision", OLD)["loads"] == OLD
+    away = begun("fourth", HF_ENDPOINT="http://127.0.0.1:9")
+    assert away["model_commit"] == NEW, "as the cache has it"
+
+
+def test_a_folder_is_known_by_its_files(tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(TINY, model)
+    found = commit_of(str(model), None)
+    assert found == commit_of("tiny", None) and found.startswith("files-")
+    config = model / "scheduler" / "scheduler_config.json"
+    config.write_text(config.read_text().replace("1000", "1001"))
+    changed = commit_of(str(model), None)
+    (model / "README.md").write_text("of no meaning")
+    assert commit_of(str(model), None) == changed
+    (model / "more.bin").write_bytes(b"more")
+    assert len({found, changed, commit_of(str(model), None)}) == 3
+
+
+def test_other_libraries_are_refused_or_mixed_knowingly():
+    """By server and worker; the message names the option."""
+    begun = {"total": 1, "images_per_prompt": 1, "libraries": "diffusers 0.41, torch 2.9"}
+    with pytest.raises(Differs, match="--allow_mixed goes on with what is here"):
+        compare(begun, begun | {"libraries": libraries()}, "dataset.yaml")
+    facts = {"model_commit": None, "left_out": []}
+    worker = Pipeline(None, int, 1, "float32", "", facts=facts)
+    check({"libraries": libraries()}, worker, allow_mixed=False)
+    with pytest.raises(UserError, match="would generate with libraries"):
+        check(begun, worker, allow_mixed=False)
+    check(begun, worker, allow_mixed=True)
+    moved = dataclasses.replace(worker, facts=facts | {"model_commit": NEW})
+    with pytest.raises(UserError, match="model_commit"):
+        check({"model_commit": OLD}, moved, allow_mixed=False)
