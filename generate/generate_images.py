@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common.command_line import Options, at_least, run_script
 from generate.launch.options import add_look_options, add_score_options, add_slurm_options
 from generate.launch.run_file import config_of, words_of
+from generate.launch.speed import EXACT, PRESETS, apply
 from generate.llms.options import add_llm_options
 from generate.protocol.output_root import default_output_root
 
@@ -52,6 +53,7 @@ def options() -> argparse.Namespace:
         parser.error("--jpeg_quality is a number from 1 to 100")
     if args.resolution and args.resolution % 8:
         parser.error("--resolution is a multiple of 8")
+    apply(args)
     return args
 
 
@@ -170,6 +172,18 @@ def add_model_options(parser: Options) -> None:
         "--offload",
         choices=["none", "model"],
         help="model: keep parts of the model in CPU memory (default: by GPU)",
+    )
+    speed.add_argument(
+        "--speed",
+        choices=list(PRESETS),
+        default=EXACT,
+        help="fast: --compile and cuDNN's attention, rounding apart the same images; faster: "
+        "besides in fp8 (torchao, cards from Ada on), other images (default: %(default)s)",
+    )
+    speed.add_argument(
+        "--attention",
+        metavar="BACKEND",
+        help="of diffusers: _native_cudnn, flash, _flash_3_hub, sage, … (default: torch's choice)",
     )
     speed.add_argument(
         "--quantize",

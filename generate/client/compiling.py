@@ -19,9 +19,7 @@ import torch
 
 def compile_parts(pipe: Any, backend: str = "inductor") -> str:
     """Compile what takes the time; the words for the log."""
-    denoiser = getattr(pipe, "transformer", None)
-    if denoiser is None:
-        denoiser = pipe.unet
+    denoiser = denoiser_of(pipe)
     blocks = blocks_of(denoiser) or [denoiser]
     use_channels_last(denoiser)
     for block in blocks:
@@ -33,6 +31,12 @@ def compile_parts(pipe: Any, backend: str = "inductor") -> str:
         decoder.compile(backend=backend, fullgraph=True)
         said += ", VAE decoder"
     return said
+
+
+def denoiser_of(pipe: Any) -> Any:
+    """The transformer, or the UNet of the older models."""
+    denoiser = getattr(pipe, "transformer", None)
+    return pipe.unet if denoiser is None else denoiser
 
 
 def blocks_of(denoiser: torch.nn.Module) -> list[torch.nn.Module]:

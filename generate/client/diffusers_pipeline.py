@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from generate.client import compiling, lora
-from generate.client.faults import UNCLEAR, CannotStart
+from generate.client.faults import COMPILER, UNCLEAR, CannotStart
 from generate.client.fetch import load_once
 from generate.client.memory_plan import GIB, Card, plan_for
 from generate.client.model_recipes import (
@@ -34,6 +34,9 @@ from generate.client.provenance import facts_of
 
 # Beside torch's own: a context of CUDA takes about 0.5 GiB.
 OTHERS_BYTES = 1 << 30
+NATIVE = "native"  # the attention that torch chooses
+# torch's words where a backend cannot do this shape or card, and on a CPU
+NO_KERNEL = ("No available kernel", "No viable backend for scaled_dot_product_attention")
 log = logging.getLogger(__name__)
 
 
@@ -52,12 +55,16 @@ class DiffusersPipeline(Pipeline):
         if not right:
             raise DeviceBroken("a matrix product came out wrong")
 
-    def undo_compiling(self) -> bool:
-        if not self.facts.get("compiled"):
-            return False
-        compiling.undo(self.pipe)
-        self.facts["compiled"] = False
-        return True
+    def fall_back(self, fault: str, words: str) -> str | None:
+        if fault == COMPILER and self.facts.get("compiled"):
+            compiling.undo(self.pipe)
+            self.facts["compiled"] = False
+            return "torch.compile"
+        backend = self.facts.get("attention_backend", NATIVE)
+        if backend != NATIVE and any(part in words for part in NO_KERNEL):
+            self.facts["attention_backend"] = use_attention(self.pipe, NATIVE)
+            return f"the attention backend {backend}"
+        return None
 
     def shares_its_device(self) -> bool:
         if self.gpu_name is None:
@@ -96,10 +103,13 @@ def load(settings: GeneratorSettings, recipe: Recipe) -> DiffusersPipeline:
     pipe.set_progress_bar_config(disable=True)
     if plan.vae_slicing and hasattr(pipe.vae, "enable_slicing"):
         pipe.vae.enable_slicing()
+    facts = facts_of(pipe, settings, without)
     if plan.offload == "model":
         pipe.enable_model_cpu_offload()
     else:
         pipe.to("cuda" if card else "cpu")
+    if settings.attention and settings.attention != NATIVE:
+        facts["attention_backend"] = use_attention(pipe, settings.attention)
     if settings.compile:
         log.info("torch.compile: %s", compiling.compile_parts(pipe))
     return DiffusersPipeline(
@@ -109,8 +119,19 @@ def load(settings: GeneratorSettings, recipe: Recipe) -> DiffusersPipeline:
         dtype=dtype,
         versions=f"torch {torch.__version__}, diffusers {diffusers.__version__}",
         gpu_name=card.name if card else None,
-        facts=facts_of(pipe, settings, without),
+        facts=facts,
     )
+
+
+def use_attention(pipe: Any, backend: str) -> str:
+    """Have the denoiser take a backend; the one that it takes. Errors: of diffusers, a package."""
+    denoiser = compiling.denoiser_of(pipe)
+    denoiser.set_attention_backend(backend)
+    processors = [getattr(module, "processor", None) for module in denoiser.modules()]
+    takes = any(getattr(each, "_attention_backend", None) == backend for each in processors)
+    if not takes:
+        log.warning("%s takes no attention backend: %s", type(denoiser).__name__, NATIVE)
+    return backend if takes else NATIVE
 
 
 def this_card() -> Card | None:

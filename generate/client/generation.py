@@ -66,6 +66,7 @@ def common_settings(args: Namespace) -> dict[str, Any]:
         "compile": args.compile,
         "offload": args.offload,
         "lora": args.lora,
+        "attention": args.attention,
         "quantize": args.quantize,
         "quantize_args": quantize_args,
         "pipeline": args.pipeline,

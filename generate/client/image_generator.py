@@ -222,8 +222,8 @@ class ImageGenerator:
             # what one item asks for says nothing of the device
             own = recipe.height * recipe.width > self.recipe.height * self.recipe.width
             raise CannotGenerate(why, fault) if own else DoesNotFit(why)
-        if fault == COMPILER and self.pipeline.undo_compiling():
-            log.warning("torch.compile cannot do it (%s): generated without it", words)
+        if given_up := self.pipeline.fall_back(fault, words):
+            log.warning("%s cannot do it (%s): generated without it", given_up, words)
             return self._generate_batch(texts, seeds, recipes)
         if fault == DEVICE:
             raise DeviceBroken(words)

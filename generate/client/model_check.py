@@ -3,9 +3,29 @@
 check_model("stabilityai/stable-diffusion-3-medium-diffusers")
 """
 
+import importlib.util
+
 from common.command_line import UserError
 from generate.client.model_recipes import family_of, folder_of
 from generate.client.pipeline import first_line
+
+PACKAGES = {  # that a backend of --quantize imports, and what installs it
+    "bitsandbytes_4bit": ("bitsandbytes", "bitsandbytes"),
+    "bitsandbytes_8bit": ("bitsandbytes", "bitsandbytes"),
+    "torchao": ("torchao", "torchao"),
+    "quanto": ("optimum", "optimum-quanto"),
+    "gguf": ("gguf", "gguf"),
+}
+
+
+def check_quantization(backend: str | None) -> None:
+    """UserError if the package of a backend is not installed here."""
+    module, package = PACKAGES.get(backend or "", (None, None))
+    if module and not importlib.util.find_spec(module):
+        raise UserError(
+            f"quantizing with {backend} needs a package that is not installed: "
+            f"pip install {package}"
+        )
 
 
 def check_model(model: str, revision: str | None = None) -> None:

@@ -70,6 +70,7 @@ class GeneratorSettings:
     revision: str | None = None  # of a hub model
     compile: bool = False
     offload: str | None = None  # "none", "model"
+    attention: str | None = None  # a backend of diffusers for the denoiser's attention
     quantize: str | None = None  # a backend of diffusers
     quantize_args: Mapping[str, Any] = field(default_factory=dict)
     lora: str | None = None  # adapters: see lora.py
@@ -145,9 +146,9 @@ class Pipeline:
     def check_device(self) -> None:
         """DeviceBroken if the device computes wrongly."""
 
-    def undo_compiling(self) -> bool:
-        """Compute without torch.compile from now on; False: nothing was compiled."""
-        return False
+    def fall_back(self, fault: str, words: str) -> str | None:
+        """Give up what only makes it faster and failed; what that was, or None: nothing is left."""
+        return None
 
     def shares_its_device(self) -> bool:
         """Whether another process has memory of the device just now."""

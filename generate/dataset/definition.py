@@ -73,6 +73,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "dtype": TEXT,
     "without_t5": (bool, NoneType),
     "quantize": TEXT,
+    "attention": TEXT,
     "compiled": (bool, NoneType),
     "scores": TEXT,
     "accept": TEXT,

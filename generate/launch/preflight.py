@@ -8,7 +8,7 @@ from typing import Any
 
 from common import slurm
 from common.command_line import UserError
-from generate.client.model_check import check_model
+from generate.client.model_check import check_model, check_quantization
 from generate.dataset import definition as definitions
 from generate.dataset.layout import has_samples
 from generate.protocol.output_root import dataset_folder, make_server_folder
@@ -40,6 +40,7 @@ def check_the_model(args: Namespace) -> None:
     """UserError if the model cannot be had: before a data set is defined by its name."""
     if not args.pipeline:
         check_model(args.model, args.revision)
+        check_quantization(args.quantize)
 
 
 def check_setup(setup: str) -> None:

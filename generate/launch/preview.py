@@ -16,7 +16,7 @@ from common.scores.interface import Values
 from generate.client.generation import generator_settings, recipes_of
 from generate.client.image_generator import ImageGenerator, problem_with
 from generate.client.judge import Judge, judge_of
-from generate.client.model_check import check_model
+from generate.client.model_check import check_model, check_quantization
 from generate.client.pipeline import CannotGenerate, DeviceBroken
 from generate.client.recipes import Recipes
 from generate.dataset.layout import stem
@@ -48,6 +48,7 @@ def contact_sheet(
     """
     if not args.pipeline:
         check_model(args.model, args.revision)
+        check_quantization(args.quantize)
     generator = ImageGenerator(generator_settings(args, definition, root))
     items = items[: args.preview]
     shown = min(SHOWN, definition["images_per_prompt"])

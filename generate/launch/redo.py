@@ -31,6 +31,7 @@ LATER = {
     "negative_prompt": "negative_prompt",
     "revision": "model_commit",
     "compile": "compiled",
+    "attention": "attention_backend",
     "quantize": "quantize",
 }
 

@@ -102,6 +102,7 @@ def define(args: Namespace, items: list[Item], root: Path) -> dict[str, Any]:
         "dtype": None if args.pipeline else args.dtype or family.dtype,
         "without_t5": not args.t5,
         "quantize": args.quantize,
+        "attention": args.attention,
         "compiled": args.compile,
         "num_inference_steps": args.num_inference_steps or family.steps,
         "guidance_scale": family.guidance if args.guidance_scale is None else args.guidance_scale,

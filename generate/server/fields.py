@@ -286,6 +286,7 @@ def _drawing(given: Fields) -> dict[str, Callable[[str], object]]:
         "dtype": lambda name: given.text(name, 40, None),
         "without_t5": given.truth,
         "quantize": lambda name: given.text(name, 100, None),
+        "attention": lambda name: given.text(name, 100, None),
         "compiled": given.truth,
         "scores": lambda name: given.text(name, 4096, None),
         "accept": lambda name: given.text(name, 2000, None),

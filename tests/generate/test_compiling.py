@@ -97,6 +97,22 @@ def test_where_it_cannot_be_compiled_it_is_generated_without(tiny, monkeypatch, 
     assert max(map(apart, images, tiny("sd3").generate(TEXTS, [1, 2]))) <= 1
 
 
+def test_an_attention_backend_is_used_and_recorded_and_given_up_where_it_cannot(tiny, caplog):
+    """cuDNN's attention knows no CPU: one line, and the JSONs say what was used. SD3 takes none."""
+    plain = tiny("klein").generate(TEXTS, [1, 2])
+    exact = tiny("klein", attention="_native_math")
+    assert exact.pipeline.facts["attention_backend"] == "_native_math"
+    assert max(map(apart, plain, exact.generate(TEXTS, [1, 2]))) <= 1
+    generator = tiny("klein", attention="_native_cudnn")
+    assert generator.pipeline.facts["attention_backend"] == "_native_cudnn"
+    generator.warm_up()
+    assert caplog.text.count("the attention backend _native_cudnn cannot do it") == 1
+    assert generator.pipeline.facts["attention_backend"] == "native"
+    assert max(map(apart, plain, generator.generate(TEXTS, [1, 2]))) == 0
+    assert tiny("sd3", attention="_native_math").pipeline.facts["attention_backend"] == "native"
+    assert "SD3Transformer2DModel takes no attention backend" in caplog.text
+
+
 @pytest.mark.soak
 def test_with_the_real_compiler(tiny, caplog):
     caplog.set_level("INFO")

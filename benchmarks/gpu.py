@@ -1,0 +1,205 @@
+"""Images a second on a card: this project's presets against a bare diffusers loop, in one run.
+
+    python benchmarks/gpu.py                          # SD3-medium at its real size, random weights
+    python benchmarks/gpu.py --model Tongyi-MAI/Z-Image-Turbo --size 1024
+    python benchmarks/gpu.py --model tiny --batches 2 # on a CPU: that it runs
+
+It needs a CUDA card, no hub and no weights: SD3-medium without T5 is built at random (5.4 GiB, in a
+temporary folder), which takes as long as the real one. Measured are, one after the other, a bare
+loop (the pipeline of diffusers in the same precision, a batch at a time, each image saved as a JPEG
+before the next batch) and, for each preset of --speed, the code of the client: batches through
+ImageGenerator; checked, encoded, hashed and published by threads behind the device. Printed are
+images/s, their ratio to the bare loop, TFLOP/s and the share of the card's peak, seconds to load
+and for the first batch, peak memory. A preset that cannot be had says why in its row.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import diffusers
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.real_sizes import build_sd3
+from common.command_line import UserError, run_script
+from generate.client.diffusers_pipeline import this_card
+from generate.client.image_generator import ImageGenerator, problem_with
+from generate.client.model_recipes import folder_of
+from generate.client.pipeline import GeneratorSettings
+from generate.dataset.samples import Place, publish_sample
+from generate.launch.speed import PRESETS
+
+# Dense 16-bit TFLOP/s of tensor cores, from the makers' data sheets.
+PEAK_TFLOPS = {"B200": 2250, "H200": 989, "H100": 989, "A100": 312, "L40S": 362, "4090": 165}
+TEXT = "a photo of a small bird on a branch, morning light, number"
+SD3 = "stable-diffusion-3-medium-diffusers"  # by its name it is known
+PUBLISHERS = 4  # threads, as the client has
+
+
+def main() -> int:
+    args = options()
+    card = this_card()
+    with tempfile.TemporaryDirectory() as temporary:
+        model = args.model or str(build_sd3(Path(temporary) / SD3))
+        rows = [measure_bare(args, model)]
+        for preset in args.presets.split(","):
+            rows.append(measure_preset(args, model, preset, Path(temporary)))
+    report(args, rows, card.name if card else "CPU")
+    return 0
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", help="hub id, folder or tiny (default: SD3-medium at random)")
+    parser.add_argument("--size", type=int, help="pixels (default: the model's)")
+    parser.add_argument("--batch_size", type=int, help="default: by the memory plan")
+    parser.add_argument("--batches", type=int, default=6, help="measured of each kind")
+    parser.add_argument("--presets", default=",".join(PRESETS))
+    parser.add_argument("--json", help="a file for the figures")
+    return parser.parse_args()
+
+
+def settings_of(args: argparse.Namespace, model: str, preset: str) -> GeneratorSettings:
+    chosen = dict(PRESETS[preset])
+    quantize_args = json.loads(str(chosen.pop("quantize_args", "{}")))
+    return GeneratorSettings(
+        model,
+        height=args.size,
+        width=args.size,
+        batch_size=args.batch_size,
+        quantize_args=quantize_args,
+        **chosen,  # type: ignore[arg-type]
+    )
+
+
+def measure_bare(args: argparse.Namespace, model: str) -> dict[str, Any]:
+    """The loop that one would write by hand; the batch size is this project's."""
+    generator = ImageGenerator(settings_of(args, model, "exact"))
+    generator.load()
+    batch, dtype = generator.batch_size, getattr(torch, generator.pipeline.dtype)
+    recipe = generator.recipe
+    del generator
+    began = time.monotonic()
+    where = str(folder_of(model) or model)
+    pipe = diffusers.DiffusionPipeline.from_pretrained(where, dtype=dtype)
+    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+    pipe.set_progress_bar_config(disable=True)
+    loaded = time.monotonic() - began
+    arguments = recipe.arguments(pipe.__call__)
+    folder = Path(tempfile.mkdtemp())
+
+    def one(number: int) -> None:
+        texts = [f"{TEXT} {number * batch + k}" for k in range(batch)]
+        generators = [torch.Generator("cpu").manual_seed(k) for k in range(batch)]
+        images = pipe(prompt=texts, generator=generators, **arguments).images
+        for k, image in enumerate(images):
+            image.save(folder / f"{number}_{k}.jpg", quality=95)
+
+    row = {"preset": "bare diffusers", "batch": batch, "load_s": loaded, "note": ""}
+    row |= timed(one, batch, args.batches)
+    row["tflop_per_image"] = tflop_per_image(pipe, arguments)
+    return row
+
+
+def measure_preset(args: argparse.Namespace, model: str, preset: str, root: Path) -> dict[str, Any]:
+    """The client's own code, from texts to published samples."""
+    generator = ImageGenerator(settings_of(args, model, preset))
+    began = time.monotonic()
+    try:
+        generator.load()
+        loaded = time.monotonic() - began
+        generator.warm_up()
+    except UserError as error:
+        return {"preset": preset, "note": str(error)}
+    batch, recipe, facts = generator.batch_size, generator.recipe, generator.pipeline.facts
+    folder = root / f"published_{preset}"
+    (folder / "000000").mkdir(parents=True)
+    waiting: list[Any] = []
+
+    def publish(image: Any, number: int) -> None:
+        problem = problem_with(image, recipe.height, recipe.width)
+        metadata = {
+            "prompt_index": number,
+            "augmentation_idx": 0,
+            "image_path": f"000000/{number}_0.jpg",
+            "problem": problem,
+        }
+        publish_sample(folder, image.pixels, metadata, Place("1-1", "here", None, None), 95)
+
+    with ThreadPoolExecutor(PUBLISHERS) as publishers:
+
+        def one(number: int) -> None:
+            texts = [f"{TEXT} {number * batch + k}" for k in range(batch)]
+            for k, image in enumerate(generator.generate(texts, list(range(batch)))):
+                waiting.append(publishers.submit(publish, image, (number + 1) * batch + k))
+            while len(waiting) > 2 * batch:
+                waiting.pop(0).result()
+
+        measured = timed(one, batch, args.batches)
+        for each in waiting:
+            each.result()
+    did = [name for name in ("compiled", "quantize") if facts.get(name)]
+    note = ", ".join([*did, f"attention {facts.get('attention_backend')}"])
+    return {"preset": preset, "batch": batch, "load_s": loaded, "note": note} | measured
+
+
+def timed(one: Callable[[int], None], batch: int, batches: int) -> dict[str, Any]:
+    """Images a second over some batches, after one that is not counted."""
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    began = time.monotonic()
+    one(-1)
+    first = time.monotonic() - began
+    began = time.monotonic()
+    for number in range(batches):
+        one(number)
+    if cuda:
+        torch.cuda.synchronize()
+    rate = batches * batch / (time.monotonic() - began)
+    peak = torch.cuda.max_memory_allocated() / 2**30 if cuda else None
+    return {"images_per_s": rate, "first_batch_s": first, "peak_gib": peak}
+
+
+def tflop_per_image(pipe: Any, arguments: dict[str, Any]) -> float:
+    """Counted over all steps of one image."""
+    with FlopCounterMode(display=False) as counter:
+        pipe(prompt=[TEXT], generator=torch.Generator("cpu").manual_seed(0), **arguments)
+    return float(counter.get_total_flops()) / 1e12
+
+
+def report(args: argparse.Namespace, rows: list[dict[str, Any]], card: str) -> None:
+    """A table in Markdown; with --json the figures in a file."""
+    bare, work = rows[0]["images_per_s"], rows[0]["tflop_per_image"]
+    peak = next((value for name, value in PEAK_TFLOPS.items() if name in card), None)
+    print(f"{args.model or 'SD3-medium without T5, random weights'} on {card}; ", end="")
+    print(f"torch {torch.__version__}, diffusers {diffusers.__version__}; ", end="")
+    print(f"{work:.4g} TFLOP an image\n")
+    print("| preset | images/s | of bare | TFLOP/s | of peak | load s | first batch s | GiB | |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        if "images_per_s" not in row:
+            print(f"| {row['preset']} | | | | | | | | {row['note']} |")
+            continue
+        rate = row["images_per_s"]
+        share = f"{rate * work / peak:.2f}" if peak else ""
+        memory = "" if row["peak_gib"] is None else f"{row['peak_gib']:.1f}"
+        print(
+            f"| {row['preset']} | {rate:.3g} | {rate / bare:.2f} | {rate * work:.3g} | {share} | "
+            f"{row['load_s']:.1f} | {row['first_batch_s']:.1f} | {memory} | {row['note']} |"
+        )
+    if args.json:
+        Path(args.json).write_text(json.dumps({"card": card, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    run_script(main)
