@@ -239,6 +239,13 @@ def add_rare_options(parser: Options) -> None:
         help="leave after so many leases; 1 is what the published script does (default: no limit)",
     )
     rare.add_argument(
+        "--parallel_loads",
+        type=at_least(1),
+        default=16,
+        metavar="N",
+        help="clients of the run that load their models at the same time (default: %(default)s)",
+    )
+    rare.add_argument(
         "--max_idle",
         type=float,
         metavar="S",

@@ -31,7 +31,6 @@ from generate.protocol.answers import (
     HeartbeatAnswer,
     Json,
     ReleaseAnswer,
-    StartAnswer,
     Wait,
     WorkLeft,
     work_answer,
@@ -127,21 +126,13 @@ class JobClient:
         """
         return self._ask_for_work(0, None)
 
-    def cannot_start(self, kind: str, error: str) -> str | None:
-        """Say that this worker cannot start; why the run is stopped, or None: try again.
-
-        kind: command, unclear, memory or device. One try: a server that is away stops nothing.
-        """
-        body = {
-            "dataset": self.definition["name"],
-            "worker": self.worker.to_json(),
-            "kind": kind,
-            "error": error,
-        }
+    def ask_once(self, path: str, body: Json) -> Json | None:
+        """The answer to a call that nothing depends on; None where the server does not answer."""
+        about = {"dataset": self.definition["name"], "worker": self.worker.to_json()}
         try:
-            return StartAnswer.from_json(self._try("/cannot_start", body)).stopped
+            return self._try(path, body | about)
         except (ServerAway, Refused) as problem:
-            log.warning("the job server was not told that this worker cannot start: %s", problem)
+            log.warning("the job server does not answer %s: %s", path, problem)
             return None
 
     def _ask_for_work(self, chunk_size: int, llm: Json | None) -> WorkLeft | Grant | Wait | AllDone:

@@ -13,12 +13,14 @@ from generate.client.image_generator import ImageGenerator
 from generate.client.job_client import JobClient
 from generate.client.pipeline import share_compiled_code
 from generate.client.restart import start_again
+from generate.client.start_calls import cannot_start, loaded, may_load
 from generate.dataset.definition import Definition
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 5.0  # before a hub or disk is tried again; doubled each time
 LONGEST_PAUSE_S = 300.0
+PLACE_S = 2.0  # until a client that waits for a place to load asks again
 
 
 def load_generator(
@@ -34,9 +36,9 @@ def load_generator(
         share_compiled_code()
     generator = ImageGenerator(generator_settings(args, definition, output_root))
     try:
-        _try_patiently(generator)
+        _try_patiently(generator, job, args.parallel_loads)
     except CannotStart as error:
-        if why := job.cannot_start(error.fault, str(error)):
+        if why := cannot_start(job, error.fault, str(error)):
             raise UserError(why) from None
         what = "the device is not fit" if error.fault == DEVICE else "this worker cannot start"
         start_again(f"{what}: {error}")
@@ -53,13 +55,17 @@ def load_generator(
     return generator
 
 
-def _try_patiently(generator: ImageGenerator) -> None:
+def _try_patiently(generator: ImageGenerator, job: JobClient, parallel: int) -> None:
     """Load and try; a hub or a disk that fails for the moment is waited for, and said once."""
     pause = FIRST_PAUSE_S
     said = ""
     while True:
+        _wait_for_a_place(job, parallel)
         try:
-            generator.load()
+            try:
+                generator.load()
+            finally:
+                loaded(job)
             generator.warm_up()
             return
         except CannotStart as error:
@@ -71,3 +77,13 @@ def _try_patiently(generator: ImageGenerator) -> None:
         # Spread, or all tasks of an array would ask the hub at the same moment again.
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(2 * pause, LONGEST_PAUSE_S)
+
+
+def _wait_for_a_place(job: JobClient, parallel: int) -> None:
+    """Until no more than `parallel` clients of the run load their models."""
+    said = False
+    while ahead := may_load(job, parallel):
+        if not said:
+            said = True
+            log.info("%d clients load their models: waiting for a place (--parallel_loads)", ahead)
+        time.sleep(PLACE_S * random.uniform(0.5, 1.5))

@@ -162,6 +162,21 @@ class HeartbeatAnswer:
 
 
 @dataclass(frozen=True)
+class LoadAnswer:
+    """Whether a client may load its model now."""
+
+    status: ClassVar[int] = 200
+    ahead: int  # clients that load at the moment, where there are too many; 0: go on
+
+    def to_json(self) -> Json:
+        return {"ahead": self.ahead}
+
+    @classmethod
+    def from_json(cls, body: Json) -> "LoadAnswer":
+        return cls(body["ahead"])
+
+
+@dataclass(frozen=True)
 class StartAnswer:
     """What follows for a worker that cannot start."""
 

@@ -35,6 +35,7 @@ def application(server: Server) -> Flask:
         "get_indices": work.get_indices,
         "beat": work.heartbeat,
         "cannot_start": work.cannot_start,
+        "load": work.load,
         "complete": work.complete,
         "fail": work.fail,
         "release": work.release,

@@ -28,6 +28,7 @@ from generate.server.folders import Folders
 from generate.server.ledger import Ledger, open_ledger
 from generate.server.listen import address, listen
 from generate.server.live_leases import LeaseLimits
+from generate.server.loading import Loading
 from generate.server.page_access import PageAccess
 from generate.server.schema import EpochUsed
 from generate.server.shared_ledger import SharedLedger
@@ -76,6 +77,7 @@ class Server:
         if ledger.rebuilt:
             self.accounts.rebuilt()
         self.submissions = Submissions()
+        self.loading = Loading(settings.limits.ttl_s)
         self.folders = Folders(self.output_root, self.ledger)
         self.data_sets = DataSets(self.folders, self.ledger)
         self.data_sets.adopt()

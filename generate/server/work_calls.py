@@ -38,6 +38,7 @@ class WorkCalls:
         self.data_sets = server.data_sets
         self.accounts = server.accounts
         self.submissions = server.submissions
+        self.loading = server.loading
 
     def get_indices(self, fields: Fields) -> ResponseReturnValue:
         name, who, definition = self._asker(fields)
@@ -108,6 +109,7 @@ class WorkCalls:
         use = wire.llm_report(fields)
         fields.short_id("slurm_job_id")  # only its form is checked
         rejected = fields.number("rejected", 0, 10**12, 0)
+        self.loading.heard(self.ledger.clock(), client_id)
         heartbeat = Heartbeat(client_id, leases, state, drawing, images, worker, dataset, rejected)
 
         def step(ledger: Ledger, now: float) -> tuple[answers.HeartbeatAnswer, Json | None]:
@@ -154,6 +156,16 @@ class WorkCalls:
         reason = fields.one_of("reason", wire.RELEASED, "released")
         ours = self.ledger.commit(Ledger.release, client_id, request_id, lease, reason)
         return reply(answers.ReleaseAnswer([] if ours else [lease]))
+
+    def load(self, fields: Fields) -> ResponseReturnValue:
+        """A client wants to load its model, or has loaded it."""
+        client_id = wire.client_id(fields)
+        if fields.truth("loaded"):
+            self.loading.loaded(client_id)
+            return reply(answers.LoadAnswer(0))
+        most = fields.number("parallel", 1, wire.MOST_CHUNK)
+        ahead = self.loading.may_load(self.ledger.clock(), client_id, most)
+        return reply(answers.LoadAnswer(ahead))
 
     def cannot_start(self, fields: Fields) -> ResponseReturnValue:
         """A worker cannot load its model: the answer says whether any other could."""

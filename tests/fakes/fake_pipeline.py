@@ -21,6 +21,7 @@ environment says; PATTERN is a regular expression that is looked for in the text
     FAKE_SEGFAULT=PATTERN      the process dies of SIGSEGV, on every host
     FAKE_LOAD_ERROR=NAME       from_pretrained raises this built-in exception (OSError: ESTALE), on
                                the hosts of FAKE_BAD_HOSTS if that is given
+    FAKE_LOAD_TRACE=PATH       appends "begin PID" and "end PID" of from_pretrained
     FAKE_LOADS=PATH            appends a line, the host, for each from_pretrained
     FAKE_MAX_BATCH=4           a bigger batch raises an out-of-memory error
     FAKE_READS=9               words of a text that its text encoder reads (default: no tokenizer)
@@ -102,7 +103,9 @@ class FakePipeline:
 
     @classmethod
     def from_pretrained(cls, model, **kwargs):
+        note_load("begin")
         time.sleep(float(os.environ.get("FAKE_LOAD_S", 0)))
+        note_load("end")
         if loads := os.environ.get("FAKE_LOADS"):
             with open(loads, "a") as file:
                 file.write(f"{host()}\n")
@@ -170,6 +173,12 @@ class FakePipeline:
         for image, flag in zip(images, flags, strict=True):
             image[:] = 0 if flag else image
         return flags
+
+
+def note_load(what):
+    if trace := os.environ.get("FAKE_LOAD_TRACE"):
+        with open(trace, "a") as file:
+            file.write(f"{what} {os.getpid()}\n")
 
 
 def misbehaves(name, text):
