@@ -57,8 +57,13 @@ FIELDS = [
     "indices",
     "retry_failed",
     "release_quarantine",
+    "kind",
+    "error",
+    "parallel",
+    "loaded",
     "llm_budget_usd",
 ]
+CALLS = ["get_indices", "beat", "complete", "fail", "release", "admin", "load", "cannot_start"]
 RIGHT = {
     "client_id": "tester",
     "request_id": "r1",
@@ -69,6 +74,8 @@ RIGHT = {
     "images": 3,
     "indices": [1],
     "reason": "gpu",
+    "kind": "device",
+    "parallel": 4,
     "results": [{"index": 1, "images": 1, "short": 0, "reason": "gpu", "error": "x"}],
 }
 
@@ -79,7 +86,7 @@ RIGHT = {
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
-    path=st.sampled_from(["get_indices", "beat", "complete", "fail", "release", "admin"]),
+    path=st.sampled_from(CALLS),
     changes=st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=3),
     inside=st.dictionaries(
         st.sampled_from(["index", "images", "name", "total", "extend", "backends", "usd"]),
@@ -159,7 +166,7 @@ def test_what_a_client_says_of_its_llms_cannot_stop_the_page(server):
 
 def calls(random):
     """Requests without end: (method, path, body, whether it is signed)."""
-    posts = ["/get_indices", "/beat", "/complete", "/fail", "/release", "/admin"]
+    posts = [f"/{call}" for call in CALLS]
     gets = ["/", "/status", "/metrics", "/page_link", "/image/storm/1_0", "/sample/storm/1_0"]
     words = ["", "x", "storm", "1-1", "../..", "%00", "\ud800", "é", "9" * 400, -1, 0, 10**30, 0.5]
     words += [None, True, [], {}, [[]], {"a": []}, float("nan"), "drawing", "gpu", "tester"]

@@ -19,7 +19,8 @@ def server(tmp_path_factory):
 
 def test_only_with_the_token(server):
     token = server.json["token"]
-    for path in ("/get_indices", "/beat", "/complete", "/fail", "/release", "/admin"):
+    calls = ("get_indices", "beat", "complete", "fail", "release", "admin", "load", "cannot_start")
+    for path in (f"/{call}" for call in calls):
         for wrong in (None, "", "x", token[:-1], token + "x", "é"):
             status, _, data = server.raw(
                 "POST", path, b"{}", wrong and wrong.encode("utf-8").decode("latin-1")
