@@ -29,7 +29,9 @@ LOOKALIKES = str.maketrans(
     "\u00a2\u00a3\u20ac\u00a5",
     "aeopcyxijshdqwvkmtbhrnnaeopuvktinxwybiagirnlabcdeghjkmoptuvwyzoldsacley",
 )
-SQUARED = {0x1F130, 0x1F150, 0x1F170}  # blocks of A-Z in squares and circles
+SQUARED = (0x1F130, 0x1F150, 0x1F170)  # blocks of A-Z in squares and circles
+UNBOXED = {first + n: chr(ord("a") + n) for first in SQUARED for n in range(26)}
+NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 def readings(text: str) -> Iterator[list[str]]:
@@ -75,23 +77,12 @@ def plain_letters(text: str) -> str:
     """Lower case without accents and invisible characters; lookalikes become Latin letters."""
     if text.isascii():
         return text.lower()
-    text = "".join(_unboxed(character) for character in text)
-    text = unicodedata.normalize("NFKD", text).casefold()
-    kept = (character for character in text if not _is_mark(character))
-    return "".join(kept).translate(LOOKALIKES)
+    text = unicodedata.normalize("NFKD", text.translate(UNBOXED)).casefold()
+    return NOT_ASCII.sub(_without_marks, text).translate(LOOKALIKES)
 
 
-def _is_mark(character: str) -> bool:
-    return character > "\x7f" and unicodedata.category(character) in ("Mn", "Me", "Cf")
-
-
-def _unboxed(character: str) -> str:
-    """The letter of a letter in a square or circle."""
-    number = ord(character)
-    for first in SQUARED:
-        if first <= number < first + 26:
-            return chr(number - first + ord("a"))
-    return character
+def _without_marks(run: re.Match[str]) -> str:
+    return "".join(c for c in run[0] if unicodedata.category(c) not in ("Mn", "Me", "Cf"))
 
 
 def _without_leet(token: str, one: str) -> Sequence[str]:

@@ -70,7 +70,6 @@ SCRIPTS = [
         never=["--llm", "--check", "--prompt"],
     ),
     Script("postprocess_dataset/convert_json_to_parquet.py", ["{data}", "{out}/table.parquet"]),
-    Script("postprocess_dataset/verify_dataset.py", ["{data}", "--manifest"]),
     Script(
         "postprocess_dataset/verify_dataset.py", ["{data}", "--report", "{out}/verification.json"]
     ),

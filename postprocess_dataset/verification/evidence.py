@@ -10,7 +10,6 @@ does not grow with the data set: about 200 bytes of disk a sample, and 64 MB of 
 
 import os
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
@@ -49,10 +48,9 @@ class Evidence:
     """
 
     def __init__(self, folder: str) -> None:
-        self.temporary = tempfile.TemporaryDirectory(dir=folder, prefix=".verify.")
-        # Where it sorts what does not fit into its cache.
-        os.environ["SQLITE_TMPDIR"] = self.temporary.name
-        self.database = sqlite3.connect(os.path.join(self.temporary.name, "evidence.sqlite"))
+        # A database without a name: whatever becomes of the process, nothing of it is left.
+        os.environ["SQLITE_TMPDIR"] = os.path.abspath(folder)
+        self.database = sqlite3.connect("")
         self.database.executescript(SCHEMA)
         self.unknown: list[str] = []
 
@@ -61,7 +59,6 @@ class Evidence:
 
     def __exit__(self, *error: Any) -> None:
         self.database.close()
-        self.temporary.cleanup()
 
     def add_samples(self, samples: Iterable[Sample]) -> None:
         """Of the folders."""

@@ -11,7 +11,7 @@ same one, and that one image can be proved to be in the release.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,11 +21,14 @@ from postprocess_dataset.progress import Progress
 from postprocess_dataset.verification.kinds import KINDS, Findings
 from postprocess_dataset.verification.merkle import Tree, file_leaf, sample_leaf
 from postprocess_dataset.verification.shards import (
+    Hashed,
+    ShardSample,
     Unreadable,
     is_shard,
     not_finite,
     private_fields,
     read_shard,
+    tar_samples,
 )
 
 NAME = "MANIFEST.json"
@@ -50,25 +53,43 @@ def files_below(folder: str) -> Iterator[str]:
     return iter(sorted(found))
 
 
+@dataclass(frozen=True)
+class Known:
+    """A shard that was read already, and when its file had been changed then."""
+
+    file: File
+    shard: Shard
+    changed_ns: int
+
+
 def write_manifest(
-    folder: str, progress: Progress | None = None, allowed: Iterable[str] = ()
+    folder: str,
+    progress: Progress | None = None,
+    allowed: Iterable[str] = (),
+    known: Mapping[str, Known] | None = None,
 ) -> str:
     """Write FOLDER/MANIFEST.json and return the root, in hex.
 
     allowed: kinds of findings (kinds.py) that the publisher knows of, "private_field" for example:
-    who checks the download is told of them, and they do not count against it. Unreadable: a shard
-    is damaged. OSError: a file cannot be read, or is a link to elsewhere.
+    who checks the download is told of them, and they do not count against it. known: shards that
+    need not be read once more, by path. Unreadable: a shard is damaged. OSError: a file cannot be
+    read, or is a link to elsewhere.
     """
     files = []
     shards = []
     for path in files_below(folder):
-        files.append(_file(folder, path))
+        before = (known or {}).get(path)
         whole = os.path.join(folder, path)
+        if before and before.changed_ns == os.stat(whole).st_mtime_ns:
+            files.append(before.file)
+            shards.append(before.shard)
+            continue
         try:
-            if is_shard(whole):
-                shards.append(_shard(folder, path, progress, Findings()))
+            file, shard = look(folder, path, Findings(), progress)
         except Unreadable as error:
             raise Unreadable(f"{whole}: {error}") from None
+        files.append(file)
+        shards += [shard] if shard else []
     root = root_of(files)
     document: dict[str, Any] = {"format": FORMAT, "root": root, "allowed": sorted(allowed)}
     document |= {"files": files, "shards": shards}
@@ -90,9 +111,31 @@ def _file(folder: str, path: str) -> File:
         return {"path": path, "bytes": f.tell(), "sha256": digest}
 
 
-def _shard(folder: str, path: str, progress: Progress | None, found: Findings) -> Shard:
+def look(
+    folder: str, path: str, found: Findings, progress: Progress | None = None
+) -> tuple[File, Shard | None]:
+    """A file, and the shard that it is, if it is one. A tar is read once.
+
+    found: what nobody should publish. Unreadable: it is damaged. OSError: it cannot be read, or is
+    a link to elsewhere.
+    """
+    whole = os.path.join(folder, path)
+    if not path.endswith(".tar"):
+        file = _file(folder, path)
+        samples = read_shard(whole) if is_shard(whole) else None
+        return file, _shard(path, samples, found, progress) if samples else None
+    with os.fdopen(open_untrusted(whole, real_folders([folder])), "rb") as opened:
+        hashed = Hashed(opened)
+        shard = _shard(path, tar_samples(hashed), found, progress)
+        size, sha256 = hashed.finish()
+    return {"path": path, "bytes": size, "sha256": sha256}, shard
+
+
+def _shard(
+    path: str, samples: Iterable[ShardSample], found: Findings, progress: Progress | None
+) -> Shard:
     tree = Tree()
-    for sample in read_shard(os.path.join(folder, path)):
+    for sample in samples:
         where = f"{path}: {sample.key}"
         if private := private_fields(sample.metadata):
             found.add("private_field", where, ", ".join(private))
@@ -101,6 +144,11 @@ def _shard(folder: str, path: str, progress: Progress | None, found: Findings) -
         tree.add(sample_leaf(sample.key, hashlib.sha256(sample.image).digest(), sample.caption))
         if progress:
             progress.add(1, len(sample.image))
+    return shard_of(path, tree)
+
+
+def shard_of(path: str, tree: Tree) -> Shard:
+    """A shard's entry, of the leaves of its samples."""
     return {"path": path, "samples": tree.count, "merkle_root": tree.root().hex()}
 
 
@@ -129,15 +177,10 @@ def check_manifest(folder: str, progress: Progress) -> Download:
     for path in files_below(folder):
         if path not in listed:
             found.add("foreign", path, f"{NAME} does not list it")
-    intact = {path for path, file in listed.items() if _is_intact(folder, file, found)}
     stated = {shard["path"]: shard for shard in manifest["shards"]}
-    for path in sorted(intact):
-        try:
-            if not is_shard(os.path.join(folder, path)):
-                continue
-            shard = _shard(folder, path, progress, found)
-        except Unreadable as error:
-            found.add("unreadable_shard", path, str(error))
+    for path, file in sorted(listed.items()):
+        shard = _intact_shard(folder, file, found, progress)
+        if shard is None:
             continue
         download.samples[path] = shard["samples"]
         if stated.get(path) != shard:
@@ -147,25 +190,35 @@ def check_manifest(folder: str, progress: Progress) -> Download:
     return download
 
 
-def _is_intact(folder: str, stated: File, found: Findings) -> bool:
-    """Whether a file is the one that the manifest lists."""
+def _intact_shard(folder: str, stated: File, found: Findings, progress: Progress) -> Shard | None:
+    """The shard that a file is; None where it is none, or not the file that is listed."""
     path = stated["path"]
+    inside = Findings()
+    damage = ""
+    shard = None
     try:
-        there = _file(folder, path)
+        try:
+            there, shard = look(folder, path, inside, progress)
+        except Unreadable as error:
+            damage = str(error)
+            there = _file(folder, path)
     except FileNotFoundError:
         found.add("missing", path, f"{NAME} lists it")
-        return False
+        return None
     except OSError as error:
         found.add("foreign", path, f"is not taken: {error.strerror}")
-        return False
+        return None
     if there["bytes"] != stated["bytes"]:
         why = f"has {there['bytes']:,} bytes, {stated['bytes']:,} are stated"
         found.add("torn", path, why)
-        return False
+        return None
     if there["sha256"] != stated["sha256"]:
         found.add("wrong_hash", path, "sha256 differs")
-        return False
-    return True
+        return None
+    if damage:
+        found.add("unreadable_shard", path, damage)
+    found.merge(inside)
+    return shard
 
 
 def read_manifest(folder: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ Unlike a reader for training, nothing is forgiven: a shard that is cut, or holds
 is Unreadable.
 """
 
+import hashlib
 import math
 import os
 import tarfile
@@ -108,7 +109,29 @@ def _parquet_samples(path: str) -> Iterator[ShardSample]:
         raise Unreadable(f"cannot be read further: {str(error).splitlines()[0]}") from None
 
 
-def tar_samples(file: BinaryIO) -> Iterator[ShardSample]:
+class Hashed:
+    """A file whose bytes are hashed as they are read; finish() hashes what was not asked for."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.size = 0
+        self.sha256 = hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        """As the file's own."""
+        data = self.file.read(size)
+        self.size += len(data)
+        self.sha256.update(data)
+        return data
+
+    def finish(self) -> tuple[int, str]:
+        """(size, sha256 in hex) of the whole file."""
+        while self.read(1 << 20):
+            pass
+        return self.size, self.sha256.hexdigest()
+
+
+def tar_samples(file: "BinaryIO | Hashed") -> Iterator[ShardSample]:
     """KEY.jpg, KEY.txt, KEY.json, which follow each other."""
     key = ""
     parts: dict[str, bytes] = {}
@@ -141,7 +164,7 @@ def _sample(key: str, parts: dict[str, bytes]) -> ShardSample:
     return ShardSample(key, image, caption, metadata)
 
 
-def tar_members(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
+def tar_members(file: "BinaryIO | Hashed") -> Iterator[tuple[str, bytes]]:
     """(name, content) of the plain files of a tar, up to its two empty blocks.
 
     tarfile takes a damaged header for the end. Unreadable: it is cut, or no tar.

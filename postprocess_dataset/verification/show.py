@@ -19,6 +19,8 @@ def run(settings: VerifySettings, path: str, mend: bool) -> int:
 
     mend: repair what can be, and verify again. UserError: something that was named is not there.
     """
+    if not path or Path(path).is_dir():
+        raise UserError(f"--report {path!r}: give the name of a file")
     if not Path(settings.room).is_dir():
         raise UserError(f"--report {path}: there is no folder {settings.room}")
     report = verify(settings)
@@ -35,16 +37,17 @@ def run(settings: VerifySettings, path: str, mend: bool) -> int:
         return FAILED
     print("all agree")
     if settings.tars:
-        print(f"root {manifest(settings.tars)} of {visible(os.path.join(settings.tars, NAME))}")
+        root = manifest(settings.tars, report)
+        print(f"root {root} of {visible(os.path.join(settings.tars, NAME))}")
     return DONE
 
 
-def manifest(folder: str) -> str:
+def manifest(folder: str, report: Report) -> str:
     """Write the manifest of verified tars; its root."""
     progress = Progress("samples in the manifest")
     try:
         # The run's own tars say where they were made; those of make_release_forms.py do not.
-        return write_manifest(folder, progress, ["private_field"])
+        return write_manifest(folder, progress, ["private_field"], report.known)
     except Unreadable as error:
         raise UserError(f"{error}; it has changed since it was verified") from None
     finally:

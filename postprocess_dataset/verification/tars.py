@@ -14,13 +14,16 @@ from typing import Any
 
 from common.command_line import UserError
 from common.files import read_json
+from common.untrusted import open_untrusted
 from postprocess_dataset import shard_plan
 from postprocess_dataset.increment import NOTE_BYTES
 from postprocess_dataset.progress import Progress
 from postprocess_dataset.verification.evidence import Evidence, Hash
 from postprocess_dataset.verification.kinds import Findings
+from postprocess_dataset.verification.manifest import Known, shard_of
+from postprocess_dataset.verification.merkle import Tree, sample_leaf
 from postprocess_dataset.verification.samples import facts_of, hash_of
-from postprocess_dataset.verification.shards import Unreadable, read_shard
+from postprocess_dataset.verification.shards import Hashed, ShardSample, Unreadable, tar_samples
 from postprocess_dataset.workers import forked, start
 
 INLINE = 1  # shards that are not worth the forks
@@ -36,6 +39,7 @@ class SeenTars:
     lost: int = 0
     shuffled: bool = False
     options: dict[str, Any] = field(default_factory=dict)  # of the plan
+    known: dict[str, Known] = field(default_factory=dict)  # for the manifest, by name
 
 
 @dataclass
@@ -46,6 +50,7 @@ class Shard:
     found: Findings = field(default_factory=Findings)
     fault: str = ""
     bytes: int = 0
+    known: Known | None = None  # of one that is whole
 
 
 class TarPass:
@@ -87,6 +92,8 @@ class TarPass:
             (*member, number, place) for place, member in enumerate(shard.members)
         )
         count = len(shard.members)
+        if shard.known:
+            self.seen.known[name] = shard.known
         self.seen.samples += count
         self.progress.add(count, shard.bytes)
         stated = index.get(name)
@@ -157,18 +164,31 @@ def read_facts(path: str, planned: bool) -> Shard:
     planned: by convert_parquet_to_wds.py of a table of this project, so that its JSONs say all that
     the table says.
     """
-    shard = Shard(bytes=os.path.getsize(path))
     name = os.path.basename(path)
+    shard = Shard(bytes=os.path.getsize(path))
+    tree = Tree()
+    changed_ns = os.stat(path).st_mtime_ns
     try:
-        for sample in read_shard(path):
-            caption: bytes | None = hash_of(sample.caption)
-            if sample.metadata.get("augmented_prompt", sample.caption) != sample.caption:
-                why = "its .txt and its .json have different captions"
-                shard.found.add("swapped_caption", f"{name}: {sample.key}", why, mend="tars")
-                caption = None
-            facts = facts_of(sample.metadata) if planned else None
-            sha256 = hashlib.sha256(sample.image).digest()
-            shard.members.append((sample.key, sha256, caption, facts))
+        with os.fdopen(open_untrusted(path), "rb") as file:
+            hashed = Hashed(file)
+            for sample in tar_samples(hashed):
+                tree.add(_add(shard, name, sample, planned))
+            size, sha256 = hashed.finish()
+        stored = {"path": name, "bytes": size, "sha256": sha256}
+        shard.known = Known(stored, shard_of(name, tree), changed_ns)
     except Unreadable as error:
         shard.fault = str(error)
     return shard
+
+
+def _add(shard: Shard, name: str, sample: ShardSample, planned: bool) -> bytes:
+    """Note what a sample says; its leaf in the Merkle tree."""
+    caption: bytes | None = hash_of(sample.caption)
+    if sample.metadata.get("augmented_prompt", sample.caption) != sample.caption:
+        why = "its .txt and its .json have different captions"
+        shard.found.add("swapped_caption", f"{name}: {sample.key}", why, mend="tars")
+        caption = None
+    facts = facts_of(sample.metadata) if planned else None
+    sha256 = hashlib.sha256(sample.image).digest()
+    shard.members.append((sample.key, sha256, caption, facts))
+    return sample_leaf(sample.key, sha256, sample.caption)

@@ -29,6 +29,7 @@ from postprocess_dataset.verification.kinds import (
 )
 from postprocess_dataset.verification.ledger import InUse, Ledger
 from postprocess_dataset.verification.licences import check_licences, stated_licences
+from postprocess_dataset.verification.manifest import Known
 from postprocess_dataset.verification.tables import TablePass
 from postprocess_dataset.verification.tars import SeenTars, TarPass
 
@@ -56,6 +57,7 @@ class Report:
     counted: dict[str, int] = field(default_factory=dict)
     not_checked: list[str] = field(default_factory=list)
     plan: dict[str, Any] = field(default_factory=dict)  # options of the tars
+    known: dict[str, Known] = field(default_factory=dict)  # the tars, for their manifest
 
     def of_group(self, group: str) -> list[str]:
         """Kinds of a group (DAMAGED, UNSAFE, UNLICENSED, PRIVATE) found and not allowed."""
@@ -121,6 +123,7 @@ def compare(settings: VerifySettings, evidence: Evidence, seen: Seen, report: Re
         tars = TarPass(settings.tars, evidence, found).run()
         counted["samples in tars"] = tars.samples
         report.plan = tars.options
+        report.known = tars.known
         if tars.shuffled:
             report.not_checked.append("order of tars: they were shuffled or split")
     evidence.sort()

@@ -1,6 +1,7 @@
 """Each kind of damage, done to a real small data set, is found under its name and no other."""
 
 import json
+import os
 import shutil
 import sqlite3
 
@@ -8,6 +9,7 @@ import pytest
 
 from common import packed_folder
 from generate.server.schema import SCHEMA
+from postprocess_dataset.verification.evidence import Evidence
 from postprocess_dataset.verification.kinds import KINDS
 from tests.postprocess_dataset.conftest import called
 from tests.postprocess_dataset.damage import DAMAGE, an_unsafe_text, cut, remake, sample
@@ -77,6 +79,19 @@ def test_nothing_is_not_good(tmp_path):
     report = ("--report", tmp_path / "v.json")
     ended = called("verify_dataset", (tmp_path / "HPDv2", *report))
     assert ended.status == 1 and "nothing was checked" in ended.err
+
+
+def test_the_evidence_is_on_the_disk_and_has_no_name(tmp_path):
+    """Whatever becomes of the process, no gigabytes are left behind."""
+    with Evidence(str(tmp_path)) as evidence:
+        evidence.database.execute("PRAGMA cache_size = 10")
+        row = (b"0" * 32, b"0" * 8, b"0" * 8, b"0" * 16)
+        evidence.add_samples((f"HPDv2/000000/{n}_0", *row) for n in range(50_000))
+        evidence.sort()
+        files = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+        # etilqs_: SQLite's name for such a file; a process takes the folder that came first
+        mine = [file for file in files if "etilqs_" in file]
+        assert os.listdir(tmp_path) == [] and mine and all("deleted" in file for file in mine)
 
 
 @pytest.mark.parametrize("name", ["t.parquet", "tars", "HPDv2"])
