@@ -12,8 +12,9 @@ import json
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from common.untrusted import Refused, read_untrusted
 
@@ -51,6 +52,28 @@ def write_whole(
     try:
         os.replace(draft, path)
     except OSError:
+        _remove(draft)
+        raise
+    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def written_whole(path: str | os.PathLike[str], mode: int = 0o666) -> Iterator[BinaryIO]:
+    """write_whole() for what is too large for memory: a file to write to, published at the end.
+
+    An exception within leaves the old file.
+    """
+    path = Path(path)
+    refuse_special(path)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(draft, path)
+    except BaseException:
         _remove(draft)
         raise
     sync_folder(path.parent)

@@ -28,6 +28,7 @@ from generate.client.worker import this_worker
 from generate.dataset.definition import Definition
 from generate.dataset.disk import ABSENT, disk_error, probe_folder
 from generate.dataset.extension import newer_definition
+from generate.dataset.mapped_prompts import without_variations
 from generate.dataset.prompts_file import Item
 from generate.dataset.samples import Place
 from generate.dataset.screened import screen_of
@@ -124,7 +125,7 @@ def follow_extension(
 def prompter_for(args: Namespace, items: Sequence[Item], definition: Definition) -> Prompter | None:
     """The LLMs, unless the prompts file holds all captions or one image a prompt is wanted."""
     texts = definition["images_per_prompt"] // (definition.get("images_per_text") or 1)
-    if texts == 1 or all("variations" in item for item in items):
+    if texts == 1 or not without_variations(items):
         return None
     return prompter_of(args, seed=args.seed)
 

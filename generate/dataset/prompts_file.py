@@ -1,17 +1,18 @@
-"""The prompts file: a JSON list, a .jsonl with one item a line, or a .txt with one prompt a line.
+"""The prompts file: a JSON list; `.jsonl` or `.txt` with one prompt a line; or `.parquet`.
 
     items = read_prompts("HPDv2.json")     # looked for as given, then in prompts/
     list_sha256(items)
+    for item in stream_prompts(path): ...  # one by one; a JSON list is read at once
 
-Items of the list are strings or {"prompt", "source", "variations"}, with overrides (overrides.py).
-An item's place in the list is its prompt_index for ever; the list's sha256 stands in the data set's
-definition.
+Items are strings or {"prompt", "source", "variations"}, with overrides (overrides.py); the columns
+of a parquet file have these names. An item's place is its prompt_index for ever; the sha256 of all
+items stands in the data set's definition.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NotRequired, cast
 
@@ -21,6 +22,7 @@ from generate.dataset.overrides import Overrides, read_overrides
 
 # Bytes of a prompt in UTF-8: the image carries it twice, in a JPEG comment of 65,533.
 LONGEST = 20_000
+READ_AT_ONCE = 8192  # rows of a parquet file
 
 
 class Item(Overrides):
@@ -43,41 +45,82 @@ def find_prompts(path: str | os.PathLike[str]) -> Path:
 
 def read_prompts(path: str | os.PathLike[str]) -> list[Item]:
     """The items of a prompts file. UserError, naming the item by position (from 0)."""
-    path = find_prompts(path)
+    return list(stream_prompts(find_prompts(path)))
+
+
+def stream_prompts(path: Path) -> Iterator[Item]:
+    """The items of a file, one by one. UserError as of read_prompts(), also when there is none."""
+    kind = path.suffix.lower()
+    if kind in (".csv", ".tsv"):
+        raise UserError(f"{path}: a table; write its prompts, one a line, into a .txt file")
+    read = {".txt": _lines, ".jsonl": _json_lines, ".parquet": _parquet}.get(kind, _json)
+    position = -1
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        items = _parsed(text, path.suffix.lower())
+        for position, item in enumerate(read(path)):
+            try:
+                checked = read_item(item)
+            except ValueError as error:
+                raise UserError(f"{path}: item {position} {error}") from None
+            yield checked
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    if position < 0:
+        raise UserError(f"{path}: holds no prompt")
+
+
+def _json(path: Path) -> list[Any]:
+    data = path.read_bytes()
+    try:
+        items = json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 (byte {error.start}); convert it with iconv") from None
+        raise _not_utf8(path, error.start) from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON: {error}") from None
     if not isinstance(items, list):
         kind = type(items).__name__
         raise UserError(f"{path}: holds no list, but {kind}; expected a JSON list of prompts")
-    if not items:
-        raise UserError(f"{path}: holds no prompt")
-    prompts = []
-    for position, item in enumerate(items):
+    return items
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Not as text: that would cut at form feeds and U+2028, too, which pasted prompts hold."""
+    begin = 0
+    with open(path, "rb") as file:
+        for line in file:
+            try:
+                text = line.removesuffix(b"\n").decode("utf-8-sig" if begin == 0 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise _not_utf8(path, begin + error.start) from None
+            begin += len(line)
+            if text := text.strip():
+                yield text
+
+
+def _json_lines(path: Path) -> Iterator[Any]:
+    for number, line in enumerate(_lines(path)):
         try:
-            prompts.append(read_item(item))
-        except ValueError as error:
-            raise UserError(f"{path}: item {position} {error}") from None
-    return prompts
+            yield json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}: item {number} is not JSON: {error}") from None
 
 
-def _parsed(text: str, suffix: str) -> Any:
-    """The list in a .txt, a .jsonl (one item a line) or a JSON file. ValueError for another."""
-    # Not splitlines(): it also cuts at form feeds and U+2028, which pasted prompts have inside.
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    if suffix == ".txt":
-        return lines
-    if suffix == ".jsonl":
-        return [json.loads(line) for line in lines]
-    if suffix in (".csv", ".tsv"):
-        raise ValueError("a table; write its prompts, one a line, into a .txt file")
-    return json.loads(text)
+def _parquet(path: Path) -> Iterator[Any]:
+    import pyarrow as pa  # loaded for such files alone
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            names = [name for name in Item.__annotations__ if name in file.schema_arrow.names]
+            if "prompt" not in names:
+                raise UserError(f'{path}: has no column "prompt"')
+            for batch in file.iter_batches(READ_AT_ONCE, columns=names):
+                yield from batch.to_pylist()
+    except pa.ArrowException as error:
+        raise UserError(f"{path}: not a parquet file: {' '.join(str(error).split())}") from None
+
+
+def _not_utf8(path: Path, byte: int) -> UserError:
+    return UserError(f"{path}: not UTF-8 (byte {byte}); convert it with iconv")
 
 
 def read_item(item: Any) -> Item:
@@ -115,10 +158,16 @@ def fix(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def canonical(item: Item) -> bytes:
+    """An item's line of what list_sha256() is made of."""
+    return (
+        json.dumps(item, sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+    )
+
+
 def list_sha256(items: Iterable[Item]) -> str:
     """sha256 (hex) of a list from read_prompts, over its canonical JSON; of a prefix: items[:n]."""
     digest = hashlib.sha256()
     for item in items:  # item by item: a million prompts need no second copy in memory
-        text = json.dumps(item, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-        digest.update(text.encode() + b"\n")
+        digest.update(canonical(item))
     return digest.hexdigest()

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from common.packed_folder import EARLY_FILES
 from generate.client import model_recipes
 from generate.dataset.definition import stored_definition
 from generate.dataset.layout import FOLDER
+from generate.dataset.mapped_prompts import without_variations
 from generate.dataset.prompts_file import Item
 from generate.launch.acceptance import cost_line, draws_of
 from generate.launch.status import Answer
@@ -43,7 +44,7 @@ SPARE_SHARE = 4  # a task for every so many that run at a time
 def estimate(
     args: Namespace,
     definition: dict[str, Any],
-    items: list[Item],
+    items: Sequence[Item],
     output_root: Path,
     answer: Answer,
 ) -> list[str]:
@@ -282,10 +283,10 @@ def _tasks(args: Namespace, prompts: int) -> str:
 
 
 def _llm_calls(
-    args: Namespace, definition: dict[str, Any], items: list[Item], answer: Answer
+    args: Namespace, definition: dict[str, Any], items: Sequence[Item], answer: Answer
 ) -> str:
     wanted = definition["images_per_prompt"] // (definition.get("images_per_text") or 1) - 1
-    asking = sum("variations" not in item for item in items)
+    asking = without_variations(items)
     if not definition["augment_prompts"] or not asking or wanted < 1:
         return "no LLM is asked"
     calls = asking * -(-wanted // VARIATIONS_A_CALL)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from common.command_line import UserError
 from generate.client.model_family import Family
+from generate.dataset.mapped_prompts import with_wishes
 from generate.dataset.prompts_file import Item
 from generate.dataset.sizes import Mix, Size, size_from, words_of
 
@@ -54,7 +55,7 @@ def check_items(args: Namespace, family: Family, items: Sequence[Item]) -> None:
     """
     if args.pipeline:
         return
-    for position, item in enumerate(items):
+    for position, item in with_wishes(items):
         why = None
         if "size" in item:
             why = why_not(size_from(item["size"]), family)

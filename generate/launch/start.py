@@ -6,6 +6,7 @@ That is an array, processes here, one client, or a look at a run.
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,14 @@ from generate.client.process import follow_extension, run_client
 from generate.client.text_lengths import KEEP
 from generate.client.worker import gpus, is_child
 from generate.dataset import definition as definitions
-from generate.dataset import prompts_file
+from generate.dataset.mapped_prompts import open_prompts, prompts_sha256
 from generate.dataset.prompts_file import Item
 from generate.dataset.screened import refused_line, screen_of, screened
 from generate.launch import array, local, preflight, preview, redo, server_job, status, submit
 from generate.launch.pinned import pinned
 from generate.launch.plan import plan
 from generate.launch.sizes import check_items, sizes_of
-from generate.protocol.output_root import dataset_folder
+from generate.protocol.output_root import dataset_folder, server_folder
 
 SHUFFLE_SEED = 42  # as published
 
@@ -43,17 +44,17 @@ def start(args: Namespace) -> int:
         return array.tail_log(root, name)
     if args.redo:
         return redo.redo(args, dataset_folder(root, name), args.redo)
-    items = prompts_file.read_prompts(args.data_path)
+    items = open_prompts(args.data_path, server_folder(root) / "prompts")
     screen = screen_of(args.data_path)
     definition = define(args, items, root)
     if not args.is_slurm_task and (line := refused_line(args.data_path, items, screen)):
         print(line, flush=True)
     if args.preview:
         allowed = (item for item in items if not screened(screen, item).refusal)
-        items = list(islice(allowed, args.preview))
-        if not items:
+        shown = list(islice(allowed, args.preview))
+        if not shown:
             raise UserError(f"{args.data_path}: no prompt of it may be generated")
-        return preview.contact_sheet(args, items, definition, root)
+        return preview.contact_sheet(args, shown, definition, root)
     if args.is_slurm_task:
         start_log("generate_images")
         definition = follow_extension(items, definition, root)
@@ -73,7 +74,7 @@ def start(args: Namespace) -> int:
     return local.run(args, definition, root, plan(args, definition, items, root))
 
 
-def define(args: Namespace, items: list[Item], root: Path) -> dict[str, Any]:
+def define(args: Namespace, items: Sequence[Item], root: Path) -> dict[str, Any]:
     """The data set's definition, as the job server compares it with dataset.yaml."""
     family = model_recipes.family_of(args.model)
     name = Path(args.data_path).stem
@@ -85,7 +86,7 @@ def define(args: Namespace, items: list[Item], root: Path) -> dict[str, Any]:
     definition = {
         "name": name,
         "prompts_file": Path(args.data_path).name,
-        "prompts_sha256": prompts_file.list_sha256(items),
+        "prompts_sha256": prompts_sha256(items),
         "total": len(items),
         "images_per_prompt": images_per_prompt(args),
         "images_per_text": None if args.images_per_text == 1 else args.images_per_text,
@@ -119,7 +120,7 @@ def define(args: Namespace, items: list[Item], root: Path) -> dict[str, Any]:
     return definition | {
         "extend": True,
         "prefix_total": prefix,
-        "prefix_sha256": prompts_file.list_sha256(items[:prefix]),
+        "prefix_sha256": prompts_sha256(items, prefix),
     }
 
 

@@ -28,7 +28,7 @@ def submit(
     args: Namespace,
     definition: dict[str, Any],
     output_root: Path,
-    items: list[Item],
+    items: Sequence[Item],
     words: Sequence[str],
 ) -> int:
     """Submit the array that generates `definition`; the exit status.
