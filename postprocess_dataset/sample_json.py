@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from postprocess_dataset import table
+from postprocess_dataset import judged, table
 
 Content = bytes | OSError  # of a file
 Parsed = tuple[pa.Table, Sequence[int], dict[int, str]]
@@ -59,9 +59,11 @@ def parse_together(contents: Sequence[Content], rows: int = 0) -> pa.Table | Non
     first = plain[0] if rows == len(plain) else plain[0].split(b"\n", 1)[0]
     text = b"\n".join(plain)
     try:
-        keys = orjson.loads(first).keys()
+        one = orjson.loads(first)
+        keys = one.keys()
         # a column asked for that no file has costs 0.3 us a row
-        asked = pa.schema([field for field in table.JSON_SCHEMA if field.name in keys])
+        known = [field for field in table.JSON_SCHEMA if field.name in keys]
+        asked = pa.schema(known + judged.fields_of(one))
         found = pa.json.read_json(
             pa.BufferReader(text),
             read_options=pa.json.ReadOptions(use_threads=False, block_size=len(text) + 1),
@@ -89,7 +91,8 @@ def parse_together(contents: Sequence[Content], rows: int = 0) -> pa.Table | Non
             return None
         if kind == "list of str" and pc.list_flatten(found[name]).null_count:
             return None
-    return found.append_column("extra", pa.nulls(found.num_rows, pa.string()))
+    found, extra = judged.split(found)
+    return found.append_column("extra", extra)
 
 
 def parse_apart(contents: Sequence[Content]) -> Parsed:

@@ -54,6 +54,15 @@ class Judge:
             "refused": [sum(not part.holds(values) for values in rejected) for part in parts],
         }
 
+    def hopeless(self, count: int, last: Values) -> str:
+        """What to say when none of the first `count` images was accepted."""
+        assert self.accept is not None
+        said = ", ".join(f"{name} {value}" for name, value in last.items())
+        return (
+            f"none of the first {count} images was accepted by {self.accept.text!r} (the last one: "
+            f"{said}); --preview 8 shows how the scores lie"
+        )
+
     def facts(self) -> dict[str, Any]:
         """Fields of a sample's JSON beside the values."""
         return {

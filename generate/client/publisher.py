@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from common.command_line import UserError
 from common.files import sync_folder
 from common.scores.interface import Values
 from generate.client.image_generator import FLAGGED, Image, problem_with
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 THREADS = 4
 # A name just linked may not be seen by the server's node at once (NFS caches).
 LOOK_AGAIN_S = (1, 2, 4)
+HOPELESS = 500  # images of a client, none of which was accepted: it leaves
 SAFETY_TRIES = 2  # seeds of an image that the model's safety checker blackens
 REPORT_AT_ONCE = 200  # indices in one call
 LONGEST_ERROR = 2000  # characters of an error text that is reported
@@ -183,6 +185,8 @@ class Publisher:
         self.work.rejected(sample, tried, again)
         if not again:
             self.work.given_up(sample, tries.NOT_ACCEPTED)
+        if not self.work.images and self.work.images_rejected >= HOPELESS:
+            self.work.end(UserError(judge.hopeless(HOPELESS, tried.scores)), "released")
         return False
 
     def _broken(self, candidates: list[Candidate], error: Exception) -> None:

@@ -1,20 +1,23 @@
 """The newest images for the page, each beside its prompt's original, and texts of prompts."""
 
+import contextlib
 import functools
 import io
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from common.packed_folder import changed_ns, exists, read_file
-from common.untrusted import IMAGE_BYTES, open_jpeg
+from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_jpeg
 from generate.dataset.captions import Captions, read_captions
 from generate.dataset.layout import path_of, stem
 from generate.protocol.output_root import dataset_folder
 
 NEWEST = 8  # prompts whose newest image is shown
 TEXT = 2000  # characters of a prompt
+MOST_SCORES = 10  # shown under an image
 SMALL = 320  # pixels of a thumbnail: 16 images of 1024 x 1024 would be 5 MB through an ssh tunnel
 Json = dict[str, Any]
 Candidate = tuple[str, int]  # data set, index
@@ -54,7 +57,24 @@ def _newest_of(output_root: Path, dataset: str, index: int) -> Json | None:
         "image": address(aug),
         "original": address(0) if aug else None,
         "time": changed[aug] / 1e9,
+        **_judged(path_of(folder, index, aug, ".json")),
     }
+
+
+def _judged(path: Path) -> Json:
+    """{"scores": {name: number or null}, "tries"} of a sample's JSON; both None without scores."""
+    record: Any = None
+    with contextlib.suppress(OSError, ValueError, RecursionError):  # not written yet, or damaged
+        record = json.loads(read_file(path, SAMPLE_BYTES))
+    scores = record.get("scores") if isinstance(record, dict) else None
+    if not isinstance(scores, dict):
+        return {"scores": None, "tries": None}
+    known = {
+        str(name)[:40]: value if type(value) in (int, float) else None
+        for name, value in list(scores.items())[:MOST_SCORES]
+    }
+    tries = record.get("tries")
+    return {"scores": known, "tries": tries if type(tries) is int else None}
 
 
 def last_generated(folder: Path, index: int, texts: int) -> int | None:

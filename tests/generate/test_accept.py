@@ -15,6 +15,7 @@ from common.scores.expression import parse
 from generate.dataset import tries
 from generate.launch.acceptance import draws_of, line_of
 from generate.server.live_leases import Heartbeat, LeaseLimits, LiveLeases
+from generate.server.newest import newest_images
 from tests.fakes.running_client import ROOT, Run
 from tests.fakes.running_server import until
 
@@ -66,6 +67,9 @@ def test_each_image_is_accepted_and_its_tries_are_told(start_run):
         "not_accepted": 0,
         "parts": [{"text": "luck > 0", "refused": tried - 24}],
     }
+    [newest] = newest_images(run.root, [("birds", 0)])
+    last = next(r for r in records if (r["prompt_index"], r["augmentation_idx"]) == (0, 3))
+    assert (newest["scores"], newest["tries"]) == (last["scores"], last["tries"])
     line = line_of(dataset["acceptance"])
     assert line in run.run("--status", task=False).stdout
     assert (
@@ -160,6 +164,17 @@ def test_a_score_that_fails_is_one_line_and_nobodys_fault(start_run):
     dataset = server.dataset("birds")
     assert (dataset["waiting"], dataset["set_aside"]) == (3, 0)
     assert not list(run.data.glob("*/*.failed"))
+
+
+def test_an_expression_that_no_image_fulfils_ends_the_client(start_run):
+    """One line instead of a burnt allocation."""
+    never = [*ACCEPT[:3], "luck > 1000", "--max_tries", 20]
+    run, server = start_run(total=20, images=4, options=never, FAKE_LOG="drawn")
+    assert run.start().wait(120) == 1
+    last = run.log().splitlines()[-1]
+    assert "none of the first 500 images was accepted by 'luck > 1000'" in last
+    assert len(drawn(run)) < 700
+    assert server.dataset("birds")["leased"] == 0
 
 
 def test_another_expression_is_another_data_set(start_run):

@@ -5,6 +5,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
+from postprocess_dataset import sample_json
 from postprocess_dataset.scored import score_folder
 from postprocess_dataset.scored.score_table import ScoreTable
 from tests.postprocess_dataset.conftest import called
@@ -233,3 +234,39 @@ def test_near_duplicates_of_a_prompt(folder, tmp_path):
     )
     assert distances["HPDv2/000000/0_1"] == distances["HPDv2/000000/1_1"] == 0
     assert distances["HPDv2/000000/0_2"] > 6
+
+
+JUDGED = {
+    "accept": "clip > 0.2",
+    "score_versions": ["clip 1", "nsfw 2"],
+    "scores": {"clip": 0.25, "nsfw": None},
+    "tries": 2,
+    "rejected": [{"seed": 2**62, "scores": {"clip": 0.1, "nsfw": 1e-05}}],
+}
+
+
+def contents(folder, changes) -> list[bytes]:
+    return [folder.add(0, n, **each).with_suffix(".json").read_bytes() for n, each in changes]
+
+
+@pytest.mark.parametrize(
+    "changes, together",
+    [
+        ([JUDGED, JUDGED | {"scores": {"clip": 1.0, "nsfw": 0.5}, "rejected": []}], True),
+        ([JUDGED | {"accept": None}, JUDGED | {"accept": None}], True),
+        ([JUDGED, {}], True),
+        ([{}, JUDGED], False),
+        ([JUDGED, JUDGED | {"scores": {"clip": 0.25, "other": 0.5}}], False),
+        ([JUDGED, JUDGED | {"scores": {"clip": "high"}}], False),
+        ([JUDGED | {"scores": {}}, JUDGED], False),
+    ],
+)
+def test_judged_jsons_are_read_together_as_one_by_one(folder, changes, together):
+    given = contents(folder(), enumerate(changes))
+    found = sample_json.parse_together(given)
+    assert (found is not None) is together
+    if found is not None:
+        apart, kept, reasons = sample_json.parse_apart(given)
+        assert (kept, reasons) == ([0, 1], {})
+        columns = apart.schema.names
+        assert found.select(columns).to_pylist() == apart.to_pylist()

@@ -17,8 +17,15 @@ function showNewest(newest) {
     mark(item.image.button, "class", alone ? "alone-image" : null);
     if (!alone) fill(item.original, entry.original, `Original prompt: ${entry.original_prompt}`, "original");
     fill(item.image, entry.image, entry.prompt, entry.aug ? "variation" : "original");
-    put(item.foot, `${entry.dataset} ${entry.index}_${entry.aug}, ${when(entry.time)}`);
+    put(item.foot, `${entry.dataset} ${entry.index}_${entry.aug}, ${when(entry.time)}${judged(entry)}`);
   });
+}
+
+/** An image's scores and tries, where it has any. */
+function judged({ scores, tries }) {
+  if (!scores) return "";
+  const values = Object.entries(scores).map(([name, value]) => `${name} ${value === null ? "–" : Number(value.toPrecision(3))}`);
+  return `; ${values.join(", ")}` + (tries > 1 ? `, accepted at try ${tries}` : "");
 }
 
 function picture(item, kind) {
