@@ -9,7 +9,7 @@ import pytest
 
 from common.command_line import UserError
 from common.scores import dhash
-from common.scores.interface import BUILT_IN, load_scores
+from common.scores.interface import BUILT_IN, identities, load_scores
 from tests.scores.conftest import lettering
 
 Pictures = dict[str, numpy.ndarray]
@@ -171,3 +171,28 @@ def test_no_score_is_loaded_that_nobody_named() -> None:
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert shown.stdout == "[]\n", shown.stderr
     assert set(BUILT_IN) >= {"nsfw", "clip"}
+
+
+OTHERS = Path(__file__).resolve().parents[2] / "examples" / "preference_scores.py"
+
+
+def test_scores_of_others_are_named_without_their_packages() -> None:
+    classes = ("PickScore", "ImageReward", "HPSv3", "VQAScore")
+    found = identities(",".join(f"{OTHERS}:{name}" for name in classes))
+    assert list(found) == ["pickscore", "imagereward", "hpsv3", "vqascore"]
+    assert found["vqascore"].startswith("clip-flant5-xl, sha256 ")
+    with pytest.raises(UserError, match="HPSv3 cannot be loaded: ModuleNotFoundError"):
+        load_scores(f"{OTHERS}:HPSv3")
+
+
+def test_pickscore_by_a_tiny_model(tiny_clip: Path, tmp_path: Path, pictures: Pictures) -> None:
+    own = tmp_path / "tiny_pickscore.py"
+    text = OTHERS.read_text()
+    for model in ("yuvalkirstain/PickScore_v1", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"):
+        assert text.count(f'"{model}"') == 1
+        text = text.replace(f'"{model}"', f'"{tiny_clip}"')
+    own.write_text(text)
+    images = [pictures["drawing"], pictures["noise"]]
+    texts = ["a red circle", "a blue square " * 60]
+    found = values(f"{own}:PickScore", images, texts)
+    assert found == pytest.approx(values(f"clip:{tiny_clip}", images, texts), abs=1e-4)
