@@ -52,7 +52,9 @@ def stream_prompts(path: Path) -> Iterator[Item]:
     """The items of a file, one by one. UserError as of read_prompts(), also when there is none."""
     kind = path.suffix.lower()
     if kind in (".csv", ".tsv"):
-        raise UserError(f"{path}: a table; write its prompts, one a line, into a .txt file")
+        raise UserError(
+            f"{path}: not JSON: a table; write its prompts, one a line, into a .txt file"
+        )
     read = {".txt": _lines, ".jsonl": _json_lines, ".parquet": _parquet}.get(kind, _json)
     position = -1
     try:
