@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.command_line import Options, at_least, run_script
+from generate.dataset.layout import JPEG_QUALITY
 from generate.launch.options import add_look_options, add_score_options, add_slurm_options
 from generate.launch.run_file import config_of, words_of
 from generate.launch.speed import EXACT, PRESETS, apply
@@ -258,7 +259,7 @@ def add_rare_options(parser: Options) -> None:
         metavar="HOURS",
         help="how long to wait for a server that is away (default: %(default)s)",
     )
-    rare.add_argument("--jpeg_quality", type=int, default=95, help="default: %(default)s")
+    rare.add_argument("--jpeg_quality", type=int, default=JPEG_QUALITY, help="default: %(default)s")
     parser.flag(
         "--is_slurm_task", "this process is a task of the array (its script says so)", group=rare
     )

@@ -9,12 +9,13 @@ import inspect
 import json
 import re
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from common.files import CHECKOUT
 from generate.client.model_family import Family
-from generate.client.model_table import FAMILIES
+from generate.client.model_table import FAMILIES, FROM_DOCUMENTATION, UNCHECKED
 
 TINY = CHECKOUT / "examples" / "tiny_model"
 UNKNOWN = Family("untested", "DiffusionPipeline", "", 1024, 50, 5.0, tested=False)
@@ -25,6 +26,20 @@ def folder_of(model: str) -> Path | None:
     if model == "tiny":
         return TINY
     return Path(model).resolve() if Path(model).is_dir() else None
+
+
+@cache
+def _hub_config(model: str, name: str) -> dict[str, Any]:
+    """A small JSON file of a hub model, through the cache; {} where it cannot be had."""
+    if "/" not in model:
+        return {}
+    import huggingface_hub as hub  # 0.3 s that a local folder does not need
+
+    try:
+        contents = json.loads(Path(hub.hf_hub_download(model, name)).read_text())
+    except (OSError, ValueError):  # check_model() says why, where the whole model is missing
+        return {}
+    return contents if isinstance(contents, dict) else {}
 
 
 def model_index(model: str) -> dict[str, Any]:
@@ -41,18 +56,17 @@ def family_of(model: str) -> Family:
     """The row of a model (a hub id, a folder, "tiny"), without loading it.
 
     Else the row of its pipeline's class, with the size of its own configuration; else the defaults
-    of that class.
+    of that class. For a hub id of unknown name that is looked up on the hub, once.
     """
     folder = folder_of(model)
-    name = folder.name if folder else model
-    if folder == TINY:
-        name = "tiny"
-    found = [family for family in FAMILIES if re.search(family.hub, name)]
+    found = _rows_by_name(model)
     pipeline = model_index(model).get("_class_name")
     if pipeline:
         found = [row for row in found if row.pipeline == pipeline]
     if found:
         return found[0]
+    if folder is None:
+        pipeline = _hub_config(model, "model_index.json").get("_class_name")
     of_class = [row for row in FAMILIES[1:] if row.pipeline == pipeline and not row.base]
     # of several the one of the most steps: its model is not distilled, or at least images come out
     if of_class:
@@ -61,19 +75,30 @@ def family_of(model: str) -> Family:
     return own_defaults(pipeline, own_size(model)) if pipeline else UNKNOWN
 
 
-def own_size(model: str) -> int | None:
-    """Pixels, from the configurations in a local folder; None where they do not say."""
+def row_by_name(model: str) -> Family | None:
+    """The row of the table for a hub id, or for a folder's name; None: it knows none."""
+    return next(iter(_rows_by_name(model)), None)
+
+
+def _rows_by_name(model: str) -> list[Family]:
     folder = folder_of(model)
-    if folder is None:
-        return None
-    samples = [_config(folder / part).get("sample_size") for part in ("transformer", "unet")]
+    name = "tiny" if folder == TINY else folder.name if folder else model
+    return [family for family in FAMILIES if re.search(family.hub, name)]
+
+
+def own_size(model: str) -> int | None:
+    """Pixels, from the model's configurations; None where they do not say."""
+    samples = [_config(model, part).get("sample_size") for part in ("transformer", "unet")]
     sample = next((size for size in samples if isinstance(size, int)), None)
-    channels = _config(folder / "vae").get("block_out_channels") or [0] * 4
+    channels = _config(model, "vae").get("block_out_channels") or [0] * 4
     return sample * 2 ** (len(channels) - 1) if sample else None
 
 
-def _config(part: Path) -> dict[str, Any]:
-    path = part / "config.json"
+def _config(model: str, part: str) -> dict[str, Any]:
+    folder = folder_of(model)
+    if folder is None:
+        return _hub_config(model, f"{part}/config.json")
+    path = folder / part / "config.json"
     contents: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     return contents
 
@@ -141,16 +166,24 @@ def dtype_for(family: Family, capability: tuple[int, int] | None) -> str:
     return "float16" if family.dtype == "bfloat16" and capability < (8, 0) else family.dtype
 
 
+def numbers_of(row: Family) -> str:
+    """Where a row's steps and guidance are from: class, docs, unchecked; tiny: this project."""
+    if row.name in FROM_DOCUMENTATION | UNCHECKED:
+        return "docs" if row.name in FROM_DOCUMENTATION else "unchecked"
+    return "own" if row.name == "tiny" else "class"
+
+
 def print_tables() -> None:
     """Print both tables."""
     print(
         f"{'family':30} {'pixels':>6} {'steps':>5} {'guidance':>8} {'GiB':>6}  "
-        f"{'tested':6}  {'licence'}"
+        f"{'numbers':9}  {'tested':6}  {'licence'}"
     )
     for row in FAMILIES:
         print(
             f"{row.name:30} {row.size:6} {row.steps!s:>5} {row.guidance!s:>8} "
-            f"{row.weights_gib!s:>6}  {'yes' if row.tested else 'no':6}  {row.licence}"
+            f"{row.weights_gib!s:>6}  {numbers_of(row):9}  "
+            f"{'yes' if row.tested else 'no':6}  {row.licence}"
         )
     print(f"\n{'GiB':>4} {'batch at 1024':>13} {'offload':>8} {'no T5':>6}  cards")
     for card in PROFILES:

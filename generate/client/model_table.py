@@ -2,8 +2,9 @@
 
     python -c "from generate.client.model_recipes import print_tables; print_tables()"
 
-Numbers are those of the model's card on the hub or of its diffusers page, read in 2026;
-tests/generate/test_recipes.py checks each row's arguments against the installed diffusers. The
+Steps and guidance are the defaults of the class in diffusers, but for the rows that are named
+below; tests/generate/test_recipes.py compares them, and each row's arguments, with the installed
+diffusers. Sizes, multiples and GiB are as known of the models, whose cards were not at hand. The
 first row whose pattern is found in a model's name is taken, so special cases come first. A new
 model is a new row.
 """
@@ -24,6 +25,30 @@ CHROMA_NEGATIVE = (
     "low quality, ugly, unfinished, out of focus, deformed, disfigure, blurry, smudged, "
     "restricted palette, flat colors"
 )
+
+# Rows whose steps or guidance are not the defaults of their class: from diffusers' documentation
+# (read at commit 58eb52c), or as known of the model and compared with nothing.
+FROM_DOCUMENTATION = {
+    "flux-schnell",
+    "z-image-turbo",
+    "sdxl-turbo",
+    "chroma",
+    "hunyuanimage",
+    "hunyuanimage-distilled",
+}
+UNCHECKED = {
+    "sd3.5-large-turbo",
+    "sd3.5-large",
+    "sd3.5-medium",
+    "lumina2",
+    "sdxl-lightning",
+    "flux2-klein-4b",
+    "flux2-klein-9b",
+    "z-image",
+    "hidream-fast",
+    "hidream-dev",
+    "cogview4",
+}
 
 SD3_MEDIUM = r"stable-diffusion-3(?!\.5)"
 FAMILIES = [

@@ -23,6 +23,7 @@ from generate.client.model_recipes import (
     family_of,
     profile_of,
 )
+from generate.client.own_class import family_of_class
 
 # The caption is what is generated: nothing rewrites it, and nothing cleans it where a package
 # happens to be installed.
@@ -55,6 +56,11 @@ class CannotGenerate(Exception):
         self.fault = fault
 
 
+def family_for(model: str, pipeline: str | None) -> Family:
+    """The row of what generates: of a class of the user's own, or of a model."""
+    return family_of_class(pipeline, model) if pipeline else family_of(model)
+
+
 @dataclass(frozen=True)
 class GeneratorSettings:
     """What None stands for comes from the model's row and the GPU's profile (model_recipes.py)."""
@@ -80,7 +86,7 @@ class GeneratorSettings:
 
     def resolved(self) -> "Recipe":
         """What is asked of each image, with the family's numbers where none are given."""
-        family = family_of(self.model)
+        family = family_for(self.model, self.pipeline)
         return Recipe(
             family,
             self.height or family.size,

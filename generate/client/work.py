@@ -26,7 +26,7 @@ from generate.client.pipeline import Recipe
 from generate.client.recipes import Recipes
 from generate.client.text_lengths import KEEP, Lengths
 from generate.dataset.captions import Caption, Captions, missing_of
-from generate.dataset.layout import stem
+from generate.dataset.layout import JPEG_QUALITY, stem
 from generate.dataset.prompts_file import Item
 from generate.dataset.scan import IndexFiles
 from generate.dataset.tries import Tried
@@ -51,7 +51,7 @@ class ClientSettings:
     recipes: Recipes  # what is asked of each image
     images_per_text: int = 1  # which differ in their seeds alone
     chunk_size: int = 1  # prompts a lease
-    jpeg_quality: int = 95
+    jpeg_quality: int = JPEG_QUALITY
     max_leases: int | None = None  # leave after so many
     max_idle_s: float | None = None  # leave after so long without anything to generate
     deadline: float | None = None  # time.monotonic() at which the time limit comes

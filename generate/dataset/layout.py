@@ -12,6 +12,7 @@ import os
 import re
 from pathlib import Path
 
+JPEG_QUALITY = 95  # of images, unless --jpeg_quality says otherwise; published: 75
 FOLDER = 1000  # prompts a sub-folder: with 200 images a prompt that is 400,000 names
 NAME = re.compile(r"(\d+)(?:_(\d+))?\.(jpg|json|failed|prompts\d*|samples)")
 TEMPORARY = re.compile(r"\.(\d+)[._].*\.tmp")

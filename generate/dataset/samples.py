@@ -21,7 +21,7 @@ from typing import Any
 
 from common.sample_reader import iterate as iterate
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, Refused, open_jpeg, read_untrusted
-from generate.dataset.layout import folder_name, path_of, stem
+from generate.dataset.layout import JPEG_QUALITY, folder_name, path_of, stem
 from generate.dataset.links import publish, write_temporary
 
 Metadata = dict[str, Any]
@@ -55,7 +55,7 @@ def publish_sample(
     image: Any,
     metadata: Metadata,
     place: Place,
-    quality: int = 95,
+    quality: int = JPEG_QUALITY,
 ) -> bool:
     """Publish an image (PIL, or uint8 array of shape (height, width, 3)) and its JSON.
 

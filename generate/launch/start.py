@@ -16,6 +16,7 @@ from common.command_line import UserError
 from common.console import start_log
 from generate.client import model_recipes
 from generate.client.judge import acceptance_of
+from generate.client.pipeline import family_for
 from generate.client.process import follow_extension, run_client
 from generate.client.text_lengths import KEEP
 from generate.client.worker import gpus, is_child
@@ -76,7 +77,7 @@ def start(args: Namespace) -> int:
 
 def define(args: Namespace, items: Sequence[Item], root: Path) -> dict[str, Any]:
     """The data set's definition, as the job server compares it with dataset.yaml."""
-    family = model_recipes.family_of(args.model)
+    family = family_for(args.model, args.pipeline)
     name = Path(args.data_path).stem
     (height, width), mix = sizes_of(args, family)
     check_items(args, family, items)

@@ -4,10 +4,21 @@ import inspect
 
 import pytest
 
-from generate.client.model_recipes import family_of, own_defaults
+from generate.client import model_recipes
+from generate.client.model_recipes import family_of, numbers_of, own_defaults
 from generate.client.model_table import FAMILIES
 from generate.client.pipeline import GeneratorSettings
 
+OWN = """
+class Base:
+    def __call__(self, prompt, height=768, *, num_inference_steps=8, guidance_scale=2, **rest):
+        raise NotImplementedError
+class Mine(Base):
+    device = "cpu"
+class Silent:
+    def __call__(self, prompt, num_inference_steps, **rest):
+        raise NotImplementedError
+"""
 FEW_STEPS = {
     "stabilityai/stable-diffusion-3.5-large-turbo": (1024, 4, 0.0),
     "stabilityai/sdxl-turbo": (512, 1, 0.0),
@@ -69,3 +80,43 @@ def test_what_rewrites_a_prompt_is_off():
 def test_a_class_that_is_not_in_the_table_gives_numbers():
     row = own_defaults("LongCatImagePipeline", None)
     assert (row.size, row.steps, row.guidance) == (1024, 50, 4.5)
+
+
+@pytest.mark.parametrize("row", FAMILIES, ids=lambda row: row.name)
+def test_numbers_that_are_said_to_be_the_classs_own(row):
+    """Those of docs and unchecked rows differ from it: else they would be called the class's."""
+    import diffusers
+
+    known = inspect.signature(getattr(diffusers, row.pipeline).__call__).parameters
+    guidance = known.get(row.guidance_argument)
+    own = (known["num_inference_steps"].default, guidance and guidance.default)
+    assert (numbers_of(row) == "class") == (own == (row.steps, row.guidance) and row.name != "tiny")
+
+
+def test_a_class_of_ones_own_gives_its_own_numbers(tmp_path):
+    """By its text: nothing is imported. What it does not say is null, and not asked for."""
+    path = tmp_path / "mine.py"
+    path.write_text(f"raise SystemExit('imported')\n{OWN}")
+    mine = GeneratorSettings("m", pipeline=f"{path}:Mine").resolved()
+    assert (mine.height, mine.steps, mine.guidance) == (768, 8, 2.0)
+    silent = GeneratorSettings("m", pipeline=f"{path}:Silent").resolved()
+    assert (silent.height, silent.steps, silent.guidance) == (1024, None, None)
+    given = GeneratorSettings("m", pipeline=f"{path}:Silent", steps=3).resolved()
+    known = GeneratorSettings("Tongyi-MAI/Z-Image-Turbo", pipeline=f"{path}:Silent").resolved()
+    assert (known.steps, known.guidance) == (8, 0.0)
+    assert given.arguments(lambda prompt, **rest: None)["num_inference_steps"] == 3
+
+
+def test_a_hub_id_of_unknown_name_is_looked_up(monkeypatch):
+    """Its class and configuration, from the cache or the hub; without them 50 steps, guidance 5."""
+    files = {
+        "model_index.json": {"_class_name": "QwenImagePipeline"},
+        "transformer/config.json": {"sample_size": 64},
+        "vae/config.json": {"block_out_channels": [1, 2, 3, 4]},
+    }
+    monkeypatch.setattr(model_recipes, "_hub_config", lambda model, name: files.get(name, {}))
+    row = family_of("someone/painter")
+    assert (row.name, row.steps, row.guidance_argument) == ("qwen-image", 50, "true_cfg_scale")
+    assert row.size == 512
+    files.clear()
+    assert family_of("someone/painter").name == "untested"
