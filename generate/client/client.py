@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from generate.client.feeder import READY_BATCHES, TICK_S, Feeder
-from generate.client.image_generator import Image
+from generate.client.image_generator import Image, Interrupted
 from generate.client.job_client import JobClient
 from generate.client.pipeline import Recipe
 from generate.client.publisher import Describe, Publisher
@@ -35,6 +35,7 @@ PATIENCE_S = 20.0
 LINE_EVERY_S = 60
 # Kept free before the time limit, for what may go wrong, beside two batches.
 MARGIN_S = 30
+WORTH_WAITING_S = 5.0  # after SIGTERM
 
 
 class Client:
@@ -125,6 +126,16 @@ class Client:
         """Check, publish and report an image; waits while too many are on their way."""
         self.publisher.put(sample, image)
 
+    def stepped(self) -> None:
+        """The device has done a step of a batch. Interrupted: the batch is given up.
+
+        That is so after SIGTERM, as SIGKILL follows 30 s later by SLURM's default, and images that
+        are ready want to be published; a batch that ends soon is waited for.
+        """
+        self.device.steps += 1
+        if self.signalled == "preempted" and self.device.left_s() > WORTH_WAITING_S:
+            raise Interrupted
+
     def batch_took(self, seconds: float) -> None:
         """The device was busy with a batch for so long."""
         self.device.batch_took(seconds)
@@ -183,6 +194,7 @@ class Client:
             "drawing": self.generating,
             "images": self.work.images,
             "rejected": self.work.images_rejected,
+            "steps": self.device.steps,
             "llm_use": self.prompter.use() if self.prompter else None,
         }
 
@@ -209,12 +221,15 @@ class DeviceTime:
 
     def __init__(self) -> None:
         self.first: float | None = None
+        self.began = 0.0  # the batch that is on the device
+        self.steps = 0
         self.busy_s = 0.0
         self.batches = 0
 
     def batch_begins(self) -> None:
+        self.began = time.monotonic()
         if self.first is None:
-            self.first = time.monotonic()
+            self.first = self.began
 
     def batch_took(self, seconds: float) -> None:
         self.busy_s += seconds
@@ -222,6 +237,12 @@ class DeviceTime:
 
     def span_s(self) -> float:
         return time.monotonic() - self.first if self.first is not None else 0.0
+
+    def left_s(self) -> float:
+        """Seconds that the batch on the device may still take; inf: there was none before it."""
+        if not self.batches:
+            return float("inf")
+        return self.mean_s() - (time.monotonic() - self.began)
 
     def mean_s(self) -> float:
         """Seconds a batch."""

@@ -5,6 +5,7 @@ broken = generate_until_done(client, generator)
 """
 
 import json
+import logging
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 from common.command_line import UserError
 from common.version import version
 from generate.client.client import Client
-from generate.client.image_generator import Image, ImageGenerator
+from generate.client.image_generator import Image, ImageGenerator, Interrupted
 from generate.client.pipeline import CannotGenerate, DeviceBroken, GeneratorSettings, Recipe
 from generate.client.provenance import COMMIT
 from generate.client.publisher import Describe
@@ -26,6 +27,8 @@ from generate.dataset.layout import folder_name, stem
 from generate.dataset.samples import Metadata, utc_now
 from generate.dataset.sizes import Mix
 from generate.protocol.output_root import server_folder
+
+log = logging.getLogger(__name__)
 
 CANARY = -1  # in place of an augmentation, for the seed of a canary prompt
 
@@ -86,10 +89,14 @@ def generate_until_done(client: Client, generator: ImageGenerator) -> DeviceBrok
     Leases and captions come from a thread ahead of it, files and reports go to threads behind it.
     """
     client.start(generator.batch_size)
+    generator.on_step = client.stepped
     while (batch := client.next_batch(generator.batch_size_of)) is not None:  # lease, ask
         began = time.monotonic()
         try:
             images = generate(client, generator, batch)
+        except Interrupted:
+            log.info("the batch on the device is given up: SIGKILL may follow soon")
+            continue  # the client leaves, and what it holds is released
         except DeviceBroken as error:
             for sample in batch:
                 client.work.fail(sample, "gpu", str(error), at_once=True)

@@ -8,8 +8,9 @@ images = generator.generate(["a red circle on a white background"], [1])
 
 import dataclasses
 import gc
+import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -34,6 +35,10 @@ WARM_UP_STEPS = 2  # enough to compile for, and to see that an image comes
 SPREAD = 8  # levels of 255 that some channel spans in an image that shows something
 SPARSE = 8  # every eighth pixel of every eighth row
 FLAGGED = "flagged by the model's safety checker"
+
+
+class Interrupted(Exception):
+    """A step's callback has given the batch up."""
 
 
 class Image:
@@ -104,6 +109,7 @@ class ImageGenerator:
         self.recipe = settings.resolved()
         self.arguments: dict[str, Any] = {}
         self._batch_sizes: dict[tuple[int, int], int] = {}  # by (height, width)
+        self.on_step: Callable[[], None] | None = None  # after each denoising step
         self._pipeline: Pipeline | None = None
 
     @property
@@ -210,6 +216,8 @@ class ImageGenerator:
                 Image(values, batch_size, known, bool(flagged))
                 for values, known, flagged in zip(arrays, finite, flags[:count], strict=True)
             ]
+        except Interrupted:
+            raise
         except Exception as error:  # of any library, or of a class of the user's own
             fault = fault_of(error)
             words = first_line(error)
@@ -238,10 +246,18 @@ class ImageGenerator:
         arguments = recipe.arguments(pipe.__call__)
         if any(text is not None for text in negative):
             arguments["negative_prompt"] = [text or "" for text in negative]
+        if self.on_step and "callback_on_step_end" in inspect.signature(pipe.__call__).parameters:
+            arguments["callback_on_step_end"] = self._step
         if recipe.family.guidance_argument == "guider":
             pipe.guider = pipe.guider.new(guidance_scale=recipe.guidance)
         # A list of its own: Z-Image writes its template into the one it is given.
         return pipe(prompt=list(texts), generator=generators, output_type="pt", **arguments)
+
+    def _step(self, pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        """diffusers' callback; values: tensors that it might change."""
+        if self.on_step:
+            self.on_step()
+        return values
 
     def _halve(self, recipe: Recipe) -> None:
         size = (self.batch_size_of(recipe) + 1) // 2

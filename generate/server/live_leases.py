@@ -49,6 +49,7 @@ class Heartbeat:
     worker: Worker | None = None
     dataset: str | None = None
     rejected: int = 0  # running total of images that were not accepted
+    steps: int = 0  # running total of denoising steps
 
 
 @dataclass
@@ -62,6 +63,7 @@ class Client:
     drawing: list[int] = field(default_factory=list)
     images: int = 0
     rejected: int = 0
+    steps: int = 0
     heard_at: float = 0.0
     progress_at: float = 0.0
 
@@ -152,18 +154,19 @@ class LiveLeases:
     def heartbeat(self, now: float, said: Heartbeat) -> list[str]:
         """Renew the client's leases; those it named that are not its own are returned.
 
-        A client that says it generates, without a new image for stall_s, is heard and not renewed
+        A client that says it generates, without a step or an image for stall_s, is not renewed
         (guarantee 5).
         """
         client = self.client(now, said.client_id, said.worker, said.dataset)
         generating = said.state == client.state == "drawing"
         drawn = (said.images, said.rejected) != (client.images, client.rejected)
-        if not generating or drawn:
+        if not generating or drawn or said.steps != client.steps:
             client.progress_at = now
         client.state = said.state
         client.drawing = list(said.drawing)
         client.images = said.images
         client.rejected = said.rejected
+        client.steps = said.steps
         client.leases = list(said.leases)
         stale = []
         for name in said.leases:

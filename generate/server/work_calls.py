@@ -109,8 +109,11 @@ class WorkCalls:
         use = wire.llm_report(fields)
         fields.short_id("slurm_job_id")  # only its form is checked
         rejected = fields.number("rejected", 0, 10**12, 0)
+        steps = fields.number("steps", 0, 10**15, 0)
         self.loading.heard(self.ledger.clock(), client_id)
-        heartbeat = Heartbeat(client_id, leases, state, drawing, images, worker, dataset, rejected)
+        heartbeat = Heartbeat(
+            client_id, leases, state, drawing, images, worker, dataset, rejected, steps
+        )
 
         def step(ledger: Ledger, now: float) -> tuple[answers.HeartbeatAnswer, Json | None]:
             answer = ledger.heartbeat(now, heartbeat)

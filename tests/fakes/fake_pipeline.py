@@ -8,6 +8,7 @@ The image is a function of text, seed and size alone, and says which text it was
 environment says; PATTERN is a regular expression that is looked for in the text:
 
     FAKE_BATCH_S=0.2           seconds a batch takes
+    FAKE_STEPS=10 FAKE_STEP_S=0.5   so many steps, after each of which the callback is called
     FAKE_PYTHON_SHARE=0.3      of which so much in Python instead of asleep (default 0)
     FAKE_LOAD_S=1              seconds from_pretrained takes
     FAKE_NAN=PATTERN           NaN images; "." = all
@@ -123,6 +124,7 @@ class FakePipeline:
         num_inference_steps=1,
         guidance_scale=1.0,
         output_type="pt",
+        callback_on_step_end=None,
         **kwargs,
     ):
         if len(prompt) > int(os.environ.get("FAKE_MAX_BATCH", 1 << 30)):
@@ -158,6 +160,9 @@ class FakePipeline:
             ]
             with open(log, "a") as file:
                 file.write("".join(lines))
+        for step in range(int(os.environ.get("FAKE_STEPS", 0)) if callback_on_step_end else 0):
+            time.sleep(float(os.environ["FAKE_STEP_S"]))
+            callback_on_step_end(self, step, 0, {})
         time.sleep(max(0, end - time.monotonic()))
         return FakeOutput(numpy.stack(images), self.flag(prompt, images))
 
