@@ -6,8 +6,9 @@ python generate/generate_images.py HPDv2.json --cancel
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from common import slurm
 from common.command_line import UserError
@@ -98,17 +99,22 @@ def cancel(output_root: Path, dataset: str) -> int:
 
 
 def tail_log(output_root: Path, dataset: str) -> int:
-    """Follow the newest logs of the last submission's tasks (`tail -F`); does not return."""
+    """Follow the newest logs of the last submission's tasks, or of local runs (`tail -F`); does
+    not return.
+    """
     entries = submitted(output_root, dataset)
     if not entries:
-        raise UserError(
-            f"no array of {dataset} was submitted for {output_root}; the logs are "
-            f"{output_root}/*.out"
-        )
+        if logs := list(output_root.glob("local_*.out")):
+            _follow(logs)
+        raise UserError(f"nothing of {dataset} has run in {output_root}: there are no logs yet")
     # an array that was split has several numbers and one script
     arrays = [entry["array"] for entry in entries if entry["script"] == entries[-1]["script"]]
     while not (logs := [log for array in arrays for log in output_root.glob(f"{array}_*.out")]):
         print(f"array {', '.join(arrays)}: no task has started yet", flush=True)
         time.sleep(10)
+    _follow(logs)
+
+
+def _follow(logs: Sequence[Path]) -> NoReturn:
     newest = sorted(logs, key=lambda log: log.stat().st_mtime)[-NEWEST_LOGS:]
     os.execvp("tail", ["tail", "-n", "20", "-F", *map(str, newest)])

@@ -5,39 +5,61 @@ print("\n".join(lines_of(output_root, "HPDv2")))
 
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.console import INDENT
-from generate.dataset.definition import stored_definition
+from generate.dataset.definition import Definition, stored_definition
 from generate.dataset.layout import FOLDER
 from generate.dataset.scan import scan_folder
 from generate.protocol.output_root import dataset_folder
 
 
-def lines_of(root: Path, name: str) -> list[str]:
-    """The counts as lines; empty if there is no such data set. ValueError: it is damaged."""
+@dataclass(frozen=True)
+class Counted:
+    """What lies in a data set's folder."""
+
+    definition: Definition
+    done: int  # prompts
+    images: int
+    given_up: int  # images
+
+
+def count(root: Path, name: str) -> Counted | None:
+    """The counts of a data set; None if there is none. ValueError: its definition is damaged."""
     folder = dataset_folder(root, name)
     definition = stored_definition(folder)
     if definition is None:
-        return []
-    total = definition["total"]
-    done = images = failed = 0
-    for number in range(-(-total // FOLDER)):
+        return None
+    done = images = given_up = 0
+    for number in range(-(-definition["total"] // FOLDER)):
         for files in scan_folder(folder, number).values():
             done += files.done(definition["images_per_prompt"])
             images += len(files.images & files.jsons)
-            failed += len(files.failed)
-    share = 100 * done / total
+            given_up += len(files.failed)
+    return Counted(definition, done, images, given_up)
+
+
+def lines_of(root: Path, name: str) -> list[str]:
+    """The counts as lines; empty if there is no such data set. ValueError: it is damaged."""
+    counted = count(root, name)
+    if counted is None:
+        return []
+    definition = counted.definition
+    folder = dataset_folder(root, name)
+    total = definition["total"]
+    share = 100 * counted.done / total
     server = f"python generate/image_server.py --output_root {shlex.quote(str(root))}"
     lines = [
         f"no job server runs for {root}; this is counted from the files:",
-        f"{name:10s} {done:,} of {total:,} prompts done ({share:.1f} %), {images:,} images"
-        + (f", {failed:,} given up" if failed else ""),
+        f"{name:10s} {counted.done:,} of {total:,} prompts done ({share:.1f} %), "
+        f"{counted.images:,} images"
+        + (f", {counted.given_up:,} given up" if counted.given_up else ""),
         f"{INDENT}{definition.get('model')}, {definition['images_per_prompt']} images a prompt, "
         f"begun {definition.get('created', '')}",
         f"{INDENT}images: {folder}",
     ]
-    if done < total:
+    if counted.done < total:
         lines.append(f"{INDENT}go on: the command that began it; its options: {folder}/run.yaml")
     lines.append(f"{INDENT}the page shows its images, too: {server}")
     return lines

@@ -158,6 +158,10 @@ class FolderCheck:
             return  # it has left just now: see DataSets.look
         if lost:
             mark.unlink(missing_ok=True)
+        grown = [index for index in lost if index in found and found[index].done()]
+        if grown:
+            log.info("%s: %d finished prompts get more images (--extend)", name, len(grown))
+        if lost := sorted(set(lost) - set(grown)):
             log.warning(
                 "%s: files of %d prompts that were done are missing (%s): they are generated again",
                 name,

@@ -109,6 +109,10 @@ def test_a_finished_run_can_be_looked_at_without_a_server(tmp_path):
         write_sample(folder, index, 2)
     text = "\n".join(finished.lines_of(tmp_path, "storm"))
     assert "2 of 3 prompts done (66.7 %), 4 images" in text and "go on:" in text
+    again = definition("storm", 3, 5) | {"num_inference_steps": 1}
+    args = argparse.Namespace(use_slurm=False, llm="embedded", num_workers=1)
+    lines = plan.estimate(args, again, [{"prompt": "a"}] * 3, tmp_path, Answer(None))
+    assert lines[0] == "estimate   11 images (4 more are there): 3 prompts x 5"
     shown = status(tmp_path, "storm.json")
     assert shown.returncode == 0 and "2 of 3 prompts done" in shown.stdout, shown.stderr
     assert status(tmp_path, "other.json").returncode == FAILED
