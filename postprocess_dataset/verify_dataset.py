@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("folders", metavar="DIR", nargs="+", help="data set folders")
     parser.add_argument("--parquet_file", help="the table that was made of them")
     parser.add_argument("--tars", metavar="DIR", help="the folder of tars made of the table")
+    parser.add_argument("--scores", metavar="DIR", help="the table that score_images.py made")
     parser.add_argument(
         "--output_root",
         help="where the job server's ledger lies (default: two folders above DIR, if one is there)",
@@ -73,6 +74,7 @@ def main() -> int:
             folders=args.folders,
             parquet_file=args.parquet_file,
             tars=args.tars,
+            scores=args.scores,
             output_root=args.output_root,
             prompts=args.prompts,
             licences=args.licence,

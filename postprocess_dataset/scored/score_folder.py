@@ -23,11 +23,10 @@ from common.sample_reader import Sample, iterate
 from common.scores import dhash
 from common.scores.interface import load_scores, values_of
 from common.untrusted import open_jpeg
-from postprocess_dataset import table
+from postprocess_dataset import score_table, table
 from postprocess_dataset.progress import Progress
 from postprocess_dataset.publish import Draft
-from postprocess_dataset.scored import score_table
-from postprocess_dataset.scored.score_table import ScoreTable
+from postprocess_dataset.score_table import ScoreTable
 
 BATCH = 32
 DECODERS = 2  # threads; Pillow decodes outside of the interpreter's lock

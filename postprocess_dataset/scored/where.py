@@ -22,7 +22,7 @@ import pyarrow as pa
 from common.command_line import UserError
 from common.scores.expression import Expression, parse
 from postprocess_dataset import table
-from postprocess_dataset.scored.score_table import ScoreTable
+from postprocess_dataset.score_table import ScoreTable
 from postprocess_dataset.shard_rows import KEY, columns_of, row_keys, values_of
 
 SCORE = "score_"

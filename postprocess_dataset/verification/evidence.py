@@ -11,7 +11,7 @@ does not grow with the data set: about 200 bytes of disk a sample, and 64 MB of 
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from postprocess_dataset.verification.kinds import Findings
 
@@ -23,17 +23,33 @@ CREATE TABLE samples (key TEXT, sha256 BLOB, caption BLOB, facts BLOB, picture B
 CREATE TABLE rows (key TEXT, sha256 BLOB, caption BLOB, facts BLOB, idx INTEGER);
 CREATE TABLE members (key TEXT, sha256 BLOB, caption BLOB, facts BLOB, shard INTEGER,
     place INTEGER);
+CREATE TABLE scores (key TEXT, sha256 BLOB);
 """
 INDEXES = """
 CREATE INDEX sample_key ON samples (key);
 CREATE INDEX row_key ON rows (key);
 CREATE INDEX member_key ON members (key);
+CREATE INDEX score_key ON scores (key);
 CREATE INDEX sample_picture ON samples (picture) WHERE picture IS NOT NULL;
 """
 Hash = bytes | None  # None: not to be compared
 Sample = tuple[str, Hash, Hash, Hash, Hash]  # key, sha256, caption, facts, picture
 Row = tuple[str, Hash, Hash, Hash, int]  # …, idx
 Member = tuple[str, Hash, Hash, Hash, int, int]  # …, shard, place in it
+
+
+class Tars(Protocol):
+    """What the pass over the tars has seen.
+
+    names: of the shards. lost: samples of shards that are gone, which are named already. taken: how
+    many rows --where took for them; None: all.
+    """
+
+    names: list[str]
+    samples: int
+    lost: int
+    shuffled: bool
+    taken: int | None
 
 
 def absent(key: str) -> Sample:
@@ -72,6 +88,10 @@ class Evidence:
         """Of the tars."""
         self.database.executemany("INSERT INTO members VALUES (?, ?, ?, ?, ?, ?)", members)
 
+    def add_scores(self, rows: Iterable[tuple[str, Hash]]) -> None:
+        """Of the table of scores: of a key that stands twice the last one counts."""
+        self.database.executemany("INSERT INTO scores VALUES (?, ?)", rows)
+
     def _all(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
         return iter(self.database.execute(query, values))
 
@@ -107,11 +127,26 @@ class Evidence:
             found.add("missing", f"table: {key}", "the folder has it, no row", mend="table")
         self._differ("rows", "table", found, "table")
 
-    def tars(self, found: Findings, lost: int, shuffled: bool, names: Sequence[str]) -> None:
-        """The members of tars against the samples, and the table where it has any rows.
+    def scores(self, found: Findings, whole: bool) -> None:
+        """The table of scores against the samples. whole: all of it could be read."""
+        absent = "SELECT key FROM samples WHERE picture IS NOT NULL AND key NOT IN "
+        for (key,) in self._all(f"{absent} (SELECT key FROM scores) ORDER BY key") if whole else ():
+            found.add("missing", f"scores: {key}", "score_images.py has not scored it")
+        for (key,) in self._all(
+            "SELECT DISTINCT key FROM scores WHERE key NOT IN (SELECT key FROM samples) "
+            "ORDER BY key"
+        ):
+            found.add("row_without_image", f"scores: {key}", "score it again into an empty folder")
+        for key, *_ in self._all(
+            "SELECT c.key, max(c.rowid), c.sha256 IS NOT s.sha256 AS differs FROM scores c "
+            "JOIN samples s ON s.key = c.key WHERE s.sha256 IS NOT NULL "
+            "GROUP BY c.key HAVING differs ORDER BY c.key"
+        ):
+            found.add("wrong_hash", f"scores: {key}", "they are of another image")
 
-        lost: samples of shards that are gone, which are named already. names: of the shards.
-        """
+    def tars(self, found: Findings, tars: "Tars") -> None:
+        """The members of tars against the samples, and the table where it has any rows."""
+        lost, names = tars.lost, tars.names
         for key, count in self._twice("members"):
             found.add("doubled", f"tars: {key}", f"{count} times", count - 1, mend="tars")
         for key, shard in self._all(
@@ -120,23 +155,20 @@ class Evidence:
         ):
             if not key.startswith(tuple(self.unknown)):
                 found.add("foreign", f"{names[shard]}: {key}", "the folder has no such sample")
-        absent = [
-            key
-            for (key,) in self._all(
-                "SELECT key FROM samples WHERE picture IS NOT NULL "
-                "AND key NOT IN (SELECT key FROM members) ORDER BY key LIMIT ?",
-                lost + 1,
-            )
-        ]
-        if len(absent) > lost:
-            ((count,),) = self._all(
-                "SELECT count(*) FROM samples WHERE picture IS NOT NULL "
-                "AND key NOT IN (SELECT key FROM members)"
-            )
-            where = f"tars: {absent[0]}"
-            found.add("missing", where, "no tar holds it", count - lost, mend="tars")
+        absent = "FROM samples WHERE picture IS NOT NULL AND key NOT IN (SELECT key FROM members)"
+        if tars.taken is not None:
+            missing = tars.taken - lost - tars.samples
+            why = f"--where took {tars.taken:,} rows"
+        else:
+            ((count,),) = self._all(f"SELECT count(*) {absent}")
+            missing = count - lost
+            why = "no tar holds it"
+        if missing > 0:
+            first = next(self._all(f"SELECT key {absent} ORDER BY key LIMIT 1"), ("",))[0]
+            where = f"tars: {first}" if tars.taken is None else "tars"
+            found.add("missing", where, why, missing, mend="tars")
         self._differ("members", "tars", found, "tars")
-        if not shuffled:
+        if not tars.shuffled:
             self._order(found, names)
 
     def _twice(self, place: str) -> Iterator[tuple[Any, ...]]:

@@ -65,12 +65,17 @@ def _tars(settings: VerifySettings, report: Report, shards: list[str], anew: boo
     plan = shard_plan.load_plan(output)
     if plan is None or not report.plan:
         raise UserError(f"{output}: there is no plan; write the tars into an empty folder")
+    options = report.plan
+    if options.get("where"):
+        raise UserError(
+            f"{output} was made with --where {options['where']!r}: remove what is damaged and run "
+            "convert_parquet_to_wds.py with it again"
+        )
     for shard in plan["shards"]:
         if anew or shard["name"] in shards:
             remove(output, shard)
     if anew:
         os.unlink(shard_plan.plan_path(output))
-    options = report.plan
     make_tars(
         TarSettings(
             table=str(settings.parquet_file),

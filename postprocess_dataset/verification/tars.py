@@ -38,6 +38,7 @@ class SeenTars:
     samples: int = 0
     lost: int = 0
     shuffled: bool = False
+    taken: int | None = None  # rows that --where took; None: all
     options: dict[str, Any] = field(default_factory=dict)  # of the plan
     known: dict[str, Known] = field(default_factory=dict)  # for the manifest, by name
 
@@ -133,6 +134,8 @@ class TarPass:
         if plan is None:
             return []
         self.seen.options = plan["options"]
+        if plan["options"].get("where"):
+            self.seen.taken = int(plan["kept"][0])
         self.seen.shuffled = bool(plan["options"]["split"]) or (
             plan["options"]["shuffle_seed"] is not None
         )

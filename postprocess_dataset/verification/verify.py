@@ -30,6 +30,7 @@ from postprocess_dataset.verification.kinds import (
 from postprocess_dataset.verification.ledger import InUse, Ledger
 from postprocess_dataset.verification.licences import check_licences, stated_licences
 from postprocess_dataset.verification.manifest import Known
+from postprocess_dataset.verification.scores import check_scores
 from postprocess_dataset.verification.tables import TablePass
 from postprocess_dataset.verification.tars import SeenTars, TarPass
 
@@ -41,6 +42,7 @@ class VerifySettings:
     folders: Sequence[str]
     parquet_file: str | None = None
     tars: str | None = None
+    scores: str | None = None
     output_root: str | None = None
     prompts: str | None = None
     licences: Sequence[str] = ()
@@ -112,7 +114,7 @@ def compare(settings: VerifySettings, evidence: Evidence, seen: Seen, report: Re
     counted = report.counted
     counted |= {"samples": seen.samples, "bytes": seen.bytes}
     counted |= {"given_up": seen.failed, "texts_short": seen.short}
-    rows_whole = True
+    rows_whole = scores_whole = True
     tars: SeenTars | None = None
     if settings.parquet_file:
         table_pass = TablePass(settings.parquet_file, evidence, found)
@@ -126,13 +128,19 @@ def compare(settings: VerifySettings, evidence: Evidence, seen: Seen, report: Re
         report.known = tars.known
         if tars.shuffled:
             report.not_checked.append("order of tars: they were shuffled or split")
+        if tars.taken is not None:
+            report.not_checked.append(f"which {tars.taken:,} rows --where took for the tars")
+    if settings.scores:
+        counted["rows of scores"], scores_whole = check_scores(settings.scores, evidence, found)
     evidence.sort()
     evidence.pictures(found)
     if settings.parquet_file:
         lines = increment.load_lines(f"{settings.parquet_file.rstrip('/')}.gone.jsonl", "__key__")
         evidence.table(found, {line["__key__"] for line in lines}, rows_whole)
+    if settings.scores:
+        evidence.scores(found, scores_whole)
     if tars:
-        evidence.tars(found, tars.lost, tars.shuffled, tars.names)
+        evidence.tars(found, tars)
     if settings.tars:
         check_card(settings.tars, {"webdataset": counted["samples in tars"]}, found)
 

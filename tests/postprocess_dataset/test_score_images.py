@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from postprocess_dataset import sample_json
+from postprocess_dataset.score_table import ScoreTable
 from postprocess_dataset.scored import score_folder
-from postprocess_dataset.scored.score_table import ScoreTable
 from tests.postprocess_dataset.conftest import called
 
 GREEN = """

@@ -9,10 +9,11 @@ import pytest
 
 from common import packed_folder
 from generate.server.schema import SCHEMA
+from postprocess_dataset.score_table import publish
 from postprocess_dataset.verification.evidence import Evidence
 from postprocess_dataset.verification.kinds import KINDS
 from tests.postprocess_dataset.conftest import called
-from tests.postprocess_dataset.damage import DAMAGE, an_unsafe_text, cut, remake, sample
+from tests.postprocess_dataset.damage import DAMAGE, an_unsafe_text, cut, edit_tar, remake, sample
 from tests.postprocess_dataset.verified import kinds, make, make_tars, verify
 
 
@@ -107,6 +108,42 @@ def test_shuffled_and_split_tars_are_verified_but_for_their_order(root):
     make_tars(root, ("--shuffle_seed", 7, "--split", "train=0.7,val=0.3"))
     ended = verify(root)
     assert ended.status == 0 and "not checked: order of tars" in ended.out, ended.out + ended.err
+
+
+def scored(root, **changes):
+    """A table of scores as score_images.py writes it; changes: {key: what is different}."""
+    (root / "scores").mkdir(exist_ok=True)
+    rows = {}
+    for path in sorted(root.glob("HPDv2/*/*.json")):
+        key = f"HPDv2/{path.parent.name}/{path.stem}"
+        sha256 = json.loads(path.read_text())["image_sha256"]
+        rows[key] = {"__key__": key, "image_sha256": sha256, "score_clip": 0.3}
+    rows["HPDv2/000000/995_1"] |= changes
+    path = root / "scores/part-00000-of-00001.000000.parquet"
+    publish(list(rows.values()), path, {"scores": {"clip": "1"}, "licences": {}})
+    return verify(root, "--scores", root / "scores")
+
+
+def test_scores_agree_or_are_named(root):
+    ended = scored(root)
+    assert ended.status == 0 and ended.document["counted"]["rows of scores"] == 24, ended.out
+    assert kinds(scored(root, score_clip=float("nan"))) == {"nan_score": 1}
+    assert kinds(scored(root, image_sha256="00" * 32)) == {"wrong_hash": 1}
+    elsewhere = kinds(scored(root, __key__="HPDv2/000000/7_7"))
+    assert elsewhere == {"missing": 1, "row_without_image": 1}
+    cut(next((root / "scores").iterdir()))
+    assert kinds(verify(root, "--scores", root / "scores")) == {"unreadable_shard": 1}
+
+
+def test_a_subset_of_where_is_one(root):
+    shutil.rmtree(root / "tars")
+    make_tars(root, ("--where", "augmentation_idx > 0"))
+    ended = verify(root)
+    assert ended.status == 0 and "which 16 rows --where took" in ended.out, ended.out + ended.err
+    edit_tar(root, lambda members: members.__delitem__(slice(3, 6)))
+    assert kinds(verify(root)) == {"missing": 1}
+    ended = verify(root, "--repair")
+    assert ended.status == 1 and "was made with --where" in ended.err
 
 
 def test_what_a_release_leaves_out_is_no_damage(root):
