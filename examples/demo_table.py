@@ -7,7 +7,11 @@ Heavy readers are imported where they read, so that run_demo.py --help and its e
 
 import io
 import json
+import re
+import shutil
 import subprocess
+import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +64,10 @@ class Demo:
         return self.folder / "report.html"
 
     @property
+    def release(self) -> Path:
+        return self.folder / "release" / "shapes"
+
+    @property
     def sheet(self) -> Path:
         return self.folder / "contact_sheet.jpg"
 
@@ -90,6 +98,8 @@ def table_of(demo: Demo) -> tuple[str, bool]:
         "parquet rows": parquet_rows(demo),
         "tar samples, by webdataset": len(read_webdataset(demo)),
         "tar samples, by datasets": len(read_datasets(demo)),
+        "release loaded by its folder": loaded_release(demo),
+        "release verified by its manifest": verified_release(demo),
     }
     right = right_images(demo)
     document = json.loads(demo.status.read_text())
@@ -160,6 +170,24 @@ def read_datasets(demo: Demo) -> list[str]:
         f"{sample['__key__']}: {sample['txt']}, image {image_size(sample['jpg']['bytes'])}"
         for sample in tars
     ]
+
+
+def loaded_release(demo: Demo) -> int:
+    """Samples of the release, as its card tells `datasets` where they are."""
+    import datasets
+
+    splits = datasets.load_dataset(str(demo.release), cache_dir=str(demo.folder / "cache"))
+    return sum(split.num_rows for split in splits.values())
+
+
+def verified_release(demo: Demo) -> int:
+    """Samples of a copy of the release, which its MANIFEST.json alone vouches for; 0 if not."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copytree(demo.release, Path(folder) / "copy")
+        command = [sys.executable, "postprocess_dataset/verify_dataset.py", copy, "--manifest"]
+        ended = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
+    samples = re.search(r"([\d,]+) samples in webdataset", ended.stdout)
+    return int(samples[1].replace(",", "")) if samples and ended.returncode == 0 else 0
 
 
 def image_size(data: bytes) -> str:

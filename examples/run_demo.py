@@ -6,8 +6,8 @@
 
 Prompts are cleaned and combined, a job server leases them, two clients ask a small LLM for
 variations and draw them with a tiny Stable Diffusion 3, one client is killed on the way, then
-parquet, then WebDataset tars, a report and a contact sheet. Every figure of the last table is
-counted by a reader of its own; where two that must be equal are not, the demo fails.
+parquet, then WebDataset tars, a report, a contact sheet and a release. Every figure of the last
+table is counted by a reader of its own; where two that must be equal are not, the demo fails.
 """
 
 import argparse
@@ -85,6 +85,8 @@ def make(demo: Demo, prompts: int, images: int) -> None:
         convert(demo, steps)
     with steps.step("a report and a contact sheet"):
         look(demo, steps)
+    with steps.step("a release, verified and described"):
+        release(demo, steps)
 
 
 def make_prompts(demo: Demo, steps: Steps, count: int) -> None:
@@ -150,6 +152,22 @@ def look(demo: Demo, steps: Steps) -> None:
     draw_contact_sheet(demo)
 
 
+def release(demo: Demo, steps: Steps) -> None:
+    """What could be published. Pick-a-Pic states no licence for its prompts: the card says so."""
+    steps.run(
+        "postprocess_dataset/release.py",
+        demo.dataset,
+        demo.release,
+        "--prompts",
+        demo.shapes,
+        "--status",
+        demo.status,
+        "--allow",
+        "licence_unknown",
+        "--num_workers=2",
+    )
+
+
 def what_happened(demo: Demo) -> str:
     """Four sentences: what was done, where to look, where the data are, what to type next."""
     prompts = len(json.loads(demo.shapes.read_text()))
@@ -158,7 +176,8 @@ def what_happened(demo: Demo) -> str:
 {prompts} prompts became {images} images: a small LLM wrote the variations, a tiny model drew them,
 and a client that was killed in the middle cost nothing.
 Look at {shown(demo.sheet)}, and open {shown(demo.report)} in a browser.
-The data set is {shown(demo.dataset)}, its table {shown(demo.table)}, its tars {shown(demo.tars)}.
+The data set is {shown(demo.dataset)}, its table {shown(demo.table)}, its tars {shown(demo.tars)};
+{shown(demo.release)} is what could be published of it (docs/release.md).
 Next, prompts of your own, one a line in my_prompts.txt (the tiny model draws shapes only):
 
     .venv/bin/python generate/generate_images.py my_prompts.txt --model tiny \\

@@ -69,7 +69,8 @@ def hash_of(text: str) -> bytes:
 
 def facts_of(record: Mapping[str, Any]) -> bytes:
     """All facts of a sample's JSON, of a row, of a tar's JSON, as they are compared."""
-    values = {name: record[name] for name in FACTS if record.get(name) is not None}
+    # a tar leaves out null and []
+    values = {name: record[name] for name in FACTS if record.get(name) not in (None, [])}
     for name in ("model_name", "input_file"):  # of a folder's path a release tells the last part
         values[name] = os.path.basename(str(values.get(name)).rstrip("/"))
     return hashlib.blake2b(

@@ -59,7 +59,8 @@ def not_finite(record: dict[str, Any]) -> list[str]:
     """Names of the scores that are no numbers; scores: {name: number}, or fields score_NAME."""
     stored = record.get("scores")
     scores = dict(stored) if isinstance(stored, dict) else {}
-    scores |= {name: value for name, value in record.items() if name.startswith("score_")}
+    columns = {name for name in record if name.startswith("score_")} - {"score_versions"}
+    scores |= {name: record[name] for name in columns}
     return [
         name
         for name, value in scores.items()

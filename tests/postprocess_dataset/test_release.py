@@ -89,6 +89,26 @@ def test_it_grows(run, tmp_path):
     assert keys[:24] == sorted(keys[:24], key=lambda key: (len(key), key)) and len(keys) == 33
 
 
+class Scored(RunFolder):
+    """A run with --scores and --accept, whose text encoders read every caption."""
+
+    def record(self, prompt, augmentation, image):
+        return super().record(prompt, augmentation, image) | {
+            "truncated": [],
+            "scores": {"clip": 0.31},
+            "score_versions": ["clip openai/clip-vit-base-patch32 1"],
+            "accept": "clip > 0.26",
+            "tries": 2,
+        }
+
+
+def test_scores_and_empty_lists_are_no_damage(tmp_path):
+    run = Scored(tmp_path / "HPDv2").fill(PROMPTS, IMAGES).finish(PROMPTS)
+    ended = release(run, tmp_path / "birds")
+    assert ended.status == 0, ended.out + ended.err
+    assert "accepted of all tries" in (tmp_path / "birds" / "report.html").read_text()
+
+
 def test_what_is_unfit_is_not_published_unless_it_is_named(run, tmp_path):
     place = tmp_path / "birds"
     run.add(1000, 1, model_name="own/unknown-model")
