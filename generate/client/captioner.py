@@ -15,7 +15,7 @@ from typing import cast
 
 from common.command_line import UserError
 from common.screening import summary
-from generate.client.text_lengths import FAIL, KEEP, in_words, truncated
+from generate.client.text_lengths import FAIL, KEEP, in_words, truncated, unread
 from generate.client.work import ClientSettings, Index, Work
 from generate.dataset import samples
 from generate.dataset.caption_check import standing_captions
@@ -174,7 +174,7 @@ class Captioner:
         kept = []
         for aug in augs:
             lengths = settings.lengths(index.record["texts"][aug]["text"])
-            if not truncated(lengths):
+            if not unread(truncated(lengths), lengths):
                 kept.append(aug)
                 continue
             why = f"truncated: {in_words(lengths)} tokens"

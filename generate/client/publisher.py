@@ -24,6 +24,7 @@ from common.scores.interface import Values
 from generate.client.image_generator import FLAGGED, Image, problem_with
 from generate.client.job_client import JobClient
 from generate.client.scoring import Candidate, Scoring
+from generate.client.text_lengths import unread
 from generate.client.work import ClientSettings, Index, Sample, Work
 from generate.dataset import samples, tries
 from generate.dataset.captions import missing_of, publish_captions
@@ -148,7 +149,8 @@ class Publisher:
         samples.publish_sample(
             settings.dataset_dir, image.pixels, metadata, place, settings.jpeg_quality
         )
-        self.work.published(sample, bool(metadata.get("truncated")))
+        cut = unread(metadata.get("truncated", ()), metadata.get("text_tokens", ()))
+        self.work.published(sample, cut)
         return False
 
     # ------------------------------------------------------------ what the scores say

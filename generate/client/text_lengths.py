@@ -10,7 +10,7 @@ and Kandinsky 5 are not counted.
 import copy
 import functools
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import Any
 
 # What becomes of a text that is not read to its end (--truncated).
@@ -63,6 +63,14 @@ class TextLengths:
 def truncated(lengths: Lengths) -> list[str]:
     """The text encoders that do not read the whole text."""
     return [encoder for encoder, (tokens, limit) in lengths.items() if tokens > limit]
+
+
+def unread(cut: Sequence[str], lengths: Sized) -> bool:
+    """Whether no text encoder has read the end of a text; cut: those that have not.
+
+    SD3 and FLUX.1 read a text with T5, too, where CLIP has cut it.
+    """
+    return 0 < len(lengths) == len(cut)
 
 
 def in_words(lengths: Lengths) -> str:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from common.console import INDENT
 from generate.client.worker import gpus
+from generate.dataset.mapped_prompts import without_variations
 from generate.dataset.prompts_file import Item
 from generate.launch.estimate import estimate
 from generate.launch.status import fetch
@@ -30,15 +31,16 @@ def plan(
 ) -> list[str]:
     """The plan, as lines. Nobody is asked anything, and nothing is written."""
     folder = dataset_folder(root, definition["name"])
-    size = f"{definition['width']}x{definition['height']} pixels"
-    lines = [f"plan       {args.model}, {size}, into {folder}"]
-    lines += estimate(args, definition, list(items), root, fetch(root))
+    size = definition.get("sizes") or f"{definition['width']}x{definition['height']}"
+    lines = [f"plan       {args.model}, {size} pixels, into {folder}"]
+    lines += estimate(args, definition, items, root, fetch(root))
     if not gpus() and args.model != "tiny" and not args.pipeline:
         lines.append(
             f"{INDENT}no GPU was found: such a model takes minutes an image on a CPU; to try "
             f"things out: {again('--model tiny')}"
         )
-    if definition["images_per_prompt"] > 1 and not all("variations" in item for item in items):
+    texts = definition["images_per_prompt"] // (definition.get("images_per_text") or 1)
+    if texts > 1 and without_variations(items):
         lines += llm_lines(args)
     return lines
 

@@ -52,6 +52,17 @@ def test_the_first_one_stops_the_client(start_run):
     assert set(counts["given_back"]) == {"released"}
 
 
+def test_a_text_that_one_encoder_has_read_whole_is_not_counted():
+    """SD3 and FLUX.1 read with T5 what CLIP has cut. A class without tokenizers says nothing."""
+    from generate.client.text_lengths import truncated, unread
+
+    for t5, cut in ((200, False), (300, True)):
+        lengths = {"text_encoder": (90, 77), "text_encoder_3": (t5, 256)}
+        assert truncated(lengths)[0] == "text_encoder"
+        assert unread(truncated(lengths), lengths) is cut
+    assert not unread([], {}) and not unread([], {"text_encoder": (9, 77)})
+
+
 def test_another_policy_is_another_data_set(start_run):
     run, _server = start_run(total=1, images=2, options=["--truncated", "skip"])
     assert run.start().wait(120) == 0, run.log()
