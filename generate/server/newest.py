@@ -3,7 +3,9 @@
 import contextlib
 import functools
 import io
+import itertools
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,11 @@ from urllib.parse import quote
 from common.packed_folder import changed_ns, exists, read_file
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_jpeg
 from generate.dataset.captions import Captions, read_captions
-from generate.dataset.layout import path_of, stem
+from generate.dataset.layout import NAME, path_of, stem
 from generate.protocol.output_root import dataset_folder
 
 NEWEST = 8  # prompts whose newest image is shown
+MOST_FOLDERS = 1000  # sub-folders of a data set of which the newest is looked for
 TEXT = 2000  # characters of a prompt
 MOST_SCORES = 10  # shown under an image
 SMALL = 320  # pixels of a thumbnail: 16 images of 1024 x 1024 would be 5 MB through an ssh tunnel
@@ -29,6 +32,24 @@ def newest_images(output_root: Path, candidates: Iterable[Candidate]) -> list[Js
     found = [_newest_of(output_root, dataset, index) for dataset, index in wanted]
     shown = [entry for entry in found if entry]
     return sorted(shown, key=lambda entry: entry["time"], reverse=True)[:NEWEST]
+
+
+def from_folders(output_root: Path, names: Iterable[str]) -> list[Candidate]:
+    """Prompts whose images lie in the data sets' newest sub-folders: what a server that has just
+    started, and has seen nothing finished, can show. What is packed is not looked into.
+    """
+    found: list[tuple[int, Candidate]] = []
+    for name in list(names)[:NEWEST]:
+        with contextlib.suppress(OSError):  # it has left, or is not readable
+            entries = itertools.islice(os.scandir(dataset_folder(output_root, name)), MOST_FOLDERS)
+            folders = [
+                (entry.stat().st_mtime_ns, entry.path) for entry in entries if entry.is_dir()
+            ]
+            for entry in os.scandir(max(folders)[1]) if folders else ():
+                if (match := NAME.fullmatch(entry.name)) and match[3] == "jpg":
+                    found.append((entry.stat().st_mtime_ns, (name, int(match[1]))))
+    newest = [candidate for _, candidate in sorted(found, reverse=True)]
+    return list(dict.fromkeys(newest))[: 2 * NEWEST]
 
 
 def _newest_of(output_root: Path, dataset: str, index: int) -> Json | None:

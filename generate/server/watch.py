@@ -20,7 +20,13 @@ from generate.protocol.output_root import server_folder
 from generate.server.health import ledger_silent
 from generate.server.history import RunHistory
 from generate.server.ledger import Ledger
-from generate.server.newest import NEWEST, Candidate, add_prompts, newest_images
+from generate.server.newest import (
+    NEWEST,
+    Candidate,
+    add_prompts,
+    from_folders,
+    newest_images,
+)
 from generate.server.status import Pages, Run, StatusDocument
 
 EVERY_S = 2.0
@@ -41,6 +47,7 @@ class Watch:
         self.made_at = time.monotonic()
         self.newest: list[Json] = []
         self.candidates: list[Candidate] = []
+        self.earlier: list[Candidate] = []  # of the life before this server's
         self._first = threading.Event()
         self._later: dict[Pages, tuple[float, Json]] = {}  # pages -> (when made, document)
         self._paging = threading.Lock()
@@ -90,7 +97,13 @@ class Watch:
         return document, candidates
 
     def find_newest(self) -> None:
-        self.newest = newest_images(self.run.output_root, list(self.candidates))
+        root = self.run.output_root
+        wanted = list(self.candidates)
+        if not wanted and self.document:  # after a restart: once, as nothing changes
+            names = [counts["name"] for counts in self.document["datasets"]]
+            self.earlier = self.earlier or from_folders(root, names)
+            wanted = self.earlier
+        self.newest = newest_images(root, wanted)
 
     def _add_from_folders(self, document: Json) -> None:
         add_prompts(self.run.output_root, document["set_aside"]["rows"])

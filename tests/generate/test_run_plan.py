@@ -14,11 +14,13 @@ import pytest
 
 from common.command_line import FAILED
 from generate.dataset.definition import settle
+from generate.dataset.layout import path_of
 from generate.launch import finished, plan, progress
 from generate.launch.status import Answer
 from generate.llms.backend import BackendConfig
+from generate.server.newest import from_folders
 from tests.fakes.running_client import ENVIRONMENT, PIPELINE, ROOT
-from tests.fakes.running_server import order, write_sample
+from tests.fakes.running_server import finish, granted, order, until, write_sample
 from tests.fakes.storm_client import definition
 
 SCRIPT = ROOT / "generate" / "generate_images.py"
@@ -119,6 +121,20 @@ def test_a_finished_run_can_be_looked_at_without_a_server(tmp_path):
     (folder / "dataset.yaml").write_text("[")
     damaged = status(tmp_path, "storm.json")
     assert damaged.returncode == FAILED and "dataset.yaml is damaged" in damaged.stderr
+
+
+def test_a_server_that_has_just_started_shows_the_newest_images(start, tmp_path):
+    """Those of the life before: 736 of 736 images stood above 'No image yet'."""
+    server = start()
+    client = server.client(total=3)
+    for index in range(3):
+        finish(client, granted(client, 1))
+        path_of(server.root / "generated_images" / "storm", index, 1, ".jpg").write_text("{}")
+    server.stop()
+    server.start()
+    shown = until(lambda: server.status()["newest"], "images of the life before")
+    assert {entry["index"] for entry in shown} == {0, 1, 2}
+    assert from_folders(tmp_path, ["none", "storm"]) == []
 
 
 def test_retrying_an_unknown_data_set_names_those_that_are_known(start):

@@ -238,7 +238,10 @@ function render(status) {
   const server = status.server;
   put(el("server"), `${server.hostname}:${server.port} · up ${duration(server.uptime_s)}, start ${number(server.epoch)} · version ${server.version} · ${server.output_root}`);
   showHealth(status.weather);
-  sync(el("datasets"), status.datasets, set => set.name, buildDataset, showDataset);
+  // those with work first: what runs is not below what was finished long ago
+  const open = set => !set.detached && set.waiting + set.leased > 0;
+  const sets = [...status.datasets].sort((a, b) => open(b) - open(a));
+  sync(el("datasets"), sets, set => set.name, buildDataset, showDataset);
   showNewest(status.newest);
   showWorkers(status.workers);
   showLlm(status.llm);
