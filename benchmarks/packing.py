@@ -45,6 +45,7 @@ def write(folder: Path, index: int, images: int) -> None:
     ]
     record = {"prompt_index": index, "original_prompt": "p", "source": [], "texts": texts}
     (folder / f"{index}.prompts").write_text(json.dumps(record | {"short": None}))
+    lines = []
     for aug in range(images):
         image = b"\xff\xd8" + f"{index} {aug}".encode().ljust(296) + b"\xff\xd9"
         sample = {
@@ -54,7 +55,10 @@ def write(folder: Path, index: int, images: int) -> None:
             "image_sha256": hashlib.sha256(image).hexdigest(),
         }
         (folder / f"{index}_{aug}.jpg").write_bytes(image)
-        (folder / f"{index}_{aug}.json").write_text(json.dumps(sample))
+        lines.append(json.dumps(sample) + "\n")
+        (folder / f"{index}_{aug}.json").write_text(lines[-1])
+    if images > 1:
+        (folder / f"{index}.samples").write_text("".join(lines))
 
 
 def count(root: Path) -> int:
@@ -92,7 +96,7 @@ def main() -> None:
         keys = [sample.key for sample in iterate(root)]
         images = args.prompts * args.images
         assert len(keys) == len(set(keys)) == images, f"{len(keys)} of {images} samples"
-        written = images * 2 + args.prompts
+        written = images * 2 + args.prompts * (2 if args.images > 1 else 1)
         print(
             f"{images:,} images, {written:,} files: at most {most:,} at a time, {count(root):,} at "
             f"the end; each sample once; packing {packing_s / images * 1e6:,.0f} us an image, "

@@ -1,7 +1,7 @@
 """`12345.samples`, the JSONs of a prompt in one file: read in place of them where it agrees.
 
     prompts = whole_prompts(codes, listing)        # of a chunk: (prompt, first row, rows)
-    read_collected(mark, fd, inside, 12345)        # the bytes
+    read_collected(mark, fd, inside, prompts[0])   # the bytes
 
 It agrees when it has a line for each JSON that lies there, in their order, and each line is of the
 sample of that name (sample_checks.py looks at that). Where it does not, the JSONs are read.
@@ -16,7 +16,7 @@ from common.untrusted import read_untrusted
 from postprocess_dataset.dataset_folder import CODE, Codes, Listing
 from postprocess_dataset.sample_checks import Whole
 
-COLLECTED_BYTES = 1 << 30
+JSON_BYTES = 16 << 10  # in a .samples, on average; the project's own are below 10 kB
 FEWEST = 2  # JSONs of a prompt
 
 
@@ -47,12 +47,14 @@ def whole_prompts(codes: Codes, listing: Listing) -> list[Whole]:
     return [Whole(*row) for row in rows]
 
 
-def read_collected(mark: PackedFolder | None, fd: int, inside: Sequence[str], prompt: int) -> bytes:
+def read_collected(
+    mark: PackedFolder | None, fd: int, inside: Sequence[str], whole: Whole
+) -> bytes:
     """A prompt's .samples, packed or else loose in the open folder `fd`.
 
-    OSError: there is none, or it cannot be read.
+    OSError: there is none, it cannot be read, or it is larger than so many JSONs are.
     """
-    member = mark.collected(prompt) if mark else None
+    member = mark.collected(whole.prompt) if mark else None
     if member:
-        return member.read(COLLECTED_BYTES)
-    return read_untrusted(f"{prompt}{COLLECTED}", COLLECTED_BYTES, inside, fd)
+        return member.read(whole.rows * JSON_BYTES)
+    return read_untrusted(f"{whole.prompt}{COLLECTED}", whole.rows * JSON_BYTES, inside, fd)

@@ -107,7 +107,7 @@ def _fill(
 ) -> bool:
     """Take the JSONs of a prompt from its .samples, if that has as many as lie there."""
     try:
-        content = read_collected(mark, folder.fd, folder.inside, whole.prompt)
+        content = read_collected(mark, folder.fd, folder.inside, whole)
     except OSError:
         return False  # gone just now, or not readable: the JSONs are
     if content[-1:] != b"\n" or content.count(b"\n") != whole.rows:

@@ -73,12 +73,16 @@ def in_another_order(path):
     path.write_bytes(b"\n".join(path.read_bytes().split(b"\n")[4::-1]) + b"\n")
 
 
+def a_terabyte(path):
+    os.truncate(path, 1 << 40)
+
+
 def a_pipe(path):
     path.unlink()
     os.mkfifo(path)
 
 
-DAMAGES = [torn, of_another, one_more, in_another_order, a_pipe]
+DAMAGES = [torn, of_another, one_more, in_another_order, a_terabyte, a_pipe]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
