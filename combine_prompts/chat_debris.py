@@ -12,14 +12,21 @@ LABEL = re.compile(
     r"^(?:(?:the|image|one sentence) )*description(?: without modifiers)?[,:] +", re.I
 )
 OF_WHAT = re.compile(
-    r"^(?:the image (?:is of|depicts|shows|features|portrays|displays|showcases)"
-    r"|the image is(?= an? )|in the image,? there (?:is|are)"
+    r"^(?:the (?:image|picture) (?:is of|depicts|shows|features|portrays|displays|showcases)"
+    r"|the image is(?: (?:titled|called|named))?(?= )|in the image,? there (?:is|are)"
     r"|of(?= )|features(?= )|depicts(?= ))\s+",
     re.I,
 )
-# "The image features a samurai and is painted in ...": without its head the sentence would break
-MORE_VERBS = re.compile(
-    r"\b(?:and|but|which|,) (?:is|are|was|were|has|have|features|depicts|shows|includes)\b"
+PAINTING = re.compile(
+    r"^the (painting|drawing|artwork|illustration) (?:depicts|shows|features)\s+", re.I
+)
+CALLED = re.compile(r"^the painting is (?:(?:titled|called|named) (?=\")|(?=an? ))", re.I)
+# "The image features a samurai and is painted in …": without its head it goes on otherwise
+AND_IS = re.compile(
+    r",?\s{1,3}and (?:it )?(?:is|are|was|were|ha(?:s|ve) been) (?=\w+ed\b|created|made|shown|drawn)"
+)
+AND_HAS = re.compile(
+    r",?\s{1,3}and (?:it )?(?:has|have|features|depicts|shows|includes) (?!been\b)"
 )
 REFUSAL = re.compile(r"^(?:there is no (?:picture|image)|(?:i'm |i am )?sorry\b|as an ai\b)", re.I)
 
@@ -42,9 +49,16 @@ def repair(text: str) -> tuple[str | None, str | None]:
     if LABEL.match(text):
         text = LABEL.sub("", text)
         rule = "chat: label"
-    if OF_WHAT.match(text) and not MORE_VERBS.search(text):
-        text = OF_WHAT.sub("", text)
+    headless = PAINTING.sub(_of_a, CALLED.sub("", OF_WHAT.sub("", text, count=1)))
+    if headless != text:
+        text = AND_HAS.sub(", with ", AND_IS.sub(", ", headless))
         rule = "chat: the image depicts"
     if not rule:
         return before, None
     return text[:1].upper() + text[1:], rule
+
+
+def _of_a(found: re.Match[str]) -> str:
+    """The painting depicts … -> A painting of …"""
+    kind = found[1].lower()
+    return f"{'An' if kind[0] in 'ai' else 'A'} {kind} of "

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import ftfy
 from anyascii import anyascii
 
-from combine_prompts import spacing, syntax
+from combine_prompts import punctuation, spacing, syntax
 
 MOST_PASSES = 30  # of 40,000 real prompts none took more than 4; without it a hostile one is slow
 LOST = "\ufffd"  # stands where a letter could not be decoded
@@ -50,6 +50,10 @@ def clean(text: str, ascii: bool = False) -> tuple[str, list[str]]:
         text = spacing.join(folded)
         if text != folded:
             rules.add("spacing")
+        tidied = punctuation.tidy(text)
+        if tidied != text:
+            rules.add("punctuation")
+            text = tidied
         if ascii and not text.isascii():
             rules.add("ascii")
             text = transliterate(text)

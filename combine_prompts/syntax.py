@@ -44,6 +44,15 @@ BOT_FLAG = re.compile(
     r"(?<=[\s,])(?:[-\u2014\u2013] ?|--)(?:[wh] ?\d{3,4}|[cns] ?\d{1,3}(?:\.\d)?)[\s,]{0,9}$", re.I
 )
 END = 60  # characters in which it is looked for
+# the size of the picture at the end: "w 1024 h 768", "1024 x 768"
+SIZE = re.compile(
+    r"(?:(?<=[\s,])[wh] ?(?P<dash>-? ?)|(?<=\S)(?P<joined>-) ?[wh] ?)(?P<side>\d{3,4})[\s,]{0,9}$"
+    r"|(?<=[\s,])(?P<width>\d{3,4}) ?x ?(?P<height>\d{3,4})[\s,]{0,9}$",
+    re.I,
+)
+STEP = 8  # pixels: the sides of pictures are multiples; "mercedes w 124" is no size
+# "street art:2 by Sachin Teng:4", at the end of a clause
+BARE_WEIGHT = re.compile(r"(?:(?<=[a-z,])| (?=\S{1,3} by\b)):(?:10|[1-9])(?=\s+by\b|\s*,|\s*$)")
 
 Replacement = str | Callable[[Match[str]], str]
 Rule = tuple[str, str, re.Pattern[str], Replacement]
@@ -66,6 +75,28 @@ def strip_bot_flags(text: str) -> str:
     return stripped
 
 
+def strip_sizes(text: str) -> str:
+    """Without the picture's size in pixels at the end."""
+    stripped = text
+    while found := SIZE.search(stripped, max(0, len(stripped) - END)):
+        sides = [int(side) for side in found.group("side", "width", "height") if side]
+        dash = found["dash"] or found["joined"]
+        if not dash and any(side % STEP or side < 256 for side in sides):
+            break
+        stripped = stripped[: found.start()].rstrip(" ,-")
+    return stripped
+
+
+def strip_bare_weights(text: str) -> str:
+    """Without weights outside of brackets; a single one after a name may be a verse: "John:3"."""
+    found = list(BARE_WEIGHT.finditer(text))
+    if len(found) == 1:
+        word = text[max(0, found[0].start() - END) : found[0].start()].split()[-1:]
+        if not word or word[0][:1].isupper():
+            return text
+    return BARE_WEIGHT.sub("", text)
+
+
 RULES: list[Rule] = [
     # (name in the table, does it occur at all?, pattern, replacement)
     ("image URL", "http", re.compile(r"<?\bhttps?://[^\s<>]+>?", re.I), _unless_shown),
@@ -86,6 +117,28 @@ RULES: list[Rule] = [
         " ",
     ),
     ("command", "/imagine", re.compile(r"/imagine(?: {1,9}prompt)? {0,9}:?", re.I), " "),
+    # at the beginning: "prompt: …", "image 2: …"
+    (
+        "label",
+        ":",
+        re.compile(
+            r"^\s{0,9}(?:(?:my|the|image|text|input|output|positive|main) ){0,2}"
+            r"(?:prompt|picture|image|caption|description)(?: ?\d{1,2})? ?:\s{1,9}(?=\S)",
+            re.I,
+        ),
+        "",
+    ),
+    # <photo quality=hd>…</photo>, as the first language models wrote it
+    (
+        "tag",
+        "<",
+        re.compile(
+            r"< ?/? ?(?:photo|photograph|picture|image|img|painting|prompt)\b[^<>\n]{0,80}>"
+            r"|</?(?:p|b|i|u|br|em|strong|div|span|h[1-6]) ?/?>|< ?/[^<>\n]{0,20}$",
+            re.I,
+        ),
+        " ",
+    ),
     ("network", "<", re.compile(r"<\w{1,40}:[^<>\n]+>"), " "),
     (
         "flag",
@@ -157,6 +210,13 @@ def strip(text: str) -> tuple[str, list[str]]:
     without_bot = strip_bot_flags(text)
     applied += ["flag"] * (without_bot != text)
     text = without_bot
+    without_size = strip_sizes(text)
+    applied += ["size"] * (without_size != text)
+    text = without_size
+    if ":" in text:
+        without_weights = strip_bare_weights(text)
+        applied += ["weight"] * (without_weights != text)
+        text = without_weights
     if "(" in text and ":" in text:
         without_weights = strip_weights(text)
         applied += ["weight"] * (without_weights != text)

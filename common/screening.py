@@ -28,6 +28,7 @@ from common import safety
 from common.command_line import UserError
 from common.files import write_whole
 from common.language import foreign
+from common.subjects import find_gibberish, find_no_subject
 
 if TYPE_CHECKING:
     from common.validation_set import Match, ValidationSet
@@ -75,7 +76,7 @@ LOOP_TIMES = 4
 LOOP_PHRASE = 12  # words, the longest phrase that is looked for
 FEW_WORDS = 0.3  # of a text of 16 words and more are different ones
 LETTER_LOOP_TIMES = 12
-LETTER_LOOP = re.compile(rf"([^\W\d_]{{1,6}}?)\1{{{LETTER_LOOP_TIMES - 1},}}")
+LETTER_LOOP = re.compile(rf"([^\W_]{{1,6}}?)\1{{{LETTER_LOOP_TIMES - 1},}}")
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,18 @@ class Rules:
     profanity: str = "flag"
     sexual: str = "drop"
     hate: str = "drop"
+    needs_subject: bool = True  # names, sites and style words alone are no prompt
 
 
 # A prompts file that combine.py did not write is the user's own: short or in Czech, as he likes
 RULES_OF_A_RUN = Rules(
-    language="any", min_words=1, max_words=1_000, min_chars=1, max_chars=10_000, profanity="keep"
+    language="any",
+    min_words=1,
+    max_words=1_000,
+    min_chars=1,
+    max_chars=10_000,
+    profanity="keep",
+    needs_subject=False,
 )
 
 
@@ -255,6 +263,10 @@ def _form(text: str, rules: Rules) -> tuple[str, str]:
         return "loop", loop
     if rules.language == "en" and (language := foreign(text)):
         return NOT_ENGLISH, language
+    if rules.language == "en" and (strange := find_gibberish(text)):
+        return "gibberish", strange
+    if rules.needs_subject and (why := find_no_subject(text)):
+        return "no subject", why
     return "", ""
 
 

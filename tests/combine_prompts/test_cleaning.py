@@ -138,7 +138,8 @@ def test_spacing_moves_blanks_only(text):
     ).map(" ".join)
 )
 def test_plain_prompts_lose_nothing(text):
-    assert clean(text) == (text, []) or clean(text)[0].replace(" ", "") == text.replace(" ", "")
+    said = text.rstrip(",").replace(" ", "")
+    assert clean(text) == (text, []) or clean(text)[0].replace(" ", "") == said
     assert syntax.strip(text)[0].strip(",") == text.strip().strip(",")
 
 

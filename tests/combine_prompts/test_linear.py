@@ -13,7 +13,8 @@ PIECES = """::1
 <a: | <lora:x:1> | https://a | - n 4  | , | , , | &amp; | &#38; | #38; | & # 3 9 ;  | a - b  | a-a-
 1  | 1 0 , 0 0 0 | f 1. 4  | 4 k  | " a "  | ' a  | ( (  | ) )  | [--w 512] | BREAK, | Steps: 1,
 negative prompts | {a} | {a | __a | $A | a | ab | a b  | 1a | *a | n.u.d.e.  | @ | 12 years  | under
-\u00e9 | \u0430 | \U0001f468\u200d | \ufe0f | - @b (fast)  | 1 st  | \u2014ar 1:1  | http"""
+\u00e9 | \u0430 | \U0001f468\u200d | \ufe0f | - @b (fast)  | 1 st  | \u2014ar 1:1  | http
+<photo | < photo >  | w 512  | - w 9 | a:2 by  | a:2, | :2 | | |  | \\ | \\' | by a  | by A, | !?"""
 
 
 def pieces():

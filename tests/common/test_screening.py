@@ -4,6 +4,7 @@ import pytest
 
 from common.command_line import UserError
 from common.screening import RULES_OF_A_RUN, Rules, Screen, find_loop, find_placeholder, path_beside
+from common.subjects import find_gibberish, find_no_subject
 from common.validation_set import ValidationSet
 
 VALIDATION = [
@@ -24,6 +25,8 @@ VALIDATION = [
         ("cat", "too short", "1 words, 3 characters"),
         ("word " * 30, "loop", "word"),
         ("Zwei Hunde spielen im Garten hinter dem alten Haus", "not English", "de"),
+        ("gkp hghdbif thr hfu yjdu ndjthrbptoofjpuf", "gibberish", "gkp"),
+        ("artwork by Emi Kuraya, trending on artstation", "no subject", "names and style alone"),
         ("A snowy mountain, seen from a train window.", "validation set: same text", "same text"),
     ],
 )
@@ -102,6 +105,7 @@ def test_placeholders(text, found):
         ("a cat on a mat " * 4, True),
         ("a cat and a dog and a cat and a dog and a cat and a dog and a cat and a dog", True),
         ("a" * 40, True),
+        ("0" * 40, True),
         ("very very very beautiful", False),
         ("a dog beside a dog beside a cat", False),
         ("row, row, row your boat", False),
@@ -111,3 +115,43 @@ def test_placeholders(text, found):
 )
 def test_loops(text, found):
     assert bool(find_loop(text)) is found
+
+
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("by greg rutkowski", True),
+        ("a beautiful detailed artwork by pablo carpio, trending on artstation", True),
+        ("trending on artstation, 8k, octane render", True),
+        ("by Ivan Aivazovsky and Odilon Redon", True),
+        ("1 2 3 4 5 6 7", True),
+        ("artwork by the river", False),
+        ("a fox by greg rutkowski", False),
+        ("portrait by greg rutkowski", False),
+        ("art by hand, a clay bowl", False),
+        ("painting by artgerm, a house at night", False),
+        ("\U0001f98b, \u2601, by makoto shinkai", False),
+        ("art studio, beautiful lighting", False),
+        ("rise of the robots, octane render", False),
+        ("painting of a queen", False),
+        ("1984", False),
+        ("", False),
+    ],
+)
+def test_subjects(text, found):
+    assert bool(find_no_subject(text)) is found
+
+
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("serddguubbcddddssguy b cdrttffghj vh bhhb", True),
+        ("asdfgh jkl qwrtz", True),
+        ("a dslr photo, hdr", False),
+        ("the rhythm of the borschtsch strengths", False),
+        ("NYPD BMW NHL", False),
+        ("hmm, brrr, psst", False),
+    ],
+)
+def test_gibberish(text, found):
+    assert bool(find_gibberish(text)) is found

@@ -1,0 +1,36 @@
+r"""Punctuation that nobody meant: commas at the ends, ",,", escaped quotes, endless runs of a sign.
+
+>>> tidy(", a fox,, it\\'s red | | snow, ")
+"a fox, it's red | snow"
+"""
+
+import re
+
+NOTHING_AFTER = " ,;|\\/"  # what says nothing at the end of a prompt
+NOTHING_ALONE = NOTHING_AFTER + "*_+-="  # and what says nothing there when a blank is before it
+LEADING = re.compile(r"(?:[,;|\\]\s*|[:.*/-]\s+)+")  # but not :) or .5 or -
+ESCAPE = re.compile(r"\\(?=['\"()\[\]{}_.,:&*])")  # WebUI's \( and JSON's \'
+LONE_BACKSLASH = re.compile(r"(?<=\s)\\+(?=\s)")
+COMMAS = re.compile(r",(?:\s*,)+")
+BARS = re.compile(r"\|(?:\s*\|)+")
+DIGITS = re.compile(r"(\d)\1{15,}\s*")
+SIGNS = re.compile(r"([!?;:*~=#+_-])\1{5,}")
+FEW = 3  # of a sign that was written without end
+
+
+def tidy(text: str) -> str:
+    """The text without such punctuation; every rule takes linear time, twice changes nothing."""
+    if "\\" in text:
+        text = LONE_BACKSLASH.sub(",", ESCAPE.sub("", text))
+    text = BARS.sub("|", COMMAS.sub(",", text))
+    text = DIGITS.sub("", text)
+    text = SIGNS.sub(lambda found: found[1] * FEW, text)
+    if leading := LEADING.match(text):
+        text = text[leading.end() :]
+    short = text.rstrip(NOTHING_ALONE)
+    if text[len(short) : len(short) + 1] in tuple(NOTHING_AFTER):
+        return short
+    text = text.rstrip(NOTHING_AFTER)
+    if len(text) > 1 and text[-1] == ":" and (text[-2].isalnum() or text[-2] == " "):
+        return text[:-1].rstrip(NOTHING_AFTER)
+    return text
