@@ -20,7 +20,7 @@ from generate.llms.attributes import Attributes, Drawn, drawn_for, lines_of
 from generate.llms.backend import Backend, BackendConfig, ChatRequest, Messages, Reply
 from generate.llms.copies import overlap
 from generate.llms.failures import Failure
-from generate.llms.variations import VariationFilter
+from generate.llms.variations import Given, VariationFilter
 
 INSTRUCTION = Path(__file__).resolve().parent / "instruction.txt"
 AVOIDED = 30  # texts that a model is told not to repeat
@@ -62,6 +62,11 @@ class Wording:
         if attributes:
             raise UserError(f"the instruction {instruction} has no place {{attributes}} for them")
         return cls(text, None)
+
+    def given(self) -> Given:
+        """What a text must not repeat: the instruction, the worked example and the attributes."""
+        example = "\n".join([self.instruction, *EXAMPLE_ANSWER])
+        return Given(example, self.attributes)
 
 
 def read_instruction(path: str | os.PathLike[str] | None = None) -> str:
@@ -112,7 +117,7 @@ def begin_with(prompt: str, drawn: Drawn) -> str:
     subject = subject.strip(" ,'")
     if drawn:
         tail = ", ".join(re.escape(word).replace("\\ ", " ") for word in drawn.values())
-        return f"^{subject},? [a-zA-Z ']{{8,40}}[a-z], {tail}$"
+        return f"^{subject},?( [a-zA-Z']{{1,13}}){{1,8}}, {tail}$"
     return f"^{subject},? [a-zA-Z ,']{{12,60}}[a-z]$" if subject else "^[a-zA-Z ,']{20,90}[a-z]$"
 
 
@@ -169,7 +174,7 @@ class VariationRequest:
         seed = f"{self.seed}/{self.asked}"
         n = min(self.missing, config.batch, MOST_TEXTS)
         attributes = self.wording.attributes
-        self.drawn = attributes.draw(seed, n) if attributes else []
+        self.drawn = attributes.draw(seed, n, self.prompt) if attributes else []
         asked = messages(self.wording.instruction, self.prompt, n, self.drawn, config.few_shot)
         # A small model repeats what it is told not to.
         if config.batch >= 10 and not config.few_shot:

@@ -13,12 +13,44 @@ from typing import Any
 import yaml
 
 from common.command_line import UserError
+from common.texts import fold, word_set
 from common.untrusted import read_text
 from generate.llms.copies import content_words
 
 FILE = Path(__file__).resolve().parent / "attributes.yaml"
 PER_TEXT = 3  # attributes a variation is given
 LONGEST = 100  # characters of an attribute
+# Of two that say the same of a picture one is drawn: no text is at noon and by moonlight, or in a
+# Tokyo subway and in the Stone Age.
+CLASHES = tuple(
+    map(
+        frozenset,
+        (
+            ("time", "light"),
+            ("era", "light"),
+            ("era", "time"),
+            ("era", "place"),
+            ("era", "culture"),
+            ("place", "culture"),
+            ("style", "medium"),
+        ),
+    )
+)
+# What a prompt says itself is not drawn for it: "oil painting of a king, 35mm photo" is nonsense.
+SAID = {
+    "medium": word_set(
+        """photo photograph photography painting painted watercolor watercolour oil sketch drawing
+        pencil charcoal ink render illustration poster sculpture statue mosaic woodcut engraving
+        anime cartoon comic 3d 35mm polaroid"""
+    ),
+    "time": word_set(
+        """dawn dusk noon midnight night day morning evening sunset sunrise winter summer spring
+        autumn snow snowy storm rain fog foggy"""
+    ),
+    "light": word_set("light lit sunlight moonlight night sunset sunrise noon neon candle"),
+    "era": word_set("century medieval ancient victorian future futuristic modern retro"),
+    "shot": word_set("closeup close-up portrait aerial macro view"),
+}
 HEAD = "Let each variation take up what its line says, where that fits:"
 Drawn = dict[str, str]  # category -> attribute
 
@@ -28,6 +60,9 @@ class Attributes:
 
     def __init__(self, lists: Mapping[str, Sequence[str]]) -> None:
         self.lists = {name: tuple(dict.fromkeys(words)) for name, words in lists.items()}
+        self._folded = {name: tuple(map(fold, words)) for name, words in self.lists.items()}
+        # all of them, folded as the texts are in which they are looked for
+        self.phrases = frozenset(word for words in self._folded.values() for word in words)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str] | None = None) -> "Attributes":
@@ -43,27 +78,56 @@ class Attributes:
             raise UserError(f"{path} must hold categories, each a list of attributes")
         return cls({str(name): _checked(path, name, words) for name, words in document.items()})
 
+    def clashing(self, text: str) -> str:
+        """Two attributes of one category that a text names together; empty if there are none.
+
+        Only of the categories of which a picture has one.
+        """
+        folded = f" {fold(text)} "
+        for name in ("time", "era", "place"):
+            found = [word for word in self._folded.get(name, ()) if f" {word} " in folded]
+            if len(found) > 1 and found[0] not in found[1] and found[1] not in found[0]:
+                return f"{found[0]} + {found[1]}"
+        return ""
+
     def most_bytes(self, n: int) -> int:
         """Of lines_of() for n texts, at most."""
         longest = max(len(word.encode()) for words in self.lists.values() for word in words)
         return 100 + n * (PER_TEXT * (longest + 2) + 8)
 
-    def draw(self, seed: str, n: int) -> list[Drawn]:
+    def draw(self, seed: str, n: int, prompt: str = "") -> list[Drawn]:
         """Attributes for n texts: of three categories each; the same seed draws the same.
 
-        Within a call an attribute comes again only when its list is used up.
+        Within a call an attribute comes again only when its list is used up. What the prompt says
+        before its first comma is not drawn, nor are two categories that clash.
         """
         random_source = random.Random(seed)
-        names = sorted(self.lists)
+        said = set(fold(prompt.partition(",")[0]).split())
+        names = [name for name in sorted(self.lists) if said.isdisjoint(_says(name))]
+        names = names or sorted(self.lists)
         piles: dict[str, list[str]] = {name: [] for name in names}
         drawn: list[Drawn] = []
         for _ in range(n):
-            chosen = random_source.sample(names, min(PER_TEXT, len(names)))
+            chosen = _without_clashes(random_source.sample(names, len(names)))
             for name in chosen:
                 if not piles[name]:
                     piles[name] = random_source.sample(self.lists[name], len(self.lists[name]))
             drawn.append({name: piles[name].pop() for name in chosen})
         return drawn
+
+
+def _says(name: str) -> frozenset[str]:
+    """The words by which a prompt says itself what a category would."""
+    return SAID["medium"] if name == "style" else SAID.get(name, frozenset())
+
+
+def _without_clashes(names: Sequence[str]) -> list[str]:
+    """The first PER_TEXT categories of which no two clash."""
+    chosen: list[str] = []
+    for name in names:
+        if len(chosen) < PER_TEXT and not any({name, other} in CLASHES for other in chosen):
+            chosen.append(name)
+    return chosen
 
 
 def _checked(path: Path, name: Any, words: Any) -> list[str]:

@@ -244,7 +244,7 @@ class Prompter:
         assert task and self.router
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
-        kept = VariationFilter(prompt, known, self.screen)
+        kept = VariationFilter(prompt, known, self.screen, self.wording.given())
         texts: list[Text] = []
         attempt = 0
         while len(texts) < n:

@@ -4,18 +4,22 @@ kept = VariationFilter("a corgi in a top hat", known=[])
 texts, why = kept.accept('{"variations": ["a corgi at sea", "A corgi in a top hat."]}')
 # ([(0, "a corgi at sea")], {"copies": 1})
 
-A text must be a text (chatter.py), pass the screen that all texts pass (common/screening.py), be no
-copy (copies.py), and keep something of the prompt.
+A text must be a text (chatter.py), whole (torn.py), pass the screen that all texts pass
+(common/screening.py), be no copy (copies.py), and keep something of the prompt.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from common.screening import HATE, MINORS, PROFANITY, SEXUAL, VALIDATION_SET, Screen
+from common.texts import fold
 from generate.llms.answers import texts_of
+from generate.llms.attributes import Attributes
 from generate.llms.chatter import fault_of
 from generate.llms.copies import CopyIndex, content_words
+from generate.llms.torn import fault_of_form
 
 # Characters of a text: a JPEG comment holds 65 kB with all metadata, and a text may be nothing but
 # 4-byte characters.
@@ -24,19 +28,39 @@ MOST_WORDS = 80  # or twice as many as the prompt has
 # Cosine below which a text that shares no content word is about something else: of ten pairs
 # that are, the nearest has 0.06; "tulips" and "sunflowers" have 0.10.
 NEAR = 0.09
+MOST_OF_A_CORE = 2  # texts that differ in the attributes behind their commas alone
+ECHO = 6  # words of the instruction in a row: the model repeats it
 SCREENED = (MINORS, SEXUAL, HATE, PROFANITY, VALIDATION_SET)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the model was given beside the prompt: the instruction, and lists of attributes."""
+
+    instruction: str = ""
+    attributes: Attributes | None = None
 
 
 class VariationFilter:
     """The texts accepted for one prompt so far, and the judge of further ones."""
 
     def __init__(
-        self, prompt: str, known: Iterable[str] = (), screen: Screen | None = None
+        self,
+        prompt: str,
+        known: Iterable[str] = (),
+        screen: Screen | None = None,
+        given: Given | None = None,
     ) -> None:
+        known = list(known)
         self.prompt = prompt
         self.screen = screen or Screen()
         self.texts: list[str] = []
         self.copies = CopyIndex([prompt, *known])
+        self.attributes = given.attributes if given else None
+        self.phrases = self.attributes.phrases if self.attributes else frozenset()
+        self.echoes = _runs(given.instruction if given else "") - _runs(prompt)
+        self.cores = Counter([self._core(text) for text in known])
+        self.cores[self._core(prompt)] = MOST_OF_A_CORE
         self.words = content_words(prompt)
         self.most_words = max(MOST_WORDS, 2 * len(prompt.split()))
 
@@ -60,6 +84,7 @@ class VariationFilter:
             accepted.append((place, text))
             self.texts.append(text)
             self.copies.add(text)
+            self.cores[self._core(text)] += 1
         return accepted, why
 
     def _fault(self, text: str, pattern: str | None) -> str | None:
@@ -72,11 +97,26 @@ class VariationFilter:
             return "pattern"
         if self.copies.has(text):
             return "copies"
+        if self.cores[self._core(text)] >= MOST_OF_A_CORE:
+            return "copies"
+        if fault_of_form(text, self.prompt) or self._contradicts(text) or self._echoes(text):
+            return "unusable"
         verdict = self.screen.judge_variation(text, self.prompt)
         if verdict.reason:
             safety = verdict.reason.startswith(SCREENED)
             return "screened" if safety else "unusable"
         return None if self._is_near(text) else "off the subject"
+
+    def _core(self, text: str) -> frozenset[str]:
+        """The content words of a text without the attributes that stand behind its commas."""
+        clauses = [clause for clause in text.split(",") if fold(clause) not in self.phrases]
+        return content_words(",".join(clauses))
+
+    def _contradicts(self, text: str) -> bool:
+        return bool(self.attributes and self.attributes.clashing(text))
+
+    def _echoes(self, text: str) -> bool:
+        return not self.echoes.isdisjoint(_runs(text))
 
     def _is_near(self, text: str) -> bool:
         if self.words & content_words(text):
@@ -86,3 +126,11 @@ class VariationFilter:
 
         one, other = embed([self.prompt, text])
         return float(one @ other) >= NEAR
+
+
+def _runs(text: str) -> frozenset[str]:
+    """The runs of ECHO words of a text."""
+    words = fold(text).split()
+    return frozenset(
+        " ".join(words[start : start + ECHO]) for start in range(len(words) - ECHO + 1)
+    )

@@ -4,7 +4,7 @@ import pytest
 
 from common.command_line import UserError
 from generate.llms.asking import Wording
-from generate.llms.attributes import PER_TEXT, Attributes, drawn_for
+from generate.llms.attributes import CLASHES, PER_TEXT, Attributes, drawn_for
 from tests.fakes.fake_llm import FakeOllama
 from tests.fakes.prompters import entry, prompter_for
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(120)
 def test_calls_for_one_prompt_draw_different_ones_and_a_seed_the_same():
     attributes = Attributes.read()
     assert sorted(attributes.lists) == sorted(
-        ["place", "time", "culture", "style", "medium", "light", "shot", "mood"]
+        ["place", "time", "era", "culture", "style", "medium", "light", "shot", "mood"]
     )
     drawn = attributes.draw("1/a corgi/1/1", 10)
     assert drawn == attributes.draw("1/a corgi/1/1", 10)
@@ -22,6 +22,19 @@ def test_calls_for_one_prompt_draw_different_ones_and_a_seed_the_same():
     assert all(len(each) == PER_TEXT for each in drawn)
     words = [word for each in drawn for word in each.values()]
     assert len(set(words)) == len(words), "no attribute twice in a call"
+
+
+def test_what_is_drawn_together_does_not_clash_with_itself_or_the_prompt():
+    attributes = Attributes.read()
+    seen = set()
+    for seed in range(300):
+        for drawn in attributes.draw(str(seed), 3):
+            assert not any({one, other} in CLASHES for one in drawn for other in drawn)
+        for drawn in attributes.draw(str(seed), 3, "oil painting of a king at night, 8k"):
+            assert not {"medium", "style", "time", "light"} & set(drawn)
+            seen |= set(drawn)
+    assert seen == {"place", "era", "culture", "shot", "mood"}
+    assert Attributes({"medium": ["etching"]}).draw("s", 1, "a photo") == [{"medium": "etching"}]
 
 
 def test_short_lists_are_drawn_again():

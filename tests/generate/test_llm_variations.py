@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.screening import Rules, Screen
-from generate.llms.asking import begin_with, messages, schema
+from generate.llms.asking import Wording, begin_with, messages, schema
+from generate.llms.attributes import Attributes
 from generate.llms.copies import CopyIndex, fold, overlap
-from generate.llms.variations import LONGEST, VariationFilter
+from generate.llms.torn import fault_of_form
+from generate.llms.variations import LONGEST, Given, VariationFilter
 
 
 def accepted(prompt, texts, **kwargs):
@@ -124,13 +126,63 @@ def test_overlap_is_recorded():
     assert overlap("a red fox", "two owls") == 0.0
 
 
+@pytest.mark.parametrize(
+    "text, torn",
+    [
+        ("a corgi on the, lamplight", True),
+        ("a corgi at the gate of, woodcut", True),
+        ("a walrus with a", True),
+        ("a corgi in, tin toy", True),
+        ("a corgi in the hat on thec, lamplight", True),
+        ("a corgi in a strngthd hat", True),
+        ("a street with the lights on, rain", False),
+        ("the house that the cat lives in, woodcut", False),
+        ("a corgi, then a walrus, and andy warhol", False),
+        ("a dslr photo, rhythms of the night", False),
+    ],
+)
+def test_torn_texts(text, torn):
+    assert bool(fault_of_form(text, "a corgi")) is torn
+
+
+def test_what_the_prompt_has_itself_is_not_torn():
+    assert fault_of_form("a walrus of, andc", "the rain of, andc") == ""
+
+
+def given(**lists):
+    return Given(Wording.read().given().instruction, Attributes(lists))
+
+
+def taken(prompt, texts):
+    kept = VariationFilter(
+        prompt,
+        given=given(time=["at noon", "at midnight"], medium=["woodcut", "tin toy", "etching"]),
+    )
+    return [text for _, text in kept.accept(json.dumps(texts))[0]]
+
+
+def test_copies_but_for_the_attributes():
+    assert taken("a corgi in a hat", ["a corgi in a hat, woodcut, at noon"]) == []
+    texts = [f"a walrus in a hat, {medium}" for medium in ("woodcut", "tin toy", "etching")]
+    assert taken("a corgi in a hat", texts) == texts[:2]
+    other = ["a corgi in a woodcut shop", "a corgi asleep, woodcut", "a corgi at sea, woodcut"]
+    assert taken("a corgi in a hat", other) == other
+
+
+def test_texts_that_contradict_themselves_or_repeat_the_instruction():
+    assert taken("a corgi in a hat", ["a corgi at noon in a street, at midnight"]) == []
+    assert taken("a corgi", ["a corgi, names of people places and artists may be replaced"]) == []
+    assert taken("a corgi", ["a red bicycle against a brick wall in Havana with a corgi"]) == []
+    assert taken("a corgi", ["a corgi on a bicycle against a wall"]) != []
+
+
 def test_the_pattern_of_small_models_takes_only_the_plain_beginning():
     assert begin_with("a corgi (wearing a hat)", {}).startswith("^a corgi,? ")
     assert begin_with("\U0001f600 smiley", {}).startswith("^[a-z")
     assert begin_with("x" * 300 + " y", {}).startswith("^" + "x" * 60)
     drawn = {"place": "in St. Ives", "medium": "oil"}
     assert begin_with("a king, oil painting, Rembrandt", drawn) == (
-        r"^a king,? [a-zA-Z ']{8,40}[a-z], in St\. Ives, oil$"
+        r"^a king,?( [a-zA-Z']{1,13}){1,8}, in St\. Ives, oil$"
     )
     assert "pattern" not in json.dumps(schema(3))
     one = schema(3, ["a+"])["properties"]["variations"]
