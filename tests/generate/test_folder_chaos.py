@@ -4,6 +4,7 @@ After each step every sample must be whole and its captions asked for once; at t
 history the run comes to its end with each sample there once.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from generate.dataset.definition import stored_definition
 from tests.fakes.chaos_run import ChaosClient, ChaosRun, copy_over, sha_of
 
 NUMBERS = st.integers(0, 10**6)
@@ -32,12 +34,21 @@ class Chaos(RuleBasedStateMachine):
     def teardown(self):
         try:
             if self.away.exists() and not self.run.folder.exists():
-                shutil.move(self.away, self.run.folder)
+                self.bring_it_back()
             self.run.finish()
         finally:
             self.run.kill_server()
             self.patches.undo()
             shutil.rmtree(self.home)
+
+    def bring_it_back(self):
+        """Unless the data set was begun anew and extended since: then it is another one."""
+        if self.is_of_now(self.away):
+            shutil.move(self.away, self.run.folder)
+
+    def is_of_now(self, folder):
+        here = self.run.definition
+        return sizes_of(folder) in (None, (here["total"], here["images_per_prompt"]))
 
     @invariant()
     def samples_are_whole(self):
@@ -133,7 +144,7 @@ class Chaos(RuleBasedStateMachine):
     @rule()
     def move_it_away_or_back(self):
         if self.away.exists() and not self.run.folder.exists():
-            shutil.move(self.away, self.run.folder)
+            self.bring_it_back()
         elif self.run.folder.exists() and not self.away.exists():
             shutil.move(self.run.folder, self.away)
 
@@ -153,7 +164,7 @@ class Chaos(RuleBasedStateMachine):
     def restore_a_copy(self, number):
         """Of the definition that stands now: an older one is another data set."""
         source = self.copies[number % len(self.copies)]
-        if len(list(source.glob("dataset*.yaml"))) == len(self.files("dataset*.yaml")):
+        if self.is_of_now(source):
             copy_over(source, self.run.folder)
 
     @rule()
@@ -184,6 +195,13 @@ class Chaos(RuleBasedStateMachine):
         shutil.rmtree(self.run.root / ".server")
         self.run.tick()
         os.makedirs(self.run.root / ".server", exist_ok=True)
+
+
+def sizes_of(folder):
+    """(total, images_per_prompt) of a copied data set; None where its definition is damaged."""
+    with contextlib.suppress(ValueError):
+        definition = stored_definition(folder)
+        return definition and (definition["total"], definition["images_per_prompt"])
 
 
 COMMON = {
