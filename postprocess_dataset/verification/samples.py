@@ -26,6 +26,8 @@ TEXT_BYTES = 8  # of the hash of a caption, or of all facts
 # What a row of the table, and a tar's JSON, tell of a sample as its own JSON does: all but where it
 # was made (a release does not tell it), the path, and the hash, which is compared alone.
 PLACE = {"hostname", "gpu_name", "slurm_job_id", "lease"}
+# Compared by other means.
+OTHERWISE = {"height", "width", "image_path"}
 FACTS = sorted(JSON_FIELDS.keys() - PLACE - {"image_path", "image_sha256"})
 
 
@@ -168,8 +170,9 @@ def _head(
 def _record_fault(look: Look, head: JpegHead, record: dict[str, Any], found: Findings) -> bool:
     """Whether image, JSON and .prompts disagree: the image carries all but the place."""
     caption = record["augmented_prompt"]
+    named = {"scores"} if not_finite(record) else set()
     for name, value in head.comment.items():
-        if record.get(name) != value and name not in ("height", "width"):
+        if record.get(name) != value and name not in OTHERWISE | named:
             found.add("swapped_caption", f"{look.key}.json", f"its image carries another {name}")
             return True
     if look.caption is not None and look.caption != caption:

@@ -14,7 +14,15 @@ from postprocess_dataset.verification.evidence import Evidence
 from postprocess_dataset.verification.kinds import KINDS
 from tests.postprocess_dataset.conftest import called
 from tests.postprocess_dataset.damage import DAMAGE, an_unsafe_text, cut, edit_tar, remake, sample
-from tests.postprocess_dataset.verified import kinds, make, make_tars, verify
+from tests.postprocess_dataset.verified import (
+    RunFolder,
+    convert,
+    kinds,
+    make,
+    make_tars,
+    rewrite,
+    verify,
+)
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +152,20 @@ def test_a_subset_of_where_is_one(root):
     assert kinds(verify(root)) == {"missing": 1}
     ended = verify(root, "--repair")
     assert ended.status == 1 and "was made with --where" in ended.err
+
+
+def test_flat_folders_of_the_published_scripts_are_verified(tmp_path):
+    """No captions, no hashes, any names: what is there must agree all the same."""
+    data = RunFolder(tmp_path / "HPDv2", published=True).fill(range(4), 2)
+    odd = (data.path / "odd.name").with_name
+    for suffix in (".jpg", ".json"):
+        (data.path / f"3_1{suffix}").rename(odd(f"odd.name{suffix}"))
+    rewrite(odd("odd.name.json"), image_path="odd.name.jpg")
+    convert(tmp_path)
+    ended = verify(tmp_path)
+    assert ended.status == 0 and ended.document["counted"]["samples"] == 8, ended.out + ended.err
+    cut(data.path / "2_1.jpg")
+    assert kinds(verify(tmp_path)) == {"torn": 1}
 
 
 def test_what_a_release_leaves_out_is_no_damage(root):

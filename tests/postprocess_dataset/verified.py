@@ -33,6 +33,11 @@ class RunFolder(Folder):
         return super().record(prompt, augmentation, image) | {
             "hostname": None,
             "slurm_job_id": None,
+            "left_out": [],
+            "truncated": ["text_encoder_3"],
+            "scores": {"clip": 0.3, "rendered_text": None},
+            "score_versions": ["clip 1", "rendered_text 1"],
+            "rejected": [],
         }
 
     def finish(self, prompts):
