@@ -57,7 +57,7 @@ def run(args: Namespace, definition: dict[str, Any], root: Path, plan: Sequence[
             preflight.check_the_model(args)  # a wrong one defines no data set
         except UserError as error:
             hint = again("--model tiny")
-            raise UserError(f"{error}. To try things out without it: {hint}") from None
+            raise UserError(f"{error}; to try things out without it: {hint}") from None
     make_server_folder(root)
     if args.is_slurm_task:
         return _generate(args, definition, root, None, plan)

@@ -7,6 +7,7 @@ Every value is taken as the text it is (`time: 6:00:00`), and means what it woul
 command line, which goes before the file.
 """
 
+import contextlib
 import difflib
 import os
 import shlex
@@ -113,6 +114,12 @@ def _read(path: str) -> dict[str, str]:
     return document
 
 
+def _whole_path(word: str) -> str:
+    """`my_score.py:Mine` with the file's whole path; other words as they are."""
+    file, colon, kind = word.strip().rpartition(":")
+    return f"{os.path.abspath(file)}{colon}{kind}" if file.endswith(".py") else word.strip()
+
+
 def store(args: Namespace, definition: dict[str, Any], folder: Path) -> None:
     """Write what this run uses to run.yaml in the data set's folder, if it is not what lies there.
 
@@ -124,19 +131,20 @@ def store(args: Namespace, definition: dict[str, Any], folder: Path) -> None:
         for name, value in sorted(vars(args).items())
         if value is not None and name not in NOT_STORED
     }
-    used.pop("resolution", None)
-    used["size"] = f"{definition['width']}x{definition['height']}"
+    if not definition.get("sizes"):  # a mix of sizes stays as it was given
+        used.pop("resolution", None)
+        used["size"] = f"{definition['width']}x{definition['height']}"
     for name in ("num_inference_steps", "guidance_scale", "negative_prompt"):
-        if definition[name] is not None:
+        if definition.get(name) is not None:
             used[name] = definition[name]
+    with contextlib.suppress(UserError):  # it has left meanwhile
+        used[PROMPTS] = str(find_prompts(args.data_path))
     for name in FILES:
         if used.get(name):
-            used[name] = os.path.abspath(
-                find_prompts(used[name]) if name == PROMPTS else used[name]
-            )
-    if args.pipeline:
-        file, colon, kind = args.pipeline.rpartition(":")
-        used["pipeline"] = f"{os.path.abspath(file)}{colon}{kind}"
+            used[name] = os.path.abspath(used[name])
+    for name in ("pipeline", "scores"):  # FILE.py:CLASS, of scores several
+        if used.get(name):
+            used[name] = ",".join(map(_whole_path, used[name].split(",")))
     options = yaml.safe_dump(used, sort_keys=False, allow_unicode=True, width=1000)
     head = (
         "# The options that this data set's newest run has used. Again, elsewhere:\n"

@@ -111,6 +111,11 @@ def test_what_was_used_is_stored_and_repeats_the_definition(tmp_path, parse, mon
     before = os.stat(stored)
     run_file.store(args, definition, tmp_path / "folder")
     assert os.stat(stored) == before, "the same options: the same file"
+    scores = parse("birds.json", "--scores=clip,my.py:Mine", "--sizes=64x64,128x64")[0]
+    run_file.store(scores, definition | {"sizes": "64x64,128x64"}, tmp_path / "mix")
+    mix = yaml.safe_load((tmp_path / "mix" / run_file.NAME).read_text())
+    assert mix["scores"] == f"clip,{tmp_path}/my.py:Mine"
+    assert mix["sizes"] == "64x64,128x64" and "size" not in mix
     monkeypatch.chdir("/")
     again, _ = parse("--config", stored)
     assert again.data_path == str(prompts) and again.time == "1:00:00"
