@@ -18,6 +18,7 @@ from typing import Any
 from common import slurm
 from common.command_line import DONE, FAILED, LEFT_OUT, UserError
 from generate.client.job_client import JobClient
+from generate.client.model_check import check_quantization
 from generate.client.process import nothing_left
 from generate.client.restart import REQUEUE
 from generate.client.worker import gpus, this_host
@@ -53,6 +54,7 @@ def run(args: Namespace, definition: dict[str, Any], root: Path, plan: Sequence[
         for line in plan:
             report(line)
         plan = []
+        check_quantization(args.quantize)
         try:
             preflight.check_the_model(args)  # a wrong one defines no data set
         except UserError as error:
@@ -74,7 +76,8 @@ def _generate(
 ) -> int:
     if ended := nothing_left(JobClient(root, definition, this_host(), server_timeout_s=30)):
         return LEFT_OUT if ended.failed else DONE
-    preflight.check_the_model(args)
+    if not args.is_slurm_task:  # a task's clients find it, and whether it will pass
+        preflight.check_the_model(args)
     for line in plan:
         report(line)
     if not args.is_slurm_task:

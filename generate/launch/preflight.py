@@ -32,6 +32,7 @@ def check(args: Namespace, definition: dict[str, Any], output_root: Path, script
     slurm.sbatch(["--test-only"], stdin=script)
     check_time(args)
     check_definition(output_root, definition)
+    check_quantization(args.quantize)
     check_the_model(args)
     return make_server_folder(output_root)
 
@@ -40,7 +41,6 @@ def check_the_model(args: Namespace) -> None:
     """UserError if the model cannot be had: before a data set is defined by its name."""
     if not args.pipeline:
         check_model(args.model, args.revision)
-        check_quantization(args.quantize)
 
 
 def check_setup(setup: str) -> None:
