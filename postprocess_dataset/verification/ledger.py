@@ -65,8 +65,11 @@ class Ledger:
             shown = " + ".join(map(str, parts))
             found.add("ledger_differs", where, f"waiting, leased, done, failed: {shown} ≠ {total}")
         stored = dict(self._all("SELECT block, done FROM blocks WHERE dataset = ?", dataset))
+        failed: dict[int, int] = {}  # all of such a prompt may be .failed: nothing of it is missing
+        for index in self.given_up(dataset):
+            failed[index // BLOCK] = failed.get(index // BLOCK, 0) | 1 << index % BLOCK
         for block, bits in sorted(done.items()):
-            known = int.from_bytes(stored.get(block, b""), "little")
+            known = int.from_bytes(stored.get(block, b""), "little") | failed.get(block, 0)
             for place in places(bits & ~known):
                 why = "whole in the folder, not done in the ledger"
                 found.add("ledger_differs", f"{where} {block * BLOCK + place}", why)

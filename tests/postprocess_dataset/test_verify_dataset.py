@@ -228,6 +228,11 @@ def test_the_ledger_agrees_or_is_named(root):
     ledger(root, 7)
     assert kinds(verify(root, "--output_root", root)) == {"ledger_differs": 1}
     path = root / ".server/ledger.sqlite"
+    with sqlite3.connect(path) as database:  # prompt 1002 has failed permanently
+        database.execute("UPDATE datasets SET waiting = 0, set_aside = 1")
+        database.execute("INSERT INTO trouble VALUES ('HPDv2', 1002, 'set_aside')")
+    database.close()
+    assert verify(root, "--output_root", root).status == 0
     with sqlite3.connect(path, isolation_level=None) as server:
         server.execute("BEGIN EXCLUSIVE")
         ended = verify(root, "--output_root", root)
