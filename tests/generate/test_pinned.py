@@ -42,7 +42,7 @@ print(json.dumps(definition | {"loads": generator_settings(args, definition, roo
 
 @pytest.fixture
 def hub():
-    """FakeHub: any model and adapter, at .commit; .asked: how many requests it had."""
+    """FakeHub: any model and adapter, at .commit; .files: what they hold; .asked: requests."""
 
     class FakeHub(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self):
@@ -50,7 +50,7 @@ def hub():
 
         def do_GET(self, body=True):
             hub.asked += 1
-            data = b"{}"
+            data = hub.files.get(self.path.split(f"/{hub.commit}/")[-1].split("/main/")[-1], b"{}")
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
             self.send_header("X-Repo-Commit", hub.commit)
@@ -63,7 +63,7 @@ def hub():
             pass
 
     hub = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
-    hub.commit, hub.asked = OLD, 0
+    hub.commit, hub.asked, hub.files = OLD, 0, {}
     threading.Thread(target=hub.serve_forever, daemon=True).start()
     yield hub
     hub.shutdown()
@@ -110,6 +110,18 @@ def test_a_run_of_weeks_loads_one_commit(begun, hub):
     assert begun("third", "--revision", OLD)["loads"] == OLD
     away = begun("fourth", HF_ENDPOINT="http://127.0.0.1:9")
     assert away["model_commit"] == NEW, "as the cache has it"
+
+
+def test_a_model_of_unknown_name_is_drawn_like_its_class(begun, hub):
+    """The class stands in its model_index.json, its size in its configurations."""
+    hub.files = {
+        "model_index.json": b'{"_class_name": "SanaPipeline"}',
+        "transformer/config.json": b'{"sample_size": 16}',
+        "vae/config.json": b'{"block_out_channels": [1, 2, 3, 4, 5, 6]}',
+    }
+    found = begun("paintings", "--model", "someone/painter")
+    assert (found["num_inference_steps"], found["guidance_scale"]) == (20, 4.5)
+    assert (found["height"], found["width"], found["negative_prompt"]) == (512, 512, "")
 
 
 def test_a_folder_is_known_by_its_files(tmp_path):
