@@ -1,7 +1,7 @@
 """How long verify_dataset.py takes, beside the tar step and the hashing that nobody can avoid.
 
     python benchmarks/verification.py                          # 20,000 samples, 1.1 GB of images
-    python benchmarks/verification.py --samples 200000 --bytes 1000      # how memory grows
+    python benchmarks/verification.py --rows 1000000           # only the comparison, of so many
 
 Seconds of CPU and MB are those of all processes of a step (cost.py).
 """
@@ -28,6 +28,32 @@ def measured(name, command):
     """Run a step and print what it took."""
     cost = Cost(command)
     print(f"| {name} | {cost.cpu:.1f} | {cost.wall:.1f} | {cost.together:.0f} |", flush=True)
+
+
+ROWS = """
+import sys, tempfile
+sys.path.insert(0, sys.argv[1])
+from postprocess_dataset.verification.evidence import Evidence
+from postprocess_dataset.verification.kinds import Findings
+from postprocess_dataset.verification.tars import SeenTars
+rows = int(sys.argv[2])
+bytes_of = lambda number, size: number.to_bytes(size, "big")
+with tempfile.TemporaryDirectory() as folder, Evidence(folder) as evidence:
+    for first in range(0, rows, 1000):
+        some = range(first, first + 1000)
+        keys = [f"HPDv2/{n // 20000:06d}/{n // 20}_{n % 20}" for n in some]
+        facts = [(bytes_of(n, 32), bytes_of(n, 8), bytes_of(n, 8)) for n in some]
+        both = list(zip(keys, facts, some))
+        evidence.add_samples((key, *fact, bytes_of(n, 16)) for key, fact, n in both)
+        evidence.add_rows((key, *fact, n) for key, fact, n in both)
+        evidence.add_members((key, *fact, 0, n) for key, fact, n in both)
+    found = Findings()
+    evidence.sort()
+    evidence.pictures(found)
+    evidence.table(found, set(), True)
+    evidence.tars(found, SeenTars(["a.tar"], rows))
+    assert not found.counts, found
+"""
 
 
 def give_captions(folder, images):
@@ -57,8 +83,14 @@ def main():
     parser.add_argument("--samples", type=int, default=20_000)
     parser.add_argument("--bytes", type=int, default=50_000, help="of an image")
     parser.add_argument("--folder", help="where temporary data goes (default: the system's)")
+    parser.add_argument("--rows", type=int, help="samples that are only compared")
     parser.add_argument("--quick", action="store_true", help="a tenth of the samples")
     args = parser.parse_args()
+    if args.rows:
+        print("| step | CPU s | wall s | MB |\n|---|---|---|---|")
+        command = [sys.executable, "-c", ROWS, SCRIPTS.parent, args.rows]
+        measured(f"comparison of {args.rows:,} samples, rows and members", command)
+        return
     samples = args.samples // (10 if args.quick else 1) // IMAGES * IMAGES
     where = Path(tempfile.mkdtemp(dir=args.folder, prefix="verification."))
     try:
