@@ -40,6 +40,11 @@ def test_other_speed_is_another_data_set_where_it_changes_images(start_run):
     """The definition has quantization and attention: a data set of one does not take the other."""
     run, _server = start_run(total=2, images=2)
     assert run.start().wait(60) == 0, run.log()
-    refused = run.run("--speed", "faster")
-    assert refused.returncode == 1 and "but this data set was begun with" in refused.stderr
-    assert refused.stderr.count("\n") == 1
+    for option, value, field in (
+        ("--speed", "fast", "attention"),
+        ("--attention", "sage", "attention"),
+        ("--quantize", "quanto", "quantize"),
+    ):
+        refused = run.run(option, value)
+        assert refused.returncode == 1 and refused.stderr.count("\n") == 1
+        assert f"{field} is '" in refused.stderr, refused.stderr
