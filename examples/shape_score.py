@@ -36,7 +36,9 @@ ROWS = {
 }
 NEAR = 6.0  # pixels between the middle of a thing and its place
 SMALLEST = 60  # pixels that a thing has at least
-FOREIGN = 0.08  # share of pixels that may have a colour of nothing: edges are mixtures
+FOREIGN = 0.04  # share of pixels that may have a colour of nothing: edges are mixtures
+# Overlap of a thing with its shape; a triangle's tip is cut off with the outermost hundredth.
+LEAST_IOU = {"circle": 0.85, "square": 0.85, "triangle": 0.6}
 TOLERANCE = 1.2  # of the radius of a thing whose size has no word
 
 COLOUR = "|".join(NAMES)
@@ -65,7 +67,7 @@ class ShapeScore:
     sizes, places; each counts when it holds for all things. NaN: the caption names no thing."""
 
     name = "shape"
-    version = "1"
+    version = "2"
     licence = "Apache-2.0"
 
     def score(self, images: list[Any], texts: list[str]) -> list[float]:
@@ -156,8 +158,11 @@ def _is_size(area: float, thing: Thing) -> bool:
     return bool(1 / TOLERANCE < radius / thing.radius < TOLERANCE)
 
 
-def shape_of(mask: Any) -> str:
-    """The shape whose drawing, in the mask's bounding box, covers the mask best (by IoU)."""
+def shape_of(mask: Any) -> str | None:
+    """The shape whose drawing, in the mask's bounding box, covers the mask best (by IoU).
+
+    None: none covers it well enough.
+    """
     rows, columns = numpy.nonzero(mask)
     top, bottom = numpy.percentile(rows, (1, 99))
     left, right = numpy.percentile(columns, (1, 99))
@@ -170,6 +175,6 @@ def shape_of(mask: Any) -> str:
         "square": inside,
         "triangle": inside & (numpy.abs(u) <= (v + 1) / 2),
     }
-    return max(
-        drawings, key=lambda name: (mask & drawings[name]).sum() / (mask | drawings[name]).sum()
-    )
+    found = {name: (mask & d).sum() / (mask | d).sum() for name, d in drawings.items()}
+    best = max(found, key=lambda name: found[name])
+    return best if found[best] >= LEAST_IOU[best] else None

@@ -39,7 +39,7 @@ def cost_line(share: float, tries: int, where: str) -> str:
     draws, ends = draws_of(share, tries)
     return (
         f"{share:.0%} of the images are accepted ({where}): {draws:.1f} drawn for each caption, "
-        f"{ends:.1%} of the captions end with an image"
+        f"{ends:.1%} of the captions end with an image, if all are as difficult"
     )
 
 
