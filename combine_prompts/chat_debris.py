@@ -23,7 +23,8 @@ PAINTING = re.compile(
 CALLED = re.compile(r"^the painting is (?:(?:titled|called|named) (?=\")|(?=an? ))", re.I)
 # "The image features a samurai and is painted in …": without its head it goes on otherwise
 AND_IS = re.compile(
-    r",?\s{1,3}and (?:it )?(?:is|are|was|were|ha(?:s|ve) been) (?=\w+ed\b|created|made|shown|drawn)"
+    r",?\s{1,3}and (?:it )?(?:is|are|was|were|ha(?:s|ve) been|can be) "
+    r"(?=\w+ed\b|created|made|shown|drawn|found)"
 )
 AND_HAS = re.compile(
     r",?\s{1,3}and (?:it )?(?:has|have|features|depicts|shows|includes) (?!been\b)"

@@ -13,6 +13,8 @@ ESCAPE = re.compile(r"\\(?=['\"()\[\]{}_.,:&*])")  # WebUI's \( and JSON's \'
 LONE_BACKSLASH = re.compile(r"(?<=\s)\\+(?=\s)")
 COMMAS = re.compile(r",(?:\s*,)+")
 BARS = re.compile(r"\|(?:\s*\|)+")
+TIGHT_COMMA = re.compile(r"\s,(?=[^\W\d])|(?<=[^\W\d]),(?=[^\W_])")  # but not 1,000
+QUOTES = ('"', "''")
 DIGITS = re.compile(r"(\d)\1{15,}\s*")
 SIGNS = re.compile(r"([!?;:*~=#+_-])\1{5,}")
 FEW = 3  # of a sign that was written without end
@@ -22,11 +24,15 @@ def tidy(text: str) -> str:
     """The text without such punctuation; every rule takes linear time, twice changes nothing."""
     if "\\" in text:
         text = LONE_BACKSLASH.sub(",", ESCAPE.sub("", text))
-    text = BARS.sub("|", COMMAS.sub(",", text))
+    text = TIGHT_COMMA.sub(", ", BARS.sub("|", COMMAS.sub(",", text)))
     text = DIGITS.sub("", text)
     text = SIGNS.sub(lambda found: found[1] * FEW, text)
     if leading := LEADING.match(text):
         text = text[leading.end() :]
+    for quote in QUOTES:
+        inside = text[len(quote) : -len(quote)]
+        if text == quote + inside + quote and quote not in inside and inside.strip():
+            text = inside.strip()
     short = text.rstrip(NOTHING_ALONE)
     if text[len(short) : len(short) + 1] in tuple(NOTHING_AFTER):
         return short

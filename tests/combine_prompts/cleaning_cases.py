@@ -51,7 +51,7 @@ CHANGED = {
     "idol ; magic : the gathering, 2 0 %": "idol; magic: the gathering, 20%",
     "raggae art, # 4 2 0, # macro": "raggae art, #420, #macro",
     "artist ' s room, the 8 0 ' s": "artist's room, the 80's",
-    "\u201c king \u2019 s court in land of undead \u201d ": '"king\'s court in land of undead"',
+    "\u201c king \u2019 s court in land of undead \u201d ": "king's court in land of undead",
     "in the style of ' laura horn '": "in the style of 'laura horn'",
     "a gentleman & # 0 3 9 ; s dress": "a gentleman's dress",
     "a  double   blank\tand a tab\nand a line": "a double blank and a tab and a line",
@@ -126,6 +126,9 @@ CHANGED = {
     "a fox!!!!!!!!!!!!": "a fox!!!",
     "0" * 490 + " photo of a cat": "photo of a cat",
     "an evil king:": "an evil king",
+    "a king ,red robe,by Ann,3-D": "a king, red robe, by Ann, 3-D",
+    '"a king dressed as a fox"': "a king dressed as a fox",
+    "''a king, 4 k''": "a king, 4k",
     "a fox, 8k; /": "a fox, 8k",
 }
 UNCHANGED = [
@@ -153,6 +156,7 @@ UNCHANGED = [
     "psalm by Artur:4",
     "wait... what?! no!!",
     "1000000 bees",
+    'a sign "open" and a sign "shut"',
     "(-: hello :)",
     "a photo <of> me",
     "vitamins a & c",
