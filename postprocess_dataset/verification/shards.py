@@ -98,7 +98,7 @@ def read_shard(path: str) -> Iterator[ShardSample]:
 
 def _parquet_samples(path: str) -> Iterator[ShardSample]:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:  # or a whole shard is in memory
             for batch in file.iter_batches(ROWS, use_threads=False):
                 for row in batch.to_pylist():
                     key, caption, image = (row.pop(name) for name in COLUMNS)
