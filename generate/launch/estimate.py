@@ -23,6 +23,7 @@ from generate.dataset.definition import stored_definition
 from generate.dataset.layout import FOLDER
 from generate.dataset.mapped_prompts import without_variations
 from generate.dataset.prompts_file import Item
+from generate.launch import task_memory
 from generate.launch.acceptance import cost_line, draws_of
 from generate.launch.finished import count
 from generate.launch.status import Answer
@@ -73,7 +74,10 @@ def estimate(
     if args.use_slurm:
         lines.append(INDENT + _tasks(args, prompts))
     lines.append(INDENT + _llm_calls(args, definition, items, answer))
-    notice = model_recipes.family_of(definition["model"]).notice
+    family = model_recipes.family_of(definition["model"])
+    if args.use_slurm and (line := task_memory.note(args.mem, family.weights_gib)):
+        lines.append(INDENT + line)
+    notice = family.notice
     return lines + ([f"{INDENT}note on the model: {notice}"] if notice else [])
 
 

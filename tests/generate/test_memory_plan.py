@@ -10,6 +10,7 @@ from generate.client.batch_sizes import KEPT_S, BatchSizes
 from generate.client.faults import MEMORY, PASSING, CannotStart
 from generate.client.memory_plan import Card, host_memory_gib, plan_for
 from generate.client.pipeline import GeneratorSettings
+from generate.launch import task_memory
 
 SD3 = "stabilityai/stable-diffusion-3-medium-diffusers"
 FLUX = "black-forest-labs/FLUX.1-schnell"
@@ -106,3 +107,17 @@ def test_a_halved_batch_is_kept_for_its_card_and_for_a_week(tmp_path, monkeypatc
     assert mine.smallest() == 8
     BatchSizes(None, []).note(1)
     assert BatchSizes(None, []).smallest() is None
+
+
+@pytest.mark.parametrize(
+    "mem, gib",
+    [("24g", 24), ("24G", 24), ("24000", 24000 / 1024), ("1T", 1024), ("0", None), ("", None)],
+)
+def test_mem_of_slurm(mem, gib):
+    assert task_memory.gib_of(mem) == gib
+
+
+def test_too_little_mem_is_noted_with_the_estimate():
+    assert task_memory.note("24g", 14.3) is None and task_memory.note("0", 105.0) is None
+    said = task_memory.note("24g", 31.4)
+    assert "31.4 GiB" in said and "--mem=24g may be too little, --mem=36g is enough" in said

@@ -162,6 +162,7 @@ def estimated(root, document=None, budget_usd=0.0, num_chunks=None, **changes):
         num_workers=10,
         num_chunks=num_chunks,
         use_slurm=True,
+        mem="24g",
         llm=None,
         llm_backends=None,
         ollama_hosts=None,
