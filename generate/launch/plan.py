@@ -23,6 +23,7 @@ from generate.llms.backends_file import BackendsFile
 from generate.protocol.output_root import dataset_folder
 
 REACH_S = 1.0  # to open a connection to an LLM server
+ASKED = "can be asked"
 SHOWN = 4  # backends of one sort that are named
 
 
@@ -52,15 +53,13 @@ def llm_lines(args: Namespace) -> list[str]:
             f"; each of {args.num_workers} clients starts its own" if args.num_workers > 1 else ""
         )
         return [f"LLMs       the embedded one (a small model: its texts are plain){many}"]
-    found: dict[str, list[str]] = {}
-    for config in BackendsFile(args.llm_backends, args.ollama_hosts).configs(start=False):
-        found.setdefault(state_of(config, args.llm_budget_usd), []).append(config.name)
+    found = _by_state(args)
     lines: list[str] = []
     for state, names in found.items():
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         head = INDENT if lines else "LLMs       "
         lines.append(f"{head}{state}: {', '.join(names[:SHOWN])}{more}")
-    if "can be asked" in found:
+    if ASKED in found:
         return lines
     return [
         *lines,
@@ -72,23 +71,36 @@ def llm_lines(args: Namespace) -> list[str]:
     ]
 
 
+def can_ask(args: Namespace) -> bool:
+    """Whether any LLM can be asked just now."""
+    return args.llm == "embedded" or ASKED in _by_state(args)
+
+
+def _by_state(args: Namespace) -> dict[str, list[str]]:
+    """{state in words: names of backends}."""
+    found: dict[str, list[str]] = {}
+    for config in BackendsFile(args.llm_backends, args.ollama_hosts).configs(start=False):
+        found.setdefault(state_of(config, args.llm_budget_usd), []).append(config.name)
+    return found
+
+
 def state_of(config: BackendConfig, budget_usd: float) -> str:
     """In a few words, whether a backend can be asked. Servers are only connected to."""
     if config.provider == "embedded":
-        return "can be asked"
+        return ASKED
     if config.paid and budget_usd <= 0:
         return "off, as --llm_budget_usd is 0"
     if config.key_env and not config.key():
         return f"no key ({config.key_env})"
     if not config.base_url:
-        return "can be asked"
+        return ASKED
     url = urlsplit(config.base_url)
     port = url.port or (443 if url.scheme == "https" else 80)
     try:
         socket.create_connection((url.hostname or "", port), REACH_S).close()
     except OSError:
         return "does not answer"
-    return "can be asked"
+    return ASKED
 
 
 def again(option: str) -> str:

@@ -23,6 +23,7 @@ from generate.dataset.layout import stem
 from generate.dataset.prompts_file import Item
 from generate.dataset.screened import screen_of, screened
 from generate.launch.acceptance import preview_lines
+from generate.launch.plan import again, can_ask
 from generate.llms.failures import NoBackendLeft
 from generate.llms.prompter import prompter_of
 from generate.protocol.output_root import make_server_folder
@@ -153,6 +154,11 @@ def _variations(args: Namespace, items: list[Item], count: int) -> list[list[str
     if all("variations" in item for item in items):
         screen = screen_of(args.data_path)
         return [screened(screen, item).variations[:count] for item in items]
+    if not can_ask(args):
+        raise UserError(
+            "no LLM can be asked for the variations: `python generate/llm_prompting.py --check` "
+            f"says why. The prompts alone: {again('--augment_prompts=False')}"
+        )
     prompter = prompter_of(args, accounts=":memory:", seed=args.seed)
     try:
         futures = [prompter.submit(item["prompt"], count) for item in items]

@@ -76,6 +76,17 @@ def test_without_an_llm_the_commands_that_help_are_named(tmp_path, monkeypatch):
     assert "\n".join(plan.llm_lines(args)).startswith("LLMs       can be asked: embedded/")
 
 
+def test_a_preview_does_not_wait_for_an_llm_that_is_not_there(tmp_path):
+    (tmp_path / "birds.json").write_text('["a bird", "a cat"]')
+    (tmp_path / "b.yaml").write_text("tiers: [{backends: [{provider: ollama, model: m}]}]")
+    command = [sys.executable, SCRIPT, tmp_path / "birds.json", "--pipeline", PIPELINE]
+    command += ["--llm_backends", tmp_path / "b.yaml", "--ollama_hosts=127.0.0.1:1"]
+    command += ["--preview=2", "--output_root", tmp_path / "out"]
+    shown = subprocess.run([*map(str, command)], env=ENVIRONMENT, capture_output=True, text=True)
+    assert shown.returncode == FAILED and "no LLM can be asked" in shown.stderr, shown.stderr
+    assert "--augment_prompts=False" in shown.stderr
+
+
 DOCUMENT = {
     "weather": {"state": "fair", "headline": "Running.", "what_to_do": []},
     "workers": {"by_state": {"drawing": 1, "waiting_llm": 2}},
