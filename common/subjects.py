@@ -7,6 +7,7 @@
 """
 
 import re
+from functools import lru_cache
 
 from common.texts import word_set
 
@@ -38,9 +39,13 @@ WORDS_READ = 60
 
 def find_no_subject(text: str) -> str:
     """Why a prompt shows nothing; empty if it says what the picture is of."""
-    words = WORD.findall(text.lower())
-    if words and all(word.isdigit() for word in words) and len(words) > 1:
+    numbers = text.split()
+    if len(numbers) > 1 and "".join(numbers).isdigit():
         return "numbers alone"
+    first = CLAUSE.split(text, maxsplit=1)[0]  # of most prompts it says the subject
+    if first.strip() and not _is_style(first):
+        return ""
+    words = WORD.findall(text.lower())
     if len(words) > WORDS_READ or not words:
         return ""
     clauses = [clause for clause in CLAUSE.split(text) if clause.strip()]
@@ -78,6 +83,7 @@ def find_gibberish(text: str) -> str:
     return ""
 
 
+@lru_cache(maxsize=50_000)
 def is_strange(word: str) -> bool:
     """Whether nobody can say a word: lower case, no vowel or five consonants in a row."""
     if len(word) < 3 or not word.isascii() or not word.islower() or not word.isalpha():
