@@ -22,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.command_line import Options
 from generate.dataset.layout import FOLDER, folder_name
+from generate.server.granting import WorkRequest
+from tests.fakes.ledger_run import A, Run
 from tests.fakes.running_server import RunningServer, until
 from tests.fakes.signed_caller import signer
 from tests.fakes.storm_client import definition
@@ -241,10 +243,37 @@ def recovery(prompts, images):
     return taken
 
 
+def ledger_alone():
+    """Milliseconds of CPU of a lease of ten prompts and its release, without server and network."""
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {}
+        for order, seed in (("random order", 42), ("order of the file", None)):
+            place = Path(folder) / order
+            place.mkdir()
+            runs[order] = Run(place, total=1_000_000, seed=seed), []
+        for turn in range(6):
+            for run, times in runs.values():
+                before = time.process_time()
+                for n in range(300):
+                    who, now = f"c{n % 128}", run.now + turn
+                    asked = WorkRequest("d", who, f"{turn} {n}", A, size=10)
+                    grant = run.ledger.lease(now, asked)
+                    run.ledger.release(now, who, f"{turn} {n} back", grant.lease, "released")
+                times.append((time.process_time() - before) / 300 * 1000)
+        for order, (_, times) in runs.items():
+            text = f"ledger alone: lease and release, {order}"
+            print(f"{text:50s} {statistics.median(times[1:]):.2f} ms of CPU")
+
+
 def main():
     parser = Options(__doc__)
     parser.flag("--quick", "small sizes")
-    quick = parser.parse_args().quick
+    parser.flag("--ledger", "the ledger alone: CPU of a lease")
+    args = parser.parse_args()
+    if args.ledger:
+        ledger_alone()
+        return
+    quick = args.quick
     seconds, large, prompts = (3, 1_000_000, 10_000) if quick else (8, 100_000_000, 100_000)
     small_bench, large_bench = Bench(100_000, seconds), Bench(large, seconds)
     rows = []
