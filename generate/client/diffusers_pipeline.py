@@ -130,6 +130,7 @@ def use_attention(pipe: Any, backend: str) -> str:
     processors = [getattr(module, "processor", None) for module in denoiser.modules()]
     takes = any(getattr(each, "_attention_backend", None) == backend for each in processors)
     if not takes:
+        denoiser.set_attention_backend(NATIVE)  # diffusers keeps one for the whole process, too
         log.warning("%s takes no attention backend: %s", type(denoiser).__name__, NATIVE)
     return backend if takes else NATIVE
 
