@@ -36,8 +36,8 @@ class Load:
 
     def __init__(self, server, connections=CONNECTIONS):
         self.signer = signer(server.root)  # one for all: the benchmark has one thread
-        port = int(server.json["url"].rsplit(":")[-1].strip("/"))
-        self.lines = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
+        self.port = int(server.json["url"].rsplit(":")[-1].strip("/"))
+        self.connections = connections
 
     def request(self, path, body=None):
         data = b"" if body is None else json.dumps(body).encode()
@@ -53,17 +53,22 @@ class Load:
         make(connection, its answers so far) is the next request.
         """
         waits, sent, buffers = selectors.DefaultSelector(), {}, {}
-        answers = {n: [] for n in range(len(self.lines))}
-        for n, line in enumerate(self.lines):
+        answers = {n: [] for n in range(self.connections)}
+        # anew for each run: the server closes connections that were idle meanwhile
+        lines = [socket.create_connection(("127.0.0.1", self.port)) for _ in answers]
+        for n, line in enumerate(lines):
             waits.register(line, selectors.EVENT_READ, n)
             sent[n], buffers[n] = time.perf_counter(), b""
             line.sendall(make(n, []))
         end = time.perf_counter() + seconds
-        busy = len(self.lines)
+        busy = len(lines)
         while busy:
             for key, _ in waits.select(1):
                 n = key.data
-                buffers[n] += key.fileobj.recv(1 << 16)
+                piece = key.fileobj.recv(1 << 16)
+                if not piece:
+                    raise SystemExit("the server has closed a connection")
+                buffers[n] += piece
                 head, _, body = buffers[n].partition(b"\r\n\r\n")
                 if not body or len(body) < int(
                     head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]
@@ -77,6 +82,7 @@ class Load:
                     key.fileobj.sendall(make(n, answers[n]))
                 else:
                     waits.unregister(key.fileobj)
+                    key.fileobj.close()
                     busy -= 1
         return answers
 
