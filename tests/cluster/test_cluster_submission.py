@@ -53,6 +53,7 @@ def options(*words):
     parser = Options("generate_images")
     parser.add_argument("data_path")
     parser.add_argument("--pipeline", default="fake")
+    parser.add_argument("--quantize")
     parser.add_argument("--expected_samples_per_index", type=int, default=1)
     add_slurm_options(parser)
     add_look_options(parser)

@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("common", "combine_prompts", "generate", "postprocess_dataset")
 # they load torch, which no command line of these tests comes to
-HEAVY = ("common.scores", "generate.client.diffusers_pipeline")
+HEAVY = ("common.scores", "generate.client.compiling", "generate.client.diffusers_pipeline")
 HUNG = -1000
 
 

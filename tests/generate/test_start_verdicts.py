@@ -86,13 +86,17 @@ def test_a_wrong_command_ends_the_run_with_one_line(start_run):
     said = [line for line in run.log().splitlines() if "the run is stopped" in line]
     assert len(said) == 2 and all("a token that is not known" in line for line in said), run.log()
     assert "found on n1" in said[1] and "Traceback" not in run.log()
-    shown = run.run("--status", task=False).stdout
-    assert "Stopped: no worker can do what the command for birds asks" in shown, shown
-    assert "4_1.out" in shown, "the log that has it"
+
+    def shown():  # the server renews what it says every two seconds
+        return run.run("--status", task=False).stdout
+
+    stopped = "Stopped: no worker can do what the command for birds asks"
+    until(lambda: stopped in shown(), shown)
+    assert "4_1.out" in shown(), "the log that has it"
     assert server.status()["weather"]["state"] == "storm"
     assert run.start(**task("n1", "two", 3)).wait(60) == 0, run.log()
     run.check()
-    assert "Stopped" not in run.run("--status", task=False).stdout
+    until(lambda: "Stopped" not in shown(), shown)
 
 
 def test_what_one_node_lacks_stops_nobody(start_run):
