@@ -3,6 +3,7 @@
 One line that says what, where and what to do; no traceback; exit status not 0; nothing left behind.
 """
 
+import contextlib
 import http.server
 import json
 import os
@@ -219,38 +220,40 @@ def test_a_port_in_use(tmp_path):
 
 
 def test_without_a_port_the_next_free_one_is_taken(tmp_path):
-    with socket.socket() as other:
-        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        end = time.monotonic() + 120
-        while True:
-            try:
+    for attempt in range(20):  # another test's server may have the port, and leave at any moment
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
                 other.bind(("127.0.0.1", 5000))
+                other.listen()
+            port = port_of_a_server(tmp_path / str(attempt))
+            if port != 5000 or other.getsockname()[1] == 5000:
                 break
-            except OSError:  # another test's server has it, and may leave at any moment
-                assert time.monotonic() < end
-                time.sleep(0.1)
-        other.listen()
-        server = subprocess.Popen(
-            [
-                sys.executable,
-                "generate/image_server.py",
-                "--host",
-                "127.0.0.1",
-                "--output_root",
-                tmp_path,
-            ],
-            cwd=ROOT,
-            env=ENVIRONMENT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            known, end = tmp_path / ".server" / "server.json", time.monotonic() + 60
-            while not known.exists():
-                assert server.poll() is None and time.monotonic() < end
-                time.sleep(0.1)
-            port = int(json.loads(known.read_text())["url"].strip("/").rpartition(":")[2])
-            assert 5000 < port < 5100
-        finally:
-            server.terminate()
-            server.wait()
+    assert 5000 < port < 5100
+
+
+def port_of_a_server(root):
+    """Starts the job server of an output root without --port, and ends it."""
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            "generate/image_server.py",
+            "--host",
+            "127.0.0.1",
+            "--output_root",
+            root,
+        ],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        known, end = root / ".server" / "server.json", time.monotonic() + 60
+        while not known.exists():
+            assert server.poll() is None and time.monotonic() < end
+            time.sleep(0.1)
+        return int(json.loads(known.read_text())["url"].strip("/").rpartition(":")[2])
+    finally:
+        server.terminate()
+        server.wait()
