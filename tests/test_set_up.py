@@ -116,3 +116,9 @@ def test_each_locked_package_has_a_hash():
     for lock in [*locks, "tests/requirements.lock"]:
         entries = re.split(r"^(?=[A-Za-z0-9])", (ROOT / lock).read_text(), flags=re.M)[1:]
         assert entries and all("--hash=sha256:" in entry for entry in entries)
+
+
+def test_make_test_can_run_again_what_failed():
+    """The second try of CONTRIBUTING needs pytest's memory of what failed."""
+    assert "--last-failed" in (ROOT / "Makefile").read_text()
+    assert "no:cacheprovider" not in (ROOT / "pyproject.toml").read_text()
