@@ -174,16 +174,17 @@ def publish_failed(
     dataset_dir: str | os.PathLike[str], index: int, aug: int, reason: str, error: str, lease: str
 ) -> bool:
     """Mark a sample as given up. Call it only after the server answered "set aside"."""
+    return give_up(dataset_dir, index, aug, lease, {"reason": reason, "error": error})
+
+
+def give_up(
+    dataset_dir: str | os.PathLike[str], index: int, aug: int, lease: str, why: Mapping[str, Any]
+) -> bool:
+    """Publish a sample's .failed. why: its reason, its error, and what else is known."""
     final = path_of(dataset_dir, index, aug, ".failed")
     final.parent.mkdir(parents=True, exist_ok=True)
-    record = {
-        "prompt_index": index,
-        "augmentation_idx": aug,
-        "reason": reason,
-        "error": error,
-        "lease": lease,
-        "time": utc_now(),
-    }
+    whose = {"prompt_index": index, "augmentation_idx": aug}
+    record = {**whose, **why, "lease": lease, "time": utc_now()}
     return publish(write_temporary(final, ascii_json(record), lease), final)
 
 

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from common.untrusted import Refused, read_untrusted
-from generate.dataset.layout import folder_name, path_of
-from generate.dataset.links import publish, write_temporary
-from generate.dataset.samples import ascii_json, utc_now
+from generate.dataset.layout import folder_name
+from generate.dataset.samples import give_up
 
 LARGEST = 16 << 20  # bytes of a file: 200 images with 100 tries each take 5 MB
 NOT_ACCEPTED = "not accepted"  # the reason in a .failed
@@ -76,18 +75,12 @@ def publish_not_accepted(
     dataset_dir: str | os.PathLike[str], index: int, lease: str, aug: int, tries: list[Tried]
 ) -> bool:
     """Mark a caption as given up; no fault of prompt or worker. OSError of the disk."""
-    final = path_of(dataset_dir, index, aug, ".failed")
-    final.parent.mkdir(parents=True, exist_ok=True)
-    record = {
-        "prompt_index": index,
-        "augmentation_idx": aug,
+    why = {
         "reason": NOT_ACCEPTED,
         "error": f"none of {len(tries)} images was accepted",
         "rejected": [{"seed": tried.seed, "scores": tried.scores} for tried in tries],
-        "lease": lease,
-        "time": utc_now(),
     }
-    return publish(write_temporary(final, ascii_json(record), lease), final)
+    return give_up(dataset_dir, index, aug, lease, why)
 
 
 def _path(dataset_dir: str | os.PathLike[str], index: int, lease: str) -> Path:
