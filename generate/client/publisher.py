@@ -140,7 +140,8 @@ class Publisher:
         metadata = self.describe(sample, image)
         if self.scoring is None:
             return self._publish(sample, image, metadata)
-        self.scoring.put(Candidate(sample, image, metadata))
+        pixels = samples.decoded(image.pixels, self.settings.jpeg_quality)
+        self.scoring.put(Candidate(sample, image, metadata, pixels))
         return True
 
     def _publish(self, sample: Sample, image: Image, metadata: samples.Metadata) -> bool:

@@ -2,7 +2,7 @@
 
     scoring = Scoring(judge, accepted, rejected, broken)
     scoring.start()
-    scoring.put(Candidate(sample, image, metadata))     # later: accepted(…) or rejected(…)
+    scoring.put(Candidate(sample, image, metadata, pixels))     # later: accepted(…) or rejected(…)
     scoring.waiting                                     # candidates not judged yet
 
 What has come while a batch was scored is the next batch. All that it rejects is rejected at once,
@@ -14,6 +14,7 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from common.scores.interface import Values
 from generate.client.image_generator import Image
@@ -28,11 +29,15 @@ LARGEST_BATCH = 64
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """An image that is whole and may be published. metadata: what its JSON will say."""
+    """An image that is whole and may be published.
+
+    metadata: what its JSON will say; pixels: what its JPEG will show.
+    """
 
     sample: Sample
     image: Image
     metadata: Metadata
+    pixels: Any
 
 
 Judged = Callable[[Candidate, Values], None]
@@ -80,7 +85,7 @@ class Scoring:
     def _judge(self, batch: list[Candidate]) -> None:
         if self.error is None:
             try:
-                pixels = [candidate.image.pixels for candidate in batch]
+                pixels = [candidate.pixels for candidate in batch]
                 texts = [candidate.sample.text for candidate in batch]
                 values = self.judge.score(pixels, texts)
             except Exception as error:  # a UserError, or a fault of this program: the client ends

@@ -104,6 +104,19 @@ def encode(image: Any, comment: bytes, quality: int) -> bytes:
     return file.getvalue()
 
 
+def decoded(image: Any, quality: int) -> Any:
+    """What a reader of the published JPEG will see: uint8 array (height, width, 3).
+
+    Scores judge this, not what the pipeline gave: compression moves a value over a threshold, and a
+    stranger who scores the published file must find the same.
+    """
+    from numpy import asarray
+    from PIL import Image
+
+    with Image.open(io.BytesIO(encode(image, b"", quality))) as jpeg:
+        return asarray(jpeg.convert("RGB"))
+
+
 def roll_forward(dataset_dir: str | os.PathLike[str], index: int, aug: int, lease: str) -> bool:
     """Give an image that has no JSON its JSON, made from the image alone.
 

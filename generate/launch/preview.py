@@ -21,6 +21,7 @@ from generate.client.pipeline import CannotGenerate, DeviceBroken
 from generate.client.recipes import Recipes
 from generate.dataset.layout import stem
 from generate.dataset.prompts_file import Item
+from generate.dataset.samples import decoded
 from generate.dataset.screened import screen_of, screened
 from generate.launch.acceptance import preview_lines
 from generate.launch.plan import again, can_ask
@@ -71,7 +72,7 @@ def contact_sheet(
     images_per_hour = round(made / seconds * 3600)
     path = Path(f"preview_{definition['name']}.jpg").absolute()
     judge = judge_of(args)
-    values = _values(judge, rows, images)
+    values = _values(judge, rows, images, args.jpeg_quality)
     notes = {key: _note(judge, each) for key, each in values.items()} if judge else {}
     draw_sheet(rows, images, notes).save(path, "JPEG", quality=90)
     recipe = generator.recipe
@@ -128,11 +129,13 @@ def _generate(
     return images, made
 
 
-def _values(judge: Judge | None, rows: list[list[str]], images: Images) -> dict[Key, Values]:
-    """The scores of each image; {} without --scores."""
+def _values(
+    judge: Judge | None, rows: list[list[str]], images: Images, quality: int
+) -> dict[Key, Values]:
+    """The scores of each image, as its JPEG would show it; {} without --scores."""
     if judge is None:
         return {}
-    pixels = [image.pixels for image in images.values()]
+    pixels = [decoded(image.pixels, quality) for image in images.values()]
     texts = [rows[index][aug] for index, aug in images]
     return dict(zip(images, judge.score(pixels, texts), strict=True))
 

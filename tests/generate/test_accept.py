@@ -16,6 +16,7 @@ from generate.dataset import tries
 from generate.launch.acceptance import draws_of, line_of
 from generate.server.live_leases import Heartbeat, LeaseLimits, LiveLeases
 from generate.server.newest import newest_images
+from tests.fakes.luck_score import Luck
 from tests.fakes.running_client import ROOT, Run
 from tests.fakes.running_server import until
 
@@ -76,6 +77,17 @@ def test_each_image_is_accepted_and_its_tries_are_told(start_run):
         line
         == f"{24 / tried:.0%} of {tried} images accepted; refused: luck > 0 {1 - 24 / tried:.0%}"
     )
+
+
+def test_scores_judge_what_the_published_file_shows(start_run):
+    """A stranger who scores the JPEGs finds the run's own values, and all of them accepted."""
+    run, _ = start_run(total=4, images=4, options=[*ACCEPT, "--jpeg_quality", 20])
+    assert run.start().wait(60) == 0, run.log()
+    for path in run.data.glob("*/*_*.json"):
+        scores = json.loads(path.read_bytes())["scores"]
+        with Image.open(path.with_suffix(".jpg")) as image:
+            [luck] = Luck().score([numpy.asarray(image.convert("RGB"))], [""])
+        assert luck == pytest.approx(scores["luck"], rel=1e-6) and luck > 0
 
 
 def test_captions_whose_tries_are_used_up(start_run):
