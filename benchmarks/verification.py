@@ -34,7 +34,7 @@ ROWS = """
 import sys, tempfile
 sys.path.insert(0, sys.argv[1])
 from postprocess_dataset.verification.evidence import Evidence
-from postprocess_dataset.verification.kinds import Findings
+from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.verification.tars import SeenTars
 rows = int(sys.argv[2])
 bytes_of = lambda number, size: number.to_bytes(size, "big")

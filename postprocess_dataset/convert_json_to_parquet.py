@@ -80,7 +80,7 @@ def main() -> int:
     if args.finish and not args.part:
         parser.error("--finish needs the number of partitions: --part 0/N")
 
-    from postprocess_dataset.build_table import TableSettings, make_table
+    from postprocess_dataset.to_table.build_table import TableSettings, make_table
 
     settings = TableSettings(
         folders=args.paths,

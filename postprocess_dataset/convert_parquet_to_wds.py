@@ -91,9 +91,9 @@ def main() -> int:
     if args.scores and not args.where:
         parser.error("--scores is for --where: which rows?")
 
-    from postprocess_dataset.make_tars import make_tars
     from postprocess_dataset.scored.where import Where
-    from postprocess_dataset.tar_settings import TarSettings
+    from postprocess_dataset.to_tars.make_tars import make_tars
+    from postprocess_dataset.to_tars.tar_settings import TarSettings
 
     return make_tars(
         TarSettings(

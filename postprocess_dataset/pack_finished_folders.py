@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.command_line import DONE, LEFT_OUT, Options, UserError, at_least, run_script
 from common.console import visible
 from postprocess_dataset.options import partition
-from postprocess_dataset.packing import Packing
+from postprocess_dataset.packing.pack_folder import Packing
 
 FOLDER = re.compile(r"\d{6,}")
 SHOWN = 20  # reasons; a broken disk has many

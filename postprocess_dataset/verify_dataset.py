@@ -61,7 +61,7 @@ def main() -> int:
     if args.repair and args.tars and not args.parquet_file:
         parser.error("--repair of tars needs the table: --parquet_file")
 
-    from postprocess_dataset.verification.download import verify_download
+    from postprocess_dataset.manifest.download import verify_download
 
     if args.manifest:
         return verify_download(args.folders[0])

@@ -33,8 +33,8 @@ from postprocess_dataset.hub.difference import (
     commits,
     difference,
 )
+from postprocess_dataset.manifest import manifest
 from postprocess_dataset.progress import tell
-from postprocess_dataset.verification import manifest
 
 DOCUMENT_BYTES = 1 << 26
 AGAIN = "what is uploaded stays, the same command goes on from there"

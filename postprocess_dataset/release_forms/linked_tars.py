@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from common.command_line import UserError
 from common.files import read_json, sync_folder
-from postprocess_dataset import shard_plan
 from postprocess_dataset.publish import publish_text
 from postprocess_dataset.release_forms.public_rows import ONLY_SPLIT
+from postprocess_dataset.to_tars import shard_plan
 
 INDEX_BYTES = 1 << 28
 

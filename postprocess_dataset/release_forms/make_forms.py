@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 
 from common.command_line import UserError
 from postprocess_dataset import table
-from postprocess_dataset.make_tars import convert
 from postprocess_dataset.progress import tell
 from postprocess_dataset.release_forms.linked_tars import Shard, link_tars, shards_of
 from postprocess_dataset.release_forms.parquet_shards import Work, write_parquet
 from postprocess_dataset.release_forms.public_rows import PublicSettings, make_public
-from postprocess_dataset.tar_settings import TarSettings
+from postprocess_dataset.to_tars.make_tars import convert
+from postprocess_dataset.to_tars.tar_settings import TarSettings
 
 WEBDATASET = "webdataset"
 PARQUET = "parquet"

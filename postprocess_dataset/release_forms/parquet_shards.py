@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 
 from common.command_line import UserError
 from common.untrusted import read_untrusted
+from postprocess_dataset.manifest.shards import ShardSample, Unreadable, read_shard
 from postprocess_dataset.progress import Progress
 from postprocess_dataset.publish import Draft, publish_text
 from postprocess_dataset.release_forms.linked_tars import Shard, remove_others
 from postprocess_dataset.shard_rows import KEY
-from postprocess_dataset.verification.shards import ShardSample, Unreadable, read_shard
 from postprocess_dataset.workers import forked, start
 
 GROUP_BYTES = 32 << 20  # of images in a row group; the hub's viewer takes up to 300 MB

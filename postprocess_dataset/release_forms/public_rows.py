@@ -21,9 +21,9 @@ from common.command_line import UserError
 from postprocess_dataset import increment, table
 from postprocess_dataset.options import shares
 from postprocess_dataset.publish import Draft
-from postprocess_dataset.row_order import side
 from postprocess_dataset.shard_rows import KEY, check_columns, values_of
 from postprocess_dataset.sorted_rows import ROW_GROUP
+from postprocess_dataset.to_tars.row_order import side
 
 PRIVATE = frozenset(["hostname", "slurm_job_id", "lease", "subdirectory"])
 # Fields of other hands in `extra`.

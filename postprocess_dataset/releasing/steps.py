@@ -16,7 +16,8 @@ from typing import Any
 from common.command_line import DONE, UserError
 from common.files import read_json, write_whole
 from postprocess_dataset import table
-from postprocess_dataset.build_table import TableSettings, make_table
+from postprocess_dataset.manifest import manifest
+from postprocess_dataset.manifest.shards import Unreadable
 from postprocess_dataset.progress import Progress, tell
 from postprocess_dataset.release_card.card import CardSettings, make_card
 from postprocess_dataset.release_card.facts import braces, read_facts
@@ -24,8 +25,7 @@ from postprocess_dataset.release_forms.make_forms import FORMS, FormSettings, ma
 from postprocess_dataset.releasing.marks import Marks, state_of
 from postprocess_dataset.report.gather import ReportSettings
 from postprocess_dataset.report.page import make_report
-from postprocess_dataset.verification import manifest
-from postprocess_dataset.verification.shards import Unreadable
+from postprocess_dataset.to_table.build_table import TableSettings, make_table
 from postprocess_dataset.verification.show import show
 from postprocess_dataset.verification.verify import VerifySettings, verify
 

@@ -17,9 +17,9 @@ from common import safety
 from common.packed_folder import COLLECTED, read_file
 from common.sample_reader import CAPTIONS_BYTES, read_captions
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES
+from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.table import key_of
 from postprocess_dataset.verification.evidence import Sample, absent
-from postprocess_dataset.verification.kinds import Findings
 from postprocess_dataset.verification.names import PromptNames
 from postprocess_dataset.verification.samples import Facts, Look, check_sample
 

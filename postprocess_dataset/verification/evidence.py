@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, Self
 
-from postprocess_dataset.verification.kinds import Findings
+from postprocess_dataset.manifest.kinds import Findings
 
 SCHEMA = """
 PRAGMA journal_mode = OFF;

@@ -17,10 +17,10 @@ import yaml
 from common.packed_folder import exists
 from common.untrusted import read_text
 from postprocess_dataset.dataset_folder import BLOCK
+from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.progress import Progress
 from postprocess_dataset.verification.chunk import Checked, Chunk, Judge, Licences, check_chunk
 from postprocess_dataset.verification.evidence import Evidence, absent
-from postprocess_dataset.verification.kinds import Findings
 from postprocess_dataset.verification.names import Names, list_names
 from postprocess_dataset.workers import forked, start
 

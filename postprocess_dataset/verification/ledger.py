@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from postprocess_dataset.dataset_folder import BLOCK
-from postprocess_dataset.verification.kinds import Findings
+from postprocess_dataset.manifest.kinds import Findings
 
 
 class InUse(Exception):

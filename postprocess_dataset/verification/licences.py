@@ -9,8 +9,8 @@ from common.command_line import UserError
 from common.files import read_json
 from common.model_terms import terms_of_llm, terms_of_model
 from common.terms import UNKNOWN, UNSTATED, Licences
+from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.verification.chunk import Licences as Counted
-from postprocess_dataset.verification.kinds import Findings
 
 
 def check_licences(counted: Counted, licences: Licences, found: Findings) -> None:

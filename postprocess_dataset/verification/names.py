@@ -14,8 +14,8 @@ from pathlib import Path
 from common.packed_folder import MARK, TAR, PackedFolder, packed, prompt_of
 from common.sample_reader import FOLDER_OF_PROMPTS
 from postprocess_dataset.dataset_folder import BLOCK
+from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.sample_checks import is_utf8
-from postprocess_dataset.verification.kinds import Findings
 
 NAME = re.compile(
     r"(0|[1-9]\d{0,11})(?:_(0|[1-9]\d{0,5}))?\.(jpg|json|failed|prompts\d{0,3}|samples)"

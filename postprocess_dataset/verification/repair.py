@@ -11,12 +11,13 @@ from pathlib import Path
 from common.command_line import UserError
 from common.files import keep_damaged
 from common.packed_folder import MARK
-from postprocess_dataset import shard_plan, table
-from postprocess_dataset.build_table import TableSettings, make_table
-from postprocess_dataset.make_tars import make_tars
-from postprocess_dataset.remade_mark import remake_mark
-from postprocess_dataset.shard_files import remove
-from postprocess_dataset.tar_settings import TarSettings
+from postprocess_dataset import table
+from postprocess_dataset.packing.remade_mark import remake_mark
+from postprocess_dataset.to_table.build_table import TableSettings, make_table
+from postprocess_dataset.to_tars import shard_plan
+from postprocess_dataset.to_tars.make_tars import make_tars
+from postprocess_dataset.to_tars.shard_files import remove
+from postprocess_dataset.to_tars.tar_settings import TarSettings
 from postprocess_dataset.verification.verify import Report, VerifySettings, base_of
 
 

@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 
 from common.command_line import UserError
 from postprocess_dataset import table
+from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.progress import Progress, first_line
 from postprocess_dataset.score_table import KEY, facts_of, files_of
 from postprocess_dataset.verification.evidence import Evidence
-from postprocess_dataset.verification.kinds import Findings
 
 SHA256 = "image_sha256"
 

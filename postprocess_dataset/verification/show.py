@@ -7,10 +7,10 @@ from pathlib import Path
 from common.command_line import DONE, FAILED, UserError
 from common.console import visible
 from common.files import write_whole
+from postprocess_dataset.manifest.manifest import NAME, write_manifest
+from postprocess_dataset.manifest.shards import Unreadable
 from postprocess_dataset.progress import Progress
-from postprocess_dataset.verification.manifest import NAME, write_manifest
 from postprocess_dataset.verification.repair import repair
-from postprocess_dataset.verification.shards import Unreadable
 from postprocess_dataset.verification.verify import Report, VerifySettings, verify
 
 

@@ -14,12 +14,8 @@ from common.command_line import UserError
 from common.files import CHECKOUT
 from common.screening import Screen
 from postprocess_dataset import increment, table
-from postprocess_dataset.build_table import absolute
-from postprocess_dataset.verification.card import check_card
-from postprocess_dataset.verification.chunk import Judge
-from postprocess_dataset.verification.evidence import Evidence
-from postprocess_dataset.verification.folders import FolderPass, Seen
-from postprocess_dataset.verification.kinds import (
+from postprocess_dataset.manifest.card import check_card
+from postprocess_dataset.manifest.kinds import (
     DAMAGED,
     KINDS,
     PRIVATE,
@@ -27,9 +23,13 @@ from postprocess_dataset.verification.kinds import (
     UNSAFE,
     Findings,
 )
+from postprocess_dataset.manifest.manifest import Known
+from postprocess_dataset.to_table.build_table import absolute
+from postprocess_dataset.verification.chunk import Judge
+from postprocess_dataset.verification.evidence import Evidence
+from postprocess_dataset.verification.folders import FolderPass, Seen
 from postprocess_dataset.verification.ledger import InUse, Ledger
 from postprocess_dataset.verification.licences import check_licences, stated_licences
-from postprocess_dataset.verification.manifest import Known
 from postprocess_dataset.verification.scores import check_scores
 from postprocess_dataset.verification.tables import TablePass
 from postprocess_dataset.verification.tars import SeenTars, TarPass

@@ -4,7 +4,7 @@ import json
 import time
 
 from generate.protocol.answers import AllDone, Wait
-from postprocess_dataset.packing import Packing
+from postprocess_dataset.packing.pack_folder import Packing
 from tests.fakes.running_server import finish, until
 
 

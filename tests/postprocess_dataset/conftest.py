@@ -280,7 +280,7 @@ def table(folder, to_parquet, tmp_path):
 @pytest.fixture
 def small_shards(monkeypatch):
     """small_shards(samples=7): shards of a few samples, though --shard_size_mb counts in MB."""
-    from postprocess_dataset import shard_plan
+    from postprocess_dataset.to_tars import shard_plan
 
     def set_size(samples=7):
         room = ((10**6 - 1024) // samples - 3 * 512) // 3  # of image, text, JSON

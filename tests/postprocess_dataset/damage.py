@@ -11,7 +11,7 @@ from common.screening import Screen
 from common.validation_set import ValidationSet
 from generate.dataset.samples import PLACE, comment_of, encode
 from postprocess_dataset import table
-from postprocess_dataset.verification.shards import tar_members
+from postprocess_dataset.manifest.shards import tar_members
 from tests.postprocess_dataset.verified import RunFolder, convert, picture, put, rewrite
 
 

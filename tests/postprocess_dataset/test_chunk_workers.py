@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from postprocess_dataset import chunk_workers, conversion
+from postprocess_dataset.to_table import chunk_workers, conversion
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,7 +64,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, sys.argv[1])
 sys.argv = sys.argv[1:]
 from common.command_line import run_script
-from postprocess_dataset import chunk_workers, convert_json_to_parquet
+from postprocess_dataset.to_table import chunk_workers
+from postprocess_dataset import convert_json_to_parquet
 chunk_workers.INLINE = 0
 read_chunk = chunk_workers.read_chunk
 def slow(*args):

@@ -8,9 +8,9 @@ import pytest
 
 from common.packed_folder import packed
 from generate.dataset.collected import publish_collected
-from postprocess_dataset import sample_files
-from postprocess_dataset.collected import cuts
 from postprocess_dataset.dataset_folder import CODE
+from postprocess_dataset.to_table import sample_files
+from postprocess_dataset.to_table.collected import cuts
 from tests.postprocess_dataset.conftest import called
 
 PROMPTS = (3, 7, 8, 1002)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from postprocess_dataset import chunk_workers, sample_files
+from postprocess_dataset.to_table import chunk_workers, sample_files
 
 
 def test_a_run_s_folder(folder, to_parquet, rows_of, tmp_path):

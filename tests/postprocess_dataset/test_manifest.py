@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postprocess_dataset.verification.manifest import check_manifest, write_manifest
-from postprocess_dataset.verification.merkle import Tree
-from postprocess_dataset.verification.shards import Unreadable, read_shard, tar_members
+from postprocess_dataset.manifest.manifest import check_manifest, write_manifest
+from postprocess_dataset.manifest.merkle import Tree
+from postprocess_dataset.manifest.shards import Unreadable, read_shard, tar_members
 from tests.postprocess_dataset.conftest import called
 
 KIB = 1 << 10

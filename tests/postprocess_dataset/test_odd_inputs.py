@@ -110,7 +110,7 @@ def test_a_folder_that_is_not_utf8(folder, process, to_parquet, rows_of, tmp_pat
 
 def test_a_folder_below_the_root(folder, to_parquet, tmp_path, monkeypatch):
     """/data in a container: the base folder is then "/"."""
-    from postprocess_dataset import build_table
+    from postprocess_dataset.to_table import build_table
 
     data = folder().fill([1, 1001])
     place = os.path.relpath(data.path, "/")

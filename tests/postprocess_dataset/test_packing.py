@@ -13,7 +13,7 @@ from common.sample_reader import iterate
 from generate.dataset.captions import publish_captions, read_captions
 from generate.dataset.scan import scan_folder
 from generate.server.folders import index_done
-from postprocess_dataset.packing import Packing
+from postprocess_dataset.packing.pack_folder import Packing
 from tests.postprocess_dataset.conftest import called
 
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKER = """
 import sys, time
 from pathlib import Path
-from postprocess_dataset.packing import Packing
+from postprocess_dataset.packing.pack_folder import Packing
 while True:
     for folder in sorted(Path(sys.argv[1]).iterdir()):
         if folder.is_dir():

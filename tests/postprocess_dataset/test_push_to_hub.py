@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from postprocess_dataset.hub import difference
-from postprocess_dataset.verification import manifest
+from postprocess_dataset.manifest import manifest
 from tests.fakes.fake_hub import FakeHub, Refuse
 from tests.postprocess_dataset.conftest import SCRIPTS
 

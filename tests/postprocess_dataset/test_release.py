@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from postprocess_dataset.verification.shards import read_shard
+from postprocess_dataset.manifest.shards import read_shard
 from tests.postprocess_dataset.conftest import called
 from tests.postprocess_dataset.verified import IMAGES, PROMPTS, RunFolder
 

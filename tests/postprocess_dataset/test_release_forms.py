@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from postprocess_dataset.manifest.shards import read_shard
 from postprocess_dataset.release_forms import public_rows
-from postprocess_dataset.verification.shards import read_shard
 from tests.postprocess_dataset.conftest import called
 
 SMALL = ("--shard_size_mb", 1)  # with small_shards()

@@ -195,8 +195,8 @@ run_script(convert_parquet_to_wds.main)
 
 
 def test_a_table_replaced_meanwhile(table, to_tars, tmp_path, monkeypatch):
-    from postprocess_dataset import shard_files
     from postprocess_dataset import table as table_module
+    from postprocess_dataset.to_tars import shard_files
 
     data, path = table
     write = shard_files.write_shard

@@ -96,7 +96,8 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 sys.argv = sys.argv[1:]
 from common.command_line import run_script
-from postprocess_dataset import convert_parquet_to_wds, shard_files
+from postprocess_dataset import convert_parquet_to_wds
+from postprocess_dataset.to_tars import shard_files
 write_shard = shard_files.write_shard
 def patched(output, row, *args):
     shard = row["name"]

@@ -182,7 +182,7 @@ def test_a_plan_that_gets_shorter_leaves_no_old_shard(
 
 def test_a_prompt_s_side_is_for_ever():
     """Another order of the table, another release: what was validation stays so."""
-    from postprocess_dataset.row_order import side
+    from postprocess_dataset.to_tars.row_order import side
 
     split = {"train": 0.5, "val": 0.5}
     assert [side(prompt, split) for prompt in ("a cat", "a dog", "ein Café", "")] == [
@@ -196,7 +196,7 @@ def test_a_prompt_s_side_is_for_ever():
 def test_split_and_shuffle(
     table, to_tars, tar_members, rows_of, tmp_path, monkeypatch, small_shards
 ):
-    from postprocess_dataset import row_order
+    from postprocess_dataset.to_tars import row_order
 
     small_shards(4)
     monkeypatch.setattr(row_order, "BUCKET", 5)
@@ -270,7 +270,7 @@ def test_rows_in_tar_order_are_the_rows(tmp_path, count, new, bucket, seed):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from postprocess_dataset import row_order
+    from postprocess_dataset.to_tars import row_order
 
     where = Path(tempfile.mkdtemp(dir=tmp_path))
     prompts = [f"p{random.Random(seed + i).randrange(9)}" for i in range(count + new)]

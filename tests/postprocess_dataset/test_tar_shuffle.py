@@ -14,7 +14,7 @@ def test_parts_that_start_at_once(table, to_tars, tmp_path, small_shards, tree):
 import sys, time
 sys.path.insert(0, sys.argv[1])
 sys.argv = sys.argv[1:]
-from postprocess_dataset import shard_plan, tar_settings
+from postprocess_dataset.to_tars import shard_plan, tar_settings
 shard_plan.padded = lambda size: ((10**6 - 1024) // 5 - 3 * 512) // 3
 ordered = tar_settings.ordered
 # so that the others come meanwhile

@@ -9,9 +9,9 @@ import pytest
 
 from common import packed_folder
 from generate.server.schema import SCHEMA
+from postprocess_dataset.manifest.kinds import KINDS
 from postprocess_dataset.score_table import publish
 from postprocess_dataset.verification.evidence import Evidence
-from postprocess_dataset.verification.kinds import KINDS
 from tests.postprocess_dataset.conftest import called
 from tests.postprocess_dataset.damage import DAMAGE, an_unsafe_text, cut, edit_tar, remake, sample
 from tests.postprocess_dataset.verified import (

@@ -11,7 +11,7 @@ import yaml
 
 from generate.dataset.captions import publish_captions
 from generate.dataset.samples import PLACE, comment_of, encode
-from postprocess_dataset import shard_plan
+from postprocess_dataset.to_tars import shard_plan
 from tests.postprocess_dataset.conftest import Folder, called
 
 PROMPTS = range(995, 1003)

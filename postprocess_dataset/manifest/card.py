@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from common.untrusted import read_text
-from postprocess_dataset.verification.kinds import Findings
+from postprocess_dataset.manifest.kinds import Findings
 
 NAME = "README.md"
 

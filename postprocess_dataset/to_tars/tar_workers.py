@@ -10,12 +10,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from common.command_line import INTERRUPTED, UserError, script_name
-from postprocess_dataset import shard_files, table
+from postprocess_dataset import table
 from postprocess_dataset.progress import Progress
 from postprocess_dataset.publish import Draft
-from postprocess_dataset.shard_files import Source, Stats
-from postprocess_dataset.shard_plan import Plan, Shard
-from postprocess_dataset.tar_settings import TarSettings, in_tar_order
+from postprocess_dataset.to_tars import shard_files
+from postprocess_dataset.to_tars.shard_files import Source, Stats
+from postprocess_dataset.to_tars.shard_plan import Plan, Shard
+from postprocess_dataset.to_tars.tar_settings import TarSettings, in_tar_order
 from postprocess_dataset.workers import CONTEXT, forked, start
 
 Counter = Any  # a shared integer of multiprocessing

@@ -17,10 +17,9 @@ from typing import Any
 
 from common.files import read_json, write_whole
 from common.untrusted import open_untrusted, real_folders
-from postprocess_dataset.progress import Progress
-from postprocess_dataset.verification.kinds import KINDS, Findings
-from postprocess_dataset.verification.merkle import Tree, file_leaf, sample_leaf
-from postprocess_dataset.verification.shards import (
+from postprocess_dataset.manifest.kinds import KINDS, Findings
+from postprocess_dataset.manifest.merkle import Tree, file_leaf, sample_leaf
+from postprocess_dataset.manifest.shards import (
     Hashed,
     ShardSample,
     Unreadable,
@@ -30,6 +29,7 @@ from postprocess_dataset.verification.shards import (
     read_shard,
     tar_samples,
 )
+from postprocess_dataset.progress import Progress
 
 NAME = "MANIFEST.json"
 FORMAT = "text-to-image-manifest-1"

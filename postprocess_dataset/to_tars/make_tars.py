@@ -12,13 +12,14 @@ from typing import Any
 import pyarrow as pa
 
 from common.command_line import DONE, LEFT_OUT, UserError
-from postprocess_dataset import increment, shard_files, shard_plan, shard_rows, table
+from postprocess_dataset import increment, shard_rows, table
 from postprocess_dataset.progress import first_line, tell
 from postprocess_dataset.publish import Draft
-from postprocess_dataset.shard_files import Stats
-from postprocess_dataset.shard_plan import Plan, Shard, ShardSizes
-from postprocess_dataset.tar_settings import TarSettings, in_tar_order
-from postprocess_dataset.tar_workers import write
+from postprocess_dataset.to_tars import shard_files, shard_plan
+from postprocess_dataset.to_tars.shard_files import Stats
+from postprocess_dataset.to_tars.shard_plan import Plan, Shard, ShardSizes
+from postprocess_dataset.to_tars.tar_settings import TarSettings, in_tar_order
+from postprocess_dataset.to_tars.tar_workers import write
 
 GO_ON = "finished shards stay, the same command goes on from there"
 

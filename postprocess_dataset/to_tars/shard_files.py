@@ -21,9 +21,9 @@ from postprocess_dataset import table
 from postprocess_dataset.increment import NOTE_BYTES
 from postprocess_dataset.publish import Draft, publish_text
 from postprocess_dataset.shard_images import BUFFER, Images
-from postprocess_dataset.shard_plan import Shard
 from postprocess_dataset.shard_rows import KEY, Sample, samples
 from postprocess_dataset.tar_header import header
+from postprocess_dataset.to_tars.shard_plan import Shard
 
 NO_TEXT = "row has no key or no caption"
 BAD_KEY = "its key is no path below a folder"  # readers unpack tars: ../../x, /x

@@ -15,9 +15,16 @@ from dataclasses import dataclass, replace
 
 from common.packed_folder import PackedFolder, packed
 from common.untrusted import SAMPLE_BYTES, open_folder, read_many
-from postprocess_dataset.collected import read_collected
-from postprocess_dataset.sample_checks import Checked, Checks, Chunk, Disagrees, Whole, check
+from postprocess_dataset.sample_checks import (
+    Checked,
+    Checks,
+    Chunk,
+    Disagrees,
+    Whole,
+    check,
+)
 from postprocess_dataset.sample_json import Content, Piece
+from postprocess_dataset.to_table.collected import read_collected
 
 PROBE = 256  # files after which it is known whether the disk is waited for
 READERS = 8  # threads for a cold disk, where a file costs 100 us of waiting

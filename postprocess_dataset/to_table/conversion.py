@@ -15,13 +15,19 @@ import orjson
 
 from common.untrusted import SAMPLE_BYTES, read_untrusted
 from postprocess_dataset import table
-from postprocess_dataset.chunk_workers import CHUNK, ChunkWorkers
-from postprocess_dataset.collected import cuts, whole_prompts
 from postprocess_dataset.dataset_folder import BLOCK, CODE, Codes, Listing, stems, walk
 from postprocess_dataset.increment import Earlier, Line
 from postprocess_dataset.progress import Progress
-from postprocess_dataset.sample_checks import Checked, Checks, Chunk, Whole, image_elsewhere
+from postprocess_dataset.sample_checks import (
+    Checked,
+    Checks,
+    Chunk,
+    Whole,
+    image_elsewhere,
+)
 from postprocess_dataset.sorted_rows import SortedRows
+from postprocess_dataset.to_table.chunk_workers import CHUNK, ChunkWorkers
+from postprocess_dataset.to_table.collected import cuts, whole_prompts
 
 SHOWN = 5  # rejects named on the terminal; all are in the list
 

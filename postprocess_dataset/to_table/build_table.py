@@ -12,13 +12,14 @@ import pyarrow as pa
 
 from common.command_line import DONE, LEFT_OUT, UserError
 from common.untrusted import real_folders
-from postprocess_dataset import combine_partitions, increment, table
-from postprocess_dataset.conversion import Conversion
+from postprocess_dataset import increment, table
 from postprocess_dataset.increment import Earlier, Known, Line
 from postprocess_dataset.progress import first_line, tell
 from postprocess_dataset.publish import Draft
 from postprocess_dataset.sample_checks import Checks, is_utf8
 from postprocess_dataset.sorted_rows import SortedRows
+from postprocess_dataset.to_table import combine_partitions
+from postprocess_dataset.to_table.conversion import Conversion
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from common.command_line import DONE, FAILED, UserError
 from common.console import visible
+from postprocess_dataset.manifest.card import check_card
+from postprocess_dataset.manifest.manifest import NAME, check_manifest
 from postprocess_dataset.progress import Progress
-from postprocess_dataset.verification.card import check_card
-from postprocess_dataset.verification.manifest import NAME, check_manifest
 
 AGAIN = "download it again; if that changes nothing, tell its publisher"
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Self
 import pyarrow as pa
 
 from postprocess_dataset.sample_checks import Checked, Checks, Chunk
-from postprocess_dataset.sample_files import Reader, read_chunk
+from postprocess_dataset.to_table.sample_files import Reader, read_chunk
 from postprocess_dataset.workers import forked, start
 
 # Samples: 6-10 MB of JSON, about 50 MB at the peak of a worker with the parsed columns.
