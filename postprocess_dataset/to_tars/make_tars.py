@@ -15,7 +15,7 @@ from common.command_line import DONE, LEFT_OUT, UserError
 from postprocess_dataset import increment, shard_rows, table
 from postprocess_dataset.progress import first_line, tell
 from postprocess_dataset.publish import Draft
-from postprocess_dataset.to_tars import shard_files, shard_plan
+from postprocess_dataset.to_tars import shard_files, shard_plan, tars_readme
 from postprocess_dataset.to_tars.shard_files import Stats
 from postprocess_dataset.to_tars.shard_plan import Plan, Shard, ShardSizes
 from postprocess_dataset.to_tars.tar_settings import TarSettings, in_tar_order
@@ -25,15 +25,20 @@ GO_ON = "finished shards stay, the same command goes on from there"
 
 
 def make_tars(settings: TarSettings) -> int:
-    """Do what was asked for; the exit status."""
+    """Do what was asked for, and say how the tars are loaded; the exit status."""
     try:
         status, summary = convert(settings)
+        hints = []
+        if settings.finish or not settings.partition:
+            hints = tars_readme.explain(settings.output, settings.shuffle_seed is not None)
     except OSError as error:
         where = "" if error.filename else f"{settings.output}: "
         raise UserError(f"{where}{error}; {GO_ON}") from error
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"{settings.table} cannot be read: {first_line(error)}") from None
     tell(summary)
+    for line in hints:
+        tell(line)
     return status
 
 

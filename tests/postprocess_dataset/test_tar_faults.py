@@ -67,6 +67,7 @@ def test_on_disk_before_it_has_a_name(table, to_parquet, to_tars, tmp_path, disk
         "output_dataset_000000.tar",
         "output_dataset_000000_stats.json",  # the done mark, after what it vouches for
         "index.json",
+        "README.md",
     ]
 
 

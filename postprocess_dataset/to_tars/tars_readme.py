@@ -1,0 +1,81 @@
+"""How the tars of a folder are loaded: a README.md beside them, and what the converter says last.
+
+`datasets.load_dataset(FOLDER)` takes every file of a folder for data, index.json too, unless the
+head of a README.md names the tars.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from common.untrusted import read_text
+from postprocess_dataset.publish import publish_text
+from postprocess_dataset.to_tars.shard_plan import STEM
+
+NAME = "README.md"
+ABOUT = """
+Images with captions as WebDataset tars, made by convert_parquet_to_wds.py. With the lines above
+`datasets.load_dataset(FOLDER)` finds them. This file is yours: once it is changed it is not
+written again.
+"""
+MIXED = (
+    "order: that of the table, all images of a prompt in a row; --shuffle_seed 1, into another "
+    "--output_dir, mixes them"
+)
+
+
+def explain(output: str, shuffled: bool) -> list[str]:
+    """Write README.md for the shards of index.json; lines that tell how to load them."""
+    listed = json.loads(Path(output, "index.json").read_text())["shardlist"]
+    stems: dict[str, list[str]] = {}  # {output_dataset_val: its shards}, in the order of the plan
+    for shard in listed:
+        stems.setdefault(shard["url"].rpartition("_")[0], []).append(shard["url"])
+    if not stems:
+        return []
+    write_readme(output, list(stems))
+    lines = [
+        f'load: webdataset.WebDataset("{os.path.join(output, braces(names))}", shardshuffle=100)'
+        for names in stems.values()
+    ]
+    lines.append(f'  or: datasets.load_dataset("{output}")')
+    return lines if shuffled else [*lines, MIXED]
+
+
+def write_readme(output: str, stems: Sequence[str]) -> None:
+    """Write README.md unless another hand's stands there; ours grows with the splits."""
+    path = os.path.join(output, NAME)
+    if os.path.lexists(path):
+        try:
+            stands = read_text(Path(path))
+        except (OSError, ValueError):
+            return
+        ours = [stem for stem in stems if f"path: {stem}_[0-9]*.tar\n" in stands]
+        if ours == list(stems) or stands != text_of(ours):
+            return
+    publish_text(path, text_of(stems))
+
+
+def text_of(stems: Sequence[str]) -> str:
+    """README.md for the shards STEM_000000.tar …; a stem without a split is `train`."""
+    files = [
+        {
+            "split": stem.removeprefix(STEM).removeprefix("_") or "train",
+            "path": f"{stem}_[0-9]*.tar",
+        }
+        for stem in stems
+    ]
+    configs = [{"config_name": "default", "data_files": files}]
+    head = yaml.safe_dump({"configs": configs}, sort_keys=False)
+    return f"---\n{head}---\n{ABOUT}"
+
+
+def braces(names: Sequence[str]) -> str:
+    """`output_dataset_{000000..000041}.tar` for the shards of a split, numbered without a hole."""
+    if len(names) == 1:
+        return names[0]
+    stem = names[0].rpartition("_")[0]
+    first, last = (name.removesuffix(".tar").rpartition("_")[2] for name in (names[0], names[-1]))
+    return f"{stem}_{{{first}..{last}}}.tar"
