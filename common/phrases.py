@@ -3,7 +3,8 @@
 table = PhraseTable({"explicit": read_phrases("explicit")})
 table.find(["a", "half", "naked", "man"])                    # [Hit("explicit", "half naked", 1, 3)]
 
-A list's lines are phrases; `a/b` is either word, `(x)` may be missing, `*` is any ending.
+A list's lines are phrases; `a/b` is either word, `(x)` may be missing, `*` is any ending,
+`<people>` is any line of people.txt.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ FOLDER = Path(__file__).resolve().parent / "word_lists"
 LETTERS = 3  # of a word by which phrases with open endings are found
 BEFORE_LAST, LAST = 1, 2
 OPTIONAL = re.compile(r"\((\w+)\)")
+OTHER_LIST = re.compile(r"<(\w+)>")
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,13 @@ def list_versions() -> dict[str, str]:
 def written_out(words: Sequence[str]) -> list[str]:
     """All phrases that a line means: `boob(s) out/bare` is four."""
     choices = [[form for word in each.split("/") for form in _forms(word)] for each in words]
-    return [" ".join(phrase) for phrase in itertools.product(*choices)]
+    # a word that may be missing leaves a double blank
+    return [" ".join(" ".join(phrase).split()) for phrase in itertools.product(*choices)]
 
 
 def _forms(word: str) -> list[str]:
+    if other := OTHER_LIST.fullmatch(word):
+        return read_phrases(other[1])
     if not OPTIONAL.search(word):
         return [word]
     return [OPTIONAL.sub("", word), OPTIONAL.sub(r"\1", word)]

@@ -31,6 +31,9 @@ LOOKALIKES = str.maketrans(
 )
 SQUARED = (0x1F130, 0x1F150, 0x1F170)  # blocks of A-Z in squares and circles
 UNBOXED = {first + n: chr(ord("a") + n) for first in SQUARED for n in range(26)}
+# emoji that are drawn for parts of a body, as words of the lists
+SIGNS = {0x1F346: "eggplant", 0x1F348: "melon", 0x1F351: "peach", 0x1F4A6: "drop"}
+SPOKEN = UNBOXED | {sign: f" {name}sign " for sign, name in SIGNS.items()}
 NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
@@ -77,7 +80,7 @@ def plain_letters(text: str) -> str:
     """Lower case without accents and invisible characters; lookalikes become Latin letters."""
     if text.isascii():
         return text.lower()
-    text = unicodedata.normalize("NFKD", text.translate(UNBOXED)).casefold()
+    text = unicodedata.normalize("NFKD", text.translate(SPOKEN)).casefold()
     return NOT_ASCII.sub(_without_marks, text).translate(LOOKALIKES)
 
 
