@@ -63,6 +63,8 @@ JSON_FIELDS = {
     "quantize_args": ("str", True),
     "compiled": ("bool", True),
     "attention_backend": ("str", True),
+    "offload": ("str", True),
+    "vae_slicing": ("bool", True),
 }
 ARROW_TYPES = {
     "int": pa.int64(),

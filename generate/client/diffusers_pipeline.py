@@ -30,11 +30,10 @@ from generate.client.pipeline import (
     first_line,
     torch_generator,
 )
-from generate.client.provenance import facts_of
+from generate.client.provenance import NATIVE, facts_of
 
 # Beside torch's own: a context of CUDA takes about 0.5 GiB.
 OTHERS_BYTES = 1 << 30
-NATIVE = "native"  # the attention that torch chooses
 # torch's words where a backend cannot do this shape or card, and on a CPU
 NO_KERNEL = ("No available kernel", "No viable backend for scaled_dot_product_attention")
 log = logging.getLogger(__name__)
@@ -101,9 +100,12 @@ def load(settings: GeneratorSettings, recipe: Recipe) -> DiffusersPipeline:
 
     pipe = load_once(settings.model, settings.revision, load_all)
     pipe.set_progress_bar_config(disable=True)
-    if plan.vae_slicing and hasattr(pipe.vae, "enable_slicing"):
+    slicing = plan.vae_slicing and hasattr(pipe.vae, "use_slicing")
+    if slicing:
         pipe.vae.enable_slicing()
     facts = facts_of(pipe, settings, without)
+    facts |= {"offload": plan.offload, "vae_slicing": slicing}
+    facts["attention_backend"] = backend_in_use(pipe)
     if plan.offload == "model":
         pipe.enable_model_cpu_offload()
     else:
@@ -127,12 +129,26 @@ def use_attention(pipe: Any, backend: str) -> str:
     """Have the denoiser take a backend; the one that it takes. Errors: of diffusers, a package."""
     denoiser = compiling.denoiser_of(pipe)
     denoiser.set_attention_backend(backend)
-    processors = [getattr(module, "processor", None) for module in denoiser.modules()]
-    takes = any(getattr(each, "_attention_backend", None) == backend for each in processors)
-    if not takes:
-        denoiser.set_attention_backend(NATIVE)  # diffusers keeps one for the whole process, too
-        log.warning("%s takes no attention backend: %s", type(denoiser).__name__, NATIVE)
-    return backend if takes else NATIVE
+    if takes_a_backend(denoiser):
+        return backend
+    denoiser.set_attention_backend(NATIVE)  # diffusers keeps one for the whole process, too
+    log.warning("%s takes no attention backend: %s", type(denoiser).__name__, NATIVE)
+    return NATIVE
+
+
+def takes_a_backend(denoiser: torch.nn.Module) -> bool:
+    """Whether a denoiser's attention goes through the backends of diffusers at all: SD3's does not.
+
+    Its processors have a place for one then.
+    """
+    processors = (getattr(module, "processor", None) for module in denoiser.modules())
+    return any(hasattr(each, "_attention_backend") for each in processors)
+
+
+def backend_in_use(pipe: Any) -> str:
+    """The attention backend that a denoiser has taken from the environment of diffusers."""
+    asked = os.environ.get("DIFFUSERS_ATTN_BACKEND", NATIVE)
+    return asked if takes_a_backend(compiling.denoiser_of(pipe)) else NATIVE
 
 
 def this_card() -> Card | None:

@@ -60,10 +60,6 @@ def _pinned(definition: Definition) -> dict[str, Any]:
 
 def common_settings(args: Namespace) -> dict[str, Any]:
     """The settings that hold for a stored image's second generation, too."""
-    try:
-        quantize_args = json.loads(args.quantize_args or "{}")
-    except ValueError as error:
-        raise UserError(f"--quantize_args {args.quantize_args}: not JSON: {error}") from None
     return {
         "revision": args.revision,
         "compile": args.compile,
@@ -71,10 +67,21 @@ def common_settings(args: Namespace) -> dict[str, Any]:
         "lora": args.lora,
         "attention": args.attention,
         "quantize": args.quantize,
-        "quantize_args": quantize_args,
+        "quantize_args": quantize_args(args.quantize_args),
         "pipeline": args.pipeline,
         "without_t5": None if args.t5 else True,
     }
+
+
+def quantize_args(text: str | None) -> dict[str, Any]:
+    """What --quantize_args says. UserError: it is no JSON object."""
+    try:
+        given = json.loads(text or "{}")
+    except ValueError as error:
+        raise UserError(f"--quantize_args {text}: not JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise UserError(f"--quantize_args {text}: expected a JSON object")
+    return given
 
 
 def recipes_of(recipe: Recipe, definition: Definition) -> Recipes:

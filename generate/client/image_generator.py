@@ -279,6 +279,6 @@ class ImageGenerator:
             pipeline.dtype,
             settings.quantize,
             settings.compile,
-            settings.offload,
+            *(pipeline.facts.get(name) for name in ("offload", "vae_slicing", "left_out", "lora")),
         ]
         return BatchSizes(settings.remembered, key)

@@ -29,14 +29,14 @@ def folder_of(model: str) -> Path | None:
 
 
 @cache
-def _hub_config(model: str, name: str) -> dict[str, Any]:
+def hub_config(model: str, name: str, revision: str | None = None) -> dict[str, Any]:
     """A small JSON file of a hub model, through the cache; {} where it cannot be had."""
     if "/" not in model:
         return {}
     import huggingface_hub as hub  # 0.3 s that a local folder does not need
 
     try:
-        contents = json.loads(Path(hub.hf_hub_download(model, name)).read_text())
+        contents = json.loads(Path(hub.hf_hub_download(model, name, revision=revision)).read_text())
     except (OSError, ValueError):  # check_model() says why, where the whole model is missing
         return {}
     return contents if isinstance(contents, dict) else {}
@@ -66,7 +66,7 @@ def family_of(model: str) -> Family:
     if found:
         return found[0]
     if folder is None:
-        pipeline = _hub_config(model, "model_index.json").get("_class_name")
+        pipeline = hub_config(model, "model_index.json").get("_class_name")
     of_class = [row for row in FAMILIES[1:] if row.pipeline == pipeline and not row.base]
     # of several the one of the most steps: its model is not distilled, or at least images come out
     if of_class:
@@ -97,7 +97,7 @@ def own_size(model: str) -> int | None:
 def _config(model: str, part: str) -> dict[str, Any]:
     folder = folder_of(model)
     if folder is None:
-        return _hub_config(model, f"{part}/config.json")
+        return hub_config(model, f"{part}/config.json")
     path = folder / part / "config.json"
     contents: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     return contents

@@ -6,7 +6,6 @@ check(definition, pipeline, allow_mixed=False)
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from importlib import metadata
@@ -15,18 +14,30 @@ from typing import Any
 
 from common.command_line import UserError
 from generate.client import lora
-from generate.client.model_recipes import folder_of
+from generate.client.model_recipes import family_of, folder_of, hub_config, model_index
 from generate.client.pipeline import GeneratorSettings, Pipeline
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 PARTS_OF_A_MODEL = (".json", ".safetensors", ".bin", ".model", ".txt")
 LARGEST_CONFIG = 1 << 20  # bytes; a tokenizer's vocabulary is larger
-COMPARED = ("dtype", "without_t5", "model_commit", "libraries", "quantize")
+COMPARED = (
+    "dtype",
+    "without_t5",
+    "model_commit",
+    "scheduler",
+    "libraries",
+    "quantize",
+    "quantize_args",
+    "attention",
+)
+NONE_SAYS = ("quantize", "attention")  # a definition's null means: none of it, not: not known
+NATIVE = "native"  # the attention that torch chooses
 
 
 def facts_of(pipe: Any, settings: GeneratorSettings, left_out: Iterable[str]) -> dict[str, Any]:
     """Fields of a JSON: what may differ between two workers with the same command.
 
+    Whoever loads the pipeline adds what it chose for it: attention, offloading, VAE slicing.
     left_out: components of the model that were not loaded.
     """
     return {
@@ -35,10 +46,26 @@ def facts_of(pipe: Any, settings: GeneratorSettings, left_out: Iterable[str]) ->
         "scheduler": type(getattr(pipe, "scheduler", None)).__name__,
         "lora": [each.text() for each in lora.parse(settings.lora)],
         "quantize": settings.quantize,
-        "quantize_args": json.dumps(dict(settings.quantize_args), sort_keys=True),
+        "quantize_args": as_text(settings.quantize_args),
         "compiled": settings.compile,
-        "attention_backend": os.environ.get("DIFFUSERS_ATTN_BACKEND", "native"),
     }
+
+
+def as_text(arguments: Mapping[str, Any]) -> str:
+    """Arguments of a quantization as a JSON and a definition hold them."""
+    return json.dumps(dict(arguments), sort_keys=True)
+
+
+def scheduler_of(model: str, revision: str | None) -> str | None:
+    """The class of a model's scheduler, by its model_index.json; None: not known without the hub.
+
+    Of a model that is part of another one (a transformer, an adapter): that of the whole.
+    """
+    family = family_of(model)
+    whole, of_whole = (family.base, None) if family.base else (model, revision)
+    index = model_index(model) or hub_config(whole, "model_index.json", of_whole)
+    named = index.get("scheduler")
+    return str(named[1]) if isinstance(named, list) and len(named) == 2 and named[1] else None
 
 
 def libraries() -> str:
@@ -91,13 +118,19 @@ def check(definition: Mapping[str, Any], pipeline: Pipeline, allow_mixed: bool) 
     goes on without it, and its JSONs say so.
     """
     here = {**pipeline.facts, "without_t5": bool(pipeline.facts.get("left_out"))}
+    # by the environment of diffusers; torch's own where a card cannot do what was asked for
+    if here.get("attention_backend") not in (None, NATIVE, definition.get("attention")):
+        here["attention"] = here["attention_backend"]
     if "model_commit" in here:
         here["libraries"] = libraries()
     if pipeline.gpu_name is not None:
         here["dtype"] = pipeline.dtype
     for field in COMPARED:
+        if field not in here or allow_mixed:
+            continue
         said = definition.get(field)
-        if field in here and said is not None and here[field] != said and not allow_mixed:
+        known = said is not None or field in NONE_SAYS
+        if known and field in definition and here[field] != said:
             raise UserError(
                 f"this worker ({pipeline.gpu_name or 'CPU'}) would generate with {field} "
                 f"{here[field]!r}, and the data set's definition says {said!r}: name it in the "

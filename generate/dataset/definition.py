@@ -27,10 +27,12 @@ from common.untrusted import Refused, read_untrusted
 Definition = dict[str, Any]
 
 NAME = re.compile(r"dataset(?:\.([0-9]+))?\.yaml")
-# May differ from one request to the next. The prompts' sha256 tells prompts files apart.
+# May differ from one request to the next. The prompts' sha256 tells prompts files apart; each JSON
+# has the version of this project that made it, the definition the one that began the data set.
 FREE = {
     "name",
     "prompts_file",
+    "version",
     "dataset_id",
     "created",
     "extend",
@@ -41,7 +43,7 @@ FREE = {
 GROWS = ("total", "images_per_prompt")
 # Later fields whose absence from a definition means None.
 NONE_IF_ABSENT = ("lora", "sizes", "truncated", "images_per_text")
-MIXED = ("libraries", "model_commit")  # what one may go on with knowingly
+MIXED = ("libraries", "model_commit", "scheduler")  # what one may go on with knowingly
 DEFINITION_BYTES = 1 << 20  # of a dataset.yaml
 # for one that is damaged, where no ledger knows the data set
 REMEDY = "restore it from a backup, or move the folder away"
@@ -62,7 +64,9 @@ TYPES: dict[str, tuple[type, ...]] = {
     "sizes": TEXT,
     "lora": TEXT,
     "model_commit": TEXT,
+    "scheduler": TEXT,
     "libraries": TEXT,
+    "version": TEXT,
     "images_per_text": WHOLE,
     "num_inference_steps": WHOLE,
     "guidance_scale": (int, float, NoneType),
@@ -73,6 +77,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "dtype": TEXT,
     "without_t5": (bool, NoneType),
     "quantize": TEXT,
+    "quantize_args": TEXT,
     "attention": TEXT,
     "compiled": (bool, NoneType),
     "scores": TEXT,

@@ -15,7 +15,7 @@ from common.command_line import UserError
 from generate.client import lora
 from generate.client.model_check import check_model
 from generate.client.model_recipes import folder_of
-from generate.client.provenance import commit_of, libraries
+from generate.client.provenance import commit_of, libraries, scheduler_of
 from generate.dataset.definition import MIXED
 
 
@@ -27,6 +27,7 @@ def pinned(args: Namespace, stored: Mapping[str, Any] | None) -> dict[str, Any]:
         return {"lora": None}
     fields = {
         "model_commit": _commit(args, stored),
+        "scheduler": _scheduler(args, stored),
         "libraries": libraries(),
         "lora": _adapters(args.lora, stored),
     }
@@ -36,12 +37,29 @@ def pinned(args: Namespace, stored: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _commit(args: Namespace, stored: Mapping[str, Any] | None) -> str | None:
+    begun = _begun_on_the_hub(args, stored)
+    if begun is None:
+        return _newest(args.model, args.revision)
+    known: str | None = begun.get("model_commit")  # None: begun before it was kept
+    return known
+
+
+def _scheduler(args: Namespace, stored: Mapping[str, Any] | None) -> str | None:
+    begun = _begun_on_the_hub(args, stored)
+    if begun is None:
+        return scheduler_of(args.model, args.revision)
+    known: str | None = begun.get("scheduler")
+    return known
+
+
+def _begun_on_the_hub(
+    args: Namespace, stored: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """The stored definition, if it was begun with this very model of the hub."""
     asked = (args.model, args.revision)
-    begun = stored is not None and (stored.get("model"), stored.get("revision")) == asked
-    if begun and stored is not None and folder_of(args.model) is None:
-        known: str | None = stored.get("model_commit")  # None: begun before it was kept
-        return known
-    return _newest(args.model, args.revision)
+    if stored is None or (stored.get("model"), stored.get("revision")) != asked:
+        return None
+    return stored if folder_of(args.model) is None else None
 
 
 def _newest(model: str, revision: str | None) -> str | None:

@@ -14,10 +14,13 @@ from typing import Any
 from common import slurm
 from common.command_line import UserError
 from common.console import start_log
+from common.version import version
 from generate.client import model_recipes
+from generate.client.generation import quantize_args
 from generate.client.judge import acceptance_of
 from generate.client.pipeline import family_for
 from generate.client.process import follow_extension, run_client
+from generate.client.provenance import as_text
 from generate.client.text_lengths import KEEP
 from generate.client.worker import gpus, is_child
 from generate.dataset import definition as definitions
@@ -104,11 +107,13 @@ def define(args: Namespace, items: Sequence[Item], root: Path) -> dict[str, Any]
         "dtype": None if args.pipeline else args.dtype or family.dtype,
         "without_t5": not args.t5,
         "quantize": args.quantize,
+        "quantize_args": as_text(quantize_args(args.quantize_args)),
         "attention": args.attention,
         "compiled": args.compile,
         "num_inference_steps": args.num_inference_steps or family.steps,
         "guidance_scale": family.guidance if args.guidance_scale is None else args.guidance_scale,
         "augment_prompts": args.augment_prompts,
+        "version": version(),
         **acceptance_of(args),
         **pinned(args, stored_or_none(dataset_folder(root, name))),
     }

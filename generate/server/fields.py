@@ -276,7 +276,9 @@ def _drawing(given: Fields) -> dict[str, Callable[[str], object]]:
     """How images are generated: fields that older clients do not send."""
     return {
         "model_commit": lambda name: given.text(name, 100, None),
+        "scheduler": lambda name: given.text(name, 100, None),
         "libraries": lambda name: given.text(name, 1000, None),
+        "version": lambda name: given.text(name, 100, None),
         "lora": lambda name: given.text(name, 4096, None),
         "sizes": lambda name: given.text(name, 4096, None),
         "images_per_text": lambda name: given.number(name, 1, MOST_IMAGES, None),
@@ -286,6 +288,7 @@ def _drawing(given: Fields) -> dict[str, Callable[[str], object]]:
         "dtype": lambda name: given.text(name, 40, None),
         "without_t5": given.truth,
         "quantize": lambda name: given.text(name, 100, None),
+        "quantize_args": lambda name: given.text(name, 4096, None),
         "attention": lambda name: given.text(name, 100, None),
         "compiled": given.truth,
         "scores": lambda name: given.text(name, 4096, None),

@@ -39,6 +39,8 @@ HOLDS = {
     "quantize_args": "its arguments, as JSON",
     "compiled": "whether the image model was compiled",
     "attention_backend": "of the image model",
+    "offload": "what of the image model lay in the memory of the CPU",
+    "vae_slicing": "whether the images of a batch were decoded one by one",
     "idx": "number of the row, in the order in which samples were collected",
     "split": "the split it belongs to",
     "extra": "further fields of the sample, as JSON",

@@ -97,7 +97,9 @@ def test_where_it_cannot_be_compiled_it_is_generated_without(tiny, monkeypatch, 
     assert max(map(apart, images, tiny("sd3").generate(TEXTS, [1, 2]))) <= 1
 
 
-def test_an_attention_backend_is_used_and_recorded_and_given_up_where_it_cannot(tiny, caplog):
+def test_an_attention_backend_is_used_and_recorded_and_given_up_where_it_cannot(
+    tiny, monkeypatch, caplog
+):
     """cuDNN's attention knows no CPU: one line, and the JSONs say what was used. SD3 takes none."""
     plain = tiny("klein").generate(TEXTS, [1, 2])
     exact = tiny("klein", attention="_native_math")
@@ -111,6 +113,9 @@ def test_an_attention_backend_is_used_and_recorded_and_given_up_where_it_cannot(
     assert max(map(apart, plain, generator.generate(TEXTS, [1, 2]))) == 0
     assert tiny("sd3", attention="_native_math").pipeline.facts["attention_backend"] == "native"
     assert "SD3Transformer2DModel takes no attention backend" in caplog.text
+    monkeypatch.setenv("DIFFUSERS_ATTN_BACKEND", "_native_math")
+    assert tiny("klein").pipeline.facts["attention_backend"] == "_native_math"
+    assert tiny("sd3").pipeline.facts["attention_backend"] == "native"
 
 
 @pytest.mark.soak

@@ -124,6 +124,22 @@ def test_a_model_of_unknown_name_is_drawn_like_its_class(begun, hub):
     assert (found["height"], found["width"], found["negative_prompt"]) == (512, 512, "")
 
 
+def test_the_scheduler_is_that_of_the_model_and_stays(begun, hub):
+    """Of the pinned commit; a data set that does not name one (older) names none later either."""
+    index = b'{"_class_name": "ZImagePipeline", "scheduler": ["diffusers", "%s"]}'
+    hub.files = {"model_index.json": index % b"FlowMatchEulerDiscreteScheduler"}
+    first = begun("first")
+    assert first["scheduler"] == "FlowMatchEulerDiscreteScheduler" and first["version"]
+    hub.commit, hub.files = NEW, {"model_index.json": index % b"FlowMatchHeunDiscreteScheduler"}
+    assert begun("first") == first
+    assert begun("second")["scheduler"] == "FlowMatchHeunDiscreteScheduler"
+    assert begun("tiny", "--model", "tiny")["scheduler"] == "FlowMatchEulerDiscreteScheduler"
+    older = {name: first[name] for name in first if name not in ("scheduler", "version")}
+    compare(older, first, "dataset.yaml")
+    with pytest.raises(Differs, match="--allow_mixed goes on"):
+        compare(first, first | {"scheduler": "DDIMScheduler"}, "dataset.yaml")
+
+
 def test_a_folder_is_known_by_its_files(tmp_path):
     model = tmp_path / "model"
     shutil.copytree(TINY, model)

@@ -7,7 +7,9 @@ import numpy
 import pytest
 
 from common.command_line import UserError
+from generate.client import diffusers_pipeline
 from generate.client.image_generator import FLAGGED, ImageGenerator, problem_with
+from generate.client.memory_plan import Plan
 from generate.client.pipeline import GeneratorSettings
 from generate.client.provenance import check
 from generate.client.text_lengths import TextLengths, truncated
@@ -197,13 +199,45 @@ def test_a_class_of_ones_own_goes_to_the_gpu(tmp_path, monkeypatch):
 
 
 def test_a_worker_that_generates_otherwise_refuses(tiny):
-    """Another T5 setting, another precision, another commit; --allow_mixed lets it."""
+    """Another T5 setting, precision, scheduler, …; --allow_mixed lets it. What a definition of an
+    older data set does not say is not compared."""
     pipeline = tiny("sd15").pipeline
-    said = {"without_t5": False, "dtype": "bfloat16", "model_commit": None}
+    said = {
+        "without_t5": False,
+        "dtype": "bfloat16",
+        "model_commit": None,
+        "scheduler": "EulerDiscreteScheduler",
+        "quantize": None,
+        "quantize_args": "{}",
+        "attention": "_native_cudnn",
+    }
     check(said, pipeline, allow_mixed=False)  # on a CPU the precision is not compared
-    without = dataclasses.replace(pipeline, facts=pipeline.facts | {"left_out": ["text_encoder_3"]})
-    on_gpu = dataclasses.replace(pipeline, gpu_name="Fake T4", dtype="float16")
-    for other, field in ((without, "without_t5"), (on_gpu, "dtype")):
-        with pytest.raises(UserError, match=field):
+    others = {
+        "without_t5": {"left_out": ["text_encoder_3"]},
+        "scheduler": {"scheduler": "DDIMScheduler"},
+        "quantize": {"quantize": "torchao"},
+        "quantize_args": {"quantize_args": '{"bits": 4}'},
+        "attention": {"attention_backend": "sage"},
+    }
+    changed = {
+        field: dataclasses.replace(pipeline, facts=pipeline.facts | facts)
+        for field, facts in others.items()
+    }
+    changed["dtype"] = dataclasses.replace(pipeline, gpu_name="Fake T4", dtype="float16")
+    for field, other in changed.items():
+        with pytest.raises(UserError, match=f"would generate with {field} "):
             check(said, other, allow_mixed=False)
         check(said, other, allow_mixed=True)
+        check({name: said[name] for name in said if name != field}, other, allow_mixed=False)
+
+
+def test_what_the_memory_plan_chose_stands_in_the_json(tiny, monkeypatch):
+    """Decoding one by one moves no more than a rounding."""
+    whole = tiny("sd15")
+    assert (whole.pipeline.facts["vae_slicing"], whole.pipeline.facts["offload"]) == (False, "none")
+    plan = Plan(3, vae_slicing=True)
+    monkeypatch.setattr(diffusers_pipeline, "plan_for", lambda *_: plan)
+    sliced = tiny("sd15")
+    assert sliced.pipeline.facts["vae_slicing"] is True is sliced.pipeline.pipe.vae.use_slicing
+    images = [generator.generate(TEXTS, SEEDS) for generator in (whole, sliced)]
+    assert max(map(apart, *images)) <= 1

@@ -114,7 +114,7 @@ def test_a_hub_id_of_unknown_name_is_looked_up(monkeypatch):
         "transformer/config.json": {"sample_size": 64},
         "vae/config.json": {"block_out_channels": [1, 2, 3, 4]},
     }
-    monkeypatch.setattr(model_recipes, "_hub_config", lambda model, name: files.get(name, {}))
+    monkeypatch.setattr(model_recipes, "hub_config", lambda model, name: files.get(name, {}))
     row = family_of("someone/painter")
     assert (row.name, row.steps, row.guidance_argument) == ("qwen-image", 50, "true_cfg_scale")
     assert row.size == 512

@@ -44,6 +44,7 @@ def test_other_speed_is_another_data_set_where_it_changes_images(start_run):
         ("--speed", "fast", "attention"),
         ("--attention", "sage", "attention"),
         ("--quantize", "quanto", "quantize"),
+        ("--quantize_args", '{"weights_dtype": "int4"}', "quantize_args"),
     ):
         refused = run.run(option, value)
         assert refused.returncode == 1 and refused.stderr.count("\n") == 1
