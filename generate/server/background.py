@@ -63,6 +63,7 @@ class Housekeeping:
     def step(self) -> None:
         server = self.server
         server.stop_if_superseded()
+        server.keep_ledger()
         if (
             server.settings.stop_when_done
             and server.idle_s() > STOP_AFTER_S

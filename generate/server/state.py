@@ -159,6 +159,22 @@ class Server:
         if self.claim.is_lost():
             start_anew(f"{self.folder} was deleted, moved or replaced")
 
+    def keep_ledger(self) -> None:
+        """A ledger whose file was deleted is written again, and opened there by a new process.
+
+        Under the lock: nothing is granted in between that the new file would not know.
+        """
+        with self.ledger.lock:
+            store = self.ledger.ledger.store
+            if not store.is_away():
+                return
+            saved = store.write_again()
+            start_anew(
+                f"{store.path} was deleted and is written again, nothing of it is lost"
+                if saved
+                else f"{store.path} was replaced by another file"
+            )
+
     def client_has_seen(self, epoch: int) -> None:
         """A client that knows the token has seen the server of this epoch."""
         self._seen = max(self._seen, epoch)

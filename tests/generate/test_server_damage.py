@@ -146,6 +146,41 @@ def test_the_servers_folder_is_deleted_while_it_runs(start):
     assert "paid LLMs stay off" in server.log() and "Traceback" not in server.log()
 
 
+def test_the_ledger_is_deleted_while_the_server_runs(start):
+    """It is written again from what the server holds open: leases go on."""
+    server = start(ttl_s=5)
+    client = server.client(server_timeout_s=60)
+    first = granted(client)
+    finish(client, first)
+    second = granted(client)
+    (server.root / ".server" / "ledger.sqlite").unlink()
+    until(lambda: server.answers(1), "the server to start anew", 30)
+    assert set(finish(client, second, publish=True).values()) == {"accepted"}
+    rest = work_to_the_end(client)
+    assert not set(rest) & {*first.indices, *second.indices}
+    assert server.dataset()["done"] == 20 and server.dataset()["sum_ok"]
+    assert "written again, nothing of it is lost" in server.log()
+    assert "paid LLMs stay off" not in server.log() and "Traceback" not in server.log()
+    assert not list((server.root / ".server").glob(".ledger*"))
+
+
+def test_the_ledger_is_replaced_while_the_server_runs(start):
+    """By a copy from a backup: it is opened anew, and recognised as an older one."""
+    server = start()
+    client = server.client(server_timeout_s=60)
+    path = server.root / ".server" / "ledger.sqlite"
+    server.stop()
+    backup = path.read_bytes()
+    server.start()
+    finish(client, granted(client))
+    (path.parent / "copy").write_bytes(backup)
+    (path.parent / "copy").rename(path)
+    until(lambda: server.answers(2), "the server to start anew", 30)
+    assert "paid LLMs stay off" in server.log() and "Traceback" not in server.log()
+    work_to_the_end(client)
+    assert server.dataset()["done"] == 20 and server.dataset()["sum_ok"]
+
+
 def test_two_servers_after_the_folder_was_deleted_leave_one(start):
     server = start()
     granted(server.client())
