@@ -13,7 +13,8 @@ ESCAPE = re.compile(r"\\(?=['\"()\[\]{}_.,:&*])")  # WebUI's \( and JSON's \'
 LONE_BACKSLASH = re.compile(r"(?<=\s)\\+(?=\s)")
 COMMAS = re.compile(r",(?:\s*,)+")
 BARS = re.compile(r"\|(?:\s*\|)+")
-TIGHT_COMMA = re.compile(r"\s,(?=[^\W\d])|(?<=[^\W\d]),(?=[^\W_])")  # but not 1,000
+# "red ,blue", "jungle ,4k", "red,blue", but not 1,000 or 1 ,000
+TIGHT_COMMA = re.compile(r"\s,(?=[^\W\d])|(?<=[^\W\d])\s,(?=\d)|(?<=[^\W\d]),(?=[^\W_])")
 QUOTES = ('"', "''")
 DIGITS = re.compile(r"(\d)\1{15,}\s*")
 SIGNS = re.compile(r"([!?;:*~=#+_-])\1{5,}")

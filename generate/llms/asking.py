@@ -108,13 +108,13 @@ def begin_with(prompt: str, drawn: Drawn) -> str:
 
     llama.cpp makes a grammar of it. The subject is the beginning of the prompt as far as it is
     plain letters, 60 characters at most: the rest would need escaping. With attributes it ends at
-    the first comma, behind which prompts name style and light.
+    the first comma, behind which prompts name style and light. It ends with a whole word.
     """
-    found = re.match(r"[A-Za-z0-9 ']*" if drawn else r"[A-Za-z0-9 ,']*", prompt)
-    subject = found[0][:61] if found else ""
-    if len(subject) == 61:
-        subject = subject[:60].rsplit(" ", 1)[0]
-    subject = subject.strip(" ,'")
+    found = re.match(r"[A-Za-z0-9 '-]{0,60}" if drawn else r"[A-Za-z0-9 ,'-]{0,60}", prompt)
+    subject = found[0] if found else ""
+    if prompt[len(subject) : len(subject) + 1].isalnum():
+        subject = subject.rsplit(" ", 1)[0]
+    subject = subject.strip(" ,'-")
     if drawn:
         tail = ", ".join(re.escape(word).replace("\\ ", " ") for word in drawn.values())
         return f"^{subject},?( [a-zA-Z']{{1,13}}){{1,8}}, {tail}$"

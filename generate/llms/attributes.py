@@ -6,6 +6,7 @@ drawn = attributes.draw("42/a corgi/1", n=10)           # [{"place": "at a count
 
 import os
 import random
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,17 +41,23 @@ CLASHES = tuple(
 SAID = {
     "medium": word_set(
         """photo photograph photography painting painted watercolor watercolour oil sketch drawing
-        pencil charcoal ink render illustration poster sculpture statue mosaic woodcut engraving
-        anime cartoon comic 3d 35mm polaroid"""
+        pencil charcoal ink render rendering illustration poster sculpture statue mosaic woodcut
+        engraving etching mural graffiti tapestry collage anime cartoon comic manga 3d 35mm polaroid
+        film movie still screenshot gameplay cgi art artwork vector logo icon figurine claymation
+        claymodel lego origami instax kodachrome"""
     ),
     "time": word_set(
         """dawn dusk noon midnight night day morning evening sunset sunrise winter summer spring
         autumn snow snowy storm rain fog foggy"""
     ),
     "light": word_set("light lit sunlight moonlight night sunset sunrise noon neon candle"),
-    "era": word_set("century medieval ancient victorian future futuristic modern retro"),
+    "era": word_set(
+        """century medieval ancient victorian edwardian prehistoric future futuristic futurist
+        modern retro vintage cyberpunk steampunk"""
+    ),
     "shot": word_set("closeup close-up portrait aerial macro view"),
 }
+DECADE = re.compile(r"(?:1\d|20)\d\ds?|\d0s")  # 1923, 1980s, 80s: an era
 HEAD = "Let each variation take up what its line says, where that fits:"
 Drawn = dict[str, str]  # category -> attribute
 
@@ -103,6 +110,7 @@ class Attributes:
         """
         random_source = random.Random(seed)
         said = set(fold(prompt.partition(",")[0]).split())
+        said |= {"century" for word in said if DECADE.fullmatch(word)}
         names = [name for name in sorted(self.lists) if said.isdisjoint(_says(name))]
         names = names or sorted(self.lists)
         piles: dict[str, list[str]] = {name: [] for name in names}

@@ -4,6 +4,7 @@ fault_of_form("a corgi on the, lamplight", "a corgi")       # "an open end: on t
 """
 
 import re
+from itertools import pairwise
 
 from common.subjects import is_strange
 from common.texts import word_set
@@ -19,8 +20,23 @@ SHORT_OPEN = word_set("to for by in")  # these may end a clause of a sentence, n
 # a function word with a letter stuck to it: "in the top hat on thec"
 STUCK = re.compile(r"(?:the|with|and|from|of)[a-z]")
 WORDS = word_set("then them they thee withe withy andy off oft")
-ABBREVIATIONS = word_set("dslr html hmm brr psst tsk shh pfft dvd cgi rgb hdr")
+ABBREVIATIONS = word_set(
+    """dslr html hmm brr psst tsk shh pfft dvd cgi rgb hdr lcd vfx vhs mtv npc rpg fps dnd jpg png
+    bbq"""
+)
 LONG = 5  # letters: shorter words without a vowel may be abbreviations
+# A word of one or two letters that is none, or of three without a vowel; not "8k" or "35 mm". One
+# may be an abbreviation; with two ("the lnd f res") a text is torn.
+SHORT = re.compile(r"(?<!\S)(?<!\d )[a-z]{1,3}(?=,?(?:\s|$))")
+KNOWN_SHORT = word_set(
+    """a i o x am an as at be by do go he hi if in is it me my no of oh on or ox pi so to up us we
+    ye la de di le el da du et al vs tv pc cd dj uk hd uv ai vr mr ms dr st mt cm mm km kg pm ad bc
+    fx id ok yo ha ho ah eh um uh bw ui ux ft lb px ny sf xl ii iii iv vi vii ix ma pa re jr sr co
+    hq cg gi dc gt mg wu hr"""
+)
+VOWEL = re.compile("[aeiouy]")
+# doubled they say nothing; "very very" and "bora bora" do
+NEVER_TWICE = word_set("a an the of in on at to for from with and or is am are as by into")
 
 
 def fault_of_form(text: str, prompt: str) -> str:
@@ -30,12 +46,25 @@ def fault_of_form(text: str, prompt: str) -> str:
     for ending, length in _endings(text):
         if ending not in ends and (ending in OPEN or (ending in SHORT_OPEN and length <= 4)):
             return f"an open end: {ending}"
-    for word in WORD.findall(text):
+    words = WORD.findall(text)
+    fragments = [word for word in SHORT.findall(text) if word not in known and _is_fragment(word)]
+    if len(fragments) > 1:
+        return f"no words: {fragments[0]} {fragments[1]}"
+    for word, following in pairwise(words):
+        if word == following and word in NEVER_TWICE:
+            return f"twice: {word}"
+    for word in words:
         stuck = STUCK.fullmatch(word) and word not in WORDS
         strange = len(word) >= LONG and is_strange(word) and word not in ABBREVIATIONS
         if (stuck or strange) and word not in known:
             return f"no word: {word}"
     return ""
+
+
+def _is_fragment(word: str) -> bool:
+    if word in KNOWN_SHORT or word in ABBREVIATIONS:
+        return False
+    return len(word) < 3 or not VOWEL.search(word)
 
 
 def _endings(text: str) -> list[tuple[str, int]]:

@@ -1,6 +1,8 @@
 """Quirks of the real files and what cleaning makes of them; texts that it must not touch."""
 
 CHANGED = {
+    # a digit after a tight comma
+    "a car in the jungle ,4k wideangle photo": "a car in the jungle, 4k wideangle photo",
     # ImageRewardDB's tokenised spacing
     "a fox, 8 k ": "a fox, 8k",
     "a fox in 8 k, 4 k hd": "a fox in 8k, 4k hd",

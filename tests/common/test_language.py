@@ -16,6 +16,9 @@ Muž spí na gauči v zeleném pokoji.
 Malá dívka leze do dřevěného domu
 Černý a flekatý pes
 pes na zahradě
+lena y su esposo
+el hombre de los muertos
+Der Wanderer über dem Nebelmeer
 зимний лес ночью
 涼宮ハルヒの憂鬱、アニメ""".splitlines()
 ENGLISH = """a corgi wearing a top hat
@@ -34,6 +37,9 @@ castle on a hill in Bavaria, Neuschwanstein
 Die Hard movie poster
 tacos al pastor, food photography
 a man in a hat
+Lana del Rey
+Guillermo del Toro monster
+vintage pan am travel poster of Las Playitas in fuerteventura
 tubular coffee mug
 zen koan ink
 fox, furry art artstation
@@ -46,6 +52,12 @@ Białowieża Forest trail cam footage""".splitlines()
 def test_foreign_texts_with_and_without_an_english_tail(text):
     assert foreign(text)
     assert foreign(text + TAIL)
+
+
+def test_a_long_text_brings_no_message_of_the_detector(caplog):
+    caplog.set_level("INFO")
+    foreign("ein sehr langes " + "wort ohne ende " * 20)
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("text", ENGLISH)

@@ -34,6 +34,10 @@ def test_what_is_drawn_together_does_not_clash_with_itself_or_the_prompt():
             assert not {"medium", "style", "time", "light"} & set(drawn)
             seen |= set(drawn)
     assert seen == {"place", "era", "culture", "shot", "mood"}
+    for prompt in ("film still of a robot in the 80s", "concept art of a robot, 1923"):
+        drawn = [each for seed in range(50) for each in attributes.draw(str(seed), 3, prompt)]
+        kinds = set().union(*drawn)
+        assert not {"medium", "style"} & kinds and ("era" in kinds) == ("80s" not in prompt)
     assert Attributes({"medium": ["etching"]}).draw("s", 1, "a photo") == [{"medium": "etching"}]
 
 

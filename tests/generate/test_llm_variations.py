@@ -135,6 +135,11 @@ def test_overlap_is_recorded():
         ("a corgi in, tin toy", True),
         ("a corgi in the hat on thec, lamplight", True),
         ("a corgi in a strngthd hat", True),
+        ("a corgi in the lnd f res, lamplight", True),
+        ("a corgi in ucr ia izi zu", True),
+        ("a corgi on on a hill", True),
+        ("a corgi on vhs, vfx by h. r. giger", False),
+        ("a very very big corgi in bora bora, 35 mm f 1.4", False),
         ("a street with the lights on, rain", False),
         ("the house that the cat lives in, woodcut", False),
         ("a corgi, then a walrus, and andy warhol", False),
@@ -180,6 +185,8 @@ def test_the_pattern_of_small_models_takes_only_the_plain_beginning():
     assert begin_with("a corgi (wearing a hat)", {}).startswith("^a corgi,? ")
     assert begin_with("\U0001f600 smiley", {}).startswith("^[a-z")
     assert begin_with("x" * 300 + " y", {}).startswith("^" + "x" * 60)
+    assert begin_with("a techno-spirit, 8k", {}).startswith("^a techno-spirit")
+    assert begin_with("the big caf\u00e9 of Rome", {}).startswith("^the big,? ")
     drawn = {"place": "in St. Ives", "medium": "oil"}
     assert begin_with("a king, oil painting, Rembrandt", drawn) == (
         r"^a king,?( [a-zA-Z']{1,13}){1,8}, in St\. Ives, oil$"
