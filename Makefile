@@ -19,7 +19,7 @@ lint: .venv/base .venv/tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-test: .venv/base .venv/demo .venv/scores .venv/tests lint
+test: .venv/base .venv/demo .venv/scores .venv/c2pa .venv/tests lint
 	@$(BIN)/python -m pytest -n 3 --durations=15 || { [ $$? = 1 ] && $(AGAIN); }
 
 # Clusters, browsers and kills share two cores here: a test that failed beside others has one more try
@@ -28,13 +28,13 @@ AGAIN = echo "make: what failed runs once more, alone:" && \
   $(BIN)/python -m pytest --last-failed --last-failed-no-failures none -x -rA --tb=short -q && \
   echo "make: these passed only alone: mend them, see CONTRIBUTING.md"
 
-soak: .venv/base .venv/demo .venv/scores .venv/tests
+soak: .venv/base .venv/demo .venv/scores .venv/c2pa .venv/tests
 	@$(BIN)/python -m pytest -m soak -n 2 --timeout=7200
 
-bench: .venv/base .venv/demo .venv/scores .venv/tests
+bench: .venv/base .venv/demo .venv/scores .venv/c2pa .venv/tests
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
-mutants: .venv/base .venv/scores .venv/tests
+mutants: .venv/base .venv/scores .venv/c2pa .venv/tests
 	@$(BIN)/python tests/mutations/run.py
 
 # --- set-up: each file under .venv is the mark of a step that has ended well ---
@@ -63,6 +63,9 @@ LOCKED = --require-hashes --no-deps -r
 .venv/scores: requirements-scores.lock .venv/base
 	@$(call PIP,$<,$(LOCKED) $<) && touch $@
 
+.venv/c2pa: requirements-c2pa.lock .venv/base
+	@$(call PIP,$<,$(LOCKED) $<) && touch $@
+
 .venv/tests: tests/requirements.lock .venv/base | tests/node_modules/axe-core/axe.min.js
 	@$(call PIP,$<,$(LOCKED) $<) && touch $@
 
@@ -76,6 +79,7 @@ lock: .venv/made
 	@$(COMPILE) requirements.txt $(addprefix --no-emit-package ,$(NOT_LOCKED)) -o requirements.lock
 	@$(COMPILE) --no-deps requirements-demo.txt -o requirements-demo.lock
 	@$(COMPILE) -c requirements.lock requirements-scores.txt -o requirements-scores.lock
+	@$(COMPILE) -c requirements.lock requirements-c2pa.txt -o requirements-c2pa.lock
 	@$(COMPILE) -c requirements.lock tests/requirements.txt -o tests/requirements.lock
 
 # axe-core checks the status page's accessibility; without npm that one test says what to install

@@ -13,24 +13,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.command_line import Options, run_script
+from postprocess_dataset.options import add_about_option, add_licence_option
 
 
 def main() -> int:
     parser = Options(__doc__)
     parser.add_argument("release", metavar="RELEASE", help="made by make_release_forms.py")
-    parser.add_argument(
-        "--about",
-        metavar="ABOUT.yaml",
-        default="",
-        help="what only the author knows: title, repo, authors, motivation, … (docs/release.md)",
-    )
-    parser.add_argument(
-        "--licence",
-        metavar="NAME=LICENCE",
-        action="append",
-        default=[],
-        help="the licence of a source or model that is not known here (repeatable)",
-    )
+    add_about_option(parser)
+    add_licence_option(parser)
     args = parser.parse_args()
 
     from postprocess_dataset.release_card.card import CardSettings, make_card

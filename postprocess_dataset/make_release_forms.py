@@ -15,24 +15,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.command_line import Options, run_script
-from postprocess_dataset.options import add_form_options
+from postprocess_dataset.options import DataOptions, add_data_options, add_image_options
 
 
 def main() -> int:
     parser = Options(__doc__)
     parser.add_argument("table", metavar="TABLE.parquet")
     parser.add_argument("release", metavar="RELEASE", help="the folder that will be published")
-    parser.add_argument(
-        "--base_dir", default="", help="where the images lie (default: as the table says)"
-    )
-    parser.add_argument(
-        "--image_dir",
-        metavar="DIR",
-        action="append",
-        default=[],
-        help="image_path and links may lead into this folder, too (repeatable)",
-    )
-    add_form_options(parser)
+    add_image_options(parser)
+    add_data_options(parser)
     parser.flag("--keep_private", "publish host names, jobs, leases and paths, too")
     args = parser.parse_args()
 
@@ -43,11 +34,7 @@ def main() -> int:
             table=args.table,
             release=args.release,
             base_dir=args.base_dir,
-            forms=args.form,
-            split=args.split,
-            shuffle_seed=args.shuffle_seed,
-            shard_size_mb=args.shard_size_mb,
-            workers=args.num_workers,
+            data=DataOptions.of(args),
             keep_private=args.keep_private,
             image_dirs=args.image_dir,
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.command_line import Options, run_script
+from postprocess_dataset.options import add_image_options, add_status_option
 
 
 def main() -> int:
@@ -23,22 +24,8 @@ def main() -> int:
         "table", metavar="TABLE.parquet", help="a file, or a directory of part files"
     )
     parser.add_argument("output", metavar="REPORT.html")
-    parser.add_argument(
-        "--base_dir", default="", help="where the images lie (default: as the table says)"
-    )
-    parser.add_argument(
-        "--image_dir",
-        metavar="DIR",
-        action="append",
-        default=[],
-        help="image_path and links may lead into this folder, too (repeatable)",
-    )
-    parser.add_argument(
-        "--status",
-        metavar="STATUS.json",
-        default="",
-        help="what image_server.py --status --json printed: tokens, USD, failed prompts",
-    )
+    add_image_options(parser)
+    add_status_option(parser)
     parser.add_argument("--name", default="", help="the title (default: the table's name)")
     args = parser.parse_args()
 

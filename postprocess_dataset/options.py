@@ -1,7 +1,10 @@
-"""Argument types of the converters, and the options of a release's data that two scripts take."""
+"""Argument types of the converters, and the options that several scripts take."""
 
 import argparse
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 
 def partition(text: str) -> tuple[int, int]:
@@ -51,8 +54,32 @@ def forms(text: str) -> list[str]:
     return found
 
 
-def add_form_options(group: argparse._ActionsContainer) -> None:
-    """--form, --split, --shuffle_seed, --shard_size_mb, --num_workers."""
+@dataclass(frozen=True)
+class DataOptions:
+    """Of a release's data, as add_data_options() reads them."""
+
+    forms: Sequence[str] = ("webdataset", "parquet")
+    split: str | None = None
+    shuffle_seed: int | None = None
+    shard_size_mb: int = 500
+    workers: int = 1
+    c2pa: Sequence[str] = ()  # PEM files: the certificate chain, its key
+
+    @classmethod
+    def of(cls, args: Any) -> "DataOptions":
+        """As they were parsed."""
+        return cls(
+            forms=args.form,
+            split=args.split,
+            shuffle_seed=args.shuffle_seed,
+            shard_size_mb=args.shard_size_mb,
+            workers=args.num_workers,
+            c2pa=args.c2pa,
+        )
+
+
+def add_data_options(group: argparse._ActionsContainer) -> None:
+    """--form, --split, --shuffle_seed, --shard_size_mb, --num_workers, --c2pa."""
     group.add_argument(
         "--form",
         type=forms,
@@ -78,3 +105,88 @@ def add_form_options(group: argparse._ActionsContainer) -> None:
         default=min(8, len(os.sched_getaffinity(0))),
         help="processes (default: %(default)s)",
     )
+    group.add_argument(
+        "--c2pa",
+        metavar=("CERT.pem", "KEY.pem"),
+        nargs="+",
+        action=Chain,
+        default=(),
+        help="sign each JPEG: its bytes change (a PEM file may hold both; "
+        "requirements-c2pa.txt has the package)",
+    )
+
+
+class Chain(argparse.Action):
+    """One or two files."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if len(values) > 2:
+            parser.error(f"{option_string} takes CERT.pem and KEY.pem; give it behind all folders")
+        setattr(namespace, self.dest, values)
+
+
+def add_image_options(parser: argparse._ActionsContainer) -> None:
+    """--base_dir, --image_dir: where the images of a table lie."""
+    parser.add_argument(
+        "--base_dir", default="", help="where the images lie (default: as the table says)"
+    )
+    parser.add_argument(
+        "--image_dir",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="image_path and links may lead into this folder, too (repeatable)",
+    )
+
+
+def add_licence_option(parser: argparse._ActionsContainer) -> None:
+    """--licence, repeatable."""
+    parser.add_argument(
+        "--licence",
+        metavar="NAME=LICENCE",
+        action="append",
+        default=[],
+        help="the licence of a source, an LLM or a model that is not known here (repeatable)",
+    )
+
+
+def add_status_option(parser: argparse._ActionsContainer) -> None:
+    """--status, for the report."""
+    parser.add_argument(
+        "--status",
+        metavar="STATUS.json",
+        default="",
+        help="what image_server.py --status --json printed: tokens, USD, failed prompts",
+    )
+
+
+def add_about_option(parser: argparse._ActionsContainer) -> None:
+    """--about, for the card."""
+    parser.add_argument(
+        "--about",
+        metavar="ABOUT.yaml",
+        default="",
+        help="what only the author knows: title, repo, authors, motivation, … (docs/release.md)",
+    )
+
+
+def add_allow_option(parser: argparse._ActionsContainer) -> None:
+    """--allow, for verification."""
+    parser.add_argument(
+        "--allow",
+        metavar="KIND,KIND",
+        type=words,
+        default=[],
+        help="kinds of findings that are named, and do not count against the data set",
+    )
+
+
+def words(text: str) -> list[str]:
+    """The words between commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]

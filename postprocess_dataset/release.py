@@ -7,6 +7,7 @@ Table, WebDataset tars, parquet with images, verification, report.html, README.m
 MANIFEST.json, in this order. The same command again goes on after a crash, and adds what is new.
 What the verification calls damaged, unsafe, unlicensed or private is not described and not listed,
 unless --allow names its kind; the card then says so. push_to_hub.py publishes the folder.
+--c2pa signs the images that are published; those of the run stay as they are.
 """
 
 import sys
@@ -15,7 +16,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.command_line import Options, run_script
-from postprocess_dataset.options import add_form_options
+from postprocess_dataset.options import (
+    DataOptions,
+    add_about_option,
+    add_allow_option,
+    add_data_options,
+    add_licence_option,
+    add_status_option,
+)
 
 
 def main() -> int:
@@ -24,29 +32,14 @@ def main() -> int:
         "paths", metavar="DIR", nargs="+", help="data set folders; the last one is the RELEASE"
     )
     what = parser.add_argument_group("what is published")
-    add_form_options(what)
+    add_data_options(what)
     said = parser.add_argument_group("what is said of it")
-    said.add_argument(
-        "--about", metavar="ABOUT.yaml", default="", help="what only the author knows"
-    )
-    said.add_argument(
-        "--status", metavar="STATUS.json", default="", help="of image_server.py --status --json"
-    )
+    add_about_option(said)
+    add_status_option(said)
     checks = parser.add_argument_group("what is checked")
     checks.add_argument("--prompts", metavar="FILE", help="the prompts file, for verification")
-    checks.add_argument(
-        "--licence",
-        metavar="NAME=LICENCE",
-        action="append",
-        default=[],
-        help="the licence of a source, an LLM or a model that is not known here (repeatable)",
-    )
-    checks.add_argument(
-        "--allow",
-        metavar="KIND,KIND",
-        default="",
-        help="kinds of findings that may be published; the card names them",
-    )
+    add_licence_option(checks)
+    add_allow_option(checks)
     args = parser.parse_args()
     if len(args.paths) < 2:
         parser.error("give DIR [DIR …] RELEASE")
@@ -57,16 +50,12 @@ def main() -> int:
         ReleaseSettings(
             folders=args.paths[:-1],
             release=args.paths[-1],
-            forms=args.form,
-            split=args.split,
-            shuffle_seed=args.shuffle_seed,
-            shard_size_mb=args.shard_size_mb,
-            workers=args.num_workers,
+            data=DataOptions.of(args),
             about=args.about,
             status=args.status,
             prompts=args.prompts,
             licences=args.licence,
-            allow=[word.strip() for word in args.allow.split(",") if word.strip()],
+            allow=args.allow,
         )
     )
 

@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.command_line import Options, run_script
+from postprocess_dataset.options import add_allow_option, add_licence_option
 
 
 def main() -> int:
@@ -37,19 +38,8 @@ def main() -> int:
         help="the prompts file, beside which the validation set's index lies "
         "(default: NAME.json here, or in prompts/)",
     )
-    parser.add_argument(
-        "--licence",
-        metavar="NAME=LICENCE",
-        action="append",
-        default=[],
-        help="the licence of a source, an LLM or a model that is not known here (repeatable)",
-    )
-    parser.add_argument(
-        "--allow",
-        metavar="KIND,KIND",
-        default="",
-        help="kinds that are named, and do not count against the data set",
-    )
+    add_licence_option(parser)
+    add_allow_option(parser)
     parser.flag("--repair", "mend marks, table, tars and index (never an image), then verify again")
     parser.add_argument(
         "--report", metavar="FILE", default="verification.json", help="(default: %(default)s)"
@@ -78,7 +68,7 @@ def main() -> int:
             output_root=args.output_root,
             prompts=args.prompts,
             licences=args.licence,
-            allow=[word.strip() for word in args.allow.split(",") if word.strip()],
+            allow=args.allow,
             room=str(Path(args.report).resolve().parent),
         ),
         args.report,

@@ -61,7 +61,7 @@ done;; esac"""
 def test_a_second_call_skips_what_is_done(tmp_path):
     """Each lock is installed once, and again when it has changed."""
     base = ["requirements.lock", "requirements.txt", "requirements-demo.lock"]
-    tests = ["requirements-scores.lock", "tests/requirements.lock"]
+    tests = ["requirements-scores.lock", "requirements-c2pa.lock", "tests/requirements.lock"]
     for name in [*base, *tests, "tests/node_modules/axe-core/axe.min.js"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -98,6 +98,7 @@ def pinned(path):
         "requirements.txt",
         "requirements-demo.txt",
         "requirements-scores.txt",
+        "requirements-c2pa.txt",
         "tests/requirements.txt",
     ],
 )
@@ -112,8 +113,8 @@ def test_the_lock_holds_what_is_required(requirements):
 
 
 def test_each_locked_package_has_a_hash():
-    locks = ["requirements.lock", "requirements-demo.lock", "requirements-scores.lock"]
-    for lock in [*locks, "tests/requirements.lock"]:
+    extra = [f"requirements-{name}.lock" for name in ("demo", "scores", "c2pa")]
+    for lock in ["requirements.lock", *extra, "tests/requirements.lock"]:
         entries = re.split(r"^(?=[A-Za-z0-9])", (ROOT / lock).read_text(), flags=re.M)[1:]
         assert entries and all("--hash=sha256:" in entry for entry in entries)
 

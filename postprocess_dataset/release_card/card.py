@@ -198,6 +198,7 @@ def body(facts: Facts, about: About, rolled: RolledUp, settings: CardSettings, w
         parts=rolled.parts,
         conflicts=[cell(text, 2000) for text in rolled.conflicts],
         restricted=rolled.restricted,
+        signed=facts.note.get("c2pa"),
         allowed=settings.allowed,
         repo=repo,
         first_split=next(iter(facts.splits)),

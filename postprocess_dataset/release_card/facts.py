@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from common.command_line import UserError
 from postprocess_dataset import table
+from postprocess_dataset.release_note import Note, read_note
 from postprocess_dataset.report.rows import SIZE, count_values
 from postprocess_dataset.shard_rows import values_of
 
@@ -69,6 +70,7 @@ class Facts:
     last: str = ""
     tar_bytes: int = 0
     sourceless: int = 0  # rows whose prompt has no source
+    note: Note = field(default_factory=dict)  # release.json
 
     @property
     def rows(self) -> int:
@@ -103,6 +105,7 @@ def read_facts(folder: str) -> Facts:
     for split, path in _shards(folder, "webdataset", "tar"):
         facts.splits.setdefault(split, Split()).tars.append(path.name)
         facts.tar_bytes += path.stat().st_size
+    facts.note = read_note(folder)
     facts.prompts = len(np.unique(np.concatenate(hashes)))
     return facts
 

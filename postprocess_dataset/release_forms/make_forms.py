@@ -12,16 +12,19 @@ import pyarrow.parquet as pq
 
 from common.command_line import UserError
 from postprocess_dataset import table
+from postprocess_dataset.options import DataOptions
 from postprocess_dataset.progress import tell
+from postprocess_dataset.release_forms.c2pa_signer import read_signer
 from postprocess_dataset.release_forms.linked_tars import Shard, link_tars, shards_of
 from postprocess_dataset.release_forms.parquet_shards import Work, write_parquet
 from postprocess_dataset.release_forms.public_rows import PublicSettings, make_public
+from postprocess_dataset.release_forms.signed_tars import sign_tars
+from postprocess_dataset.release_note import Note, write_note
 from postprocess_dataset.to_tars.make_tars import convert
 from postprocess_dataset.to_tars.tar_settings import TarSettings
 
 WEBDATASET = "webdataset"
 PARQUET = "parquet"
-FORMS = (WEBDATASET, PARQUET)
 ROWS = "metadata"  # the rows without images, where the release has no parquet with them
 FOLDERS = {WEBDATASET: "webdataset", PARQUET: "data", ROWS: "metadata"}  # in the release
 
@@ -33,11 +36,7 @@ class FormSettings:
     table: str
     release: str
     base_dir: str = ""  # default: what the table says
-    forms: Sequence[str] = FORMS
-    split: str | None = None
-    shuffle_seed: int | None = None
-    shard_size_mb: int = 500
-    workers: int = 1
+    data: DataOptions = field(default_factory=DataOptions)
     keep_private: bool = False
     image_dirs: Sequence[str] = field(default=())
 
@@ -52,34 +51,44 @@ def make_forms(settings: FormSettings) -> int:
     base = settings.base_dir or (table.facts(settings.table) or {}).get("base", "")
     if not base:
         raise UserError(f"{settings.table} does not say where its images lie: give --base_dir")
+    data = settings.data
+    signer = read_signer(data.c2pa) if data.c2pa else None
     os.makedirs(settings.release, exist_ok=True)
     os.makedirs(settings.work, exist_ok=True)
     public = os.path.join(settings.work, "public.parquet")
-    make_public(settings.table, public, PublicSettings(base, settings.split, settings.keep_private))
+    make_public(settings.table, public, PublicSettings(base, data.split, settings.keep_private))
     tars = os.path.join(settings.work, "tars")
     status, summary = convert(
         TarSettings(
             table=public,
             base_dir=base,
             output=tars,
-            workers=settings.workers,
-            shard_size_mb=settings.shard_size_mb,
-            split=settings.split,
-            shuffle_seed=settings.shuffle_seed,
+            workers=data.workers,
+            shard_size_mb=data.shard_size_mb,
+            split=data.split,
+            shuffle_seed=data.shuffle_seed,
             image_dirs=settings.image_dirs,
         )
     )
     tell(summary)
     shards = shards_of(tars)
-    if WEBDATASET in settings.forms:
+    note: Note = {}
+    signed = os.path.join(settings.work, "signed")
+    if signer:
+        shards = sign_tars(shards, signed, signer, data.workers)
+        note["c2pa"] = signer.about
+    else:
+        shutil.rmtree(signed, ignore_errors=True)
+    write_note(settings.release, note)
+    if WEBDATASET in data.forms:
         link_tars(shards, _folder(settings, FOLDERS[WEBDATASET]))
     # without parquet the rows lie beside the tars, to be filtered without opening them
-    form = PARQUET if PARQUET in settings.forms else ROWS
+    form = PARQUET if PARQUET in data.forms else ROWS
     marks = os.path.join(settings.work, form)
-    work = Work(marks, pq.read_schema(public), settings.workers, images=form == PARQUET)
+    work = Work(marks, pq.read_schema(public), data.workers, images=form == PARQUET)
     write_parquet(shards, _folder(settings, FOLDERS[form]), work)
     _remove_others(settings)
-    tell(f"{settings.release}: {describe(shards)} as {' and '.join(settings.forms)}")
+    tell(f"{settings.release}: {describe(shards)} as {' and '.join(data.forms)}")
     return status
 
 
@@ -98,7 +107,8 @@ def _folder(settings: FormSettings, name: str) -> str:
 
 def _remove_others(settings: FormSettings) -> None:
     """The folders of a form that an earlier call was asked for."""
-    kept = {*settings.forms} if PARQUET in settings.forms else {*settings.forms, ROWS}
+    forms = settings.data.forms
+    kept = {*forms} if PARQUET in forms else {*forms, ROWS}
     for form, name in FOLDERS.items():
         if form not in kept:
             shutil.rmtree(_folder(settings, name), ignore_errors=True)

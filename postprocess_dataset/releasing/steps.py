@@ -10,7 +10,7 @@ unlicensed or private gets no card and no manifest, unless its kinds are allowed
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from common.command_line import DONE, UserError
@@ -18,10 +18,11 @@ from common.files import read_json, write_whole
 from postprocess_dataset import table
 from postprocess_dataset.manifest import manifest
 from postprocess_dataset.manifest.shards import Unreadable
+from postprocess_dataset.options import DataOptions
 from postprocess_dataset.progress import Progress, tell
 from postprocess_dataset.release_card.card import CardSettings, make_card
 from postprocess_dataset.release_card.facts import braces, read_facts
-from postprocess_dataset.release_forms.make_forms import FORMS, FormSettings, make_forms
+from postprocess_dataset.release_forms.make_forms import FormSettings, make_forms
 from postprocess_dataset.releasing.marks import Marks, state_of
 from postprocess_dataset.report.gather import ReportSettings
 from postprocess_dataset.report.page import make_report
@@ -39,11 +40,7 @@ class ReleaseSettings:
 
     folders: Sequence[str]
     release: str
-    forms: Sequence[str] = FORMS
-    split: str | None = None
-    shuffle_seed: int | None = None
-    shard_size_mb: int = 500
-    workers: int = 1
+    data: DataOptions = field(default_factory=DataOptions)
     about: str = ""
     status: str = ""
     prompts: str | None = None
@@ -102,11 +99,7 @@ def forms_of(settings: ReleaseSettings) -> FormSettings:
         table=settings.table,
         release=settings.release,
         base_dir=base_of(settings),
-        forms=settings.forms,
-        split=settings.split,
-        shuffle_seed=settings.shuffle_seed,
-        shard_size_mb=settings.shard_size_mb,
-        workers=settings.workers,
+        data=settings.data,
     )
 
 

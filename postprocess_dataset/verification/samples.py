@@ -15,12 +15,12 @@ from typing import Any
 
 import orjson
 
+from postprocess_dataset.jpeg import JpegHead, read_jpeg
 from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.manifest.shards import not_finite
 from postprocess_dataset.sample_checks import decode_fault
 from postprocess_dataset.sample_json import fault_of
 from postprocess_dataset.table import JSON_FIELDS
-from postprocess_dataset.verification.jpeg import JpegHead, read_jpeg
 
 TEXT_BYTES = 8  # of the hash of a caption, or of all facts
 # What a row of the table, and a tar's JSON, tell of a sample as its own JSON does: all but where it
