@@ -5,8 +5,10 @@ stands until it is turned on. The client's work is done by the product's modules
 time: captions, images, reports. `kill` drops either at once.
 """
 
+import contextlib
 import os
 import shutil
+import sqlite3
 import threading
 import time
 from concurrent.futures import Future
@@ -22,6 +24,7 @@ from generate.client.pipeline import GeneratorSettings
 from generate.client.recipes import Recipes
 from generate.client.work import ClientSettings, Index, Work
 from generate.client.worker import WorkerIdentity
+from generate.dataset.definition import stored_definition
 from generate.dataset.layout import FOLDER, stem
 from generate.dataset.samples import Place, publish_sample, utc_now
 from generate.dataset.scan import IndexFiles, scan_folder
@@ -39,6 +42,7 @@ from generate.server.work_calls import WorkCalls
 from tests.fakes.folder_checker import FolderChecker
 
 TTL_S = 10
+KNOWN = "SELECT 1 FROM datasets WHERE name = ?"
 
 
 class ServerEnds(Exception):
@@ -202,6 +206,7 @@ class ChaosRun:
         # a crash of the machine is not asked here, and a sync may take 100 ms on a busy disk
         monkeypatch.setattr(os, "fsync", lambda descriptor: None)
         self.server = None
+        self.lost_all = False
         self.clients = []
         Connection.run = self
         monkeypatch.setattr(job_client, "Connection", Connection)
@@ -321,8 +326,33 @@ class ChaosRun:
             raise AssertionError("it does not come to an end")
         self.check_done()
 
+    def look_who_vouches(self):
+        """Folder and ledger lost at the same time: a client of before begins the set anew."""
+        if not self.folder.exists() and not self._ledger_knows():
+            self.lost_all = True
+
+    def _ledger_knows(self):
+        if self.server:
+            return self.server.ledger.read(lambda ledger: ledger.store.has(self.name))
+        path = self.root / ".server" / "ledger.sqlite"
+        try:
+            found = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        except sqlite3.Error:
+            return False
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(found):
+            return bool(found.execute(KNOWN, (self.name,)).fetchone())
+        return False
+
     def _take_remedy(self, refusal):
-        """Where definition and ledger are both lost, the refusal says what a person can do."""
+        """The refusal says what a person can do.
+
+        Where definition and ledger were both lost at some time, a client of before an extension may
+        have begun the data set anew, smaller; nobody can know better.
+        """
+        if self.lost_all and "was begun with" in refusal:
+            stands = stored_definition(self.folder)
+            self.define(stands["total"], stands["images_per_prompt"])
+            return
         assert "is damaged" in refusal and "or move the folder away" in refusal, refusal
         assert not self.server.ledger.read(lambda ledger: ledger.store.has(self.name)), refusal
         shutil.move(self.folder, self.root.parent / "put_away")
