@@ -7,10 +7,11 @@
 
 DIR: a data set folder, packed or not, or a folder of tars. Scores that a run has computed already
 (generate_images.py --scores) are taken from its JSONs. The same command again scores what is new.
-dhash: how far each image is from the nearest earlier one of its prompt, in bits of 64.
-On a cluster:
+dhash: how far each image is from the nearest earlier one of its prompt, and of the whole set, in
+bits of 64. On a cluster, 64 tasks and a last one that compares the images of all of them:
 
     sbatch --array=0-63 --wrap "$command --part \\$SLURM_ARRAY_TASK_ID/64"
+    $command
 
 What cannot be read is left out, named, and makes the exit status 3.
 """

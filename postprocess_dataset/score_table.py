@@ -1,7 +1,7 @@
 """The table of scores beside a data set's table: a folder of parquet files, joined by `__key__`.
 
     scores = ScoreTable.read("scores")
-    scores.names                          # ["score_nsfw", "dhash_distance"]
+    scores.names                          # ["score_nsfw", "dhash_distance", "dhash_set_distance"]
     scores.of("000012/12345_3")           # {"score_nsfw": 0.02, "dhash_distance": 64}
 
     publish(rows, "scores", "part-00000-of-00001.000000", facts)
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from common.command_line import UserError
 from common.console import visible
-from postprocess_dataset import table
+from postprocess_dataset import near_table, table
 from postprocess_dataset.publish import Draft
 
 KEY = "__key__"
@@ -34,11 +34,12 @@ Facts = dict[str, Any]  # {"scores": {name: version}, "licences": {name: licence
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """All rows of a table of scores."""
+    """All rows of a table of scores. near: its near duplicates, if they are known of all rows."""
 
     facts: Facts
     rows: pa.Table
     places: Mapping[str, int]  # key -> row
+    near: pa.Table | None = None
 
     @classmethod
     def read(cls, folder: str) -> "ScoreTable":
@@ -54,25 +55,35 @@ class ScoreTable:
                 raise UserError(f"{name}: its scores are not those of {names[0]}")
         rows = pa.concat_tables([pq.read_table(name) for name in names])
         keys = rows[KEY].to_pylist()
-        return cls(facts[0], rows, {key: row for row, key in enumerate(keys)})
+        places = {key: row for row, key in enumerate(keys)}
+        return cls(facts[0], rows, places, near_table.read(folder, names))
 
     @property
     def names(self) -> list[str]:
-        """The columns that hold numbers."""
-        return [
-            name for name in self.rows.schema.names if name not in (KEY, "image_sha256", "dhash")
-        ]
+        """The columns that an expression may name."""
+        return self._own + list(near_table.COLUMNS if self.near else ())
+
+    @property
+    def _own(self) -> list[str]:
+        others = (KEY, "image_sha256", "dhash")
+        return [name for name in self.rows.schema.names if name not in others]
 
     def of(self, key: str) -> dict[str, Any]:
         """The values of an image; {} when it has none."""
         row = self.places.get(key)
         if row is None:
             return {}
-        return {name: column[row] for name, column in self._values.items()}
+        values = {name: column[row] for name, column in self._values.items()}
+        return values | self._near.get(key, {})
 
     @cached_property
     def _values(self) -> dict[str, list[Any]]:
-        return {name: self.rows[name].to_pylist() for name in self.names}
+        return {name: self.rows[name].to_pylist() for name in self._own}
+
+    @cached_property
+    def _near(self) -> dict[str, dict[str, Any]]:
+        rows = self.near.to_pylist() if self.near else []
+        return {row.pop(KEY): row for row in rows}
 
 
 def files_of(folder: str) -> list[str]:

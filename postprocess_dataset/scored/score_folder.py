@@ -27,6 +27,7 @@ from postprocess_dataset import score_table, table
 from postprocess_dataset.progress import Progress
 from postprocess_dataset.publish import Draft
 from postprocess_dataset.score_table import ScoreTable
+from postprocess_dataset.scored import near_images
 
 BATCH = 32
 DECODERS = 2  # threads; Pillow decodes outside of the interpreter's lock
@@ -57,6 +58,7 @@ class FolderScores:
     scored: int = 0
     taken: int = 0  # from the JSONs
     known: int = 0  # in the table already
+    near: near_images.Compared | None = None  # all images with each other
 
     def __post_init__(self) -> None:
         """UserError: no such folder or score, or a table of other scores."""
@@ -109,6 +111,8 @@ class FolderScores:
             if rows:
                 self._publish(rows, stem)
             progress.close()
+        if self.hashes and count == 1:
+            self.near = near_images.compare(self.output)
 
     def _publish(self, rows: list[Row], stem: str) -> None:
         numbers = [int(path.split(".")[-2]) for path in score_table.files_of(self.output)]
@@ -206,6 +210,7 @@ class FolderScores:
         said = f"{self.output}: {self.scored:,} images scored"
         said += f", {self.taken:,} taken from their JSONs" if self.taken else ""
         said += f", {self.known:,} were there" if self.known else ""
+        said += f"; {self.near}" if self.near else ""
         if self.problems:
             more = " …" if len(self.problems) > SHOWN else ""
             said += f"; {len(self.problems):,} left out: {'; '.join(self.problems[:SHOWN])}{more}"

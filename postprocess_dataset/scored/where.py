@@ -5,7 +5,8 @@
     batch.filter(where.mask(batch))
     where.kept(files, 10_000)             # how many of 10,000 rows, sha256 of their keys
 
-Names are the table's columns, `score_NAME` and `dhash_distance`. A score is taken from the table of
+Names are the table's columns, `score_NAME`, and what dhash finds: `dhash_distance`,
+`dhash_set_distance`, `near_duplicate_of`. A score is taken from the table of
 scores; without one, from the scores that the sample's JSON had when the table was made. A row
 without a score is unknown to a comparison, and not taken.
 """
@@ -21,7 +22,7 @@ import pyarrow as pa
 
 from common.command_line import UserError
 from common.scores.expression import Expression, parse
-from postprocess_dataset import table
+from postprocess_dataset import near_table, table
 from postprocess_dataset.score_table import ScoreTable
 from postprocess_dataset.shard_rows import KEY, columns_of, row_keys, values_of
 
@@ -58,6 +59,8 @@ class Where:
             if name.startswith(SCORE) and not self.table and EXTRA in columns:
                 continue  # the JSONs may have it
             hint = "" if self.table else "; scores: score_images.py, then --scores"
+            if name in near_table.COLUMNS:
+                hint = "; near duplicates: score_images.py again, with dhash and without --part"
             shown = ", ".join(sorted(known - {EXTRA}))
             raise UserError(f"--where names {name}, and the table has {shown}{hint}")
         if self.table and KEY not in columns:

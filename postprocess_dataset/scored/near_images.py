@@ -1,0 +1,66 @@
+"""The images of a table of scores, each compared with all others by its dhash.
+
+compared = compare("scores")              # writes _near_duplicates.parquet beside the scores
+str(compared)                             # "12 of 5,000 images are near duplicates"
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from common.command_line import UserError
+from postprocess_dataset import near_table
+from postprocess_dataset.score_table import KEY, files_of
+from postprocess_dataset.scored.near_prints import NEAR, WINDOW, Array, nearest_earlier
+
+HASH = "dhash"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How many images there are, how many of them are near duplicates, how many may be unseen."""
+
+    images: int
+    near: int
+    cut: int
+
+    def __str__(self) -> str:
+        said = f"{self.near:,} of {self.images:,} images are near duplicates"
+        if self.cut:
+            said += f" ({self.cut:,} others were compared with the last {WINDOW} like them only)"
+        return said
+
+
+def compare(folder: str) -> Compared:
+    """Write which image is near which earlier one. UserError: a dhash that is none."""
+    names = files_of(folder)
+    rows = pa.concat_tables([pq.read_table(name, columns=[KEY, HASH]) for name in names])
+    rows = _newest(rows)
+    try:
+        prints = _prints(rows[HASH].to_pylist())
+    except (ValueError, TypeError, OverflowError):
+        raise UserError(f"{folder}: its dhash are no 16 digits each; score anew") from None
+    found = nearest_earlier(prints)
+    keys = rows[KEY].combine_chunks()
+    places = pa.array(found.places, mask=found.places < 0)
+    near_table.publish(folder, names, [keys, pa.array(found.bits), keys.take(places)])
+    return Compared(len(keys), int((found.bits <= NEAR).sum()), found.cut)
+
+
+def _newest(rows: pa.Table) -> pa.Table:
+    """By key; of a key that stands twice the last row."""
+    rows = rows.append_column("row", pa.array(numpy.arange(rows.num_rows)))
+    rows = rows.take(pc.sort_indices(rows, sort_keys=[(KEY, "ascending"), ("row", "ascending")]))
+    if rows.num_rows < 2:
+        return rows
+    keys = rows[KEY].combine_chunks()
+    last = pc.not_equal(keys[:-1], keys[1:])
+    return rows.filter(pa.concat_arrays([last, pa.array([True])]))
+
+
+def _prints(hashes: Sequence[str]) -> Array:
+    return numpy.array([int(text, 16) for text in hashes], numpy.uint64)
