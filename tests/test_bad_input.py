@@ -107,6 +107,23 @@ def test_a_model_that_cannot_be_had(tmp_path, prompts):
     )
 
 
+def test_without_a_network_the_hub_is_not_waited_for(tmp_path, prompts):
+    """Its own client tries six times, and prints each: 70 s and 18 lines before ours."""
+    with socket.socket() as nobody:  # bound, but not listening
+        nobody.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        for words in (["--model=nobody/no-such-model"], ["--model=tiny", "--lora=nobody/x"]):
+            fails_with(
+                ("nobody/", "is not in the local cache", "is there a network?"),
+                *("generate/generate_images.py", prompts, *words, "--augment_prompts=False"),
+                *("--output_root", tmp_path / "out"),
+                HF_ENDPOINT=address,
+                HF_HUB_OFFLINE="0",
+                HF_HOME=str(tmp_path / "hf"),
+            )
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def gated_hub():
     """FakeHub: answers as the hub does for a model whose terms were not accepted; its address."""

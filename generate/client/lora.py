@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import UserError
+from generate.client.hub_file import hub_file
 from generate.client.pipeline import first_line
 
 DEFAULT_FILE = "pytorch_lora_weights.safetensors"  # as diffusers' save_lora_weights writes it
@@ -102,10 +103,8 @@ def _of_file(lora: Lora, path: Path) -> Lora:
 
 def fetch(lora: Lora) -> None:
     """Have a hub adapter in the cache. UserError if it cannot be had."""
-    import huggingface_hub as hub  # 0.3 s that a file of this machine does not need
-
     try:
-        hub.hf_hub_download(lora.source, lora.file, revision=lora.commit)
+        hub_file(lora.source, lora.file, lora.commit)
     except (OSError, ValueError) as error:
         raise UserError(
             f"--lora {lora.text()} cannot be had ({first_line(error)}); is the file called so? "

@@ -6,6 +6,7 @@ check_model("stabilityai/stable-diffusion-3-medium-diffusers")
 import importlib.util
 
 from common.command_line import UserError
+from generate.client.hub_file import hub_file
 from generate.client.model_recipes import family_of, folder_of
 from generate.client.pipeline import first_line
 
@@ -44,11 +45,10 @@ def check_model(model: str, revision: str | None = None) -> None:
 
 
 def _check_hub(model: str, name: str, revision: str | None) -> None:
-    import huggingface_hub as hub  # 0.3 s that a local folder does not need
-    from huggingface_hub import errors
+    from huggingface_hub import errors  # 0.3 s that a local folder does not need
 
     try:
-        hub.hf_hub_download(model, name, revision=revision)
+        hub_file(model, name, revision)
     except errors.GatedRepoError:
         raise UserError(
             f"the model {model} is gated: accept its terms at https://huggingface.co/{model}, "
@@ -58,10 +58,7 @@ def _check_hub(model: str, name: str, revision: str | None) -> None:
         raise UserError(
             f"there is no model {model} on the hub (or it is private: `hf auth login`)"
         ) from None
-    except errors.LocalEntryNotFoundError:
-        raise UserError(
-            f"the model {model} is not in the local cache ({hub.constants.HF_HUB_CACHE}) and the "
-            "hub cannot be reached; is the name right, is there a network?"
-        ) from None
+    except errors.LocalEntryNotFoundError as error:
+        raise UserError(f"the model {model} cannot be had: {error}") from None
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         raise UserError(f"the model {model} cannot be had: {first_line(error)}") from None

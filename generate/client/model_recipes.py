@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import CHECKOUT
+from generate.client.hub_file import hub_file
 from generate.client.model_family import Family
 from generate.client.model_table import FAMILIES, FROM_DOCUMENTATION, UNCHECKED
 
@@ -33,10 +34,8 @@ def hub_config(model: str, name: str, revision: str | None = None) -> dict[str, 
     """A small JSON file of a hub model, through the cache; {} where it cannot be had."""
     if "/" not in model:
         return {}
-    import huggingface_hub as hub  # 0.3 s that a local folder does not need
-
     try:
-        contents = json.loads(Path(hub.hf_hub_download(model, name, revision=revision)).read_text())
+        contents = json.loads(hub_file(model, name, revision).read_text())
     except (OSError, ValueError):  # check_model() says why, where the whole model is missing
         return {}
     return contents if isinstance(contents, dict) else {}
