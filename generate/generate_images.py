@@ -3,7 +3,7 @@
     python generate/generate_images.py examples/shapes.json --model tiny --llm embedded
     python generate/generate_images.py HPDv2.json --expected_samples_per_index=200 --num_workers=2
     python generate/generate_images.py HPDv2.json --num_workers=128 --num_chunks=1000 --use_slurm
-    python generate/generate_images.py --config run.yaml        # see run.example.yaml
+    python generate/generate_images.py run.yaml     # all options in a file, see run.example.yaml
 
 Without --use_slurm it generates on this machine, and starts a job server if none runs. Any number
 of these may run at once and may be killed at any moment: what is published stays, and the next one
@@ -62,7 +62,8 @@ def the_parser() -> Options:
     """All options in groups, the most used first."""
     parser = Options(__doc__)
     prompts = parser.add_argument(
-        "data_path", help="prompts JSON or .txt, looked for as given, then in prompts/"
+        "data_path",
+        help="prompts JSON or .txt, looked for as given, then in prompts/; a .yaml: see --config",
     )
     prompts.required = False  # --config may name it
     most_used = parser.add_argument_group("most used")
@@ -101,7 +102,8 @@ def add_most_used(most_used: argparse._ArgumentGroup) -> None:
     most_used.add_argument(
         "--config",
         metavar="FILE.yaml",
-        help="options of this run, by their names; the command line goes before it",
+        help="options of this run, by their names; the command line goes before it. As the first "
+        "word it needs no --config",
     )
 
 

@@ -48,6 +48,7 @@ PASSED_ON = {
 def run(args: Namespace, definition: dict[str, Any], root: Path, plan: Sequence[str]) -> int:
     """Run the clients to their end; the exit status: 0 done, 3 with failed prompts, 1 otherwise.
 
+    130 after a Ctrl-C (128 + any signal) that left something to do; a task of an array: 0.
     plan: lines that are shown first, if anything is left to do.
     """
     if newest_file(dataset_folder(root, definition["name"]))[1] is None:
@@ -95,9 +96,17 @@ def _generate(
         _supervise(clients, heard, progress, server)
     statuses = {client.status for client in clients}
     counts = progress.show(last=True)
-    if heard and counts and counts["done"] < counts["total"] and not args.is_slurm_task:
+    status = _exit_status(statuses, bool(heard), counts, root)
+    if args.is_slurm_task or not heard or (counts and not _left(counts)):
+        return status
+    if counts:
         report(interrupted(counts["done"], counts["total"], counts["images"]))
-    return _exit_status(statuses, bool(heard), counts, root)
+    return 128 + heard[0] if status == DONE else status
+
+
+def _left(counts: dict[str, Any]) -> int:
+    """Prompts that are neither done nor failed."""
+    return int(counts["total"] - counts["done"] - counts["set_aside"])
 
 
 @contextlib.contextmanager
@@ -156,7 +165,6 @@ def _exit_status(
             f"`{server} --status` names them, and\n"
             f"`{server} --retry_failed`, then this command again, tries them once more"
         )
-    left = counts["total"] - counts["done"] - failed
-    if left and not well:
+    if _left(counts) and not well:
         return FAILED
     return LEFT_OUT if failed else DONE

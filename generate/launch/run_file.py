@@ -49,10 +49,15 @@ FILES = (PROMPTS, "llm_attributes", "llm_backends", "llm_instruction")
 
 
 def config_of(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """(the file that --config names, the other words) of a command line; the last one counts."""
+    """(the file that --config names, the other words) of a command line; the last one counts.
+
+    A first word that ends in .yaml means the same: `generate_images.py run.yaml`.
+    """
     found = None
     others = []
     left = list(words)
+    if left and not left[0].startswith("-") and left[0].endswith((".yaml", ".yml")):
+        found = left.pop(0)
     while left:
         word = left.pop(0)
         if word == "--config" and left:

@@ -52,6 +52,10 @@ def test_a_file_gives_the_options_and_the_command_line_beats_it(tmp_path, parse)
     assert not [word for word in words if "config" in word], "a later change must change no task"
     again, _ = parse(*words)
     assert vars(again) == vars(args) | {"config": None}
+    first, its_words = parse(path, "--model=other", "--no-use-slurm")
+    assert (vars(first), its_words) == (vars(args), words), "the first word needs no --config"
+    args, words = parse(path, "b.txt")
+    assert args.data_path == "b.txt" and "a.json" not in words
     args, words = parse("b.txt", f"--config={path}")
     assert args.data_path == "b.txt" and "a.json" not in words
 

@@ -172,7 +172,7 @@ def test_a_run_without_an_llm_says_why_and_how_to_go_on(tmp_path):
         assert run.poll() is None and time.monotonic() < end, log.read_text()
         time.sleep(0.1)
     os.kill(run.pid, signal.SIGINT)
-    assert run.wait(120) == 0
+    assert run.wait(120) == 130
     text = log.read_text()
     assert "plan       FakePipeline, 64x64 pixels" in text and "200 images: 2 prompts x 100" in text
     assert "no LLM can be asked now: clients wait for one" in text
