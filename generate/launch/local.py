@@ -26,6 +26,7 @@ from generate.dataset.definition import newest_file
 from generate.launch import preflight
 from generate.launch.client_process import ClientProcess
 from generate.launch.finished import interrupted
+from generate.launch.local_memory import check_embedded
 from generate.launch.local_server import SERVER, LocalServer
 from generate.launch.plan import again
 from generate.launch.progress import Progress, report
@@ -79,6 +80,7 @@ def _generate(
         return LEFT_OUT if ended.failed else DONE
     if not args.is_slurm_task:  # a task's clients find it, and whether it will pass
         preflight.check_the_model(args)
+        check_embedded(args, definition)
     for line in plan:
         report(line)
     if not args.is_slurm_task:

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import re
+import runpy
 import signal
 import socket
 import subprocess
@@ -12,10 +13,11 @@ import time
 
 import pytest
 
-from common.command_line import FAILED
+from common.command_line import FAILED, UserError
 from generate.dataset.definition import settle
 from generate.dataset.layout import path_of
-from generate.launch import finished, plan, progress
+from generate.launch import finished, local_memory, plan, progress
+from generate.launch.start import start as start_run
 from generate.launch.status import Answer
 from generate.llms.backend import BackendConfig
 from generate.server.newest import from_folders
@@ -74,6 +76,22 @@ def test_without_an_llm_the_commands_that_help_are_named(tmp_path, monkeypatch):
         assert line in text
     backends.write_text("tiers: [{backends: [{provider: embedded}]}]")
     assert "\n".join(plan.llm_lines(args)).startswith("LLMs       can be asked: embedded/")
+
+
+def test_many_embedded_llms_are_refused_before_the_memory_is_full(tmp_path, monkeypatch):
+    """Clients that start an LLM each, on one machine."""
+    (tmp_path / "birds.json").write_text('["a bird", "a cat"]')
+    (tmp_path / "b.yaml").write_text("tiers: [{backends: [{provider: embedded}]}]")
+    (tmp_path / "meminfo").write_text("MemTotal: 16 kB\nMemAvailable: 2097152 kB\n")
+    monkeypatch.setattr(local_memory, "MEMORY", tmp_path / "meminfo")
+    options = runpy.run_path(str(SCRIPT))["options"]
+    for llm in ("--llm=embedded", f"--llm_backends={tmp_path / 'b.yaml'}"):
+        words = [f"{tmp_path / 'birds.json'}", "--model=tiny", "--num_workers=3", llm]
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words, f"--output_root={tmp_path / 'out'}"])
+        with pytest.raises(UserError, match=r"takes 3 GiB .* and 2\.0 are free") as said:
+            start_run(options())
+        assert "Give --num_workers 2, or one LLM server" in str(said.value)
+    assert not list(tmp_path.glob("out/local_*")), "no client has started"
 
 
 def test_a_preview_does_not_wait_for_an_llm_that_is_not_there(tmp_path):
