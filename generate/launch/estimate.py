@@ -25,7 +25,7 @@ from generate.dataset.mapped_prompts import without_variations
 from generate.dataset.prompts_file import Item
 from generate.launch import task_memory
 from generate.launch.acceptance import cost_line, draws_of
-from generate.launch.finished import count
+from generate.launch.finished import images_there
 from generate.launch.status import Answer
 from generate.llms.backends_file import BackendsFile
 from generate.protocol.output_root import dataset_folder, server_folder
@@ -56,9 +56,7 @@ def estimate(
     prompts = definition["total"]
     there = stored["images"] if stored else 0
     if not stored and not args.use_slurm:  # of a run here; a cluster's may take long to count
-        with contextlib.suppress(ValueError):  # a damaged definition: for the server to judge
-            counted = count(output_root, definition["name"])
-            there = counted.images if counted else 0
+        there = images_there(output_root, definition["name"])
     images = prompts * per_prompt - there
     already = f" ({there:,} more are there)" if there else ""
     lines = [f"estimate   {images:,} images{already}: {prompts:,} prompts x {per_prompt}"]

@@ -40,6 +40,15 @@ def count(root: Path, name: str) -> Counted | None:
     return Counted(definition, done, images, given_up)
 
 
+def images_there(root: Path, name: str) -> int:
+    """Images in a data set's folder; 0 where its definition is damaged: for the server to judge."""
+    try:
+        counted = count(root, name)
+    except ValueError:
+        return 0
+    return counted.images if counted else 0
+
+
 def lines_of(root: Path, name: str) -> list[str]:
     """The counts as lines; empty if there is no such data set. ValueError: it is damaged."""
     counted = count(root, name)

@@ -25,7 +25,7 @@ from generate.client.worker import gpus, this_host
 from generate.dataset.definition import newest_file
 from generate.launch import preflight
 from generate.launch.client_process import ClientProcess
-from generate.launch.finished import interrupted
+from generate.launch.finished import images_there, interrupted
 from generate.launch.local_memory import check_embedded
 from generate.launch.local_server import SERVER, LocalServer
 from generate.launch.plan import again
@@ -83,7 +83,12 @@ def _generate(
         check_embedded(args, definition)
     for line in plan:
         report(line)
+    there = 0
     if not args.is_slurm_task:
+        there = images_there(root, definition["name"])
+        if definition.get("extend") and there:
+            per_prompt = definition["images_per_prompt"]
+            report(f"the {there:,} images stay; a prompt is done again when it has {per_prompt}")
         store(args, definition, dataset_folder(root, definition["name"]))
     mine: list[str | None] = [*gpus()] or [None]
     count = len(mine) if args.is_slurm_task else max(args.num_workers, len(mine))
@@ -91,7 +96,7 @@ def _generate(
     for number in PASSED_ON:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, lambda number, frame: heard.append(number))
-    progress = Progress(definition["name"], root)
+    progress = Progress(definition["name"], root, there)
     with _started([ClientProcess(n, mine[n % len(mine)], root) for n in range(count)]) as clients:
         if server and sys.stdout.isatty():
             report(f"page: {page_link(root)}")

@@ -40,9 +40,11 @@ def report(text: str) -> None:
 class Progress:
     """The progress of one data set, in figures of the job server."""
 
-    def __init__(self, name: str, root: Path) -> None:
+    def __init__(self, name: str, root: Path, there: int = 0) -> None:
+        """there: images that lie in the folder before anything is generated."""
         self.name = name
         self.root = root
+        self.drawn = Drawn(name, there)
         self.next_at = time.monotonic() + ON_TERMINAL_S
         self.bar: Any = None
         self.said: list[str] = []
@@ -54,7 +56,7 @@ class Progress:
         terminal = sys.stdout.isatty()
         self.next_at = time.monotonic() + (ON_TERMINAL_S if terminal else IN_LOG_S)
         answer = self._settled() if last else fetch(self.root)
-        counts = answer.dataset(self.name)
+        counts = self.drawn.counted(answer)
         if not last:
             self._say_what_is_wrong(answer)
         if counts and terminal:
@@ -105,6 +107,34 @@ class Progress:
         self.bar.refresh()
         if last:
             self.bar.close()  # ends its line: what follows starts a line of its own
+
+
+class Drawn:
+    """Images of a data set, also those of prompts that are not finished.
+
+    The server counts the images of finished prompts alone; a prompt of 200 would show none for
+    long, and after --extend those that lie there would be gone. The clients report what they draw.
+    """
+
+    def __init__(self, name: str, there: int) -> None:
+        self.name = name
+        self.there = there
+        self.before: dict[str, int] | None = None  # {client: its images at the first look}
+        self.newest: dict[str, int] = {}
+
+    def counted(self, answer: Answer) -> dict[str, Any] | None:
+        """The server's counts of the data set, with all images; None if they are not known."""
+        counts = answer.dataset(self.name)
+        if not counts or not answer.document:
+            return counts
+        rows = answer.document["workers"].get("rows", [])
+        seen = {row["client_id"]: row["images"] or 0 for row in rows if row["dataset"] == self.name}
+        if self.before is None:
+            self.before = seen
+        self.newest |= seen
+        drawn = sum(images - self.before.get(name, 0) for name, images in self.newest.items())
+        images = min(self.there + drawn, counts["images_expected"])
+        return counts | {"images": max(images, counts["images"])}
 
 
 def states(answer: Answer) -> str:

@@ -13,9 +13,11 @@ from typing import Any
 
 from common.command_line import UserError
 from common.console import INDENT, duration, visible
+from generate.dataset.definition import newest_file
 from generate.launch.acceptance import line_of
 from generate.launch.finished import lines_of
 from generate.protocol.connection import Connection, ServerAway
+from generate.protocol.output_root import dataset_folder
 
 Document = dict[str, Any]  # GET /status, as generate/server/status.py makes it
 
@@ -100,6 +102,13 @@ def render(
         lines.append(f"{dataset}: the server has not seen this data set yet")
     for counts in chosen:
         lines += _dataset(counts)
+        newest = newest_file(dataset_folder(output_root, counts["name"]))[1]
+        if newest and newest.name != "dataset.yaml" and counts["done"] < counts["total"]:
+            per_prompt = counts["images_per_prompt"]
+            lines.append(
+                f"{INDENT}extended ({newest.name}): a prompt counts again, with its images, when "
+                f"it has {per_prompt:,}; none is lost"
+            )
     lines += _workers(document)
     lines += _failures(document, output_root)
     lines += _llms(document["llm"])

@@ -123,6 +123,42 @@ def test_why_nothing_happens():
     assert silent == ["no server at node7; the clients wait for it"]
 
 
+def looked(done, *clients, expected=40):
+    """What the server says of `birds`; clients: (name, data set, images so far)."""
+    rows = [{"client_id": c, "dataset": d, "images": n} for c, d, n in clients]
+    counts = {"name": "birds", "images": done, "images_expected": expected}
+    return Answer(DOCUMENT | {"datasets": [counts], "workers": {"by_state": {}, "rows": rows}})
+
+
+def test_images_of_prompts_that_are_not_finished_are_counted():
+    """A prompt of 200 images showed none until the last; an extension showed none at all."""
+    drawn = progress.Drawn("birds", there=10)
+
+    def images(*what, **more):
+        return drawn.counted(looked(*what, **more))["images"]
+
+    assert images(0, ("ours", "birds", 0), ("before", "birds", 7)) == 10
+    assert images(0, ("ours", "birds", 3), ("before", "birds", 8), ("else", "cats", 9)) == 14
+    assert images(2, ("new", "birds", 2)) == 16, "a client that has left keeps its images"
+    assert images(30, ("new", "birds", 2)) == 30, "the ledger knows of more"
+    assert images(30, ("new", "birds", 90)) == 40
+    assert drawn.counted(Answer(None, "away")) is None
+
+
+def test_an_extension_says_what_stays(tmp_path):
+    views = [f"a bird, view {k}" for k in range(5)]
+    prompts = tmp_path / "birds.json"
+    prompts.write_text(json.dumps([{"prompt": "a bird", "variations": views}]))
+    command = [sys.executable, SCRIPT, prompts, "--pipeline", PIPELINE, "--resolution=64"]
+    command += ["--output_root", tmp_path / "out"]
+    for words, says in (["4"], "birds: 1 of 1 prompts done, 4 images"), (["6", "--extend"], "6 im"):
+        words = [*command, "--expected_samples_per_index", *words]
+        ended = subprocess.run([*map(str, words)], env=ENVIRONMENT, capture_output=True, text=True)
+        assert ended.returncode == 0 and says in ended.stdout, ended.stdout + ended.stderr
+        stay = "the 4 images stay; a prompt is done again when it has 6"
+        assert (stay in ended.stdout) == ("--extend" in words)
+
+
 def status(root, *words):
     return subprocess.run(
         [sys.executable, SCRIPT, *words, "--status", "--output_root", root],

@@ -106,6 +106,16 @@ def test_the_status_says_what_happens_and_which_log_to_read():
     assert "has not seen this data set yet" in status.render(DOCUMENT, "new")
 
 
+def test_after_an_extension_the_status_says_that_nothing_is_lost(tmp_path):
+    folder = tmp_path / "generated_images" / "HPDv2"
+    folder.mkdir(parents=True)
+    (folder / "dataset.yaml").touch()
+    assert "extended" not in status.render(DOCUMENT, "HPDv2", tmp_path)
+    (folder / "dataset.2.yaml").touch()
+    text = status.render(DOCUMENT, "HPDv2", tmp_path)
+    assert "extended (dataset.2.yaml): a prompt counts again" in text and "it has 200; none" in text
+
+
 def test_show_prints_no_secret_into_a_file_or_pipe(start, capsys, monkeypatch):
     """On a terminal it shows a link for one browser; the token itself is shown nowhere."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # a proxy must not stand between
