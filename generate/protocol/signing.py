@@ -20,6 +20,7 @@ Clients take the time from the server's own (signed) proof: clocks of nodes may 
 
 import hashlib
 import hmac
+import math
 import secrets
 import threading
 import time
@@ -151,9 +152,15 @@ class Verifier:
         wanted = _mac(self._token, "call", method, path, digest, at, nonce, self._epoch)
         if not same(given, wanted):
             raise Unsigned("the signature is wrong: another run's token, or an older server's")
-        if abs(float(at) - now) > WINDOW_S:
-            raise Unsigned(f"the signature is {abs(float(at) - now):.0f} s from the server's time")
-        return SignedCall(given, digest), float(at) + WINDOW_S, nonce
+        try:
+            signed_at = float(at)
+        except ValueError:
+            signed_at = math.nan
+        if not math.isfinite(signed_at):
+            raise Unsigned("the time of the signature is no number")
+        if abs(signed_at - now) > WINDOW_S:
+            raise Unsigned(f"the signature is {abs(signed_at - now):.0f} s from the server's time")
+        return SignedCall(given, digest), signed_at + WINDOW_S, nonce
 
     def _forget(self, now: float) -> None:
         """Nonces whose time has passed; some stay longer behind one that came early."""

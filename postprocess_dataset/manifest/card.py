@@ -24,7 +24,7 @@ def check_card(folder: str, counts: dict[str, int], found: Findings) -> bool:
         about = header(read_text(place))
     except FileNotFoundError:
         return False
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         found.add("card_counts", place, f"its YAML cannot be read: {' '.join(str(error).split())}")
         return True
     for config, stated in stated_counts(about).items():

@@ -1,5 +1,7 @@
 """A download, checked by its MANIFEST.json alone: verify_dataset.py DIR --manifest."""
 
+import os
+
 from common.command_line import DONE, FAILED, UserError
 from common.console import visible
 from postprocess_dataset.manifest.card import check_card
@@ -37,6 +39,8 @@ def verify_download(folder: str) -> int:
     if found.counts.keys() - set(download.allowed):
         print(f"{visible(folder)}: DAMAGED; {shown or 'no shard is whole'}")
         return FAILED
+    if hidden := sorted(name for name in os.listdir(folder) if name.startswith(".")):
+        print(f"not looked at: {visible(', '.join(hidden))} (names with a leading dot)")
     print(f"{visible(folder)}: all as in {NAME}; {shown}")
     print(f"root {download.root}: compare it with the one that the publisher states")
     return DONE

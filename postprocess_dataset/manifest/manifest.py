@@ -3,7 +3,8 @@
     root = write_manifest("release")            # sha256 of every file, a Merkle root for each shard
     download = check_manifest("release", progress)
 
-The root stands for all of it: who has it from the publisher needs to trust nothing else. A shard's
+The root stands for all of it, and for the findings that the publisher allows: who has it from the
+publisher needs to trust nothing else. What is allowed never covers a file that differs. A shard's
 own root is over its samples (merkle.py), so that the tars and the parquet of the same rows have the
 same one, and that one image can be proved to be in the release.
 """
@@ -17,7 +18,7 @@ from typing import Any
 
 from common.files import read_json, write_whole
 from common.untrusted import open_untrusted, real_folders
-from postprocess_dataset.manifest.kinds import KINDS, Findings
+from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.manifest.merkle import Tree, file_leaf, sample_leaf
 from postprocess_dataset.manifest.shards import (
     Hashed,
@@ -32,8 +33,10 @@ from postprocess_dataset.manifest.shards import (
 from postprocess_dataset.progress import Progress
 
 NAME = "MANIFEST.json"
-FORMAT = "text-to-image-manifest-1"
+FORMAT = "text-to-image-manifest-2"
 MANIFEST_BYTES = 1 << 30
+# What a sample may say, if its publisher knows of it. All other kinds are damage of the download.
+OF_SAMPLES = ("private_field", "nan_score")
 # Of the verification itself, and what a hub keeps beside a download.
 NOT_LISTED = {NAME, "verification.json"}
 File = dict[str, Any]  # {"path", "bytes", "sha256"}
@@ -90,16 +93,18 @@ def write_manifest(
             raise Unreadable(f"{whole}: {error}") from None
         files.append(file)
         shards += [shard] if shard else []
-    root = root_of(files)
-    document: dict[str, Any] = {"format": FORMAT, "root": root, "allowed": sorted(allowed)}
+    allowed = sorted(allowed)
+    root = root_of(files, allowed)
+    document: dict[str, Any] = {"format": FORMAT, "root": root, "allowed": allowed}
     document |= {"files": files, "shards": shards}
     write_whole(os.path.join(folder, NAME), json.dumps(document, indent=1) + "\n")
     return root
 
 
-def root_of(files: list[File]) -> str:
-    """The root over all files, in the order of their paths."""
+def root_of(files: list[File], allowed: Iterable[str]) -> str:
+    """The root over what is allowed, and over all files in the order of their paths."""
     tree = Tree()
+    tree.add(f"allowed\0{','.join(sorted(allowed))}".encode())
     for file in sorted(files, key=lambda file: str(file["path"])):
         tree.add(file_leaf(file["path"], file["bytes"], file["sha256"]))
     return tree.root().hex()
@@ -168,12 +173,12 @@ def check_manifest(folder: str, progress: Progress) -> Download:
     ValueError, FileNotFoundError: there is no manifest, or it is damaged.
     """
     manifest = read_manifest(folder)
-    allowed = tuple(kind for kind in manifest.get("allowed", ()) if kind in KINDS)
+    allowed = tuple(kind for kind in manifest["allowed"] if kind in OF_SAMPLES)
     download = Download(manifest["root"], allowed)
     found = download.found
     listed = {file["path"]: file for file in manifest["files"]}
-    if manifest["root"] != root_of(manifest["files"]):
-        found.add("index_without_shard", NAME, "its root is not the one of the files it lists")
+    if manifest["root"] != root_of(manifest["files"], manifest["allowed"]):
+        found.add("index_without_shard", NAME, "its root is not the one of what it says")
     for path in files_below(folder):
         if path not in listed:
             found.add("foreign", path, f"{NAME} does not list it")
@@ -229,6 +234,8 @@ def read_manifest(folder: str) -> dict[str, Any]:
         good = (
             manifest["format"] == FORMAT
             and isinstance(manifest["root"], str)
+            and isinstance(manifest["allowed"], list)
+            and all(isinstance(kind, str) for kind in manifest["allowed"])
             and all(_is_file(file) for file in manifest["files"])
             and all(isinstance(shard["path"], str) for shard in manifest["shards"])
         )
@@ -242,6 +249,8 @@ def read_manifest(folder: str) -> dict[str, Any]:
 
 def _is_file(file: File) -> bool:
     path = file["path"]
+    if not isinstance(path, str):
+        return False
     parts = path.split("/")
     inside = not path.startswith("/") and not {"", ".", ".."} & set(parts) and "\0" not in path
     return inside and type(file["bytes"]) is int and isinstance(file["sha256"], str)

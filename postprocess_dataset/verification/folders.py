@@ -151,7 +151,7 @@ class FolderPass:
                 newest = yaml.safe_load(read_text(f"{folder}/{name}"))
             except FileNotFoundError:
                 break
-            except (OSError, ValueError, yaml.YAMLError) as error:
+            except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
                 self.found.add("torn", f"{folder}/{name}", " ".join(str(error).split())[:200])
                 return {}
             if not isinstance(newest, dict):

@@ -71,6 +71,19 @@ def test_a_call_of_another_time_is_refused(pair: tuple[Signer, Verifier], late_s
         verifier.check("POST", "/beat", signer.sign("POST", "/beat"), NOW + late_s)
 
 
+@pytest.mark.parametrize("at", ["nan", "inf", "-inf", "soon", ""])
+def test_a_call_whose_time_is_no_number_is_refused(
+    pair: tuple[Signer, Verifier], monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Signed by somebody who knows the token: it would be good for ever."""
+    signer, verifier = pair
+    headers = signer.sign("POST", "/beat") | {signing.TIME: at}
+    words = ("call", "POST", "/beat", headers[signing.BODY], at, headers[signing.NONCE], 3)
+    headers[signing.SIGNATURE] = signing._mac(TOKEN, *words)
+    with pytest.raises(Unsigned, match="is no number"):
+        verifier.check("POST", "/beat", headers, NOW)
+
+
 def test_nonces_are_forgotten_once_their_time_is_over(pair: tuple[Signer, Verifier]) -> None:
     signer, verifier = pair
     for _ in range(100):

@@ -12,12 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postprocess_dataset.manifest.manifest import check_manifest, write_manifest
+from postprocess_dataset.manifest.kinds import KINDS
+from postprocess_dataset.manifest.manifest import check_manifest, root_of, write_manifest
 from postprocess_dataset.manifest.merkle import Tree
 from postprocess_dataset.manifest.shards import Unreadable, read_shard, tar_members
 from tests.postprocess_dataset.conftest import called
 
 KIB = 1 << 10
+LIST = '{"format": "text-to-image-manifest-2", "root": "", "shards": [], "files": [], '
+HEAD = '{"format": "text-to-image-manifest-2", "root": "", "shards": [], "allowed": [], '
 
 
 def check(folder):
@@ -166,15 +169,22 @@ def test_every_change_is_found_under_its_name_and_no_other(release, name):
     [
         ("{", "is damaged"),
         (
-            '{"format": "text-to-image-manifest-1", "files": [], "shards": [],'
-            f' "root": "{hashlib.sha256().hexdigest()}"}}',
+            '{"format": "text-to-image-manifest-2", "files": [], "shards": [], "allowed": [],'
+            f' "root": "{root_of([], [])}"}}',
             "nothing was checked",
         ),
         ('{"format": "another"}', "no manifest of this form"),
         (
-            '{"format": "text-to-image-manifest-1", "root": "", "shards": [],'
-            ' "files": [{"path": "../x", "bytes": 1, "sha256": ""}]}',
+            f'{HEAD}"files": [{{"path": "../x", "bytes": 1, "sha256": ""}}]}}',
             "no manifest of this form",
+        ),
+        *(
+            (f'{HEAD}"files": [{{"path": {path}, "bytes": 1, "sha256": ""}}]}}', "no manifest of")
+            for path in ("5", "null", "[]", '{"a": 1}')
+        ),
+        *(
+            (f'{LIST}"allowed": {value}}}', "no manifest of")
+            for value in ("5", "null", "[[]]", "{}")
         ),
     ],
 )
@@ -182,6 +192,36 @@ def test_a_manifest_that_is_none_is_named(tmp_path, text, says):
     (tmp_path / "MANIFEST.json").write_text(text)
     ended = check(tmp_path)
     assert ended.status == 1 and says in ended.err + ended.out and "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_is_allowed_excuses_no_change(release, name):
+    """Whoever alters a download can edit its manifest as well; the root then tells."""
+    path = release / "MANIFEST.json"
+    document = json.loads(path.read_text())
+    root = document["root"]
+    change, _ = CHANGES[name]
+    change(release)
+    if path.exists():
+        document = json.loads(path.read_text()) | {"allowed": sorted(KINDS)}
+        path.write_text(json.dumps(document))
+    ended = check(release)
+    assert ended.status == 1 and "all as in" not in ended.out
+    assert root not in ended.out
+
+
+def test_hidden_files_are_named(release):
+    """They are not of the release: who opens the folder should know that nobody checked them."""
+    (release / ".git" / "hooks").mkdir(parents=True)
+    (release / ".git" / "hooks" / "post-checkout").write_text("echo")
+    ended = check(release)
+    assert ended.status == 0 and "not looked at: .git" in ended.out
+
+
+def test_a_card_that_is_too_deep_is_named(release):
+    (release / "README.md").write_text("---\n" + "[" * 5000 + "\n---\n")
+    ended = check(release)
+    assert ended.status == 1 and "card_counts: 1 (" in ended.out, ended.out
 
 
 def test_without_a_manifest_and_without_a_folder(tmp_path):

@@ -47,8 +47,8 @@ def write(place, name, content):
 def vouch(place, good=True):
     """Manifest and verification of what lies there now, without a look at the samples."""
     files = [manifest._file(str(place), path) for path in manifest.files_below(str(place))]
-    document = {"format": manifest.FORMAT, "files": files, "shards": []}
-    document["root"] = manifest.root_of(files)
+    document = {"format": manifest.FORMAT, "files": files, "shards": [], "allowed": []}
+    document["root"] = manifest.root_of(files, [])
     (place / "MANIFEST.json").write_text(json.dumps(document))
     work = Path(f"{place}.work")
     work.mkdir(exist_ok=True)
