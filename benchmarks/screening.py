@@ -1,19 +1,21 @@
 """How well does the judge hold? Rewritten validation prompts, safe prompts, other languages.
 
-    python benchmarks/screening.py [--safe FILE …] [--foreign FILE …] [--validation FILE]
+    python benchmarks/screening.py [--safe FILE …] [--foreign FILE …] [--hate FILE]
 
 The validation prompts and their paraphrases below were written after the thresholds were chosen.
 FILE: a JSON list of prompts (or of objects with "prompt"), or a text file with one a line. --safe:
-what each filter drops of them; --foreign: how many are kept, alone and with an English style tail.
+what each filter drops of them; --foreign: how many are kept, alone and with an English style tail;
+--hate: test_suite_cases.csv of HateCheck (github.com/paul-rottger/hatecheck-data, CC-BY-4.0).
 """
 
 import argparse
+import csv
 import json
 import random
 import re
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -56,6 +58,7 @@ def main() -> None:
     )
     parser.add_argument("--safe", nargs="+", type=Path, default=[])
     parser.add_argument("--foreign", nargs="+", type=Path, default=[])
+    parser.add_argument("--hate", nargs="+", type=Path, default=[])
     parser.add_argument("--validation", type=Path, help="another validation set than the one here")
     parser.add_argument("--quick", action="store_true", help="our own prompts alone")
     args = parser.parse_args()
@@ -72,6 +75,8 @@ def main() -> None:
         show_safe(path, validation)
     for path in [] if args.quick else args.foreign:
         show_foreign(path)
+    for path in [] if args.quick else args.hate:
+        show_hate(path)
 
 
 def read(path: Path) -> list[str]:
@@ -141,6 +146,18 @@ def show_foreign(path: Path) -> None:
         f"{path.name}: {len(texts):,} sentences, kept {kept[0]:.2f} %, with an English tail "
         f"{kept[1]:.2f} %, of their first 4 words {kept[2]:.2f} %"
     )
+
+
+def show_hate(path: Path) -> None:
+    cases: defaultdict[str, list[str]] = defaultdict(list)
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            cases[f"{row['label_gold']}: {row['functionality']}"].append(row["test_case"])
+    for name, texts in sorted(cases.items()):
+        found = [find(text) for text in texts]
+        hate = sum(bool(each.hate) for each in found)
+        dropped = sum(bool(each.hate or each.sexual or each.minors) for each in found)
+        print(f"  {name:<34} {len(texts):>4}, taken for hate {hate:>4}, dropped {dropped:>4}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from itertools import accumulate
 from operator import or_
 
 from common.phrases import BEFORE_LAST, LAST, Hit, PhraseTable, read_phrases
-from common.spelling_tricks import masked_words, readings, spells_out, tokens_of
+from common.spelling_tricks import masked_words, readings, spells_out, tokens_of, torn_words
 
 # a text without a hit in these is harmless, and most texts have none: they are looked up first
 DECISIVE = ("explicit", "suggestive", "mood", "weakly_suggestive", "hate", "profanity")
@@ -68,7 +68,8 @@ NOTHING = Findings()
 
 def find(text: str) -> Findings:
     """What a text holds, in its worst reading."""
-    if not _may_matter(tokens_of(text)):
+    split = _torn_words(text)
+    if not split and not _may_matter(tokens_of(text)):
         return NOTHING
     worst = NOTHING
     for words in readings(text):
@@ -79,8 +80,8 @@ def find(text: str) -> Findings:
             worst.hate or found.hate,
             worst.profanity or found.profanity,
         )
-    if masked := masked_words(text):
-        worst = _with_masked(worst, masked, text)
+    if hidden := [*map(_unmasked, masked_words(text)), *split]:
+        worst = _with_hidden(worst, hidden, text)
     return worst
 
 
@@ -225,11 +226,16 @@ def _decide(first: str, second: str) -> bool:
     return any(map(_table(DECISIVE).may_hold, readings(f"{first} {second}")))
 
 
-def _with_masked(found: Findings, masked: Sequence[str], text: str) -> Findings:
-    """`found`, and what words with asterisks for letters (f*ck) can only be."""
-    unmasked = [_unmasked(word) for word in masked]
-    sexual = next((word for word in unmasked if word in _masked_lists()["explicit"]), "")
-    rude = next((word for word in unmasked if word in _masked_lists()["profanity"]), "")
+def _torn_words(text: str) -> list[str]:
+    """The explicit words that stand in a text with a blank inside ("nak ed")."""
+    explicit = _masked_lists()["explicit"]
+    return [word for word in torn_words(text) if len(word) >= 4 and word in explicit]
+
+
+def _with_hidden(found: Findings, hidden: Sequence[str], text: str) -> Findings:
+    """`found`, and what words with asterisks for letters (f*ck), or torn ones, can only be."""
+    sexual = next((word for word in hidden if word in _masked_lists()["explicit"]), "")
+    rude = next((word for word in hidden if word in _masked_lists()["profanity"]), "")
     minors = found.minors
     if sexual and not minors:
         minors = _find_in([*next(readings(text)), sexual]).minors

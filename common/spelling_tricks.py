@@ -12,12 +12,15 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
+from common.texts import word_set
+
 # @ and $ may begin a word; the other signs stand for a letter only between two
 WORD = re.compile(r"[@$]?[^\W_]+(?:[@$!*|+]+[^\W_]+)*")
 PART = re.compile(r"[^\W\d_]+|\d+")
 THRICE = re.compile(r"([^\W\d_])\1\1+")
 PLAIN = re.compile(r"[a-z]+|\d+")
 LEET = str.maketrans("0345789@$!|+", "oeastbgasiit")
+NEVER_TORN = word_set("a an as at by de go he in is it me my no of on or so to up us we")
 LONGEST_SPELT_OUT = 20  # letters: nobody spells out more, and lists of letters stay lists
 
 LOOKALIKES = str.maketrans(
@@ -66,6 +69,22 @@ def spells_out(tokens: Sequence[str]) -> bool:
         if run == 3:
             return True
     return False
+
+
+def torn_words(text: str) -> Iterator[str]:
+    """What two words make together, one of them of one or two letters: "nak ed", "ti ts".
+
+    Not "the pen is" or "the blue tit's": the short one must be no word.
+    """
+    words = plain_letters(text).split(" ")
+    for place, word in enumerate(words):
+        short = word.rstrip(".,;:!?)")
+        if len(short) > 2 or short in NEVER_TORN or not short.isalpha():
+            continue
+        if place and words[place - 1].isalpha():
+            yield words[place - 1] + short
+        if short == word and place + 1 < len(words):
+            yield short + words[place + 1].rstrip(".,;:!?)")
 
 
 def masked_words(text: str) -> list[str]:
