@@ -265,6 +265,7 @@ def flux():
             joint_attention_dim=32,
             pooled_projection_dim=32,
             axes_dims_rope=(4, 4, 8),
+            guidance_embeds=True,
         ).eval(),
     )
 

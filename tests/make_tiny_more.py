@@ -36,7 +36,10 @@ from transformers import (
 from tests import make_tiny
 
 TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{m['role']}}\n{{m['content']}}<|im_end|>\n{% endfor %}"
+    "{% for m in messages %}<|im_start|>{{m['role']}}\n"
+    "{% if m['content'] is string %}{{m['content']}}"
+    "{% else %}{% for c in m['content'] %}{{c['text']}}{% endfor %}{% endif %}"
+    "<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 VOCABULARY = 300
@@ -105,7 +108,8 @@ def z_image():
     )
 
 
-def qwen_image():
+def qwen_vl():
+    """The text encoder of Qwen-Image, HunyuanImage and Kandinsky 5."""
     rope = {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"}
     encoder = Qwen2_5_VLConfig(
         text_config=SMALL | {"num_hidden_layers": 2, "rope_scaling": rope, "rope_theta": 1000000.0},
@@ -122,6 +126,10 @@ def qwen_image():
         vision_start_token_id=298,
         vision_token_id=299,
     )
+    return Qwen2_5_VLForConditionalGeneration(encoder).eval()
+
+
+def qwen_image():
     return QwenImagePipeline(
         transformer=QwenImageTransformer2DModel(
             patch_size=2,
@@ -144,9 +152,25 @@ def qwen_image():
             latents_std=[1.0] * 4,
         ).eval(),
         scheduler=flow(),
-        text_encoder=Qwen2_5_VLForConditionalGeneration(encoder).eval(),
+        text_encoder=qwen_vl(),
         tokenizer=qwen_tokenizer(),
     )
+
+
+def flux2_vae():
+    return AutoencoderKLFlux2(
+        sample_size=64,
+        in_channels=3,
+        out_channels=3,
+        down_block_types=DOWN,
+        up_block_types=UP,
+        block_out_channels=(8, 16, 16, 16),
+        layers_per_block=1,
+        latent_channels=16,
+        norm_num_groups=4,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    ).eval()
 
 
 def klein():
@@ -163,19 +187,7 @@ def klein():
             axes_dims_rope=[4, 4, 4, 4],
             guidance_embeds=False,
         ).eval(),
-        vae=AutoencoderKLFlux2(
-            sample_size=64,
-            in_channels=3,
-            out_channels=3,
-            down_block_types=DOWN,
-            up_block_types=UP,
-            block_out_channels=(8, 16, 16, 16),
-            layers_per_block=1,
-            latent_channels=16,
-            norm_num_groups=4,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-        ).eval(),
+        vae=flux2_vae(),
         scheduler=flow(),
         text_encoder=qwen3(Qwen3ForCausalLM, 28),  # its layers 9, 18 and 27 are read
         tokenizer=qwen_tokenizer(),

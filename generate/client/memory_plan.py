@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generate.client.faults import MEMORY, PASSING, CannotStart
-from generate.client.model_recipes import CPU, batch_size_for, profile_of
+from generate.client.model_recipes import batch_size_for, profile_of
 from generate.client.pipeline import GeneratorSettings, Recipe
 
 GIB = 2**30
@@ -58,8 +58,10 @@ def plan_for(
     """The plan. CannotStart, one line: it does not fit at all, or not beside others (PASSING)."""
     profile = profile_of(card.memory_gib if card else None)
     wanted = settings.batch_size or batch_size_for(profile, recipe.height, recipe.width)
+    if recipe.family.one_by_one:
+        wanted = 1
     if card is None:
-        return Plan(settings.batch_size or batch_size_for(CPU, recipe.height, recipe.width))
+        return Plan(wanted)
     weights = weights_gib(recipe, settings, without_t5)
     if weights is None:  # a model that is not in the table
         return Plan(wanted, settings.offload or profile.offload)

@@ -27,6 +27,9 @@ class Family:
     multiple: int = 16  # height and width are multiples of it
     sizes: tuple[tuple[int, int], ...] = ()  # (height, width): the only ones it can; () = any
     output: str = "images"  # attribute of what a call returns
+    # Its text encoder reads the padding of a batch, so that longer neighbours would change an image
+    # (seen with tiny pipelines): one image at a time.
+    one_by_one: bool = False
     weights_gib: float | None = None  # of all components, in `dtype`, by their parameters
     call: dict[str, Any] = field(default_factory=dict)  # further arguments of a call
     # Where all but the transformer comes from, for hub ids that hold a transformer alone; with
@@ -141,5 +144,14 @@ def hidream(name: str, hub: str, steps: int, guidance: float) -> Family:
         negative_prompt="" if guidance else None,
         weights_gib=57,
         text_encoder_4="meta-llama/Meta-Llama-3.1-8B-Instruct",
-        tested=False,
+        # It scales what is asked for to a million pixels: those that stay as they are, of its repo.
+        sizes=(
+            (1024, 1024),
+            (768, 1360),
+            (1360, 768),
+            (880, 1168),
+            (1168, 880),
+            (832, 1248),
+            (1248, 832),
+        ),
     )

@@ -16,7 +16,7 @@ from typing import Any
 from common.files import CHECKOUT
 from generate.client.hub_file import hub_file
 from generate.client.model_family import Family
-from generate.client.model_table import FAMILIES, FROM_DOCUMENTATION, UNCHECKED
+from generate.client.model_table import FAMILIES, SOURCES
 
 TINY = CHECKOUT / "examples" / "tiny_model"
 UNKNOWN = Family("untested", "DiffusionPipeline", "", 1024, 50, 5.0, tested=False)
@@ -166,10 +166,8 @@ def dtype_for(family: Family, capability: tuple[int, int] | None) -> str:
 
 
 def numbers_of(row: Family) -> str:
-    """Where a row's steps and guidance are from: class, docs, unchecked; tiny: this project."""
-    if row.name in FROM_DOCUMENTATION | UNCHECKED:
-        return "docs" if row.name in FROM_DOCUMENTATION else "unchecked"
-    return "own" if row.name == "tiny" else "class"
+    """Where a row's steps and guidance are from: class, docs, card, repo; tiny: this project."""
+    return SOURCES.get(row.name, "own" if row.name == "tiny" else "class")
 
 
 def print_tables() -> None:

@@ -2,11 +2,10 @@
 
     python -c "from generate.client.model_recipes import print_tables; print_tables()"
 
-Steps and guidance are the defaults of the class in diffusers, but for the rows that are named
-below; tests/generate/test_recipes.py compares them, and each row's arguments, with the installed
-diffusers. Sizes, multiples and GiB are as known of the models, whose cards were not at hand. The
-first row whose pattern is found in a model's name is taken, so special cases come first. A new
-model is a new row.
+Steps and guidance are the defaults of the class in diffusers, but for the rows of SOURCES;
+tests/generate/test_recipes.py compares them, and each row's arguments, with the installed
+diffusers. GiB are by numbers of parameters, multiples as known of the models. The first row whose
+pattern is found in a model's name is taken, so special cases come first. A new model is a new row.
 """
 
 from generate.client.model_family import (
@@ -26,28 +25,27 @@ CHROMA_NEGATIVE = (
     "restricted palette, flat colors"
 )
 
-# Rows whose steps or guidance are not the defaults of their class: from diffusers' documentation
-# (read at commit 58eb52c), or as known of the model and compared with nothing.
-FROM_DOCUMENTATION = {
-    "flux-schnell",
-    "z-image-turbo",
-    "sdxl-turbo",
-    "chroma",
-    "hunyuanimage",
-    "hunyuanimage-distilled",
-}
-UNCHECKED = {
-    "sd3.5-large-turbo",
-    "sd3.5-large",
-    "sd3.5-medium",
-    "lumina2",
-    "sdxl-lightning",
-    "flux2-klein-4b",
-    "flux2-klein-9b",
-    "z-image",
-    "hidream-fast",
-    "hidream-dev",
-    "cogview4",
+# Where steps and guidance were read, of the rows that do not have the defaults of their class:
+# docs: the documentation of diffusers (at commit 58eb52c); card: the example of the model's card,
+# by copies in public code, as the hub could not be reached; repo: the maker's own code. In 2026.
+SOURCES = {
+    "flux-schnell": "docs",
+    "z-image-turbo": "docs",
+    "sdxl-turbo": "docs",
+    "chroma": "docs",
+    "hunyuanimage": "docs",
+    "hunyuanimage-distilled": "docs",
+    "sd3.5-large": "card",  # Stability-AI/sd3.5: 40 steps, 4.5, with another sampler
+    "sd3.5-medium": "card",  # there: 50 steps, 5.0
+    "sd3.5-large-turbo": "repo",  # Stability-AI/sd3.5: 4 steps, no guidance
+    "lumina2": "repo",  # Alpha-VLLM/Lumina-Image-2.0, with cfg_trunc_ratio
+    "sdxl-lightning": "card",
+    "flux2-klein-4b": "card",
+    "flux2-klein-9b": "card",
+    "z-image": "card",  # Tongyi-MAI/Z-Image, too: 50 steps
+    "hidream-fast": "repo",  # HiDream-ai/HiDream-I1
+    "hidream-dev": "repo",
+    "cogview4": "card",
 }
 
 SD3_MEDIUM = r"stable-diffusion-3(?!\.5)"
@@ -162,7 +160,6 @@ FAMILIES = [
         4.0,
         512,
         weights_gib=105,
-        tested=False,
     ),
     Family(
         "qwen-image",
@@ -238,7 +235,6 @@ FAMILIES = [
         guidance_argument="distilled_guidance_scale",
         multiple=64,
         weights_gib=48,
-        tested=False,
     ),
     Family(
         "hunyuanimage",
@@ -251,7 +247,6 @@ FAMILIES = [
         negative_prompt="",
         multiple=64,
         weights_gib=48,
-        tested=False,
     ),
     Family(
         "cogview4",
@@ -264,7 +259,7 @@ FAMILIES = [
         negative_prompt="",
         multiple=32,
         weights_gib=29.6,
-        tested=False,
+        one_by_one=True,
     ),
     Family(
         "kandinsky5",
@@ -277,7 +272,7 @@ FAMILIES = [
         negative_prompt="",
         output="image",
         weights_gib=27,
-        tested=False,
+        one_by_one=True,
         sizes=(
             (1024, 1024),
             (640, 1408),
@@ -299,6 +294,5 @@ FAMILIES = [
         negative_prompt="",
         dtype="float16",
         weights_gib=15.1,
-        tested=False,
     ),
 ]

@@ -3,8 +3,7 @@
     lengths = TextLengths(pipe, arguments)("a photo of …")   # {"text_encoder": (93, 77), …}
 
 Counted by the pipeline's own tokenizers, without an encoder. Template words that a family puts
-around a caption take room of its limit, where the family cuts both together; those of FLUX.2 dev
-and Kandinsky 5 are not counted.
+around a caption take room of its limit, where the family cuts both together.
 """
 
 import copy
@@ -19,6 +18,7 @@ Lengths = dict[str, tuple[int, int]]  # text encoder -> (tokens, limit)
 CLIP_LIMIT = 77
 KEPT = 1 << 14  # counts of texts: most are asked for twice
 OWN_LIMIT = {"HunyuanImagePipeline": 1000}  # takes no max_sequence_length
+LONG_CLIPS = {"HiDreamImagePipeline": 218}  # trained on longer texts than others
 
 
 class TextLengths:
@@ -35,13 +35,14 @@ class TextLengths:
         self.tokenizers: dict[str, tuple[Any, int]] = {}
         self.kept = functools.lru_cache(KEPT)(self._count)
         for number in ("", "_2", "_3", "_4"):
-            tokenizer = getattr(pipe, f"tokenizer{number}", None)
+            given = getattr(pipe, f"tokenizer{number}", None)
             # FLUX.2 and Kandinsky 5 have a processor of texts and images there
-            tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+            tokenizer = getattr(given, "tokenizer", given)
             # the second one of HunyuanImage reads quoted words alone
-            if hasattr(tokenizer, "model_max_length") and not (number and self.template is _whole):
+            if hasattr(tokenizer, "model_max_length") and "ByT5" not in type(tokenizer).__name__:
                 limit = _limit(pipe, tokenizer, arguments)
-                self.tokenizers[number] = (copy.deepcopy(tokenizer), limit)
+                kept = given if self.template is _flux2 else tokenizer
+                self.tokenizers[number] = (copy.deepcopy(kept), limit)
 
     def __call__(self, text: str) -> Lengths:
         """Tokens of a text and the limit, by text encoder; {} for no tokenizers."""
@@ -53,7 +54,9 @@ class TextLengths:
             template = _plain if number or _is_clip(tokenizer) else self.template
             with self.lock:
                 words = template(self.pipe, tokenizer, text)
-                tokens = len(tokenizer(words, truncation=False, verbose=False)["input_ids"])
+                if isinstance(words, str):
+                    words = tokenizer(words, truncation=False, verbose=False)["input_ids"]
+                tokens = len(words)
             if template is _whole:
                 tokens -= self.pipe.prompt_template_encode_start_idx
             lengths[f"text_encoder{number}"] = (tokens, limit)
@@ -83,10 +86,12 @@ def _is_clip(tokenizer: Any) -> bool:
 
 
 def _limit(pipe: Any, tokenizer: Any, arguments: Mapping[str, Any]) -> int:
-    if _is_clip(tokenizer):
-        return min(CLIP_LIMIT, int(tokenizer.model_max_length))
-    own = OWN_LIMIT.get(type(pipe).__name__)
     given = arguments.get("max_sequence_length")
+    if _is_clip(tokenizer):
+        most = LONG_CLIPS.get(type(pipe).__name__, CLIP_LIMIT)
+        asked = given if most > CLIP_LIMIT and given else most
+        return int(min(most, asked, tokenizer.model_max_length))
+    own = OWN_LIMIT.get(type(pipe).__name__)
     return int(own or given or tokenizer.model_max_length)
 
 
@@ -113,13 +118,26 @@ def _chat(thinking: bool) -> Callable[[Any, Any, str], str]:
 
 def _whole(pipe: Any, tokenizer: Any, text: str) -> str:
     """The whole template: its first tokens are dropped before the rest is cut."""
-    return str(pipe.prompt_template_encode).format(text)
+    template = getattr(pipe, "prompt_template_encode", None) or pipe.prompt_template
+    return str(template).format(text)
 
 
-TEMPLATES: dict[str, Callable[[Any, Any, str], str]] = {
+def _flux2(pipe: Any, processor: Any, text: str) -> list[int]:
+    """Tokens of the conversation that FLUX.2 makes of a text, its instruction included."""
+    parts = (("system", pipe.system_message), ("user", text.replace("[IMG]", "")))
+    conversation = [
+        {"role": role, "content": [{"type": "text", "text": words}]} for role, words in parts
+    ]
+    encoded = processor.apply_chat_template([conversation], tokenize=True, return_dict=True)
+    return list(encoded["input_ids"][0])
+
+
+TEMPLATES: dict[str, Callable[[Any, Any, str], str | list[int]]] = {
     "Lumina2Pipeline": _lumina2,
     "ZImagePipeline": _chat(thinking=True),
     "Flux2KleinPipeline": _chat(thinking=False),
     "QwenImagePipeline": _whole,
     "HunyuanImagePipeline": _whole,
+    "Kandinsky5T2IPipeline": _whole,
+    "Flux2Pipeline": _flux2,
 }

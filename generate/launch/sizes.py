@@ -48,6 +48,15 @@ def why_not(size: Size, family: Family) -> str | None:
     return None
 
 
+def check_batch_size(args: Namespace, family: Family) -> None:
+    """UserError where a batch would let neighbours change an image."""
+    if args.batch_size and args.batch_size > 1 and family.one_by_one and not args.pipeline:
+        raise UserError(
+            f"--batch_size {args.batch_size}: {args.model} generates one by one, since its text "
+            "encoder reads a batch's padding: leave it out"
+        )
+
+
 def check_items(args: Namespace, family: Family, items: Sequence[Item]) -> None:
     """UserError, naming the item by position (from 0), for what this model cannot do.
 

@@ -30,7 +30,7 @@ from generate.dataset.screened import refused_line, screen_of, screened
 from generate.launch import array, local, preflight, preview, redo, server_job, status, submit
 from generate.launch.pinned import pinned
 from generate.launch.plan import plan
-from generate.launch.sizes import check_items, sizes_of
+from generate.launch.sizes import check_batch_size, check_items, sizes_of
 from generate.protocol.output_root import dataset_folder, server_folder
 
 SHUFFLE_SEED = 42  # as published
@@ -87,6 +87,7 @@ def define(args: Namespace, items: Sequence[Item], root: Path) -> dict[str, Any]
     negative = family.negative_prompt if args.negative_prompt is None else args.negative_prompt
     if args.negative_prompt and family.negative_prompt is None and not args.pipeline:
         raise UserError(f"--negative_prompt: {args.model} takes none ({family.pipeline})")
+    check_batch_size(args, family)
     definition = {
         "name": name,
         "prompts_file": Path(args.data_path).name,

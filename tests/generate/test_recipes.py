@@ -84,7 +84,7 @@ def test_a_class_that_is_not_in_the_table_gives_numbers():
 
 @pytest.mark.parametrize("row", FAMILIES, ids=lambda row: row.name)
 def test_numbers_that_are_said_to_be_the_classs_own(row):
-    """Those of docs and unchecked rows differ from it: else they would be called the class's."""
+    """Those of rows with another source differ from it: else they would be called the class's."""
     import diffusers
 
     known = inspect.signature(getattr(diffusers, row.pipeline).__call__).parameters

@@ -17,7 +17,7 @@ from generate.dataset.definition import Differs, compare
 from generate.dataset.overrides import read_overrides
 from generate.dataset.prompts_file import list_sha256, read_item
 from generate.dataset.sizes import EXAMPLE, Mix, size_from
-from generate.launch.sizes import check_items, sizes_of
+from generate.launch.sizes import check_batch_size, check_items, sizes_of
 from tests.generate.test_client_overlap import a_client, answered, leased
 
 MIX = "32x32:0.5,48x32:0.25,32x48:0.25"
@@ -89,9 +89,23 @@ def test_what_a_model_cannot_is_said_when_the_file_enters_a_run():
     args.sizes = "1024x1024,100x1024"
     with pytest.raises(UserError, match="multiples of 16 pixels only, not 100x1024"):
         sizes_of(args, family_of(args.model))
-    args.size = "64x64"
+    args.sizes, args.size = None, "1024x768"
+    hidream = "HiDream-ai/HiDream-I1-Full"
+    with pytest.raises(UserError, match=r"makes only 1024x1024, 1360x768, .* not 1024x768"):
+        sizes_of(args, family_of(hidream))
+    args.sizes, args.size = "64x64,64x32", "64x64"
     with pytest.raises(UserError, match="--size and --sizes cannot stand together"):
         sizes_of(args, tiny)
+
+
+def test_a_batch_where_neighbours_would_change_images_is_refused():
+    kandinsky = "kandinskylab/Kandinsky-5.0-T2I-Lite-sft-Diffusers"
+    args = Namespace(pipeline=None, model=kandinsky, batch_size=4)
+    with pytest.raises(UserError, match="generates one by one"):
+        check_batch_size(args, family_of(kandinsky))
+    check_batch_size(args, family_of("tiny"))
+    args.batch_size = 1
+    check_batch_size(args, family_of(kandinsky))
 
 
 def test_a_mix_is_part_of_the_definition():
