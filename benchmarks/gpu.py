@@ -9,8 +9,9 @@ temporary folder), which takes as long as the real one. Measured are, one after 
 loop (the pipeline of diffusers in the same precision, a batch at a time, each image saved as a JPEG
 before the next batch) and, for each preset of --speed, the code of the client: batches through
 ImageGenerator; checked, encoded, hashed and published by threads behind the device. Printed are
-images/s, their ratio to the bare loop, TFLOP/s and the share of the card's peak, seconds to load
-and for the first batch, peak memory. A preset that cannot be had says why in its row.
+images/s, their ratio to the bare loop, TFLOP/s and the share of the card's peak, the share of the
+time in which the device was busy, recompiles since the warm-up, seconds to load and for the first
+batch, peak memory. A preset that cannot be had says why in its row.
 """
 
 import argparse
@@ -27,10 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import diffusers
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.real_sizes import build_sd3
 from common.command_line import UserError, run_script
+from generate.client.card_share import peak_of, tflop_per_image
 from generate.client.diffusers_pipeline import this_card
 from generate.client.image_generator import ImageGenerator, problem_with
 from generate.client.model_recipes import folder_of
@@ -38,8 +39,6 @@ from generate.client.pipeline import GeneratorSettings
 from generate.dataset.samples import Place, publish_sample
 from generate.launch.speed import PRESETS
 
-# Dense 16-bit TFLOP/s of tensor cores, from the makers' data sheets.
-PEAK_TFLOPS = {"B200": 2250, "H200": 989, "H100": 989, "A100": 312, "L40S": 362, "4090": 165}
 TEXT = "a photo of a small bird on a branch, morning light, number"
 SD3 = "stable-diffusion-3-medium-diffusers"  # by its name it is known
 PUBLISHERS = 4  # threads, as the client has
@@ -87,6 +86,7 @@ def measure_bare(args: argparse.Namespace, model: str) -> dict[str, Any]:
     generator.load()
     batch, dtype = generator.batch_size, getattr(torch, generator.pipeline.dtype)
     recipe = generator.recipe
+    work = tflop_per_image(generator)
     del generator
     began = time.monotonic()
     where = str(folder_of(model) or model)
@@ -105,9 +105,7 @@ def measure_bare(args: argparse.Namespace, model: str) -> dict[str, Any]:
             image.save(folder / f"{number}_{k}.jpg", quality=95)
 
     row = {"preset": "bare diffusers", "batch": batch, "load_s": loaded, "note": ""}
-    row |= timed(one, batch, args.batches)
-    row["tflop_per_image"] = tflop_per_image(pipe, arguments)
-    return row
+    return row | timed(one, batch, args.batches) | {"tflop_per_image": work}
 
 
 def measure_preset(args: argparse.Namespace, model: str, preset: str, root: Path) -> dict[str, Any]:
@@ -124,6 +122,7 @@ def measure_preset(args: argparse.Namespace, model: str, preset: str, root: Path
     folder = root / f"published_{preset}"
     (folder / "000000").mkdir(parents=True)
     waiting: list[Any] = []
+    busy: list[float] = []
 
     def publish(image: Any, number: int) -> None:
         problem = problem_with(image, recipe.height, recipe.width)
@@ -139,7 +138,10 @@ def measure_preset(args: argparse.Namespace, model: str, preset: str, root: Path
 
         def one(number: int) -> None:
             texts = [f"{TEXT} {number * batch + k}" for k in range(batch)]
-            for k, image in enumerate(generator.generate(texts, list(range(batch)))):
+            began = time.monotonic()
+            images = generator.generate(texts, list(range(batch)))
+            busy.append(time.monotonic() - began)
+            for k, image in enumerate(images):
                 waiting.append(publishers.submit(publish, image, (number + 1) * batch + k))
             while len(waiting) > 2 * batch:
                 waiting.pop(0).result()
@@ -147,6 +149,8 @@ def measure_preset(args: argparse.Namespace, model: str, preset: str, root: Path
         measured = timed(one, batch, args.batches)
         for each in waiting:
             each.result()
+    measured["busy"] = sum(busy[1:]) / measured.pop("seconds")
+    measured["recompiles"] = generator.recompiles
     did = [name for name in ("compiled", "quantize") if facts.get(name)]
     note = ", ".join([*did, f"attention {facts.get('attention_backend')}"])
     return {"preset": preset, "batch": batch, "load_s": loaded, "note": note} | measured
@@ -165,37 +169,36 @@ def timed(one: Callable[[int], None], batch: int, batches: int) -> dict[str, Any
         one(number)
     if cuda:
         torch.cuda.synchronize()
-    rate = batches * batch / (time.monotonic() - began)
+    seconds = time.monotonic() - began
     peak = torch.cuda.max_memory_allocated() / 2**30 if cuda else None
-    return {"images_per_s": rate, "first_batch_s": first, "peak_gib": peak}
-
-
-def tflop_per_image(pipe: Any, arguments: dict[str, Any]) -> float:
-    """Counted over all steps of one image."""
-    with FlopCounterMode(display=False) as counter:
-        pipe(prompt=[TEXT], generator=torch.Generator("cpu").manual_seed(0), **arguments)
-    return float(counter.get_total_flops()) / 1e12
+    rate = batches * batch / seconds
+    return {"images_per_s": rate, "first_batch_s": first, "peak_gib": peak, "seconds": seconds}
 
 
 def report(args: argparse.Namespace, rows: list[dict[str, Any]], card: str) -> None:
     """A table in Markdown; with --json the figures in a file."""
     bare, work = rows[0]["images_per_s"], rows[0]["tflop_per_image"]
-    peak = next((value for name, value in PEAK_TFLOPS.items() if name in card), None)
+    peak = peak_of(card)
     print(f"{args.model or 'SD3-medium without T5, random weights'} on {card}; ", end="")
     print(f"torch {torch.__version__}, diffusers {diffusers.__version__}; ", end="")
     print(f"{work:.4g} TFLOP an image\n")
-    print("| preset | images/s | of bare | TFLOP/s | of peak | load s | first batch s | GiB | |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| preset | images/s | of bare | TFLOP/s | of peak | busy | recompiles | load s "
+        "| first batch s | GiB | |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for row in rows:
         if "images_per_s" not in row:
-            print(f"| {row['preset']} | | | | | | | | {row['note']} |")
+            print(f"| {row['preset']} | | | | | | | | | | {row['note']} |")
             continue
         rate = row["images_per_s"]
         share = f"{rate * work / peak:.2f}" if peak else ""
         memory = "" if row["peak_gib"] is None else f"{row['peak_gib']:.1f}"
+        busy = f"{row['busy']:.2f}" if "busy" in row else ""
         print(
             f"| {row['preset']} | {rate:.3g} | {rate / bare:.2f} | {rate * work:.3g} | {share} | "
-            f"{row['load_s']:.1f} | {row['first_batch_s']:.1f} | {memory} | {row['note']} |"
+            f"{busy} | {row.get('recompiles', '')} | {row['load_s']:.1f} | "
+            f"{row['first_batch_s']:.1f} | {memory} | {row['note']} |"
         )
     if args.json:
         Path(args.json).write_text(json.dumps({"card": card, "rows": rows}, indent=1) + "\n")

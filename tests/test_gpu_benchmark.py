@@ -22,6 +22,7 @@ def test_it_measures_presets_against_a_bare_loop(tmp_path):
     rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
     assert [row["preset"] for row in rows] == ["bare diffusers", "exact", "faster"]
     assert rows[0]["tflop_per_image"] > 0 and rows[1]["images_per_s"] > 0
+    assert 0 < rows[1]["busy"] <= 1 and rows[1]["recompiles"] == 0
     lines = [line for line in ended.stdout.splitlines() if line.startswith("| exact")]
     ratio = float(lines[0].split("|")[3])
     assert ratio == pytest.approx(rows[1]["images_per_s"] / rows[0]["images_per_s"], abs=0.01)

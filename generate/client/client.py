@@ -136,9 +136,10 @@ class Client:
         if self.signalled == "preempted" and self.device.left_s() > WORTH_WAITING_S:
             raise Interrupted
 
-    def batch_took(self, seconds: float) -> None:
-        """The device was busy with a batch for so long."""
+    def batch_took(self, seconds: float, recompiles: int = 0) -> None:
+        """The device was busy with a batch for so long; recompiles: since the warm-up, in all."""
         self.device.batch_took(seconds)
+        self.device.recompiles = recompiles
 
     def _look_around(self) -> None:
         """Between two batches: signals, the time limit, idleness, a line in the log."""
@@ -213,7 +214,8 @@ class Client:
         if self.settings.judge and judged:
             share = f"{work.images / judged:.0%} of {judged:,} images accepted"
             done += f"; {share}, {work.missing_images:,} captions given up"
-        return f"{done}; {waits}; device busy {busy:.2f}"
+        compiled = f", {n} recompiles" if (n := self.device.recompiles) else ""
+        return f"{done}; {waits}; device busy {busy:.2f}{compiled}"
 
 
 class DeviceTime:
@@ -225,6 +227,7 @@ class DeviceTime:
         self.steps = 0
         self.busy_s = 0.0
         self.batches = 0
+        self.recompiles = 0
 
     def batch_begins(self) -> None:
         self.began = time.monotonic()

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch._dynamo.utils import counters
 
 
 def compile_parts(pipe: Any, backend: str = "inductor") -> str:
@@ -74,6 +75,11 @@ def compiled_modules(pipe: Any) -> int:
     return sum(
         module._compiled_call_impl is not None for part in _parts(pipe) for module in part.modules()
     )
+
+
+def graphs() -> int:
+    """How many graphs torch has compiled in this process: each shape of each block is one."""
+    return int(counters["stats"]["unique_graphs"])
 
 
 def _parts(pipe: Any) -> Iterable[torch.nn.Module]:

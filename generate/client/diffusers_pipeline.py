@@ -71,6 +71,9 @@ class DiffusersPipeline(Pipeline):
         free, total = torch.cuda.mem_get_info()
         return bool(total - free - torch.cuda.memory_reserved() > OTHERS_BYTES)
 
+    def compiled_graphs(self) -> int:
+        return compiling.graphs() if self.facts.get("compiled") else 0
+
     def free_memory(self) -> None:
         if self.gpu_name is not None:
             torch.cuda.empty_cache()

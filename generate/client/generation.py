@@ -109,7 +109,7 @@ def generate_until_done(client: Client, generator: ImageGenerator) -> DeviceBrok
                 client.work.fail(sample, "gpu", str(error), at_once=True)
             client.work.stop("released")
             return error
-        client.batch_took(time.monotonic() - began)
+        client.batch_took(time.monotonic() - began, generator.recompiles)
         for sample, image in zip(batch, images, strict=True):
             if image is not None:
                 client.put(sample, image)  # check, publish, report

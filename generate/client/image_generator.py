@@ -111,6 +111,12 @@ class ImageGenerator:
         self._batch_sizes: dict[tuple[int, int], int] = {}  # by (height, width)
         self.on_step: Callable[[], None] | None = None  # after each denoising step
         self._pipeline: Pipeline | None = None
+        self._warm_graphs = 0
+
+    @property
+    def recompiles(self) -> int:
+        """Graphs that were compiled since the warm-up: for other sizes and longer texts."""
+        return max(0, self.pipeline.compiled_graphs() - self._warm_graphs)
 
     @property
     def pipeline(self) -> Pipeline:
@@ -168,6 +174,7 @@ class ImageGenerator:
             image = self.generate(["a photo of a bird"] * n, list(range(n)), [recipe] * n)[0]
         except (DeviceBroken, CannotGenerate) as error:
             raise CannotStart(f"the warm-up batch failed: {error}", error.fault) from None
+        self._warm_graphs = self.pipeline.compiled_graphs()
         if image.flagged:
             return  # the device works
         if problem := problem_with(image, self.recipe.height, self.recipe.width):

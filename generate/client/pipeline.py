@@ -160,6 +160,10 @@ class Pipeline:
         """Whether another process has memory of the device just now."""
         return False
 
+    def compiled_graphs(self) -> int:
+        """How many graphs torch.compile has made in this process; 0: nothing is compiled."""
+        return 0
+
     def free_memory(self) -> None:
         """Give what a call that did not fit has left back to the device."""
 

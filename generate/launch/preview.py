@@ -13,6 +13,7 @@ from typing import Any
 
 from common.command_line import DONE, LEFT_OUT, UserError
 from common.scores.interface import Values
+from generate.client.card_share import share_line
 from generate.client.generation import generator_settings, recipes_of
 from generate.client.image_generator import ImageGenerator, problem_with
 from generate.client.judge import Judge, judge_of
@@ -92,6 +93,9 @@ def contact_sheet(
     gpu_name = generator.pipeline.gpu_name
     a_batch = f"{generator.batch_size} a batch, {gpu_name or 'CPU'}"
     print(f"{path}\n{images_per_hour:,} images an hour ({a_batch}), without LLMs and disk")
+    of_one_kind = all(recipes.of(*key, items[key[0]]).alike == recipe.alike for key in images)
+    if of_one_kind and (used := share_line(generator, made / seconds)):
+        print(used)
     measured = {
         "model": args.model,
         "height": recipe.height,

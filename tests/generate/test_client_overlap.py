@@ -124,3 +124,12 @@ def test_captions_published_for_a_lost_lease_generate_nothing(tmp_path):
     assert all(read_captions(tmp_path, index.number) for index in indices), (
         "the captions stand for the next holder"
     )
+
+
+def test_the_progress_line_counts_recompiles(tmp_path):
+    """A run whose shapes are never done compiling must not look merely slow."""
+    client = a_client(tmp_path)
+    client.batch_took(1.0)
+    assert "recompiles" not in client.line()
+    client.batch_took(1.0, recompiles=2)
+    assert client.line().endswith(", 2 recompiles")
