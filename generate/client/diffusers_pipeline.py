@@ -102,6 +102,9 @@ def load(settings: GeneratorSettings, recipe: Recipe) -> DiffusersPipeline:
         return whole
 
     pipe = load_once(settings.model, settings.revision, load_all)
+    if card and recipe.family.weights_gib is None:
+        plan = plan_for(recipe, settings, card, bool(without), counted_gib(pipe))
+        log.info("%s", plan.line)
     pipe.set_progress_bar_config(disable=True)
     slicing = plan.vae_slicing and hasattr(pipe.vae, "use_slicing")
     if slicing:
@@ -126,6 +129,13 @@ def load(settings: GeneratorSettings, recipe: Recipe) -> DiffusersPipeline:
         gpu_name=card.name if card else None,
         facts=facts,
     )
+
+
+def counted_gib(pipe: Any) -> float:
+    """GiB of all weights of a pipeline as they lie in memory."""
+    parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    tensors = [tensor for part in parts for tensor in (*part.parameters(), *part.buffers())]
+    return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors)) / GIB
 
 
 def use_attention(pipe: Any, backend: str) -> str:

@@ -53,16 +53,23 @@ class Plan:
 
 
 def plan_for(
-    recipe: Recipe, settings: GeneratorSettings, card: Card | None, without_t5: bool = False
+    recipe: Recipe,
+    settings: GeneratorSettings,
+    card: Card | None,
+    without_t5: bool = False,
+    counted_gib: float | None = None,
 ) -> Plan:
-    """The plan. CannotStart, one line: it does not fit at all, or not beside others (PASSING)."""
+    """The plan. CannotStart, one line: it does not fit at all, or not beside others (PASSING).
+
+    counted_gib: the weights of a model that is not in the table, once they are loaded.
+    """
     profile = profile_of(card.memory_gib if card else None)
     wanted = settings.batch_size or batch_size_for(profile, recipe.height, recipe.width)
     if recipe.family.one_by_one:
         wanted = 1
     if card is None:
         return Plan(wanted)
-    weights = weights_gib(recipe, settings, without_t5)
+    weights = counted_gib or weights_gib(recipe, settings, without_t5)
     if weights is None:  # a model that is not in the table
         return Plan(wanted, settings.offload or profile.offload)
     area = recipe.height * recipe.width / MEGAPIXEL

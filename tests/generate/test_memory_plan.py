@@ -62,6 +62,33 @@ def test_options_stand_and_small_images_fit_better():
     assert (unknown.offload, unknown.line) == ("model", "")
 
 
+def test_the_weights_of_an_unknown_model_are_counted_once_it_is_loaded():
+    """As files of the tiny model say: each of its weights is stored once."""
+    import safetensors
+    import torch
+
+    from generate.client.diffusers_pipeline import counted_gib
+    from generate.client.image_generator import ImageGenerator
+    from generate.client.model_recipes import TINY
+
+    generator = ImageGenerator(GeneratorSettings("tiny"))
+    generator.load()
+    stored = 0
+    for path in TINY.rglob("*.safetensors"):
+        with safetensors.safe_open(path, "pt") as file:
+            stored += sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
+    counted = counted_gib(generator.pipeline.pipe) * memory_plan.GIB / torch.float32.itemsize
+    assert stored <= counted < stored * 1.02, "besides buffers that are made anew"
+    given = GeneratorSettings("nobody/a-model", height=1024, width=1024)
+    fits, does_not = (
+        plan_for(given.resolved(), given, fake(23.6), False, gib) for gib in (12.0, 22.0)
+    )
+    assert (fits.batch_size, fits.offload, fits.vae_slicing) == (4, "none", True)
+    assert (does_not.batch_size, does_not.offload) == (4, "model")
+    with pytest.raises(CannotStart, match="not even part by part"):
+        plan_for(given.resolved(), given, fake(23.6), False, 60.0)
+
+
 @pytest.mark.parametrize(
     "model, card, settings, fault, says",
     [
