@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Combine the sources' prompts into one file: unique, filtered, without the validation set.
 
     python combine_prompts/combine.py prompts/image_reward.json prompts/sac.json \\

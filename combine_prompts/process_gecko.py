@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Gecko's prompts, the validation set -> prompts/gecko.json
 
     python combine_prompts/process_gecko.py [--input prompts.csv] [--output FILE.json] [--reliable]

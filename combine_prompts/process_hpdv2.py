@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """HPDv2's benchmark prompts -> prompts/HPDv2.json
 
     python combine_prompts/process_hpdv2.py [--input FOLDER_OR_FILES] [--output FILE.json]

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """ImageRewardDB's prompts -> prompts/image_reward.json
 
     python combine_prompts/process_image_reward.py [--input FOLDER_OR_PARQUETS] [--output FILE.json]

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Pick-a-Pic's prompts (what PickScore was trained on), v1 and v2 -> prompts/pickscore.json
 
     python combine_prompts/process_pickscore.py [--input FOLDER_OR_PARQUETS] [--output FILE.json]

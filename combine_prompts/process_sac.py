@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The prompts of Simulacra Aesthetic Captions -> prompts/sac.json
 
     python combine_prompts/process_sac.py [--input sac_public_2022_06_29.sqlite]

@@ -35,6 +35,8 @@ OUTPUT_CLOSED = 141  # what a shell shows for SIGPIPE
 
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
+TAB = "_ARGCOMPLETE"  # the shell asks what may follow, see complete()
+
 
 class UserError(Exception):
     """Something a user can set right. The text says what is wrong, where, and what to do."""
@@ -193,6 +195,8 @@ class Options(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> Any:
         """As argparse; an unknown option ends the script with status 2 and the nearest name."""
+        if TAB in os.environ:
+            complete(self)
         words = self.plain_words(list(sys.argv[1:] if args is None else args))
         known, unknown = self.parse_known_args(words, namespace)
         for option in unknown:
@@ -223,6 +227,18 @@ class Options(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End with status 2 and one line: the usage of 40 options would bury it."""
         self.exit(WRONG_OPTION, f"{self.prog}: {visible(message)}\n")
+
+
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Answer the Tab key: print what may follow in the words of COMP_LINE, and leave.
+
+    The shell calls a script that has the mark PYTHON_ARGCOMPLETE_OK in its first 1024 bytes.
+    """
+    try:
+        import argcomplete  # only when the shell asks: --help takes 0.1 s without it
+    except ModuleNotFoundError:
+        parser.exit(FAILED)  # the script must not do its work at a Tab
+    argcomplete.autocomplete(parser)
 
 
 def at_least(least: int) -> Callable[[str], int]:

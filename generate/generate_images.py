@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Generates a data set: leases prompts, asks LLMs for variations, publishes image after image.
 
     python generate/generate_images.py examples/shapes.json --model tiny --llm embedded

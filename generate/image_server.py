@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# PYTHON_ARGCOMPLETE_OK
 # fmt: off
 #SBATCH --job-name=image_server
 #SBATCH --mem=16G

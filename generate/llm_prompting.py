@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Variations of prompts by many unreliable LLMs: for a whole file, or for one prompt.
 
     python generate/llm_prompting.py prompts/HPDv2.json --num_variations 199 --output augmented.json

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Make one parquet table of the samples (NAME.json beside NAME.jpg) of one or more dataset folders.
 
     outputs=outputs/generate_images/generated_images

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Write a table's images as WebDataset shards: KEY.jpg (the very bytes), KEY.txt (caption),
 KEY.json (metadata).
 

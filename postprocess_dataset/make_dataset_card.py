@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Describe a release: README.md (the hub's YAML, a datasheet), ATTRIBUTION.md, croissant.json.
 
     python postprocess_dataset/make_dataset_card.py release/HPDv2 --about about.yaml

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Make what is published of a table: WebDataset tars, and parquet with embedded images.
 
     python postprocess_dataset/make_release_forms.py HPDv2.parquet release/HPDv2

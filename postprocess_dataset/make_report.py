@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Make a page to look at of a data set: report.html, which holds all that it shows.
 
     python postprocess_dataset/make_report.py HPDv2.parquet report.html

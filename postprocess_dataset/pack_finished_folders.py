@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Turn the finished sub-folders of a data set into tars, so that it takes few files.
 
 python postprocess_dataset/pack_finished_folders.py outputs/generate_images/generated_images/HPDv2

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Publish a release on the hub: what is new of it, shards first, the card last.
 
     python postprocess_dataset/push_to_hub.py release/HPDv2 my-organisation/birds --dry_run

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Make a release of finished data set folders, and go on with one that was begun.
 
     D=outputs/generate_images/generated_images

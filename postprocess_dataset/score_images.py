@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Scores of a finished data set's images, in a table of their own beside its parquet table.
 
     python postprocess_dataset/score_images.py DIR scores --scores nsfw,sharpness,dhash

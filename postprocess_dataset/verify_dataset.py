@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Verify a data set: that nothing is missing, doubled, damaged, unsafe or unlicensed.
 
     command="python postprocess_dataset/verify_dataset.py"

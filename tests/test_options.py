@@ -1,6 +1,7 @@
 """The command lines: one way to take options in all folders, --help that imports nothing heavy."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -130,3 +131,45 @@ def test_an_unknown_option_is_named(script):
     assert (
         shown.returncode == 2 and shown.stderr.count("\n") == 1 and "Traceback" not in shown.stderr
     )
+
+
+def tab(line, folder):
+    """What the shell offers after the words of a line."""
+    script = ROOT / line.split()[0]
+    answer = folder / "answer"
+    environment = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_STDOUT_FILENAME": str(answer)}
+    environment |= {"COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": " "}
+    ended = subprocess.run(
+        [sys.executable, script],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return answer.read_text().split()
+
+
+def test_the_tab_key_completes_options_and_their_values(tmp_path):
+    assert tab("generate/generate_images.py --expected", tmp_path) == [
+        "--expected_samples_per_index"
+    ]
+    assert tab("generate/generate_images.py a.json --speed f", tmp_path) == ["fast", "faster"]
+    assert "--parquet_file" in tab("postprocess_dataset/convert_parquet_to_wds.py --", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["answer"], "nothing else is done"
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_every_script_is_marked_for_the_tab_key(path):
+    """argcomplete's own rule: within the first 1024 bytes."""
+    assert "PYTHON_ARGCOMPLETE_OK" in path.read_text()[:1024]
+
+
+def test_without_argcomplete_a_tab_does_no_work(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-S", ROOT / "combine_prompts" / "process_sac.py"],
+        env=os.environ | {"_ARGCOMPLETE": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+    )
+    assert ended.returncode == 1 and not list(tmp_path.iterdir())
