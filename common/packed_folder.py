@@ -34,6 +34,9 @@ TAR = re.compile(r"part-\d{5}\.tar")
 FILE = re.compile(r"(\d{1,12})(?:_(\d{1,6}))?\.([0-9A-Za-z.]{1,40})")  # of a prompt: can be packed
 COLLECTED = ".samples"  # of a prompt: its JSONs, one a line
 HEADER = 512  # bytes; a tar consists of blocks of so many
+LEAST_FILE = HEADER  # bytes that a file takes in a tar: an empty one is its header
+MOST_AUGMENTATIONS = 1_000_000  # of a prompt: names have six digits
+MOST_FILES = 2_000_000  # images of a mark's 1,000 prompts: some 200 MB of memory
 FOLDERS_KEPT = 64  # marks in memory: some 0.5 MB each
 LOOK_EVERY_S = 1.0  # at the tars of a folder: a folder may have 200 of them
 # Loose files of finished prompts after which a folder that is still open is packed as well: a
@@ -96,13 +99,19 @@ class PackedFolder:
     record: dict[str, Any]
     tars: list[Path | None]
     prompts: dict[int, PackedPrompt] = field(default_factory=dict)
+    lost: dict[int, PackedPrompt] = field(default_factory=dict)  # in a tar that is missing or cut
     looked_at: float = 0.0  # time.monotonic() of the last look at the tars
 
     def __post_init__(self) -> None:
+        room = [entry["bytes"] for entry in self.record["tars"]]
+        files = 0
         for index, entry in self.record["prompts"].items():
-            prompt = prompt_of(entry)
-            if all(self.tars[span.tar] for span in prompt.spans):
-                self.prompts[int(index)] = prompt
+            prompt = prompt_of(entry, room)
+            whole = all(self.tars[span.tar] for span in prompt.spans)
+            (self.prompts if whole else self.lost)[int(index)] = prompt
+            files += len(prompt.images) + len(prompt.failed)
+            if files > MOST_FILES:
+                raise ValueError(f"it states more than {MOST_FILES:,} images")
 
     def files_of(self, index: int) -> dict[str, Member]:
         """{name: where it lies} of all files of a prompt, listed as counting or not."""
@@ -156,23 +165,37 @@ def _files_of(folder: PackedFolder, index: int) -> dict[str, Member]:
     return found
 
 
-def prompt_of(entry: dict[str, Any]) -> PackedPrompt:
-    """One prompt's entry in a mark. KeyError, TypeError, ValueError: it is damaged."""
+def prompt_of(entry: dict[str, Any], room: list[int]) -> PackedPrompt:
+    """One prompt's entry in a mark. KeyError, TypeError, ValueError: it is damaged.
+
+    room: bytes of each tar that no prompt before takes up; this one's are taken off. So a mark of a
+    few bytes cannot state more files than its tars have room for.
+    """
+    spans = tuple(Span(*map(int, span)) for span in entry["at"])
+    for span in spans:
+        if min(span) < 0 or span.size > room[span.tar]:
+            raise ValueError(f"{span} does not lie within its tar")
+        room[span.tar] -= span.size
+    most = sum(span.size for span in spans) // LEAST_FILE
     return PackedPrompt(
-        tuple(Span(*map(int, span)) for span in entry["at"]),
-        frozenset(numbers(entry["images"])),
-        frozenset(numbers(entry["failed"])),
+        spans,
+        frozenset(numbers(entry["images"], most)),
+        frozenset(numbers(entry["failed"], most)),
         entry["captions"],
         int(entry["generation"]),
         entry["short"],
     )
 
 
-def numbers(text: str) -> Iterator[int]:
-    """The numbers of "0-6,8-199"."""
+def numbers(text: str, most: int) -> Iterator[int]:
+    """The numbers of "0-6,8-199". ValueError: they are more than `most`, or no augmentations."""
     for part in text.split(",") if text else ():
         first, _, last = part.partition("-")
-        yield from range(int(first), int(last or first) + 1)
+        found = range(int(first), int(last or first) + 1)
+        most -= len(found)
+        if most < 0 or not found or found[0] < 0 or found[-1] >= MOST_AUGMENTATIONS:
+            raise ValueError(f"{part!r:.80} are more files than lie there")
+        yield from found
 
 
 def ranges(values: set[int] | frozenset[int]) -> str:

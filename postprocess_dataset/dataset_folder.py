@@ -43,7 +43,8 @@ class Listing:
 
     Samples with standard names as sorted codes (prompt_index << 20 | augmentation_idx), those with
     other names by stem. irregular: stems of images that are links, pipes, …: each is looked at.
-    collected: prompts that have a .samples.
+    collected: prompts that have a .samples. lost: samples packed in a tar that is missing or cut,
+    and not there loose.
     """
 
     mtime_ns: int
@@ -55,6 +56,7 @@ class Listing:
     links: list[str] = field(default_factory=list)
     irregular: set[str] = field(default_factory=set)
     collected: list[int] = field(default_factory=list)
+    lost: Codes = field(default_factory=no_codes)
 
     def add_other(self, entry: os.DirEntry[str]) -> None:
         """A name that is not NUMBER_NUMBER.json or .jpg."""
@@ -97,22 +99,28 @@ def list_folder(path: str) -> Listing:
                     listing.irregular.add(entry.name[:-4])
             for row in np.flatnonzero(~valid.to_numpy(zero_copy_only=False)).tolist():
                 listing.add_other(block[row])
-    in_tars = _packed_codes(path)
+    in_tars, lost = _packed_codes(path)
     listing.collected += np.unique(in_tars // CODE).tolist()
     listing.jsons = np.union1d(np.concatenate(jsons), in_tars)
     listing.images = np.union1d(np.concatenate(images), in_tars)
+    listing.lost = np.setdiff1d(lost, listing.jsons)
     listing.other_jsons.sort()
     listing.folders.sort()
     return listing
 
 
-def _packed_codes(path: str) -> Codes:
-    """Codes of the samples of a packed sub-folder. OSError: its mark is damaged."""
+def _packed_codes(path: str) -> tuple[Codes, Codes]:
+    """Codes of the samples of a packed sub-folder: those that are there, and those that are lost.
+
+    OSError: its mark is damaged.
+    """
     mark = packed(path)
-    prompts = mark.prompts.items() if mark else ()
-    return np.array(
-        [index * CODE + aug for index, prompt in prompts for aug in prompt.images], np.int64
+    found = (mark.prompts, mark.lost) if mark else ({}, {})
+    there, lost = (
+        [index * CODE + aug for index, prompt in prompts.items() for aug in prompt.images]
+        for prompts in found
     )
+    return np.array(there, np.int64), np.array(lost, np.int64)
 
 
 def _as_arrow(names: Sequence[str]) -> pa.Array:

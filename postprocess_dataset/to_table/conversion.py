@@ -29,6 +29,7 @@ from postprocess_dataset.sorted_rows import SortedRows
 from postprocess_dataset.to_table.chunk_workers import CHUNK, ChunkWorkers
 from postprocess_dataset.to_table.collected import cuts, whole_prompts
 
+LOST = "was packed in a tar that is missing or cut (see the mark PACKED beside it)"
 SHOWN = 5  # rejects named on the terminal; all are in the list
 
 
@@ -78,8 +79,7 @@ class Conversion:
                 self.reject(subdirectory, f"folder cannot be read: {listing.strerror}")
                 # unread is not deleted
                 unseen = {name for name in unseen if not name.startswith(f"{subdirectory}/")}
-                # so that the next --update looks here again
-                self.mtimes.pop(os.path.dirname(subdirectory), None)
+                self._look_again(subdirectory)
             elif listing is None:
                 self.skipped += 1
                 self.mtimes[subdirectory] = earlier.mtimes[subdirectory]
@@ -137,12 +137,21 @@ class Conversion:
         self.samples(subdirectory, others, [stem in regular for stem in others])
         for stem in stems(images) + other_images:
             self.orphan(f"{subdirectory}/{stem}.jpg")
+        for stem in stems(np.setdiff1d(listing.lost, codes)):
+            self.reject(f"{subdirectory}/{stem}.json", LOST)
         self.mtimes[subdirectory] = listing.mtime_ns
+        if len(listing.lost):
+            self._look_again(subdirectory)
         whole = np.intersect1d(listing.jsons, listing.images, assume_unique=True)
         other_whole = set(listing.other_jsons) & listing.other_images
         missing = stems(np.setdiff1d(codes, whole, assume_unique=True))
         missing += sorted(known_others - other_whole)
         return [stem for stem in missing if not self.still_there(subdirectory, stem)]
+
+    def _look_again(self, subdirectory: str) -> None:
+        """The next --update looks here again, whatever has changed."""
+        self.mtimes.pop(subdirectory, None)
+        self.mtimes.pop(os.path.dirname(subdirectory), None)
 
     def _ours(self, codes: Codes) -> Codes:
         number, count = self.partition or (0, 1)

@@ -7,6 +7,7 @@ This is what worker processes do; what comes back is small.
 """
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common import safety
-from common.packed_folder import COLLECTED, read_file
+from common.packed_folder import COLLECTED, MARK, read_file
 from common.sample_reader import CAPTIONS_BYTES, read_captions
-from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES
+from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_untrusted
 from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.table import key_of
 from postprocess_dataset.verification.evidence import Sample, absent
@@ -36,6 +37,7 @@ class Chunk:
     """prompts: of a folder at `path`; stems: samples with other names.
 
     has_captions: whether each prompt should have a .prompts (the published script wrote none).
+    tars: packed ones, with the sha256 that the mark states.
     """
 
     path: str
@@ -43,6 +45,7 @@ class Chunk:
     prompts: Sequence[tuple[int, PromptNames]]
     stems: Sequence[str] = ()
     has_captions: bool = True
+    tars: Sequence[tuple[str, str | None]] = ()
 
 
 @dataclass
@@ -92,6 +95,11 @@ def check_chunk(judge: Judge, chunk: Chunk) -> Checked:
         facts = _sample(chunk, look, stem, done, hashlib.sha256())
         if facts.record:
             judge.judge(facts.key, [facts.record["augmented_prompt"]], done.found)
+    for name, sha256 in chunk.tars:
+        with os.fdopen(open_untrusted(f"{chunk.path}/{name}"), "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                why = f"its bytes are not those that {MARK} states"
+                done.found.add("wrong_hash", f"{chunk.subdirectory}/{name}", why)
     return done
 
 

@@ -173,6 +173,8 @@ def cut(path: str, subdirectory: str, names: Names, has_captions: bool) -> Itera
             size = 0
     if some:
         yield Chunk(path, subdirectory, some, (), has_captions)
+    for tar in names.tars:
+        yield Chunk(path, subdirectory, (), tars=[tar])
     stems = sorted(names.others)
     for first in range(0, len(stems), CHUNK):
         yield Chunk(path, subdirectory, (), stems[first : first + CHUNK], has_captions)

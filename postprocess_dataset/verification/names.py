@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.packed_folder import MARK, TAR, PackedFolder, packed, prompt_of
+from common.packed_folder import MARK, TAR, PackedFolder, packed
 from common.sample_reader import FOLDER_OF_PROMPTS
 from postprocess_dataset.dataset_folder import BLOCK
 from postprocess_dataset.manifest.kinds import Findings
@@ -44,13 +44,15 @@ class PromptNames:
 class Names:
     """What lies in a sub-folder. others: stems of samples whose name is not NUMBER_NUMBER.
 
-    lost: samples packed in a tar that is missing or cut, by prompt. unknown: the mark of what is
-    packed is damaged. folders: names of folders in it.
+    lost: samples packed in a tar that is missing or cut, by prompt. tars: name and
+    stated sha256 of the others. unknown: the mark of what is packed is damaged. folders: names of
+    folders in it.
     """
 
     prompts: dict[int, PromptNames] = field(default_factory=dict)
     others: set[str] = field(default_factory=set)
     lost: dict[int, list[int]] = field(default_factory=dict)
+    tars: list[tuple[str, str | None]] = field(default_factory=list)
     unknown: bool = False
     folders: list[str] = field(default_factory=list)
     complete: bool = False
@@ -128,26 +130,29 @@ def _add_packed(path: str, subdirectory: str, names: Names, found: Findings) -> 
         return
     if mark is None:
         return
-    _check_tars(subdirectory, mark, found)
+    names.tars = _check_tars(subdirectory, mark, found)
     for index, packed_prompt in mark.prompts.items():
         prompt = names.of(index)
         prompt.images |= packed_prompt.images
         prompt.jsons |= packed_prompt.images
         prompt.failed |= packed_prompt.failed
         prompt.generation = max(prompt.generation, packed_prompt.generation)
-    names.lost = {
-        int(index): sorted(prompt_of(entry).images)
-        for index, entry in mark.record["prompts"].items()
-        if int(index) not in mark.prompts
-    }
+    names.lost = {index: sorted(prompt.images) for index, prompt in mark.lost.items()}
 
 
-def _check_tars(subdirectory: str, mark: PackedFolder, found: Findings) -> None:
+def _check_tars(
+    subdirectory: str, mark: PackedFolder, found: Findings
+) -> list[tuple[str, str | None]]:
+    """(name, sha256 as the mark says) of the tars that are there."""
+    there = []
     listed = {entry["name"] for entry in mark.record["tars"]}
     for entry, tar in zip(mark.record["tars"], mark.tars, strict=True):
         if tar is None:
             why = "is missing or cut; its prompts no longer count"
             found.add("unreadable_shard", f"{subdirectory}/{entry['name']}", why)
+        else:
+            there.append((entry["name"], entry.get("sha256")))
     for name in sorted(os.listdir(mark.path)):
         if TAR.fullmatch(name) and name not in listed:
             found.add("foreign", str(Path(subdirectory) / name), f"{MARK} does not list it")
+    return there

@@ -5,6 +5,7 @@ import os
 import shutil
 import tarfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -168,9 +169,52 @@ def test_a_damaged_mark_is_named(data, text):
     assert ended.status == 3 and "damaged" in ended.err and "Traceback" not in ended.err
 
 
+@pytest.mark.parametrize(
+    "images", ["0-999999999", "0-999", "5-1", "-7", "1000000", "0-999999," * 999 + "0"]
+)
+def test_a_mark_cannot_state_more_files_than_its_tars_hold(data, images):
+    """A few bytes of a colleague would take all memory of the server and of every reader."""
+    pack(data.path)
+    path = data.path / "000000/PACKED"
+    record = json.loads(path.read_text())
+    for entry in record["prompts"].values():
+        entry["images"] = images
+    path.write_text(json.dumps(record))
+    with pytest.raises(OSError, match="damaged"):
+        scan_folder(data.path, 0)
+
+
+def test_spans_lie_within_their_tar_and_are_taken_once(data):
+    pack(data.path)
+    path = data.path / "000000/PACKED"
+    good = json.loads(path.read_text())
+    [first, *_] = good["prompts"].values()
+    size = good["tars"][0]["bytes"]
+    for spans in ([[0, 0, size + 1]], [[0, -1, 512]], [[1, 0, 512]], [[0, 0, size], [0, 0, size]]):
+        first["at"] = spans
+        path.write_text(json.dumps(good))
+        with pytest.raises(OSError, match="damaged"):
+            scan_folder(data.path, 0)
+
+
+def test_what_lay_in_a_lost_tar_is_listed_and_counted(data, tmp_path):
+    assert Packing(data.path / "000000", tar_bytes=1).run().prompts == 2
+    (data.path / "000000/part-00001.tar").unlink()
+    table = tmp_path / "t.parquet"
+    for more in ((), ("--update",)):
+        ended = called("convert_json_to_parquet", (data.path, table, *more))
+        assert ended.status == 3 and "2 rejected" in ended.out, ended.out + ended.err
+        lines = Path(f"{table}.rejects.jsonl").read_text().splitlines()
+        assert [json.loads(line)["json"].split("/")[-1] for line in lines] == [
+            "7_0.json",
+            "7_1.json",
+        ]
+        assert all("missing or cut" in line for line in lines)
+
+
 def test_ranges_and_options(tmp_path):
     assert ranges({0, 1, 2, 5, 9, 10}) == "0-2,5,9-10" and ranges(set()) == ""
-    assert list(numbers("0-2,5")) == [0, 1, 2, 5] and list(numbers("")) == []
+    assert list(numbers("0-2,5", 4)) == [0, 1, 2, 5] and list(numbers("", 0)) == []
     (tmp_path / "x.tar").write_bytes(json.dumps("no tar").encode() * 99)
     with pytest.raises(OSError, match="damaged"):
         list(members(tmp_path / "x.tar", 0, 512))

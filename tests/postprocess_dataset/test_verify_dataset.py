@@ -191,6 +191,8 @@ def test_packed_folders_are_verified_as_loose_ones(root):
     place = content.rindex(b"\xff\xd9")
     part.write_bytes(content[: place - 9] + bytes([content[place - 9] ^ 1]) + content[place - 8 :])
     assert set(kinds(verify(root))) <= {"wrong_hash", "torn"}
+    part.write_bytes(content.replace(b'"original_prompt"', b'"original_prompT"', 1))
+    assert kinds(verify(root))["wrong_hash"] == 1
     cut(part)
     packed_folder._load.cache_clear()  # one process looks once a second
     assert kinds(verify(root)) == {"unreadable_shard": 1}
