@@ -166,13 +166,13 @@ class Server:
         """
         with self.ledger.lock:
             store = self.ledger.ledger.store
-            if not store.is_away():
+            if not store.file.is_away():
                 return
-            saved = store.write_again()
+            saved = store.file.write_again(store.connection)
             start_anew(
-                f"{store.path} was deleted and is written again, nothing of it is lost"
+                f"{store.file.path} was deleted and is written again, nothing of it is lost"
                 if saved
-                else f"{store.path} was replaced by another file"
+                else f"{store.file.path} was replaced by another file"
             )
 
     def client_has_seen(self, epoch: int) -> None:

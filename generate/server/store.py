@@ -13,14 +13,12 @@ to be called within a transaction.
 import contextlib
 import itertools
 import json
-import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from common.files import sync_folder
 from generate.server.blocks import (
     Figures,
     bits_of,
@@ -31,6 +29,7 @@ from generate.server.blocks import (
     place_of,
     sums_of,
 )
+from generate.server.ledger_file import LedgerFile
 from generate.server.schema import note_changes, open_database
 
 # one statement for all indices of a request, given as a JSON list
@@ -62,43 +61,11 @@ class Store:
         self, connection: sqlite3.Connection, path: Path, epoch: int, lost: str | None
     ) -> None:
         self.connection = connection
-        self.path = path
-        self._opened = os.stat(path)  # no other file gets its inode while it is open
+        self.file = LedgerFile(path)
         self.folder = path.parent
         self.epoch = epoch
         self.lost = lost
         self.depth = 0
-
-    # ------------------------------------------------ the file
-
-    def is_away(self) -> bool:
-        """Whether the file was deleted, moved or replaced: what is written is then lost."""
-        try:
-            return not os.path.samestat(os.stat(self.path), self._opened)
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False  # a file system that does not answer says nothing
-
-    def write_again(self) -> bool:
-        """Put a deleted file back, whole, from what this process still holds open.
-
-        False: another file stands there. sqlite3.OperationalError, OSError: the disk fails.
-        """
-        draft = self.path.with_name(f".{self.path.name}.draft")
-        draft.unlink(missing_ok=True)
-        self.connection.execute("VACUUM INTO ?", (str(draft),))
-        with open(draft, "rb+") as file:
-            os.fchmod(file.fileno(), self._opened.st_mode & 0o777)
-            os.fsync(file.fileno())
-        try:
-            os.link(draft, self.path)
-        except FileExistsError:
-            return False
-        finally:
-            draft.unlink()
-        sync_folder(self.folder)
-        return True
 
     # ------------------------------------------------ statements and transactions
 

@@ -1,0 +1,50 @@
+"""The ledger's file under a server that runs: was it deleted, and how it is written again.
+
+file = LedgerFile(path)                 # while the database is open
+if file.is_away():
+    file.write_again(connection)
+"""
+
+import os
+import sqlite3
+from pathlib import Path
+
+from common.files import sync_folder
+
+
+class LedgerFile:
+    """A file that this process holds open by a connection to it."""
+
+    def __init__(self, path: Path) -> None:
+        """OSError: it cannot be looked at."""
+        self.path = path
+        self._opened = os.stat(path)  # no other file gets its inode while it is open
+
+    def is_away(self) -> bool:
+        """Whether the file was deleted, moved or replaced: what is written is then lost."""
+        try:
+            return not os.path.samestat(os.stat(self.path), self._opened)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False  # a file system that does not answer says nothing
+
+    def write_again(self, connection: sqlite3.Connection) -> bool:
+        """Put a deleted file back, whole, from what this process still holds open.
+
+        False: another file stands there. sqlite3.OperationalError, OSError: the disk fails.
+        """
+        draft = self.path.with_name(f".{self.path.name}.draft")
+        draft.unlink(missing_ok=True)
+        connection.execute("VACUUM INTO ?", (str(draft),))
+        with open(draft, "rb+") as file:
+            os.fchmod(file.fileno(), self._opened.st_mode & 0o777)
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, self.path)
+        except FileExistsError:
+            return False
+        finally:
+            draft.unlink()
+        sync_folder(self.path.parent)
+        return True
