@@ -28,6 +28,7 @@ class Judge:
     scores: Sequence[Score]
     accept: Expression | None = None
     max_tries: int = 1  # images of a caption that are judged at most
+    keep: int = 0  # images of a prompt that are kept though they are not accepted
 
     def score(self, pixels: Sequence[Any], texts: Sequence[str]) -> list[Values]:
         """The values of each image; pixels: uint8 arrays, height x width x 3.
@@ -74,14 +75,17 @@ class Judge:
 def acceptance_of(args: Namespace) -> dict[str, Any]:
     """The fields of a definition. UserError for options that do not fit together."""
     if not args.scores:
-        if args.accept or args.max_tries:
-            raise UserError("--accept and --max_tries need --scores: which scores?")
+        if args.accept or args.max_tries or args.keep_rejected:
+            raise UserError(
+                "--accept, --max_tries and --keep_rejected need --scores: which scores?"
+            )
         return dict(UNSCORED)
     known = identities(args.scores)
     named = "; ".join(f"{name} {identity}" for name, identity in known.items())
     if not args.accept:
-        if args.max_tries:
-            raise UserError("--max_tries needs --accept: which images are drawn again?")
+        if args.max_tries or args.keep_rejected:
+            option = "--max_tries" if args.max_tries else "--keep_rejected"
+            raise UserError(f"{option} needs --accept: which images are drawn again?")
         return UNSCORED | {"scores": named}
     expression = parse(args.accept)
     if unknown := expression.names - known.keys():
@@ -99,4 +103,5 @@ def judge_of(args: Namespace) -> Judge | None:
     scores = load_scores(args.scores)
     if not args.accept:
         return Judge(scores)
-    return Judge(scores, parse(args.accept), args.max_tries or MAX_TRIES)
+    tries = args.max_tries or MAX_TRIES
+    return Judge(scores, parse(args.accept), tries, args.keep_rejected or 0)

@@ -31,6 +31,7 @@ from generate.dataset.captions import missing_of, publish_captions
 from generate.dataset.collected import publish_collected
 from generate.dataset.disk import disk_error
 from generate.dataset.layout import FOLDER, folder_name
+from generate.dataset.rejected_images import RejectedImages
 from generate.protocol.answers import ACCEPTED, ALREADY_DONE, FAILED_PERMANENTLY, MISSING
 from generate.protocol.connection import Refused, ServerAway
 
@@ -169,28 +170,37 @@ class Publisher:
         self.pool.submit(self._guarded, sample, self._publish, sample, candidate.image, metadata)
 
     def _rejected(self, candidate: Candidate, values: Values) -> None:
-        tried = tries.Tried(candidate.sample.attempt, candidate.metadata["seed"], values)
-        self._guarded(candidate.sample, self._reject, candidate.sample, tried)
+        self._guarded(candidate.sample, self._reject, candidate, values)
 
-    def _reject(self, sample: Sample, tried: tries.Tried) -> bool:
+    def _reject(self, candidate: Candidate, values: Values) -> bool:
         """Note the seed, or give the caption up: either is on disk before anything follows."""
-        index, judge = sample.index, self.settings.judge
+        sample, judge = candidate.sample, self.settings.judge
         assert judge is not None and sample.aug is not None, "it has been scored"
+        index = sample.index
+        tried = tries.Tried(sample.attempt, candidate.metadata["seed"], values)
         before = index.tried.get(sample.aug, [])
         again = len(before) + 1 < judge.max_tries
-        folder = self.settings.dataset_dir
-        if again:
-            tries.note(folder, index.number, index.lease, sample.aug, tried)
-        elif not index.over:  # its next holder is to judge
-            tries.publish_not_accepted(
-                folder, index.number, index.lease, sample.aug, [*before, tried]
-            )
+        if not index.over:  # else its next holder is to draw and judge it
+            self._keep(candidate, values)
+            place = (self.settings.dataset_dir, index.number, index.lease, sample.aug)
+            if again:
+                tries.note(*place, tried)
+            else:
+                tries.publish_not_accepted(*place, [*before, tried])
         self.work.rejected(sample, tried, again)
         if not again:
             self.work.given_up(sample, tries.NOT_ACCEPTED)
         if not self.work.images and self.work.images_rejected >= HOPELESS:
             self.work.end(UserError(judge.hopeless(HOPELESS, tried.scores)), "released")
         return False
+
+    def _keep(self, candidate: Candidate, values: Values) -> None:
+        """Before its seed is noted, or a kill in between would lose it."""
+        sample, settings = candidate.sample, self.settings
+        if settings.judge and settings.judge.keep:
+            metadata = candidate.metadata | {"scores": values} | settings.judge.facts()
+            kept = RejectedImages(settings.dataset_dir, settings.judge.keep, settings.jpeg_quality)
+            kept.keep(candidate.image.pixels, metadata, sample.attempt, sample.index.lease)
 
     def _broken(self, candidates: list[Candidate], error: Exception) -> None:
         """A score of the user's own that fails is no prompt's fault: the client leaves."""
@@ -271,8 +281,7 @@ class Publisher:
         self._fail_for_disk(indices, lease, UNSEEN)
 
     def _result(self, index: Index) -> dict[str, Any]:
-        judge = self.settings.judge
-        return _result(index, judge.report(index.tried) if judge else {})
+        return _result(index, judge.report(index.tried) if (judge := self.settings.judge) else {})
 
     def _publish_captions_again(self, indices: list[Index], lease: str) -> None:
         """A .prompts may have been deleted since; what stands is not touched."""

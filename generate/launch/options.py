@@ -45,6 +45,12 @@ def add_score_options(parser: Options) -> None:
         metavar="N",
         help="images of a caption that are drawn at most (default: 4)",
     )
+    scores.add_argument(
+        "--keep_rejected",
+        type=at_least(1),
+        metavar="N",
+        help="keep N images of each prompt that are not accepted, in OUTPUT_ROOT/rejected_images",
+    )
 
 
 def add_slurm_options(parser: Options, most_used: _ArgumentGroup | None = None) -> None:

@@ -231,8 +231,9 @@ def test_what_an_acceptance_costs() -> None:
 @pytest.mark.parametrize(
     "words, says",
     [
-        (["--accept", "luck > 0"], "--accept and --max_tries need --scores"),
+        (["--accept", "luck > 0"], "--accept, --max_tries and --keep_rejected need --scores"),
         (["--scores", "sharpness", "--max_tries", "3"], "--max_tries needs --accept"),
+        (["--scores", "sharpness", "--keep_rejected", "3"], "--keep_rejected needs --accept"),
         (["--scores", "sharpness", "--accept", "luck > 0"], "--accept names luck, and --scores"),
         (["--scores", "sharpness", "--accept", "sharpness >"], "the expression"),
         (["--scores", "beauty"], "no such score"),

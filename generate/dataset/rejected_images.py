@@ -1,0 +1,53 @@
+"""Images that were not accepted, kept to be looked at: --keep_rejected N, so many of each prompt.
+
+<output root>/rejected_images/HPDv2/000012/12345/12345_3.try2.jpg    caption 3, its third seed
+
+They lie beside the data sets and have no JSON: nothing counts, converts, packs or publishes them.
+Each carries as its JPEG comment what its JSON would say, its scores, and `accepted: false`.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from generate.dataset.layout import JPEG_QUALITY, folder_name, stem
+from generate.dataset.links import publish, write_temporary
+from generate.dataset.samples import Metadata, comment_of, encode
+
+REJECTED_IMAGES = "rejected_images"
+NAME = re.compile(r"\d+_\d+\.try\d+\.jpg")
+
+
+@dataclass(frozen=True)
+class RejectedImages:
+    """Those of one data set. most: images of a prompt."""
+
+    dataset_dir: Path
+    most: int
+    quality: int = JPEG_QUALITY
+
+    def folder_of(self, index: int) -> Path:
+        """Where those of a prompt lie."""
+        root = self.dataset_dir.parent.parent / REJECTED_IMAGES / self.dataset_dir.name
+        return root / folder_name(index) / str(index)
+
+    def keep(self, image: Any, metadata: Metadata, attempt: int, lease: str) -> None:
+        """Keep one, if there is room for it. OSError of the disk.
+
+        Only the holder of the index's lease may call this, before it notes that the seed was tried:
+        what a killed one leaves half done is drawn, and so kept, again.
+        """
+        index = metadata["prompt_index"]
+        folder = self.folder_of(index)
+        folder.mkdir(parents=True, exist_ok=True)
+        names = os.listdir(folder)
+        for name in names:
+            if name.endswith(".tmp"):  # of a holder that was killed
+                (folder / name).unlink(missing_ok=True)
+        if sum(bool(NAME.fullmatch(name)) for name in names) >= self.most:
+            return
+        final = folder / f"{stem(index, metadata['augmentation_idx'])}.try{attempt}.jpg"
+        comment = comment_of(metadata | {"accepted": False})
+        publish(write_temporary(final, encode(image, comment, self.quality), lease), final)
