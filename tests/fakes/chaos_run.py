@@ -11,7 +11,6 @@ import shutil
 import sqlite3
 import threading
 import time
-from concurrent.futures import Future
 from pathlib import Path
 
 import flask
@@ -28,9 +27,8 @@ from generate.dataset.definition import stored_definition
 from generate.dataset.layout import FOLDER, stem
 from generate.dataset.samples import Place, publish_sample, utc_now
 from generate.dataset.scan import IndexFiles, scan_folder
-from generate.llms.prompter import Variations
 from generate.protocol.answers import AllDone, Grant
-from generate.protocol.connection import Refused, ServerAway, read_server_json
+from generate.protocol.connection import Refused, ServerAway
 from generate.server import state
 from generate.server.background import Housekeeping
 from generate.server.ledger import Ledger
@@ -39,6 +37,7 @@ from generate.server.orders import Orders
 from generate.server.routes import guarded
 from generate.server.state import Server, ServerSettings
 from generate.server.work_calls import WorkCalls
+from tests.fakes.chaos_connection import Connection, FakeLLM
 from tests.fakes.folder_checker import FolderChecker
 
 TTL_S = 10
@@ -47,52 +46,6 @@ KNOWN = "SELECT 1 FROM datasets WHERE name = ?"
 
 class ServerEnds(Exception):
     """The server has ended itself, or replaced itself by a new process."""
-
-
-class Connection:
-    """What a client has in place of a network: the server that lives, if server.json names it."""
-
-    run: "ChaosRun"
-
-    def __init__(self, output_root, epoch=0):
-        record = read_server_json(output_root)
-        server = self.run.server
-        if server is None or record.url != server.url:
-            raise ServerAway(f"nobody answers at {record.url}")
-        if server.epoch < epoch:
-            raise ServerAway("an older server")
-        self.url, self.run_id, self.epoch = server.url, server.run_id, server.epoch
-
-    def post(self, path, body):
-        if self.run.server is None or self.run.server.epoch != self.epoch:
-            raise ConnectionResetError("the server was killed")
-        answer = self.run.app.test_client().post(path, json=body)
-        return answer.status_code, answer.get_json()
-
-    def close(self):
-        pass
-
-
-class FakeLLM:
-    """Answers at once, with captions that nobody has had; asked: (data set id, index, how many)."""
-
-    def __init__(self, run):
-        self.run = run
-        self.count = 0
-
-    def limits(self):
-        return None
-
-    def submit(self, prompt, n, known):
-        self.run.checker().check_question(prompt, n)
-        texts = []
-        for _ in range(n):
-            self.count += 1
-            text = f"{prompt}, seen from side {self.count}"
-            texts.append({"text": text, "llm_model_name": "fake", "backend": "fake"})
-        future = Future()
-        future.set_result(Variations(texts, None))
-        return future
 
 
 class ChaosClient:
