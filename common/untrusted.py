@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SAMPLE_BYTES = 1 << 20  # of a sample's JSON; the project's own are below 10 kB
 IMAGE_BYTES = 64 << 20  # of one image; 8192 x 8192 pixels at quality 95 take 30 MB
 # A pipe is not waited for, and no terminal becomes ours.
+PIECE = 1 << 16  # most images in one call; more memory at once is new memory each time
 FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 KINDS = {
     stat.S_IFDIR: "a directory",
@@ -108,10 +109,10 @@ def read_text(path: Path, limit: int = 16 << 20) -> str:
 
 def _read(descriptor: int, path: Path, limit: int) -> bytes:
     """Reads in pieces: a sparse file's size is a claim."""
-    content = os.read(descriptor, 4096)
+    content = os.read(descriptor, PIECE)
     # A full piece may be followed by more. One that is not full was the last.
     size = len(content)
-    if size < 4096 and size <= limit:
+    if size < PIECE and size <= limit:
         return content
     pieces = [content]
     piece = content

@@ -18,10 +18,10 @@ from typing import Any
 
 from common.files import read_json, write_whole
 from common.untrusted import open_untrusted, real_folders
+from postprocess_dataset.manifest.hashed import Hashed
 from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.manifest.merkle import Tree, file_leaf, sample_leaf
 from postprocess_dataset.manifest.shards import (
-    Hashed,
     ShardSample,
     Unreadable,
     is_shard,
@@ -58,11 +58,21 @@ def files_below(folder: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Known:
-    """A shard that was read already, and when its file had been changed then."""
+    """A file that was read already, and when it had been changed then; shard: if it is one."""
 
     file: File
-    shard: Shard
+    shard: Shard | None
     changed_ns: int
+
+    def under(self, path: str) -> "Known":
+        """The same of a file of another name."""
+        shard = {**self.shard, "path": path} if self.shard else None
+        return Known({**self.file, "path": path}, shard, self.changed_ns)
+
+    def is_still(self, path: str) -> bool:
+        """Whether the file there is the one that was read, by size and time of change."""
+        there = os.stat(path)
+        return (self.file["bytes"], self.changed_ns) == (there.st_size, there.st_mtime_ns)
 
 
 def write_manifest(
@@ -74,7 +84,7 @@ def write_manifest(
     """Write FOLDER/MANIFEST.json and return the root, in hex.
 
     allowed: kinds of findings (kinds.py) that the publisher knows of, "private_field" for example:
-    who checks the download is told of them, and they do not count against it. known: shards that
+    who checks the download is told of them, and they do not count against it. known: files that
     need not be read once more, by path. Unreadable: a shard is damaged. OSError: a file cannot be
     read, or is a link to elsewhere.
     """
@@ -83,9 +93,9 @@ def write_manifest(
     for path in files_below(folder):
         before = (known or {}).get(path)
         whole = os.path.join(folder, path)
-        if before and before.changed_ns == os.stat(whole).st_mtime_ns:
+        if before and before.is_still(whole):
             files.append(before.file)
-            shards.append(before.shard)
+            shards += [before.shard] if before.shard else []
             continue
         try:
             file, shard = look(folder, path, Findings(), progress)

@@ -7,7 +7,6 @@ Unlike a reader for training, nothing is forgiven: a shard that is cut, or holds
 is Unreadable.
 """
 
-import hashlib
 import math
 import os
 import tarfile
@@ -20,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.untrusted import IMAGE_BYTES, open_untrusted
-from postprocess_dataset.tar_header import padded
+from postprocess_dataset.manifest.hashed import Hashed
+from postprocess_dataset.tar_header import header, padded
 
 BLOCK = 512
 ROWS = 128  # of embedded images in memory at a time: 10-50 MB
@@ -110,29 +110,7 @@ def _parquet_samples(path: str) -> Iterator[ShardSample]:
         raise Unreadable(f"cannot be read further: {str(error).splitlines()[0]}") from None
 
 
-class Hashed:
-    """A file whose bytes are hashed as they are read; finish() hashes what was not asked for."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.size = 0
-        self.sha256 = hashlib.sha256()
-
-    def read(self, size: int) -> bytes:
-        """As the file's own."""
-        data = self.file.read(size)
-        self.size += len(data)
-        self.sha256.update(data)
-        return data
-
-    def finish(self) -> tuple[int, str]:
-        """(size, sha256 in hex) of the whole file."""
-        while self.read(1 << 20):
-            pass
-        return self.size, self.sha256.hexdigest()
-
-
-def tar_samples(file: "BinaryIO | Hashed") -> Iterator[ShardSample]:
+def tar_samples(file: BinaryIO | Hashed) -> Iterator[ShardSample]:
     """KEY.jpg, KEY.txt, KEY.json, which follow each other."""
     key = ""
     parts: dict[str, bytes] = {}
@@ -165,7 +143,7 @@ def _sample(key: str, parts: dict[str, bytes]) -> ShardSample:
     return ShardSample(key, image, caption, metadata)
 
 
-def tar_members(file: "BinaryIO | Hashed") -> Iterator[tuple[str, bytes]]:
+def tar_members(file: BinaryIO | Hashed) -> Iterator[tuple[str, bytes]]:
     """(name, content) of the plain files of a tar, up to its two empty blocks.
 
     tarfile takes a damaged header for the end. Unreadable: it is cut, or no tar.
@@ -180,7 +158,7 @@ def tar_members(file: "BinaryIO | Hashed") -> Iterator[tuple[str, bytes]]:
                 raise Unreadable(f"ends at byte {place:,} without the mark of an end")
             return
         try:
-            member = tarfile.TarInfo.frombuf(head, "utf-8", "strict")
+            member = _plain(head) or tarfile.TarInfo.frombuf(head, "utf-8", "strict")
         except (tarfile.HeaderError, UnicodeDecodeError) as error:
             raise Unreadable(f"no file begins at byte {place:,}: {error}") from None
         if member.size > (IMAGE_BYTES if member.isreg() else PAX_BYTES):
@@ -202,6 +180,23 @@ def tar_members(file: "BinaryIO | Hashed") -> Iterator[tuple[str, bytes]]:
             path = ""
         elif not member.isdir():
             raise Unreadable(f"{member.name} is no plain file")
+
+
+def _plain(head: bytes) -> tarfile.TarInfo | None:
+    """A header that is byte for byte one of this project's; None of any other.
+
+    tarfile takes 20 us for one, three times a sample: half of the time of reading a tar.
+    """
+    try:
+        name = head[:100].rstrip(b"\0").decode("ascii")
+        size = int(head[124:135], 8)
+    except ValueError:
+        return None
+    if "\0" in name or header(name, size) != head:
+        return None
+    member = tarfile.TarInfo(name)
+    member.size = size
+    return member
 
 
 def _pax_path(content: bytes) -> str:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import orjson
@@ -20,6 +20,8 @@ import orjson
 from common.command_line import UserError
 from common.untrusted import read_untrusted
 from postprocess_dataset.jpeg import read_jpeg
+from postprocess_dataset.manifest.manifest import Known, shard_of
+from postprocess_dataset.manifest.merkle import Tree, sample_leaf
 from postprocess_dataset.manifest.shards import ShardSample, Unreadable, read_shard
 from postprocess_dataset.progress import Progress
 from postprocess_dataset.publish import Draft, publish_text
@@ -60,21 +62,25 @@ def _one(shard: Shard, folder: str, signer: Signer) -> None:
     if _is_done(path, mark, made_of):
         return
     sign = signer.start()
+    tree = Tree()
     try:
         with Draft(path, wait=True) as draft:
-            tar = TarWriter(draft.file.fileno())
+            tar = TarWriter(draft.file.fileno(), hashlib.sha256())
             for sample in read_shard(shard.path):
                 image = _signed(sample, sign)
-                sha256 = hashlib.sha256(image).hexdigest()
-                record = orjson.dumps(sample.metadata | {"image_sha256": sha256})
-                tar.add(Sample(sample.key, sample.caption, record, sha256, None, None), image)
+                digest = hashlib.sha256(image)
+                record = orjson.dumps(sample.metadata | {"image_sha256": digest.hexdigest()})
+                tar.add(Sample(sample.key, sample.caption, record, None, None, None), image)
+                tree.add(sample_leaf(sample.key, digest.digest(), sample.caption))
             tar.end()
             draft.publish()
     except Unreadable as error:
         raise UserError(
             f"{shard.path}: {error}; remove it and say the same command again"
         ) from None
-    publish_text(mark, json.dumps({"made_of": made_of, "bytes": os.path.getsize(path)}))
+    file = {"path": shard.name, "bytes": tar.size, "sha256": tar.sha256.hexdigest()}
+    known = Known(file, shard_of(shard.name, tree), os.stat(path).st_mtime_ns)
+    publish_text(mark, json.dumps({"made_of": made_of, "known": asdict(known)}))
 
 
 def _signed(sample: ShardSample, sign: Sign) -> bytes:
@@ -87,6 +93,12 @@ def _signed(sample: ShardSample, sign: Sign) -> bytes:
 def _is_done(path: str, mark: str, made_of: list[Any]) -> bool:
     try:
         noted = orjson.loads(read_untrusted(mark, MARK_BYTES))
-        return bool(noted == {"made_of": made_of, "bytes": os.path.getsize(path)})
-    except (OSError, ValueError):  # none yet, or not ours: signed again
+        return bool(noted["made_of"] == made_of and Known(**noted["known"]).is_still(path))
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or not ours: signed again
         return False
+
+
+def known_signed(folder: str, shard: Shard) -> Known:
+    """What was read of a signed tar as it was written. OSError, ValueError: it is not there."""
+    noted = orjson.loads(read_untrusted(os.path.join(folder, f"{shard.name}.json"), MARK_BYTES))
+    return Known(**noted["known"])

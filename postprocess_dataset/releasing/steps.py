@@ -22,7 +22,9 @@ from postprocess_dataset.options import DataOptions
 from postprocess_dataset.progress import Progress, tell
 from postprocess_dataset.release_card.card import CardSettings, make_card
 from postprocess_dataset.release_card.facts import braces, read_facts
+from postprocess_dataset.release_forms.linked_tars import shards_of
 from postprocess_dataset.release_forms.make_forms import FormSettings, make_forms
+from postprocess_dataset.releasing.known import keep_verified, known_shards
 from postprocess_dataset.releasing.marks import Marks, state_of
 from postprocess_dataset.report.gather import ReportSettings
 from postprocess_dataset.report.page import make_report
@@ -142,6 +144,7 @@ def verified(settings: ReleaseSettings, marks: Marks) -> dict[str, Any]:
             f"(above, and in {path}); mend it and say the same command again, or publish it all "
             f"the same with --allow {kinds or 'KIND'}"
         )
+    keep_verified(settings.work, report.known)
     marks.done("verify", state)
     return document
 
@@ -167,7 +170,9 @@ def listed(settings: ReleaseSettings, marks: Marks) -> str:
     if not (os.path.exists(path) and marks.is_done("manifest", state)):
         progress = Progress("samples in the manifest")
         try:
-            manifest.write_manifest(settings.release, progress, settings.allow)
+            shards = shards_of(os.path.join(settings.work, "tars"))
+            known = known_shards(settings.work, shards, bool(settings.data.c2pa))
+            manifest.write_manifest(settings.release, progress, settings.allow, known)
         except Unreadable as error:
             raise UserError(
                 f"{error}; remove it and its done mark in {settings.work}, and say the same "

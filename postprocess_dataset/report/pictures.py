@@ -59,7 +59,7 @@ def look_at(data: bytes) -> Picture | None:
         with open_jpeg(data) as image:
             image.draft("RGB", (2 * EDGE, 2 * EDGE))
             small = image.convert("RGB")
-            small.thumbnail((EDGE, EDGE))
+            small.thumbnail((EDGE, EDGE), reducing_gap=1.0)  # half the time of the default, 2.0
             out = io.BytesIO()
             small.save(out, "JPEG", quality=82, optimize=True)
             return Picture(out.getvalue(), small.size, fingerprint(np.asarray(small)), len(data))

@@ -27,7 +27,7 @@ def words(text: str) -> int:
 
 def content(text: str) -> frozenset[str]:
     """The content words of a text, in lower case."""
-    return frozenset(word.lower() for word in WORD.findall(text)) - FUNCTION_WORDS
+    return frozenset(WORD.findall(text.lower())) - FUNCTION_WORDS
 
 
 def keeps(original: str, variation: str) -> float | None:

@@ -16,10 +16,11 @@ from common.command_line import UserError
 from common.files import read_json
 from common.untrusted import open_untrusted
 from postprocess_dataset.increment import NOTE_BYTES
+from postprocess_dataset.manifest.hashed import Hashed
 from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.manifest.manifest import Known, shard_of
 from postprocess_dataset.manifest.merkle import Tree, sample_leaf
-from postprocess_dataset.manifest.shards import Hashed, ShardSample, Unreadable, tar_samples
+from postprocess_dataset.manifest.shards import ShardSample, Unreadable, tar_samples
 from postprocess_dataset.progress import Progress
 from postprocess_dataset.to_tars import shard_plan
 from postprocess_dataset.verification.evidence import Evidence, Hash

@@ -12,8 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postprocess_dataset.manifest.kinds import KINDS
-from postprocess_dataset.manifest.manifest import check_manifest, root_of, write_manifest
+from postprocess_dataset.manifest.kinds import KINDS, Findings
+from postprocess_dataset.manifest.manifest import (
+    Known,
+    check_manifest,
+    look,
+    root_of,
+    write_manifest,
+)
 from postprocess_dataset.manifest.merkle import Tree
 from postprocess_dataset.manifest.shards import Unreadable, read_shard, tar_members
 from tests.postprocess_dataset.conftest import called
@@ -48,6 +54,46 @@ def release(table, to_tars, small_shards, tmp_path):
     (out / "README.md").write_text(card)
     write_manifest(str(out), allowed=["private_field"])
     return out
+
+
+def test_what_is_known_is_not_read_again_unless_it_has_changed(release, monkeypatch):
+    before = (release / "MANIFEST.json").read_bytes()
+    known = {}
+    for path in sorted([*release.glob("*/*.tar"), *release.glob("*/*.parquet")]):
+        name = str(path.relative_to(release))
+        file, shard = look(str(release), name, Findings())
+        known[name] = Known(file, shard, path.stat().st_mtime_ns)
+    read = []
+    from postprocess_dataset.manifest import manifest
+
+    def seen(folder, path, *others):
+        read.append(path)
+        return look(folder, path, *others)
+
+    monkeypatch.setattr(manifest, "look", seen)
+    write_manifest(str(release), allowed=["private_field"], known=known)
+    assert (release / "MANIFEST.json").read_bytes() == before and not known.keys() & set(read)
+    changed = next(name for name in known if name.endswith(".tar"))
+    old = known[changed]
+    (release / changed).write_bytes((release / changed).read_bytes() + bytes(512))
+    longer = {**old.file, "bytes": old.file["bytes"] + 512}
+    for stale in (old, Known(longer, old.shard, old.changed_ns)):  # another size; another time
+        write_manifest(str(release), allowed=["private_field"], known={**known, changed: stale})
+        assert check(release).status == 0
+
+
+def test_a_header_is_read_as_tarfile_reads_it(tmp_path):
+    """By the quick way or the slow one: names that are long, odd, or of other programs."""
+    names = ["a/1_0.jpg", "x" * 99, "y" * 100, "z" * 180, "d\u00e9j\u00e0.txt", "d/" + "e" * 120]
+    with tarfile.open(tmp_path / "t.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for number, name in enumerate(names):
+            member = tarfile.TarInfo(name)
+            member.size = number
+            member.mtime = number % 2  # not as this project writes them
+            tar.addfile(member, io.BytesIO(b"x" * number))
+    with open(tmp_path / "t.tar", "rb") as file:
+        found = list(tar_members(file))
+    assert found == [(name, b"x" * number) for number, name in enumerate(names)]
 
 
 def test_the_root_is_that_of_rfc_6962():

@@ -63,6 +63,22 @@ def test_a_stranger_verifies_and_loads_a_copy(run, tmp_path):
     assert not intact(copy)[0]
 
 
+def test_its_manifest_reads_no_shard_again(run, tmp_path, monkeypatch):
+    from postprocess_dataset.manifest import manifest
+
+    look, read = manifest.look, []
+    monkeypatch.setattr(
+        manifest, "look", lambda folder, path, *rest: read.append(path) or look(folder, path, *rest)
+    )
+    place = tmp_path / "birds"
+    assert release(run, place).status == 0
+    assert "README.md" in read and not [path for path in read if "/train-" in path]
+    short = (place / "MANIFEST.json").read_bytes()
+    manifest.write_manifest(str(place))
+    assert "data/train-00000.parquet" in read
+    assert (place / "MANIFEST.json").read_bytes() == short
+
+
 def test_the_same_command_again_does_nothing(run, tmp_path):
     place = tmp_path / "birds"
     assert release(run, place).status == 0
