@@ -77,7 +77,8 @@ def show(output_root: Path, dataset: str | None = None) -> int:
         except ValueError as error:
             raise UserError(f"{answer.why}; {error}") from None
         if not lines:
-            raise UserError(answer.why)
+            none = f"; there is no data set {dataset} in {output_root}" if dataset else ""
+            raise UserError(answer.why + none)
         print("\n".join(lines))
         return 0
     print(render(answer.document, dataset, output_root))

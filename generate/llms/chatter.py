@@ -69,10 +69,11 @@ MOST_TIMES = 3  # that a word, or a phrase between commas, may follow itself
 # A text of nothing but these is none: "first rewrite", "a different caption", "insert text here".
 META = word_set(
     """a an the of in to with and for your my this that here goes insert another other different new
-    alternative original rewritten first second third fourth fifth sixth seventh eighth ninth tenth
-    one two three four five six seven eight nine ten number variation variations caption captions
-    rewrite rewrites prompt prompts text texts example examples string strings version placeholder
-    title description image output true false null none nan undefined todo tbd n na untitled etc"""
+    alternative original rewritten first second third fourth forth fifth sixth seventh eighth ninth
+    tenth one two three four five six seven eight nine ten number variation variations caption
+    captions rewrite rewrites prompt prompts text texts example examples string strings version
+    placeholder title description image output true false null none nan undefined todo tbd n na
+    untitled etc"""
 )
 FEWEST_LETTERS = 3
 

@@ -182,7 +182,8 @@ def test_a_finished_run_can_be_looked_at_without_a_server(tmp_path):
     assert lines[0] == "estimate   11 images (4 more are there): 3 prompts x 5"
     shown = status(tmp_path, "storm.json")
     assert shown.returncode == 0 and "2 of 3 prompts done" in shown.stdout, shown.stderr
-    assert status(tmp_path, "other.json").returncode == FAILED
+    other = status(tmp_path, "other.json")
+    assert other.returncode == FAILED and "there is no data set other in" in other.stderr
     (folder / "dataset.yaml").write_text("[")
     damaged = status(tmp_path, "storm.json")
     assert damaged.returncode == FAILED and "dataset.yaml is damaged" in damaged.stderr
