@@ -49,6 +49,11 @@ def load_once(model: str, revision: str | None, load: Callable[[bool], T]) -> T:
     return load(True)
 
 
+def is_fetched(model: str, revision: str | None) -> bool:
+    """Whether every file of a model is here: a folder's, or of a commit that was fetched whole."""
+    return folder_of(model) is not None or _mark(model, revision).exists()
+
+
 @contextlib.contextmanager
 def _alone(model: str, revision: str | None) -> Iterator[bool]:
     """Whether this process is to fetch; False: another one has, meanwhile.

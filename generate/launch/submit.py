@@ -13,8 +13,12 @@ from typing import Any
 
 from common import slurm
 from common.command_line import LEFT_OUT, UserError
+from generate.client import download
+from generate.client.fetch import is_fetched
 from generate.client.job_client import JobClient
+from generate.client.pipeline import first_line
 from generate.client.process import nothing_left
+from generate.client.provenance import COMMIT
 from generate.client.worker import submission, this_host
 from generate.dataset.prompts_file import Item
 from generate.launch import array, preflight, sbatch, server_job
@@ -67,6 +71,7 @@ def submit(
         if ended := nothing_left(job):
             return LEFT_OUT if ended.failed else 0
     print("\n".join(estimate(args, definition, items, output_root, fetch(output_root))), flush=True)
+    fetch_model(args, definition)
     name = definition["name"]
     store(args, definition, dataset_folder(output_root, name))
     path = folder / f"{array.job_name(name)}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.sbatch"
@@ -82,6 +87,25 @@ def submit(
         print(f"array {number} submitted: tasks {part}, logs {output_root}/{number}_*.out")
     print(_what_next(args, output_root, arrays))
     return array.tail_log(output_root, name) if args.tail_log else 0
+
+
+def fetch_model(args: Namespace, definition: dict[str, Any]) -> None:
+    """Fetch the model's files once for all tasks, which then load them without asking the hub.
+
+    One line where this machine cannot: the first task tries again, on its node.
+    """
+    if args.pipeline:
+        return
+    commit = definition.get("model_commit") or ""
+    revision = commit if COMMIT.fullmatch(commit) else args.revision
+    if is_fetched(args.model, revision):
+        return
+    print(f"fetching {args.model} for all tasks", flush=True)
+    try:
+        download.fetch(args.model, revision)
+    except Exception as error:  # of the hub, the network, the disk, diffusers
+        why = first_line(error)
+        print(f"{args.model} was not fetched here ({why}): the first task fetches it", flush=True)
 
 
 def _what_next(args: Namespace, output_root: Path, arrays: list[str]) -> str:

@@ -84,7 +84,10 @@ def test_submission_waits_for_the_server_and_is_split(site, cluster, capsys, mon
     monkeypatch.setattr(
         slurm, "sbatch", lambda words, stdin=None: (asked.append(words), sbatch(words, stdin))[1]
     )
+    fetched = []
+    monkeypatch.setattr(launch, "fetch_model", lambda *_: fetched.append(len(asked)))
     assert submit(root, "--num_workers=5", "--num_chunks=1000", "--start_server") == 0
+    assert fetched == [2], "the model is there before the array begins"
     first, second = arrays.live(root, "p")
     said = capsys.readouterr().out
     assert (

@@ -118,7 +118,7 @@ def test_with_the_real_compiler(tiny, caplog):
 def test_the_share_of_a_cards_peak_is_counted_however_it_is_compiled(tiny, eager):
     """By a Fake H100: as many FLOPs eager and compiled, in a batch of any size; a CPU has none."""
     shares = set()
-    for settings in ({}, {"compile": True}, {"batch_size": 1}):
+    for settings in ({}, {"compile": True, "batch_size": 1}):
         generator = tiny("sd3", **settings)
         generator.warm_up()
         assert share_line(generator, 5.0) is None

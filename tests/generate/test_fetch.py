@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from generate.client.model_recipes import TINY
 from tests.fakes.running_server import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +33,34 @@ print(load_once("fake/model", None, load), flush=True)
 """
 
 
+# What a submission does before sbatch, and a task on a node without a network.
+FETCH = """
+from argparse import Namespace
+from generate.launch.submit import fetch_model
+for _ in range(2):
+    args = Namespace(model="fake/painter", revision=None, pipeline=None)
+    fetch_model(args, {"model_commit": "%s"})
+"""
+TASK = """
+from generate.client.image_generator import ImageGenerator
+from generate.client.pipeline import GeneratorSettings
+settings = GeneratorSettings("fake/painter", height=64, width=64, steps=1, revision="%s")
+generator = ImageGenerator(settings)
+generator.load()
+print(generator.generate(["a star"], [1])[0].pixels.shape)
+"""
+
+
+def whole_model(as_tree):
+    """What the hub's API says of fake/painter: the files of the tiny model, and some of no use."""
+    names = [path.relative_to(TINY).as_posix() for path in TINY.rglob("*") if path.is_file()]
+    names += ["transformer/model.fp16.bin", "big.ckpt"]
+    if as_tree:
+        return [{"type": "file", "path": name, "size": 9, "oid": "0" * 40} for name in names]
+    siblings = [{"rfilename": name} for name in names]
+    return {"_id": "1", "id": "fake/painter", "sha": COMMIT, "siblings": siblings, "tags": []}
+
+
 @pytest.fixture
 def hub():
     """FakeHub: one model; .asked: how often each file was asked for; .gate holds the answers up."""
@@ -48,6 +77,12 @@ def hub():
 
         def answer(self, body):
             data = FILES.get(self.path.rsplit("/")[-1], b"")
+            if self.path.startswith("/api/models/fake/painter"):
+                data = json.dumps(whole_model("/tree/" in self.path)).encode()
+            if self.path.startswith("/fake/painter/resolve/"):
+                path = TINY / self.path.split("/", 5)[-1]
+                data = path.read_bytes() if path.is_file() else b""
+                hub.painted.append(self.path)
             self.send_response(200 if data else 404)
             self.send_header("Content-Length", str(len(data)))
             self.send_header("X-Repo-Commit", COMMIT)
@@ -60,7 +95,7 @@ def hub():
             pass
 
     hub = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
-    hub.asked, hub.gate = [], threading.Event()
+    hub.asked, hub.painted, hub.gate = [], [], threading.Event()
     threading.Thread(target=hub.serve_forever, daemon=True).start()
     yield hub
     hub.gate.set()
@@ -72,11 +107,11 @@ def start(tmp_path, hub):
     """start() -> a client process; its output is in .log."""
     processes = []
 
-    def begin(**environment):
+    def begin(code=CLIENT, **environment):
         log = tmp_path / f"{len(processes)}.out"
         with open(log, "wb") as out:
             process = subprocess.Popen(
-                [sys.executable, "-c", CLIENT],
+                [sys.executable, "-c", code],
                 stdout=out,
                 stderr=out,
                 env=os.environ
@@ -137,6 +172,22 @@ def test_a_cache_that_cannot_be_written_stops_nobody(start, hub, tmp_path):
     (tmp_path / "hub" / ".generate_images").write_text("")
     client = start()
     assert client.wait(60) == 0 and "cannot be locked" in client.log.read_text()
+
+
+def test_a_submission_fetches_once_for_all_tasks(start, hub):
+    """What from_pretrained needs and no more; a node without a network then loads and generates."""
+    hub.gate.set()
+    away = start(FETCH % COMMIT, HF_ENDPOINT="http://127.0.0.1:9")
+    assert away.wait(120) == 0, away.log.read_text()
+    assert away.log.read_text().count("the first task fetches it") == 2, away.log.read_text()
+    first = start(FETCH % COMMIT)
+    assert first.wait(120) == 0, first.log.read_text()
+    assert first.log.read_text().count("fetching fake/painter") == 1, first.log.read_text()
+    assert "was not fetched" not in first.log.read_text(), first.log.read_text()
+    assert not any("ckpt" in path or "fp16" in path for path in hub.painted), hub.painted
+    task = start(TASK % COMMIT, HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9")
+    assert task.wait(120) == 0, task.log.read_text()
+    assert "(64, 64, 3)" in task.log.read_text()
 
 
 def test_folders_need_no_lock(monkeypatch, tmp_path):
