@@ -127,9 +127,12 @@ class Known:
         # (file, row group, first and last subdirectory in it)
         self.groups: list[tuple[str, int, str, str]] = []
         self.rows = 0
-        column = table.SCHEMA.names.index("subdirectory")
+        facts = table.facts(output) or {}
+        self.scores: list[str] = facts.get("scores", [])
+        schema = table.schema(self.scores)
+        column = schema.names.index("subdirectory")
         for path in table.files(output):
-            if not pq.read_schema(path).equals(table.SCHEMA):
+            if not pq.read_schema(path).equals(schema):
                 raise UserError(f"{path}: its columns are not those of this script; --rebuild it")
             metadata = pq.read_metadata(path)
             for group in range(metadata.num_row_groups):

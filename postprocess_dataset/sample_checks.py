@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from common.packed_folder import member_of
 from common.untrusted import IMAGE_BYTES, open_jpeg, open_untrusted, read_untrusted
-from postprocess_dataset import sorted_rows, table
+from postprocess_dataset import score_columns, sorted_rows, table
 from postprocess_dataset.sample_json import Piece, parse
 
 Checked = tuple[pa.Table | None, list[tuple[str, str]]]  # sorted rows, [(name, reason)]
@@ -30,13 +30,14 @@ class Checks:
     verify: what an image must pass, "exists", "size", "sha256" or "decode"; "json" is "exists", and
     each JSON is read, also where a .samples holds it. relative: image_path in
     the table begins at `base`. inside: the folders, of real_folders(), that images and JSONs may
-    lie in once links are followed.
+    lie in once links are followed. scores: which ones have a column.
     """
 
     base: str
     inside: Sequence[str]
     verify: str = "exists"
     relative: bool = False
+    scores: Sequence[str] = ()
 
 
 class Whole(NamedTuple):
@@ -123,8 +124,10 @@ def check(pool: Executor, checks: Checks, chunk: Chunk, pieces: Sequence[Piece])
         "__key__": pa.array(keys, pa.string()),
         "caption": found["augmented_prompt"],
         "subdirectory": pa.repeat(chunk.subdirectory, len(kept)),
+        **score_columns.values(found["extra"], checks.scores),
     }
-    columns = {name: own[name] if name in own else found[name] for name in table.ROW_SCHEMA.names}
+    names_of = table.row_schema(checks.scores).names
+    columns = {name: own[name] if name in own else found[name] for name in names_of}
     return sorted_rows.in_order(pa.table(columns)), rejects
 
 

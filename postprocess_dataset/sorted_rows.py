@@ -76,7 +76,8 @@ class RowWriter:
         self.pending_rows = 0
         self.sink = pa.OSFile(draft.temporary, "wb")
         # The writer has put its 4 magic bytes, and notes where in the sink each row group begins.
-        self.writer = parquet_writer(self.sink, table.SCHEMA)
+        self.schema = table.schema(table_facts.get("scores", ()))
+        self.writer = parquet_writer(self.sink, self.schema)
         if old:
             self._copy_row_groups(old)
 
@@ -103,7 +104,7 @@ class RowWriter:
         self.pending_rows = rest.num_rows
         numbers = pa.array(range(self.idx, self.idx + count), pa.int64())
         rows = rows.slice(0, count).append_column("idx", numbers)
-        rows = rows.select(table.SCHEMA.names).cast(table.SCHEMA)
+        rows = rows.select(self.schema.names).cast(self.schema)
         self.writer.write_table(rows, row_group_size=ROW_GROUP)
         self.idx += count
 
@@ -123,7 +124,7 @@ class RowWriter:
 
     def _put_footers_together(self, old: str, note: dict[str, str]) -> None:
         buffer = io.BytesIO()
-        with pq.ParquetWriter(buffer, table.SCHEMA) as empty:
+        with pq.ParquetWriter(buffer, self.schema) as empty:
             empty.add_key_value_metadata(note)
         merged = pq.read_metadata(buffer)
         merged.append_row_groups(pq.read_metadata(old))
@@ -153,6 +154,7 @@ class SortedRows:
     ) -> None:
         self.path = str(path)
         self.facts = table_facts
+        self.schema = table.row_schema(table_facts.get("scores", ()))  # of runs
         self.old = str(old) if old else None
         self.first_idx = first_idx
         self.draft = Draft(path)
@@ -175,14 +177,14 @@ class SortedRows:
             if len(self.runs) == MAX_RUNS:
                 number = self._merge_runs()
             if number:
-                self.runs.append(Run(os.path.dirname(self.path)))
+                self.runs.append(Run(os.path.dirname(self.path), self.schema))
             self.lasts.append(low)
         (self.runs[number - 1] if number else first).write(rows)
         self.lasts[number] = order_key(rows, -1)
 
     def _merge_runs(self) -> int:
         """Make one run of all but the first; the number of the next one."""
-        compact = Run(os.path.dirname(self.path))
+        compact = Run(os.path.dirname(self.path), self.schema)
         for piece in merge([run.read() for run in self.runs]):
             compact.write(piece)
         self.runs = [compact]
@@ -215,13 +217,14 @@ class SortedRows:
 class Run:
     """Sorted rows in a file without a name, gone with the process."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, schema: pa.Schema) -> None:
         self.file = tempfile.TemporaryFile(dir=folder or ".")  # noqa: SIM115 (open as long as this)
-        self.writer = parquet_writer(self.file, table.ROW_SCHEMA)
+        self.schema = schema
+        self.writer = parquet_writer(self.file, schema)
 
     def write(self, rows: pa.Table) -> None:
         """Add rows that follow those before."""
-        self.writer.write_table(rows.select(table.ROW_SCHEMA.names).cast(table.ROW_SCHEMA))
+        self.writer.write_table(rows.select(self.schema.names).cast(self.schema))
 
     def read(self) -> Iterator[pa.RecordBatch]:
         """All of them; nothing can be added from here on."""
@@ -258,7 +261,9 @@ def merge(runs: Iterable[Iterator[pa.RecordBatch]]) -> Iterator[pa.Table]:
         batch = next(run, None)
         if batch is None:
             return None
-        return pa.Table.from_batches([batch]).select(table.ROW_SCHEMA.names)
+        return pa.Table.from_batches([batch]).select(
+            [name for name in batch.schema.names if name != "idx"]
+        )
 
     heads = [(run, head) for run in map(iter, runs) if (head := following(run))]
     while heads:

@@ -75,17 +75,27 @@ ARROW_TYPES = {
 }
 # The sample JSON's known keys.
 JSON_SCHEMA = pa.schema([(name, ARROW_TYPES[kind]) for name, (kind, _) in JSON_FIELDS.items()])
-# A row before it has a number: those keys, `extra` (a JSON object of the unknown ones), and ours.
-ROW_SCHEMA = pa.schema(
-    [pa.field(field.name, field.type, nullable=JSON_FIELDS[field.name][1]) for field in JSON_SCHEMA]
-    + [
-        pa.field("extra", pa.string(), nullable=True),
-        pa.field("__key__", pa.string(), nullable=False),
-        pa.field("caption", pa.string(), nullable=False),
-        pa.field("subdirectory", pa.string(), nullable=False),
-    ]
-)
-SCHEMA = ROW_SCHEMA.append(pa.field("idx", pa.int64(), nullable=False))
+
+
+def row_schema(scores: Sequence[str] = ()) -> pa.Schema:
+    """A row before it has a number: those keys, `extra` (a JSON object of the unknown ones),
+    `score_NAME` of each score, and ours.
+    """
+    return pa.schema(
+        [pa.field(each.name, each.type, nullable=JSON_FIELDS[each.name][1]) for each in JSON_SCHEMA]
+        + [pa.field("extra", pa.string())]
+        + [pa.field(f"score_{name}", pa.float64()) for name in scores]
+        + [
+            pa.field("__key__", pa.string(), nullable=False),
+            pa.field("caption", pa.string(), nullable=False),
+            pa.field("subdirectory", pa.string(), nullable=False),
+        ]
+    )
+
+
+def schema(scores: Sequence[str] = ()) -> pa.Schema:
+    """The table's."""
+    return row_schema(scores).append(pa.field("idx", pa.int64(), nullable=False))
 
 
 def files(path: str | os.PathLike[str]) -> list[str]:
@@ -130,7 +140,8 @@ def footer(path: str) -> pq.FileMetaData:
 def facts(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """What the table says of itself; None for one of other hands.
 
-    {"base", "relative", "generations": [rows of the first run, rows of each --update]}
+    {"base", "relative", "generations": [rows of the first run, rows of each --update]}, and of a
+    table with columns score_NAME their names in "scores".
     """
     parts = [_facts_in((footer(name).metadata or {}).get(KEY, b"")) for name in files(path)]
     if None in parts:
@@ -149,6 +160,8 @@ def _facts_in(note: bytes) -> dict[str, Any] | None:
         return None
     rows = part.get("generations")
     good = isinstance(rows, list) and all(type(n) is int and n >= 0 for n in rows)
+    scores = part.get("scores", [])
+    good = good and isinstance(scores, list) and all(type(name) is str for name in scores)
     return part if good and isinstance(part.get("base"), str) else None
 
 

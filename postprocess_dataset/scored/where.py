@@ -6,9 +6,9 @@
     where.kept(files, 10_000)             # how many of 10,000 rows, sha256 of their keys
 
 Names are the table's columns, `score_NAME`, and what dhash finds: `dhash_distance`,
-`dhash_set_distance`, `near_duplicate_of`. A score is taken from the table of
-scores; without one, from the scores that the sample's JSON had when the table was made. A row
-without a score is unknown to a comparison, and not taken.
+`dhash_set_distance`, `near_duplicate_of`. A score is taken from the table of scores, where that has
+it; else from the scores that the sample's JSON had when the table was made. A row without a score
+is unknown to a comparison, and not taken.
 """
 
 import hashlib
@@ -73,7 +73,8 @@ class Where:
 
     def mask(self, batch: pa.RecordBatch) -> pa.BooleanArray:
         """Of each row, whether it is taken."""
-        here = [name for name in self.expression.names if name in batch.schema.names]
+        named = self.expression.names - set(self.table.names if self.table else ())
+        here = [name for name in named if name in batch.schema.names]
         columns = {name: values_of(batch[name]) for name in here}
         scores = list(self._scores(batch))
         return pa.array(

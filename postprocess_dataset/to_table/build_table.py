@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from common.command_line import DONE, LEFT_OUT, UserError
 from common.untrusted import real_folders
-from postprocess_dataset import increment, table
+from postprocess_dataset import increment, score_columns, table
 from postprocess_dataset.increment import Earlier, Known, Line
 from postprocess_dataset.progress import first_line, tell
 from postprocess_dataset.publish import Draft
@@ -107,13 +107,14 @@ def build(settings: TableSettings) -> tuple[int, str]:
         else:
             old = output
     scanned_ns = increment.server_time_ns(settings.folders[0], target)
-    note = {"base": base, "relative": settings.relative}
+    scores = known.scores if known else score_columns.names_of(settings.folders)
+    note = {"base": base, "relative": settings.relative} | ({"scores": scores} if scores else {})
     with (
         SortedRows(target, note, old, known.rows if known else 0) as rows,
         Draft(f"{output}.rejects.jsonl") as rejects,
     ):
         inside = real_folders([*settings.folders, *settings.image_dirs])
-        checks = Checks(base, inside, settings.verify, settings.relative)
+        checks = Checks(base, inside, settings.verify, settings.relative, scores)
         work = Conversion(checks, settings.partition, rows, rejects.file)
         earlier = Earlier(output, known)
         if earlier.damaged:

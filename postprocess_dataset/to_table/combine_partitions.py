@@ -90,7 +90,7 @@ def facts_of(output: str, paths: Sequence[str]) -> list[dict[str, Any]]:
             f"{output} is a file; a table of parts is a directory: remove it or give another name"
         )
     facts = [fact for path in paths if (fact := table.facts(path)) is not None]
-    made = {(fact["base"], fact["relative"]) for fact in facts}
+    made = {(fact["base"], fact["relative"], *fact.get("scores", ())) for fact in facts}
     if len(made) != 1 or len(facts) < count:
         raise UserError(
             f"{output}: the parts were made of different folders or with different options; "
@@ -112,7 +112,7 @@ def rejects_of(paths: Sequence[str]) -> list[Line]:
 def write_rows(paths: Sequence[str], folder: str, total: int, facts: dict[str, Any]) -> None:
     """The rows of all partitions, sorted and numbered, to as many files in `folder`."""
     size = -(-total // len(paths))
-    note = {name: facts[name] for name in ("base", "relative")}
+    note = {name: value for name, value in facts.items() if name != "generations"}
     rows = Rows(paths)
     progress = Progress("samples", total)
     for first in range(0, total, size):

@@ -21,7 +21,7 @@ def test_any_pieces_come_out_sorted(tmp_path, generations, max_runs):
 
     from postprocess_dataset import sorted_rows, table
 
-    schema, path = table.ROW_SCHEMA, tmp_path / "sorted.parquet"
+    schema, path = table.row_schema(), tmp_path / "sorted.parquet"
     empty = {pa.int64(): 0, pa.bool_(): False, pa.string(): ""}
     before = sorted_rows.ROW_GROUP, sorted_rows.MERGE_BATCH, sorted_rows.MAX_RUNS
     sorted_rows.ROW_GROUP, sorted_rows.MERGE_BATCH, sorted_rows.MAX_RUNS = 5, 2, max_runs

@@ -1,0 +1,60 @@
+"""The columns `score_NAME` of a table: which ones, and their values.
+
+    names = names_of(["/data/HPDv2"])          # ["clip", "nsfw"]: what its dataset.yaml says
+    columns = values(rows["extra"], names)     # {"score_clip": […], …}; null: it has no such score
+
+Which columns there are follows from the definitions of the data sets, not from their samples: so
+all parts of a table have the same, and so has what --update adds.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+
+import orjson
+import pyarrow as pa
+import yaml
+
+from common.untrusted import read_untrusted
+
+DEFINITION = re.compile(r"dataset(?:\.([0-9]+))?\.yaml")
+DEFINITION_BYTES = 1 << 20
+SEPARATOR = "; "
+NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")  # of a score
+
+
+def names_of(folders: Sequence[str]) -> list[str]:
+    """The scores that the newest dataset.yaml of any of the folders names, sorted."""
+    return sorted({name for folder in folders for name in _names(folder)})
+
+
+def _names(folder: str) -> list[str]:
+    found = [match for name in os.listdir(folder) if (match := DEFINITION.fullmatch(name))]
+    if not found:
+        return []
+    newest = max(found, key=lambda match: int(match[1] or 1))[0]
+    try:
+        text = read_untrusted(os.path.join(folder, newest), DEFINITION_BYTES)
+        scores = yaml.safe_load(text)["scores"]
+    except (OSError, ValueError, yaml.YAMLError, RecursionError, KeyError, TypeError):
+        return []  # torn, or of a run without scores: they stay in `extra`
+    words = scores.split(SEPARATOR) if isinstance(scores, str) else []
+    return [word.split(" ")[0] for word in words if NAME.fullmatch(word.split(" ")[0])]
+
+
+def values(extra: pa.ChunkedArray, names: Sequence[str]) -> dict[str, pa.Array]:
+    """What the JSONs in `extra` say; no number is null."""
+    rows = [_scores(text) for text in extra.to_pylist()] if names else []
+    return {
+        f"score_{name}": pa.array([_number(row.get(name)) for row in rows], pa.float64())
+        for name in names
+    }
+
+
+def _scores(text: str | None) -> dict[str, object]:
+    found = orjson.loads(text).get("scores") if text else None
+    return found if isinstance(found, dict) else {}
+
+
+def _number(value: object) -> float | None:
+    return float(value) if type(value) in (int, float) else None  # type: ignore[arg-type]
