@@ -74,6 +74,14 @@ def lines_of(root: Path, name: str) -> list[str]:
     return lines
 
 
+def what_next(root: Path, name: str) -> str:
+    """What a run says last when all is done: where the images are, and what is made of them."""
+    folder = dataset_folder(root, name)
+    script = Path(sys.argv[0]).parent.parent / "postprocess_dataset" / "convert_json_to_parquet.py"
+    command = shlex.join(["python", str(script), str(folder), f"{name}.parquet"])
+    return f"images: {folder}\nnext:   {command}      then tars: README.md, step 6"
+
+
 def interrupted(done: int, total: int, images: int) -> str:
     """What a run that was stopped says last."""
     return (

@@ -25,7 +25,7 @@ from generate.client.worker import gpus, this_host
 from generate.dataset.definition import newest_file
 from generate.launch import preflight
 from generate.launch.client_process import ClientProcess
-from generate.launch.finished import images_there, interrupted
+from generate.launch.finished import images_there, interrupted, what_next
 from generate.launch.local_memory import check_embedded
 from generate.launch.local_server import SERVER, LocalServer
 from generate.launch.plan import again
@@ -77,19 +77,11 @@ def _generate(
     plan: Sequence[str],
 ) -> int:
     if ended := nothing_left(JobClient(root, definition, this_host(), server_timeout_s=30)):
+        if not args.is_slurm_task:
+            report(what_next(root, definition["name"]))
         return LEFT_OUT if ended.failed else DONE
-    if not args.is_slurm_task:  # a task's clients find it, and whether it will pass
-        preflight.check_the_model(args)
-        check_embedded(args, definition)
-    for line in plan:
-        report(line)
-    there = 0
-    if not args.is_slurm_task:
-        there = images_there(root, definition["name"])
-        if definition.get("extend") and there:
-            per_prompt = definition["images_per_prompt"]
-            report(f"the {there:,} images stay; a prompt is done again when it has {per_prompt}")
-        store(args, definition, dataset_folder(root, definition["name"]))
+    # a task's clients find out by themselves, and whether it will pass
+    there = 0 if args.is_slurm_task else _begin(args, definition, root, plan)
     mine: list[str | None] = [*gpus()] or [None]
     count = len(mine) if args.is_slurm_task else max(args.num_workers, len(mine))
     heard: list[int] = []
@@ -104,11 +96,31 @@ def _generate(
     statuses = {client.status for client in clients}
     counts = progress.show(last=True)
     status = _exit_status(statuses, bool(heard), counts, root)
-    if args.is_slurm_task or not heard or (counts and not _left(counts)):
+    if args.is_slurm_task:
         return status
-    if counts:
+    if counts is not None and not _left(counts):
+        report(what_next(root, definition["name"]))
+        return status
+    if heard and counts:
         report(interrupted(counts["done"], counts["total"], counts["images"]))
-    return 128 + heard[0] if status == DONE else status
+    return 128 + heard[0] if heard and status == DONE else status
+
+
+def _begin(args: Namespace, definition: dict[str, Any], root: Path, plan: Sequence[str]) -> int:
+    """Check what no client could mend, say the plan, keep the options; the images that lie there.
+
+    UserError, with one line.
+    """
+    preflight.check_the_model(args)
+    check_embedded(args, definition)
+    for line in plan:
+        report(line)
+    there = images_there(root, definition["name"])
+    if definition.get("extend") and there:
+        per_prompt = definition["images_per_prompt"]
+        report(f"the {there:,} images stay; a prompt is done again when it has {per_prompt}")
+    store(args, definition, dataset_folder(root, definition["name"]))
+    return there
 
 
 def _left(counts: dict[str, Any]) -> int:
