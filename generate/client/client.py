@@ -195,6 +195,7 @@ class Client:
             "drawing": self.generating,
             "images": self.work.images,
             "rejected": self.work.images_rejected,
+            "rejected_lately": self.publisher.rejected.told,
             "steps": self.device.steps,
             "llm_use": self.prompter.use() if self.prompter else None,
         }

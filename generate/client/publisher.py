@@ -23,6 +23,8 @@ from common.files import sync_folder
 from common.scores.interface import Values
 from generate.client.image_generator import FLAGGED, Image, problem_with
 from generate.client.job_client import JobClient
+from generate.client.origins import origins_of
+from generate.client.rejected import Rejected
 from generate.client.scoring import Candidate, Scoring
 from generate.client.text_lengths import unread
 from generate.client.work import ClientSettings, Index, Sample, Work
@@ -31,7 +33,6 @@ from generate.dataset.captions import missing_of, publish_captions
 from generate.dataset.collected import publish_collected
 from generate.dataset.disk import disk_error
 from generate.dataset.layout import FOLDER, folder_name
-from generate.dataset.rejected_images import RejectedImages
 from generate.protocol.answers import ACCEPTED, ALREADY_DONE, FAILED_PERMANENTLY, MISSING
 from generate.protocol.connection import Refused, ServerAway
 
@@ -71,6 +72,7 @@ class Publisher:
         self.settings = settings
         self.completed = 0  # prompts
         self.queued = 0  # images on their way
+        self.rejected = Rejected(settings)
         self.room = threading.Semaphore(0)
         judge = settings.judge
         self.scoring = (
@@ -181,26 +183,19 @@ class Publisher:
         before = index.tried.get(sample.aug, [])
         again = len(before) + 1 < judge.max_tries
         if not index.over:  # else its next holder is to draw and judge it
-            self._keep(candidate, values)
+            self.rejected.keep(candidate, values)
             place = (self.settings.dataset_dir, index.number, index.lease, sample.aug)
             if again:
                 tries.note(*place, tried)
             else:
                 tries.publish_not_accepted(*place, [*before, tried])
+        self.rejected.note(index.number, sample.aug, tried)
         self.work.rejected(sample, tried, again)
         if not again:
             self.work.given_up(sample, tries.NOT_ACCEPTED)
         if not self.work.images and self.work.images_rejected >= HOPELESS:
             self.work.end(UserError(judge.hopeless(HOPELESS, tried.scores)), "released")
         return False
-
-    def _keep(self, candidate: Candidate, values: Values) -> None:
-        """Before its seed is noted, or a kill in between would lose it."""
-        sample, settings = candidate.sample, self.settings
-        if settings.judge and settings.judge.keep:
-            metadata = candidate.metadata | {"scores": values} | settings.judge.facts()
-            kept = RejectedImages(settings.dataset_dir, settings.judge.keep, settings.jpeg_quality)
-            kept.keep(candidate.image.pixels, metadata, sample.attempt, sample.index.lease)
 
     def _broken(self, candidates: list[Candidate], error: Exception) -> None:
         """A score of the user's own that fails is no prompt's fault: the client leaves."""
@@ -346,5 +341,6 @@ def _result(index: Index, acceptance: dict[str, Any]) -> dict[str, Any]:
         "images": _captions(index) - len(given_up),
         "short": missing_of(index.record),
         "truncated": index.truncated,
+        "origins": origins_of(index.record, given_up, index.tried),
         **acceptance,
     }

@@ -33,6 +33,10 @@ class RejectedImages:
         root = self.dataset_dir.parent.parent / REJECTED_IMAGES / self.dataset_dir.name
         return root / folder_name(index) / str(index)
 
+    def path_of(self, index: int, aug: int, attempt: int) -> Path:
+        """attempt: from 0."""
+        return self.folder_of(index) / f"{stem(index, aug)}.try{attempt}.jpg"
+
     def keep(self, image: Any, metadata: Metadata, attempt: int, lease: str) -> None:
         """Keep one, if there is room for it. OSError of the disk.
 
@@ -48,6 +52,6 @@ class RejectedImages:
                 (folder / name).unlink(missing_ok=True)
         if sum(bool(NAME.fullmatch(name)) for name in names) >= self.most:
             return
-        final = folder / f"{stem(index, metadata['augmentation_idx'])}.try{attempt}.jpg"
+        final = self.path_of(index, metadata["augmentation_idx"], attempt)
         comment = comment_of(metadata | {"accepted": False})
         publish(write_temporary(final, encode(image, comment, self.quality), lease), final)

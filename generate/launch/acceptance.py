@@ -11,7 +11,7 @@ from common.scores.expression import parts_of
 from common.scores.interface import Values
 from generate.client.judge import Judge
 
-SHOWN = 5  # of a score's quantiles
+SHOWN = 5  # of a score's quantiles, of LLMs and sources
 
 
 def line_of(acceptance: dict[str, Any]) -> str:
@@ -26,6 +26,22 @@ def line_of(acceptance: dict[str, Any]) -> str:
     given_up = acceptance["not_accepted"]
     rest = f"; {given_up:,} captions given up (not accepted)" if given_up else ""
     return f"{acceptance['accepted'] / judged:.0%} of {judged:,} images accepted{refused}{rest}"
+
+
+def by_origin(counts: dict[str, Any], kind: str) -> str:
+    """Images by "llm" or "source" of a data set in the status document; "" where none are counted.
+
+    With --accept: the share that was accepted of those that were drawn.
+    """
+    rows = counts.get("origins", {}).get(kind, ())  # a server of before has none
+    said = [
+        f"{row['name']} {row['images']:,}"
+        if row["share"] is None
+        else f"{row['name']} {row['share']:.0%} of {row['images'] + row['rejected']:,}"
+        for row in rows[:SHOWN]
+    ]
+    more = f", and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    return ", ".join(said) + more
 
 
 def draws_of(share: float, tries: int) -> tuple[float, float]:

@@ -24,7 +24,7 @@ from generate.dataset.layout import FOLDER
 from generate.dataset.mapped_prompts import without_variations
 from generate.dataset.prompts_file import Item
 from generate.launch import task_memory
-from generate.launch.acceptance import cost_line, draws_of
+from generate.launch.acceptance import by_origin, cost_line, draws_of
 from generate.launch.finished import images_there
 from generate.launch.status import Answer
 from generate.llms.backends_file import BackendsFile
@@ -67,6 +67,8 @@ def estimate(
     )
     if share is not None:
         lines.append(INDENT + cost_line(share, definition["max_tries"], where))
+        if stored and (said := by_origin(stored, "llm")):
+            lines.append(f"{INDENT}accepted by LLM: {said}")
     elif definition.get("accept"):
         lines.append(f"{INDENT}how many images are accepted is not known yet: --preview 8 says")
     if args.use_slurm:

@@ -14,7 +14,7 @@ from typing import Any
 from common.command_line import UserError
 from common.console import INDENT, duration, visible
 from generate.dataset.definition import newest_file
-from generate.launch.acceptance import line_of
+from generate.launch.acceptance import by_origin, line_of
 from generate.launch.finished import lines_of
 from generate.protocol.connection import Connection, ServerAway
 from generate.protocol.output_root import dataset_folder
@@ -102,7 +102,7 @@ def render(
     if dataset and not chosen:
         lines.append(f"{dataset}: the server has not seen this data set yet")
     for counts in chosen:
-        lines += _dataset(counts)
+        lines += _dataset(counts, output_root)
         newest = newest_file(dataset_folder(output_root, counts["name"]))[1]
         if newest and newest.name != "dataset.yaml" and counts["done"] < counts["total"]:
             per_prompt = counts["images_per_prompt"]
@@ -117,7 +117,7 @@ def render(
     return "\n".join(visible(line) for line in lines)
 
 
-def _dataset(counts: Document) -> list[str]:
+def _dataset(counts: Document, output_root: str | os.PathLike[str]) -> list[str]:
     share = 100 * counts["done"] / counts["total"] if counts["total"] else 100
     rate = f", {counts['images_per_hour']:,.0f} an hour" if counts["images_per_hour"] else ""
     left = f", {duration(counts['eta_s'])} left" if counts["eta_s"] else ""
@@ -134,7 +134,18 @@ def _dataset(counts: Document) -> list[str]:
     if cut := counts.get("truncated"):  # a server of before has none
         lines.append(f"{INDENT}{cut:,} texts are longer than the model reads (truncated)")
     if acceptance := counts.get("acceptance"):
-        lines.append(f"{INDENT}{line_of(acceptance)}")
+        lines.append(f"{INDENT}{line_of(acceptance)} (model {counts['model']})")
+    what = "accepted" if acceptance else "images"
+    for kind, title in (("llm", "LLM"), ("source", "source")):
+        if said := by_origin(counts, kind):
+            lines.append(f"{INDENT}{what} by {title}: {said}")
+    if (packed := counts.get("packed")) and packed["folders"]:
+        lines.append(
+            f"{INDENT}{packed['folders']:,} of {packed['of']:,} folders are packed, with "
+            f"{packed['images']:,} images"
+        )
+    if report := counts.get("report"):
+        lines.append(f"{INDENT}report: {Path(output_root, report['file'])}")
     released = [f"{n:,} {reason}" for reason, n in counts["given_back"].items() if n]
     if released:
         lines.append(f"{INDENT}released: {', '.join(released)}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from common.command_line import UserError
 from common.scores.expression import parse, parts_of
+from generate.server import origins
 from generate.server.fields import Fields
 from generate.server.queries import Queries
 from generate.server.store import Store
@@ -34,6 +35,7 @@ def tally(store: Store, dataset: str, results: list[Json], accepted: Container[i
     new = [result for result in results if result["index"] in accepted]
     for name in ("truncated", "rejected", "not_accepted"):
         store.tally(dataset, name, sum(result.get(name, 0) for result in new))
+    origins.tally(store, dataset, new)
     if not store.definition(dataset).get("accept"):
         return
     store.tally(dataset, "accepted", sum(result.get("images", 0) for result in new))

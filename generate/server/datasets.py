@@ -13,7 +13,7 @@ from typing import Literal
 from generate.server.blocks import block_sizes, place_of, spread
 from generate.server.store import Definition, Store
 
-TABLES = ("blocks", "held", "trouble", "blames", "leases", "given_back", "tallies")
+TABLES = ("blocks", "held", "trouble", "blames", "leases", "given_back", "tallies", "origins")
 
 Change = Literal["none", "new", "extended", "replaced"]
 

@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from generate.server.rejected import RejectedLately
+
 Worker = dict[str, Any]  # {"host", "gpu", "array_job", "task", "restart"}, as its client says
 
 
@@ -50,6 +52,7 @@ class Heartbeat:
     dataset: str | None = None
     rejected: int = 0  # running total of images that were not accepted
     steps: int = 0  # running total of denoising steps
+    rejected_lately: Collection[dict[str, Any]] = ()  # the last ones of those
 
 
 @dataclass
@@ -86,6 +89,7 @@ class LiveLeases:
         self.limits = limits
         self.clients: dict[str, Client] = {}
         self.leases: dict[str, LiveLease] = {}
+        self.rejected = RejectedLately()
         self.swept_at = now
 
     # ------------------------------------------------ clients
@@ -165,6 +169,7 @@ class LiveLeases:
         client.state = said.state
         client.drawing = list(said.drawing)
         client.images = said.images
+        self.rejected.note(now, client.dataset, said.rejected_lately, after=client.rejected)
         client.rejected = said.rejected
         client.steps = said.steps
         client.leases = list(said.leases)

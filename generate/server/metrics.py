@@ -79,8 +79,17 @@ class _Figures:
             "Captions none of whose images was accepted.",
             labels=["dataset"],
         )
+        origins = GaugeMetricFamily(
+            "generate_images_by_origin",
+            "Images of finished prompts by LLM (kind llm) and by source, accepted or rejected.",
+            labels=["dataset", "kind", "name", "verdict"],
+        )
         for dataset in self.document["datasets"]:
             name = dataset["name"]
+            for kind, rows in dataset["origins"].items():
+                for row in rows:
+                    origins.add_metric([name, kind, row["name"], "accepted"], row["images"])
+                    origins.add_metric([name, kind, row["name"], "rejected"], row["rejected"])
             if acceptance := dataset.get("acceptance"):
                 for verdict in ("accepted", "rejected"):
                     judged.add_metric([name, verdict], acceptance[verdict])
@@ -96,7 +105,8 @@ class _Figures:
                 eta.add_metric([name], dataset["eta_s"])
             for reason, count in dataset["given_back"].items():
                 released.add_metric([name, reason], count)
-        yield from (prompts, short, images, expected, speed, eta, released, judged, given_up)
+        yield from (prompts, short, images, expected, speed, eta, released)
+        yield from (judged, given_up, origins)
 
     def _workers(self) -> Iterator[Any]:
         by_state = GaugeMetricFamily(

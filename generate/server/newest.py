@@ -15,6 +15,7 @@ from common.packed_folder import changed_ns, exists, read_file
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_jpeg
 from generate.dataset.captions import Captions, read_captions
 from generate.dataset.layout import NAME, path_of, stem
+from generate.dataset.rejected_images import RejectedImages
 from generate.protocol.output_root import dataset_folder
 
 NEWEST = 8  # prompts whose newest image is shown
@@ -120,6 +121,27 @@ def add_prompts(output_root: Path, rows: Iterable[Json]) -> None:
     for row in rows:
         record = _captions(output_root, row["dataset"], row["index"])
         row["prompt"] = record["original_prompt"][:TEXT] if record else None
+
+
+def caption_of(output_root: Path, dataset: str, index: int, aug: int) -> str | None:
+    """The text of one image, or None: not published yet, or broken."""
+    record = _captions(output_root, dataset, index)
+    texts = record["texts"] if record else []
+    return texts[aug]["text"][:TEXT] if aug < len(texts) else None
+
+
+def rejected_address(output_root: Path, row: Json) -> str | None:
+    """Where the page finds a rejected image that was kept (--keep_rejected); None: it was not.
+
+    One that fails a condition on nsfw is not shown to who only looks at a run.
+    """
+    if any("nsfw" in part for part in row["refused_by"]):
+        return None
+    dataset, index, aug, attempt = row["dataset"], row["index"], row["aug"], row["try"] - 1
+    kept = RejectedImages(dataset_folder(output_root, dataset), 0).path_of(index, aug, attempt)
+    if not kept.is_file():
+        return None
+    return f"/rejected/{quote(dataset, safe='')}/{stem(index, aug)}/{attempt}"
 
 
 def _captions(output_root: Path, dataset: str, index: int) -> Captions | None:

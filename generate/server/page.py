@@ -14,10 +14,12 @@ from flask.typing import ResponseReturnValue
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from common.packed_folder import changed_ns, member_of, read_file
-from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES
+from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, read_untrusted, real_folders
 from generate.dataset.layout import path_of
+from generate.dataset.rejected_images import RejectedImages
 from generate.protocol.output_root import dataset_folder
 from generate.server import metrics
+from generate.server.beside import REPORT_BYTES, report_path
 from generate.server.newest import thumbnail
 from generate.server.page_access import COOKIE_S
 from generate.server.signed_calls import is_signed
@@ -29,6 +31,12 @@ EXACT = 2**53  # JavaScript counts to this without rounding
 STEM = re.compile(r"[0-9]{1,12}_[0-9]{1,6}")
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+# Whoever may write into the output root may have written a report: it runs no script, sends
+# nothing, loads nothing, and its origin is not the page's, so that no cookie goes with it.
+REPORT_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 PRIVATE = {
@@ -70,7 +78,8 @@ class Doorkeeper:
 def blueprint(run: Run) -> Blueprint:
     """Flask blueprint "status_page" over a server.
 
-    /, /page.css, /page.js, …, /status, /metrics, /image/<dataset>/<stem>, /sample/<dataset>/<stem>.
+    /, /page.css, /page.js, …, /status, /metrics, /image/<dataset>/<stem>, /sample/<dataset>/<stem>,
+    /report/<dataset>, /rejected/<dataset>/<stem>/<attempt>.
     """
     pages = Blueprint("status_page", __name__)
     door = Doorkeeper(run)
@@ -125,7 +134,17 @@ def blueprint(run: Run) -> Blueprint:
 
     @pages.get("/image/<dataset>/<stem>")
     def image(dataset: str, stem: str) -> ResponseReturnValue:
-        path = _inside(run.output_root, dataset, stem, ".jpg")
+        return picture(_inside(run.output_root, dataset, stem, ".jpg"))
+
+    @pages.get("/rejected/<dataset>/<stem>/<int:attempt>")
+    def rejected(dataset: str, stem: str, attempt: int) -> ResponseReturnValue:
+        """An image that was not accepted, where --keep_rejected kept it."""
+        index, aug = _numbers_of(stem)
+        kept = RejectedImages(dataset_folder(run.output_root, _folder_name(dataset)), 0)
+        folder = kept.folder_of(index).parent.parent  # the data set's
+        return picture(_truly_in(folder, kept.path_of(index, aug, attempt)))
+
+    def picture(path: Path) -> ResponseReturnValue:
         try:
             if "small" in request.args:
                 data = thumbnail(str(path), changed_ns(path))
@@ -136,6 +155,18 @@ def blueprint(run: Run) -> Blueprint:
         # An image is never overwritten; the page asks for one made again with another ?v=
         caching = {"Cache-Control": "private, max-age=86400"}
         return Response(data, mimetype="image/jpeg", headers=caching)
+
+    @pages.get("/report/<dataset>")
+    def report(dataset: str) -> ResponseReturnValue:
+        path = report_path(run.output_root, _folder_name(dataset))
+        if path is None:
+            abort(404)
+        try:
+            data = read_untrusted(path, REPORT_BYTES, inside=real_folders([path.parent]))
+        except OSError:
+            abort(404)
+        policy = {"Content-Security-Policy": REPORT_POLICY}
+        return Response(data, mimetype="text/html", headers=policy)
 
     @pages.get("/sample/<dataset>/<stem>")
     def sample(dataset: str, stem: str) -> ResponseReturnValue:
@@ -173,14 +204,32 @@ def _inside(output_root: Path, dataset: str, stem: str, suffix: str) -> Path:
 
     Only a regular file that truly lies in that data set's folder, whatever links stand there.
     """
-    if not STEM.fullmatch(stem) or dataset in ("", ".", "..") or "/" in dataset or "\0" in dataset:
+    index, aug = _numbers_of(stem)
+    folder = dataset_folder(output_root, _folder_name(dataset))
+    return _truly_in(folder, path_of(folder, index, aug, suffix))
+
+
+def _numbers_of(stem: str) -> tuple[int, int]:
+    """(index, augmentation) of "12345_3", or 404."""
+    if not STEM.fullmatch(stem):
         abort(404)
-    folder = dataset_folder(output_root, dataset)
     index, aug = map(int, stem.split("_"))
-    real = path_of(folder, index, aug, suffix).resolve()
+    return index, aug
+
+
+def _truly_in(folder: Path, path: Path) -> Path:
+    """The path without links, or 404: it is no regular file that lies in the folder."""
+    real = path.resolve()
     if folder.is_symlink() or folder.resolve() not in real.parents or not _is_there(real):
         abort(404)
     return real
+
+
+def _folder_name(dataset: str) -> str:
+    """A data set's name, or 404 for what leads elsewhere."""
+    if dataset in ("", ".", "..") or "/" in dataset or "\0" in dataset:
+        abort(404)
+    return dataset
 
 
 def _is_there(path: Path) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from generate.server.blame import Blame
 from generate.server.live_leases import LeaseLimits, LiveLeases
+from generate.server.rejected import Key
 from generate.server.store import Definition, Store
 
 Row = dict[str, Any]
@@ -56,6 +57,16 @@ class Queries:
             "SELECT count FROM tallies WHERE dataset = ? AND name = ?", dataset, name
         )
         return int(row[0]) if row else 0
+
+    def origins(self, dataset: str) -> list[tuple[str, str, int, int, int]]:
+        """(kind, name, captions, images, rejected) of what was counted; see origins.py."""
+        return self.store.all(
+            "SELECT kind, name, captions, images, rejected FROM origins WHERE dataset = ?", dataset
+        )
+
+    def rejected_lately(self) -> list[tuple[Key, Row]]:
+        """Newest first; see rejected.py."""
+        return self.live.rejected.newest()
 
     def workers(self, now: float) -> list[Row]:
         """Every client heard of within three TTLs."""

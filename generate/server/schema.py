@@ -58,9 +58,12 @@ CREATE TABLE given_back (dataset TEXT, reason TEXT, indices INTEGER,
     PRIMARY KEY (dataset, reason)) WITHOUT ROWID;
 CREATE TABLE tallies (dataset TEXT, name TEXT, count INTEGER,
     PRIMARY KEY (dataset, name)) WITHOUT ROWID;
+CREATE TABLE origins (dataset TEXT, kind TEXT, name TEXT, captions INTEGER, images INTEGER,
+    rejected INTEGER, PRIMARY KEY (dataset, kind, name)) WITHOUT ROWID;
 CREATE TABLE answers (n INTEGER PRIMARY KEY, client_id TEXT, request_id TEXT, answer TEXT,
     UNIQUE (client_id, request_id));
 """
+LATER = ("tallies", "origins")  # tables that ledgers of before have not
 
 
 class EpochUsed(Exception):
@@ -143,8 +146,9 @@ def _connect(path: Path) -> sqlite3.Connection:
             for statement in SCHEMA.split(";\n"):
                 connection.execute(statement)
             connection.execute("INSERT INTO server (epoch, next_lease, changes) VALUES (0, 1, 0)")
-        elif not connection.execute("PRAGMA table_info(tallies)").fetchone():
-            connection.execute(SCHEMA[SCHEMA.index("CREATE TABLE tallies") :].partition(";")[0])
+        for name in LATER:
+            if not connection.execute(f"PRAGMA table_info({name})").fetchone():
+                connection.execute(SCHEMA[SCHEMA.index(f"CREATE TABLE {name}") :].partition(";")[0])
         connection.execute("COMMIT")
         verdict = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if verdict != "ok" or not connection.execute("SELECT epoch FROM server").fetchone():

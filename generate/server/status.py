@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from generate.llms.budget import Accounts
-from generate.server.acceptance import section
+from generate.server import acceptance, origins, rejected
 from generate.server.health import command, health
 from generate.server.history import RunHistory
 from generate.server.ledger import Ledger
@@ -121,6 +121,7 @@ class StatusDocument:
             ],
             "llm": llm_section(self.run.accounts),
             "newest": [],
+            "rejected_lately": rejected.section(queries, clock.iso),
             "stopped": [
                 {key: row[key] for key in ("dataset", "error", "host", "time")}
                 | {"log": log_of(row["worker"])}
@@ -184,7 +185,10 @@ class StatusDocument:
             "eta_s": 0 if left == 0 else round(left / per_hour * 3600) if per_hour else None,
             "given_back": counts["given_back"],
             "truncated": queries.tally(name, "truncated"),
-            "acceptance": section(queries, name, definition),
+            "acceptance": acceptance.section(queries, name, definition),
+            "origins": origins.section(queries, name, bool(definition.get("accept"))),
+            "packed": None,
+            "report": None,
             "prompts_file": definition.get("prompts_file"),
             "model": definition.get("model"),
             "history": self.history.points(name) + present,

@@ -1,4 +1,4 @@
-"""The threads behind the status page: one makes the document, one looks for the newest images.
+"""The threads behind the status page: one makes the document, one looks into the folders.
 
 watch = Watch(run)                 # run: status.Run, the server
 watch.start()
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from generate.protocol.output_root import server_folder
+from generate.server.beside import Beside
 from generate.server.health import ledger_silent
 from generate.server.history import RunHistory
 from generate.server.ledger import Ledger
@@ -24,8 +25,10 @@ from generate.server.newest import (
     NEWEST,
     Candidate,
     add_prompts,
+    caption_of,
     from_folders,
     newest_images,
+    rejected_address,
 )
 from generate.server.status import Pages, Run, StatusDocument
 
@@ -35,7 +38,12 @@ FIRST_PAUSE_S = 0.2  # the first images show as soon as there is a first documen
 FIRST_DOCUMENT_S = 10  # how long a poll waits for it
 STALE_S = 30  # a ledger that has not answered for this long hangs on its disk
 Json = dict[str, Any]
+Key = tuple[str, int, int, str]  # data set, index, augmentation, seed
 log = logging.getLogger("image_server")
+
+
+def key_of(row: Json) -> Key:
+    return row["dataset"], row["index"], row["aug"], row["seed"]
 
 
 class Watch:
@@ -48,12 +56,14 @@ class Watch:
         self.newest: list[Json] = []
         self.candidates: list[Candidate] = []
         self.earlier: list[Candidate] = []  # of the life before this server's
+        self.beside = Beside(run.output_root)
+        self.rejected: dict[Key, Json] = {}  # prompt and image of those rejected lately
         self._first = threading.Event()
         self._later: dict[Pages, tuple[float, Json]] = {}  # pages -> (when made, document)
         self._paging = threading.Lock()
 
     def start(self) -> None:
-        for step, pause_s in ((self.look, EVERY_S), (self.find_newest, NEWEST_EVERY_S)):
+        for step, pause_s in ((self.look, EVERY_S), (self.look_into_folders, NEWEST_EVERY_S)):
             threading.Thread(target=self._repeat, args=(step, pause_s), daemon=True).start()
 
     def _repeat(self, step: Callable[[], None], pause_s: float) -> None:
@@ -96,7 +106,8 @@ class Watch:
         document = StatusDocument(self.run, self.history, self.notice).make(ledger, now)
         return document, candidates
 
-    def find_newest(self) -> None:
+    def look_into_folders(self) -> None:
+        """For the newest images, the texts of rejected ones, packed folders and reports."""
         root = self.run.output_root
         wanted = list(self.candidates)
         if not wanted and self.document:  # after a restart: once, as nothing changes
@@ -104,10 +115,25 @@ class Watch:
             self.earlier = self.earlier or from_folders(root, names)
             wanted = self.earlier
         self.newest = newest_images(root, wanted)
+        if document := self.document:
+            rows = document["rejected_lately"]
+            self.rejected = {key_of(row): self._of_rejected(row) for row in rows}
+            self.beside.look((counts["name"], counts["total"]) for counts in document["datasets"])
+
+    def _of_rejected(self, row: Json) -> Json:
+        """What the folders hold of an image that was not accepted; looked for until it is there."""
+        known = self.rejected.get(key_of(row), {})
+        root = self.run.output_root
+        prompt = known.get("prompt") or caption_of(root, row["dataset"], row["index"], row["aug"])
+        return {"prompt": prompt, "image": known.get("image") or rejected_address(root, row)}
 
     def _add_from_folders(self, document: Json) -> None:
         add_prompts(self.run.output_root, document["set_aside"]["rows"])
         document["newest"] = self.newest
+        for row in document["rejected_lately"]:
+            row |= self.rejected.get(key_of(row), {})
+        for counts in document["datasets"]:
+            counts |= self.beside.of(counts["name"])
 
     def read(self, pages: Pages) -> Json | None:
         """The document of the last look; other pages of the long tables are asked for anew.

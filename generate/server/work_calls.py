@@ -13,12 +13,13 @@ from flask.typing import ResponseReturnValue
 
 from common.console import visible
 from generate.protocol import answers
-from generate.server import acceptance
+from generate.server import acceptance, origins
 from generate.server import fields as wire
 from generate.server.fields import BadField, Fields
 from generate.server.granting import WorkRequest
 from generate.server.ledger import Ledger
 from generate.server.live_leases import Heartbeat
+from generate.server.rejected import reported as rejected_lately
 from generate.server.state import Server
 from generate.server.submissions import Fault
 
@@ -110,9 +111,10 @@ class WorkCalls:
         fields.short_id("slurm_job_id")  # only its form is checked
         rejected = fields.number("rejected", 0, 10**12, 0)
         steps = fields.number("steps", 0, 10**15, 0)
+        lately = rejected_lately(fields)
         self.loading.heard(self.ledger.clock(), client_id)
         heartbeat = Heartbeat(
-            client_id, leases, state, drawing, images, worker, dataset, rejected, steps
+            client_id, leases, state, drawing, images, worker, dataset, rejected, steps, lately
         )
 
         def step(ledger: Ledger, now: float) -> tuple[answers.HeartbeatAnswer, Json | None]:
@@ -131,6 +133,7 @@ class WorkCalls:
                 "short": item.number("short", 0, wire.MOST_IMAGES, 0),
                 "truncated": item.number("truncated", 0, wire.MOST_IMAGES, 0),
                 **acceptance.reported(item),
+                **origins.reported(item),
             }
             for item in fields.objects("results", wire.MOST_RESULTS)
         ]

@@ -35,6 +35,23 @@ WORKER = {
     "log": None,
 }
 
+TALLIES = {
+    "truncated": 1_234,
+    "accepted": 5_999_087,
+    "rejected": 1_412_000,
+    "not_accepted": 812,
+    "refused_0": 1_300_000,
+    "refused_1": 150_000,
+}
+# kind, name, captions, images, rejected
+ORIGINS = [
+    ("llm", "llama3.1:8b", 4_000_000, 3_999_400, 900_000),
+    ("llm", f"openai/gpt-oss-120b {EVIL}", 1_970_000, 1_969_787, 509_000),
+    ("llm", "original prompt", 30_000, 29_900, 3_000),
+    ("source", "HPDv2", 4_800_000, 4_799_400, 1_000_000),
+    ("source", "pickscore", 1_200_000, 1_199_687, 412_000),
+]
+
 
 class FakeLedger:
     """Answers what the status document asks of a ledger. `done` grows with `step`."""
@@ -56,10 +73,21 @@ class FakeLedger:
             "images_per_prompt": 200 if name == "HPDv2" else 4,
             "prompts_file": f"{name}.json",
             "model": "stabilityai/stable-diffusion-3-medium-diffusers",
+            "accept": "clip > 0.26 and nsfw < 0.2" if name == "HPDv2" else None,
         }
 
     def tally(self, name, what):
-        return 1_234 if name == "HPDv2" and what == "truncated" else 0
+        return TALLIES.get(what, 0) if name == "HPDv2" else 0
+
+    def origins(self, name):
+        return ORIGINS if name == "HPDv2" else ORIGINS[3:4]
+
+    def rejected_lately(self):
+        scores = {"clip": 0.2134567, "nsfw": 0.31}
+        row = {"attempt": 1, "seed": 1078089835635643068, "scores": scores, "at": 0.0}
+        return [
+            (("HPDv2", index, 2), row | {"at": time.monotonic() - 60 * index}) for index in range(6)
+        ]
 
     def counts(self, name):
         if name != "HPDv2":

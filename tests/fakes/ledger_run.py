@@ -166,6 +166,7 @@ TABLES = (
     "quarantine",
     "given_back",
     "tallies",
+    "origins",
 )
 
 

@@ -61,8 +61,16 @@ def test_accessible_at_every_width_and_scheme(start, open_page, width, scheme):
     page = open_page(link(run), width, scheme)
     page.wait_for_selector("#newest li")
     assert EVIL in page.inner_text("#failed") and 'gpu000"<b>' in page.inner_text("#workers")
+    assert "nsfw < 0.2" in page.inner_text("#rejected")
     keep(page, f"page_{width}_{scheme}")
     no_violation(page)
+    summary = page.locator(".dataset").first.locator("summary")
+    summary.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".dataset tbody tr:visible")
+    keep(page, f"origins_{width}_{scheme}")
+    no_violation(page)
+    summary.click()
     if width == 1600:
         page.locator("#newest li").nth(1).locator("button").nth(1).click()
         page.wait_for_selector("#viewer-facts dd")
@@ -137,6 +145,27 @@ def test_what_the_page_says_of_a_run(start, open_page):
         "of $25.00",
     ):
         assert part in paid, (part, paid)
+    assert "accepted of 7.41M tries\n80.9 %" in card.locator(".figures").inner_text()
+    assert "clip > 0.26: 17.5 %, nsfw < 0.2: 2.0 %. 812 captions given up" in card.inner_text()
+    summary = card.locator("summary")
+    assert summary.inner_text().startswith("Accepted by LLM: llama3.1:8b 81.6 %, ")
+    summary.click()
+    by_llm, by_source = (table.inner_text() for table in card.locator("table").all())
+    assert "llama3.1:8b\t4,000,000\t3,999,400\t81.6 %" in by_llm
+    assert "pickscore\t1,200,000\t1,199,687\t74.4 %" in by_source
+    other = page.locator(".dataset").nth(1)
+    assert "accepted" not in other.inner_text().lower() and other.locator("summary").is_hidden()
+    page.wait_for_selector("#rejected .caption")  # texts come with the next look into the folders
+    rejected = page.locator("#rejected li").nth(1).inner_text()
+    for part in (
+        "fails clip > 0.26",
+        "fails nsfw < 0.2",
+        "clip 0.213, nsfw 0.31",
+        "in variation 2, a red circle above a blue square, number 1",
+        "HPDv2 1_2, try 2",
+        "seed 1078089835635643068",
+    ):
+        assert part in rejected, (part, rejected)
     newest = page.locator("#newest li").filter(has_text="number 1").first
     assert (
         newest.locator("img").count() == 2

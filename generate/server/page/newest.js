@@ -1,4 +1,4 @@
-// The newest images, each variation beside its original, and the viewer that shows one of them large with its metadata. Uses page.js.
+// The newest images, each variation beside its original, the viewer that shows one of them large with its metadata, and what was rejected. Uses page.js.
 "use strict";
 
 function showNewest(newest) {
@@ -21,11 +21,28 @@ function showNewest(newest) {
   });
 }
 
+const scored = scores => Object.entries(scores).map(([name, value]) => `${name} ${value === null ? "–" : Number(value.toPrecision(3))}`).join(", ");
+
 /** An image's scores and tries, where it has any. */
-function judged({ scores, tries }) {
-  if (!scores) return "";
-  const values = Object.entries(scores).map(([name, value]) => `${name} ${value === null ? "–" : Number(value.toPrecision(3))}`);
-  return `; ${values.join(", ")}` + (tries > 1 ? `, accepted at try ${tries}` : "");
+const judged = ({ scores, tries }) => scores ? `; ${scored(scores)}` + (tries > 1 ? `, accepted at try ${tries}` : "") : "";
+
+function showRejected(rejected) {
+  el("rejected-section").hidden = !rejected.length;
+  sync(el("rejected"), rejected, row => `${row.dataset} ${row.index}_${row.aug}`, () => {
+    const item = document.createElement("li");
+    item.link = make("a", "", item);
+    item.image = make("img", "", item.link);
+    item.text = make("div", "", item);
+    return item;
+  }, (item, row) => {
+    item.link.hidden = !row.image;
+    mark(item.link, "href", row.image);
+    mark(item.image, "src", row.image && row.image + "?small");
+    mark(item.image, "alt", `Rejected: ${row.prompt}`);
+    const because = row.refused_by.length ? row.refused_by.map(part => `fails ${part}`) : ["not accepted"];
+    lines(item.text, [...because.map((text, k) => [text, `span pill bad b${k}`]), [scored(row.scores), "p scores"], [row.prompt, "p caption"],
+      [`${row.dataset} ${row.index}_${row.aug}, try ${row.try}, ${when(row.time)}; seed ${row.seed}`, "p muted"]]);
+  });
 }
 
 function picture(item, kind) {

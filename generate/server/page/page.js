@@ -18,9 +18,11 @@ const word = state => WORDS[state] || state;
 function buildDataset() {
   const card = make("article", "dataset");
   const left = make("div", "", card);
-  card.title_ = make("h2", "", left);
+  const top = make("div", "title", left);
+  card.title_ = make("h2", "", top);
+  card.report = make("a", "", top);
   const figures = make("dl", "figures", left);
-  card.figures = ["images", "images/h", "left"].map(name => {
+  card.figures = ["images", "images/h", "left", "accepted"].map(name => {
     const pair = make("div", "", figures);
     const label = make("dt", "", pair, name);
     return { label, value: make("dd", "", pair) };
@@ -52,16 +54,58 @@ function buildDataset() {
   const times = make("div", "times", plot);
   card.from = make("span", "", times);
   card.to = make("span", "", times);
+  card.origins = make("details", "origins", card);
+  card.summary = make("summary", "", card.origins);
+  const tables = make("div", "tables", card.origins);
+  card.tables = ORIGINS.map(([, title]) => buildOrigins(tables, title));
   return card;
+}
+
+// field of the document, heading of its table
+const ORIGINS = [["llm", "LLM"], ["source", "Source"]];
+
+function buildOrigins(parent, title) {
+  const box = make("div", "scroll", parent), table = make("table", "", box), head = make("tr", "", make("thead", "", table));
+  for (const [name, style] of [["tabindex", 0], ["role", "region"], ["aria-label", `Table: ${title}`]]) box.setAttribute(name, style);
+  const heads = [title, "Captions", "Images", "Accepted"].map((text, k) => make("th", k ? "number" : "", head, text));
+  for (const th of heads) th.scope = "col";
+  return { box, accepted: heads[3], body: make("tbody", "", table) };
+}
+
+/** Captions and images by LLM and by source, folded up: the summary says the most. */
+function showOrigins(card, set) {
+  const judged = !!set.acceptance, { llm, source } = set.origins;
+  card.origins.hidden = !llm.length;
+  const parts = llm.slice(0, 3).map(row => `${row.name} ${judged ? percent(row.images, row.images + row.rejected) : number(row.images)}`);
+  put(card.summary, `${judged ? "Accepted" : "Images"} by LLM: ${parts.join(", ")}${llm.length > 3 ? ", …" : ""}`);
+  for (const [k, [kind]] of ORIGINS.entries()) {
+    const { box, accepted, body } = card.tables[k];
+    box.hidden = !set.origins[kind].length;
+    accepted.hidden = !judged;
+    sync(body, set.origins[kind], r => r.name, row(["", "number", "number", "number"]), (tr, r) => {
+      const texts = [r.name, number(r.captions), number(r.images), percent(r.images, r.images + r.rejected)];
+      for (const [k, text] of texts.entries()) put(tr.children[k], text);
+      tr.children[3].hidden = !judged;
+    });
+  }
 }
 
 function showDataset(card, set) {
   put(card.title_, set.name);
-  const [images, speed, left] = card.figures, open = set.waiting + set.leased;
+  card.report.hidden = !set.report;
+  if (set.report) {
+    mark(card.report, "href", set.report.address);
+    put(card.report, `Report of ${when(set.report.time)}`);
+  }
+  const [images, speed, left, accepted] = card.figures, open = set.waiting + set.leased;
   put(images.value, number(set.images));
   put(images.label, `of ${number(set.images_expected)} images`);
   put(speed.value, number(set.images_per_hour));
   put(speed.label, "images an hour");
+  const a = set.acceptance, judged = a ? a.accepted + a.rejected : 0;
+  accepted.value.parentNode.hidden = !judged;
+  put(accepted.value, a && percent(a.accepted, judged));
+  put(accepted.label, `accepted of ${compact(judged)} tries`);
   put(left.value, open ? duration(set.eta_s) : "finished");
   put(left.label, open && set.eta_s != null ? `left, until ${when(Date.now() / 1000 + set.eta_s)}` : open ? "left: not known yet" : "no prompt waits");
   for (const [k, [name]] of STATES.entries()) {
@@ -77,19 +121,20 @@ function showDataset(card, set) {
     set.detached ? "Its folder has left; nothing waits for it." : "",
     set.short ? `${number(set.short_images)} images fewer in incomplete prompts.` : "",
     set.truncated ? `${number(set.truncated)} texts are longer than the model reads.` : "",
-    accepted(set.acceptance),
+    refused(a, judged),
+    set.packed && set.packed.folders ? `${number(set.packed.folders)} of ${number(set.packed.of)} folders packed, with ${number(set.packed.images)} images.` : "",
     back ? `Prompts released: ${back}.` : "",
     set.model ? `Model ${set.model}.` : "",
   ].filter(Boolean).join(" "));
   showPlot(card, set);
+  showOrigins(card, set);
 }
 
-/** What --accept has let through, in a sentence. */
-function accepted(a) {
-  const judged = a ? a.accepted + a.rejected : 0;
+/** What --accept has refused, in a sentence. */
+function refused(a, judged) {
   if (!judged) return "";
   const parts = a.parts.map(part => `${part.text}: ${percent(part.refused, judged)}`).join(", ");
-  return `${percent(a.accepted, judged)} of ${number(judged)} images accepted (refused by ${parts}).` + (a.not_accepted ? ` ${number(a.not_accepted)} captions given up.` : "");
+  return `Refused by ${parts}.` + (a.not_accepted ? ` ${number(a.not_accepted)} captions given up.` : "");
 }
 
 /** Images an hour over the life of the run, from the counts [[unix seconds, images], …], in at most 60 steps. */
@@ -243,6 +288,7 @@ function render(status) {
   const sets = [...status.datasets].sort((a, b) => open(b) - open(a));
   sync(el("datasets"), sets, set => set.name, buildDataset, showDataset);
   showNewest(status.newest);
+  showRejected(status.rejected_lately);
   showWorkers(status.workers);
   showLlm(status.llm);
   showTroubles(status);

@@ -1,0 +1,42 @@
+"""What becomes of images that are not accepted: some are kept, and heartbeats tell the last ones.
+
+    rejected = Rejected(settings)
+    rejected.keep(candidate, values)         # with --keep_rejected, before its seed is noted
+    rejected.note(index.number, aug, tried)
+    rejected.told            # [{"number", "index", "aug", "attempt", "seed", "scores"}, …]
+
+number: how many this client had rejected by then, so that the server knows which ones are new.
+"""
+
+from typing import Any
+
+from common.scores.interface import Values
+from generate.client.scoring import Candidate
+from generate.client.work import ClientSettings
+from generate.dataset.rejected_images import RejectedImages
+from generate.dataset.tries import Tried
+
+TOLD = 4  # in a heartbeat, every 15 s: a look at them, not an account
+
+
+class Rejected:
+    """One thread keeps and notes, others read."""
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self.settings = settings
+        self.count = 0
+        self.told: list[dict[str, Any]] = []
+
+    def keep(self, candidate: Candidate, values: Values) -> None:
+        """Before its seed is noted, or a kill in between would lose it. OSError of the disk."""
+        sample, settings = candidate.sample, self.settings
+        if settings.judge and settings.judge.keep:
+            metadata = candidate.metadata | {"scores": values} | settings.judge.facts()
+            kept = RejectedImages(settings.dataset_dir, settings.judge.keep, settings.jpeg_quality)
+            kept.keep(candidate.image.pixels, metadata, sample.attempt, sample.index.lease)
+
+    def note(self, index: int, aug: int, tried: Tried) -> None:
+        self.count += 1
+        what = {"index": index, "aug": aug, "attempt": tried.attempt, "seed": tried.seed}
+        entry = {"number": self.count, **what, "scores": tried.scores}
+        self.told = [*self.told, entry][-TOLD:]
