@@ -53,6 +53,11 @@ def fault_of_form(text: str, prompt: str) -> str:
     for word, following in pairwise(words):
         if word == following and word in NEVER_TWICE:
             return f"twice: {word}"
+    for clause in CLAUSE.split(text):
+        parts = clause.split()
+        for place in range(len(parts) - 5):
+            if parts[place : place + 3] == parts[place + 3 : place + 6]:
+                return f"twice: {' '.join(parts[place : place + 3])}"
     for word in words:
         stuck = STUCK.fullmatch(word) and word not in WORDS
         strange = len(word) >= LONG and is_strange(word) and word not in ABBREVIATIONS

@@ -138,6 +138,8 @@ def test_overlap_is_recorded():
         ("a corgi in the lnd f res, lamplight", True),
         ("a corgi in ucr ia izi zu", True),
         ("a corgi on on a hill", True),
+        ("a corgi in the rain in the rain, etching", True),
+        ("a corgi in the rain in the street", False),
         ("a corgi on vhs, vfx by h. r. giger", False),
         ("a very very big corgi in bora bora, 35 mm f 1.4", False),
         ("a street with the lights on, rain", False),
