@@ -1,10 +1,12 @@
-"""CPU a client spends on publishing one image: as it is, and as it was with two conversions more.
+"""CPU a client spends on publishing one image: as it is, as it was, and with scores.
 
     python benchmarks/publishing.py [--size 1024] [--images 40]
 
 "as it was": floats come from the device, are checked and turned into bytes by a publishing thread,
-and the finished JPEG is decoded again for the comment that it was given. Both ways publish the same
-pictures in turns, to files of a temporary folder. CPU is user + system time of this process.
+and the finished JPEG is decoded again for the comment that it was given. "with scores": besides, a
+JPEG is made and decoded for them, since they judge what is published; the scores themselves are not
+in it. All ways publish the same pictures in turns, to files of a temporary folder. CPU is user +
+system time of this process.
 """
 
 import argparse
@@ -21,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from generate.client.image_generator import Image, problem_with
 from generate.dataset import samples
-from generate.dataset.layout import path_of
+from generate.dataset.layout import JPEG_QUALITY, path_of
 
 TEXT = "a photo of a lighthouse at dusk, long exposure, waves below, detailed, 35 mm " * 3
 
@@ -63,21 +65,24 @@ def main():
     pictures = [picture(args.size, seed) for seed in range(4)]
     converted = [on_device(values) for values in pictures]
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
-    spent = {"as it was": [], "now": []}
+    spent = {"as it was": [], "now": [], "with scores": []}
     try:
-        for number in range(2 * args.images):
-            was = number % 2 == 0
+        for number in range(len(spent) * args.images):
+            way = list(spent)[number % len(spent)]
+            was = way == "as it was"
             source = pictures if was else converted
-            image = Image(source[number // 2 % len(source)], 1, None if was else True)
+            image = Image(source[number // len(spent) % len(source)], 1, None if was else True)
             began = time.process_time()
+            if way == "with scores":
+                samples.decoded(image.pixels, JPEG_QUALITY)
             publish(folder, number, image, again=was)
-            spent["as it was" if was else "now"].append(time.process_time() - began)
+            spent[way].append(time.process_time() - began)
     finally:
         shutil.rmtree(folder)
     middle = {way: 1000 * statistics.median(times) for way, times in spent.items()}
     print(f"ms of CPU for publishing an image of {args.size}x{args.size} (medians, in turns)")
     for way, milliseconds in middle.items():
-        print(f"  {way:10} {milliseconds:6.1f}   {milliseconds / middle['as it was']:.2f}")
+        print(f"  {way:11} {milliseconds:6.1f}   {milliseconds / middle['as it was']:.2f}")
 
 
 if __name__ == "__main__":
