@@ -1,11 +1,12 @@
 """Images a second on a card: this project's presets against a bare diffusers loop, in one run.
 
     python benchmarks/gpu.py                          # SD3-medium at its real size, random weights
-    python benchmarks/gpu.py --model Tongyi-MAI/Z-Image-Turbo --size 1024
+    python benchmarks/gpu.py --model Z-Image-Turbo    # of real_sizes.py; a hub id: the real one
     python benchmarks/gpu.py --model tiny --batches 2 # on a CPU: that it runs
 
-It needs a CUDA card, no hub and no weights: SD3-medium without T5 is built at random (5.4 GiB, in a
-temporary folder), which takes as long as the real one. Measured are, one after the other, a bare
+It needs a CUDA card, no hub and no weights: SD3-medium without T5 (5.4 GiB, in a temporary folder)
+and the models of real_sizes.py (5 to 39 GiB) are built at random, which take as long as the real
+ones. It has not been run on a card by this project. Measured are, one after the other, a bare
 loop (the pipeline of diffusers in the same precision, a batch at a time, each image saved as a JPEG
 before the next batch) and, for each preset of --speed, the code of the client: batches through
 ImageGenerator; checked, encoded, hashed and published by threads behind the device. Printed are
@@ -29,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import diffusers
 import torch
 
-from benchmarks.real_sizes import build_sd3
+from benchmarks.real_sizes import DENOISERS, build, build_sd3
 from common.command_line import UserError, run_script
 from generate.client.card_share import peak_of, tflop_per_image
 from generate.client.diffusers_pipeline import this_card
@@ -49,6 +50,8 @@ def main() -> int:
     card = this_card()
     with tempfile.TemporaryDirectory() as temporary:
         model = args.model or str(build_sd3(Path(temporary) / SD3))
+        if args.model in DENOISERS:
+            model = str(build(args.model, Path(temporary) / args.model))
         rows = [measure_bare(args, model)]
         for preset in args.presets.split(","):
             rows.append(measure_preset(args, model, preset, Path(temporary)))
@@ -58,7 +61,11 @@ def main() -> int:
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", help="hub id, folder or tiny (default: SD3-medium at random)")
+    parser.add_argument(
+        "--model",
+        help=f"hub id, folder, tiny, or with random weights {', '.join(DENOISERS)} "
+        "(default: SD3-medium with random weights)",
+    )
     parser.add_argument("--size", type=int, help="pixels (default: the model's)")
     parser.add_argument("--batch_size", type=int, help="default: by the memory plan")
     parser.add_argument("--batches", type=int, default=6, help="measured of each kind")
@@ -95,6 +102,8 @@ def measure_bare(args: argparse.Namespace, model: str) -> dict[str, Any]:
     pipe.set_progress_bar_config(disable=True)
     loaded = time.monotonic() - began
     arguments = recipe.arguments(pipe.__call__)
+    if recipe.negative_prompt is not None:  # without one Qwen-Image leaves guidance out
+        arguments["negative_prompt"] = [recipe.negative_prompt] * batch
     folder = Path(tempfile.mkdtemp())
 
     def one(number: int) -> None:

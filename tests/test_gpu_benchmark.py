@@ -49,3 +49,34 @@ def test_the_random_sd3_is_loaded_as_sd3(tmp_path):
     generator.load()
     assert generator.recipe.family.pipeline == "StableDiffusion3Pipeline"
     assert len(generator.generate(["a star", "two cats"], [1, 2])) == 2
+
+
+@pytest.mark.soak
+def test_random_denoisers_have_the_real_size_and_run(tmp_path):
+    """Billions of parameters as published; and one, made small, through the loader."""
+    import torch
+
+    from benchmarks.real_sizes import DENOISERS, build
+    from generate.client.image_generator import ImageGenerator
+    from generate.client.pipeline import GeneratorSettings
+
+    published = {
+        "FLUX.1-schnell": 11.9,
+        "Z-Image-Turbo": 6.15,
+        "Qwen-Image": 20.4,
+        "Chroma1-HD": 8.9,
+        "Lumina-Image-2.0": 2.6,
+    }
+    for name, (_, denoiser, fitting) in DENOISERS.items():
+        with torch.device("meta"):
+            model = denoiser(**fitting)
+        billions = sum(weights.numel() for weights in model.parameters()) / 1e9
+        assert billions == pytest.approx(published[name], rel=0.03), name
+    small = {"dim": 32, "n_layers": 1, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2}
+    small |= {"axes_dims": [8, 4, 4], "axes_lens": [2048, 32, 32]}
+    folder = build("Z-Image-Turbo", tmp_path / "Z-Image-Turbo", small)
+    settings = GeneratorSettings(str(folder), height=64, width=64, steps=1, batch_size=2)
+    generator = ImageGenerator(settings)
+    generator.load()
+    assert generator.recipe.family.name == "z-image-turbo"
+    assert len(generator.generate(["a star", "two cats"], [1, 2])) == 2
