@@ -4,14 +4,34 @@ tiny = TinyGenerators(tmp_path)
 tiny("sd3", guidance=9.0).generate(["a star"], [1])      # 64 x 64 pixels, few steps
 """
 
-import torch
-
 from generate.client.image_generator import ImageGenerator
 from generate.client.model_recipes import family_of
 from generate.client.pipeline import GeneratorSettings
-from tests import make_tiny, make_tiny_large, make_tiny_more
 
-BUILDERS = make_tiny.BUILDERS | make_tiny_more.BUILDERS | make_tiny_large.BUILDERS
+# (guidance changes pixels, a negative prompt arrives)
+GUIDED = {
+    "sd3": (True, True),
+    "sd3-no-t5": (True, True),
+    "pixart-sigma": (True, True),
+    "pixart-alpha": (True, True),
+    "sdxl": (True, True),
+    "sd15": (True, True),
+    "flux": (True, False),
+    "flux2": (True, False),
+    "klein": (False, False),
+    "lumina2": (True, True),
+    "z-image": (True, True),
+    "qwen-image": (True, True),
+    "chroma": (True, True),
+    "sana": (True, True),
+    "sana-sprint": (True, False),
+    "auraflow": (True, True),
+    "cogview4": (True, True),
+    "kandinsky5": (True, True),
+    "hidream": (True, True),
+    "hunyuanimage": (True, True),
+    "hunyuanimage-distilled": (True, False),
+}
 STEPS = {"lumina2": 4}  # it guides in the first quarter of its steps; others: 2
 
 
@@ -25,8 +45,7 @@ class TinyGenerators:
         """A generator of the pipeline `name`; settings: of GeneratorSettings."""
         path = self.folder / name
         if not path.exists():
-            torch.manual_seed(0)
-            BUILDERS[name]().save_pretrained(path)
+            build(name, path)
         given = {"height": 64, "width": 64, "steps": STEPS.get(name, 2), "batch_size": 3}
         if family_of(str(path)).one_by_one:
             given["batch_size"] = 1
@@ -38,3 +57,14 @@ class TinyGenerators:
         if name == "hidream":
             pipe.default_sample_size = 8  # what is asked for is scaled to its square
         return generator
+
+
+def build(name, path):
+    """Save the pipeline. Loads torch, transformers, diffusers: 6 s that collecting tests spares."""
+    import torch
+
+    from tests import make_tiny, make_tiny_large, make_tiny_more
+
+    builders = make_tiny.BUILDERS | make_tiny_more.BUILDERS | make_tiny_large.BUILDERS
+    torch.manual_seed(0)
+    builders[name]().save_pretrained(path)

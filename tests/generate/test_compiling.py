@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from generate.client import compiling
 from generate.client.card_share import share_line, tflop_per_image
-from tests.tiny_generators import BUILDERS, TinyGenerators
+from tests.tiny_generators import GUIDED, TinyGenerators
 
 TEXTS = ["a red circle on a green background", "two cats"]
 
@@ -39,11 +39,7 @@ def apart(one, other):
 # the longest text; qwen-image: a VAE of 3D convolutions
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name == "z-image" else pytest.param(name, marks=pytest.mark.soak)
-        for name in BUILDERS
-        if name != "lumina"  # whose random weights give NaN
-    ],
+    [name if name == "z-image" else pytest.param(name, marks=pytest.mark.soak) for name in GUIDED],
 )
 def test_blocks_are_compiled_and_pixels_stay(tiny, eager, name, caplog):
     caplog.set_level("INFO")

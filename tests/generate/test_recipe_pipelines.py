@@ -7,47 +7,21 @@ import numpy
 import pytest
 
 from common.command_line import UserError
-from generate.client import diffusers_pipeline
 from generate.client.image_generator import FLAGGED, ImageGenerator, problem_with
 from generate.client.memory_plan import Plan
 from generate.client.pipeline import GeneratorSettings
 from generate.client.provenance import check
 from generate.client.text_lengths import TextLengths, truncated
+from tests.tiny_generators import GUIDED, TinyGenerators
 
 TEXTS = ["a red circle on a green background", "two cats", "a star"]
 SEEDS = [1, 2, 3]
-# (guidance changes pixels, a negative prompt arrives)
-GUIDED = {
-    "sd3": (True, True),
-    "sd3-no-t5": (True, True),
-    "pixart-sigma": (True, True),
-    "pixart-alpha": (True, True),
-    "sdxl": (True, True),
-    "sd15": (True, True),
-    "flux": (True, False),
-    "flux2": (True, False),
-    "klein": (False, False),
-    "lumina2": (True, True),
-    "z-image": (True, True),
-    "qwen-image": (True, True),
-    "chroma": (True, True),
-    "sana": (True, True),
-    "sana-sprint": (True, False),
-    "auraflow": (True, True),
-    "cogview4": (True, True),
-    "kandinsky5": (True, True),
-    "hidream": (True, True),
-    "hunyuanimage": (True, True),
-    "hunyuanimage-distilled": (True, False),
-}
 # one token a letter
 BYTE_TOKENS = ("z-image", "klein", "qwen-image", "sana", "flux2", "cogview4", "kandinsky5")
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    from tests.tiny_generators import TinyGenerators
-
     return TinyGenerators(tmp_path_factory.mktemp("tiny"))
 
 
@@ -272,6 +246,8 @@ def test_what_the_memory_plan_chose_stands_in_the_json(tiny, monkeypatch):
     """Decoding one by one moves no more than a rounding."""
     whole = tiny("sd15")
     assert (whole.pipeline.facts["vae_slicing"], whole.pipeline.facts["offload"]) == (False, "none")
+    from generate.client import diffusers_pipeline
+
     plan = Plan(3, vae_slicing=True)
     monkeypatch.setattr(diffusers_pipeline, "plan_for", lambda *_: plan)
     sliced = tiny("sd15")
