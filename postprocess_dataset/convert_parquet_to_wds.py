@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.command_line import Options, run_script
-from postprocess_dataset.options import partition, positive, split
+from postprocess_dataset.options import add_where_option, partition, positive, split
 
 
 def main() -> int:
@@ -76,11 +76,7 @@ def main() -> int:
         type=partition,
         help="write every N-th shard, from the I-th (0/64 … 63/64)",
     )
-    parser.add_argument(
-        "--where",
-        metavar="EXPRESSION",
-        help='only rows that fulfil it: "score_clip > 0.28 and width >= 512", see docs/scores.md',
-    )
+    add_where_option(parser)
     parser.add_argument(
         "--scores", metavar="FOLDER", help="the table of score_images.py, for --where"
     )

@@ -63,6 +63,8 @@ class DataOptions:
     shuffle_seed: int | None = None
     shard_size_mb: int = 500
     workers: int = 1
+    where: str | None = None  # only the rows that fulfil it
+    scores: str | None = None  # a table of scores, for `where` and to be published
     c2pa: Sequence[str] = ()  # PEM files: the certificate chain, its key
 
     @classmethod
@@ -74,12 +76,14 @@ class DataOptions:
             shuffle_seed=args.shuffle_seed,
             shard_size_mb=args.shard_size_mb,
             workers=args.num_workers,
+            where=args.where,
+            scores=args.scores,
             c2pa=args.c2pa,
         )
 
 
 def add_data_options(group: argparse._ActionsContainer) -> None:
-    """--form, --split, --shuffle_seed, --shard_size_mb, --num_workers, --c2pa."""
+    """What a release's data is: DataOptions."""
     group.add_argument(
         "--form",
         type=forms,
@@ -105,6 +109,12 @@ def add_data_options(group: argparse._ActionsContainer) -> None:
         default=min(8, len(os.sched_getaffinity(0))),
         help="processes (default: %(default)s)",
     )
+    add_where_option(group)
+    group.add_argument(
+        "--scores",
+        metavar="FOLDER",
+        help="the table of score_images.py: for --where, and published beside the rows",
+    )
     group.add_argument(
         "--c2pa",
         metavar=("CERT.pem", "KEY.pem"),
@@ -129,6 +139,15 @@ class Chain(argparse.Action):
         if len(values) > 2:
             parser.error(f"{option_string} takes CERT.pem and KEY.pem; give it behind all folders")
         setattr(namespace, self.dest, values)
+
+
+def add_where_option(group: argparse._ActionsContainer) -> None:
+    """--where, over the columns of a table and scores."""
+    group.add_argument(
+        "--where",
+        metavar="EXPRESSION",
+        help='only rows that fulfil it: "score_clip > 0.28 and width >= 512", see docs/scores.md',
+    )
 
 
 def add_image_options(parser: argparse._ActionsContainer) -> None:

@@ -3,7 +3,9 @@
     write_note("release/HPDv2", {"c2pa": signer.about})
     read_note("release/HPDv2").get("c2pa")          # the card and the manifest say it
 
-c2pa: who has signed the images (names, issuer, sha256 of the certificate, its last day).
+c2pa: who has signed the images (names, issuer, sha256 of the certificate, its last day). where: the
+expression that chose the rows, the versions of its scores, how many it took and refused. scores:
+names, versions and licences of the published scores, and how many samples have none.
 """
 
 import json

@@ -199,6 +199,8 @@ def body(facts: Facts, about: About, rolled: RolledUp, settings: CardSettings, w
         conflicts=[cell(text, 2000) for text in rolled.conflicts],
         restricted=rolled.restricted,
         signed=facts.note.get("c2pa"),
+        where=facts.note.get("where"),
+        side_table=facts.note.get("scores"),
         allowed=settings.allowed,
         repo=repo,
         first_split=next(iter(facts.splits)),

@@ -94,6 +94,9 @@ def _distribution(facts: Facts, repo: str) -> list[Json]:
     if any(split.tars for split in facts.splits.values()):
         tars = "the samples as WebDataset tars"
         kinds.append(("webdataset-tars", tars, "application/x-tar", "webdataset/*.tar"))
+    if "scores" in facts.note:
+        scores = "scores of each sample, by __key__, in the order of the rows"
+        kinds.append(("score-files", scores, "application/x-parquet", "scores/*.parquet"))
     found = [
         {
             "@type": "cr:FileSet",

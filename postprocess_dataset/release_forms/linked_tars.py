@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from common.command_line import UserError
 from common.files import read_json, sync_folder
@@ -59,8 +60,17 @@ def shards_of(tars: str) -> list[Shard]:
         ) from None
 
 
-def link_tars(shards: Sequence[Shard], folder: str) -> None:
-    """Link the tars into a folder, with an index.json that wids reads; what is stale goes."""
+def where_of(tars: str) -> dict[str, Any] | None:
+    """What --where took of the rows for a folder of tars, as its index.json says; None: all."""
+    where: dict[str, Any] | None = read_json(os.path.join(tars, "index.json")).get("where")
+    return where
+
+
+def link_tars(shards: Sequence[Shard], folder: str, where: dict[str, Any] | None = None) -> None:
+    """Link the tars into a folder, with an index.json that wids reads; what is stale goes.
+
+    where: what --where took, for the index.
+    """
     os.makedirs(folder, exist_ok=True)
     for shard in shards:
         place(shard.path, os.path.join(folder, shard.name))
@@ -69,6 +79,7 @@ def link_tars(shards: Sequence[Shard], folder: str) -> None:
         {"url": shard.name, "nsamples": shard.samples, "filesize": shard.size} for shard in shards
     ]
     index = {"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": listed}
+    index |= {"where": where} if where else {}
     publish_text(os.path.join(folder, "index.json"), json.dumps(index, indent=1) + "\n")
 
 

@@ -15,11 +15,14 @@ from postprocess_dataset import table
 from postprocess_dataset.options import DataOptions
 from postprocess_dataset.progress import tell
 from postprocess_dataset.release_forms.c2pa_signer import read_signer
-from postprocess_dataset.release_forms.linked_tars import Shard, link_tars, shards_of
-from postprocess_dataset.release_forms.parquet_shards import Work, write_parquet
+from postprocess_dataset.release_forms.linked_tars import Shard, link_tars, shards_of, where_of
+from postprocess_dataset.release_forms.parquet_shards import Work, parquet_name, write_parquet
 from postprocess_dataset.release_forms.public_rows import PublicSettings, make_public
+from postprocess_dataset.release_forms.published_scores import SCORES, write_scores
 from postprocess_dataset.release_forms.signed_tars import sign_tars
 from postprocess_dataset.release_note import Note, write_note
+from postprocess_dataset.score_table import ScoreTable
+from postprocess_dataset.scored.where import Where
 from postprocess_dataset.to_tars.make_tars import convert
 from postprocess_dataset.to_tars.tar_settings import TarSettings
 
@@ -53,6 +56,7 @@ def make_forms(settings: FormSettings) -> int:
         raise UserError(f"{settings.table} does not say where its images lie: give --base_dir")
     data = settings.data
     signer = read_signer(data.c2pa) if data.c2pa else None
+    scores = ScoreTable.read(data.scores) if data.scores else None
     os.makedirs(settings.release, exist_ok=True)
     os.makedirs(settings.work, exist_ok=True)
     public = os.path.join(settings.work, "public.parquet")
@@ -68,25 +72,34 @@ def make_forms(settings: FormSettings) -> int:
             split=data.split,
             shuffle_seed=data.shuffle_seed,
             image_dirs=settings.image_dirs,
+            where=Where(data.where, data.scores) if data.where else None,
         )
     )
     tell(summary)
     shards = shards_of(tars)
-    note: Note = {}
+    where = where_of(tars)
+    note: Note = {"where": where} if where else {}
     signed = os.path.join(settings.work, "signed")
     if signer:
         shards = sign_tars(shards, signed, signer, data.workers)
         note["c2pa"] = signer.about
     else:
         shutil.rmtree(signed, ignore_errors=True)
-    write_note(settings.release, note)
     if WEBDATASET in data.forms:
-        link_tars(shards, _folder(settings, FOLDERS[WEBDATASET]))
+        link_tars(shards, _folder(settings, FOLDERS[WEBDATASET]), where)
     # without parquet the rows lie beside the tars, to be filtered without opening them
     form = PARQUET if PARQUET in data.forms else ROWS
     marks = os.path.join(settings.work, form)
-    work = Work(marks, pq.read_schema(public), data.workers, images=form == PARQUET)
-    write_parquet(shards, _folder(settings, FOLDERS[form]), work)
+    work = Work(marks, pq.read_schema(public), data.workers, form == PARQUET, where)
+    rows = _folder(settings, FOLDERS[form])
+    write_parquet(shards, rows, work)
+    beside = _folder(settings, SCORES)
+    if scores:
+        names = [parquet_name(shard) for shard in shards]
+        note["scores"] = write_scores(names, rows, beside, scores)
+    else:
+        shutil.rmtree(beside, ignore_errors=True)
+    write_note(settings.release, note)
     _remove_others(settings)
     tell(f"{settings.release}: {describe(shards)} as {' and '.join(data.forms)}")
     return status

@@ -39,12 +39,16 @@ MARK_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Work:
-    """folder: where the done marks lie. schema: of the public table. images: with the images."""
+    """folder: where the done marks lie. schema: of the public table. images: with the images.
+
+    where: what --where took; the footers tell the expression and the scores' versions.
+    """
 
     folder: str
     schema: pa.Schema
     workers: int = 1
     images: bool = True
+    where: dict[str, Any] | None = None
 
 
 def mark_path(marks: str, shard: Shard) -> str:
@@ -86,7 +90,11 @@ def schema_of(work: Work) -> pa.Schema:
     features = Features.from_arrow_schema(plain)
     if work.images:
         features["image"] = Image()
-    schema: pa.Schema = plain.with_metadata(features.arrow_schema.metadata)
+    metadata = dict(features.arrow_schema.metadata)
+    if work.where:  # no counts: they grow, and a shard that is done stays as it is
+        repeatable = {name: work.where[name] for name in ("expression", "scores")}
+        metadata[b"where"] = orjson.dumps(repeatable)
+    schema: pa.Schema = plain.with_metadata(metadata)
     return schema
 
 

@@ -28,6 +28,7 @@ from postprocess_dataset.releasing.known import keep_verified, known_shards
 from postprocess_dataset.releasing.marks import Marks, state_of
 from postprocess_dataset.report.gather import ReportSettings
 from postprocess_dataset.report.page import make_report
+from postprocess_dataset.scored.where import Where
 from postprocess_dataset.to_table.build_table import TableSettings, make_table
 from postprocess_dataset.verification.show import show
 from postprocess_dataset.verification.verify import VerifySettings, verify
@@ -117,7 +118,9 @@ def verified(settings: ReleaseSettings, marks: Marks) -> dict[str, Any]:
     UserError: something was found that is not allowed.
     """
     tars = os.path.join(settings.work, "tars")
-    options = (settings.prompts, sorted(settings.licences), sorted(settings.allow))
+    options: tuple[Any, ...] = (settings.prompts, settings.licences, sorted(settings.allow))
+    if settings.data.scores:
+        options += (state_of(settings.data.scores),)
     state = state_of(tars, table.identity(settings.table), options)
     path = os.path.join(settings.work, VERIFICATION)
     if marks.is_done("verify", state):
@@ -128,6 +131,7 @@ def verified(settings: ReleaseSettings, marks: Marks) -> dict[str, Any]:
             folders=settings.folders,
             parquet_file=settings.table,
             tars=tars,
+            scores=settings.data.scores,
             prompts=settings.prompts,
             licences=settings.licences,
             allow=settings.allow,
@@ -153,12 +157,22 @@ def make_page(settings: ReleaseSettings, marks: Marks) -> None:
     """report.html, if table or status have changed."""
     output = os.path.join(settings.release, "report.html")
     changed = os.stat(settings.status).st_mtime_ns if os.path.exists(settings.status) else 0
+    where = Where(settings.data.where, settings.data.scores) if settings.data.where else None
     state = f"{table.identity(settings.table)} {settings.status} {changed}"
+    if where:
+        state += f" {where.text} {where.versions()}"
     if os.path.exists(output) and marks.is_done("report", state):
         return
     name = os.path.basename(os.path.abspath(settings.release))
     make_report(
-        ReportSettings(settings.table, output, base_of(settings), status=settings.status, name=name)
+        ReportSettings(
+            table=settings.table,
+            output=output,
+            base_dir=base_of(settings),
+            status=settings.status,
+            name=name,
+            where=where,
+        )
     )
     marks.done("report", state)
 

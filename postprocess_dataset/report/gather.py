@@ -20,6 +20,7 @@ from postprocess_dataset.report.costs import Costs, costs_of, read_status
 from postprocess_dataset.report.pictures import Picture, Pictures, alike
 from postprocess_dataset.report.rows import Prompt, Row, Seen, look
 from postprocess_dataset.report.scores import Histogram, accepted_share, histogram, histograms
+from postprocess_dataset.row_filter import RowFilter
 from postprocess_dataset.shard_images import Images
 from postprocess_dataset.shard_rows import KEY
 
@@ -42,6 +43,7 @@ class ReportSettings:
     image_dirs: Sequence[str] = ()
     status: str = ""
     name: str = ""
+    where: RowFilter | None = None  # only the rows that it takes
 
 
 @dataclass(frozen=True)
@@ -104,13 +106,18 @@ def gather(settings: ReportSettings) -> Report:
     base = settings.base_dir or (table.facts(settings.table) or {}).get("base", "")
     if not base:
         raise UserError(f"{settings.table} does not say where its images lie: give --base_dir")
-    seen = look(files)
+    if settings.where:
+        settings.where.check(files)
+    seen = look(files, where=settings.where)
     status = read_status(settings.status) if settings.status else None
     name = settings.name or os.path.basename(settings.table.rstrip("/")).removesuffix(".parquet")
     report = Report(name, seen, costs_of(seen, status))
     pictures = Pictures(Images(base, settings.image_dirs))
     report.definition = definition_of(base, seen)
     report.left_out = left_out(settings.table, status)
+    if settings.where:
+        refused = sum(table.footer(path).num_rows for path in files) - seen.rows
+        report.left_out.append((f"refused by --where {settings.where.text}", refused))
     report.sizes = sizes(seen)
     rows = seen.texts()
     report.lengths = lengths(rows)

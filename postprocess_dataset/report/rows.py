@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from common.command_line import UserError
 from postprocess_dataset import table
+from postprocess_dataset.row_filter import RowFilter
 from postprocess_dataset.shard_rows import KEY, values_of
 
 GROUPS = 128  # row groups of 16,384 rows
@@ -62,8 +63,12 @@ class Seen:
         return [row for prompt in self.prompts for row in prompt.rows]
 
 
-def look(files: Sequence[str], seed: int = 0) -> Seen:
-    """Read a table's counts and some of its prompts. UserError: it has no captions or no rows."""
+def look(files: Sequence[str], seed: int = 0, where: RowFilter | None = None) -> Seen:
+    """Read a table's counts and some of its prompts. UserError: it has no captions or no rows.
+
+    where: only the rows that it takes; how many they are is then an estimate for a table of which a
+    part is read.
+    """
     groups = [
         (path, number)
         for path in files
@@ -80,12 +85,16 @@ def look(files: Sequence[str], seed: int = 0) -> Seen:
     chance = random.Random(seed)
     chosen = _spread(groups, chance)
     wanted = max(1, TEXTS // len(chosen))
+    read = 0
     for path, number in chosen:
         with pq.ParquetFile(path, pre_buffer=False) as file:
-            _count(file, number, names, seen)
+            _count(file, number, names, seen, where)
             rows = file.metadata.row_group(number).num_rows
+            read += rows
             start = chance.randrange(max(1, rows - wanted + 1))
-            seen.prompts += _prompts(file, number, start, wanted)
+            seen.prompts += _prompts(file, number, start, wanted, where)
+    if where:
+        seen.rows = round(seen.rows * seen.counted / read)
     return seen
 
 
@@ -97,9 +106,13 @@ def _spread(groups: list[tuple[str, int]], chance: random.Random) -> list[tuple[
     return [groups[int((place + chance.random()) * part)] for place in range(GROUPS)]
 
 
-def _count(file: pq.ParquetFile, group: int, names: list[str], seen: Seen) -> None:
+def _count(
+    file: pq.ParquetFile, group: int, names: list[str], seen: Seen, where: RowFilter | None
+) -> None:
     columns = [name for name in (*COUNTED, *SIZE) if name in names]
-    for batch in file.iter_batches(65536, row_groups=[group], columns=columns, use_threads=False):
+    needed = columns if where is None else names  # the expression may name any column
+    for batch in file.iter_batches(65536, row_groups=[group], columns=needed, use_threads=False):
+        batch = batch.filter(where.mask(batch)) if where else batch
         seen.counted += len(batch)
         for name in COUNTED:
             if name in columns:
@@ -120,13 +133,15 @@ def count_values(column: pa.Array) -> Counter[Any]:
     return Counter({pair["values"]: pair["counts"] for pair in found})
 
 
-def _prompts(file: pq.ParquetFile, group: int, start: int, wanted: int) -> Iterator[Prompt]:
+def _prompts(
+    file: pq.ParquetFile, group: int, start: int, wanted: int, where: RowFilter | None
+) -> Iterator[Prompt]:
     """The prompts of the rows [start, start + wanted) of a row group.
 
     A prompt that the first or the last row may cut in two is left out, unless it is the only one.
     """
     known = set(file.schema_arrow.names)
-    left_out = {"library_versions", "lease", "slurm_job_id", "subdirectory"}
+    left_out = {"library_versions", "lease", "slurm_job_id", "subdirectory"} if not where else set()
     rows: list[Row] = []
     passed = 0
     for batch in file.iter_batches(
@@ -135,7 +150,8 @@ def _prompts(file: pq.ParquetFile, group: int, start: int, wanted: int) -> Itera
         first = max(0, start - passed)
         passed += len(batch)
         if first < len(batch):
-            rows += _records(batch.slice(first, wanted - len(rows)))
+            some = batch.slice(first, wanted - len(rows))
+            rows += _records(some.filter(where.mask(some)) if where else some)
         if len(rows) >= wanted:
             break
     prompts: list[Prompt] = []

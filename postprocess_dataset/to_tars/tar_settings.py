@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from postprocess_dataset.options import shares
+from postprocess_dataset.row_filter import RowFilter
 from postprocess_dataset.shard_images import Images
-from postprocess_dataset.to_tars.row_filter import RowFilter
 from postprocess_dataset.to_tars.row_order import Split, ordered
 
 

@@ -1,0 +1,70 @@
+"""The table of scores as it is published: for each shard a file of its samples, in their order.
+
+    write_scores(["train-00000.parquet"], "HPDv2/data", "HPDv2/scores", ScoreTable.read("scores"))
+
+Joined by `__key__`. `image_sha256` is that of the published image. A sample without scores has
+nulls. The folder is itself a table of scores: --scores takes it, so that a stranger chooses, too.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from postprocess_dataset.publish import Draft
+from postprocess_dataset.release_forms.linked_tars import remove_others
+from postprocess_dataset.score_table import FACTS, KEY, ScoreTable
+
+SCORES = "scores"  # the folder in the release
+SHA256 = "image_sha256"
+
+
+def write_scores(
+    names: Sequence[str], rows: str, folder: str, scores: ScoreTable
+) -> dict[str, Any]:
+    """Write what has changed; what the card says of them.
+
+    names: of the release's parquet files, in the folder `rows`.
+    """
+    os.makedirs(folder, exist_ok=True)
+    scored = total = 0
+    kept = set()
+    for number, name in enumerate(names):
+        keys = pq.read_table(os.path.join(rows, name), columns=[KEY, SHA256])
+        table = scores_of(keys, scores)
+        total += len(table)
+        scored += sum(key in scores.places for key in keys[KEY].to_pylist())
+        kept.add(own := f"part-00000-of-00001.{number:06d}.parquet")
+        _write(table, os.path.join(folder, own))
+    remove_others(folder, kept, ".parquet")
+    licences = scores.facts.get("licences", {})
+    return {
+        "versions": scores.facts["scores"],
+        "licences": {name: licences.get(name) for name in scores.facts["scores"]},
+        "scored": scored,
+        "without": total - scored,
+    }
+
+
+def scores_of(keys: pa.Table, scores: ScoreTable) -> pa.Table:
+    """The scores of some samples; `keys`: their __key__ and image_sha256."""
+    places = [scores.places.get(key) for key in keys[KEY].to_pylist()]
+    taken = scores.rows.take(pa.array(places, pa.int64()))
+    metadata = {FACTS: json.dumps(scores.facts, sort_keys=True).encode()}
+    for name in (KEY, SHA256):
+        taken = taken.set_column(taken.schema.get_field_index(name), name, keys[name])
+    return taken.replace_schema_metadata(metadata).combine_chunks()
+
+
+def _write(table: pa.Table, path: str) -> None:
+    try:
+        if pq.read_table(path).equals(table, check_metadata=True):
+            return
+    except (OSError, pa.ArrowException):  # none yet, or torn by other hands
+        pass
+    with Draft(path, wait=True) as draft:
+        pq.write_table(table, draft.file, compression="zstd")
+        draft.publish()
