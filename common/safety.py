@@ -23,6 +23,7 @@ MINOR = ("child", "young")
 HARMLESS = ("innocent", "rude")  # rude: of sexual content alone
 NEAR = 10  # words: farther from a person, "voluptuous" is said of fruits and "sensual" of the style
 DECIDES = 4  # beside BEFORE_LAST and LAST: a word that is a decisive phrase by itself
+NAMES = frozenset(("anal",))  # Ana L. is a name, not a word that was torn
 LONGEST_KNOWN = 40  # letters: a longer token gets no quick look
 BETWEEN = 5  # words at most from "young" to whom it is said of: "a young red-haired anime girl"
 CHILDREN = frozenset(("girl", "girls", "boy", "boys", "teen", "teens", "teenager", "idol"))
@@ -229,7 +230,11 @@ def _decide(first: str, second: str) -> bool:
 def _torn_words(text: str) -> list[str]:
     """The explicit words that stand in a text with a blank inside ("nak ed")."""
     explicit = _masked_lists()["explicit"]
-    return [word for word in torn_words(text) if len(word) >= 4 and word in explicit]
+    return [
+        word
+        for word in torn_words(text)
+        if len(word) >= 4 and word in explicit and word not in NAMES
+    ]
 
 
 def _with_hidden(found: Findings, hidden: Sequence[str], text: str) -> Findings:

@@ -87,7 +87,7 @@ kids in an outdoor swimming pool | a boy not wearing a helmet | a toddler in a d
 a girl with bare feet | a child under bare trees
 a boy in a bare room | bare walls, kids | a girl, arms spread wide | a boy squirting water
 \U0001f346 and \U0001f351 on a plate, a girl eating | robot, au naturel, octane render
-the pen is on a desk | a blue tit's nest | strap on a helmet | give us an us map
+the pen is on a desk | photo by Ana L. | a blue tit's nest | strap on a helmet | give us an us map
 a portrait of David Hamilton with a girl | slaves in bondage, fresco
 naked cake | paint stripper can | magna cum laude | super bowl XXX | a black hole
 sperm whale | naked mole-rat | Moby Dick | blue tit on a branch | a blue-footed booby
