@@ -48,6 +48,7 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     UserError: `script: text`, status 1. Ctrl-C: 130. A closed standard output (`| head`): 141.
     Errors of the system, input nested too deep and too little memory: in words, status 1.
     """
+    _open_streams()
     try:
         status = main() or DONE
     except UserError as error:
@@ -63,6 +64,20 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     except OSError as error:
         status = _disk_or_pipe(error)
     sys.exit(_flushed(status))
+
+
+def _open_streams() -> None:
+    """Standard streams that were closed (`>&-`) lead nowhere.
+
+    Else sys.stdout is None, and the next file that is opened gets its number.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def _missing(error: ModuleNotFoundError) -> str:

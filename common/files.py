@@ -110,6 +110,20 @@ def read_json(path: str | os.PathLike[str], most: int = SMALL) -> Any:
         raise ValueError(f"{path} is damaged: {error.strerror}") from None
 
 
+# What PyYAML's own constructors raise for !!int "", !!bool "q", !!timestamp "99", 2026-99-99
+OF_TAGS = (ValueError, KeyError, IndexError, AttributeError, TypeError, OverflowError)
+
+
+def parse_yaml(text: str | bytes) -> Any:
+    """What a YAML text holds. ValueError: it is none, a value is not of its type, or too deep."""
+    import yaml  # not every script that writes a file reads YAML
+
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, *OF_TAGS) as error:
+        raise ValueError(" ".join(f"{type(error).__name__}: {error}".split())[:300]) from None
+
+
 def keep_damaged(path: str | os.PathLike[str]) -> Path:
     """Rename a damaged file to <name>.damaged (.damaged-2, …), so that it can be made anew."""
     path = Path(path)

@@ -84,6 +84,21 @@ def test_a_closed_error_output_changes_no_status() -> None:
     assert (ended.returncode, ended.stdout) == (1, b"")
 
 
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_closed_stream_leads_nowhere(tmp_path: Path, number: int) -> None:
+    """No file gets its number: what is printed would be in it."""
+    path = tmp_path / "data"
+    body = (
+        "import os; print(sys.stdout.isatty(), sys.stderr.isatty(), sys.stdin.read());"
+        f"file = open({str(path)!r}, 'w'); os.write({number or 1}, b'noise'); file.write('data')"
+    )
+    command = [sys.executable, "-c", SCRIPT.format(root=str(ROOT), body=body)]
+    shell = ["sh", "-c", f'exec "$@" {number}{"<" if number == 0 else ">"}&-', "sh", *command]
+    ended = subprocess.run(shell, capture_output=True, stdin=subprocess.DEVNULL)
+    assert ended.returncode == 0, ended.stderr
+    assert path.read_text() == "data"
+
+
 def test_a_whole_file_or_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "state.json"
     files.write_whole(path, "old")

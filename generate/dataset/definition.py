@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from common.files import create_whole, keep_damaged
+from common.files import create_whole, keep_damaged, parse_yaml
 from common.untrusted import Refused, read_untrusted
 
 Definition = dict[str, Any]
@@ -136,11 +136,11 @@ def read_definition(path: Path) -> Definition:
     ValueError naming the file if it is damaged: torn, of wrong types, too large, no regular file.
     """
     try:
-        stored = yaml.safe_load(read_untrusted(path, DEFINITION_BYTES))
+        stored = parse_yaml(read_untrusted(path, DEFINITION_BYTES))
     except Refused as error:
         raise ValueError(f"{path} is damaged: {error.strerror}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
     if not isinstance(stored, dict):
         raise ValueError(f"{path} is damaged: it holds no fields")
     for field, most in MOST.items():

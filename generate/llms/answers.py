@@ -68,6 +68,8 @@ ABOUT = {
 }
 DEEPEST = 12  # wrappers within wrappers
 NUMBER = re.compile(r"\s*(?:[(\[]?(\d{1,3})(?:[.):\]]+|\s-)\s+|[-*•–>]+\s+)")  # noqa: RUF001
+# a colour or another order to a terminal: ESC [ 31 m
+TERMINAL = re.compile("\x1b\\[[0-9;?]{0,20}[ -/]?[@-~]")
 LABEL = re.compile(
     r"\s*(?:variation|caption|rewrite|prompt|option|version)\s*"
     r"(?:#?\d{1,3}\s*[:.)-]|#?[a-z]?\s*:)\s+",
@@ -205,6 +207,7 @@ def _cleaned(texts: list[str]) -> list[str]:
 def clean(text: str) -> str:
     """The text on one line without a label, quotes around it, emphasis and control characters."""
     text = html.unescape(text.encode("utf-8", "ignore").decode("utf-8"))
+    text = TERMINAL.sub("", text)
     text = unicodedata.normalize("NFC", text).replace("\u200b", "")
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     text = LABEL.sub("", text, count=1).strip()

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from common.command_line import UserError
+from common.files import parse_yaml
 from common.texts import fold, word_set
 from common.untrusted import read_text
 from generate.llms.copies import content_words
@@ -76,11 +75,13 @@ class Attributes:
         """The lists of a YAML file {category: [attribute, …]}. Raises UserError."""
         path = Path(path) if path else FILE
         try:
-            document = yaml.safe_load(read_text(path))
+            text = read_text(path)
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read the attributes {path}: {error}") from None
-        except (yaml.YAMLError, RecursionError) as error:
-            raise UserError(f"{path} is not YAML: {' '.join(str(error).split())[:300]}") from None
+        try:
+            document = parse_yaml(text)
+        except ValueError as error:
+            raise UserError(f"{path} is not YAML: {error}") from None
         if not isinstance(document, dict) or not document:
             raise UserError(f"{path} must hold categories, each a list of attributes")
         return cls({str(name): _checked(path, name, words) for name, words in document.items()})

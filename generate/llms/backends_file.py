@@ -12,10 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from common.command_line import UserError
-from common.files import CHECKOUT
+from common.files import CHECKOUT, parse_yaml
 from common.untrusted import read_text
 from generate.llms.backend import BackendConfig
 from generate.llms.chat import OPENAI_LIKE
@@ -123,13 +121,15 @@ def default_file() -> Path:
 
 def _tiers(path: Path) -> list[dict[str, Any]]:
     try:
-        document = yaml.safe_load(read_text(path))
+        text = read_text(path)
     except OSError as error:
         raise UserError(f"cannot read the backends file {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UserError(f"cannot read the backends file {path}: not UTF-8") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())[:300]}") from None
+    try:
+        document = parse_yaml(text)
+    except ValueError as error:
+        raise UserError(f"{path} is not YAML: {error}") from None
     tiers = document.get("tiers") if isinstance(document, dict) else None
     if not isinstance(tiers, list) or not all(
         isinstance(tier, dict) and isinstance(tier.get("backends"), list) for tier in tiers

@@ -8,6 +8,7 @@ The key goes nowhere but into langchain's client: scrub() takes it out of every 
 
 import asyncio
 import contextvars
+import importlib
 import logging
 import re
 import time
@@ -155,7 +156,8 @@ def _make_model(config: BackendConfig) -> Any:
     options: dict[str, Any]
     if config.provider == "ollama":
         hooks = {"response": [_keep_headers]}
-        options = {"async_client_kwargs": {"timeout": config.timeout_s, "event_hooks": hooks}}
+        http = {"timeout": config.timeout_s, "event_hooks": hooks, "follow_redirects": False}
+        options = {"async_client_kwargs": http}
     else:
         options = {
             "max_retries": 0,
@@ -163,6 +165,10 @@ def _make_model(config: BackendConfig) -> Any:
             "max_tokens": config.max_tokens,
             "temperature": config.temperature,
         }
+    if config.provider in ("openai", "azure_openai", "groq"):
+        # the prompts go to the backends that the user lists, and to nobody whom those name
+        sdk = importlib.import_module("groq" if config.provider == "groq" else "openai")
+        options["http_async_client"] = sdk.DefaultAsyncHttpxClient(follow_redirects=False)
     options.update(config.options)
     if config.provider != "ollama" and (config.key_env or config.base_url):
         options.setdefault("api_key", config.key() or "none")

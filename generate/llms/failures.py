@@ -75,7 +75,9 @@ def classify(error: BaseException) -> Failure:
     status = next((s for s in statuses if isinstance(s, int)), None)
     if isinstance(error, TimeoutError) or any("Timeout" in name for name in names) or status == 408:
         return Failure("timeout", text)
-    if status is not None and 0 < status < 400:
+    if status is not None and 300 <= status < 400:
+        return Failure("garbled", f"HTTP {status}: it sends us to another address; list that one")
+    if status is not None and 0 < status < 300:
         return Failure("garbled", text)
     if status is not None:
         kind = _kind_of_status(status, text.lower())

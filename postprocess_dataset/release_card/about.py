@@ -8,9 +8,8 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from common.command_line import UserError
+from common.files import parse_yaml
 from common.untrusted import read_text
 
 # field: (what to write there). Those of GAPS are listed at the end of a card that lacks them.
@@ -51,8 +50,8 @@ def read_about(path: str) -> About:
     if not path:
         return About()
     try:
-        loaded = yaml.safe_load(read_text(path)) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        loaded = parse_yaml(read_text(path)) or {}
+    except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(f"--about {path}: cannot be read: {why}") from None
     if not isinstance(loaded, Mapping):

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from common.command_line import UserError
-from common.untrusted import Refused, read_untrusted
+from common.files import parse_yaml
+from common.untrusted import read_untrusted
 from postprocess_dataset import increment, table
 from postprocess_dataset.report import texts
 from postprocess_dataset.report.costs import Costs, costs_of, read_status
@@ -266,10 +265,10 @@ def definition_of(base: str, seen: Seen) -> dict[str, Any]:
     for number in ("", *(f".{n}" for n in range(2, 100))):
         try:
             text = read_untrusted(os.path.join(folder, f"dataset{number}.yaml"), DEFINITION_BYTES)
-            loaded = yaml.safe_load(text)
+            loaded = parse_yaml(text)
         except (FileNotFoundError, NotADirectoryError):
             break
-        except (Refused, OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"{folder}/dataset{number}.yaml is damaged: {error}") from None
         found = loaded if isinstance(loaded, dict) else {}
     return found

@@ -12,8 +12,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
+from common.files import parse_yaml
 from common.packed_folder import exists
 from common.untrusted import read_text
 from postprocess_dataset.dataset_folder import BLOCK
@@ -148,10 +147,10 @@ class FolderPass:
         for number in range(1, 1000):
             name = "dataset.yaml" if number == 1 else f"dataset.{number}.yaml"
             try:
-                newest = yaml.safe_load(read_text(f"{folder}/{name}"))
+                newest = parse_yaml(read_text(f"{folder}/{name}"))
             except FileNotFoundError:
                 break
-            except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+            except (OSError, ValueError) as error:
                 self.found.add("torn", f"{folder}/{name}", " ".join(str(error).split())[:200])
                 return {}
             if not isinstance(newest, dict):

@@ -65,6 +65,7 @@ class FakeLLM:
         self.billed = {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "usd": 0.0}
         # called (in the server's thread) once a call is billed and before its answer leaves
         self.after_bill = None
+        self.elsewhere = ""  # where the fault "redirect" sends the caller
         self.port = port
         self.server = None
 

@@ -48,7 +48,8 @@ class FolderChecker:
         index = int(prompt.split()[4])
         record = self.captions(index)
         images = {aug for number, aug in self.images() if number == index}
-        said = self._told_by_jsons(index)  # of images that are gone: their captions stand, too
+        # of an image or a JSON that is gone: the caption stands all the same
+        said = self._told_by_jsons(index) | self._told_by_images(index)
         standing = images | said | {0} | set(range(len(record["texts"])) if record else ())
         missing = self.images_per_prompt - len(standing)
         assert n == missing, f"prompt {index}: {n} captions asked for, {missing} are missing"
@@ -58,6 +59,16 @@ class FolderChecker:
         for path in self.folder.glob(f"*/{index}_*.json"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 record = json.loads(path.read_bytes())
+                if record["prompt_index"] == index and record["augmented_prompt"]:
+                    found.add(record["augmentation_idx"])
+        return found
+
+    def _told_by_images(self, index):
+        found = set()
+        for path in self.folder.glob(f"*/{index}_*.jpg"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                with Image.open(path) as image:
+                    record = json.loads(image.info["comment"])
                 if record["prompt_index"] == index and record["augmented_prompt"]:
                     found.add(record["augmentation_idx"])
         return found

@@ -92,6 +92,8 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(fake.hang_s)
             self.close_connection = True
             return None
+        if fault == "redirect":
+            return self.send(307, b"", headers=[("Location", fake.elsewhere + self.path)])
         if fault == "cut":
             self.connection.close()
             self.close_connection = True

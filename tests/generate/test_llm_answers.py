@@ -28,6 +28,7 @@ MOST_WRONG = 0.03
         '{"variations": [{"caption": "one red fox"}, {"caption": "two grey owls"}, 7, null]}',
         "Here are the variations:\n1. one red fox\n2) two grey owls",
         "- one red fox\n- two grey owls",
+        "- one \x1b[31mred\x1b[0m fox\n- \x1b[2K\x1b[1;32mtwo grey owls",
         "Variation 1: one red fox\nVariation 2: two grey owls",
         '<think>["a dog"]?</think>{"notes": ["x y"], "variations": [["one red fox"], '
         '["two grey owls"]]}',

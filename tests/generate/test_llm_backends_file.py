@@ -18,6 +18,20 @@ pytestmark = pytest.mark.timeout(120)
 KEY = "sk-verysecret0123456789"
 
 
+# values that are not of the type which their tag, or their look, promises
+BAD_YAML = [
+    'a: !!int ""',
+    'a: !!bool "q"',
+    'a: !!timestamp "99"',
+    "? [1]\n: 2",
+    'a: !!int "abc"',
+    'a: !!float "x"',
+    "a: 2026-99-99",
+    f"a: {'9' * 5000}",
+    "[" * 5000,
+]
+
+
 @pytest.mark.parametrize(
     "text,words",
     [
@@ -55,6 +69,7 @@ KEY = "sk-verysecret0123456789"
             "concurrency must be a number above 0",
         ),
         ("\xff", "is not"),
+        *((text, "is not YAML") for text in BAD_YAML),
     ],
 )
 def test_bad_backends_files(tmp_path, text, words):

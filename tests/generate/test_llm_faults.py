@@ -123,6 +123,18 @@ def test_fault(tmp_path, caplog, provider, fault, kind):
 
 
 @pytest.mark.parametrize("provider", ["ollama", "openai", "groq"])
+def test_prompts_go_to_nobody_whom_a_backend_names(tmp_path, provider):
+    make = FakeOllama if provider == "ollama" else FakeOpenAI
+    with make(faults=["redirect"]) as first, make() as elsewhere, FakeOllama() as good:
+        first.elsewhere = elsewhere.url
+        prompter = prompter_for(tmp_path, [entry(first, provider, concurrency=1), entry(good)])
+        answer(prompter, prompts=6)
+        use = list(prompter.use()["backends"].values())
+        prompter.close()
+    assert elsewhere.calls == [] and set(use[0]["failures"]) == {"garbled"}, use[0]
+
+
+@pytest.mark.parametrize("provider", ["ollama", "openai", "groq"])
 def test_refused(tmp_path, provider):
     with (FakeOllama if provider == "ollama" else FakeOpenAI)() as down, FakeOllama() as good:
         down.stop()
