@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from common.command_line import UserError
 from postprocess_dataset import increment, table
+from postprocess_dataset.manifest.shards import TEXTS, tells_path
 from postprocess_dataset.options import shares
 from postprocess_dataset.publish import Draft
 from postprocess_dataset.shard_rows import KEY, check_columns, values_of
@@ -113,6 +114,9 @@ def _make_public(columns: dict[str, pa.Array], base: str) -> None:
         elif name in ("model_name", "input_file"):
             texts = [without_folders(text) for text in values_of(column)]
             columns[name] = pa.array(texts, pa.string())
+        elif name not in (*TEXTS, KEY) and _is_text(column.type):
+            texts = [None if tells_path(text) else text for text in values_of(column)]
+            columns[name] = pa.array(texts, pa.string())
     if "extra" in columns:
         columns["extra"] = columns["extra"].cast(pa.string())
 
@@ -143,10 +147,15 @@ def public_extra(text: Any) -> str | None:
 def _without_private(value: Any) -> Any:
     if isinstance(value, dict):
         kept = {name: part for name, part in value.items() if not PRIVATE_NAME.search(name)}
-        return {name: _without_private(part) for name, part in kept.items() if not _is_path(part)}
+        return {name: _without_private(part) for name, part in kept.items() if not tells_path(part)}
     if isinstance(value, list):
-        return [_without_private(part) for part in value if not _is_path(part)]
+        return [_without_private(part) for part in value if not tells_path(part)]
     return value
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    plain = _plain(kind)
+    return bool(pa.types.is_string(plain) or pa.types.is_large_string(plain))
 
 
 def _is_path(value: Any) -> bool:

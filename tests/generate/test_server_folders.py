@@ -16,6 +16,7 @@ from generate.protocol.connection import Refused
 from tests.fakes.running_server import asked, finish, granted, order, until
 
 DAMAGED = [
+    'x: !!timestamp "99"',
     "",
     "{",
     "[1, 2]",

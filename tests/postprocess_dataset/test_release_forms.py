@@ -73,6 +73,9 @@ def test_both_forms_hold_the_same_rows_in_the_same_order(table, tmp_path, small_
         assert tar.stat().st_size == shard["filesize"] and tar.stat().st_nlink == 2
 
 
+WEB = ["kept", "https://example.org/a/b"]
+
+
 def test_nothing_private_is_published(folder, to_parquet, tmp_path):
     data = folder()
     data.add(
@@ -81,17 +84,30 @@ def test_nothing_private_is_published(folder, to_parquet, tmp_path):
         image_path=str(tmp_path / "HPDv2" / "000000" / "1_0.jpg"),
         gpu_uuid="GPU-7d1f",
         site={"node_name": "bob-node", "place": "/scratch/alice", "shelf": 3},
-        notes=["/home/alice/x", "kept"],
+        notes=["/home/alice/x", "kept", "see /home/alice/z", "https://example.org/a/b"],
+        gpu_name="/home/alice/gpu",
+        scheduler="as in ~/alice/own.py",
+        negative_prompt="and/or, /imagine",
     )
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
     release = tmp_path / "release"
     forms(tmp_path / "t.parquet", release)
     together = b"".join(tree(release).values())
-    private = ("node1", "/home/alice", "/scratch", "GPU-7d1f", "bob-node", "3-12", str(tmp_path))
+    private = (
+        "node1",
+        "/home/alice",
+        "~/alice",
+        "/scratch",
+        "GPU-7d1f",
+        "bob-node",
+        "3-12",
+        str(tmp_path),
+    )
     assert [word for word in private if word.encode() in together] == []
     (row,) = parquet_rows(release)
     assert row["model_name"] == "own" and row["image_path"] == "HPDv2/000000/1_0.jpg"
-    assert json.loads(row["extra"]) == {"site": {"shelf": 3}, "notes": ["kept"]}
+    assert json.loads(row["extra"]) == {"site": {"shelf": 3}, "notes": WEB}
+    assert row["gpu_name"] is None and row["negative_prompt"] == "and/or, /imagine"
     (sample,) = tar_rows(release)
     assert sample.metadata["site"] == {"shelf": 3} and "hostname" not in sample.metadata
     forms(tmp_path / "t.parquet", tmp_path / "all", "--keep_private")
