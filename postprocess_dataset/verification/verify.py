@@ -34,6 +34,8 @@ from postprocess_dataset.verification.scores import check_scores
 from postprocess_dataset.verification.tables import TablePass
 from postprocess_dataset.verification.tars import SeenTars, TarPass
 
+PROMPTS = (".json", ".jsonl", ".txt", ".parquet")  # as generate_images.py takes them
+
 
 @dataclass(frozen=True)
 class VerifySettings:
@@ -188,9 +190,12 @@ def prompts_file(folders: Sequence[str], stated: str | None, report: Report) -> 
         if not Path(stated).is_file():
             raise UserError(f"--prompts {stated}: no such file")
         return Path(stated)
-    name = f"{os.path.basename(folders[0])}.json"
-    for place in (Path(name), Path("prompts") / name, CHECKOUT / "prompts" / name):
-        if place.is_file():
-            return place
-    report.not_checked.append(f"validation set: no prompts file {name} found; give --prompts")
+    name = os.path.basename(folders[0])
+    for folder in (Path(), Path("prompts"), CHECKOUT / "prompts"):
+        for suffix in PROMPTS:
+            if (place := folder / f"{name}{suffix}").is_file():
+                return place
+    report.not_checked.append(
+        f"validation set: no prompts file {name}.json, .txt … found; give --prompts"
+    )
     return None

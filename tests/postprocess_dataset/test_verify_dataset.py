@@ -12,6 +12,7 @@ from generate.server.schema import SCHEMA
 from postprocess_dataset.manifest.kinds import KINDS
 from postprocess_dataset.score_table import publish
 from postprocess_dataset.verification.evidence import Evidence
+from postprocess_dataset.verification.verify import Report, prompts_file
 from tests.postprocess_dataset.conftest import called
 from tests.postprocess_dataset.damage import DAMAGE, an_unsafe_text, cut, edit_tar, remake, sample
 from tests.postprocess_dataset.verified import (
@@ -78,9 +79,22 @@ def test_what_is_allowed_is_named_and_does_not_count(root):
 
 def test_a_stated_licence_is_one(root):
     remake(root, source=["theirs"], model_name="someone/own")
-    assert kinds(verify(root)) == {"licence_unknown": 2}
+    ended = verify(root)
+    assert kinds(ended) == {"licence_unknown": 2}
+    assert "not known: --licence theirs=LICENCE\n" in ended.out, "a command to copy"
     stated = ("--licence", "theirs=CC0-1.0", "--licence", "someone/own=MIT")
     assert verify(root, *stated).status == 0
+
+
+def test_the_prompts_file_is_found_in_each_form(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    report = Report(())
+    assert prompts_file(["/data/nobodys"], None, report) is None
+    assert "no prompts file nobodys.json, .txt … found" in report.not_checked[0]
+    (tmp_path / "prompts").mkdir()
+    for place in ("prompts/nobodys.txt", "nobodys.jsonl", "nobodys.json"):
+        (tmp_path / place).touch()
+        assert str(prompts_file(["/data/nobodys"], None, report)) == place
 
 
 def test_nothing_is_not_good(tmp_path):
