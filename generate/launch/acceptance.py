@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from common.scores.expression import parts_of
+from common.scores.histogram import bars, histogram
 from common.scores.interface import Values
 from generate.client.judge import Judge
 
@@ -72,6 +73,7 @@ def preview_lines(judge: Judge, values: Sequence[Values]) -> list[str]:
         quantiles = "  ".join(f"{value:.4g}" for value in at)
         lines.append(f"{score.name}: {quantiles}  (least, quarter, middle, three quarters, most)")
         lines[-1] += without
+        lines.append(f"    {known[0]:.4g} |{bars(histogram(score.name, known))}| {known[-1]:.4g}")
     if judge.accept:
         for part in parts_of(judge.accept):
             held = sum(part.holds(each) for each in values)

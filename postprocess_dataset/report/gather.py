@@ -12,13 +12,14 @@ from typing import Any
 
 from common.command_line import UserError
 from common.files import parse_yaml
+from common.scores.histogram import Histogram, histogram
 from common.untrusted import read_untrusted
 from postprocess_dataset import increment, table
 from postprocess_dataset.report import texts
 from postprocess_dataset.report.costs import Costs, costs_of, read_status
 from postprocess_dataset.report.pictures import Picture, Pictures, alike
 from postprocess_dataset.report.rows import Prompt, Row, Seen, look
-from postprocess_dataset.report.scores import Histogram, accepted_share, histogram, histograms
+from postprocess_dataset.report.scores import accepted_share, histograms
 from postprocess_dataset.row_filter import RowFilter
 from postprocess_dataset.shard_images import Images
 from postprocess_dataset.shard_rows import KEY

@@ -207,6 +207,7 @@ def test_a_preview_tells_what_an_expression_costs(tmp_path: Path) -> None:
     run = Run(tmp_path, total=4, images=4, options=ACCEPT)
     said = run.run("--preview", 4, task=False).stdout
     assert re.search(r"^luck: -?[\d.]+ ", said, re.M)
+    assert re.search(r"^    -?[\d.]+ \|[ ▁▂▃▄▅▆▇█]{24}\| [\d.]+$", said, re.M), "a histogram"
     held = int(re.search(r"luck > 0: holds for (\d+) of 16 images", said)[1])
     assert 0 < held < 16
     draws = draws_of(held / 16, 20)[0]

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from common.scores.histogram import histogram
 from postprocess_dataset.report import costs, gather, pictures, rows, texts
-from postprocess_dataset.report.scores import histogram
 from tests.postprocess_dataset.conftest import called
 
 AXE = Path(__file__).resolve().parents[1] / "node_modules" / "axe-core" / "axe.min.js"

@@ -9,6 +9,7 @@ import pytest
 
 from common.command_line import UserError
 from common.scores import dhash
+from common.scores.histogram import bars, histogram
 from common.scores.interface import BUILT_IN, identities, load_scores
 from tests.scores.conftest import lettering
 
@@ -196,3 +197,12 @@ def test_pickscore_by_a_tiny_model(tiny_clip: Path, tmp_path: Path, pictures: Pi
     texts = ["a red circle", "a blue square " * 60]
     found = values(f"{own}:PickScore", images, texts)
     assert found == pytest.approx(values(f"clip:{tiny_clip}", images, texts), abs=1e-4)
+
+
+def test_a_histogram_as_a_line_of_text():
+    assert (
+        bars(histogram("nsfw", [0.0] * 8 + [0.5] * 4 + [1.0]))
+        == "█" + " " * 11 + "▄" + " " * 10 + "▁"
+    )
+    assert bars(histogram("nsfw", [0.3])) == "█"
+    assert bars(histogram("dhash", [1, 2, 2, 4])) == "▄█ ▄"
