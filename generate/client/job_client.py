@@ -86,6 +86,7 @@ class JobClient:
         self.server_timeout_s = server_timeout_s
         self.stopping = stopping or threading.Event()
         self.client_id = secrets.token_hex(8)
+        self.min_accepted = 0.0  # the least share of images that is worth going on
         self.epoch = 0  # the highest seen
         self.lost: set[str] = set()
         self.stop: str | None = None
@@ -149,6 +150,7 @@ class JobClient:
             "slurm_job_id": self.worker.slurm_job_id,
             "expected_samples_per_index": definition["images_per_prompt"],
             "worker": self.worker.to_json(),
+            "min_accepted": self.min_accepted,
         }
 
     def complete(self, lease: str, results: Sequence[Json]) -> dict[int, str]:

@@ -29,6 +29,7 @@ class Judge:
     accept: Expression | None = None
     max_tries: int = 1  # images of a caption that are judged at most
     keep: int = 0  # images of a prompt that are kept though they are not accepted
+    min_accepted: float = 0.0  # the least share of accepted images that is worth going on
 
     def score(self, pixels: Sequence[Any], texts: Sequence[str]) -> list[Values]:
         """The values of each image; pixels: uint8 arrays, height x width x 3.
@@ -104,4 +105,4 @@ def judge_of(args: Namespace) -> Judge | None:
     if not args.accept:
         return Judge(scores)
     tries = args.max_tries or MAX_TRIES
-    return Judge(scores, parse(args.accept), tries, args.keep_rejected or 0)
+    return Judge(scores, parse(args.accept), tries, args.keep_rejected or 0, args.min_accepted)

@@ -60,6 +60,7 @@ def run_client(
     leaving = Leaving()
     worker = this_worker()
     job = JobClient(output_root, definition, worker, args.server_timeout * 3600)
+    job.min_accepted = args.min_accepted
     if look_after_server:
         look_after_server(job)
     left_s = slurm.time_left_s()

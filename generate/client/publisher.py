@@ -193,7 +193,7 @@ class Publisher:
         self.work.rejected(sample, tried, again)
         if not again:
             self.work.given_up(sample, tries.NOT_ACCEPTED)
-        if not self.work.images and self.work.images_rejected >= HOPELESS:
+        if not self.work.images and self.work.images_rejected >= HOPELESS and judge.min_accepted:
             self.work.end(UserError(judge.hopeless(HOPELESS, tried.scores)), "released")
         return False
 

@@ -1,6 +1,6 @@
 """Options of generate_images.py: scores, SLURM's, which of them a task does not get, and looks."""
 
-from argparse import _ArgumentGroup
+from argparse import ArgumentTypeError, _ArgumentGroup
 
 from common.command_line import Options, at_least
 
@@ -28,6 +28,14 @@ SUBMISSION_VALUES = (
 )
 
 
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ArgumentTypeError(f"{text} is no share from 0 to 1")
+    return value
+
+
 def add_score_options(parser: Options) -> None:
     """Which images are accepted."""
     scores = parser.add_argument_group("scores of images, see docs/scores.md")
@@ -44,6 +52,13 @@ def add_score_options(parser: Options) -> None:
         type=at_least(1),
         metavar="N",
         help="images of a caption that are drawn at most (default: 4)",
+    )
+    scores.add_argument(
+        "--min_accepted",
+        type=share,
+        default=0.01,
+        metavar="SHARE",
+        help="end the run where fewer images are accepted; 0: never (default: %(default)s)",
     )
     scores.add_argument(
         "--keep_rejected",

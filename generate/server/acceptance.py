@@ -2,6 +2,7 @@
 
     tally(store, "HPDv2", results, accepted)         # with a completion, in its transaction
     section(queries, "HPDv2", definition)            # "acceptance" of the status document
+    too_few(queries, "HPDv2", definition, 0.01)      # None, or why the run is to end
 
 Counted when a prompt is done. A ledger that is lost begins to count anew.
 """
@@ -18,6 +19,7 @@ from generate.server.store import Store
 
 MOST_PARTS = 20  # conditions of an expression that are counted apart
 MOST = 10**9  # images of a prompt
+ENOUGH = 2000  # images of finished prompts, before a share of them says anything
 Json = dict[str, Any]
 
 
@@ -42,6 +44,25 @@ def tally(store: Store, dataset: str, results: list[Json], accepted: Container[i
     for result in new:
         for number, count in enumerate(result.get("refused", ())):
             store.tally(dataset, f"refused_{number}", count)
+
+
+def too_few(queries: Queries, name: str, definition: Json, floor: float) -> str | None:
+    """Why nothing more is granted: of the images of all clients too few were accepted. Or None.
+
+    Where twice as many as the floor of 1 % are accepted in the long run, the first ENOUGH end a run
+    by chance once in 6,000 times.
+    """
+    if not definition.get("accept") or not floor:
+        return None
+    accepted = queries.tally(name, "accepted")
+    judged = accepted + queries.tally(name, "rejected")
+    if judged < ENOUGH or accepted >= floor * judged or not queries.counts(name)["waiting"]:
+        return None
+    return (
+        f"{accepted / judged:.2%} of {judged:,} images were accepted by {definition['accept']!r}, "
+        f"less than --min_accepted {floor:g}: the run ends; --preview 8 shows how the scores lie, "
+        "--min_accepted 0 goes on all the same"
+    )
 
 
 def section(queries: Queries, name: str, definition: Json) -> Json | None:

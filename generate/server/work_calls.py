@@ -48,6 +48,9 @@ class WorkCalls:
         self.data_sets.settle(name, definition, starting=chunk == 0)
         worker = who["worker"]
         self.submissions.heard(self.ledger.clock(), name, worker)
+        floor = fields.real("min_accepted") or 0.0
+        if floor and (why := self.ledger.read(lambda ledger: _too_few(ledger, name, floor))):
+            return jsonify(error=why), 409
         if chunk == 0:  # a client that wants to know whether it should load a model
             if refusal := self.submissions.refusal(name, worker):
                 return jsonify(error=refusal), 409
@@ -209,6 +212,10 @@ def report(fields: Fields) -> tuple[str, str, str]:
     """(client_id, lease, request_id) of a client that reports what became of its indices."""
     lease = fields.word("lease", wire.LEASE, "a lease like 3-17")
     return wire.client_id(fields), lease, fields.word("request_id", wire.NAME, wire.NAME_FORM)
+
+
+def _too_few(ledger: Ledger, name: str, floor: float) -> str | None:
+    return acceptance.too_few(ledger.queries, name, ledger.store.definition(name), floor)
 
 
 def reply(answer: Any, share: Json | None = None) -> ResponseReturnValue:
