@@ -6,12 +6,16 @@ a halted run, and memory over many polls.
 
 import json
 import os
+import shutil
 import threading
 import urllib.request
 from pathlib import Path
 
 import pytest
 
+from generate.dataset.layout import path_of
+from generate.dataset.rejected_images import RejectedImages
+from generate.protocol.output_root import dataset_folder
 from generate.server import status as status_module
 from generate.server import watch
 from tests.fakes import fake_run
@@ -58,8 +62,11 @@ def test_accessible_at_every_width_and_scheme(start, open_page, width, scheme):
             "axe-core is missing: npm install --prefix tests axe-core (make test does it)"
         )
     run = start()
+    keep_a_rejected_image(run)
     page = open_page(link(run), width, scheme)
     page.wait_for_selector("#newest li")
+    page.wait_for_selector("#rejected img")
+    assert page.evaluate("document.querySelector('#rejected img').alt").startswith("Rejected: in ")
     assert EVIL in page.inner_text("#failed") and 'gpu000"<b>' in page.inner_text("#workers")
     assert "nsfw < 0.2" in page.inner_text("#rejected")
     keep(page, f"page_{width}_{scheme}")
@@ -171,6 +178,17 @@ def test_what_the_page_says_of_a_run(start, open_page):
         newest.locator("img").count() == 2
         and "Original prompt: a red circle above a blue square, number 1" in newest.inner_text()
     )
+
+
+def keep_a_rejected_image(run):
+    """As --keep_rejected does, of an image that fails the condition on clip alone."""
+    (key, row), *others = run.ledger.rejected_lately()
+    row["scores"] = {"clip": 0.2134567, "nsfw": 0.1}
+    run.ledger.rejected_lately = lambda: [(key, row), *others]
+    folder = dataset_folder(run.output_root, "HPDv2")
+    kept = RejectedImages(folder, 1).path_of(*key[1:], row["attempt"])
+    kept.parent.mkdir(parents=True)
+    shutil.copy(path_of(folder, 1, 1, ".jpg"), kept)
 
 
 def no_violation(page):
