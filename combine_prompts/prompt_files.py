@@ -15,6 +15,7 @@ from typing import Any
 from common.command_line import DONE, LEFT_OUT, UserError, script_name
 from common.console import visible
 from common.files import write_whole
+from common.untrusted import Refused, refuse_no_text
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Windows editors put it in front of a text file
 
@@ -49,6 +50,10 @@ def read_regular(path: Path) -> bytes:
         raise OSError(error.strerror) from None
     if not stat.S_ISREG(mode):
         raise OSError("not a regular file")
+    try:
+        refuse_no_text(path)
+    except Refused as error:
+        raise OSError(error.strerror) from None
     return path.read_bytes()
 
 

@@ -30,6 +30,7 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+HEAD = 4096  # bytes
 Path = str | os.PathLike[str]
 
 
@@ -100,6 +101,13 @@ def read_untrusted(
         return _read(descriptor, path, limit)
     finally:
         os.close(descriptor)
+
+
+def refuse_no_text(path: Path) -> None:
+    """Refused where the first bytes are no text: a sparse file of 20 GB would be read whole."""
+    with open(path, "rb") as file:
+        if b"\0" in file.read(HEAD):
+            raise Refused(f"not text: there are zero bytes among its first {HEAD:,}", path)
 
 
 def read_text(path: Path, limit: int = 16 << 20) -> str:

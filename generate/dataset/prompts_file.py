@@ -18,10 +18,12 @@ from typing import Any, NotRequired, cast
 
 from common.command_line import UserError
 from common.files import CHECKOUT
+from common.untrusted import refuse_no_text
 from generate.dataset.overrides import Overrides, read_overrides
 
 # Bytes of a prompt in UTF-8: the image carries it twice, in a JPEG comment of 65,533.
 LONGEST = 20_000
+LONGEST_LINE = 16 << 20  # bytes; a .jsonl line holds a prompt and all its variations
 READ_AT_ONCE = 8192  # rows of a parquet file
 
 
@@ -71,6 +73,7 @@ def stream_prompts(path: Path) -> Iterator[Item]:
 
 
 def _json(path: Path) -> list[Any]:
+    refuse_no_text(path)
     data = path.read_bytes()
     try:
         items = json.loads(data.decode("utf-8-sig"))
@@ -88,7 +91,10 @@ def _lines(path: Path) -> Iterator[str]:
     """Not as text: that would cut at form feeds and U+2028, too, which pasted prompts hold."""
     begin = 0
     with open(path, "rb") as file:
-        for line in file:
+        while line := file.readline(LONGEST_LINE + 1):
+            if len(line) > LONGEST_LINE:
+                where = f"{path}: the line that begins at byte {begin:,}"
+                raise UserError(f"{where} is longer than {LONGEST_LINE:,} bytes; no prompt is")
             try:
                 text = line.removesuffix(b"\n").decode("utf-8-sig" if begin == 0 else "utf-8")
             except UnicodeDecodeError as error:

@@ -53,6 +53,8 @@ def test_half_a_surrogate_pair_keeps_its_place_and_can_be_written(tmp_path):
         ("p.txt", b"a bird\n\xff\n", "not UTF-8 (byte 7)"),
         ("p.txt", b" \n\n", "holds no prompt"),
         ("p.json", b"[" * 100_000, "not JSON"),
+        ("p.json", b'["a", "b' + bytes(99), "not text"),
+        ("p.txt", b"a bird\n" + bytes(17 << 20), "the line that begins at byte 7 is longer"),
         ("p.json", b'[{"prompt": "a", "source": 7}]', 'item 0 has a "source"'),
         ("p.json", b'["a", {"prompt": "a", "variations": "b"}]', 'item 1 has "variations"'),
         ("p.json", b'["a", {"prompt": "a", "variations": [" "]}]', "item 1 has a blank variation"),
