@@ -92,7 +92,13 @@ def _missing(error: ModuleNotFoundError) -> str:
 def say_what_is_missing(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """sys.excepthook of the scripts: imports at their heads fail before run_script() is called."""
+    """sys.excepthook of the scripts: imports at their heads fail before run_script() is called.
+
+    Ctrl-C during them: Python itself ends with the signal then, which a shell shows as 130.
+    """
+    if issubclass(kind, KeyboardInterrupt):
+        _say("interrupted")
+        return
     if isinstance(error, ModuleNotFoundError) and error.name not in (None, "common", "generate"):
         _say(_missing(error))
     else:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from common.console import visible
 from common.packed_folder import member_of
 from common.untrusted import IMAGE_BYTES, open_jpeg, open_untrusted, read_untrusted
 from postprocess_dataset import score_columns, sorted_rows, table
@@ -104,8 +105,8 @@ def check(pool: Executor, checks: Checks, chunk: Chunk, pieces: Sequence[Piece])
         if fault:
             reasons[kept[position]] = fault
     for row, name in enumerate(names):
-        if not is_utf8(name):
-            reasons[row] = "file name is not UTF-8"
+        if fault := name_fault(name):
+            reasons[row] = fault
     if chunk.collected and reasons:
         raise Disagrees
     rejects = [(names[row], reason) for row, reason in sorted(reasons.items())]
@@ -197,6 +198,15 @@ def bytes_fault(data: bytes | memoryview, sha256: str | None) -> str | None:
     if bytes(data[:2]) != b"\xff\xd8" or not whole:
         return "image is truncated or no JPEG"
     return None
+
+
+def name_fault(name: str) -> str:
+    """Why a file's name cannot be a key of the table; empty if it can."""
+    if name.isascii() and name.isprintable():
+        return ""
+    if not is_utf8(name):
+        return "file name is not UTF-8"
+    return "" if visible(name) == name else "file name holds characters that nobody sees"
 
 
 def is_utf8(name: str) -> bool:

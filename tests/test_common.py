@@ -55,6 +55,13 @@ def test_an_expected_error_is_one_line_and_a_status(body: str, status: int, says
     assert (ended.returncode, ended.stderr.strip()) == (status, says)
 
 
+def test_ctrl_c_while_modules_are_imported_is_one_line() -> None:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = 'draw_things.py'\n"
+    code += "import common.command_line, os, signal, time\nos.kill(os.getpid(), signal.SIGINT)"
+    ended = subprocess.run([sys.executable, "-c", code + "\ntime.sleep(60)"], capture_output=True)
+    assert ended.stderr == b"draw_things: interrupted\n" and ended.returncode in (-2, 130)
+
+
 def test_an_unexpected_error_keeps_its_traceback() -> None:
     ended = script("{}['x']", stdout=subprocess.DEVNULL)
     assert ended.returncode == 1

@@ -107,7 +107,9 @@ def _prompt(judge: Judge, chunk: Chunk, index: int, names: PromptNames, done: Ch
     place = f"{chunk.subdirectory}/{index}"
     before = done.found.counts.total()
     jsons = hashlib.sha256()
-    texts = _captions(chunk, index, names, done)
+    record = _captions(chunk, index, names, done)
+    texts = None if record is None else [text["text"] for text in record["texts"]]
+    originals = set()
     for augmentation in sorted(names.images ^ names.jsons):
         there, gone = ("json", "jpg") if augmentation in names.jsons else ("jpg", "json")
         done.found.add("missing", f"{place}_{augmentation}.{gone}", f"its .{there} is there")
@@ -122,8 +124,12 @@ def _prompt(judge: Judge, chunk: Chunk, index: int, names: PromptNames, done: Ch
             caption = texts[augmentation]
         look = Look(key_of(chunk.subdirectory, stem), index, augmentation, caption)
         facts = _sample(chunk, look, stem, done, jsons)
+        if facts.record:
+            originals.add(facts.record["original_prompt"])
         if facts.record and caption is None:
             captions.append(facts.record["augmented_prompt"])
+    if record and originals - {record.get("original_prompt")}:
+        done.found.add("caption_differs", f"{place}.prompts", "its images have another prompt")
     if done.found.counts.total() == before:
         _collected(chunk, index, jsons.digest(), done.found)
     judge.judge(place, captions, done.found)
@@ -153,8 +159,8 @@ def _collected(chunk: Chunk, index: int, jsons: bytes, found: Findings) -> None:
         found.add("wrong_hash", place, "its lines are not the JSONs", mend=f"file {path}")
 
 
-def _captions(chunk: Chunk, index: int, names: PromptNames, done: Checked) -> list[str] | None:
-    """The texts of a prompt; None where there is no .prompts that says."""
+def _captions(chunk: Chunk, index: int, names: PromptNames, done: Checked) -> dict[str, Any] | None:
+    """The .prompts of a prompt; None where there is no .prompts that says."""
     if not chunk.has_captions:
         return None
     place = f"{chunk.subdirectory}/{index}.prompts"
@@ -171,7 +177,7 @@ def _captions(chunk: Chunk, index: int, names: PromptNames, done: Checked) -> li
         return None
     short = record.get("short")
     done.wanted += short["missing"] if isinstance(short, dict) else 0
-    return [text["text"] for text in record["texts"]]
+    return record
 
 
 def _sample(chunk: Chunk, look: Look, stem: str, done: Checked, jsons: Any) -> Facts:

@@ -210,6 +210,10 @@ DAMAGE = {
         "caption_differs",
         lambda r: edit_captions(r, lambda texts: texts[1].update(text="another text")),
     ),
+    "another prompt": (
+        "caption_differs",
+        lambda r: rewrite(sample(r, "995.prompts"), original_prompt="another prompt"),
+    ),
     "wrong size": ("wrong_size", lambda r: rewrite(sample(r, "995_1.json"), width=16)),
     "leak": ("validation_leak", leak),
     "unsafe": ("unsafe_text", an_unsafe_text),

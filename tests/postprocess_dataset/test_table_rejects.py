@@ -145,6 +145,18 @@ def test_images_missing_orphaned_and_odd_names(folder, to_parquet, rows_of, tmp_
     assert "5 rows, 0 of them new" in ended.out and "deleted" not in ended.out
 
 
+@pytest.mark.parametrize("letter", ["\n", "\x1b", "\u202e", "\u200b"])
+def test_a_name_with_characters_that_nobody_sees(folder, to_parquet, rows_of, tmp_path, letter):
+    """It would become a key: of the table, of a tar's member, of a list that others read."""
+    data = folder("flat", published=True).fill(range(2), 1)
+    for suffix in (".jpg", ".json"):
+        (data.path / f"cat{letter}s{suffix}").write_bytes((data.path / f"0_0{suffix}").read_bytes())
+    assert to_parquet(data.path, tmp_path / "t.parquet").status == 3
+    assert len(rows_of(tmp_path / "t.parquet")) == 2
+    rejects = (tmp_path / "t.parquet.rejects.jsonl").read_text()
+    assert "characters that nobody sees" in rejects
+
+
 def test_a_name_that_is_not_utf8(folder, to_parquet, rows_of, tmp_path):
     data = folder("flat", published=True).fill(range(2), 1)
     for suffix in (b".jpg", b".json"):
