@@ -84,6 +84,11 @@ TYPES: dict[str, tuple[type, ...]] = {
     "accept": TEXT,
     "max_tries": WHOLE,
 }
+# What else can be done about a field that differs.
+INSTEAD = {
+    "accept": "for a stricter one make a subset: convert_parquet_to_wds.py --where; ",
+    "max_tries": "captions that were given up stay so; ",
+}
 OF_ONE_REQUEST = ("extend", "prefix_total", "prefix_sha256", "bare")
 
 
@@ -91,9 +96,10 @@ class Differs(Exception):
     """.field, .stored, .given; the text is for the user."""
 
     def __init__(self, field: str, stored: object, given: object, what: str) -> None:
-        mixed = "--allow_mixed goes on with what is here; " if field in MIXED else ""
+        instead = "--allow_mixed goes on with what is here; " if field in MIXED else ""
+        instead += INSTEAD.get(field, "")
         super().__init__(
-            f"{field} is {given!r}, but this data set was begun with {stored!r} ({what}); {mixed}"
+            f"{field} is {given!r}, but this data set was begun with {stored!r} ({what}); {instead}"
             "--extend takes appended prompts and more images, anything else is a new data set: "
             "copy the prompts file to another name"
         )
