@@ -1,7 +1,7 @@
 """How long release.py takes, beside the tar step and the hashing that nobody can avoid.
 
     python benchmarks/release.py                    # 20,000 samples, 1.1 GB of images
-    python benchmarks/release.py --before CHECKOUT  # and another version, in the same run
+    python benchmarks/release.py --samples 10000 --before CHECKOUT   # beside another version
 
 Seconds of CPU and MB are those of all processes of a step (cost.py). The report's time must not
 grow with the table: its last line is over the rows of the same samples, 100 times.

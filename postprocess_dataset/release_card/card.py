@@ -209,7 +209,7 @@ def body(facts: Facts, about: About, rolled: RolledUp, settings: CardSettings, w
         rows_url=f"{rows}/{facts.rows_in}",
         sizes=[(f"{w} x {h}", count) for (w, h), count in facts.sizes.most_common(SHOWN)],
         columns=[(field.name, kind_of(field), holds(field.name)) for field in facts.schema],
-        scores=[name for name in facts.schema.names if name.startswith("score_")],
+        scores=scores_of(facts),
         sources=[pair for pair in _common(facts, "source") if pair[0]],
         settings=[
             (title, values)
@@ -222,6 +222,13 @@ def body(facts: Facts, about: About, rolled: RolledUp, settings: CardSettings, w
         date=words["date"],
         version=version(),
     )
+
+
+def scores_of(facts: Facts) -> list[str]:
+    """Where each score stands: a column of the rows, or of the table beside them."""
+    columns = [name for name in facts.schema.names if name.startswith("score_")]
+    beside = facts.note.get("scores", {}).get("versions", {})
+    return [f"column {name}" for name in columns] + [f"scores/: {cell(name)}" for name in beside]
 
 
 class _Said(dict[str, Any]):

@@ -35,6 +35,7 @@ HOLDS = {
     "model_commit": "revision of the image model on the hub",
     "left_out": "components of the model that were not loaded",
     "scheduler": "of the image model",
+    "lora": "adapters of the image model",
     "quantize": "quantization of the image model",
     "quantize_args": "its arguments, as JSON",
     "compiled": "whether the image model was compiled",

@@ -15,7 +15,8 @@ from common.command_line import UserError
 from common.files import read_json
 from postprocess_dataset.report.rows import Prompt, Seen
 
-# Watts of a whole card by the makers' data sheets (SXM where there is one); the first that fits.
+# Watts of a whole card: "max thermal design power" or "total board power" in NVIDIA's data sheet of
+# each (that of SXM where there is one; a PCIe card takes less). The first name that fits counts.
 BOARD_POWER = {
     "B200": 1000,
     "H200": 700,

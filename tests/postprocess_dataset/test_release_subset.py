@@ -73,7 +73,7 @@ def test_a_subset_says_how_it_is_repeated_and_brings_its_scores(run, scores, tmp
     assert json.loads((place / "release.json").read_text())["where"] == said
     card = (place / "README.md").read_text()
     assert f"Of {total} samples these are the {len(keys)} that fulfil `{CHOSEN}`" in card
-    assert "| `number` | 1 | CC0-1.0 |" in card
+    assert "| `number` | 1 | CC0-1.0 |" in card and "scores/: number" in card
     croissant = json.loads((place / "croissant.json").read_text())
     assert "scores/*.parquet" in [part.get("includes") for part in croissant["distribution"]]
     page = (place / "report.html").read_text()

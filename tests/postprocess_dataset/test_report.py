@@ -70,6 +70,7 @@ def test_the_figures_are_those_of_the_table(data):
 
 def test_the_page_holds_all_it_shows_and_nothing_private(data, tmp_path):
     page = report_of(data, "--name", "Our <b>set")
+    assert "kWh: an upper estimate" in page
     assert "<h1>Our &lt;b&gt;set</h1>" in page
     uris = re.findall(r'src="([^"]+)"', page)
     assert len(uris) > 30 and all(uri.startswith("data:image/jpeg;base64,") for uri in uris)
