@@ -26,10 +26,10 @@ from postprocess_dataset.manifest.shards import (
     Unreadable,
     is_shard,
     not_finite,
-    private_fields,
     read_shard,
     tar_samples,
 )
+from postprocess_dataset.private_fields import private_fields
 from postprocess_dataset.progress import Progress
 
 NAME = "MANIFEST.json"

@@ -9,7 +9,6 @@ is Unreadable.
 
 import math
 import os
-import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,10 +27,6 @@ ROWS = 128  # of embedded images in memory at a time: 10-50 MB
 PAX_BYTES = 1 << 20
 END = 1 << 20  # a tar ends with two empty blocks, or some more
 COLUMNS = ("__key__", "caption", "image")
-HOME = ("hostname", "slurm_job_id")  # what tells where a sample was made
-# /home/x, ~/x, C:\\x, file:/x; not https://x, and/or, "/imagine"
-ABSOLUTE = re.compile(r"(?<![\w:/.])(?:file:)?(?:~?/[\w.~-]+/|~/\w|[A-Za-z]:\\)|^/")
-TEXTS = ("caption", "original_prompt", "augmented_prompt", "negative_prompt")
 
 
 class Unreadable(Exception):
@@ -46,20 +41,6 @@ class ShardSample:
     image: bytes
     caption: str
     metadata: dict[str, Any]
-
-
-def private_fields(record: dict[str, Any]) -> list[str]:
-    """Names of the fields that tell where a sample was made: host, job, absolute paths."""
-    return [
-        name
-        for name, value in record.items()
-        if (name in HOME and value is not None) or (name not in TEXTS and tells_path(value))
-    ]
-
-
-def tells_path(value: object) -> bool:
-    """Whether an absolute path stands anywhere in a value: it names users and machines."""
-    return isinstance(value, str) and ABSOLUTE.search(value) is not None
 
 
 def not_finite(record: dict[str, Any]) -> list[str]:

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from common.command_line import UserError
 from postprocess_dataset import increment, table
-from postprocess_dataset.manifest.shards import TEXTS, tells_path
 from postprocess_dataset.options import shares
+from postprocess_dataset.private_fields import TEXTS, tells_path
 from postprocess_dataset.publish import Draft
 from postprocess_dataset.shard_rows import KEY, check_columns, values_of
 from postprocess_dataset.sorted_rows import ROW_GROUP

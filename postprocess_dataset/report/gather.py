@@ -15,6 +15,7 @@ from common.files import parse_yaml
 from common.scores.histogram import Histogram, histogram
 from common.untrusted import read_untrusted
 from postprocess_dataset import increment, table
+from postprocess_dataset.private_fields import tells_path
 from postprocess_dataset.report import texts
 from postprocess_dataset.report.costs import Costs, costs_of, read_status
 from postprocess_dataset.report.pictures import Picture, Pictures, alike
@@ -209,7 +210,7 @@ def _group(
 
 def public(value: Any) -> Any:
     """A path without the folders that only the author's machine has; else the value."""
-    return os.path.basename(value) if isinstance(value, str) and value.startswith("/") else value
+    return os.path.basename(value.rstrip("/")) if tells_path(value) else value
 
 
 def sizes(seen: Seen) -> list[tuple[str, int, float]]:

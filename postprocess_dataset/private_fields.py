@@ -1,0 +1,26 @@
+"""What tells where a sample was made: hosts, jobs, absolute paths. None of it is published.
+
+private_fields({"hostname": "node1", "note": "see /home/x/y", "seed": 7})    # ["hostname", "note"]
+"""
+
+import re
+from typing import Any
+
+HOME = ("hostname", "slurm_job_id")  # what tells where a sample was made
+# /home/x, ~/x, C:\x, file:/x; not https://x, and/or, "/imagine"
+ABSOLUTE = re.compile(r"(?<![\w:/.])(?:file:)?(?:~?/[\w.~-]+/|~/\w|[A-Za-z]:\\)|^/")
+TEXTS = ("caption", "original_prompt", "augmented_prompt", "negative_prompt")
+
+
+def private_fields(record: dict[str, Any]) -> list[str]:
+    """Names of the fields that tell where a sample was made: host, job, absolute paths."""
+    return [
+        name
+        for name, value in record.items()
+        if (name in HOME and value is not None) or (name not in TEXTS and tells_path(value))
+    ]
+
+
+def tells_path(value: object) -> bool:
+    """Whether an absolute path stands anywhere in a value: it names users and machines."""
+    return isinstance(value, str) and ABSOLUTE.search(value) is not None
