@@ -46,7 +46,7 @@ mutants: .venv/base .venv/scores .venv/c2pa .venv/tests
 	  { echo "make: $(PYTHON) has no venv module; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@$(PYTHON) -m venv --clear .venv && touch $@
 
-PIP = log=.venv/$(notdir $@).log; echo "installing $(1) into .venv (once)"; \
+PIP = log=.venv/$(notdir $@).log; echo "installing $(1) into .venv (once; all together 2.3 GB and some minutes)"; \
   $(BIN)/pip install --retries 2 $(2) >$$log 2>&1 || \
   { echo "make: could not install $(1): $$(grep -E '^ERROR|error:' $$log | tail -n 1); is there a network? the whole story is in $$log" >&2; exit 1; }
 
