@@ -121,11 +121,13 @@ def test_captions_whose_tries_are_used_up(start_run):
 def test_clients_killed_at_any_instant(start_run):
     """Nothing is lost, nothing doubled, and no seed that was tried in vain is tried again."""
     run, _ = start_run(
-        total=8, images=4, options=ACCEPT, ttl_s=1, FAKE_LOG="drawn", FAKE_BATCH_S="0.1"
+        total=12, images=4, options=ACCEPT, ttl_s=1, FAKE_LOG="drawn", FAKE_BATCH_S="0.1"
     )
     chance = random.Random(11)
     seen: set[int] = set()
-    for number in range(3):
+    for number in range(6):
+        if number > 2 and seen:
+            break  # a busy machine may kill a client just after all its prompts are done
         killed_after(run, 8, chance.uniform(0, 0.2))
         noted = noted_tries(run)
         seen |= noted
