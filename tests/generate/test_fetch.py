@@ -1,7 +1,5 @@
-"""A hub model is fetched once for all clients of a cache: real processes, a FakeHub on a socket."""
+"""A hub model is fetched once for all clients of a cache: real processes, a fake hub on a port."""
 
-import hashlib
-import http.server
 import json
 import os
 import signal
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from generate.client.model_recipes import TINY
+from tests.fakes.fake_model_hub import FakeModelHub
 from tests.fakes.running_server import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,40 +62,25 @@ def whole_model(as_tree):
 
 @pytest.fixture
 def hub():
-    """FakeHub: one model; .asked: how often each file was asked for; .gate holds the answers up."""
+    """FakeModelHub: .asked: the files of fake/model, as they were sent; .painted: of fake/painter;
+    .gate holds the answers up.
+    """
 
-    class FakeHub(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            self.answer(body=False)
+    def content(path, sent):
+        name = path.rsplit("/")[-1]
+        if path.startswith("/api/models/fake/painter"):
+            return json.dumps(whole_model("/tree/" in path)).encode()
+        if path.startswith("/fake/painter/resolve/"):
+            hub.painted.append(path)
+            place = TINY / path.split("/", 5)[-1]
+            return place.read_bytes() if place.is_file() else None
+        if sent and path.startswith("/fake/model/resolve/"):
+            hub.asked.append(name)
+            hub.gate.wait(60)
+        return FILES.get(name)
 
-        def do_GET(self):
-            if self.path.startswith("/fake/model/resolve/"):
-                hub.asked.append(self.path.rsplit("/")[-1])
-                hub.gate.wait(60)
-            self.answer(body=True)
-
-        def answer(self, body):
-            data = FILES.get(self.path.rsplit("/")[-1], b"")
-            if self.path.startswith("/api/models/fake/painter"):
-                data = json.dumps(whole_model("/tree/" in self.path)).encode()
-            if self.path.startswith("/fake/painter/resolve/"):
-                path = TINY / self.path.split("/", 5)[-1]
-                data = path.read_bytes() if path.is_file() else b""
-                hub.painted.append(self.path)
-            self.send_response(200 if data else 404)
-            self.send_header("Content-Length", str(len(data)))
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-            self.end_headers()
-            if body:
-                self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    hub = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
+    hub = FakeModelHub(content, COMMIT)
     hub.asked, hub.painted, hub.gate = [], [], threading.Event()
-    threading.Thread(target=hub.serve_forever, daemon=True).start()
     yield hub
     hub.gate.set()
     hub.shutdown()
@@ -115,13 +99,8 @@ def start(tmp_path, hub):
                 stdout=out,
                 stderr=out,
                 env=os.environ
-                | {
-                    "PYTHONPATH": str(ROOT),
-                    "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
-                    "HF_HUB_CACHE": str(tmp_path / "hub"),
-                    "HF_HUB_DISABLE_XET": "1",
-                    "HF_HUB_OFFLINE": "0",
-                }
+                | {"PYTHONPATH": str(ROOT)}
+                | hub.environment(tmp_path / "hub")
                 | environment,
             )
         process.log = log

@@ -1,14 +1,11 @@
 """The commit of a model, its adapters and the libraries are those a data set was begun with."""
 
 import dataclasses
-import hashlib
-import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from generate.client.model_recipes import TINY
 from generate.client.pipeline import Pipeline
 from generate.client.provenance import check, commit_of, libraries
 from generate.dataset.definition import Differs, compare
+from tests.fakes.fake_model_hub import FakeModelHub
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD, NEW = "0" * 39 + "a", "0" * 39 + "b"
@@ -42,29 +40,14 @@ print(json.dumps(definition | {"loads": generator_settings(args, definition, roo
 
 @pytest.fixture
 def hub():
-    """FakeHub: any model and adapter, at .commit; .files: what they hold; .asked: requests."""
+    """FakeModelHub: any model and adapter, at .commit; .files: what they hold; .asked: requests."""
 
-    class FakeHub(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            self.do_GET(body=False)
+    def content(path, sent):
+        hub.asked += 1
+        return hub.files.get(path.split(f"/{hub.commit}/")[-1].split("/main/")[-1], b"{}")
 
-        def do_GET(self, body=True):
-            hub.asked += 1
-            data = hub.files.get(self.path.split(f"/{hub.commit}/")[-1].split("/main/")[-1], b"{}")
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.send_header("X-Repo-Commit", hub.commit)
-            self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-            self.end_headers()
-            if body:
-                self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    hub = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
-    hub.commit, hub.asked, hub.files = OLD, 0, {}
-    threading.Thread(target=hub.serve_forever, daemon=True).start()
+    hub = FakeModelHub(content, OLD)
+    hub.asked, hub.files = 0, {}
     yield hub
     hub.shutdown()
 
@@ -82,13 +65,8 @@ def begun(tmp_path, hub):
             capture_output=True,
             text=True,
             env=os.environ
-            | {
-                "PYTHONPATH": str(ROOT),
-                "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
-                "HF_HUB_CACHE": str(tmp_path / "hub"),
-                "HF_HUB_DISABLE_XET": "1",
-                "HF_HUB_OFFLINE": "0",
-            }
+            | {"PYTHONPATH": str(ROOT)}
+            | hub.environment(tmp_path / "hub")
             | environment,
         )
         assert done.returncode == 0, done.stderr
