@@ -53,7 +53,7 @@ class ScoreTable:
         for name, each in zip(names, facts, strict=True):
             if each["scores"] != facts[0]["scores"]:
                 raise UserError(f"{name}: its scores are not those of {names[0]}")
-        rows = pa.concat_tables([pq.read_table(name) for name in names])
+        rows = pa.concat_tables(map(pq.read_table, names), promote_options="default")
         keys = rows[KEY].to_pylist()
         places = {key: row for row, key in enumerate(keys)}
         return cls(facts[0], rows, places, near_table.read(folder, names))
@@ -61,7 +61,8 @@ class ScoreTable:
     @property
     def names(self) -> list[str]:
         """The columns that an expression may name."""
-        return self._own + list(near_table.COLUMNS if self.near else ())
+        near = near_table.COLUMNS if self.near else ()
+        return self._own + [name for name in near if name not in self._own]
 
     @property
     def _own(self) -> list[str]:

@@ -4,6 +4,7 @@
 
 Joined by `__key__`. `image_sha256` is that of the published image. A sample without scores has
 nulls. The folder is itself a table of scores: --scores takes it, so that a stranger chooses, too.
+Near duplicates are columns of it: they were found among all images, not the published ones alone.
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from postprocess_dataset import near_table
 from postprocess_dataset.publish import Draft
 from postprocess_dataset.release_forms.linked_tars import remove_others
 from postprocess_dataset.score_table import FACTS, KEY, ScoreTable
@@ -56,6 +58,11 @@ def scores_of(keys: pa.Table, scores: ScoreTable) -> pa.Table:
     metadata = {FACTS: json.dumps(scores.facts, sort_keys=True).encode()}
     for name in (KEY, SHA256):
         taken = taken.set_column(taken.schema.get_field_index(name), name, keys[name])
+    for name in near_table.COLUMNS if scores.near else ():
+        found = [scores.of(key).get(name) for key in keys[KEY].to_pylist()]
+        field = near_table.SCHEMA.field(name).with_nullable(True)
+        taken = taken.drop_columns([name] if name in taken.schema.names else [])
+        taken = taken.append_column(field, pa.array(found, field.type))
     return taken.replace_schema_metadata(metadata).combine_chunks()
 
 

@@ -5,11 +5,13 @@ import json
 import random
 
 import numpy
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from postprocess_dataset import near_table
+from postprocess_dataset.release_forms.published_scores import write_scores
 from postprocess_dataset.score_table import ScoreTable
 from postprocess_dataset.scored import near_prints
 from tests.postprocess_dataset.conftest import called
@@ -171,6 +173,20 @@ def test_killed_at_any_write_the_next_command_ends_it(pictures, tmp_path, dying)
         dying(at, "score_images", pictures.path, output, "--scores", "dhash")
         assert scored(pictures.path, output, "--scores", "dhash").status == 0
         assert near_of(output) == NEAR
+
+
+def test_a_published_table_of_scores_has_them_as_columns(pictures, tmp_path):
+    """A stranger has a part of the images, and what was found among all of them."""
+    output, public = tmp_path / "scores", tmp_path / "public"
+    scored(pictures.path, output, "--scores", "dhash")
+    keys = pa.table({"__key__": [key(0), key(3), "set/000000/9_0"], "image_sha256": ["", "", ""]})
+    pq.write_table(keys, tmp_path / "rows.parquet")
+    write_scores(["rows.parquet"], str(tmp_path), str(public), ScoreTable.read(str(output)))
+    found = ScoreTable.read(str(public))
+    assert set(near_table.COLUMNS) <= set(found.names)
+    assert found.of(key(3))["near_duplicate_of"] == key(1)
+    assert [found.of(key(n))["dhash_set_distance"] for n in (0, 3)] == [64, 0]
+    assert found.of("set/000000/9_0")["dhash_set_distance"] is None
 
 
 def test_a_damaged_file_is_named(pictures, tmp_path):
