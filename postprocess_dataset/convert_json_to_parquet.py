@@ -81,8 +81,10 @@ def main() -> int:
     if args.finish and not args.part:
         parser.error("--finish needs the number of partitions: --part 0/N")
 
+    from common.without_pandas import without_pandas
     from postprocess_dataset.to_table.build_table import TableSettings, make_table
 
+    without_pandas()
     settings = TableSettings(
         folders=args.paths,
         output=output,

@@ -101,12 +101,21 @@ def list_folder(path: str) -> Listing:
                 listing.add_other(block[row])
     in_tars, lost = _packed_codes(path)
     listing.collected += np.unique(in_tars // CODE).tolist()
-    listing.jsons = np.union1d(np.concatenate(jsons), in_tars)
-    listing.images = np.union1d(np.concatenate(images), in_tars)
+    listing.jsons = _sorted(jsons, in_tars)
+    listing.images = _sorted(images, in_tars)
     listing.lost = np.setdiff1d(lost, listing.jsons)
     listing.other_jsons.sort()
     listing.folders.sort()
     return listing
+
+
+def _sorted(names: Sequence[Codes], in_tars: Codes) -> Codes:
+    """Codes of loose and of packed samples; each once.
+
+    No two names of a directory are the same: to sort them takes a quarter of numpy's union.
+    """
+    loose = np.sort(np.concatenate(names))
+    return np.union1d(loose, in_tars) if len(in_tars) else loose
 
 
 def _packed_codes(path: str) -> tuple[Codes, Codes]:
@@ -138,9 +147,19 @@ def codes_of(numbers: pa.StructArray) -> Codes:
     return prompts * CODE + augmentations
 
 
+def among(codes: Codes, others: Codes) -> Codes:
+    """For each of the codes, whether it is one of the `others`, which are sorted."""
+    if not len(others):
+        return np.zeros(len(codes), bool)
+    places = np.searchsorted(others, codes)
+    return others[np.minimum(places, len(others) - 1)] == codes
+
+
 def stems(codes: Codes) -> list[str]:
     """File names without extension of an array of codes."""
-    return [f"{code >> 20}_{code & (CODE - 1)}" for code in codes.tolist()]
+    numbers = (pc.cast(pa.array(part), pa.string()) for part in (codes // CODE, codes % CODE))
+    names: list[str] = pc.binary_join_element_wise(*numbers, "_").to_pylist()
+    return names
 
 
 class Seen(Protocol):

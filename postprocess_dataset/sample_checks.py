@@ -83,20 +83,21 @@ def check(pool: Executor, checks: Checks, chunk: Chunk, pieces: Sequence[Piece])
         raise Disagrees
     names = chunk.names
     folder = os.path.join(checks.base, chunk.subdirectory)
-    places = [f"{folder}/{names[row]}.jpg" for row in kept]
     stored = found["image_path"]
     sums = found["image_sha256"]
+    moved: dict[int, str] = {}  # row: where its image is instead
 
     def fault_at(position: int) -> str | None:
         """The fault of one row's image, which may be where its JSON says instead of beside it."""
         row = kept[position]
+        place = f"{folder}/{names[row]}.jpg"
         if (
             not chunk.has_image[row]
-            and not os.path.exists(places[position])
+            and not os.path.exists(place)
             and (elsewhere := image_elsewhere(folder, stored[position].as_py()))
         ):
-            places[position] = elsewhere
-        return image_fault(places[position], checks, sums[position].as_py())
+            place = moved[row] = elsewhere
+        return image_fault(place, checks, sums[position].as_py())
 
     positions: Sequence[int] = range(len(kept))
     if checks.verify in ("exists", "json"):
@@ -104,9 +105,10 @@ def check(pool: Executor, checks: Checks, chunk: Chunk, pieces: Sequence[Piece])
     for position, fault in zip(positions, pool.map(fault_at, positions), strict=True):
         if fault:
             reasons[kept[position]] = fault
-    for row, name in enumerate(names):
-        if fault := name_fault(name):
-            reasons[row] = fault
+    together = "".join(names)
+    if not (together.isascii() and together.isprintable()):
+        faults = ((row, name_fault(name)) for row, name in enumerate(names))
+        reasons |= {row: fault for row, fault in faults if fault}
     if chunk.collected and reasons:
         raise Disagrees
     rejects = [(names[row], reason) for row, reason in sorted(reasons.items())]
@@ -116,13 +118,17 @@ def check(pool: Executor, checks: Checks, chunk: Chunk, pieces: Sequence[Piece])
     if len(good) < len(kept):
         found = found.take(good)
         kept = [kept[position] for position in good]
-        places = [places[position] for position in good]
     if checks.relative:
-        places = [os.path.relpath(place, checks.base) for place in places]
-    keys = [table.key_of(chunk.subdirectory, names[row]) for row in kept]
+        folder = os.path.relpath(folder, checks.base)
+        moved = {row: os.path.relpath(place, checks.base) for row, place in moved.items()}
+    stems = pa.array([names[row] for row in kept], pa.string())
+    places = pc.binary_join_element_wise(f"{folder}/", stems, ".jpg", "")
+    if moved:
+        beside = zip(kept, places.to_pylist(), strict=True)
+        places = pa.array([moved.get(row, place) for row, place in beside], pa.string())
     own = {
-        "image_path": pa.array(places, pa.string()),
-        "__key__": pa.array(keys, pa.string()),
+        "image_path": places,
+        "__key__": table.keys_of(chunk.subdirectory, stems),
         "caption": found["augmented_prompt"],
         "subdirectory": pa.repeat(chunk.subdirectory, len(kept)),
         **score_columns.values(found["extra"], checks.scores),

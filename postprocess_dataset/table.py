@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from common.command_line import UserError
@@ -228,6 +229,13 @@ def key_of(subdirectory: str, stem: str) -> str:
     if "." in stem or "%" in stem:
         stem = stem.replace("%", "%25").replace(".", "%2E")
     return f"{subdirectory}/{stem}"
+
+
+def keys_of(subdirectory: str, stems: pa.StringArray) -> pa.StringArray:
+    """key_of() of many samples of a folder."""
+    for letter, written in (("%", "%25"), (".", "%2E")):
+        stems = pc.replace_substring(stems, letter, written)
+    return pc.binary_join_element_wise(f"{subdirectory}/", stems, "")
 
 
 def stem_of(key: str) -> tuple[str, str]:

@@ -10,12 +10,19 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
-import numpy as np
 import orjson
 
 from common.untrusted import SAMPLE_BYTES, read_untrusted
 from postprocess_dataset import table
-from postprocess_dataset.dataset_folder import BLOCK, CODE, Codes, Listing, stems, walk
+from postprocess_dataset.dataset_folder import (
+    BLOCK,
+    CODE,
+    Codes,
+    Listing,
+    among,
+    stems,
+    walk,
+)
 from postprocess_dataset.increment import Earlier, Line
 from postprocess_dataset.progress import Progress
 from postprocess_dataset.sample_checks import (
@@ -112,15 +119,15 @@ class Conversion:
         Returns the stems of rows whose sample was deleted.
         """
         codes, known_others = known
-        jsons = np.setdiff1d(listing.jsons, codes, assume_unique=True)
-        images = np.setdiff1d(listing.images, listing.jsons, assume_unique=True)
+        jsons = listing.jsons[~among(listing.jsons, codes)]
+        images = listing.images[~among(listing.images, listing.jsons)]
         others = [stem for stem in listing.other_jsons if stem not in known_others]
         other_images = sorted(listing.other_images - set(listing.other_jsons))
         if self.partition and not os.path.basename(subdirectory).isdecimal():
             # else the whole folder is ours; which partition a name belongs to never changes
             jsons, images = (self._ours(names) for names in (jsons, images))
             others, other_images = (self._our_others(names) for names in (others, other_images))
-        has_image = np.isin(jsons, listing.images)
+        has_image = among(jsons, listing.images)
         for start, stop in cuts(jsons, CHUNK):
             names = stems(jsons[start:stop])
             there = has_image[start:stop].tolist()
@@ -137,14 +144,14 @@ class Conversion:
         self.samples(subdirectory, others, [stem in regular for stem in others])
         for stem in stems(images) + other_images:
             self.orphan(f"{subdirectory}/{stem}.jpg")
-        for stem in stems(np.setdiff1d(listing.lost, codes)):
+        for stem in stems(listing.lost[~among(listing.lost, codes)]):
             self.reject(f"{subdirectory}/{stem}.json", LOST)
         self.mtimes[subdirectory] = listing.mtime_ns
         if len(listing.lost):
             self._look_again(subdirectory)
-        whole = np.intersect1d(listing.jsons, listing.images, assume_unique=True)
+        whole = among(codes, listing.jsons) & among(codes, listing.images)
         other_whole = set(listing.other_jsons) & listing.other_images
-        missing = stems(np.setdiff1d(codes, whole, assume_unique=True))
+        missing = stems(codes[~whole])
         missing += sorted(known_others - other_whole)
         return [stem for stem in missing if not self.still_there(subdirectory, stem)]
 
