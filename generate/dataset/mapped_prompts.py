@@ -10,6 +10,9 @@
 
 The digits are of the prompts file's path, size and time: another file has another map. A small file
 is read into memory: the list that read_prompts() gives.
+
+Whoever makes a map removes those of earlier states of the same prompts file that no process has
+open: nobody can ask for them again.
 """
 
 import contextlib
@@ -21,7 +24,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import IO, Any, cast, overload
 
 from common.command_line import UserError
 from common.files import read_json, write_whole, written_whole
@@ -50,6 +53,8 @@ class MappedPrompts(Sequence[Item]):
 
         self.path = path
         self.facts = facts
+        self.file = open(path, "rb")  # noqa: SIM115 (open, and so in use, as long as this)
+        _lock(self.file, fcntl.LOCK_SH)
         try:
             self.reader = pa.ipc.open_file(pa.memory_map(os.fspath(path)))
         except pa.ArrowInvalid as error:
@@ -106,10 +111,13 @@ def open_prompts(path: str | os.PathLike[str], folder: Path) -> Sequence[Item]:
         facts = _facts(final)
         if facts is None:
             with _alone(folder / f"{path.stem}-{digits}.lock"):
-                facts = _facts(final) or _make(path, final)
+                facts = _facts(final)
+                if facts is None:
+                    _remove_earlier(path, final)  # first: there may not be room for both
+                    facts = _make(path, final)
+        return MappedPrompts(final, facts)
     except OSError as error:
         raise UserError(f"{final}: the prompts cannot be put there: {error.strerror}") from None
-    return MappedPrompts(final, facts)
 
 
 def _facts(final: Path) -> dict[str, Any] | None:
@@ -127,13 +135,36 @@ def _facts(final: Path) -> dict[str, Any] | None:
 def _alone(path: Path) -> Iterator[None]:
     """Others that want the same map wait for it. Where no lock can be had, each makes its own."""
     with open(path, "wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-            log.warning("%s: this file system has no locks: %s", path, error.strerror)
+        if not _lock(file, fcntl.LOCK_EX):
+            log.warning("%s: this file system has no locks", path)
         yield
+
+
+def _lock(file: IO[bytes], how: int) -> bool:
+    """False: this file system has no locks. BlockingIOError: another process has one."""
+    try:
+        fcntl.flock(file, how)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        return False
+    return True
+
+
+def _remove_earlier(path: Path, final: Path) -> None:
+    """Remove maps of what this prompts file was before. One that is open somewhere stays."""
+    source = os.path.realpath(path)
+    for beside in final.parent.glob("*.json"):
+        earlier = beside.with_suffix(".arrow")
+        facts = _facts(earlier)
+        if earlier == final or facts is None or facts.get("prompts_file") != source:
+            continue
+        # to be written, as a network file system asks for an exclusive lock
+        with contextlib.suppress(BlockingIOError, FileNotFoundError), open(earlier, "rb+") as file:
+            if _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                log.info("%s is removed: the prompts file has changed since", earlier)
+                for each in (beside, earlier, earlier.with_suffix(".lock")):
+                    each.unlink(missing_ok=True)
 
 
 def _make(path: Path, final: Path) -> dict[str, Any]:
@@ -143,7 +174,7 @@ def _make(path: Path, final: Path) -> dict[str, Any]:
     log.info("%s is made ready for all clients of this run: %s", path, final)
     digest = hashlib.sha256()
     schema = pa.schema([("item", pa.large_binary())])
-    facts: dict[str, Any] = {"prompts_file": os.fspath(path), "without_variations": 0}
+    facts: dict[str, Any] = {"prompts_file": os.path.realpath(path), "without_variations": 0}
     wishes: dict[tuple[object, ...], int] = {}
     total = 0
     with written_whole(final) as file, pa.ipc.new_file(file, schema) as writer:

@@ -1,5 +1,7 @@
 """A large prompts file in a run: a map made once, of which a client reads what it needs."""
 
+import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -101,6 +103,28 @@ def test_it_is_made_once_and_anew_for_another_file(mapped, tmp_path, monkeypatch
     assert len(more) == 20_001 and len(made) == 4 and more.path != first.path
     assert len(first) == 20_000 and first[5] == ITEMS[5], "who reads the older one goes on"
     assert not list(first.path.parent.glob(".*"))
+
+
+def test_those_of_earlier_states_of_the_file_go(mapped, tmp_path):
+    """Unless a process has them open, on whatever they were made from; others' stay."""
+    folder = tmp_path / "out/prompts"
+    other = mapped("other.jsonl").path
+    kept = mapped(items=ITEMS[:300])
+    dropped = mapped(items=ITEMS[:200]).path
+    assert kept.path.exists(), "this process has it open"
+    newest = mapped(items=ITEMS[:100])
+    assert not dropped.exists() and not list(folder.glob(f"{dropped.stem}*"))
+    assert kept[299] == ITEMS[299] and kept.path.exists() and other.exists()
+    assert list(newest) == ITEMS[:100]
+
+
+def test_without_locks_nothing_is_removed(mapped, monkeypatch):
+    def none(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    first = mapped(items=ITEMS[:200]).path
+    assert list(mapped(items=ITEMS[:100])) == ITEMS[:100] and first.exists()
 
 
 def opened(path, root, queue):
