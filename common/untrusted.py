@@ -22,6 +22,7 @@ SAMPLE_BYTES = 1 << 20  # of a sample's JSON; the project's own are below 10 kB
 IMAGE_BYTES = 64 << 20  # of one image; 8192 x 8192 pixels at quality 95 take 30 MB
 # A pipe is not waited for, and no terminal becomes ours.
 PIECE = 1 << 16  # most images in one call; more memory at once is new memory each time
+SMALL_PIECE = 1 << 12  # most JSONs; 0.3 us less than room for an image
 FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 KINDS = {
     stat.S_IFDIR: "a directory",
@@ -115,12 +116,12 @@ def read_text(path: Path, limit: int = 16 << 20) -> str:
     return read_untrusted(path, limit).decode("utf-8-sig")
 
 
-def _read(descriptor: int, path: Path, limit: int) -> bytes:
-    """Reads in pieces: a sparse file's size is a claim."""
-    content = os.read(descriptor, PIECE)
+def _read(descriptor: int, path: Path, limit: int, first: int = PIECE) -> bytes:
+    """Reads in pieces, the `first` of so many bytes: a sparse file's size is a claim."""
+    content = os.read(descriptor, first)
     # A full piece may be followed by more. One that is not full was the last.
     size = len(content)
-    if size < PIECE and size <= limit:
+    if size < first and size <= limit:
         return content
     pieces = [content]
     piece = content
@@ -148,7 +149,7 @@ def read_many(
             try:
                 descriptor = os.open(name, FLAGS | os.O_NOFOLLOW, dir_fd=dir_fd)
                 try:
-                    content = _read(descriptor, name, limit)
+                    content = _read(descriptor, name, limit, SMALL_PIECE)
                 finally:
                     os.close(descriptor)
             except OSError as error:

@@ -101,7 +101,8 @@ def check(pool: Executor, checks: Checks, chunk: Chunk, pieces: Sequence[Piece])
 
     positions: Sequence[int] = range(len(kept))
     if checks.verify in ("exists", "json"):
-        positions = [p for p in positions if not chunk.has_image[kept[p]]]
+        listed = all(chunk.has_image)
+        positions = [] if listed else [p for p in positions if not chunk.has_image[kept[p]]]
     for position, fault in zip(positions, pool.map(fault_at, positions), strict=True):
         if fault:
             reasons[kept[position]] = fault
@@ -112,12 +113,12 @@ def check(pool: Executor, checks: Checks, chunk: Chunk, pieces: Sequence[Piece])
     if chunk.collected and reasons:
         raise Disagrees
     rejects = [(names[row], reason) for row, reason in sorted(reasons.items())]
-    good = [position for position, row in enumerate(kept) if row not in reasons]
-    if not good:
-        return None, rejects
-    if len(good) < len(kept):
-        found = found.take(good)
+    if reasons:
+        good = [position for position, row in enumerate(kept) if row not in reasons]
+        found = found.take(pa.array(good, pa.int64()))
         kept = [kept[position] for position in good]
+    if not kept:
+        return None, rejects
     if checks.relative:
         folder = os.path.relpath(folder, checks.base)
         moved = {row: os.path.relpath(place, checks.base) for row, place in moved.items()}

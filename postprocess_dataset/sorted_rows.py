@@ -102,7 +102,7 @@ class RowWriter:
         rest = rows.slice(count)
         self.pending = [rest] if rest.num_rows else []
         self.pending_rows = rest.num_rows
-        numbers = pa.array(range(self.idx, self.idx + count), pa.int64())
+        numbers = pa.array(np.arange(self.idx, self.idx + count))
         rows = rows.slice(0, count).append_column("idx", numbers)
         rows = rows.select(self.schema.names).cast(self.schema)
         self.writer.write_table(rows, row_group_size=ROW_GROUP)
