@@ -210,7 +210,10 @@ class Bench:
 
 
 def recovery(prompts, images):
-    """Seconds to rebuild the ledger of prompts * images samples: (from names, from marks)."""
+    """Print the seconds to rebuild the ledger of prompts * images samples, and of a bare scan.
+
+    Two names a sample, in Python; the server's start is part of the first.
+    """
     root = Path(tempfile.mkdtemp(prefix="job_server_"))
     folder = root / "out" / "generated_images" / "storm"
     server = RunningServer(root / "out", ttl_s=600)
@@ -226,14 +229,20 @@ def recovery(prompts, images):
     }
     server.post("/get_indices", ask)
     server.stop()
-    record = json.dumps({"texts": [{"text": "t"}] * images, "short": None})
+    text = {"text": "t", "llm_model_name": None, "backend": None}
+    record = {"original_prompt": "t", "source": [], "texts": [text] * images, "short": None}
     for index in range(prompts):
         base = folder / folder_name(index)
         base.mkdir(exist_ok=True) if index % FOLDER == 0 else None
-        (base / f"{index}.prompts").write_text(record)
+        (base / f"{index}.prompts").write_text(json.dumps({"prompt_index": index} | record))
         for aug in range(images):
             for suffix in (".jpg", ".json"):
                 os.close(os.open(base / f"{index}_{aug}{suffix}", os.O_CREAT | os.O_WRONLY))
+    began = time.monotonic()
+    folders = [entry.path for entry in os.scandir(folder) if entry.is_dir()]
+    listed = sum(1 for inside in folders for _ in os.scandir(inside))
+    scan_s = time.monotonic() - began
+    assert listed >= 2 * prompts * images
     taken = []
     for _ in range(2):  # the first rebuild leaves the marks for the second
         for path in (root / "out" / ".server").glob("ledger*"):
@@ -246,7 +255,10 @@ def recovery(prompts, images):
         taken.append(time.monotonic() - began)
         server.stop()
     shutil.rmtree(root)
-    return taken
+    names_s, marks_s = taken
+    what = f"recovery of {prompts * images:,} samples"
+    print(f"{what:42s} {names_s:8.1f} s from the names, {marks_s:.1f} s with COMPLETE marks")
+    print(f"{'a bare scan of the same names':42s} {scan_s:8.1f} s: {names_s / scan_s:.2f} times it")
 
 
 def ledger_alone():
@@ -275,7 +287,11 @@ def main():
     parser = Options(__doc__)
     parser.flag("--quick", "small sizes")
     parser.flag("--ledger", "the ledger alone: CPU of a lease")
+    parser.flag("--recovery", "the recovery alone")
     args = parser.parse_args()
+    if args.recovery:
+        recovery(10_000 if args.quick else 100_000, 10)
+        return
     if args.ledger:
         ledger_alone()
         return
@@ -303,9 +319,7 @@ def main():
     print(f"{f'memory for {large:,} more':42s} {grown:8.1f} MB, {bits:.1f} MB would be a bit each")
     small_bench.end()
     large_bench.end()
-    names, marks = recovery(prompts, 10)
-    text = f"recovery of {10 * prompts:,} samples"
-    print(f"{text:42s} {names:8.1f} s from the names, {marks:.1f} s with COMPLETE marks")
+    recovery(prompts, 10)
 
 
 def print_rate(what, rate_s, trivial):

@@ -4,10 +4,10 @@
     python benchmarks/ledger_simulation.py --quick
 
 Each worker: a minute to load the model, then leases of up to --chunk_size prompts, a heartbeat
-every 15 s, a completion per prompt. It dies without a word after a time drawn from an exponential;
-half of the deaths are known to squeue. A new one starts a minute later. What its death costs is the
-prompt in hand (a prompt is one sample of --prompt_s seconds here; of many images only the one in
-hand is lost). Reference: the same work by workers that never die.
+every --beat_s, a completion per prompt. It dies without a word after a time drawn from an
+exponential; half of the deaths are known to squeue. A new one starts a minute later. What its death
+costs is the prompt in hand (a prompt is one sample of --prompt_s seconds here; of many images only
+the one in hand is lost). Reference: the same work by workers that never die.
 """
 
 import argparse
@@ -26,9 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from generate.protocol.answers import ACCEPTED, AllDone, Grant
 from generate.server.granting import WorkRequest
 from generate.server.ledger import open_ledger
-from generate.server.live_leases import Heartbeat
+from generate.server.live_leases import Heartbeat, LeaseLimits
 
-HEARTBEAT_S = 15
 LOAD_S = 60
 SHM = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
@@ -53,7 +52,9 @@ class Simulation:
     def __init__(self, folder: str, options: argparse.Namespace) -> None:
         self.options = options
         self.random = random.Random(0)
-        self.ledger = open_ledger(Path(folder) / "ledger.sqlite", 1, 0.0)
+        self.beat_s = options.beat_s
+        limits = LeaseLimits(ttl_s=8 * self.beat_s, heartbeat_s=self.beat_s)
+        self.ledger = open_ledger(Path(folder) / "ledger.sqlite", 1, 0.0, limits)
         # the disk is not what is measured here
         self.ledger.store.connection.execute("PRAGMA synchronous = OFF")
         self.ledger.define(
@@ -104,7 +105,7 @@ class Simulation:
             self.jobs[worker.job] = "RUNNING"
         self.at(now + self.random.expovariate(1 / self.options.mean_life_s), self.die, worker)
         self.at(now + LOAD_S, self.ask, worker)
-        self.at(now + HEARTBEAT_S, self.heartbeat, worker)
+        self.at(now + self.beat_s, self.heartbeat, worker)
 
     def die(self, now: float, worker: SimulatedWorker) -> None:
         worker.dead = True
@@ -167,7 +168,7 @@ class Simulation:
                 worker.client, leases, state, worker.todo[:1], worker.images, worker.identity, "d"
             ),
         )
-        self.at(now + HEARTBEAT_S * self.random.uniform(0.8, 1.2), self.heartbeat, worker)
+        self.at(now + self.beat_s * self.random.uniform(0.8, 1.2), self.heartbeat, worker)
 
     def sweep(self, now: float) -> None:
         self.ledger.sweep(now)
@@ -190,6 +191,9 @@ def options_of() -> argparse.Namespace:
     )
     parser.add_argument("--chunk_size", type=int, default=10)
     parser.add_argument(
+        "--beat_s", type=float, default=15, help="between heartbeats; a lease lives 8 times as long"
+    )
+    parser.add_argument(
         "--quick", action="store_true", help="10,000 prompts, 100 workers, mean life 10 minutes"
     )
     options = parser.parse_args()
@@ -210,7 +214,8 @@ def report(run: Simulation, end: float, cpu_s: float) -> None:
     total = run.requests.total()
     print(
         f"{options.prompts:,} prompts of {options.prompt_s:g} s, {options.workers:,} workers with "
-        f"a mean life of {options.mean_life_s:g} s, leases of {options.chunk_size}\n"
+        f"a mean life of {options.mean_life_s:g} s, leases of {options.chunk_size}, a heartbeat "
+        f"every {options.beat_s:g} s\n"
         f"took {end / 3600:.2f} h; without deaths {ideal / 3600:.2f} h: {end / ideal:.3f} times "
         f"that (loading after each of {run.deaths:,} deaths included)\n"
         f"work lost to deaths {100 * lost:.2f} % of all; "
