@@ -190,7 +190,7 @@ def test_no_other_kind_of_image(folder, to_parquet, to_tars, tmp_path):
     assert ended.status == 3 and "1_0: image is truncated or no JPEG" in ended.err
 
 
-def test_names_do_not_speak_to_the_terminal(folder, to_parquet, to_tars, tmp_path):
+def test_names_do_not_speak_to_the_terminal(folder, to_parquet, tmp_path):
     data = folder("flat", published=True).fill([1, 2], 1)
     name = "\x1b]0;owned\x07\u202egpj"
     for suffix in (".jpg", ".json"):
@@ -202,11 +202,9 @@ def test_names_do_not_speak_to_the_terminal(folder, to_parquet, to_tars, tmp_pat
     for path in (data.path / f"{name}.json", data.path / f"{name}2.json"):
         path.write_bytes(data.place(1, 0).with_suffix(".json").read_bytes())
     shutil.copy(data.place(1, 0).with_suffix(".jpg"), data.path / f"{name}2.jpg")
-    assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
-    (data.path / f"{name}2.jpg").unlink()
-    tars = to_tars(tmp_path / "t.parquet", data.path, tmp_path / "tars")
-    assert tars.status == 3 and "\\x1b]0;owned" in tars.err
-    said = ended.err + ended.out + tars.err + tars.out
+    again = to_parquet(data.path, tmp_path / "t.parquet")
+    assert again.status == 3 and again.err.count("characters that nobody sees") == 2
+    said = ended.err + ended.out + again.err + again.out
     assert not any(letter in said for letter in "\x1b\x07\u202e")
 
 
