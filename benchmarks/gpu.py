@@ -1,11 +1,11 @@
 """Images a second on a card: this project's presets against a bare diffusers loop, in one run.
 
     python benchmarks/gpu.py                          # SD3-medium at its real size, random weights
-    python benchmarks/gpu.py --model Z-Image-Turbo    # of real_sizes.py; a hub id: the real one
+    python benchmarks/gpu.py --model Z-Image-Turbo    # of real_configs.py; a hub id: the real one
     python benchmarks/gpu.py --model tiny --batches 2 # on a CPU: that it runs
 
 It needs a CUDA card, no hub and no weights: SD3-medium without T5 (5.4 GiB, in a temporary folder)
-and the models of real_sizes.py (5 to 39 GiB) are built at random, which take as long as the real
+and the models of real_configs.py (1.3 to 60 GiB) are built at random, which take as long as real
 ones. It has not been run on a card by this project. Measured are, one after the other, a bare
 loop (the pipeline of diffusers in the same precision, a batch at a time, each image saved as a JPEG
 before the next batch) and, for each preset of --speed, the code of the client: batches through
@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import diffusers
 import torch
 
-from benchmarks.real_sizes import DENOISERS, build, build_sd3
+from benchmarks.real_configs import REAL_MODELS
+from benchmarks.real_sizes import build, build_sd3
 from common.command_line import UserError, run_script
 from generate.client.card_share import peak_of, tflop_per_image
 from generate.client.diffusers_pipeline import this_card
@@ -50,7 +51,7 @@ def main() -> int:
     card = this_card()
     with tempfile.TemporaryDirectory() as temporary:
         model = args.model or str(build_sd3(Path(temporary) / SD3))
-        if args.model in DENOISERS:
+        if args.model in REAL_MODELS:
             model = str(build(args.model, Path(temporary) / args.model))
         rows = [measure_bare(args, model)]
         for preset in args.presets.split(","):
@@ -63,7 +64,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--model",
-        help=f"hub id, folder, tiny, or with random weights {', '.join(DENOISERS)} "
+        help=f"hub id, folder, tiny, or with random weights {', '.join(REAL_MODELS)} "
         "(default: SD3-medium with random weights)",
     )
     parser.add_argument("--size", type=int, help="pixels (default: the model's)")
@@ -109,7 +110,8 @@ def measure_bare(args: argparse.Namespace, model: str) -> dict[str, Any]:
     def one(number: int) -> None:
         texts = [f"{TEXT} {number * batch + k}" for k in range(batch)]
         generators = [torch.Generator("cpu").manual_seed(k) for k in range(batch)]
-        images = pipe(prompt=texts, generator=generators, **arguments).images
+        drawn = pipe(prompt=texts, generator=generators, **arguments)
+        images = getattr(drawn, recipe.family.output)
         for k, image in enumerate(images):
             image.save(folder / f"{number}_{k}.jpg", quality=95)
 

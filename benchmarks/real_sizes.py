@@ -1,12 +1,12 @@
 """Models at their real sizes with random weights, for measurements without the hub.
 
     build_sd3(Path("/tmp/sd3"))
-    build("Z-Image-Turbo", Path("/tmp/Z-Image-Turbo"))     # those of DENOISERS
+    build("Z-Image-Turbo", Path("/tmp/Z-Image-Turbo"))     # those of real_configs.py
 
 SD3-medium: 2.0 billion parameters of the transformer, both CLIP encoders and the VAE, without T5,
 in bfloat16: 5.4 GiB. Of the others, denoiser and VAE have their real sizes, and the text encoders
-are tiny: they take 1 to 3 % of the time of the real ones (13 % with SANA-Sprint, which is not
-here). A step takes as long as with the real weights; the images are noise.
+are tiny: the real ones take 1 to 3 % of the time, with models of one or two steps more (13 % of
+SANA-Sprint). A step takes as long as with the real weights; the images are noise.
 """
 
 import sys
@@ -15,22 +15,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import diffusers
 import torch
 from diffusers import (
-    AutoencoderKL,
-    AutoencoderKLQwenImage,
-    ChromaTransformer2DModel,
     FlowMatchEulerDiscreteScheduler,
-    FluxTransformer2DModel,
-    Lumina2Transformer2DModel,
-    QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
-    ZImageTransformer2DModel,
 )
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from tests import make_tiny, make_tiny_more
+from benchmarks.real_configs import REAL_MODELS, kl_vae
+from tests import make_tiny, make_tiny_large, make_tiny_more
 from tests.make_tiny import clip_tokenizer
 
 REAL = {
@@ -43,35 +38,22 @@ REAL = {
 }
 
 
-# The folder's name, by which its row is found: the tiny pipeline whose other parts are taken, and
-# the arguments of its denoiser that fit those; all else are the defaults of the denoiser's class,
-# which are the real model's (tests/test_gpu_benchmark.py compares the numbers of parameters).
-FLUX = {"joint_attention_dim": 32, "pooled_projection_dim": 32}
-DENOISERS: dict[str, tuple[str, Any, dict[str, Any]]] = {
-    "FLUX.1-schnell": ("flux", FluxTransformer2DModel, FLUX),
-    "Z-Image-Turbo": ("z-image", ZImageTransformer2DModel, {"cap_feat_dim": 16}),
-    "Qwen-Image": ("qwen-image", QwenImageTransformer2DModel, {"joint_attention_dim": 16}),
-    "Chroma1-HD": ("chroma", ChromaTransformer2DModel, {"joint_attention_dim": 32}),
-    "Lumina-Image-2.0": ("lumina2", Lumina2Transformer2DModel, {"cap_feat_dim": 32}),
-}
-
-
 def build(name: str, folder: Path, smaller: dict[str, Any] | None = None) -> Path:
-    """Write the pipeline of a name of DENOISERS; smaller: arguments that make it no longer real."""
+    """Write the pipeline of a name of REAL_MODELS; smaller: arguments that make it unreal."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    which, denoiser, fitting = DENOISERS[name]
-    tiny = (make_tiny.BUILDERS | make_tiny_more.BUILDERS)[which]()
+    tiny, arguments = fitted(name)
     torch.set_default_dtype(torch.bfloat16)
     try:
         with torch.device(device):
-            parts: dict[str, Any] = {"transformer": denoiser(**(fitting | (smaller or {})))}
+            denoiser = getattr(diffusers, REAL_MODELS[name].denoiser)
+            parts: dict[str, Any] = {denoiser_of(tiny): denoiser(**(arguments | (smaller or {})))}
             if not smaller:
-                parts["vae"] = real_vae(name)
+                parts["vae"] = REAL_MODELS[name].vae()
     finally:
         torch.set_default_dtype(torch.float32)
     with torch.no_grad():  # Z-Image makes two without values
-        for name, weights in parts["transformer"].named_parameters():
-            if name.endswith("pad_token"):
+        for key, weights in parts[denoiser_of(tiny)].named_parameters():
+            if key.endswith("pad_token"):
                 weights.fill_(1)
     pipe = type(tiny)(**(tiny.components | parts))
     for part in parts.values():
@@ -80,11 +62,17 @@ def build(name: str, folder: Path, smaller: dict[str, Any] | None = None) -> Pat
     return folder
 
 
-def real_vae(name: str) -> torch.nn.Module:
-    """The VAE of FLUX.1, which most use, or of Qwen-Image."""
-    if name == "Qwen-Image":
-        return AutoencoderKLQwenImage()
-    return _vae(**REAL["vae"], scaling_factor=0.3611, shift_factor=0.1159)
+def fitted(name: str) -> tuple[Any, dict[str, Any]]:
+    """The tiny pipeline, and the arguments of the real denoiser that fit its text encoders."""
+    real = REAL_MODELS[name]
+    builders = make_tiny.BUILDERS | make_tiny_more.BUILDERS | make_tiny_large.BUILDERS
+    tiny = builders[real.tiny]()
+    config = tiny.components[denoiser_of(tiny)].config
+    return tiny, real.arguments | {key: config[key] for key in real.text} | real.fitting
+
+
+def denoiser_of(pipe: Any) -> str:
+    return "unet" if "unet" in pipe.components else "transformer"
 
 
 def build_sd3(folder: Path, sizes: dict[str, dict[str, Any]] = REAL) -> Path:
@@ -95,7 +83,7 @@ def build_sd3(folder: Path, sizes: dict[str, dict[str, Any]] = REAL) -> Path:
         with torch.device(device):
             parts = {
                 "transformer": SD3Transformer2DModel(patch_size=2, **sizes["transformer"]),
-                "vae": _vae(**sizes["vae"]),
+                "vae": kl_vae(**sizes["vae"], scaling_factor=1.5305, shift_factor=0.0609),
                 "text_encoder": _clip(**sizes["clip"]),
                 "text_encoder_2": _clip(**sizes["clip_2"]),
             }
@@ -126,25 +114,4 @@ def _clip(hidden_size: int, **rest: int) -> CLIPTextModelWithProjection:
             pad_token_id=tokenizer.pad_token_id,
             **rest,
         )
-    )
-
-
-def _vae(
-    block_out_channels: tuple[int, ...],
-    layers_per_block: int,
-    scaling_factor: float = 1.5305,
-    shift_factor: float = 0.0609,
-) -> AutoencoderKL:
-    count = len(block_out_channels)
-    return AutoencoderKL(
-        block_out_channels=block_out_channels,
-        layers_per_block=layers_per_block,
-        down_block_types=("DownEncoderBlock2D",) * count,
-        up_block_types=("UpDecoderBlock2D",) * count,
-        latent_channels=16,
-        norm_num_groups=min(32, *block_out_channels),
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        scaling_factor=scaling_factor,
-        shift_factor=shift_factor,
     )
