@@ -36,7 +36,7 @@ COLLECTED = ".samples"  # of a prompt: its JSONs, one a line
 HEADER = 512  # bytes; a tar consists of blocks of so many
 LEAST_FILE = HEADER  # bytes that a file takes in a tar: an empty one is its header
 MOST_AUGMENTATIONS = 1_000_000  # of a prompt: names have six digits
-MOST_FILES = 2_000_000  # images of a mark's 1,000 prompts: some 200 MB of memory
+MOST_FILES = 1_000_000  # images of a mark's 1,000 prompts: some 100 MB of memory
 FOLDERS_KEPT = 64  # marks in memory: some 0.5 MB each
 LOOK_EVERY_S = 1.0  # at the tars of a folder: a folder may have 200 of them
 # Loose files of finished prompts after which a folder that is still open is packed as well: a
@@ -261,6 +261,8 @@ def _load(folder: str, inode: int, changed: int, size: int) -> PackedFolder:
     try:
         record = json.loads(read_untrusted(mark, MARK_BYTES))
         tars = []
+        if len({entry["name"] for entry in record["tars"]}) < len(record["tars"]):
+            raise ValueError("it names a tar twice")
         for entry in record["tars"]:
             if not TAR.fullmatch(entry["name"]):
                 raise ValueError(f"{entry['name']!r:.80} is no name of a tar")

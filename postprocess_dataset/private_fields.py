@@ -7,8 +7,11 @@ import re
 from typing import Any
 
 HOME = ("hostname", "slurm_job_id")  # what tells where a sample was made
-# /home/x, ~/x, C:\x, file:/x; not https://x, and/or, "/imagine"
-ABSOLUTE = re.compile(r"(?<![\w:/.])(?:file:)?(?:~?/[\w.~-]+/|~/\w|[A-Za-z]:\\)|^/")
+WEB = re.compile(r"(?i)\bhttps?://\S+")  # what everybody may read
+# /mnt, (/home/x, host:/x, ~/x, $HOME/x; C:\x, c:/x; \\server\x; sftp://x. Not: and/or, org/model
+ABSOLUTE = re.compile(
+    r"(?<![\w.])/+[\w.~-]|~[\w.-]*/|\$\{?\w+\}?/|\b[A-Za-z]:[\\/]\S|\\\\[\w.-]+\\|\b[a-z][\w+.-]*://"
+)
 TEXTS = ("caption", "original_prompt", "augmented_prompt", "negative_prompt")
 
 
@@ -23,4 +26,4 @@ def private_fields(record: dict[str, Any]) -> list[str]:
 
 def tells_path(value: object) -> bool:
     """Whether an absolute path stands anywhere in a value: it names users and machines."""
-    return isinstance(value, str) and ABSOLUTE.search(value) is not None
+    return isinstance(value, str) and ABSOLUTE.search(WEB.sub("", value)) is not None

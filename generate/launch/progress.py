@@ -5,6 +5,7 @@ away.
 """
 
 import contextlib
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -100,7 +101,15 @@ class Progress:
 
         if self.bar is None:
             expected = counts["images_expected"]
-            self.bar = tqdm(total=expected, unit=" images", initial=counts["images"])
+            # tqdm shows nothing on a pty that says it has 0 columns
+            columns, lines = shutil.get_terminal_size()
+            self.bar = tqdm(
+                total=expected,
+                unit=" images",
+                initial=counts["images"],
+                ncols=columns,
+                nrows=lines,
+            )
         self.bar.n = counts["images"]
         done = f"{counts['done']:,} of {counts['total']:,} prompts"
         self.bar.set_postfix_str(", ".join(filter(None, (done, doing))))

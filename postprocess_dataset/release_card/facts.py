@@ -42,6 +42,7 @@ COUNTED = (
 )
 PROMPT = "original_prompt"
 TIME = "generation_timestamp"
+FILE = "input_file"
 
 
 @dataclass
@@ -136,7 +137,7 @@ def _add_file(facts: Facts, split: Split, path: Path) -> None:
 def _count(facts: Facts, path: Path) -> np.ndarray:
     """Count a file's values; returns hashes of its prompts."""
     names = facts.schema.names
-    columns = [name for name in (*COUNTED, *SIZE, PROMPT, TIME) if name in names]
+    columns = [name for name in (*COUNTED, *SIZE, PROMPT, TIME, FILE) if name in names]
     texts: set[int] = set()
     with pq.ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches(65536, columns=columns, use_threads=False):
@@ -145,8 +146,7 @@ def _count(facts: Facts, path: Path) -> np.ndarray:
                     found = facts.counts.setdefault(name, Counter())
                     found.update(count_values(batch[name]))
             if "source" in columns:
-                lengths = pc.fill_null(pc.list_value_length(batch["source"]), 0)
-                facts.sourceless += pc.sum(pc.equal(lengths, 0)).as_py() or 0
+                _count_sourceless(facts, batch)
             if set(SIZE) <= set(columns):
                 both = pc.add(pc.shift_left(batch["width"], 32), batch["height"])
                 for value, count in count_values(both).items():
@@ -157,6 +157,20 @@ def _count(facts: Facts, path: Path) -> np.ndarray:
                 _span(facts, batch[TIME])
     hashes: np.ndarray = np.fromiter(texts, np.int64, len(texts))
     return hashes
+
+
+def _count_sourceless(facts: Facts, batch: pa.RecordBatch) -> None:
+    """Rows without a source: that of a list of one's own is the name of its prompts file."""
+    lengths = pc.fill_null(pc.list_value_length(batch["source"]), 0)
+    without = batch.filter(pc.equal(lengths, 0))
+    if FILE not in batch.schema.names:
+        facts.sourceless += without.num_rows
+        return
+    for name, count in count_values(without[FILE]).items():
+        if name:
+            facts.counts["source"][name.removesuffix(".json")] += count
+        else:
+            facts.sourceless += count
 
 
 def _span(facts: Facts, stamps: pa.Array) -> None:

@@ -4,6 +4,7 @@ ledger = Ledger.of("/shared/outputs/generate_images")      # None: there is none
 ledger.given_up("HPDv2"), ledger.compare("HPDv2", done, found)
 """
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,11 +19,13 @@ class InUse(Exception):
 
 
 class Ledger:
-    """The database of one output root."""
+    """The database of one output root, copied into memory: a server may start meanwhile."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=0)
+        self.database = sqlite3.connect(":memory:")
+        uri = f"{path.resolve().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0)) as stored:
+            stored.backup(self.database, progress=_not_waiting)
 
     @classmethod
     def of(cls, output_root: Path) -> "Self | None":
@@ -30,8 +33,8 @@ class Ledger:
         path = output_root / ".server" / "ledger.sqlite"
         if not path.is_file():
             return None
-        ledger = cls(path)
         try:
+            ledger = cls(path)
             ledger._all("SELECT count(*) FROM datasets")
         except sqlite3.OperationalError as error:
             raise InUse(f"{path}: {error}") from None
@@ -73,6 +76,12 @@ class Ledger:
             for place in places(bits & ~known):
                 why = "whole in the folder, not done in the ledger"
                 found.add("ledger_differs", f"{where} {block * BLOCK + place}", why)
+
+
+def _not_waiting(status: int, remaining: int, total: int) -> None:
+    """For sqlite's backup, which would else wait as long as a server holds the file."""
+    if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        raise sqlite3.OperationalError("database is locked")
 
 
 def places(bits: int) -> Iterator[int]:

@@ -32,6 +32,7 @@ def made(tmp_path_factory):
                 prompt,
                 augmentation,
                 source=[["sac"], ["pickscore", "COCO"], []][prompt % 3],
+                input_file="HPDv2.json" if prompt % 3 < 2 else "mine.txt",
                 model_name="own/unknown-model" if prompt == 4 else "black-forest-labs/FLUX.1-dev",
                 llm_model_name="llama3.1" if augmentation else None,
             )
@@ -120,13 +121,14 @@ def test_every_term_is_named_with_its_images(release):
         ("- llama3.1 (language model, 24 images)", "Built with Llama"),
         ("- black-forest-labs/FLUX.1-dev (image model, 33 images)", "non-commercial"),
         ("- own/unknown-model (image model, 3 images)", "not known"),
-        ("- 12 images", "no source"),
+        ("- mine.txt (source of prompts, 12 images)", "not known"),
     ):
         assert any(line.startswith(start) and words in line for line in lines), (start, lines)
     assert "Chen et al., Microsoft COCO" in (release / "ATTRIBUTION.md").read_text()
     # stated by the user
-    _, body, _ = card(release, "--licence", "own/unknown-model=MIT")
-    assert "own/unknown-model | 3 | MIT" in body
+    stated = ("--licence", "own/unknown-model=MIT", "--licence", "mine.txt=CC0-1.0")
+    _, body, _ = card(release, *stated)
+    assert "own/unknown-model | 3 | MIT" in body and "mine.txt | 12 | CC0-1.0" in body
 
 
 def test_of_open_parts_the_licence_that_asks_most_stands():

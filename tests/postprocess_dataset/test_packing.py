@@ -184,6 +184,15 @@ def test_a_mark_cannot_state_more_files_than_its_tars_hold(data, images):
         scan_folder(data.path, 0)
 
 
+def test_a_tar_is_named_once(data):
+    pack(data.path)
+    path = data.path / "000000/PACKED"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"tars": record["tars"] * 1000}))
+    with pytest.raises(OSError, match="names a tar twice"):
+        scan_folder(data.path, 0)
+
+
 def test_spans_lie_within_their_tar_and_are_taken_once(data):
     pack(data.path)
     path = data.path / "000000/PACKED"
