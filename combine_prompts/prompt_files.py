@@ -21,6 +21,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Windows editors put it in front of a text f
 
 # json.dumps(…, ensure_ascii=False) makes an encoder a call: 5 us an item instead of 3
 to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+LONGEST_LINE = 1 << 20  # bytes of a prompt
 
 
 def read_items(path: Path) -> list[Any]:
@@ -33,6 +34,8 @@ def read_items(path: Path) -> list[Any]:
         return [{"prompt": item} if isinstance(item, str) else item for item in json_list(data)]
     lines = data.removeprefix(BYTE_ORDER_MARK).split(b"\n")
     for number, line in enumerate(lines, 1):
+        if len(line) > LONGEST_LINE:
+            raise ValueError(f"line {number} is longer than {LONGEST_LINE:,} bytes")
         try:
             line.decode()
         except UnicodeDecodeError:

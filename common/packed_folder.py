@@ -24,18 +24,20 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from common.untrusted import Refused, open_untrusted, read_untrusted
 
 MARK = "PACKED"
 MARK_BYTES = 64 << 20  # a mark takes 100 to 300 bytes a prompt, and a folder has 1,000
 TAR = re.compile(r"part-\d{5}\.tar")
+INDEX = re.compile(r"0|[1-9]\d{0,11}", re.ASCII)
 FILE = re.compile(r"(\d{1,12})(?:_(\d{1,6}))?\.([0-9A-Za-z.]{1,40})")  # of a prompt: can be packed
 COLLECTED = ".samples"  # of a prompt: its JSONs, one a line
 HEADER = 512  # bytes; a tar consists of blocks of so many
 LEAST_FILE = HEADER  # bytes that a file takes in a tar: an empty one is its header
 MOST_AUGMENTATIONS = 1_000_000  # of a prompt: names have six digits
+MOST_TAR = 1 << 44  # bytes
 MOST_FILES = 1_000_000  # images of a mark's 1,000 prompts: some 100 MB of memory
 FOLDERS_KEPT = 64  # marks in memory: some 0.5 MB each
 LOOK_EVERY_S = 1.0  # at the tars of a folder: a folder may have 200 of them
@@ -44,7 +46,15 @@ LOOK_EVERY_S = 1.0  # at the tars of a folder: a folder may have 200 of them
 EARLY_FILES = 2_000
 PROMPTS_KEPT = 64  # and of so many prompts the places of their files
 
-DAMAGE = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
+DAMAGE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -104,9 +114,16 @@ class PackedFolder:
 
     def __post_init__(self) -> None:
         room = [entry["bytes"] for entry in self.record["tars"]]
+        if any(type(size) is not int or not 0 <= size <= MOST_TAR for size in room):
+            raise ValueError("the size of a tar is no number of bytes")
         files = 0
+        sizes = list(room)
         for index, entry in self.record["prompts"].items():
+            if not INDEX.fullmatch(index):
+                raise ValueError(f"{index!r:.80} is no prompt's number")
             prompt = prompt_of(entry, room)
+            if any(span.offset + span.size > sizes[span.tar] for span in prompt.spans):
+                raise ValueError(f"the files of prompt {index} do not lie within their tar")
             whole = all(self.tars[span.tar] for span in prompt.spans)
             (self.prompts if whole else self.lost)[int(index)] = prompt
             files += len(prompt.images) + len(prompt.failed)
@@ -181,10 +198,23 @@ def prompt_of(entry: dict[str, Any], room: list[int]) -> PackedPrompt:
         spans,
         frozenset(numbers(entry["images"], most)),
         frozenset(numbers(entry["failed"], most)),
-        entry["captions"],
-        int(entry["generation"]),
-        entry["short"],
+        None if entry["captions"] is None else _count(entry["captions"]),
+        _count(entry["generation"]),
+        _short(entry["short"]),
     )
+
+
+def _count(value: object) -> int:
+    """ValueError: no whole number that a prompt can have of anything."""
+    if type(value) is not int or not 0 <= value <= MOST_AUGMENTATIONS:
+        raise ValueError(f"{value!r:.80} is no number of texts")
+    return value
+
+
+def _short(value: Any) -> dict[str, Any] | None:
+    if value is not None:
+        _count(value["missing"])
+    return cast(dict[str, Any] | None, value)
 
 
 def numbers(text: str, most: int) -> Iterator[int]:

@@ -181,7 +181,7 @@ The data set is {shown(demo.dataset)}, its table {shown(demo.table)}, its tars {
 Next, prompts of your own, one a line in my_prompts.txt (the tiny model draws shapes only):
 
     .venv/bin/python generate/generate_images.py my_prompts.txt --model tiny \\
-        --llm_backends examples/shapes_backends.yaml"""
+        --llm_backends examples/shapes_backends.yaml --expected_samples_per_index 10"""
 
 
 if __name__ == "__main__":

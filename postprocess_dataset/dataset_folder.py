@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from common.packed_folder import COLLECTED, packed
-from postprocess_dataset.sample_checks import is_utf8
+from postprocess_dataset.sample_checks import name_fault
 
 BLOCK = 1000  # prompts a sub-folder
 STEM = r"(?P<prompt>0|[1-9][0-9]{0,11})_(?P<augmentation>0|[1-9][0-9]{0,5})"
@@ -191,10 +191,8 @@ def walk(
         inside: list[str] = []
         listing: Listing | OSError | None
         try:
-            if not is_utf8(name):
-                raise OSError(
-                    errno.EILSEQ, "its name is not UTF-8, which a table's text must be; rename it"
-                )
+            if name_fault(name):
+                raise OSError(errno.EILSEQ, f"its {name_fault(name)}; rename it")
             if _unchanged(path, subdirectory, earlier):
                 listing = None
                 inside = earlier.inside.get(subdirectory, [])

@@ -20,7 +20,9 @@ def private_fields(record: dict[str, Any]) -> list[str]:
     return [
         name
         for name, value in record.items()
-        if (name in HOME and value is not None) or (name not in TEXTS and tells_path(value))
+        if (name in HOME and value is not None)
+        or (name not in TEXTS and tells_path(value))
+        or tells_path(name)
     ]
 
 

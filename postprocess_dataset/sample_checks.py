@@ -109,7 +109,7 @@ def check(pool: Executor, checks: Checks, chunk: Chunk, pieces: Sequence[Piece])
     together = "".join(names)
     if not (together.isascii() and together.isprintable()):
         faults = ((row, name_fault(name)) for row, name in enumerate(names))
-        reasons |= {row: fault for row, fault in faults if fault}
+        reasons |= {row: f"file {fault}" for row, fault in faults if fault}
     if chunk.collected and reasons:
         raise Disagrees
     rejects = [(names[row], reason) for row, reason in sorted(reasons.items())]
@@ -212,8 +212,8 @@ def name_fault(name: str) -> str:
     if name.isascii() and name.isprintable():
         return ""
     if not is_utf8(name):
-        return "file name is not UTF-8"
-    return "" if visible(name) == name else "file name holds characters that nobody sees"
+        return "name is not UTF-8"
+    return "" if visible(name) == name else "name holds characters that nobody sees"
 
 
 def is_utf8(name: str) -> bool:

@@ -146,7 +146,11 @@ def public_extra(text: Any) -> str | None:
 
 def _without_private(value: Any) -> Any:
     if isinstance(value, dict):
-        kept = {name: part for name, part in value.items() if not PRIVATE_NAME.search(name)}
+        kept = {
+            name: part
+            for name, part in value.items()
+            if not PRIVATE_NAME.search(name) and not tells_path(name)
+        }
         return {name: _without_private(part) for name, part in kept.items() if not tells_path(part)}
     if isinstance(value, list):
         return [_without_private(part) for part in value if not tells_path(part)]

@@ -87,6 +87,11 @@ def test_items_that_are_no_prompts_are_named_and_counted(tmp_path):
         tmp_path / "second", {"t.txt": b"fine line here\nbad \xff line\n"}, status=1
     )
     assert "t.txt: line 2 is not UTF-8" in ended.stderr
+    (tmp_path / "third").mkdir()
+    ended, _, _, _ = combine(
+        tmp_path / "third", {"t.txt": b"fine line here\n" + b"a" * (2 << 20)}, status=1
+    )
+    assert "t.txt: line 2 is longer than 1,048,576 bytes" in ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,16 @@ def test_a_folder_that_is_not_utf8(folder, process, to_parquet, rows_of, tmp_pat
     )
 
 
+@pytest.mark.parametrize("letter", ["\n", "\x1b", "\u202e", "\x7f"])
+def test_a_folder_whose_name_nobody_sees(folder, rows_of, to_parquet, tmp_path, letter):
+    """Its name would stand in keys and in the tars' members."""
+    data = folder().fill([1, 2])
+    shutil.copytree(data.path / "000000", data.path / f"a{letter}b")
+    ended = to_parquet(data.path, tmp_path / "t.parquet")
+    assert ended.status == 3 and "characters that nobody sees" in ended.err
+    assert len(rows_of(tmp_path / "t.parquet")) == 4
+
+
 def test_a_folder_below_the_root(folder, to_parquet, tmp_path, monkeypatch):
     """/data in a container: the base folder is then "/"."""
     from postprocess_dataset.to_table import build_table

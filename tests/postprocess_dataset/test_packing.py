@@ -193,6 +193,47 @@ def test_a_tar_is_named_once(data):
         scan_folder(data.path, 0)
 
 
+@pytest.mark.parametrize(
+    "spans, key",
+    [("[[0,0,Infinity]]", "3"), (f"[[0,{10**30},512]]", "3"), ("[[0,0,1024]]", "9" * 40)],
+)
+def test_numbers_without_bounds_are_damage(data, to_parquet, tmp_path, spans, key):
+    pack(data.path)
+    path = data.path / "000000/PACKED"
+    record = json.loads(path.read_text())
+    entry = record["prompts"].pop("3") | {"at": json.loads(spans)}
+    path.write_text(json.dumps(record | {"prompts": {key: entry}}))
+    with pytest.raises(OSError, match="damaged"):
+        scan_folder(data.path, 0)
+    ended = to_parquet(data.path, tmp_path / "t.parquet")
+    assert ended.status == 3 and "damaged" in ended.err, ended.err
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("generation", float("inf")),
+        ("generation", "1"),
+        ("captions", "x"),
+        ("captions", [1]),
+        ("captions", 10**9),
+        ("short", "x"),
+        ("short", [1]),
+        ("short", {"asked": "x"}),
+        ("short", {"missing": "x"}),
+    ],
+)
+def test_values_of_another_kind_are_damage(data, field, value):
+    """Else a client, or the server, ends in the middle of its work."""
+    pack(data.path)
+    path = data.path / "000000/PACKED"
+    record = json.loads(path.read_text())
+    record["prompts"]["3"][field] = value
+    path.write_text(json.dumps(record))
+    with pytest.raises(OSError, match="damaged"):
+        scan_folder(data.path, 0)
+
+
 def test_spans_lie_within_their_tar_and_are_taken_once(data):
     pack(data.path)
     path = data.path / "000000/PACKED"

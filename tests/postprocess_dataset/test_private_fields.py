@@ -58,5 +58,9 @@ def test_no_path(value):
     assert not tells_path(value)
 
 
+def test_a_key_that_is_a_path():
+    assert private_fields({"/home/u/key": "x", "seed": 1}) == ["/home/u/key"]
+
+
 def test_texts_may_hold_slashes_and_hosts_are_private():
     assert private_fields({"augmented_prompt": "/imagine a fox", "hostname": "n1"}) == ["hostname"]

@@ -85,6 +85,7 @@ def test_nothing_private_is_published(folder, to_parquet, tmp_path):
         gpu_uuid="GPU-7d1f",
         site={"node_name": "bob-node", "place": "/scratch/alice", "shelf": 3},
         notes=["/home/alice/x", "kept", "see /home/alice/z", "https://example.org/a/b"],
+        **{"/home/alice/key": 7},
         gpu_name="/home/alice/gpu",
         scheduler="as in ~/alice/own.py",
         negative_prompt="and/or, /imagine",
