@@ -12,18 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from common.console import visible
-from generate.launch.status import Answer, fetch, incomplete
+from generate.launch.status import WORDS, Answer, fetch, incomplete
 
 ON_TERMINAL_S = 2
 IN_LOG_S = 60
 LAST_LOOK_S = 10
 BUSY = ("drawing", "idle")
-WORDS = {
-    "loading": "loading the model",
-    "unknown": "starting",
-    "warming_up": "warming up",
-    "waiting_llm": "waiting for an LLM",
-}
 # of a run as a whole: it goes on, or begins
 WELL = ("fair", "finished", "idle", "rebuilding")
 

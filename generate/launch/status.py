@@ -19,6 +19,14 @@ from generate.launch.finished import lines_of
 from generate.protocol.connection import Connection, ServerAway
 from generate.protocol.output_root import dataset_folder
 
+# what a worker does, for people
+WORDS = {
+    "loading": "loading the model",
+    "unknown": "starting",
+    "warming_up": "warming up",
+    "waiting_llm": "waiting for an LLM",
+}
+
 Document = dict[str, Any]  # GET /status, as generate/server/status.py makes it
 
 
@@ -162,7 +170,7 @@ def incomplete(counts: Document) -> str:
 
 def _workers(document: Document) -> list[str]:
     workers = document["workers"]
-    states = ", ".join(f"{n} {state}" for state, n in workers["by_state"].items())
+    states = ", ".join(f"{n} {WORDS.get(state, state)}" for state, n in workers["by_state"].items())
     slow = f"; {workers['slow']} slow" if workers["slow"] else ""
     lines = [f"workers    {workers['total']}{': ' if states else ''}{states}{slow}"]
     for worker in document["quarantined"]:

@@ -20,6 +20,7 @@ from postprocess_dataset.manifest import manifest
 from postprocess_dataset.manifest.shards import Unreadable
 from postprocess_dataset.options import DataOptions
 from postprocess_dataset.progress import Progress, tell
+from postprocess_dataset.release_card.about import read_about
 from postprocess_dataset.release_card.card import CardSettings, make_card
 from postprocess_dataset.release_card.facts import braces, read_facts
 from postprocess_dataset.release_forms.linked_tars import shards_of
@@ -158,12 +159,13 @@ def make_page(settings: ReleaseSettings, marks: Marks) -> None:
     output = os.path.join(settings.release, "report.html")
     changed = os.stat(settings.status).st_mtime_ns if os.path.exists(settings.status) else 0
     where = Where(settings.data.where, settings.data.scores) if settings.data.where else None
-    state = f"{table.identity(settings.table)} {settings.status} {changed}"
+    folder_name = os.path.basename(os.path.abspath(settings.release))
+    name = read_about(settings.about).get("title") or folder_name
+    state = f"{table.identity(settings.table)} {settings.status} {changed} {name}"
     if where:
         state += f" {where.text} {where.versions()}"
     if os.path.exists(output) and marks.is_done("report", state):
         return
-    name = os.path.basename(os.path.abspath(settings.release))
     make_report(
         ReportSettings(
             table=settings.table,

@@ -65,4 +65,6 @@ def short(value: float | None) -> str:
 
 def hours(value: float) -> str:
     """Hours for people; below one in minutes or seconds."""
+    if 0 < value < 1 / 3600:
+        return "below 1 s"
     return f"{short(value)} h" if value >= 1 else duration(3600 * value)

@@ -220,6 +220,7 @@ class ChaosRun:
         if self.server:
             self.server.listener.close()
             self.server.accounts.connection.close()
+            os.close(self.server.claim._descriptor)  # a process that dies keeps no file open
             self.server = None
 
     def tick(self):
@@ -229,9 +230,6 @@ class ChaosRun:
                 Housekeeping(self.server).step()
                 self.server.check.step()
             except ServerEnds:
-                self.server.listener.close()
-                self.server.accounts.connection.close()
-                self.server = None
                 self.start_server()
 
     def _start_anew(self, why):
