@@ -3,6 +3,8 @@
 import errno
 import os
 import threading
+import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,12 @@ class Bench:
         self.publisher.finish()
 
 
+def sleep_as(monkeypatch, module, sleep):
+    """This module's time.sleep alone: threads of other tests may sleep in this process."""
+    clock = types.SimpleNamespace(**{**vars(time), "sleep": sleep})
+    monkeypatch.setattr(module, "time", clock)
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES])
 def test_a_failed_write_is_the_disk_s(tmp_path, monkeypatch, number):
     """Reported as the prompt's, a full disk would cost every prompt a strike."""
@@ -99,7 +107,7 @@ def test_a_failed_write_is_the_disk_s(tmp_path, monkeypatch, number):
 def test_files_that_the_server_does_not_see_at_once(tmp_path, monkeypatch):
     """NFS shows a name on another node after a while: no failure, and a prompt that is done."""
     slept: list[float] = []
-    monkeypatch.setattr(publisher.time, "sleep", slept.append)
+    sleep_as(monkeypatch, publisher, slept.append)
     bench = Bench(tmp_path, FakeJob("missing", "missing", "accepted"))
     bench.publish()
     assert not bench.job.failed and bench.publisher.completed == 1 and slept == [1, 2]
@@ -107,7 +115,7 @@ def test_files_that_the_server_does_not_see_at_once(tmp_path, monkeypatch):
 
 
 def test_captions_that_were_deleted_meanwhile_are_published_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(publisher.time, "sleep", lambda seconds: None)
+    sleep_as(monkeypatch, publisher, lambda seconds: None)
     bench = Bench(tmp_path, FakeJob("missing", "accepted"))
     assert read_captions(tmp_path, 3) is None
     bench.publish()
@@ -115,7 +123,7 @@ def test_captions_that_were_deleted_meanwhile_are_published_again(tmp_path, monk
 
 
 def test_files_that_nobody_sees_are_released(tmp_path, monkeypatch):
-    monkeypatch.setattr(publisher.time, "sleep", lambda seconds: None)
+    sleep_as(monkeypatch, publisher, lambda seconds: None)
     bench = Bench(tmp_path, FakeJob(*["missing"] * 4))
     bench.publish()
     assert [result["reason"] for result in bench.job.failed] == ["disk"]
@@ -138,7 +146,7 @@ def test_the_pause_of_a_full_disk_grows_until_a_write_goes_well(tmp_path):
 def slept(monkeypatch):
     """The pauses that were made, instead of making them."""
     pauses: list[float] = []
-    monkeypatch.setattr(process.time, "sleep", pauses.append)
+    sleep_as(monkeypatch, process, pauses.append)
     return pauses
 
 
@@ -163,10 +171,10 @@ def test_a_client_that_starts_on_a_full_disk_waits(tmp_path, monkeypatch, slept,
 def test_a_folder_that_another_node_has_just_made(tmp_path, monkeypatch, slept):
     """NFS may not show it at once; one that never comes is no reason to wait for ever."""
     folder = tmp_path / "birds"
-    monkeypatch.setattr(process.time, "sleep", lambda s: (slept.append(s), folder.mkdir()))
+    sleep_as(monkeypatch, process, lambda s: (slept.append(s), folder.mkdir()))
     process.wait_for_disk(folder)
     assert slept == [5]
-    monkeypatch.setattr(process.time, "sleep", slept.append)
+    sleep_as(monkeypatch, process, slept.append)
     with pytest.raises(UserError, match="the same file system on both nodes"):
         process.wait_for_disk(tmp_path / "elsewhere")
     assert slept == [5, 5, 10, 20, 40]
