@@ -146,7 +146,8 @@ def test_the_pause_of_a_full_disk_grows_until_a_write_goes_well(tmp_path):
 def slept(monkeypatch):
     """The pauses that were made, instead of making them."""
     pauses: list[float] = []
-    sleep_as(monkeypatch, process, pauses.append)
+    for module in (process, restart):
+        sleep_as(monkeypatch, module, pauses.append)
     return pauses
 
 
