@@ -12,6 +12,7 @@ an unknown result is not accepted, and `not` of an unknown stays unknown.
 import ast
 import math
 import operator
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,8 @@ COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.NotEq: operator.ne,
 }
 Value = float | int | str | bool | None
+# CPython 3.11 mixes up two threads that parse at the same instant: SystemError.
+PARSING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ def parse(text: str) -> Expression:
     if len(text) > LONGEST:
         raise UserError(f"the expression has {len(text)} characters, at most {LONGEST} are taken")
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        with PARSING:
+            tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         why = error.msg if isinstance(error, SyntaxError) else "it cannot be read"
         raise UserError(f"the expression {text!r}: {why}; {EXPECTED}") from None

@@ -92,7 +92,7 @@ def test_the_status_says_what_happens_and_which_log_to_read():
         "500 waiting + 300 leased + 199 done + 1 failed = 1,000",
         "released: 3 expired, 12 preempted\n",
         "2 prompts are incomplete: 9 images fewer than asked for",
-        "12: 10 drawing, 2 loading; 1 slow",
+        "12: 10 drawing, 2 loading the model; 1 slow",
         "quarantined: gpu03 (GPU-1), 5 failures in a row, next probe in 9 min",
         "gpu, 5 times",
         "unspecified launch failure; read /data/out/4242_17.out",
