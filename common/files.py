@@ -30,6 +30,18 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.close(descriptor)
 
 
+def is_away(path: str | os.PathLike[str], opened: os.stat_result) -> bool:
+    """Whether a file was deleted, moved or replaced. opened: of the one that this process holds
+    open, so that no other file gets its inode.
+    """
+    try:
+        return not os.path.samestat(os.stat(path), opened)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False  # a file system that does not answer says nothing
+
+
 def refuse_special(path: str | os.PathLike[str]) -> None:
     """OSError when `path` is a link, a device, a pipe: a rename would replace it by a file."""
     with contextlib.suppress(FileNotFoundError):

@@ -113,17 +113,15 @@ class PackedFolder:
     looked_at: float = 0.0  # time.monotonic() of the last look at the tars
 
     def __post_init__(self) -> None:
-        room = [entry["bytes"] for entry in self.record["tars"]]
-        if any(type(size) is not int or not 0 <= size <= MOST_TAR for size in room):
+        sizes = [entry["bytes"] for entry in self.record["tars"]]
+        if any(type(size) is not int or not 0 <= size <= MOST_TAR for size in sizes):
             raise ValueError("the size of a tar is no number of bytes")
+        room = list(sizes)
         files = 0
-        sizes = list(room)
         for index, entry in self.record["prompts"].items():
             if not INDEX.fullmatch(index):
                 raise ValueError(f"{index!r:.80} is no prompt's number")
-            prompt = prompt_of(entry, room)
-            if any(span.offset + span.size > sizes[span.tar] for span in prompt.spans):
-                raise ValueError(f"the files of prompt {index} do not lie within their tar")
+            prompt = prompt_of(entry, sizes, room)
             whole = all(self.tars[span.tar] for span in prompt.spans)
             (self.prompts if whole else self.lost)[int(index)] = prompt
             files += len(prompt.images) + len(prompt.failed)
@@ -182,15 +180,16 @@ def _files_of(folder: PackedFolder, index: int) -> dict[str, Member]:
     return found
 
 
-def prompt_of(entry: dict[str, Any], room: list[int]) -> PackedPrompt:
+def prompt_of(entry: dict[str, Any], sizes: list[int], room: list[int]) -> PackedPrompt:
     """One prompt's entry in a mark. KeyError, TypeError, ValueError: it is damaged.
 
-    room: bytes of each tar that no prompt before takes up; this one's are taken off. So a mark of a
-    few bytes cannot state more files than its tars have room for.
+    sizes: bytes of each tar; room: those that no prompt before takes up, and this one's are taken
+    off. So a mark of a few bytes cannot state more files than its tars have room for.
     """
     spans = tuple(Span(*map(int, span)) for span in entry["at"])
     for span in spans:
-        if min(span) < 0 or span.size > room[span.tar]:
+        end = span.offset + span.size
+        if min(span) < 0 or end > sizes[span.tar] or span.size > room[span.tar]:
             raise ValueError(f"{span} does not lie within its tar")
         room[span.tar] -= span.size
     most = sum(span.size for span in spans) // LEAST_FILE

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 SAMPLE_BYTES = 1 << 20  # of a sample's JSON; the project's own are below 10 kB
 IMAGE_BYTES = 64 << 20  # of one image; 8192 x 8192 pixels at quality 95 take 30 MB
-# A pipe is not waited for, and no terminal becomes ours.
 PIECE = 1 << 16  # most images in one call; more memory at once is new memory each time
 SMALL_PIECE = 1 << 12  # most JSONs; 0.3 us less than room for an image
+# A pipe is not waited for, and no terminal becomes ours.
 FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 KINDS = {
     stat.S_IFDIR: "a directory",

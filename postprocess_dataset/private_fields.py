@@ -29,3 +29,8 @@ def private_fields(record: dict[str, Any]) -> list[str]:
 def tells_path(value: object) -> bool:
     """Whether an absolute path stands anywhere in a value: it names users and machines."""
     return isinstance(value, str) and ABSOLUTE.search(WEB.sub("", value)) is not None
+
+
+def without_folders(value: Any) -> Any:
+    """The last part of a value that tells a path; anything else as it is."""
+    return re.split(r"[/\\]", value.rstrip("/\\"))[-1] if tells_path(value) else value

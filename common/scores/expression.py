@@ -20,6 +20,7 @@ from typing import Any
 from common.command_line import UserError
 
 LONGEST = 2000  # characters
+MOST_PARTS = 20  # conditions of an expression that are counted apart
 COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.command_line import UserError
-from common.scores.expression import Expression, parse, parts_of
+from common.scores.expression import MOST_PARTS, Expression, parse, parts_of
 from common.scores.interface import Score, Values, identities, load_scores, values_of
 from generate.dataset.tries import Tried
 
 MAX_TRIES = 4
-MOST_PARTS = 20  # conditions of an expression that are counted apart
 UNSCORED: dict[str, Any] = {"scores": None, "accept": None, "max_tries": None}
 
 

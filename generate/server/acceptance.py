@@ -11,13 +11,12 @@ from collections.abc import Container
 from typing import Any
 
 from common.command_line import UserError
-from common.scores.expression import parse, parts_of
+from common.scores.expression import MOST_PARTS, parse, parts_of
 from generate.server import origins
 from generate.server.fields import Fields
 from generate.server.queries import Queries
 from generate.server.store import Store
 
-MOST_PARTS = 20  # conditions of an expression that are counted apart
 MOST = 10**9  # images of a prompt
 ENOUGH = 2000  # images of finished prompts, before a share of them says anything
 Json = dict[str, Any]

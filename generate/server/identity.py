@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import UserError
-from common.files import create_whole, keep_damaged, read_json, sync_folder, write_whole
+from common.files import create_whole, is_away, keep_damaged, read_json, sync_folder, write_whole
 from generate.protocol.connection import Connection, CopiedRoot, ServerAway, read_server_json
 from generate.protocol.output_root import GENERATED_IMAGES, make_server_folder
 
@@ -125,13 +125,8 @@ class Claim:
 
     def is_lost(self) -> bool:
         """Whether the file was deleted or replaced, together with the ledger as a rule."""
-        try:
-            there = os.stat(self.folder / "epochs" / str(self.epoch))
-        except (FileNotFoundError, NotADirectoryError):
-            return True
-        except OSError:
-            return False  # a file system that does not answer says nothing
-        return not os.path.samestat(there, os.fstat(self._descriptor))
+        path = self.folder / "epochs" / str(self.epoch)
+        return is_away(path, os.fstat(self._descriptor))
 
 
 def claim_epoch(folder: Path, above: int = 0) -> Claim:

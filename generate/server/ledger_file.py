@@ -9,7 +9,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from common.files import sync_folder
+from common.files import is_away, sync_folder
 
 
 class LedgerFile:
@@ -22,12 +22,7 @@ class LedgerFile:
 
     def is_away(self) -> bool:
         """Whether the file was deleted, moved or replaced: what is written is then lost."""
-        try:
-            return not os.path.samestat(os.stat(self.path), self._opened)
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False  # a file system that does not answer says nothing
+        return is_away(self.path, self._opened)
 
     def write_again(self, connection: sqlite3.Connection) -> bool:
         """Put a deleted file back, whole, from what this process still holds open.

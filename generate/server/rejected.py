@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from common.command_line import UserError
-from common.scores.expression import parse, parts_of
+from common.scores.expression import MOST_PARTS, parse, parts_of
 from generate.server.fields import Fields
 
 KEPT = 24
 SHOWN = 8
 MOST_TOLD = 16  # in a heartbeat; this project's clients tell 4
 MOST_SCORES = 10  # of an image
-MOST_PARTS = 20  # conditions of an expression that are looked at apart
 MOST_SEED = 2**64
 Json = dict[str, Any]
 Key = tuple[str, int, int]  # data set, index, augmentation

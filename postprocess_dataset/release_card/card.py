@@ -27,8 +27,9 @@ from postprocess_dataset.publish import publish_text
 from postprocess_dataset.release_card.about import About, read_about
 from postprocess_dataset.release_card.columns import holds, kind_of
 from postprocess_dataset.release_card.croissant import croissant
-from postprocess_dataset.release_card.facts import Facts, braces, read_facts
+from postprocess_dataset.release_card.facts import Facts, read_facts
 from postprocess_dataset.release_card.licences import OTHER, RolledUp, roll_up
+from postprocess_dataset.shard_names import braces
 
 HERE = Path(__file__).resolve().parent
 GAP = "*Not stated by the author.*"

@@ -178,16 +178,3 @@ def _span(facts: Facts, stamps: pa.Array) -> None:
     if ends["min"] is not None:
         facts.first = min(facts.first or ends["min"][:10], ends["min"][:10])
         facts.last = max(facts.last, ends["max"][:10])
-
-
-def braces(names: list[str]) -> str:
-    """ "train-{000000..000041}.tar" of names that are numbered without a hole; else a pattern."""
-    match = [SHARD.fullmatch(name) for name in names]
-    numbers = [int(found[2]) for found in match if found]
-    first = match[0] if match else None
-    if first is None or numbers != list(range(numbers[0], numbers[0] + len(names))):
-        return ", ".join(names)
-    if len(names) == 1:
-        return names[0]
-    width = len(first[2])
-    return f"{first[1]}-{{{numbers[0]:0{width}d}..{numbers[-1]:0{width}d}}}.{first[3]}"

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from common.command_line import UserError
 from postprocess_dataset import increment, table
 from postprocess_dataset.options import shares
-from postprocess_dataset.private_fields import TEXTS, tells_path
+from postprocess_dataset.private_fields import TEXTS, tells_path, without_folders
 from postprocess_dataset.publish import Draft
 from postprocess_dataset.shard_rows import KEY, check_columns, values_of
 from postprocess_dataset.sorted_rows import ROW_GROUP
@@ -129,11 +129,6 @@ def relative(path: Any, base: str) -> str | None:
     return None if below.startswith("..") else below
 
 
-def without_folders(text: Any) -> Any:
-    """The last part of an absolute path; anything else as it is."""
-    return os.path.basename(text.rstrip("/")) if _is_path(text) else text
-
-
 def public_extra(text: Any) -> str | None:
     """The unknown keys of a sample without private ones and absolute paths, at any depth."""
     try:
@@ -160,7 +155,3 @@ def _without_private(value: Any) -> Any:
 def _is_text(kind: pa.DataType) -> bool:
     plain = _plain(kind)
     return bool(pa.types.is_string(plain) or pa.types.is_large_string(plain))
-
-
-def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and bool(re.match(r"(/|~|file:|[A-Za-z]:\\)", value))

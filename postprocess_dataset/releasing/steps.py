@@ -22,7 +22,7 @@ from postprocess_dataset.options import DataOptions
 from postprocess_dataset.progress import Progress, tell
 from postprocess_dataset.release_card.about import read_about
 from postprocess_dataset.release_card.card import CardSettings, make_card
-from postprocess_dataset.release_card.facts import braces, read_facts
+from postprocess_dataset.release_card.facts import read_facts
 from postprocess_dataset.release_forms.linked_tars import shards_of
 from postprocess_dataset.release_forms.make_forms import FormSettings, make_forms
 from postprocess_dataset.releasing.known import keep_verified, known_shards
@@ -30,6 +30,7 @@ from postprocess_dataset.releasing.marks import Marks, state_of
 from postprocess_dataset.report.gather import ReportSettings
 from postprocess_dataset.report.page import make_report
 from postprocess_dataset.scored.where import Where
+from postprocess_dataset.shard_names import braces
 from postprocess_dataset.to_table.build_table import TableSettings, make_table
 from postprocess_dataset.verification.show import show
 from postprocess_dataset.verification.verify import VerifySettings, verify

@@ -15,7 +15,7 @@ from common.files import parse_yaml
 from common.scores.histogram import Histogram, histogram
 from common.untrusted import read_untrusted
 from postprocess_dataset import increment, table
-from postprocess_dataset.private_fields import tells_path
+from postprocess_dataset.private_fields import without_folders
 from postprocess_dataset.report import texts
 from postprocess_dataset.report.costs import Costs, costs_of, read_status
 from postprocess_dataset.report.pictures import Picture, Pictures, alike
@@ -174,7 +174,7 @@ def groups(seen: Seen, column: str, pictures: Pictures) -> list[Group]:
     counts = seen.counts.get(column, Counter())
     found = []
     for value, count in counts.most_common(GROUPS):
-        name = public(value if value is not None else "the prompt itself")
+        name = without_folders(value if value is not None else "the prompt itself")
         found.append(_group(seen, column, value, (str(name), count), pictures))
     rest = counts.total() - sum(group.count for group in found)
     if rest:
@@ -206,11 +206,6 @@ def _group(
         texts.mean([texts.differs(variations) for variations in by_prompt.values()]),
         [shown(row, pictures) for _, row in some],
     )
-
-
-def public(value: Any) -> Any:
-    """A path without the folders that only the author's machine has; else the value."""
-    return os.path.basename(value.rstrip("/")) if tells_path(value) else value
 
 
 def sizes(seen: Seen) -> list[tuple[str, int, float]]:

@@ -11,9 +11,10 @@ from markupsafe import Markup
 
 from common.console import amount, duration, visible
 from common.version import version
+from postprocess_dataset.private_fields import without_folders
 from postprocess_dataset.progress import tell
 from postprocess_dataset.publish import publish_text
-from postprocess_dataset.report.gather import Report, ReportSettings, gather, public
+from postprocess_dataset.report.gather import Report, ReportSettings, gather
 
 HERE = Path(__file__).resolve().parent
 
@@ -32,7 +33,7 @@ def render(report: Report) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined
     )
-    environment.filters.update(visible=visible, public=public)
+    environment.filters.update(visible=visible, public=without_folders)
     environment.filters.update(short=short, amount=amount, hours=hours)
     sections = [
         ("prompts", "Prompts"),

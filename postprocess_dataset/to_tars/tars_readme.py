@@ -13,6 +13,7 @@ import yaml
 
 from common.untrusted import read_text
 from postprocess_dataset.publish import publish_text
+from postprocess_dataset.shard_names import braces
 from postprocess_dataset.to_tars.shard_plan import STEM
 
 NAME = "README.md"
@@ -70,12 +71,3 @@ def text_of(stems: Sequence[str]) -> str:
     configs = [{"config_name": "default", "data_files": files}]
     head = yaml.safe_dump({"configs": configs}, sort_keys=False)
     return f"---\n{head}---\n{ABOUT}"
-
-
-def braces(names: Sequence[str]) -> str:
-    """`output_dataset_{000000..000041}.tar` for the shards of a split, numbered without a hole."""
-    if len(names) == 1:
-        return names[0]
-    stem = names[0].rpartition("_")[0]
-    first, last = (name.removesuffix(".tar").rpartition("_")[2] for name in (names[0], names[-1]))
-    return f"{stem}_{{{first}..{last}}}.tar"

@@ -7,8 +7,9 @@ import shutil
 import pytest
 import yaml
 
-from postprocess_dataset.release_card import facts, licences
+from postprocess_dataset.release_card import licences
 from postprocess_dataset.release_card.card import size_category
+from postprocess_dataset.shard_names import braces
 from tests.postprocess_dataset.conftest import Folder, called
 
 ABOUT = {
@@ -145,9 +146,9 @@ def test_of_open_parts_the_licence_that_asks_most_stands():
 
 def test_shard_names_in_braces():
     names = [f"train-{number:06d}.tar" for number in range(3)]
-    assert facts.braces(names) == "train-{000000..000002}.tar"
-    assert facts.braces(names[:1]) == names[0] and facts.braces([]) == ""
-    assert facts.braces(names[::2]) == "train-000000.tar, train-000002.tar"
+    assert braces(names) == "train-{000000..000002}.tar"
+    assert braces(names[:1]) == names[0] and braces([]) == ""
+    assert braces(names[::2]) == "train-000000.tar, train-000002.tar"
     assert size_category(999) == "n<1K" and size_category(2 * 10**7) == "10M<n<100M"
 
 

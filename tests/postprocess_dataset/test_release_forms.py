@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from postprocess_dataset.manifest.shards import read_shard
+from postprocess_dataset.private_fields import without_folders
 from postprocess_dataset.release_forms import public_rows
 from tests.postprocess_dataset.conftest import called
 
@@ -195,6 +196,6 @@ def test_what_is_wrong_is_one_line(table, tmp_path):
 def test_paths_of_other_machines_do_not_stay():
     assert public_rows.relative("/data/HPDv2/1_0.jpg", "/data") == "HPDv2/1_0.jpg"
     assert public_rows.relative("/elsewhere/1_0.jpg", "/data") is None
-    assert public_rows.without_folders("/home/a/model/") == "model"
-    assert public_rows.without_folders("org/model") == "org/model"
+    assert without_folders("/home/a/model/") == "model"
+    assert without_folders("org/model") == "org/model"
     assert public_rows.public_extra("{torn") is None
