@@ -88,13 +88,19 @@ def is_captions(record: object, index: int) -> bool:
         and isinstance(record.get("source"), list)
         and isinstance(texts, list)
         and bool(texts or short)  # none at all: the prompt was refused, and that has a reason
-        and all(isinstance(text, dict) and _is_caption(text) for text in texts)
+        and _are_captions(texts)
         and (short is None or (isinstance(short, dict) and type(short.get("missing")) is int))
     )
 
 
-def _is_caption(text: dict[str, object]) -> bool:
-    return isinstance(text.get("text"), str) and isinstance(text.get("llm_model_name"), str | None)
+def _are_captions(texts: list[object]) -> bool:
+    for text in texts:  # 200 a prompt, of every prompt at a start without a ledger
+        if not isinstance(text, dict) or not isinstance(text.get("text"), str):
+            return False
+        writer = text.get("llm_model_name")
+        if writer is not None and not isinstance(writer, str):
+            return False
+    return True
 
 
 def _newest(dataset_dir: str | os.PathLike[str], index: int) -> tuple[Captions | None, int]:

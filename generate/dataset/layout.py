@@ -30,7 +30,7 @@ def stem(index: int, aug: int) -> str:
 
 def path_of(dataset_dir: str | os.PathLike[str], index: int, aug: int, suffix: str) -> Path:
     """The path of a sample's file; suffix ".jpg", ".json" or ".failed"."""
-    return Path(dataset_dir) / folder_name(index) / f"{index}_{aug}{suffix}"
+    return Path(f"{os.fspath(dataset_dir)}/{folder_name(index)}/{index}_{aug}{suffix}")
 
 
 def has_samples(dataset_dir: str | os.PathLike[str]) -> bool:
@@ -41,7 +41,7 @@ def has_samples(dataset_dir: str | os.PathLike[str]) -> bool:
 def captions_path(dataset_dir: str | os.PathLike[str], index: int, generation: int = 1) -> Path:
     """The path of a prompt's captions: generation 1 is .prompts, 2 is .prompts2, …"""
     number = generation if generation > 1 else ""
-    return Path(dataset_dir) / folder_name(index) / f"{index}.prompts{number}"
+    return Path(f"{os.fspath(dataset_dir)}/{folder_name(index)}/{index}.prompts{number}")
 
 
 def collected_path(dataset_dir: str | os.PathLike[str], index: int) -> Path:
