@@ -4,9 +4,10 @@
     python benchmarks/variations.py --prompts 2 --variations 40 # minutes
 
 The first instruction asked for captions that differ as much as possible and drew no attributes;
-both run in the same process, one prompt after the other. Vendi score, distinct-2, mean cosine to
-the nearest neighbour and to the original, by generate/llms/diversity.py. A prompt of which six
-answers in a row hold nothing new ends with fewer texts.
+both run in the same process, one after the other; s: seconds since its start. Vendi score,
+distinct-2, mean cosine to the nearest neighbour and to the original, by
+generate/llms/diversity.py. A prompt of which six answers in a row hold nothing new ends with
+fewer texts.
 """
 
 import argparse
@@ -50,12 +51,13 @@ def main() -> None:
     }
     print(f"{'':50}{'texts':>7}{'Vendi':>8}{'dist-2':>8}{'nearest':>8}{'orig.':>8}{'s':>7}")
     figures: dict[str, list[Diversity]] = {name: [] for name in prompters}
-    for prompt in PROMPTS[: args.prompts]:
-        for name, prompter in prompters.items():
-            began = time.monotonic()
-            texts = [
-                item["text"] for item in prompter.submit(prompt, args.variations).result().texts
-            ]
+    for name, prompter in prompters.items():
+        began = time.monotonic()
+        asked = {
+            prompt: prompter.submit(prompt, args.variations) for prompt in PROMPTS[: args.prompts]
+        }
+        for prompt, answer in asked.items():
+            texts = [item["text"] for item in answer.result().texts]
             figures[name].append(measure(prompt, texts))
             show(f"{name}: {prompt}", figures[name][-1:], time.monotonic() - began)
     for name, each in figures.items():

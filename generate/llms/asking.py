@@ -26,6 +26,7 @@ INSTRUCTION = Path(__file__).resolve().parent / "instruction.txt"
 AVOIDED = 30  # texts that a model is told not to repeat
 SCHEMA_BYTES = 2500  # of schema and roles, at most
 MOST_TEXTS = 50  # of one call
+ASKED_AGAIN = 4  # texts at least, after a call that brought nothing; one alone is often a copy
 Text = dict[str, Any]  # {"text", "llm_model_name", "backend", "overlap", "attributes"}
 EXAMPLE = "a red bicycle against a brick wall"
 EXAMPLE_DRAWN: list[Drawn] = [
@@ -164,7 +165,8 @@ class VariationRequest:
         self.drawn: list[Drawn] = []  # for the call that is under way
         avoided = sum(len(text.encode()) + 4 for text in kept.texts[-AVOIDED:])
         twice = 2 * (len(wording.instruction.encode()) + len(prompt.encode()))
-        drawn = wording.attributes.most_bytes(min(missing, MOST_TEXTS)) if wording.attributes else 0
+        most = min(max(missing, ASKED_AGAIN), MOST_TEXTS)
+        drawn = wording.attributes.most_bytes(most) if wording.attributes else 0
         self.prompt_bytes = twice + avoided + drawn + SCHEMA_BYTES
 
     def make(self, backend: Backend) -> ChatRequest:
@@ -172,7 +174,8 @@ class VariationRequest:
         self.asked += 1
         config = backend.config
         seed = f"{self.seed}/{self.asked}"
-        n = min(self.missing, config.batch, MOST_TEXTS)
+        wanted = self.missing if self.asked == 1 else max(self.missing, ASKED_AGAIN)
+        n = min(wanted, config.batch, MOST_TEXTS)
         attributes = self.wording.attributes
         self.drawn = attributes.draw(seed, n, self.prompt) if attributes else []
         asked = messages(self.wording.instruction, self.prompt, n, self.drawn, config.few_shot)

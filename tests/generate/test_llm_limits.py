@@ -90,6 +90,21 @@ def test_providers_speak_through_init_chat_model(tmp_path, provider):
     )
 
 
+def test_a_call_that_brought_nothing_is_asked_for_more(tmp_path):
+    """One missing text: a weak model writes what is there already; of four texts, one is new."""
+    with FakeOllama() as fake:
+        prompter = prompter_for(tmp_path, [entry(fake, "ollama")])
+        known = [item["text"] for item in prompter.submit("a corgi", 9).result(60).texts]
+        write, copies = fake.text, [json.dumps(known[:1]) for _ in range(5)]
+        fake.text = lambda body, fault: copies.pop() if copies else write(body, fault)
+        begun = len(fake.calls)
+        found = prompter.submit("a corgi", 1, known).result(60)
+        prompter.close()
+    asked = [call["messages"][-1]["content"] for call in fake.calls[begun:]]
+    assert "exactly 1 " in asked[0] and all("exactly 4 " in each for each in asked[1:]), asked
+    assert len(found.texts) == 1 and found.short is None
+
+
 @pytest.mark.parametrize("provider", ["ollama", "openai"])
 def test_what_reaches_the_model_is_what_the_user_set(tmp_path, caplog, provider):
     """The instruction's file, temperature and longest answer.
