@@ -18,7 +18,7 @@ from typing import Any
 from flask import Flask
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser
+from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 from waitress.utilities import Error
 
@@ -130,6 +130,13 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
     def __init__(self, adj: Any, admits: Admits) -> None:
         super().__init__(adj)
         self.admits = admits
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """As waitress's, which does not expect a length of more digits than Python reads."""
+        try:
+            super().parse_header(header_plus)
+        except ValueError as error:
+            raise ParsingError(f"a header cannot be read: {error}") from None
 
     def received(self, data: bytes) -> int:
         consumed: int = super().received(data)

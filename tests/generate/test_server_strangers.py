@@ -5,6 +5,7 @@ None learns the token, has a call taken, or keeps clients from their server.
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -193,6 +194,19 @@ def test_strangers_bodies_are_not_kept(start):
         assert said.startswith(b"HTTP/1.1 401 Unauthorized"), said
         assert says in said
         line.close()
+
+
+def test_headers_that_cannot_be_read_are_answered(start):
+    """More digits than Python reads as a number: an answer, and no word of it in the log."""
+    server = start()
+    before = server.log()
+    for length in ("9" * 5000, "9" * 30, "-1", "1e3", "٣"):
+        line = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        line.sendall(f"POST /beat HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode())
+        said = b"".join(iter(lambda line=line: line.recv(65536), b""))
+        assert re.match(rb"HTTP/1.1 4(00|01|13) ", said), (length, said)
+        line.close()
+    assert server.log() == before
 
 
 def test_a_crowd_from_one_address_leaves_room_for_others(start):
