@@ -191,7 +191,7 @@ class Run:
             == {path.stem for path in self.data.glob("*/*.jpg")}
             == {path.stem for path in self.data.glob("*/*.json")}
         )
-        assert not list(self.data.glob("*/.*")), "no draft is left behind"
+        assert not list(self.data.glob("*/.[0-9]*")), "no draft is left behind"
 
     def stop(self):
         for client in self.clients:

@@ -99,7 +99,7 @@ def test_captions_whose_tries_are_used_up(start_run):
     found = [json.loads(path.read_bytes()) for path in run.data.glob("*/*.failed")]
     assert [record["reason"] for record in found] == ["not accepted"] * 6
     assert all(len({each["seed"] for each in record["rejected"]}) == 3 for record in found)
-    assert not list(run.data.glob("*/*.jpg")) and not list(run.data.glob("*/.*"))
+    assert not list(run.data.glob("*/*.jpg")) and not list(run.data.glob("*/.[0-9]*"))
     dataset = server.dataset("birds")
     assert (dataset["done"], dataset["set_aside"], dataset["images"]) == (3, 0, 0)
     acceptance = dataset["acceptance"]
