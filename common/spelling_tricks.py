@@ -11,6 +11,7 @@ inside words (l33t), letters with separators between them, or letters three time
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from common.texts import word_set
 
@@ -37,7 +38,7 @@ UNBOXED = {first + n: chr(ord("a") + n) for first in SQUARED for n in range(26)}
 # emoji that are drawn for parts of a body, as words of the lists
 SIGNS = {0x1F346: "eggplant", 0x1F348: "melon", 0x1F351: "peach", 0x1F4A6: "drop"}
 SPOKEN = UNBOXED | {sign: f" {name}sign " for sign, name in SIGNS.items()}
-NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+NOT_ASCII = re.compile(r"([^\x00-\x7f]+)")
 
 
 def readings(text: str) -> Iterator[list[str]]:
@@ -99,12 +100,18 @@ def plain_letters(text: str) -> str:
     """Lower case without accents and invisible characters; lookalikes become Latin letters."""
     if text.isascii():
         return text.lower()
-    text = unicodedata.normalize("NFKD", text.translate(SPOKEN)).casefold()
-    return NOT_ASCII.sub(_without_marks, text).translate(LOOKALIKES)
+    parts = NOT_ASCII.split(text)  # every other one is not ASCII, and the same ones come again
+    parts[::2] = [part.lower() for part in parts[::2]]
+    parts[1::2] = map(_plain, parts[1::2])
+    return "".join(parts)
 
 
-def _without_marks(run: re.Match[str]) -> str:
-    return "".join(c for c in run[0] if unicodedata.category(c) not in ("Mn", "Me", "Cf"))
+@lru_cache(maxsize=500)  # quotation marks and accents; a hostile run may be long
+def _plain(signs: str) -> str:
+    """Signs that are not ASCII, none of which depends on the ASCII ones around it."""
+    folded = unicodedata.normalize("NFKD", signs.translate(SPOKEN)).casefold()
+    letters = (c for c in folded if unicodedata.category(c) not in ("Mn", "Me", "Cf"))
+    return "".join(letters).translate(LOOKALIKES)
 
 
 def _without_leet(token: str, one: str) -> Sequence[str]:
