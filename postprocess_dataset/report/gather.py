@@ -18,7 +18,7 @@ from postprocess_dataset import increment, table
 from postprocess_dataset.private_fields import without_folders
 from postprocess_dataset.report import texts
 from postprocess_dataset.report.costs import Costs, costs_of, read_status
-from postprocess_dataset.report.pictures import Picture, Pictures, alike
+from postprocess_dataset.report.pictures import Pictures, alike
 from postprocess_dataset.report.rows import Prompt, Row, Seen, look
 from postprocess_dataset.report.scores import accepted_share, histograms
 from postprocess_dataset.row_filter import RowFilter
@@ -160,10 +160,7 @@ def strips(prompts: Sequence[Prompt], pictures: Pictures) -> list[Strip]:
 
 def shown(row: Row, pictures: Pictures) -> Shown:
     """A row's picture, to be shown."""
-    return shown_as(row, pictures.take(row))
-
-
-def shown_as(row: Row, picture: Picture | None) -> Shown:
+    picture = pictures.take(row)
     note = row.get("llm_model_name") or "the prompt itself"
     uri = picture.uri if picture else None
     return Shown(row["caption"], note, uri, picture.size if picture else (1, 1))
@@ -228,15 +225,15 @@ def near_duplicates(report: Report, pictures: Pictures) -> None:
         if len(rows) >= COMPARED:
             break
         rows += prompt.rows[: COMPARED // 8]
-    taken = [(row, picture) for row in rows[:COMPARED] if (picture := pictures.take(row))]
-    pairs = alike([picture.dhash for _, picture in taken])
+    taken = [(row, found) for row in rows[:COMPARED] if (found := pictures.print_of(row))]
+    pairs = alike([found.dhash for _, found in taken])
     report.compared = len(taken)
     report.twin_count = len({place for pair in pairs for place in pair})
     report.twins = [
-        (shown_as(*taken[first]), shown_as(*taken[second]))
+        (shown(taken[first][0], pictures), shown(taken[second][0], pictures))
         for first, second in random.Random(4).sample(pairs, min(ALIKE_SHOWN, len(pairs)))
     ]
-    report.mean_bytes = texts.mean([picture.file_bytes for _, picture in taken])
+    report.mean_bytes = texts.mean([found.file_bytes for _, found in taken])
 
 
 def left_out(path: str, status: dict[str, Any] | None) -> list[tuple[str, int]]:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from common.scores.histogram import histogram
 from postprocess_dataset.report import costs, gather, pictures, rows, texts
+from postprocess_dataset.shard_images import Images
 from tests.postprocess_dataset.conftest import called
 
 AXE = Path(__file__).resolve().parents[1] / "node_modules" / "axe-core" / "axe.min.js"
@@ -174,13 +175,16 @@ def test_measures_of_texts():
     assert histogram("x", [0.5]).bins == (1,) and sum(histogram("x", [0.1, 0.2, 7]).bins) == 3
 
 
-def test_a_copy_at_another_quality_looks_alike():
+def test_a_copy_at_another_quality_looks_alike(tmp_path):
     noise = Image.effect_noise((256, 256), 90).convert("RGB")
     other = Image.effect_noise((256, 256), 90).convert("RGB")
     found = []
     for image, quality in ((noise, 95), (other, 95), (noise, 40)):
         data = io.BytesIO()
         image.resize((32, 32)).resize((512, 512)).save(data, "JPEG", quality=quality)
-        found.append(pictures.look_at(data.getvalue()))
+        found.append(pictures.print_of(data.getvalue()))
     assert pictures.alike([picture.dhash for picture in found]) == [(0, 2)]
-    assert pictures.look_at(b"\xff\xd8 no image") is None
+    (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8 no image\xff\xd9")
+    taken = pictures.Pictures(Images(str(tmp_path)))
+    row = {"__key__": "torn", "image_path": "torn.jpg"}
+    assert taken.print_of(row) is None and taken.take(row) is None and taken.missing == 2
