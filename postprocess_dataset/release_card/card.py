@@ -22,6 +22,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from common.console import visible
 from common.terms import Licences
 from common.version import version
+from postprocess_dataset.hub_features import yaml_features
 from postprocess_dataset.progress import tell
 from postprocess_dataset.publish import publish_text
 from postprocess_dataset.release_card.about import About, read_about
@@ -161,10 +162,7 @@ def _info(facts: Facts) -> Json:
     info: Json = {"splits": splits, "download_size": facts.download_bytes}
     info["dataset_size"] = sum(split.memory for split in facts.splits.values())
     if facts.has_images:
-        from datasets import Features
-
-        features = Features.from_arrow_schema(facts.schema)
-        info = {"features": features._to_yaml_list(), **info}
+        info = {"features": yaml_features(facts.schema), **info}
     return info
 
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from common.command_line import UserError
 from common.untrusted import read_untrusted
+from postprocess_dataset.hub_features import HUGGINGFACE, IMAGE, footer_note
 from postprocess_dataset.manifest.hashed import HashedWriter
 from postprocess_dataset.manifest.manifest import Known
 from postprocess_dataset.manifest.shards import ShardSample, Unreadable, read_shard
@@ -31,7 +32,6 @@ from postprocess_dataset.workers import forked, start
 # memory that is new each time.
 GROUP_BYTES = 8 << 20
 GROUP_ROWS = 1000
-IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 # Columns of few values; a dictionary of the others would only be thrown away again.
 REPEATED = ("original_prompt", "model_name", "llm_model_name", "gpu_name", "input_file", "dtype")
 MARK_BYTES = 1 << 16
@@ -80,17 +80,12 @@ def write_parquet(shards: Sequence[Shard], folder: str, work: Work) -> int:
 
 def schema_of(work: Work) -> pa.Schema:
     """The public table's columns, after `image`, with the note that `datasets` reads."""
-    from datasets import Features, Image  # 2 s
-
     fields = [field for field in work.schema if field.name not in ("image", "extra")]
     fields.append(pa.field("extra", pa.string()))
     if work.images:
         fields.insert(0, pa.field("image", IMAGE))
     plain = pa.schema(fields)
-    features = Features.from_arrow_schema(plain)
-    if work.images:
-        features["image"] = Image()
-    metadata = dict(features.arrow_schema.metadata)
+    metadata = {HUGGINGFACE: footer_note(plain)}
     if work.where:  # no counts: they grow, and a shard that is done stays as it is
         repeatable = {name: work.where[name] for name in ("expression", "scores")}
         metadata[b"where"] = orjson.dumps(repeatable)

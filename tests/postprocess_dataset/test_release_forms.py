@@ -4,9 +4,11 @@ import io
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from postprocess_dataset import hub_features
 from postprocess_dataset.manifest.shards import read_shard
 from postprocess_dataset.private_fields import without_folders
 from postprocess_dataset.release_forms import public_rows
@@ -177,6 +179,20 @@ def test_killed_at_any_instant_it_goes_on(table, tmp_path, dying, at):
         assert name.rpartition("/")[2].startswith(".") or content == whole[name]
     forms(*arguments[:2])
     assert tree(release) == whole
+
+
+def test_columns_are_described_as_datasets_itself_describes_them():
+    from datasets import Features, Image
+
+    listed = pa.struct([("a", pa.float32()), ("b", pa.list_(pa.date32()))])
+    kinds = (pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us", "UTC"), listed)
+    fields = [(f"of_{place}", kind) for place, kind in enumerate((*kinds, *map(pa.list_, kinds)))]
+    schema = pa.schema([("image", hub_features.IMAGE), *fields])
+    theirs = Features.from_arrow_schema(schema)
+    theirs["image"] = Image()
+    note = theirs.arrow_schema.metadata[hub_features.HUGGINGFACE]
+    assert json.loads(hub_features.footer_note(schema)) == json.loads(note)
+    assert hub_features.yaml_features(schema) == theirs._to_yaml_list()
 
 
 def test_what_is_wrong_is_one_line(table, tmp_path):
