@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from common.console import visible
+from generate.llms.answer_size import ask_for_plain, limit
 from generate.llms.backend import BackendConfig, ChatRequest, Messages, Reply
 from generate.llms.failures import Failure, classify, retry_after
 
@@ -154,8 +155,8 @@ def _make_model(config: BackendConfig) -> Any:
     for name in ("httpx", "httpx2", "openai", "groq"):  # they log every request at level INFO
         logging.getLogger(name).setLevel(logging.WARNING)
     options: dict[str, Any]
+    hooks = {"request": [ask_for_plain], "response": [limit, _keep_headers]}
     if config.provider == "ollama":
-        hooks = {"response": [_keep_headers]}
         http = {"timeout": config.timeout_s, "event_hooks": hooks, "follow_redirects": False}
         options = {"async_client_kwargs": http}
     else:
@@ -168,7 +169,8 @@ def _make_model(config: BackendConfig) -> Any:
     if config.provider in ("openai", "azure_openai", "groq"):
         # the prompts go to the backends that the user lists, and to nobody whom those name
         sdk = importlib.import_module("groq" if config.provider == "groq" else "openai")
-        options["http_async_client"] = sdk.DefaultAsyncHttpxClient(follow_redirects=False)
+        http = {"follow_redirects": False, "event_hooks": hooks}
+        options["http_async_client"] = sdk.DefaultAsyncHttpxClient(**http)
     options.update(config.options)
     if config.provider != "ollama" and (config.key_env or config.base_url):
         options.setdefault("api_key", config.key() or "none")

@@ -60,9 +60,10 @@ def classify(error: BaseException) -> Failure:
 
     By class name and HTTP status, so that no SDK need be imported.
     """
-    if isinstance(error, Failure):
-        return error
     chain = _chain(error)
+    for link in chain:
+        if isinstance(link, Failure):  # an SDK may have wrapped it
+            return link
     names = {cls.__name__ for link in chain for cls in type(link).__mro__}
     text = " ".join(str(error).split())[:300] or type(error).__name__
     # ollama appends the status; it stands in front below

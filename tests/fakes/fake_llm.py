@@ -25,6 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.fakes.fake_answers import FAULTS_OF_CONTENT, FAULTS_OF_TRANSPORT, answer
 from tests.fakes.llm_http import Handler, Server
 
+COMPRESSED = {"gzip": 0, "bomb": 200 << 20}  # fault -> spaces in front of the answer
+
 
 class FakeLLM:
     """A server on a free loopback port.
@@ -58,6 +60,7 @@ class FakeLLM:
         self.shares = dict(faults) if isinstance(faults, dict) else {}
         self.lock = threading.Lock()
         self.calls = []  # bodies received
+        self.sent = 0  # bytes of an endless answer
         self.asked = []  # (unix time, text of the last message) of each call
         self.faulted = []
         self.in_flight = 0
@@ -166,6 +169,8 @@ class FakeOllama(FakeLLM):
         )
         if fault == "truncated":
             lines = lines[: len(lines) * 2 // 3].rsplit(b"\n", 1)[0][:-7] + b"\n"
+        if fault in COMPRESSED:
+            return handler.send_compressed(lines, COMPRESSED[fault])
         if fault != "drip":
             return handler.send(200, lines, "application/x-ndjson")
         handler.send_response(200)
@@ -210,6 +215,8 @@ class FakeOpenAI(FakeLLM):
         data = json.dumps(document).encode()
         if fault == "truncated":
             return handler.send(200, data[: len(data) // 2])
+        if fault in COMPRESSED:
+            return handler.send_compressed(data, COMPRESSED[fault])
         if fault != "drip":
             return handler.send(200, data)
         handler.send_response(200)

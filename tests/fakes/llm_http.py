@@ -1,5 +1,7 @@
 """The HTTP side of a fake LLM: paths, keys, and the faults that are not of the answer's text."""
 
+import contextlib
+import gzip
 import json
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -94,6 +96,8 @@ class Handler(BaseHTTPRequestHandler):
             return None
         if fault == "redirect":
             return self.send(307, b"", headers=[("Location", fake.elsewhere + self.path)])
+        if fault == "endless":
+            return self.endless()
         if fault == "cut":
             self.connection.close()
             self.close_connection = True
@@ -128,6 +132,20 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(fake.latency)
         asked, answered = fake.bill(json.dumps(body["messages"]), text)
         fake.write(self, body, text, asked, answered, fault)
+
+    def endless(self):
+        """One line for as long as it is read."""
+        self.close_connection = True
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                self.fake.sent += self.wfile.write(b" " * (1 << 20))
+
+    def send_compressed(self, data, spaces):
+        """Behind so many spaces, which JSON allows and gzip makes a thousandth of."""
+        packed = gzip.compress(b" " * spaces + data)
+        self.send(200, packed, headers=[("Content-Encoding", "gzip")])
 
     def drip(self, data):
         """One byte every 0.2 s: each read succeeds, only a limit on the whole call ends it."""

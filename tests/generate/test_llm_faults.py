@@ -11,6 +11,7 @@ import logging
 import pytest
 
 from generate.llms import backend
+from generate.llms.answer_size import LONGEST
 from tests.fakes.fake_llm import FakeOllama, FakeOpenAI
 from tests.fakes.prompters import KEY, answer, entry, prompter_for
 
@@ -132,6 +133,22 @@ def test_prompts_go_to_nobody_whom_a_backend_names(tmp_path, provider):
         use = list(prompter.use()["backends"].values())
         prompter.close()
     assert elsewhere.calls == [] and set(use[0]["failures"]) == {"garbled"}, use[0]
+
+
+@pytest.mark.parametrize("provider", ["ollama", "openai", "groq"])
+@pytest.mark.parametrize(
+    "fault, kinds", [("endless", {"garbled"}), ("bomb", {"garbled"}), ("gzip", set())]
+)
+def test_an_answer_does_not_fill_the_memory(tmp_path, provider, fault, kinds):
+    """A line without end, and a compressed answer of 200 MB; a small compressed one is fine."""
+    make = FakeOllama if provider == "ollama" else FakeOpenAI
+    with make(faults=[fault]) as bad, FakeOllama() as good:
+        prompter = prompter_for(tmp_path, [entry(bad, provider, concurrency=1), entry(good)])
+        answer(prompter, prompts=6)
+        use = list(prompter.use()["backends"].values())
+        prompter.close()
+    assert set(use[0]["failures"]) == kinds and bad.calls, use[0]
+    assert bad.sent < 4 * LONGEST, "the connection was closed"
 
 
 @pytest.mark.parametrize("provider", ["ollama", "openai", "groq"])
