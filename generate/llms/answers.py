@@ -70,13 +70,14 @@ DEEPEST = 12  # wrappers within wrappers
 NUMBER = re.compile(r"\s*(?:[(\[]?(\d{1,3})(?:[.):\]]+|\s-)\s+|[-*•–>]+\s+)")  # noqa: RUF001
 # a colour or another order to a terminal: ESC [ 31 m
 TERMINAL = re.compile("\x1b\\[[0-9;?]{0,20}[ -/]?[@-~]")
+# Both at the beginning alone: looked for anywhere, a run of n blanks takes n * n steps.
 LABEL = re.compile(
-    r"\s*(?:variation|caption|rewrite|prompt|option|version)\s*"
+    r"\A\s*(?:variation|caption|rewrite|prompt|option|version)\s*"
     r"(?:#?\d{1,3}\s*[:.)-]|#?[a-z]?\s*:)\s+",
     re.I,
 )
 EMPHASIS = re.compile(r"(\*\*|__|\*|_|`)(.+)\1")
-NUMBER_IN_BOLD = re.compile(r"\s*\*\*(\d{1,3}[.)]?)\*\*[.):]?\s+")
+NUMBER_IN_BOLD = re.compile(r"\A\s*\*\*(\d{1,3}[.)]?)\*\*[.):]?\s+")
 QUOTES = (('"', '"'), ("“", "”"), ("'", "'"), ("«", "»"), ("‘", "’"))  # noqa: RUF001
 
 

@@ -110,6 +110,13 @@ def test_no_answer_takes_long(seed):
     assert growth(accept, lambda size: (seed * size)[:size]) <= MOST
 
 
+@pytest.mark.parametrize("run", [" ", "\t", "\u00a0", "\n", "\u2003", "*", "(", "<", "`", "_", "-"])
+@pytest.mark.parametrize("head", ["1. a", '{"variations": ["a', "```", "**"])
+def test_no_run_within_an_answer_takes_long(head, run):
+    """A rule that looks for blanks and then for a word took n * n steps on "1. " and n blanks."""
+    assert growth(accept, lambda size: head + run * size + "x") <= MOST
+
+
 def test_no_mixture_takes_long():
     draw = random.Random(1)
     for _ in range(5):
