@@ -6,10 +6,13 @@
 This is what worker processes do; what comes back is small.
 """
 
+import contextlib
 import hashlib
+import json
 import os
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +22,33 @@ from common.packed_folder import COLLECTED, MARK, read_file
 from common.sample_reader import CAPTIONS_BYTES, read_captions
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_untrusted
 from postprocess_dataset.manifest.kinds import Findings
-from postprocess_dataset.table import key_of
+from postprocess_dataset.table import JSON_FIELDS, key_of
 from postprocess_dataset.verification.evidence import Sample, absent
 from postprocess_dataset.verification.names import PromptNames
 from postprocess_dataset.verification.samples import Facts, Look, check_sample
 
 if TYPE_CHECKING:
     from common.validation_set import ValidationSet
+
+# A sample's fields that may hold words of somebody; hashes, sizes and times do not, and what an
+# image shall not show (negative_prompt) may name anything.
+TOLD = (
+    "source",
+    "input_file",
+    "model_name",
+    "llm_model_name",
+    "scheduler",
+    "lora",
+    "left_out",
+    "truncated",
+    "dtype",
+    "library_versions",
+    "quantize",
+    "quantize_args",
+    "attention_backend",
+    "offload",
+)
+STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')  # of JSON: values and names, without the scores
 
 Licences = Counter[
     tuple[str, tuple[str, ...]]
@@ -75,9 +98,7 @@ class Judge:
         # A lone surrogate is no text that could be embedded.
         texts = [text.encode("utf-8", "replace").decode() for text in texts]
         for text in texts:
-            seen = safety.find(text)
-            if why := seen.minors or seen.sexual or seen.hate:
-                found.add("unsafe_text", place, f"{why!r} in {text[:80]!r}")
+            _judge_safety(place, text, found)
         if self.validation is None:
             return
         for text, match in zip(texts, self.validation.find_all(texts), strict=True):
@@ -85,16 +106,48 @@ class Judge:
                 found.add("validation_leak", place, f"{match.how}: {text[:80]!r}")
 
 
+def _judge_safety(place: str, text: str, found: Findings) -> None:
+    seen = safety.find(text)
+    if why := seen.minors or seen.sexual or seen.hate:
+        found.add("unsafe_text", place, f"{why!r} in {text[:80]!r}")
+
+
+class Beside:
+    """Judges what is published beside captions: the original prompt, names, further fields.
+
+    Nearly all of it is the same from sample to sample, and is judged once.
+    """
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def judge(
+        self, place: str, record: dict[str, Any], captions: Collection[str], found: Findings
+    ) -> None:
+        """captions: judged already."""
+        texts = {record["original_prompt"]} - set(captions)
+        told = [record.get(name) for name in TOLD]
+        further = {name: record[name] for name in record.keys() - JSON_FIELDS.keys()}
+        with contextlib.suppress(RecursionError):  # no table takes a JSON of so many levels
+            texts.add(", ".join(STRING.findall(json.dumps([told, further], ensure_ascii=False))))
+        for text in texts - self.seen:
+            self.seen.add(text)
+            _judge_safety(place, text.encode("utf-8", "replace").decode(), found)
+
+
 def check_chunk(judge: Judge, chunk: Chunk) -> Checked:
     """Read and compare all files of the chunk."""
     done = Checked()
+    beside = Beside()
     for index, names in chunk.prompts:
-        _prompt(judge, chunk, index, names, done)
+        _prompt(judge, beside, chunk, index, names, done)
     for stem in chunk.stems:
         look = Look(key_of(chunk.subdirectory, stem), None, None, None)
         facts = _sample(chunk, look, stem, done, hashlib.sha256())
         if facts.record:
-            judge.judge(facts.key, [facts.record["augmented_prompt"]], done.found)
+            caption = facts.record["augmented_prompt"]
+            judge.judge(facts.key, [caption], done.found)
+            beside.judge(facts.key, facts.record, [caption], done.found)
     for name, sha256 in chunk.tars:
         with os.fdopen(open_untrusted(f"{chunk.path}/{name}"), "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
@@ -103,7 +156,9 @@ def check_chunk(judge: Judge, chunk: Chunk) -> Checked:
     return done
 
 
-def _prompt(judge: Judge, chunk: Chunk, index: int, names: PromptNames, done: Checked) -> None:
+def _prompt(
+    judge: Judge, beside: Beside, chunk: Chunk, index: int, names: PromptNames, done: Checked
+) -> None:
     place = f"{chunk.subdirectory}/{index}"
     before = done.found.counts.total()
     jsons = hashlib.sha256()
@@ -126,6 +181,7 @@ def _prompt(judge: Judge, chunk: Chunk, index: int, names: PromptNames, done: Ch
         facts = _sample(chunk, look, stem, done, jsons)
         if facts.record:
             originals.add(facts.record["original_prompt"])
+            beside.judge(facts.key, facts.record, texts or (), done.found)
         if facts.record and caption is None:
             captions.append(facts.record["augmented_prompt"])
     if record and originals - {record.get("original_prompt")}:

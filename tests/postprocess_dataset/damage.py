@@ -217,6 +217,7 @@ DAMAGE = {
     "wrong size": ("wrong_size", lambda r: rewrite(sample(r, "995_1.json"), width=16)),
     "leak": ("validation_leak", leak),
     "unsafe": ("unsafe_text", an_unsafe_text),
+    "unsafe beside": ("unsafe_text", lambda r: remake(r, note="a naked woman having sex")),
     "duplicate": ("duplicate_image", the_same_picture),
     "unknown model": (
         "licence_unknown",

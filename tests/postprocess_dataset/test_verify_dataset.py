@@ -9,8 +9,9 @@ import pytest
 
 from common import packed_folder
 from generate.server.schema import SCHEMA
-from postprocess_dataset.manifest.kinds import KINDS
+from postprocess_dataset.manifest.kinds import KINDS, Findings
 from postprocess_dataset.score_table import publish
+from postprocess_dataset.verification.chunk import Beside
 from postprocess_dataset.verification.evidence import Evidence
 from postprocess_dataset.verification.verify import Report, prompts_file
 from tests.postprocess_dataset.conftest import called
@@ -24,6 +25,8 @@ from tests.postprocess_dataset.verified import (
     rewrite,
     verify,
 )
+
+BAD = "a naked woman having sex"
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,32 @@ def test_all_kinds_are_done_here():
     elsewhere = {"ledger_differs", "private_field"}  # below, and in test_manifest.py
     done = {kind for kind, _ in DAMAGE.values()} | elsewhere
     assert done == set(KINDS) and len(KINDS) == 21
+
+
+@pytest.mark.parametrize(
+    "unsafe",
+    [
+        {"original_prompt": BAD},
+        {"original_prompt": "a 15 year old girl, naked"},
+        {"source": ["fine", BAD]},
+        {"llm_model_name": BAD},
+        {"input_file": BAD},
+        {"lora": [BAD]},
+        {BAD: 1},
+        {"note": {"deep": [{"er": BAD}]}},
+        {"rejected": [{"seed": 1, "why": BAD}]},
+    ],
+)
+def test_every_published_text_is_judged(root, unsafe):
+    """Not what an image shall not show; and one text once, however many samples have it."""
+    record = json.loads(sample(root, "995_1.json").read_bytes())
+    found = Findings()
+    beside = Beside()
+    beside.judge("995_1", record | {"negative_prompt": BAD, "scores": {"a": 0.5}}, ["a fox"], found)
+    assert found.counts == {}
+    for _ in range(2):
+        beside.judge("995_1", record | unsafe, ["a fox"], found)
+    assert found.counts == {"unsafe_text": 1}
 
 
 def test_what_is_allowed_is_named_and_does_not_count(root):
