@@ -30,9 +30,9 @@ with tempfile.TemporaryDirectory() as folder, Evidence(folder) as evidence:
         keys = [f"HPDv2/{n // 20000:06d}/{n // 20}_{n % 20}" for n in some]
         facts = [(bytes_of(n, 32), bytes_of(n, 8), bytes_of(n, 8)) for n in some]
         both = list(zip(keys, facts, some))
-        evidence.add_samples((key, *fact, bytes_of(n, 16)) for key, fact, n in both)
+        evidence.add_samples((key, *fact, bytes_of(n, 16), b"same") for key, fact, n in both)
         evidence.add_rows((key, *fact, n) for key, fact, n in both)
-        evidence.add_members((key, *fact, 0, n) for key, fact, n in both)
+        evidence.add_members((key, *fact, b"same", 0, n) for key, fact, n in both)
     found = Findings()
     evidence.sort()
     evidence.pictures(found)

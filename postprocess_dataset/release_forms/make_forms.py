@@ -87,8 +87,7 @@ def make_forms(settings: FormSettings) -> int:
         shutil.rmtree(signed, ignore_errors=True)
     if WEBDATASET in data.forms:
         link_tars(shards, _folder(settings, FOLDERS[WEBDATASET]), where)
-    # without parquet the rows lie beside the tars, to be filtered without opening them
-    form = PARQUET if PARQUET in data.forms else ROWS
+    form = rows_form(data.forms)
     marks = os.path.join(settings.work, form)
     work = Work(marks, pq.read_schema(public), data.workers, form == PARQUET, where)
     rows = _folder(settings, FOLDERS[form])
@@ -103,6 +102,11 @@ def make_forms(settings: FormSettings) -> int:
     _remove_others(settings)
     tell(f"{settings.release}: {describe(shards)} as {' and '.join(data.forms)}")
     return status
+
+
+def rows_form(forms: Sequence[str]) -> str:
+    """Without parquet the rows lie beside the tars, to be filtered without opening them."""
+    return PARQUET if PARQUET in forms else ROWS
 
 
 def describe(shards: Sequence[Shard]) -> str:

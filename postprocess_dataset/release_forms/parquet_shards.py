@@ -4,7 +4,8 @@
 
 The column `image` is one of `datasets` (bytes and path). Row groups and the page index are such
 that the hub's viewer reads a page without the rest. A file's done mark in the work folder names the
-tar that it was made of, so that only new and changed tars are done again.
+tar that it was made of, so that only new and changed tars are done again. Beside it is kept what
+the tar tells of its samples: the verification need not read it once more.
 """
 
 import os
@@ -21,7 +22,8 @@ from common.untrusted import read_untrusted
 from postprocess_dataset.hub_features import HUGGINGFACE, IMAGE, footer_note
 from postprocess_dataset.manifest.hashed import HashedWriter
 from postprocess_dataset.manifest.manifest import Known
-from postprocess_dataset.manifest.shards import ShardSample, Unreadable, read_shard
+from postprocess_dataset.manifest.shards import ShardSample, Unreadable
+from postprocess_dataset.manifest.tar_facts import TarReading, kept_path, save_facts
 from postprocess_dataset.progress import Progress
 from postprocess_dataset.publish import Draft, publish_text
 from postprocess_dataset.release_forms.linked_tars import Shard, remove_others
@@ -123,14 +125,16 @@ def _one(shard: Shard, folder: str, schema: pa.Schema, work: Work) -> None:
     try:
         with Draft(path, wait=True) as draft:
             hashed = HashedWriter(draft.file)
+            reading = TarReading(shard.path, planned=True)
             with pq.ParquetWriter(hashed, schema, **_layout(schema)) as writer:
-                for samples in _groups(read_shard(shard.path)):
+                for samples in _groups(reading.samples()):
                     writer.write_table(rows_of(samples, schema))
             draft.publish()
     except Unreadable as error:
         raise UserError(
             f"{shard.path}: {error}; remove it and say the same command again"
         ) from None
+    save_facts(kept_path(work.folder, os.path.basename(shard.path)), reading.facts)
     file = {"path": shard.name, "bytes": hashed.size, "sha256": hashed.sha256.hexdigest()}
     mark = {"tar": state, "file": file, "changed_ns": os.stat(path).st_mtime_ns}
     publish_text(mark_path(work.folder, shard), orjson.dumps(mark).decode())

@@ -24,7 +24,7 @@ from postprocess_dataset.release_card.about import read_about
 from postprocess_dataset.release_card.card import CardSettings, make_card
 from postprocess_dataset.release_card.facts import read_facts
 from postprocess_dataset.release_forms.linked_tars import shards_of
-from postprocess_dataset.release_forms.make_forms import FormSettings, make_forms
+from postprocess_dataset.release_forms.make_forms import FormSettings, make_forms, rows_form
 from postprocess_dataset.releasing.known import keep_verified, known_shards
 from postprocess_dataset.releasing.marks import Marks, state_of
 from postprocess_dataset.report.gather import ReportSettings
@@ -138,6 +138,7 @@ def verified(settings: ReleaseSettings, marks: Marks) -> dict[str, Any]:
             licences=settings.licences,
             allow=settings.allow,
             room=settings.work,
+            kept=os.path.join(settings.work, rows_form(settings.data.forms)),
         )
     )
     show(report)

@@ -242,7 +242,7 @@ def _sample(chunk: Chunk, look: Look, stem: str, done: Checked, jsons: Any) -> F
     content = _read(f"{chunk.path}/{stem}.json", SAMPLE_BYTES)
     jsons.update(content if isinstance(content, bytes) else b"")
     facts = check_sample(look, image, content, done.found)
-    hashes = (facts.sha256, facts.caption, facts.facts, facts.picture)
+    hashes = (facts.sha256, facts.caption, facts.facts, facts.picture, facts.print)
     done.facts.append((facts.key, *hashes))
     done.samples += 1
     done.bytes += len(image) if isinstance(image, bytes) else 0

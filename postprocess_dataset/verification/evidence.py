@@ -14,15 +14,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, Self
 
 from postprocess_dataset.manifest.kinds import Findings
+from postprocess_dataset.manifest.tar_facts import Hash
 
 SCHEMA = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 PRAGMA cache_size = -65536;
-CREATE TABLE samples (key TEXT, sha256 BLOB, caption BLOB, facts BLOB, picture BLOB);
+CREATE TABLE samples (key TEXT, sha256 BLOB, caption BLOB, facts BLOB, picture BLOB,
+    print BLOB);
 CREATE TABLE rows (key TEXT, sha256 BLOB, caption BLOB, facts BLOB, idx INTEGER);
-CREATE TABLE members (key TEXT, sha256 BLOB, caption BLOB, facts BLOB, shard INTEGER,
-    place INTEGER);
+CREATE TABLE members (key TEXT, sha256 BLOB, caption BLOB, facts BLOB, print BLOB,
+    shard INTEGER, place INTEGER);
 CREATE TABLE scores (key TEXT, sha256 BLOB);
 """
 INDEXES = """
@@ -32,10 +34,9 @@ CREATE INDEX member_key ON members (key);
 CREATE INDEX score_key ON scores (key);
 CREATE INDEX sample_picture ON samples (picture) WHERE picture IS NOT NULL;
 """
-Hash = bytes | None  # None: not to be compared
-Sample = tuple[str, Hash, Hash, Hash, Hash]  # key, sha256, caption, facts, picture
+Sample = tuple[str, Hash, Hash, Hash, Hash, Hash]  # key, sha256, caption, facts, picture, print
 Row = tuple[str, Hash, Hash, Hash, int]  # …, idx
-Member = tuple[str, Hash, Hash, Hash, int, int]  # …, shard, place in it
+Member = tuple[str, Hash, Hash, Hash, Hash, int, int]  # …, print, shard, place in it
 
 
 class Tars(Protocol):
@@ -54,7 +55,7 @@ class Tars(Protocol):
 
 def absent(key: str) -> Sample:
     """A sample that should be there and is not, which is named already."""
-    return (key, None, None, None, None)
+    return (key, None, None, None, None, None)
 
 
 class Evidence:
@@ -78,7 +79,7 @@ class Evidence:
 
     def add_samples(self, samples: Iterable[Sample]) -> None:
         """Of the folders."""
-        self.database.executemany("INSERT INTO samples VALUES (?, ?, ?, ?, ?)", samples)
+        self.database.executemany("INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?)", samples)
 
     def add_rows(self, rows: Iterable[Row]) -> None:
         """Of the table."""
@@ -86,7 +87,7 @@ class Evidence:
 
     def add_members(self, members: Iterable[Member]) -> None:
         """Of the tars."""
-        self.database.executemany("INSERT INTO members VALUES (?, ?, ?, ?, ?, ?)", members)
+        self.database.executemany("INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?)", members)
 
     def add_scores(self, rows: Iterable[tuple[str, Hash]]) -> None:
         """Of the table of scores: of a key that stands twice the last one counts."""
@@ -167,19 +168,35 @@ class Evidence:
             first = next(self._all(f"SELECT key {absent} ORDER BY key LIMIT 1"), ("",))[0]
             where = f"tars: {first}" if tars.taken is None else "tars"
             found.add("missing", where, why, missing, mend="tars")
-        self._differ("members", "tars", found, "tars")
+        differs = "o.sha256 != s.sha256 OR o.print != s.print"
+        self._differ("members", "tars", found, "tars", differs)
         if not tars.shuffled:
             self._order(found, names)
+
+    def all_proved(self, tars: "Tars") -> bool:
+        """Whether each image in the tars is, byte for byte, one whose sha256 is its JSON's."""
+        ((count,),) = self._all(
+            "SELECT count(*) FROM members m JOIN samples s ON s.key = m.key "
+            "WHERE m.sha256 = s.sha256 AND m.print = s.print"
+        )
+        return bool(count == tars.samples)
 
     def _twice(self, place: str) -> Iterator[tuple[Any, ...]]:
         return self._all(
             f"SELECT key, count(*) FROM {place} GROUP BY key HAVING count(*) > 1 ORDER BY key"
         )
 
-    def _differ(self, place: str, shown: str, found: Findings, mend: str) -> None:
+    def _differ(
+        self,
+        place: str,
+        shown: str,
+        found: Findings,
+        mend: str,
+        other_image: str = "o.sha256 != s.sha256",
+    ) -> None:
         """Where table or tars say otherwise than the sample itself, which is whole."""
         for kind, what, differs in (
-            ("wrong_hash", "sha256", "o.sha256 != s.sha256"),
+            ("wrong_hash", "sha256", other_image),
             ("swapped_caption", "caption", "o.caption != s.caption"),
             ("swapped_caption", "another fact", "o.caption = s.caption AND o.facts != s.facts"),
         ):

@@ -8,8 +8,6 @@ name has a wrong hash, too, and that would say less.
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,17 +16,12 @@ import orjson
 from postprocess_dataset.jpeg import JpegHead, read_jpeg
 from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.manifest.shards import not_finite
+from postprocess_dataset.manifest.tar_facts import facts_of, hash_of, print_of
 from postprocess_dataset.sample_checks import decode_fault
 from postprocess_dataset.sample_json import fault_of
-from postprocess_dataset.table import JSON_FIELDS
 
-TEXT_BYTES = 8  # of the hash of a caption, or of all facts
-# What a row of the table, and a tar's JSON, tell of a sample as its own JSON does: all but where it
-# was made (a release does not tell it), the path, and the hash, which is compared alone.
-PLACE = {"hostname", "gpu_name", "slurm_job_id", "lease"}
 # Compared by other means.
 OTHERWISE = {"height", "width", "image_path"}
-FACTS = sorted(JSON_FIELDS.keys() - PLACE - {"image_path", "image_sha256"})
 
 
 @dataclass(frozen=True)
@@ -53,7 +46,7 @@ class Look:
 class Facts:
     """What the table and the tars are compared with.
 
-    sha256, picture, caption and facts (hashes): None where the sample itself is damaged.
+    sha256, print, picture, caption and facts (hashes): None where the sample itself is damaged.
     """
 
     key: str
@@ -61,23 +54,8 @@ class Facts:
     caption: bytes | None = None
     facts: bytes | None = None
     picture: bytes | None = None
+    print: bytes | None = None
     record: dict[str, Any] | None = None
-
-
-def hash_of(text: str) -> bytes:
-    """A caption as it is compared."""
-    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=TEXT_BYTES).digest()
-
-
-def facts_of(record: Mapping[str, Any]) -> bytes:
-    """All facts of a sample's JSON, of a row, of a tar's JSON, as they are compared."""
-    # a tar leaves out null and []
-    values = {name: record[name] for name in FACTS if record.get(name) not in (None, [])}
-    for name in ("model_name", "input_file"):  # of a folder's path a release tells the last part
-        values[name] = os.path.basename(str(values.get(name)).rstrip("/"))
-    return hashlib.blake2b(
-        orjson.dumps(values, option=orjson.OPT_SORT_KEYS), digest_size=TEXT_BYTES
-    ).digest()
 
 
 def check_sample(
@@ -101,7 +79,8 @@ def check_sample(
         found.add("wrong_size", look.key, f"{head.width} x {head.height}, its JSON says {stated}")
         faulty = True
     facts = None if faulty else _facts(record)
-    return Facts(look.key, sha256.digest(), caption, facts, head.picture, record)
+    digest = sha256.digest()
+    return Facts(look.key, digest, caption, facts, head.picture, print_of(image), record)
 
 
 def _facts(record: dict[str, Any]) -> bytes | None:

@@ -3,7 +3,6 @@
 rows = check_table("HPDv2.parquet", evidence, found)      # how many; -1: part of it is unreadable
 """
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,13 +12,12 @@ import pyarrow.compute as pc
 from common.command_line import UserError
 from postprocess_dataset import table
 from postprocess_dataset.manifest.kinds import Findings
+from postprocess_dataset.manifest.tar_facts import FACTS, SHA256, facts_of, hash_of
 from postprocess_dataset.progress import Progress, first_line
 from postprocess_dataset.shard_rows import values_of
 from postprocess_dataset.sorted_rows import ORDER
 from postprocess_dataset.verification.evidence import Evidence, Row
-from postprocess_dataset.verification.samples import FACTS, facts_of, hash_of
 
-SHA256 = re.compile(r"[0-9a-f]{64}")
 NEEDED = {"__key__", "caption", "image_sha256", "idx", *ORDER}
 UNREADABLE = -1
 

@@ -4,27 +4,28 @@ seen = TarPass("tars", evidence, found).run()
 seen.samples, seen.lost, seen.names
 """
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 from common.command_line import UserError
 from common.files import read_json
-from common.untrusted import open_untrusted
 from postprocess_dataset.increment import NOTE_BYTES
-from postprocess_dataset.manifest.hashed import Hashed
 from postprocess_dataset.manifest.kinds import Findings
-from postprocess_dataset.manifest.manifest import Known, shard_of
-from postprocess_dataset.manifest.merkle import Tree, sample_leaf
-from postprocess_dataset.manifest.shards import ShardSample, Unreadable, tar_samples
+from postprocess_dataset.manifest.manifest import Known
+from postprocess_dataset.manifest.tar_facts import (
+    TarFacts,
+    kept_path,
+    load_facts,
+    read_facts,
+)
 from postprocess_dataset.progress import Progress
 from postprocess_dataset.to_tars import shard_plan
-from postprocess_dataset.verification.evidence import Evidence, Hash
-from postprocess_dataset.verification.samples import facts_of, hash_of
+from postprocess_dataset.verification.evidence import Evidence
 from postprocess_dataset.workers import forked, start
 
 INLINE = 1  # shards that are not worth the forks
@@ -44,22 +45,15 @@ class SeenTars:
     known: dict[str, Known] = field(default_factory=dict)  # for the manifest, by name
 
 
-@dataclass
-class Shard:
-    """What one tar holds: (key, sha256, hashes of caption and facts) of each sample."""
-
-    members: list[tuple[str, Hash, Hash, Hash]] = field(default_factory=list)
-    found: Findings = field(default_factory=Findings)
-    fault: str = ""
-    bytes: int = 0
-    known: Known | None = None  # of one that is whole
-
-
 class TarPass:
-    """output: the folder that convert_parquet_to_wds.py wrote."""
+    """output: the folder that convert_parquet_to_wds.py wrote.
 
-    def __init__(self, output: str, evidence: Evidence, found: Findings) -> None:
+    kept: a folder in which release.py has kept what it read of them.
+    """
+
+    def __init__(self, output: str, evidence: Evidence, found: Findings, kept: str = "") -> None:
         self.output = output
+        self.kept = kept
         self.evidence = evidence
         self.found = found
         self.seen = SeenTars()
@@ -88,7 +82,7 @@ class TarPass:
         self.progress.close()
         return self.seen
 
-    def _add(self, number: int, name: str, shard: Shard, index: dict[str, Any]) -> None:
+    def _add(self, number: int, name: str, shard: TarFacts, index: dict[str, Any]) -> None:
         self.found.merge(shard.found)
         self.evidence.add_members(
             (*member, number, place) for place, member in enumerate(shard.members)
@@ -142,57 +136,23 @@ class TarPass:
         )
         return [shard["name"] for shard in plan["shards"]]
 
-    def _shards(self, names: list[str]) -> Iterator[tuple[str, Shard]]:
-        """What each holds, read by worker processes, in order."""
-        paths = [os.path.join(self.output, name) for name in names]
+    def _shards(self, names: list[str]) -> Iterator[tuple[str, TarFacts]]:
+        """What each holds, in order: as it was kept, else read by worker processes."""
         planned = bool(self.seen.options)
-        if len(names) <= INLINE:
-            yield from (
-                (name, read_facts(path, planned)) for name, path in zip(names, paths, strict=True)
-            )
-            return
-        workers = min(WORKERS, len(os.sched_getaffinity(0)), len(names))
+        places = {name: kept_path(self.kept, name) for name in names} if self.kept else {}
+        unread = {name for name in names if not os.path.exists(places.get(name, ""))}
+        workers = min(WORKERS, len(os.sched_getaffinity(0)), len(unread))
         with ExitStack() as stack:
-            pool = stack.enter_context(forked(workers))
-            waiting = deque(start(pool, read_facts, path, planned) for path in paths[: 2 * workers])
-            rest = iter(paths[2 * workers :])
+            pool = stack.enter_context(forked(workers)) if len(unread) > INLINE else None
+            waiting: deque[Future[TarFacts]] = deque()
+            rest = iter([name for name in names if pool and name in unread])
             for name in names:
-                yield name, waiting.popleft().result()
-                if (path := next(rest, None)) is not None:
+                while pool and len(waiting) < 2 * workers and (next_one := next(rest, "")):
+                    path = os.path.join(self.output, next_one)
                     waiting.append(start(pool, read_facts, path, planned))
-
-
-def read_facts(path: str, planned: bool) -> Shard:
-    """What a tar holds. In a worker.
-
-    planned: by convert_parquet_to_wds.py of a table of this project, so that its JSONs say all that
-    the table says.
-    """
-    name = os.path.basename(path)
-    shard = Shard(bytes=os.path.getsize(path))
-    tree = Tree()
-    changed_ns = os.stat(path).st_mtime_ns
-    try:
-        with os.fdopen(open_untrusted(path), "rb") as file:
-            hashed = Hashed(file)
-            for sample in tar_samples(hashed):
-                tree.add(_add(shard, name, sample, planned))
-            size, sha256 = hashed.finish()
-        stored = {"path": name, "bytes": size, "sha256": sha256}
-        shard.known = Known(stored, shard_of(name, tree), changed_ns)
-    except Unreadable as error:
-        shard.fault = str(error)
-    return shard
-
-
-def _add(shard: Shard, name: str, sample: ShardSample, planned: bool) -> bytes:
-    """Note what a sample says; its leaf in the Merkle tree."""
-    caption: bytes | None = hash_of(sample.caption)
-    if sample.metadata.get("augmented_prompt", sample.caption) != sample.caption:
-        why = "its .txt and its .json have different captions"
-        shard.found.add("swapped_caption", f"{name}: {sample.key}", why, mend="tars")
-        caption = None
-    facts = facts_of(sample.metadata) if planned else None
-    sha256 = hashlib.sha256(sample.image).digest()
-    shard.members.append((sample.key, sha256, caption, facts))
-    return sample_leaf(sample.key, sha256, sample.caption)
+                if pool and name in unread:
+                    yield name, waiting.popleft().result()
+                else:
+                    tar = os.path.join(self.output, name)
+                    facts = None if name in unread else load_facts(places[name], tar)
+                    yield name, facts or read_facts(tar, planned)

@@ -50,6 +50,7 @@ class VerifySettings:
     licences: Sequence[str] = ()
     allow: Sequence[str] = ()
     room: str = "."  # a folder on a disk with room for 200 bytes a sample
+    kept: str = ""  # a folder with what was read of the tars when they were written
 
 
 @dataclass
@@ -124,10 +125,9 @@ def compare(settings: VerifySettings, evidence: Evidence, seen: Seen, report: Re
         if not table_pass.has_facts:
             report.not_checked.append("all but captions and hashes of the table: an older version")
     if settings.tars:
-        tars = TarPass(settings.tars, evidence, found).run()
+        tars = TarPass(settings.tars, evidence, found, settings.kept).run()
         counted["samples in tars"] = tars.samples
         report.plan = tars.options
-        report.known = tars.known
         if tars.shuffled:
             report.not_checked.append("order of tars: they were shuffled or split")
         if tars.taken is not None:
@@ -143,6 +143,7 @@ def compare(settings: VerifySettings, evidence: Evidence, seen: Seen, report: Re
         evidence.scores(found, scores_whole)
     if tars:
         evidence.tars(found, tars)
+        report.known = tars.known if evidence.all_proved(tars) else {}
     if settings.tars:
         check_card(settings.tars, {"webdataset": counted["samples in tars"]}, found)
 

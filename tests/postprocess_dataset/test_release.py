@@ -79,6 +79,28 @@ def test_its_manifest_reads_no_shard_again(run, tmp_path, monkeypatch):
     assert (place / "MANIFEST.json").read_bytes() == short
 
 
+def test_its_verification_reads_no_tar_again_and_finds_one_that_has_changed(
+    run, tmp_path, monkeypatch
+):
+    from postprocess_dataset.verification import tars
+
+    read = []
+    read_facts = tars.read_facts
+    monkeypatch.setattr(tars, "read_facts", lambda *args: read.append(args) or read_facts(*args))
+    place = tmp_path / "birds"
+    assert release(run, place).status == 0 and read == []
+    (kept,) = Path(f"{place}.work").rglob("*.facts")
+    kept.write_bytes(b"torn")
+    Path(f"{place}.work", "steps.json").unlink()
+    assert release(run, place).status == 0 and len(read) == 1
+    (tar,) = Path(f"{place}.work").glob("tars/*.tar")
+    content = bytearray(tar.read_bytes())
+    content[content.index(b"\xff\xda") + 40] ^= 1  # in the first picture
+    tar.write_bytes(content)
+    ended = release(run, place)
+    assert ended.status == 1 and "wrong_hash" in ended.err
+
+
 def test_the_same_command_again_does_nothing(run, tmp_path):
     place = tmp_path / "birds"
     assert release(run, place).status == 0

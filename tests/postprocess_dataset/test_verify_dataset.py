@@ -126,6 +126,12 @@ def test_the_prompts_file_is_found_in_each_form(tmp_path, monkeypatch):
         assert str(prompts_file(["/data/nobodys"], None, report)) == place
 
 
+def test_damage_that_is_allowed_stands_in_the_manifest_as_it_is(root):
+    edit_tar(root, lambda m: m.__setitem__(0, (m[0][0], m[3][1])))
+    assert verify(root, "--allow", "wrong_hash").status == 0
+    assert called("verify_dataset", (root / "tars", "--manifest")).status == 0
+
+
 def test_nothing_is_not_good(tmp_path):
     (tmp_path / "HPDv2").mkdir()
     report = ("--report", tmp_path / "v.json")
@@ -137,7 +143,7 @@ def test_the_evidence_is_on_the_disk_and_has_no_name(tmp_path):
     """Whatever becomes of the process, no gigabytes are left behind."""
     with Evidence(str(tmp_path)) as evidence:
         evidence.database.execute("PRAGMA cache_size = 10")
-        row = (b"0" * 32, b"0" * 8, b"0" * 8, b"0" * 16)
+        row = (b"0" * 32, b"0" * 8, b"0" * 8, b"0" * 16, b"0" * 16)
         evidence.add_samples((f"HPDv2/000000/{n}_0", *row) for n in range(50_000))
         evidence.sort()
         files = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
