@@ -15,7 +15,14 @@ from itertools import accumulate
 from operator import or_
 
 from common.phrases import BEFORE_LAST, LAST, Hit, PhraseTable, read_phrases
-from common.spelling_tricks import masked_words, readings, spells_out, tokens_of, torn_words
+from common.spelling_tricks import (
+    masked_words,
+    plain_letters,
+    readings,
+    spells_out,
+    tokens_of,
+    torn_words,
+)
 
 # a text without a hit in these is harmless, and most texts have none: they are looked up first
 DECISIVE = ("explicit", "suggestive", "mood", "weakly_suggestive", "hate", "profanity")
@@ -69,8 +76,9 @@ NOTHING = Findings()
 
 def find(text: str) -> Findings:
     """What a text holds, in its worst reading."""
-    split = _torn_words(text)
-    if not split and not _may_matter(tokens_of(text)):
+    plain = plain_letters(text)  # of which plain letters are the same again, for nothing
+    split = _torn_words(plain)
+    if not split and not _may_matter(tokens_of(plain)):
         return NOTHING
     worst = NOTHING
     for words in readings(text):

@@ -22,6 +22,7 @@ THRICE = re.compile(r"([^\W\d_])\1\1+")
 PLAIN = re.compile(r"[a-z]+|\d+")
 LEET = str.maketrans("0345789@$!|+", "oeastbgasiit")
 NEVER_TORN = word_set("a an as at by de go he in is it me my no of on or so to up us we")
+STOPS = ".,;:!?)"
 LONGEST_SPELT_OUT = 20  # letters: nobody spells out more, and lists of letters stay lists
 
 LOOKALIKES = str.maketrans(
@@ -79,13 +80,15 @@ def torn_words(text: str) -> Iterator[str]:
     """
     words = plain_letters(text).split(" ")
     for place, word in enumerate(words):
-        short = word.rstrip(".,;:!?)")
+        if len(word) > 2 and word[2] not in STOPS:
+            continue
+        short = word.rstrip(STOPS)
         if len(short) > 2 or short in NEVER_TORN or not short.isalpha():
             continue
         if place and words[place - 1].isalpha():
             yield words[place - 1] + short
         if short == word and place + 1 < len(words):
-            yield short + words[place + 1].rstrip(".,;:!?)")
+            yield short + words[place + 1].rstrip(STOPS)
 
 
 def masked_words(text: str) -> list[str]:

@@ -9,12 +9,13 @@ the rows stays, so that the tars of a table that has grown keep theirs.
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from common.command_line import UserError
@@ -107,18 +108,26 @@ def _make_public(columns: dict[str, pa.Array], base: str) -> None:
     """Paths and `extra` of a batch as they may be published."""
     for name, column in columns.items():
         if name == "image_path":
-            paths = [relative(path, base) for path in values_of(column)]
-            columns[name] = pa.array(paths, pa.string())
+            columns[name] = _each(column, lambda path: relative(path, base))
         elif name == "extra":
-            columns[name] = pa.array([public_extra(text) for text in values_of(column)])
+            columns[name] = _each(column, public_extra)
         elif name in ("model_name", "input_file"):
-            texts = [without_folders(text) for text in values_of(column)]
-            columns[name] = pa.array(texts, pa.string())
-        elif name not in (*TEXTS, KEY) and _is_text(column.type):
-            texts = [None if tells_path(text) else text for text in values_of(column)]
-            columns[name] = pa.array(texts, pa.string())
-    if "extra" in columns:
-        columns["extra"] = columns["extra"].cast(pa.string())
+            columns[name] = _each(column, without_folders)
+        elif name not in (*TEXTS, KEY) and _is_text(column.type) and _has_slashes(column):
+            columns[name] = _each(column, lambda text: None if tells_path(text) else text)
+
+
+def _each(column: pa.Array, change: Callable[[Any], str | None]) -> pa.Array:
+    """Texts, each different one changed once."""
+    texts = column.cast(pa.string()).dictionary_encode()
+    changed = [None if text is None else change(text) for text in values_of(texts.dictionary)]
+    return pa.array(changed, pa.string()).take(texts.indices)
+
+
+def _has_slashes(column: pa.Array) -> bool:
+    """Whether any text of a column may tell a path: each has one of these signs."""
+    texts = column.cast(pa.string())
+    return any(pc.any(pc.match_substring(texts, sign), min_count=0).as_py() for sign in ("/", "\\"))
 
 
 def relative(path: Any, base: str) -> str | None:
