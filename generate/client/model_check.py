@@ -6,6 +6,7 @@ check_model("stabilityai/stable-diffusion-3-medium-diffusers")
 import importlib.util
 
 from common.command_line import UserError
+from common.hub import not_a_hub
 from generate.client.hub_file import hub_file
 from generate.client.model_recipes import family_of, folder_of
 from generate.client.pipeline import first_line
@@ -62,3 +63,5 @@ def _check_hub(model: str, name: str, revision: str | None) -> None:
         raise UserError(f"the model {model} cannot be had: {error}") from None
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         raise UserError(f"the model {model} cannot be had: {first_line(error)}") from None
+    except Exception as error:
+        raise UserError(f"the model {model} cannot be had: {not_a_hub(error)}") from None

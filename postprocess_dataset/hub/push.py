@@ -9,10 +9,10 @@ manifest vouch for goes, byte for byte.
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import (
@@ -25,6 +25,7 @@ from huggingface_hub.errors import (
 from common.command_line import DONE, UserError
 from common.console import amount, visible
 from common.files import read_json
+from common.hub import not_a_hub
 from common.untrusted import read_untrusted
 from postprocess_dataset.hub.difference import (
     Difference,
@@ -37,6 +38,8 @@ from postprocess_dataset.manifest import manifest
 from postprocess_dataset.progress import tell
 
 DOCUMENT_BYTES = 1 << 26
+MOST_ENTRIES = 1_000_000  # the hub advises 100,000 files at most
+T = TypeVar("T")
 AGAIN = "what is uploaded stays, the same command goes on from there"
 
 
@@ -123,14 +126,24 @@ def remote_files(api: HfApi, settings: PushSettings) -> dict[str, RemoteFile]:
     try:
         tree = api.list_repo_tree(settings.repo, repo_type="dataset", recursive=True)
         return {
-            entry.path: RemoteFile(entry.size, entry.lfs.sha256 if entry.lfs else "", entry.blob_id)
-            for entry in tree
+            str(entry.path): RemoteFile(
+                entry.size, entry.lfs.sha256 if entry.lfs else "", entry.blob_id
+            )
+            for entry in at_most(MOST_ENTRIES, tree)
             if hasattr(entry, "blob_id")
         }
     except RepositoryNotFoundError:
         if not settings.dry_run:
             raise
         return {}
+
+
+def at_most(count: int, entries: Iterable[T]) -> Iterator[T]:
+    """The entries. UserError: there are more, as in a list whose next page is itself."""
+    for number, entry in enumerate(entries):
+        if number == count:
+            raise UserError(f"the hub lists more than {count:,} files of the repository")
+        yield entry
 
 
 def tell_plan(settings: PushSettings, found: Difference) -> None:
@@ -193,3 +206,7 @@ def said_plainly(repo: str) -> Iterator[None]:
     except (HTTPError, OSError) as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{repo}: the hub cannot be reached: {text}; {AGAIN}") from None
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{repo}: {not_a_hub(error)}") from None

@@ -41,6 +41,7 @@ class FakeHub:
         self.objects: dict[str, bytes] = {}
         self.calls: list[tuple[str, str]] = []
         self.before: Callable[[str, str], None] = lambda verb, path: None
+        self.raw: bytes | None = None  # the answer to everything: it is no hub
         hub = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -85,7 +86,9 @@ class FakeHub:
             status, document = refused.args[0], {"error": "refused", "url": place}
             if status == 404:
                 headers["X-Error-Code"] = "RepoNotFound"
-        content = json.dumps(document).encode()
+        content = json.dumps(document).encode() if self.raw is None else self.raw
+        if self.raw is not None:
+            status = 200
         request.send_response(status)
         for name, value in headers.items():
             request.send_header(name, value)

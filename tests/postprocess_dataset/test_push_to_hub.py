@@ -175,6 +175,28 @@ def test_what_is_wrong_is_one_line(hub, release, tmp_path):
     assert "release.py writes it" in push(hub, release, status=1)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"<html>log in</html>",
+        b"null",
+        b"[1, 2]",
+        b"5",
+        b"[" * 9000,
+        b"9" * 6000,
+        b'[{"type": "file", "path": 5, "size": "x", "oid": null, "lfs": {"oid": 5}}]',
+        b'{"url": "http://x/\\u001b[31m", "files": [], "objects": 5}',
+    ],
+)
+def test_an_address_that_is_no_hub_is_one_line(hub, release, answer):
+    """A login page; and what is left of it in the cache does not stop the next push."""
+    hub.raw = answer
+    for option in ("--dry_run", "--public"):
+        said = push(hub, release, option, status=1)
+        assert "does not answer as a hub" in said or "cannot be reached" in said
+
+
 def test_few_commits():
     files = [difference.LocalFile("", f"{n}.tar", 1 << 30, "") for n in range(45)]
     assert [len(batch) for batch in difference.commits(files)] == [20, 20, 5]
