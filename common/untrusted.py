@@ -15,6 +15,8 @@ import stat
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from common.jpeg import refuse_many_scans
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -165,8 +167,10 @@ def open_jpeg(data: bytes) -> "Image":
     """The image in a JPEG's bytes, not decoded yet; whoever decodes it expects any exception.
 
     Nothing but a JPEG: Pillow would start Ghostscript for a PostScript file named .jpg. OSError,
-    SyntaxError, ValueError: it is none, or its size is absurd.
+    SyntaxError, ValueError: it is none, its size is absurd, or it has too many scans.
     """
     from PIL import Image  # heavy, and the job server's ledger does without it
 
-    return Image.open(io.BytesIO(data), formats=["JPEG"])
+    image = Image.open(io.BytesIO(data), formats=["JPEG"])
+    refuse_many_scans(data)
+    return image

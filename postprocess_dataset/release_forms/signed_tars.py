@@ -18,8 +18,8 @@ from typing import Any
 import orjson
 
 from common.command_line import UserError
+from common.jpeg import read_jpeg
 from common.untrusted import read_untrusted
-from postprocess_dataset.jpeg import read_jpeg
 from postprocess_dataset.manifest.manifest import Known, shard_of
 from postprocess_dataset.manifest.merkle import Tree, sample_leaf
 from postprocess_dataset.manifest.shards import ShardSample, Unreadable, read_shard

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from postprocess_dataset.jpeg import JpegHead, read_jpeg
+from common.jpeg import JpegHead, read_jpeg
 from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.manifest.shards import not_finite
 from postprocess_dataset.manifest.tar_facts import facts_of, hash_of, print_of

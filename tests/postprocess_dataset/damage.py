@@ -12,6 +12,7 @@ from common.validation_set import ValidationSet
 from generate.dataset.samples import PLACE, comment_of, encode
 from postprocess_dataset import table
 from postprocess_dataset.manifest.shards import tar_members
+from tests.odd_jpegs import progressive
 from tests.postprocess_dataset.verified import RunFolder, convert, picture, put, rewrite
 
 
@@ -149,6 +150,10 @@ DAMAGE = {
     "torn JSON": ("torn", lambda r: cut(sample(r, "995_1.json"))),
     "torn captions": ("torn", lambda r: cut(sample(r, "995.prompts"))),
     "empty image": ("torn", lambda r: cut(sample(r, "995_1.jpg"), 0)),
+    "too many scans": (
+        "torn",
+        lambda r: put(sample(r, "995_1"), progressive(picture(bytes(192)), 3000)),
+    ),
     "torn definition": ("torn", lambda r: (r / "HPDv2/dataset.yaml").write_text("a: [")),
     "foreign file": ("foreign", lambda r: sample(r, "notes.txt").write_text("x")),
     "foreign prompt": ("foreign", lambda r: sample(r, "1999_0.jpg").write_bytes(b"x")),

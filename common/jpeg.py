@@ -18,6 +18,11 @@ COMMENT = 0xFE
 APPLICATION = range(0xE0, 0xF0)
 SCAN = 0xDA
 ALONE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
+TABLES = {0xC4, 0xDB, 0xDD}  # Huffman, quantization, restart interval
+ONE_PASS = {0xC0, 0xC1}  # frames that need no more than one scan
+# Real encoders write about 10. A scan of 64 million pixels takes 40 ms though it has 200 bytes, so
+# that 660 kB could take minutes.
+MOST_SCANS = 100
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class JpegHead:
 
 
 def read_jpeg(data: bytes) -> JpegHead:
-    """The head of a JPEG. ValueError: it is none, or is cut before its picture begins."""
+    """The head of a JPEG. ValueError: none, cut before its picture begins, or too many scans."""
     if data[:2] != b"\xff\xd8":
         raise ValueError("is no JPEG" if data else "is empty")
     digest = xxhash.xxh3_128()
@@ -58,6 +63,7 @@ def read_jpeg(data: bytes) -> JpegHead:
         elif marker not in APPLICATION:
             digest.update(data[place:end])
         place = end
+    refuse_many_scans(data)
     digest.update(memoryview(data)[place:])
     return JpegHead(*size, _metadata(comment), digest.digest())
 
@@ -69,3 +75,28 @@ def _metadata(comment: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def refuse_many_scans(data: bytes) -> None:
+    """ValueError: to decode it could take minutes, since it repeats its picture again and again."""
+    if not _one_scan(data) and (count := data.count(b"\xff\xda")) > MOST_SCANS:
+        raise ValueError(f"has {count:,} scans; {MOST_SCANS} are taken at most")
+
+
+def _one_scan(data: bytes) -> bool:
+    """Whether decoders read its first scan alone, since that holds all components.
+
+    Then nothing need be counted. False, too, of whatever is unusual.
+    """
+    place = 2
+    components = 0
+    while place + 10 < len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker == SCAN:
+            return data[place + 4] == components
+        if marker in ONE_PASS:
+            components = data[place + 9]
+        elif marker not in TABLES and marker not in APPLICATION and marker != COMMENT:
+            return False
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return False

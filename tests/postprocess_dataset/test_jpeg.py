@@ -1,0 +1,69 @@
+"""What a JPEG says of itself before anybody decodes it."""
+
+import io
+import json
+
+import pytest
+from PIL import Image
+
+from common.jpeg import MOST_SCANS, read_jpeg
+from common.untrusted import open_jpeg
+from tests.odd_jpegs import progressive
+from tests.postprocess_dataset.conftest import called
+
+GREY = Image.new("L", (8, 8))
+FALSE_HEAD = b"\xff\xda\x00\x08\x01" * 9  # as of one scan that holds all
+
+
+@pytest.mark.parametrize("look", [open_jpeg, read_jpeg])
+@pytest.mark.parametrize("comment", [b"", FALSE_HEAD])
+def test_too_many_scans_are_not_decoded(look, comment):
+    with pytest.raises(ValueError, match="scans; 100 are taken at most"):
+        look(progressive(GREY, MOST_SCANS, comment))
+
+
+def test_a_scan_of_one_component_may_be_followed_by_others():
+    """Of a sequential picture, too."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "JPEG")
+    data = bytearray(file.getvalue())
+    head = data.rfind(b"\xff\xda")
+    data[head + 4] = 1
+    with pytest.raises(ValueError, match="scans"):
+        read_jpeg(bytes(data[:-2] + data[head:-2] * MOST_SCANS))
+
+
+def test_as_many_scans_as_encoders_write(tmp_path):
+    for image in (GREY, Image.new("RGB", (8, 8)), Image.new("CMYK", (8, 8))):
+        open_jpeg(progressive(image, 50)).load()
+        read_jpeg(progressive(image, 50))
+
+
+def test_where_one_scan_holds_all_nothing_is_counted():
+    file = io.BytesIO()
+    GREY.save(file, "JPEG", comment=FALSE_HEAD * 100)
+    open_jpeg(file.getvalue()).load()
+    read_jpeg(file.getvalue())
+
+
+@pytest.mark.timeout(60)
+def test_it_costs_its_own_sample_and_is_named(folder, to_parquet, tmp_path):
+    """A quarter of an hour of decoding, in 1.5 MB."""
+    data = folder()
+    data.fill([1, 2], 1)
+    bomb = progressive(Image.new("L", (8000, 8000)), 20_000)
+    image = data.place(1, 0).with_suffix(".jpg")
+    record = data.record(1, 0, bomb) | {"height": 8000, "width": 8000}
+    image.write_bytes(bomb)
+    image.with_suffix(".json").write_text(json.dumps(record))
+    table = tmp_path / "t.parquet"
+    assert to_parquet(data.path, table, "--verify", "decode").status == 3
+    rejects = (tmp_path / "t.parquet.rejects.jsonl").read_text()
+    assert "000000/1_0" in rejects and "does not decode: has 20,0" in rejects
+    scored = called("score_images", (data.path, tmp_path / "scores", "--scores", "dhash"))
+    assert scored.status == 3 and "; 1 left out: 000000/1_0.jpg: cannot be" in scored.out
+    assert to_parquet(data.path, table, "--rebuild").status == 0
+    report = called("make_report", (table, tmp_path / "report.html"))
+    assert report.status == 0 and "report of 2 images" in report.out
+    release = called("release", (data.path, tmp_path / "release", "--allow", "licence_unknown"))
+    assert release.status == 1 and "HPDv2/000000/1_0.jpg: has 20,0" in release.out + release.err
