@@ -21,11 +21,6 @@ from examples.demo_table import Demo, shown
 LOOK_S = 2.5  # the server renews its status every two seconds
 # short leases: a demo need not wait two minutes for those of the dead
 LIMITS = ["--host", "127.0.0.1", "--ttl_s", "10", "--beat_s", "2"]
-LLM = ["--llm_backends", "examples/shapes_backends.yaml"]
-LLM += ["--llm_instruction", "examples/shapes_instruction.txt"]
-# an image that does not show its caption is drawn again
-RIGHT = ["--scores", "examples/shape_score.py:ShapeScore", "--accept", "shape > 0.9"]
-RIGHT += ["--max_tries", "8"]
 
 
 def generate(demo: Demo, steps: Steps, images: int) -> None:
@@ -62,7 +57,7 @@ def _run_clients(demo: Demo, steps: Steps, images: int) -> None:
     clients = steps.start(
         "generate/generate_images.py",
         demo.shapes,
-        *("--model", "tiny", *LLM, *RIGHT, "--num_workers=2"),
+        *("--config", "examples/shapes.yaml", "--num_workers=2"),
         f"--expected_samples_per_index={images}",
         *("--max_chunk_size=4", "--batch_size=4"),
         *("--output_root", demo.outputs),

@@ -196,7 +196,8 @@ class VariationRequest:
     def judge(self, backend: Backend, reply: Reply) -> list[Text]:
         """The texts that can be used. Raises Failure when there are none."""
         config = backend.config
-        accepted, why = self.kept.accept(reply.text, self.missing, reply.cut, config.pattern)
+        pattern = config.pattern_for(self.prompt)
+        accepted, why = self.kept.accept(reply.text, self.missing, reply.cut, pattern)
         if not accepted:
             kind = collections.Counter(why).most_common(1)[0][0] if why else "unusable"
             raise Failure(kind, f"none of the answer's texts could be used ({kind})")
@@ -217,8 +218,8 @@ def _schema_for(
 ) -> dict[str, Any] | None:
     if config.json != "schema":
         return None
-    if config.pattern:
-        return schema(n, [_anchored(config.pattern)])
+    if pattern := config.pattern_for(prompt):
+        return schema(n, [_anchored(pattern)])
     if config.begin_with_prompt:
         return schema(n, [begin_with(prompt, each) for each in drawn] or [begin_with(prompt, {})])
     return schema(n)

@@ -75,7 +75,15 @@ class BackendConfig:
     few_shot: bool = False
     begin_with_prompt: bool = False
     pattern: str | None = None
+    keep: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def pattern_for(self, prompt: str) -> str | None:
+        """The pattern of the texts of a prompt: a group of `keep` has only the prompt's words."""
+        words = [word for word in self.keep if word in prompt.lower()]
+        if not self.pattern or not words:
+            return self.pattern
+        return self.pattern.replace(f"({'|'.join(self.keep)})", f"({'|'.join(words)})")
 
     @property
     def paid(self) -> bool:

@@ -39,9 +39,9 @@ NUMBERS: dict[str, type[int] | type[float]] = {
     "temperature": float,
 }
 LARGEST = 10**9
-EMBEDDED_FIELDS = ("pattern", "few_shot", "batch", "max_tokens", "temperature", "timeout_s")
+EMBEDDED_FIELDS = ("pattern", "keep", "few_shot", "batch", "max_tokens", "temperature", "timeout_s")
 TEXTS = ("provider", "model", "name", "base_url", "key_env", "json", "pattern")
-FIELDS = {*TEXTS, *NUMBERS, "hosts", "usd_per_million", "few_shot", "options"}
+FIELDS = {*TEXTS, *NUMBERS, "hosts", "usd_per_million", "few_shot", "options", "keep"}
 MOST_PORTS = 256
 LONGEST_PATTERN = 1000  # characters: it is sent with each call
 HOST = re.compile(r"(https?://)?(\[[0-9a-fA-F:]+\]|[^:/\s\[\]]*)(?::(\d+)(?:-(\d+))?)?")
@@ -167,6 +167,7 @@ def _configs_of(
         json=entry.get("json") or ("schema" if schema else "text"),
         few_shot=bool(entry.get("few_shot")),
         pattern=_pattern(entry.get("pattern")),
+        keep=_keep(entry.get("keep"), entry.get("pattern")),
         options=dict(entry.get("options") or {}),
         **{key: _number(key, entry[key]) for key in NUMBERS if entry.get(key) is not None},
     )
@@ -191,6 +192,17 @@ def _pattern(value: str | None) -> str | None:
     except re.error as error:
         raise ValueError(f"pattern is no regular expression: {error}") from None
     return value
+
+
+def _keep(words: Any, pattern: str | None) -> tuple[str, ...]:
+    """Words of a group of the pattern: (circle|square) becomes (circle) for a prompt with one."""
+    if words is None:
+        return ()
+    if not isinstance(words, list) or not all(word and isinstance(word, str) for word in words):
+        raise ValueError(f"keep must be a list of words, not {words!r}")
+    if (group := f"({'|'.join(words)})") not in (pattern or ""):
+        raise ValueError(f"keep: the pattern has no group {group}")
+    return tuple(words)
 
 
 def _prices(value: Any, paid: bool) -> tuple[float, float]:
