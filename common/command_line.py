@@ -18,7 +18,7 @@ import contextlib
 import difflib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -35,6 +35,7 @@ OUTPUT_CLOSED = 141  # what a shell shows for SIGPIPE
 
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
+CLOSE = 0.7  # of a name that was meant: `promt` has 0.91, `bogus` and `qos` 0.5
 TAB = "_ARGCOMPLETE"  # the shell asks what may follow, see complete()
 
 
@@ -223,8 +224,8 @@ class Options(argparse.ArgumentParser):
         for option in unknown:
             name = option.split("=")[0]
             names = [n for action in self._actions for n in action.option_strings]
-            near = difflib.get_close_matches(name, names, 1, 0.5)
-            hint = f", did you mean {near[0]}?" if near else ", see --help"
+            near = nearest(name, names)
+            hint = f", did you mean {near}?" if near else ", see --help"
             self.error(f"unknown argument {option!r}{hint}")
         return known
 
@@ -248,6 +249,13 @@ class Options(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End with status 2 and one line: the usage of 40 options would bury it."""
         self.exit(WRONG_OPTION, f"{self.prog}: {visible(message)}\n")
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The name that was meant, if one is close; without their hyphens all look alike."""
+    bare = {each.lstrip("-"): each for each in names}
+    near = difflib.get_close_matches(name.lstrip("-"), bare, 1, CLOSE)
+    return bare[near[0]] if near else None
 
 
 def complete(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ log.warning("disk full on %s", host)      # 2026-11-24 16:45:01Z WARNING disk fu
 import contextlib
 import logging
 import os
+import shutil
 import sys
 import time
 import unicodedata
@@ -61,6 +62,17 @@ def _escape(character: str) -> str:
     if number < 0x100:
         return f"\\x{number:02x}"
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def near_path(path: str | os.PathLike[str]) -> str:
+    """From the working directory, where a path lies below it; else as it is."""
+    near = os.path.relpath(path)
+    return os.fspath(path) if near.startswith("..") else near
+
+
+def this_python() -> str:
+    """How the user calls this Python: `python` where that is it, else by its path."""
+    return "python" if shutil.which("python") == sys.executable else near_path(sys.executable)
 
 
 INDENT = " " * 11  # under a label: "workers    12", then what belongs to it

@@ -6,6 +6,7 @@ licences = Licences.of(["mine=CC0-1.0"])
 licences.terms_of("sac")["licence"], licences.allow(["pickscore", "mine"])    # ("CC0-1.0", True)
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import TypedDict
 
@@ -75,8 +76,15 @@ TERMS: dict[str, Terms] = {  # by the name of the prompts file
     },
 }
 
+SUFFIXES = (".json", ".jsonl", ".parquet", ".txt")
 UNKNOWN = "not known to this program: state it with --licence NAME=LICENCE"
 UNSTATED = "none stated"  # how a licence begins that the source does not state
+
+
+def source_of(prompts_file: str) -> str:
+    """The source of prompts that name none: their file's name, without its ending."""
+    stem, suffix = os.path.splitext(prompts_file)
+    return stem if suffix in SUFFIXES else prompts_file
 
 
 class Licences:
@@ -93,7 +101,9 @@ class Licences:
             name, sign, licence = option.partition("=")
             if not (name and sign and licence.strip()):
                 raise UserError(f"--licence {option!r}: write NAME=LICENCE, like mine=CC0-1.0")
-            stated[name] = licence.strip()
+            if licence.strip() == "LICENCE":
+                raise UserError(f"--licence {option}: put the licence itself there, like CC0-1.0")
+            stated[source_of(name)] = licence.strip()
         return cls(stated)
 
     def terms_of(self, name: str) -> Terms:

@@ -12,7 +12,6 @@ table is counted by a reader of its own; where two that must be equal are not, t
 
 import argparse
 import json
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -24,11 +23,8 @@ from common.files import CHECKOUT
 from examples.demo_generation import generate
 from examples.demo_steps import Steps
 from examples.demo_table import SOURCES, Demo, shown, table_of
+from generate.launch.tiny_prompts import KNOWN
 
-# What the tiny model was trained on.
-GRAMMAR = re.compile(
-    r"^(an? |two |three |four ).*\b(circle|square|triangle)s?\b.* on an? \w+ background$"
-)
 DIFFERS = "the figures above do not agree: something was lost, is there twice, or shows no shape"
 
 
@@ -77,7 +73,7 @@ def make(demo: Demo, prompts: int, images: int) -> None:
     """Every step, a line each."""
     steps = Steps(demo.folder / "demo.log")
     print(f"The demo: about two minutes on two cores. All that it says: {shown(steps.path)}\n")
-    with steps.step("prompts of five sources, cleaned and combined"):
+    with steps.step("prompts of four sources, a validation set left out"):
         make_prompts(demo, steps, prompts)
     with steps.step("images by two clients, one of them is killed", demo.drawn):
         generate(demo, steps, images)
@@ -112,9 +108,9 @@ def make_prompts(demo: Demo, steps: Steps, count: int) -> None:
         demo.prompts / "combined.json",
     )
     combined = json.loads((demo.prompts / "combined.json").read_text())
-    shapes = [item for item in combined if GRAMMAR.match(item["prompt"])][:count]
+    shapes = [item for item in combined if KNOWN.fullmatch(item["prompt"])][:count]
     demo.shapes.write_text(json.dumps(shapes, indent=1))
-    steps.say(f"{len(shapes)} of the {len(combined)} prompts are of the tiny model's grammar")
+    steps.say(f"{len(shapes)} of the {len(combined)} prompts are such that the tiny model knows")
 
 
 def convert(demo: Demo, steps: Steps) -> None:
@@ -169,19 +165,21 @@ def release(demo: Demo, steps: Steps) -> None:
 
 
 def what_happened(demo: Demo) -> str:
-    """Four sentences: what was done, where to look, where the data are, what to type next."""
+    """What was done, where to look, where the data are, what to type next."""
     prompts = len(json.loads(demo.shapes.read_text()))
     images = len(list(demo.dataset.glob("*/*.jpg")))
     return f"""\
-{prompts} prompts became {images} images: a small LLM wrote the variations, a tiny model drew them,
-and a client that was killed in the middle cost nothing.
+{prompts} prompts became {images} images. A small LLM made up variations, which keep the shapes of
+their prompt and nothing else; a real LLM keeps the meaning. A tiny model drew them, and drew again
+what was not right. A client that was killed on the way cost nothing.
 Look at {shown(demo.sheet)}, and open {shown(demo.report)} in a browser.
 The data set is {shown(demo.dataset)}, its table {shown(demo.table)}, its tars {shown(demo.tars)};
 {shown(demo.release)} is what could be published of it (docs/release.md).
-Next, prompts of your own, one a line in my_prompts.txt (the tiny model draws shapes only):
+Next, prompts of your own, one a line in my_prompts.txt. The tiny model knows circles, squares and
+triangles in red, green, blue, yellow, white and black, each time on a background, and nothing else:
+"two red circles on a blue background".
 
-    .venv/bin/python generate/generate_images.py my_prompts.txt --model tiny \\
-        --llm_backends examples/shapes_backends.yaml --expected_samples_per_index 10"""
+    .venv/bin/python generate/generate_images.py my_prompts.txt --config examples/shapes.yaml"""
 
 
 if __name__ == "__main__":

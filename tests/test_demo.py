@@ -1,19 +1,31 @@
 """The demo's parts that need no models: the grammar of its LLM, its steps on the terminal."""
 
+import json
 import re
+from dataclasses import replace
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from common.command_line import UserError
 from common.files import CHECKOUT
 from examples.demo_steps import Steps
 from examples.shape_score import things_of
-from generate.llms.backends_file import LONGEST_PATTERN
+from generate.launch.tiny_prompts import KNOWN
+from generate.llms.asking import VariationRequest, Wording
+from generate.llms.backend import Backend, Reply
+from generate.llms.backends_file import LONGEST_PATTERN, BackendsFile
+from generate.llms.chat import ChatClient
+from generate.llms.variations import VariationFilter
 
 BACKENDS = yaml.safe_load((CHECKOUT / "examples" / "shapes_backends.yaml").read_text())
+TOKENIZER = Tokenizer.from_file(
+    str(CHECKOUT / "examples" / "tiny_model" / "tokenizer_3" / "tokenizer.json")
+)
+SHAPES = ("circle", "square", "triangle")
 PATTERN = BACKENDS["tiers"][0]["backends"][0]["pattern"]
 
 
@@ -35,6 +47,37 @@ def test_the_pattern_is_short_enough_and_names_what_the_prompts_are_like():
         "four red squares on a white background",
     ):
         assert re.fullmatch(PATTERN, text)
+
+
+@pytest.mark.parametrize(
+    "prompt, shapes",
+    [
+        ("a large yellow Triangle on a black background", {"triangle"}),
+        ("a red circle above a blue square on a green background", {"circle", "square"}),
+        ("two white things on a black background", {"circle", "square", "triangle"}),
+    ],
+)
+def test_the_variations_of_a_prompt_have_its_shapes(prompt, shapes):
+    (config,) = BackendsFile(CHECKOUT / "examples" / "shapes_backends.yaml").configs(start=False)
+    texts = {shape: f"two red {shape}s on a white background" for shape in SHAPES}
+    taken = {shape for shape in SHAPES if re.fullmatch(config.pattern_for(prompt), texts[shape])}
+    assert taken == shapes
+    wording = Wording.read(CHECKOUT / "examples" / "shapes_instruction.txt")
+    request = VariationRequest(prompt, 9, VariationFilter(prompt), wording, "seed")
+    config = replace(config, json="schema")  # as the embedded one takes it
+    backend = Backend(config, ChatClient(config))
+    asked = request.make(backend).schema["properties"]["variations"]["items"]["pattern"]
+    assert {shape for shape in SHAPES if re.search(asked, texts[shape])} == shapes
+    answer = json.dumps({"variations": list(texts.values())})
+    judged = {text["text"] for text in request.judge(backend, Reply(answer))}
+    assert judged == {texts[shape] for shape in shapes}
+
+
+@settings(max_examples=200)
+@given(st.from_regex(KNOWN, fullmatch=True, alphabet=st.characters(codec="ascii")))
+def test_the_tiny_model_reads_each_prompt_that_it_knows(text):
+    tokens = TOKENIZER.encode(text.lower().rstrip(".")).ids
+    assert len(tokens) <= 16
 
 
 def test_a_step_is_one_line_and_its_commands_are_in_the_log(tmp_path, capsys, monkeypatch):

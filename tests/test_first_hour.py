@@ -10,9 +10,13 @@ import pytest
 from PIL import Image
 
 from common.command_line import UserError
+from common.console import near_path
 from common.screening import Rules, Screen
+from common.terms import Licences
 from generate.client.pixels import pixels_of
 from generate.dataset.prompts_file import read_prompts
+from generate.launch import progress, tiny_prompts
+from generate.launch.finished import what_next
 from generate.llms.whole_file import take_over
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,3 +92,67 @@ def test_variations_that_were_made_are_not_asked_for_again(tmp_path):
     other = read_prompts(prompts)[::-1]
     with pytest.raises(UserError, match="holds other prompts"):
         take_over(other, output)
+
+
+def test_prompts_that_the_tiny_model_does_not_know_are_named_in_the_plan(tmp_path):
+    """They became wrong images without a word."""
+    prompts = tmp_path / "my_prompts.txt"
+    known = ["two red circles on a blue background", "A small green square on a white background."]
+    prompts.write_text("\n".join([*known, "a yellow triangle on a purple background", "a cat"]))
+    command = ["generate/generate_images.py", prompts, "--config", "examples/shapes.yaml"]
+    said = call(*command, "--dry_run", "--output_root", tmp_path / "out")
+    assert said.returncode == 0, said.stderr
+    (line,) = [line for line in said.stdout.splitlines() if line.startswith("prompts ")]
+    assert "2 of 4 are nothing that the tiny model knows" in line
+    assert '"a yellow triangle on a purple background"' in line and "on a … background" in line
+    assert "40 images: 4 prompts x 10" in said.stdout and "can be asked: embedded" in said.stdout
+    assert "how long is not known yet: --preview 8" in said.stdout
+    assert tiny_prompts.lines_of([{"prompt": text} for text in known]) == []
+
+
+def test_a_run_of_ones_own_prompts_ends_with_the_command_of_its_release(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def said(name):
+        definition = {"name": name.partition(".")[0], "prompts_file": name}
+        return what_next(ROOT / "outputs", definition)
+
+    folder = "outputs/generated_images/mine"
+    release = f"{near_path(sys.executable)} postprocess_dataset/release.py {folder} release/mine"
+    lines = said("mine.txt").splitlines()
+    assert lines[:2] == [f"images: {folder}", f"next:   {release} --licence mine=LICENCE"]
+    assert "like CC0-1.0" in lines[2]
+    assert said("mine.json").splitlines()[1] == f"next:   {release}"
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    assert "next:   python postprocess_dataset/release.py" in said("mine.json")
+    monkeypatch.chdir(tmp_path)
+    assert f"images: {ROOT}/{folder}" in said("mine.json")
+
+
+def test_a_log_has_lines_from_the_beginning(monkeypatch, tmp_path, capsys):
+    """After 2, 6, 14, 30 and 62 s, then each minute; the last one tells of texts that were cut."""
+    now = [0.0]
+    counts = {"name": "a", "done": 0, "total": 3, "images": 1, "images_expected": 30, "short": 0}
+    workers = {"by_state": {}, "rows": []}
+    document = {"datasets": [counts | {"truncated": 2}], "workers": workers, "time": 0}
+    answer = progress.Answer(document | {"weather": {"state": "fair"}})
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "fetch", lambda root: answer)
+    monkeypatch.setattr(progress, "LAST_LOOK_S", 0)
+    shown = progress.Progress("a", tmp_path)
+    lines = []
+    for second in range(200):
+        now[0] = float(second)
+        shown.show()
+        lines += [second] * bool(capsys.readouterr().out)
+    assert lines == [2, 6, 14, 30, 62, 122, 182]
+    shown.show(last=True)
+    assert "; 2 texts are longer than the model reads (truncated)" in capsys.readouterr().out
+
+
+def test_the_licence_itself_is_to_be_stated():
+    with pytest.raises(UserError, match=r"put the licence itself there, like CC0-1\.0"):
+        Licences.of(["my_prompts=LICENCE"])
+    for name in ("my_prompts", "my_prompts.txt", "my_prompts.json"):
+        assert Licences.of([f"{name}=CC0-1.0"]).terms_of("my_prompts")["licence"] == "CC0-1.0"

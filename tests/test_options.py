@@ -80,6 +80,7 @@ def test_a_flag_takes_only_a_true_or_false_word(args, used):
     "args, says",
     [
         (["a.json", "--use_slrm"], "did you mean --use_slurm?"),
+        (["a.json", "--bogus"], "--bogus', see --help"),
         (["a.json", "--num_worker=3"], "did you mean --num_workers?"),
         (["a.json", "--use_slurm=maybe"], "neither True nor False"),
         (["a.json", "--num_workers=x"], "invalid int value"),

@@ -198,7 +198,7 @@ def _hours(
 ) -> str:
     rate, where = _measured_rate(definition, output_root, answer)
     if not rate:
-        return "time unknown, as no images an hour were measured yet: --preview 8 does"
+        return "how long is not known yet: --preview 8 draws eight prompts and measures it"
     hours = images / rate
     wall = duration(3600 * hours / args.num_workers)
     workers = f"{args.num_workers} worker{'s' * (args.num_workers > 1)}"

@@ -8,7 +8,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.console import INDENT
+from common.console import INDENT, near_path, this_python
+from common.files import CHECKOUT
+from common.terms import source_of
 from generate.dataset.definition import Definition, stored_definition
 from generate.dataset.layout import FOLDER
 from generate.dataset.scan import scan_folder
@@ -74,17 +76,25 @@ def lines_of(root: Path, name: str) -> list[str]:
     return lines
 
 
-def what_next(root: Path, name: str) -> str:
-    """What a run says last when all is done: where the images are, and what is made of them."""
-    folder = dataset_folder(root, name)
-    script = Path(sys.argv[0]).parent.parent / "postprocess_dataset" / "convert_json_to_parquet.py"
-    command = shlex.join(["python", str(script), str(folder), f"{name}.parquet"])
-    return f"images: {folder}\nnext:   {command}      then tars: README.md, step 6"
+def what_next(root: Path, definition: Definition) -> str:
+    """What a run says last when all is done: where the images are, and what is made of them.
+
+    The prompts of a .txt name no source, whose licence a release asks for.
+    """
+    name, prompts = definition["name"], definition["prompts_file"]
+    folder = near_path(dataset_folder(root, name))
+    script = near_path(CHECKOUT / "postprocess_dataset" / "release.py")
+    words = [this_python(), script, folder, f"release/{name}"]
+    what = "        makes a table, tars, a report and a card of them: docs/release.md"
+    if prompts.endswith(".txt"):
+        words += ["--licence", f"{source_of(prompts)}=LICENCE"]
+        what += "; LICENCE: that of your prompts, like CC0-1.0"
+    return f"images: {folder}\nnext:   {shlex.join(words)}\n{what}"
 
 
 def interrupted(done: int, total: int, images: int) -> str:
     """What a run that was stopped says last."""
     return (
         f"stopped at {done:,} of {total:,} prompts, {images:,} images; nothing is lost. Type it "
-        f"again to go on:\n{shlex.join(['python', *sys.argv])}"
+        f"again to go on:\n{shlex.join([this_python(), *sys.argv])}"
     )

@@ -78,7 +78,7 @@ def _generate(
 ) -> int:
     if ended := nothing_left(JobClient(root, definition, this_host(), server_timeout_s=30)):
         if not args.is_slurm_task:
-            report(what_next(root, definition["name"]))
+            report(what_next(root, definition))
         return LEFT_OUT if ended.failed else DONE
     # a task's clients find out by themselves, and whether it will pass
     there = 0 if args.is_slurm_task else _begin(args, definition, root, plan)
@@ -99,7 +99,7 @@ def _generate(
     if args.is_slurm_task:
         return status
     if counts is not None and not _left(counts):
-        report(what_next(root, definition["name"]))
+        report(what_next(root, definition))
         return status
     if heard and counts:
         report(interrupted(counts["done"], counts["total"], counts["images"]))

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from common.console import INDENT
+from common.console import INDENT, this_python
 from generate.client.worker import gpus
 from generate.dataset.mapped_prompts import without_variations
 from generate.dataset.prompts_file import Item
 from generate.launch.estimate import estimate
 from generate.launch.status import fetch
+from generate.launch.tiny_prompts import lines_of
 from generate.llms.backend import BackendConfig
 from generate.llms.backends_file import BackendsFile
 from generate.protocol.output_root import dataset_folder
@@ -40,6 +41,8 @@ def plan(
             f"{INDENT}no GPU was found: such a model takes minutes an image on a CPU; to try "
             f"things out: {again('--model tiny')}"
         )
+    if args.model == "tiny":
+        lines += lines_of(items)
     texts = definition["images_per_prompt"] // (definition.get("images_per_text") or 1)
     if texts > 1 and without_variations(items):
         lines += llm_lines(args)
@@ -52,7 +55,11 @@ def llm_lines(args: Namespace) -> list[str]:
         many = (
             f"; each of {args.num_workers} clients starts its own" if args.num_workers > 1 else ""
         )
-        return [f"LLMs       the embedded one (a small model: its texts are plain){many}"]
+        tiny = "; the tiny model draws none of them, but with --config examples/shapes.yaml"
+        return [
+            f"LLMs       the embedded one (a small model: its texts are plain){many}"
+            f"{tiny * (args.model == 'tiny')}"
+        ]
     found = _by_state(args)
     lines: list[str] = []
     for state, names in found.items():
@@ -114,4 +121,4 @@ def again(option: str) -> str:
             left.pop(0)
         elif not word.startswith(f"{name}="):
             words.append(shlex.quote(word))
-    return " ".join(["python", shlex.quote(sys.argv[0]), *words, option])
+    return " ".join([this_python(), shlex.quote(sys.argv[0]), *words, option])

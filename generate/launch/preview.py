@@ -91,8 +91,10 @@ def contact_sheet(
         print("\n".join(preview_lines(judge, list(values.values()))))
         share = sum(judge.accepts(each) for each in values.values()) / len(values)
     gpu_name = generator.pipeline.gpu_name
-    a_batch = f"{generator.batch_size} a batch, {gpu_name or 'CPU'}"
-    print(f"{path}\n{images_per_hour:,} images an hour ({a_batch}), without LLMs and disk")
+    print(
+        f"{path}\n{images_per_hour:,} images an hour on the {gpu_name or 'CPU'}, in batches of "
+        f"{generator.batch_size}; a run is slower: it asks LLMs and writes files, too"
+    )
     of_one_kind = all(recipes.of(*key, items[key[0]]).alike == recipe.alike for key in images)
     if of_one_kind and (used := share_line(generator, made / seconds)):
         print(used)

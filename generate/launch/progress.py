@@ -1,4 +1,6 @@
-"""What a run on this machine shows of itself: a bar on a terminal, a line a minute in a log.
+"""What a run on this machine shows of itself: a bar on a terminal, lines in a log.
+
+A log has a line after 2, 6, 14, 30 and 60 s, then each minute.
 
 Both say why nothing happens, when nothing does: the model is loaded, no LLM answers, the server is
 away.
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.console import visible
-from generate.launch.status import WORDS, Answer, fetch, incomplete
+from generate.launch.status import WORDS, Answer, fetch, incomplete, not_read
 
 ON_TERMINAL_S = 2
 IN_LOG_S = 60
@@ -40,7 +42,8 @@ class Progress:
         self.name = name
         self.root = root
         self.drawn = Drawn(name, there)
-        self.next_at = time.monotonic() + ON_TERMINAL_S
+        self.pause_s = ON_TERMINAL_S
+        self.next_at = time.monotonic() + self.pause_s
         self.bar: Any = None
         self.said: list[str] = []
 
@@ -49,7 +52,9 @@ class Progress:
         if not last and time.monotonic() < self.next_at:
             return None
         terminal = sys.stdout.isatty()
-        self.next_at = time.monotonic() + (ON_TERMINAL_S if terminal else IN_LOG_S)
+        if not terminal:
+            self.pause_s = min(2 * self.pause_s, IN_LOG_S)
+        self.next_at = time.monotonic() + self.pause_s
         answer = self._settled() if last else fetch(self.root)
         counts = self.drawn.counted(answer)
         if not last:
@@ -59,6 +64,7 @@ class Progress:
                 self._draw_bar(counts, "" if last else states(answer), last)
         if counts and (last or not terminal):
             less = f"; {incomplete(counts)}" if counts["short"] else ""
+            less += f"; {cut}" if last and (cut := not_read(counts)) else ""
             doing = "" if last or not (now := states(answer)) else f"; {now}"
             report(
                 f"{self.name}: {counts['done']:,} of {counts['total']:,} prompts done, "

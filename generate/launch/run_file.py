@@ -8,7 +8,6 @@ command line, which goes before the file.
 """
 
 import contextlib
-import difflib
 import os
 import shlex
 import sys
@@ -19,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from common.command_line import Options, UserError
+from common.command_line import Options, UserError, nearest
 from common.files import write_whole
 from common.untrusted import Refused, read_text
 from common.version import version
@@ -82,8 +81,8 @@ def words_of(path: str, parser: Options) -> tuple[list[str], str | None]:
     for word in (words := parser.plain_words(words)):
         name = word.partition("=")[0]
         if name not in known:
-            near = difflib.get_close_matches(name, sorted(known), 1, 0.5)
-            hint = f"did you mean {near[0].removeprefix('--')}?" if near else "see --help"
+            near = nearest(name, sorted(known))
+            hint = f"did you mean {near.removeprefix('--')}?" if near else "see --help"
             raise UserError(f"{path}: there is no option {name.removeprefix('--')!r}; {hint}")
     prog = parser.prog
     parser.prog = f"{prog}: {path}"  # for an error in a value

@@ -139,8 +139,8 @@ def _dataset(counts: Document, output_root: str | os.PathLike[str]) -> list[str]
     ]
     if counts["short"]:
         lines.append(f"{INDENT}{incomplete(counts)}")
-    if cut := counts.get("truncated"):  # a server of before has none
-        lines.append(f"{INDENT}{cut:,} texts are longer than the model reads (truncated)")
+    if cut := not_read(counts):
+        lines.append(f"{INDENT}{cut}")
     if acceptance := counts.get("acceptance"):
         lines.append(f"{INDENT}{line_of(acceptance)} (model {counts['model']})")
     what = "accepted" if acceptance else "images"
@@ -166,6 +166,12 @@ def incomplete(counts: Document) -> str:
         f"{counts['short']:,} prompts are incomplete: {counts['short_images']:,} images fewer than "
         "asked for (fewer captions from the LLMs or the file, or some were refused)"
     )
+
+
+def not_read(counts: Document) -> str:
+    """How many texts no text encoder has read to the end; "": none. A server of before has none."""
+    cut = counts.get("truncated")
+    return f"{cut:,} texts are longer than the model reads (truncated)" if cut else ""
 
 
 def _workers(document: Document) -> list[str]:

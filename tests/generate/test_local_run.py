@@ -70,8 +70,8 @@ def test_a_server_that_dies_is_started_again(root):
     os.kill(read_server_json(root).pid, signal.SIGKILL)
     out, _ = run.communicate(timeout=120)
     assert run.returncode == 0 and images(root) == 40, out
-    table = f"convert_json_to_parquet.py {root}/generated_images/birds birds.parquet"
-    assert out.count(table) == 1, out
+    release = f"release.py {root}/generated_images/birds release/birds"
+    assert out.count(release) == 1, out
     assert out.count("the job server has died; starting it again") == 1
     gone(root)
 

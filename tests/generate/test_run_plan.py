@@ -14,6 +14,7 @@ import time
 import pytest
 
 from common.command_line import FAILED, UserError
+from common.console import this_python
 from generate.dataset.definition import settle
 from generate.dataset.layout import path_of
 from generate.launch import finished, local_memory, plan, progress
@@ -52,8 +53,11 @@ def test_which_llms_can_be_asked(listening, monkeypatch):
 
 def test_the_command_again_replaces_the_option(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["g.py", "my prompts.txt", "--model", "big", "--llm=x"])
-    assert plan.again("--model tiny") == "python g.py 'my prompts.txt' --llm=x --model tiny"
-    assert plan.again("--llm embedded") == "python g.py 'my prompts.txt' --model big --llm embedded"
+    assert (
+        plan.again("--model tiny") == f"{this_python()} g.py 'my prompts.txt' --llm=x --model tiny"
+    )
+    said = plan.again("--llm embedded")
+    assert said == f"{this_python()} g.py 'my prompts.txt' --model big --llm embedded"
 
 
 def test_without_an_llm_the_commands_that_help_are_named(tmp_path, monkeypatch):
@@ -232,4 +236,6 @@ def test_a_run_without_an_llm_says_why_and_how_to_go_on(tmp_path):
     assert "plan       FakePipeline, 64x64 pixels" in text and "200 images: 2 prompts x 100" in text
     assert "no LLM can be asked now: clients wait for one" in text
     assert text.index("stopping: what is finished is published") < text.index("nothing is lost")
-    assert re.search(r"Type it again to go on:\npython \S+generate_images.py \S+birds.json", text)
+    assert re.search(
+        r"Type it again to go on:\n\S*python\S* \S+generate_images.py \S+birds.json", text
+    )

@@ -189,7 +189,7 @@ def test_the_estimate_counts_what_is_left_to_draw(tmp_path):
         "200,000 images: 1,000 prompts x 200" in text
         and "402,000 files, 84.2 GB (419 kB an image, assumed)" in text
     )
-    assert "18,000 LLM calls" in text and "time unknown" in text
+    assert "18,000 LLM calls" in text and "how long is not known yet" in text
     text = estimated(tmp_path, DOCUMENT)
     assert "160,209 images (39,791 more are there)" in text
     assert (
