@@ -44,9 +44,10 @@ mutants: .venv/base .venv/scores .venv/c2pa .venv/tests
 	  { echo "make: Python 3.11 or newer is needed, and $(PYTHON) is $$($(PYTHON) --version 2>&1 | tail -n 1); try make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "make: $(PYTHON) has no venv module; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "setting up .venv, once: some minutes, and 2 GB for the demo"
 	@$(PYTHON) -m venv --clear .venv && touch $@
 
-PIP = log=.venv/$(notdir $@).log; echo "installing $(1) into .venv (once; all together 2.3 GB and some minutes)"; \
+PIP = log=.venv/$(notdir $@).log; echo "  installing $(1)"; \
   $(BIN)/pip install --retries 2 $(2) >$$log 2>&1 || \
   { echo "make: could not install $(1): $$(grep -E '^ERROR|error:' $$log | tail -n 1); is there a network? the whole story is in $$log" >&2; exit 1; }
 

@@ -73,7 +73,9 @@ def test_a_second_call_skips_what_is_done(tmp_path):
         return [line.split()[-1] for line in calls() if line.startswith("pip")]
 
     for count in (1, 2):
-        assert make(tmp_path, VENV).returncode == 0
+        made = make(tmp_path, VENV)
+        assert made.returncode == 0
+        assert made.stdout.count("once") == (count == 1), "the size is said once"
         assert installed() == base
         assert calls().count("python examples/run_demo.py") == count
     assert make(tmp_path, VENV, "test").returncode == 0
