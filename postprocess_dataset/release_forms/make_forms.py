@@ -115,7 +115,7 @@ def describe(shards: Sequence[Shard]) -> str:
     for shard in shards:
         counts[shard.split] = counts.get(shard.split, 0) + shard.samples
     parts = [f"{count:,} {split}" for split, count in counts.items()]
-    return f"{' and '.join(parts)} samples in {len(shards):,} shards"
+    return f"{' and '.join(parts)} samples in {len(shards):,} shard{'s' * (len(shards) != 1)}"
 
 
 def _folder(settings: FormSettings, name: str) -> str:

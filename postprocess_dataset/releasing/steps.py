@@ -27,13 +27,19 @@ from postprocess_dataset.release_forms.linked_tars import shards_of
 from postprocess_dataset.release_forms.make_forms import FormSettings, make_forms, rows_form
 from postprocess_dataset.releasing.known import keep_verified, known_shards
 from postprocess_dataset.releasing.marks import Marks, state_of
+from postprocess_dataset.releasing.own_status import own_status
 from postprocess_dataset.report.gather import ReportSettings
 from postprocess_dataset.report.page import make_report
 from postprocess_dataset.scored.where import Where
 from postprocess_dataset.shard_names import braces
 from postprocess_dataset.to_table.build_table import TableSettings, make_table
 from postprocess_dataset.verification.show import show
-from postprocess_dataset.verification.verify import VerifySettings, verify
+from postprocess_dataset.verification.verify import (
+    Report,
+    VerifySettings,
+    prompts_file,
+    verify,
+)
 
 VERIFICATION = "verification.json"  # in the work folder: its examples name paths
 DOCUMENT_BYTES = 1 << 26
@@ -75,7 +81,10 @@ def make_release(settings: ReleaseSettings) -> int:
     allowed = [
         f"{name}: {found['count']:,} ({found['what']})" for name, found in document["found"].items()
     ]
-    make_card(CardSettings(settings.release, settings.about, settings.licences, allowed))
+    card = CardSettings(
+        settings.release, settings.about, settings.licences, allowed, combined(settings)
+    )
+    make_card(card)
     root = listed(settings, marks)
     vouch(settings, document, root)
     for name, part in read_facts(settings.release).splits.items():
@@ -147,23 +156,42 @@ def verified(settings: ReleaseSettings, marks: Marks) -> dict[str, Any]:
     if not report.good:
         kinds = ",".join(name for name, one in document["found"].items() if not one["allowed"])
         raise UserError(
-            f"{settings.release} is not fit to be published: {kinds or 'nothing was checked'} "
-            f"(above, and in {path}); mend it and say the same command again, or publish it all "
-            f"the same with --allow {kinds or 'KIND'}"
+            f"{settings.release} is not ready: {kinds or 'nothing was checked'} (above, and in "
+            f"{path}). {what_to_do(document)}, or publish it all the same with --allow "
+            f"{kinds or 'KIND'}"
         )
     keep_verified(settings.work, report.known)
     marks.done("verify", state)
     return document
 
 
+def combined(settings: ReleaseSettings) -> bool:
+    """Whether combine.py has made the prompts file: its report lies beside it."""
+    prompts = prompts_file(settings.folders, settings.prompts, Report(()))
+    return prompts is not None and prompts.with_name(f"{prompts.stem}.report.json").is_file()
+
+
+def what_to_do(document: dict[str, Any]) -> str:
+    """Of what is not allowed; licences that only have to be stated are named."""
+    found = document["found"]
+    examples = found.get("licence_unknown", {}).get("examples", ())
+    options = [f"--licence {text.partition('--licence ')[2]}" for text in examples]
+    again = "say the same command again"
+    if options:
+        again += f" with {' '.join(options)} (LICENCE: the one under which it stands)"
+    others = any(not one["allowed"] for name, one in found.items() if name != "licence_unknown")
+    return f"Mend what is wrong, then {again}" if others or not options else f"S{again[1:]}"
+
+
 def make_page(settings: ReleaseSettings, marks: Marks) -> None:
     """report.html, if table or status have changed."""
     output = os.path.join(settings.release, "report.html")
-    changed = os.stat(settings.status).st_mtime_ns if os.path.exists(settings.status) else 0
+    status = settings.status or own_status(settings.folders, settings.work)
+    changed = os.stat(status).st_mtime_ns if os.path.exists(status) else 0
     where = Where(settings.data.where, settings.data.scores) if settings.data.where else None
     folder_name = os.path.basename(os.path.abspath(settings.release))
     name = read_about(settings.about).get("title") or folder_name
-    state = f"{table.identity(settings.table)} {settings.status} {changed} {name}"
+    state = f"{table.identity(settings.table)} {status} {changed} {name}"
     if where:
         state += f" {where.text} {where.versions()}"
     if os.path.exists(output) and marks.is_done("report", state):
@@ -173,7 +201,7 @@ def make_page(settings: ReleaseSettings, marks: Marks) -> None:
             table=settings.table,
             output=output,
             base_dir=base_of(settings),
-            status=settings.status,
+            status=status,
             name=name,
             where=where,
         )

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from common.command_line import DONE, LEFT_OUT, UserError
+from common.console import amount
 from postprocess_dataset import increment, shard_rows, table
 from postprocess_dataset.progress import first_line, tell
 from postprocess_dataset.publish import Draft
@@ -79,9 +80,9 @@ def convert(settings: TarSettings) -> tuple[int, str]:
         without += f"; --where takes {plan['kept'][0]:,} of {plan['rows']:,} rows"
     status = LEFT_OUT if left_out else DONE
     return status, (
-        f"{output}: {len(stats):,} shards ({len(todo):,} written now), "
+        f"{output}: {len(stats):,} shard{'s' * (len(stats) != 1)} ({len(todo):,} written now), "
         f"{sum(shard['nsamples'] for shard in stats):,} images, "
-        f"{sum(shard['filesize'] for shard in stats) / 1e6:,.0f} MB; "
+        f"{amount(sum(shard['filesize'] for shard in stats))}; "
         f"{left_out:,} left out{without}"
     )
 

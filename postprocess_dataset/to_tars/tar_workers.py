@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from common.command_line import INTERRUPTED, UserError, script_name
+from common.console import amount
 from postprocess_dataset import table
 from postprocess_dataset.progress import Progress
 from postprocess_dataset.publish import Draft
@@ -85,8 +86,8 @@ def report(output: str, stats: Stats, progress: str) -> list[str]:
     """What is said of a finished shard."""
     name = stats["name"]
     without = f", {stats['gone']:,} deleted" if stats["gone"] else ""
-    size_mb = stats["filesize"] / 1e6
-    lines = [f"{name}: {stats['nsamples']:,} images, {size_mb:,.1f} MB{without}; {progress}"]
+    size = amount(stats["filesize"])
+    lines = [f"{name}: {stats['nsamples']:,} images, {size}{without}; {progress}"]
     left_out = stats["left_out"]
     lines += [f"{name}: left out {one['__key__']}: {one['reason']}" for one in left_out[:SHOWN]]
     if len(left_out) > SHOWN:

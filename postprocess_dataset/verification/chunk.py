@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from common import safety
 from common.packed_folder import COLLECTED, MARK, read_file
 from common.sample_reader import CAPTIONS_BYTES, read_captions
+from common.terms import source_of
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_untrusted
 from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.table import JSON_FIELDS, key_of
@@ -252,7 +253,7 @@ def _sample(chunk: Chunk, look: Look, stem: str, done: Checked, jsons: Any) -> F
 
 
 def _count_licences(record: dict[str, Any], licences: Licences) -> None:
-    sources = record.get("source") or [record["input_file"].removesuffix(".json")]
+    sources = record.get("source") or [source_of(record["input_file"])]
     licences["source", tuple(sorted(set(sources)))] += 1
     licences["model", (record["model_name"],)] += 1
     if record.get("llm_model_name"):

@@ -5,6 +5,7 @@ ledger.given_up("HPDv2"), ledger.compare("HPDv2", done, found)
 """
 
 import contextlib
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any, Self
 
 from postprocess_dataset.dataset_folder import BLOCK
 from postprocess_dataset.manifest.kinds import Findings
+
+LLM_SUMS = ("prompt_tokens", "completion_tokens", "usd")
 
 
 class InUse(Exception):
@@ -48,6 +51,17 @@ class Ledger:
     def knows(self, dataset: str) -> bool:
         """Whether it has a data set of this name."""
         return bool(self._all("SELECT 1 FROM datasets WHERE name = ?", dataset))
+
+    def datasets(self) -> list[str]:
+        """The names of all that it knows."""
+        return [name for (name,) in self._all("SELECT name FROM datasets")]
+
+    def llm_use(self) -> dict[str, float]:
+        """Tokens and USD of all LLM calls of the output root, as its accounts sum them up."""
+        past = self._all("SELECT value FROM llm_facts WHERE name = 'past'")
+        uses = [json.loads(text) for (text,) in [*past, *self._all("SELECT use FROM llm_clients")]]
+        backends = [use for each in uses for use in (each.get("backends") or {}).values()]
+        return {key: sum(use.get(key) or 0 for use in backends) for key in LLM_SUMS}
 
     def given_up(self, dataset: str) -> list[int]:
         """Prompts that failed permanently."""

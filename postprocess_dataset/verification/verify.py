@@ -98,7 +98,9 @@ def verify(settings: VerifySettings) -> Report:
     prompts = prompts_file(folders, settings.prompts, report)
     judge = Judge(Screen.beside(prompts).validation if prompts else None)
     if prompts and judge.validation is None:
-        report.not_checked.append(f"validation set: none lies beside {prompts}")
+        report.not_checked.append(
+            f"validation set: combine.py --exclude has left none beside {prompts}"
+        )
     with Evidence(settings.room) as evidence:
         given_up = {dataset: ledger.given_up(dataset) for dataset, ledger in ledgers.items()}
         seen, report.found = FolderPass(folders, base, evidence, judge, given_up).run()

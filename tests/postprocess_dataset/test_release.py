@@ -1,12 +1,15 @@
 """release.py: from folders to a release that a stranger verifies; refused, resumed, grown."""
 
+import contextlib
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from postprocess_dataset.manifest.shards import read_shard
+from postprocess_dataset.releasing.own_status import own_status
 from tests.postprocess_dataset.conftest import called
 from tests.postprocess_dataset.verified import IMAGES, PROMPTS, RunFolder
 
@@ -144,7 +147,7 @@ def test_scores_and_empty_lists_are_no_damage(tmp_path):
     run = Scored(tmp_path / "HPDv2").fill(PROMPTS, IMAGES).finish(PROMPTS)
     ended = release(run, tmp_path / "birds")
     assert ended.status == 0, ended.out + ended.err
-    assert "accepted of all tries" in (tmp_path / "birds" / "report.html").read_text()
+    assert "of the images drawn were accepted" in (tmp_path / "birds" / "report.html").read_text()
 
 
 def test_what_is_unfit_is_not_published_unless_it_is_named(run, tmp_path):
@@ -161,6 +164,55 @@ def test_what_is_unfit_is_not_published_unless_it_is_named(run, tmp_path):
     assert "**Published all the same:**" in card
     assert all(f"> - {kind}: " in card for kind in kinds.split(","))
     assert intact(place)[0]
+
+
+class Own(RunFolder):
+    """A run of a list of one's own, whose prompts name no source."""
+
+    def record(self, prompt, augmentation, image):
+        return super().record(prompt, augmentation, image) | {"source": []}
+
+
+def test_prompts_of_ones_own_are_released_with_their_licence(tmp_path):
+    """The refusal named --allow alone; the next command that it names is the one that works."""
+    run = Own(tmp_path / "my_prompts", input_file="my_prompts.txt")
+    run.fill(PROMPTS, IMAGES).finish(PROMPTS)
+    ended = release(run, tmp_path / "out")
+    said = ended.err.splitlines()[-1]
+    assert ended.status == 1, ended.err
+    assert "Say the same command again with --licence my_prompts=LICENCE (" in said, said
+    assert "Mend what is wrong" not in said
+    assert "put the licence itself" in release(run, tmp_path / "out", "--licence", "a=LICENCE").err
+    ended = release(run, tmp_path / "out", "--licence", "my_prompts=CC0-1.0")
+    assert ended.status == 0, ended.err
+    assert "24 train samples in 1 shard as webdataset and parquet" in ended.out
+    assert "MB" not in ended.out and " kB; 0 left out" in ended.out
+    assert "not stated: repo, " in ended.out and "--about FILE" in ended.out
+
+
+def test_the_report_reads_tokens_from_the_runs_ledger(tmp_path):
+    """No server runs any more that could print --status."""
+    own = tmp_path / "generated_images" / "HPDv2"
+    place = tmp_path / ".server" / "ledger.sqlite"
+    use = {"backends": {"a": {"prompt_tokens": 1200, "completion_tokens": 34, "usd": 0.5}}}
+    assert own_status([str(own)], str(tmp_path)) == ""
+    place.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(place)) as ledger:
+        ledger.execute("create table datasets (name text)")
+        ledger.execute("create table trouble (dataset text, idx int, state text)")
+        ledger.execute("create table llm_facts (name text, value text)")
+        ledger.execute("create table llm_clients (use text)")
+        ledger.execute("insert into datasets values ('HPDv2')")
+        ledger.execute("insert into trouble values ('HPDv2', 5, 'set_aside')")
+        ledger.execute("insert into llm_facts values ('past', ?)", [json.dumps(use)])
+        ledger.execute("insert into llm_clients values (?)", [json.dumps(use)])
+        ledger.commit()
+        document = json.loads(Path(own_status([str(own)], str(tmp_path))).read_text())
+        assert document["datasets"] == [{"name": "HPDv2", "set_aside": 1}]
+        assert document["llm"] == {"prompt_tokens": 2400, "completion_tokens": 68, "usd": 1.0}
+        ledger.execute("insert into datasets values ('cats')")
+        ledger.commit()
+    assert own_status([str(own)], str(tmp_path)) == "", "the tokens of cats are among them"
 
 
 SOAK = [pytest.param(at, marks=pytest.mark.soak) for at in range(1, 60) if at != 29]

@@ -1,0 +1,35 @@
+"""What the run's own ledger tells a report: tokens and USD of the LLMs, prompts that failed.
+
+    status = own_status(["outputs/generated_images/HPDv2"], "release/HPDv2.work")
+
+As image_server.py --status --json says it while its server runs. The accounts are those of a whole
+output root, so they say nothing where other data sets lie there, too.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.files import write_whole
+from postprocess_dataset.verification.ledger import InUse, Ledger
+
+NAME = "status.json"  # in the work folder
+
+
+def own_status(folders: Sequence[str], work: str) -> str:
+    """The path of the document; "" if the ledger is not there, in use, or of other sets too."""
+    names = [os.path.basename(os.path.abspath(folder)) for folder in folders]
+    roots = {Path(os.path.abspath(folder)).parent.parent for folder in folders}
+    try:
+        ledger = Ledger.of(roots.pop()) if len(roots) == 1 else None
+    except (InUse, ValueError):  # the verification has said so
+        return ""
+    if ledger is None or sorted(ledger.datasets()) != sorted(names):
+        return ""
+    datasets = [{"name": name, "set_aside": len(ledger.given_up(name))} for name in names]
+    text = json.dumps({"datasets": datasets, "llm": ledger.llm_use()}, indent=1) + "\n"
+    path = os.path.join(work, NAME)
+    if not os.path.exists(path) or Path(path).read_text() != text:
+        write_whole(path, text)
+    return path
