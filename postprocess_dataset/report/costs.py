@@ -4,6 +4,7 @@ costs = costs_of(seen, read_status("status.json"))
 costs.gpu_hours, costs.kwh, costs.usd
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -77,16 +78,26 @@ def costs_of(seen: Seen, status: dict[str, Any] | None) -> Costs:
 
 
 def seconds_per_image(prompts: Sequence[Prompt]) -> float | None:
-    """The median over prompts: from the first to the last image of each, by their time stamps.
+    """The median time from one batch of a prompt to its next one, by an image of the batch.
 
-    A client generates the images of a prompt one after the other, on one device.
+    A client generates the batches of a prompt one after the other, on one device; the images of a
+    batch have almost the same time stamp, so the longest pauses are those between batches. The
+    median: a last batch may wait for the captions of the next prompt. None: there is one batch of
+    each prompt.
     """
-    times = []
+    times: list[float] = []
     for prompt in prompts:
         stamps = sorted(_stamps(row.get("generation_timestamp") for row in prompt.rows))
-        if len(stamps) >= LEAST_IMAGES and stamps[-1] > stamps[0]:
-            times.append((stamps[-1] - stamps[0]) / (len(stamps) - 1))
+        batch = max((_whole(row.get("batch_size")) for row in prompt.rows), default=1)
+        later = -(-(len(stamps) - batch) // batch)  # batches after the first one
+        if len(stamps) >= LEAST_IMAGES and later > 0:
+            pauses = sorted(after - before for before, after in itertools.pairwise(stamps))
+            times += [pause / batch for pause in pauses[-later:] if pause > 0]
     return sorted(times)[len(times) // 2] if times else None
+
+
+def _whole(size: Any) -> int:
+    return size if isinstance(size, int) and size > 0 else 1
 
 
 def _stamps(texts: Iterable[Any]) -> list[float]:

@@ -90,6 +90,8 @@ class Report:
     groups: dict[str, list[Group]] = field(default_factory=dict)
     sizes: list[tuple[str, int, float]] = field(default_factory=list)
     lengths: Histogram | None = None
+    cut: int = 0  # captions that a text encoder has not read to the end, of those that were read
+    unread: int = 0  # of them, captions that no text encoder has read to the end
     scores: list[Histogram] = field(default_factory=list)
     accepted: float | None = None
     compared: int = 0
@@ -124,7 +126,8 @@ def gather(settings: ReportSettings) -> Report:
     report.lengths = lengths(rows)
     report.scores = histograms(rows)
     report.accepted = accepted_share(rows)
-    report.strips = strips(seen.prompts, pictures)
+    report.cut, report.unread = cut_texts(rows)
+    report.strips = strips(seen, pictures)
     report.groups = {
         "Sources": groups(seen, "source", pictures),
         "Who wrote the caption": groups(seen, "llm_model_name", pictures),
@@ -137,8 +140,13 @@ def gather(settings: ReportSettings) -> Report:
     return report
 
 
-def strips(prompts: Sequence[Prompt], pictures: Pictures) -> list[Strip]:
-    """Prompts of all sources in turn, those with variations first."""
+def strips(seen: Seen, pictures: Pictures) -> list[Strip]:
+    """Prompts of all sources in turn, those with variations first.
+
+    The writer of a caption is named where there are several.
+    """
+    prompts = seen.prompts
+    several = len(seen.counts.get("llm_model_name", {}).keys() - {None}) > 1
     chance = random.Random(1)
     by_source: dict[str, list[Prompt]] = {}
     for prompt in chance.sample(prompts, len(prompts)):
@@ -153,15 +161,17 @@ def strips(prompts: Sequence[Prompt], pictures: Pictures) -> list[Strip]:
         originals = [row for row in prompt.rows if not row.get("is_augmented")][:1]
         varied = [row for row in prompt.rows if row.get("is_augmented")] or prompt.rows[1:]
         varied = chance.sample(varied, min(VARIATIONS, len(varied)))
-        pictured = [shown(row, pictures) for row in (*originals, *varied)]
+        pictured = [
+            shown(row, pictures, several or row in originals) for row in (*originals, *varied)
+        ]
         found.append(Strip(prompt.original, pictured, len(prompt.rows)))
     return found
 
 
-def shown(row: Row, pictures: Pictures) -> Shown:
-    """A row's picture, to be shown."""
+def shown(row: Row, pictures: Pictures, noted: bool = False) -> Shown:
+    """A row's picture, to be shown; noted: with who wrote its caption."""
     picture = pictures.take(row)
-    note = row.get("llm_model_name") or "the prompt itself"
+    note = (row.get("llm_model_name") or "the prompt itself") if noted else ""
     uri = picture.uri if picture else None
     return Shown(row["caption"], note, uri, picture.size if picture else (1, 1))
 
@@ -218,6 +228,12 @@ def lengths(rows: Sequence[Row]) -> Histogram | None:
     return histogram("words", [texts.words(row["caption"]) for row in rows]) if rows else None
 
 
+def cut_texts(rows: Sequence[Row]) -> tuple[int, int]:
+    """(captions that a text encoder has not read to the end, those that none has)."""
+    cut = [row for row in rows if row.get("truncated")]
+    return len(cut), sum(len(row["truncated"]) == len(row.get("text_tokens") or ()) for row in cut)
+
+
 def near_duplicates(report: Report, pictures: Pictures) -> None:
     """Compare up to COMPARED images with each other: whole prompts, where copies are likeliest."""
     rows: list[Row] = []
@@ -226,7 +242,7 @@ def near_duplicates(report: Report, pictures: Pictures) -> None:
             break
         rows += prompt.rows[: COMPARED // 8]
     taken = [(row, found) for row in rows[:COMPARED] if (found := pictures.print_of(row))]
-    pairs = alike([found.dhash for _, found in taken])
+    pairs = alike([found for _, found in taken])
     report.compared = len(taken)
     report.twin_count = len({place for pair in pairs for place in pair})
     report.twins = [

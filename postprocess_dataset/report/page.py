@@ -34,7 +34,7 @@ def render(report: Report) -> str:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined
     )
     environment.filters.update(visible=visible, public=without_folders)
-    environment.filters.update(short=short, amount=amount, hours=hours)
+    environment.filters.update(short=short, digits=digits, amount=amount, hours=hours)
     sections = [
         ("prompts", "Prompts"),
         ("mix", "Sources and models"),
@@ -62,6 +62,11 @@ def short(value: float | None) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def digits(value: float | None, after: int) -> str:
+    """A number of a column: all have as many digits after the point; a dash for None."""
+    return "\N{EN DASH}" if value is None else f"{value:.{after}f}"
 
 
 def hours(value: float) -> str:

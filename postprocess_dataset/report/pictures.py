@@ -3,7 +3,7 @@
 pictures = Pictures(Images(base_dir))
 pictures.take(row).uri           # "data:image/jpeg;base64,…", at most EDGE pixels
 pictures.print_of(row).dhash     # 64 bits; for the 600 that are compared and not shown
-alike([a, b, c])                 # [(0, 2)]: pairs whose dhash differs in at most ALIKE bits
+alike([a, b, c])                 # [(0, 2)]: pairs of the same drawing in the same colours
 """
 
 import base64
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+from PIL.Image import Resampling
 
 from common.scores.dhash import fingerprint
 from common.untrusted import open_jpeg
@@ -21,13 +22,15 @@ from postprocess_dataset.shard_images import BUFFER, Images
 from postprocess_dataset.shard_rows import KEY
 
 EDGE = 192  # pixels of the longer side of a small picture
-# Pixels that a dhash needs at least: a JPEG of 512 is decoded at a quarter of its size, and only
-# its brightness, in a fifth of the time of a picture.
+# Pixels that a dhash needs at least: a JPEG of 512 is decoded at a quarter of its size.
 PRINT_EDGE = 96
 ALIKE = 4  # bits of 64; a picture and its copy at another quality differ in 0 to 3
+FIELDS = 8  # a side: of each field the mean colour is compared
+SHADES = 24  # of 255, between such colours; of a copy at quality 40 it was at most 5
 
 
 Seen = TypeVar("Seen")
+Colours = np.ndarray[Any, np.dtype[np.int16]]
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Print:
-    """The dhash of an image (64 bits), and the bytes of its file."""
+    """The dhash of an image (64 bits), the mean colours of its fields, the bytes of its file."""
 
     dhash: int
+    colours: Colours
     file_bytes: int
 
 
@@ -63,7 +67,7 @@ class Pictures:
         return self._look(row, look_at)
 
     def print_of(self, row: dict[str, Any]) -> Print | None:
-        """The dhash of a row's image, or None."""
+        """The print of a row's image, or None."""
         return self._look(row, print_of)
 
     def _look(self, row: dict[str, Any], look: Callable[[bytes], Seen]) -> Seen | None:
@@ -89,17 +93,28 @@ def look_at(data: bytes) -> Picture:
 
 
 def print_of(data: bytes) -> Print:
-    """The dhash of a JPEG's bytes; any exception: it does not decode."""
+    """The print of a JPEG's bytes; any exception: it does not decode."""
     with open_jpeg(data) as image:
-        image.draft("L", (PRINT_EDGE, PRINT_EDGE))
-        return Print(fingerprint(np.asarray(image.convert("RGB"))), len(data))
+        image.draft("RGB", (PRINT_EDGE, PRINT_EDGE))
+        small = image.convert("RGB")
+        fields = small.resize((FIELDS, FIELDS), Resampling.BOX)
+        return Print(fingerprint(np.asarray(small)), np.asarray(fields, np.int16), len(data))
 
 
-def alike(hashes: Sequence[int]) -> list[tuple[int, int]]:
-    """The pairs (first, second) that differ in at most ALIKE bits. Quadratic: for thousands."""
-    values = np.array(hashes, np.uint64)
+def alike(prints: Sequence[Print]) -> list[tuple[int, int]]:
+    """The pairs (first, second) that differ in at most ALIKE bits and SHADES of a field.
+
+    Quadratic: for thousands.
+    """
+    values = np.array([picture.dhash for picture in prints], np.uint64)
+    colours = [picture.colours for picture in prints]
     pairs = []
     for first in range(len(values) - 1):
         distances = np.bitwise_count(values[first + 1 :] ^ values[first])
-        pairs += [(first, first + 1 + int(near)) for near in np.flatnonzero(distances <= ALIKE)]
+        near = [first + 1 + int(place) for place in np.flatnonzero(distances <= ALIKE)]
+        pairs += [
+            (first, second)
+            for second in near
+            if np.abs(colours[second] - colours[first]).max() <= SHADES
+        ]
     return pairs

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from common.scores.histogram import histogram
 from postprocess_dataset.report import costs, gather, pictures, rows, texts
@@ -40,6 +40,7 @@ def data(folder, to_parquet, tmp_path):
                 tries=2,
                 generation_timestamp=f"2026-01-02T03:04:{10 * augmentation:02d}+00:00",
                 gpu_name="NVIDIA H100 80GB HBM3",
+                batch_size=1,
                 **evil,
             )
     (made.path / "dataset.yaml").write_text("name: HPDv2\nmodel: /home/alice/models/own-model\n")
@@ -175,6 +176,67 @@ def test_measures_of_texts():
     assert histogram("x", [0.5]).bins == (1,) and sum(histogram("x", [0.1, 0.2, 7]).bins) == 3
 
 
+def test_the_same_drawing_in_other_colours_is_no_copy():
+    """Of a hundred flat drawings 85 were called copies: a difference hash sees no colour."""
+    found = []
+    for ground, shape in (("white", "red"), ("white", "blue"), ("white", "#f00808")):
+        image = Image.new("RGB", (64, 64), ground)
+        ImageDraw.Draw(image).rectangle((16, 16, 48, 48), fill=shape)
+        data = io.BytesIO()
+        image.save(data, "JPEG", quality=95)
+        found.append(pictures.print_of(data.getvalue()))
+    assert pictures.alike(found) == [(0, 2)]
+
+
+def times(*seconds, batch=4):
+    """The rows of a prompt, with their time stamps."""
+    stamps = [f"2026-01-02T03:04:{second:06.3f}+00:00" for second in seconds]
+    prompt = [{"generation_timestamp": stamp, "batch_size": batch} for stamp in stamps]
+    return [rows.Prompt("a", prompt)]
+
+
+def test_device_time_is_that_of_batches():
+    """The images of a batch are ready together: they seemed to take milliseconds."""
+    together = times(*[1 + 0.001 * k for k in range(10)], batch=16)
+    assert costs.seconds_per_image(together) is None
+    two = times(*[1 + 0.001 * k for k in range(4)], *[3 + 0.001 * k for k in range(4)])
+    assert costs.seconds_per_image(two) == pytest.approx(2 / 4, rel=0.01)
+    # 4 + 4 + 2: the third batch is filled up with images of the next prompt
+    three = times(1, 1, 1, 1, 3, 3, 3, 3, 5, 5)
+    assert costs.seconds_per_image(three) == pytest.approx(2 / 4)
+    # and waits for that prompt's captions
+    waited = times(1, 1, 1, 1, 3, 3, 3, 3, 55, 55)
+    assert costs.seconds_per_image([*three, *waited]) == pytest.approx(2 / 4)
+    assert costs.seconds_per_image(times(1, 3, 5, 7, batch=None)) == 2
+
+
+def test_a_page_of_one_source_one_model_and_equal_scores(folder, to_parquet, tmp_path):
+    """No bar of 100 %, no chart of one value, no model's name seven times a row."""
+    made = folder()
+    for prompt in range(3):
+        for augmentation in range(8):
+            made.add(
+                prompt,
+                augmentation,
+                source=["sac"],
+                scores={"shape": 1},
+                truncated=["a", "b"] if augmentation else [],
+                text_tokens=["a 90 of 77", "b 90 of 77"],
+            )
+    assert to_parquet(made.path, tmp_path / "t.parquet").status == 0
+    page = " ".join(html.unescape(report_of(tmp_path / "t.parquet")).split())
+    assert "<p>Source: <b>sac</b>, all images.</p>" in page
+    assert "All images are 8 × 8 pixels." in page  # noqa: RUF001
+    assert "shape: 1, of all 24 images" in page and "Histogram of shape" not in page
+    strips = page.partition('id="prompts"')[2].partition("</section>")[0]
+    assert strips.count("</span>the prompt itself") == 3 and "gemma2" not in strips
+    assert "8 images, 7 of them here" in strips and "in turn" not in strips
+    assert strips.count("<img") == 21
+    assert page.partition('id="mix"')[2].partition("</section>")[0].count("<img") == 0
+    cut = "21 of 24 captions are longer than a text encoder of the model reads (truncated)"
+    assert f"{cut}; the end of 21 was read by none." in page
+
+
 def test_a_copy_at_another_quality_looks_alike(tmp_path):
     noise = Image.effect_noise((256, 256), 90).convert("RGB")
     other = Image.effect_noise((256, 256), 90).convert("RGB")
@@ -183,7 +245,7 @@ def test_a_copy_at_another_quality_looks_alike(tmp_path):
         data = io.BytesIO()
         image.resize((32, 32)).resize((512, 512)).save(data, "JPEG", quality=quality)
         found.append(pictures.print_of(data.getvalue()))
-    assert pictures.alike([picture.dhash for picture in found]) == [(0, 2)]
+    assert pictures.alike(found) == [(0, 2)]
     (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8 no image\xff\xd9")
     taken = pictures.Pictures(Images(str(tmp_path)))
     row = {"__key__": "torn", "image_path": "torn.jpg"}
