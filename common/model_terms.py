@@ -47,7 +47,7 @@ NVIDIA = "https://huggingface.co/Efficient-Large-Model"
 
 # The first row whose pattern is found is taken, so special cases come first.
 IMAGE_MODELS = (
-    ModelTerms(r"^tiny$", "free of terms", "apache-2.0"),
+    ModelTerms(r"^tiny$", "Apache-2.0 (this project's own)"),
     ModelTerms(
         r"stable-diffusion-3|^sd3", "Stability AI Community License", "other", SD3_NOTICE, STABILITY
     ),

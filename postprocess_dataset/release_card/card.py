@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from common.console import visible
+from common.console import INDENT, visible
 from common.terms import Licences
 from common.version import version
 from postprocess_dataset.hub_features import yaml_features
@@ -30,10 +30,10 @@ from postprocess_dataset.release_card.columns import holds, kind_of
 from postprocess_dataset.release_card.croissant import croissant
 from postprocess_dataset.release_card.facts import Facts, read_facts
 from postprocess_dataset.release_card.licences import OTHER, RolledUp, roll_up
+from postprocess_dataset.release_card.strip import draw_strip
 from postprocess_dataset.shard_names import braces
 
 HERE = Path(__file__).resolve().parent
-GAP = "*Not stated by the author.*"
 TAGS = ["text-to-image", "image-generation", "synthetic", "captions"]
 SHOWN = 12  # values of a setting
 SETTINGS = {
@@ -59,6 +59,7 @@ class CardSettings:
     about: str = ""
     licences: Sequence[str] = ()  # NAME=LICENCE
     allowed: Sequence[str] = ()
+    combined: bool = False  # combine.py has made the prompts file
 
 
 def make_card(settings: CardSettings) -> None:
@@ -71,12 +72,23 @@ def make_card(settings: CardSettings) -> None:
     publish_text(os.path.join(folder, "ATTRIBUTION.md"), attribution(rolled))
     document = json.dumps(croissant(facts, words), indent=1, ensure_ascii=False) + "\n"
     publish_text(os.path.join(folder, "croissant.json"), document)
+    words["strip"] = draw_strip(facts)
     text = f"---\n{header(facts, words)}---\n\n{body(facts, about, rolled, settings, words)}"
     publish_text(os.path.join(folder, "README.md"), text)
-    tell(
-        f"{folder}/README.md: {facts.rows:,} samples, licence {words['hub_licence']}; "
-        f"{len(rolled.conflicts)} terms to look at, {len(about.gaps)} gaps"
-    )
+    tell(f"{folder}/README.md: {facts.rows:,} samples, {licence_line(about, rolled)}")
+    if about.gaps:
+        tell(
+            f"{INDENT}not stated: {', '.join(about.gaps)}; --about FILE states it: docs/release.md"
+        )
+
+
+def licence_line(about: About, rolled: RolledUp) -> str:
+    """Which licence the card names, and why that one."""
+    terms = f"; {len(rolled.conflicts):,} terms to look at" if rolled.conflicts else ""
+    if stated := about.get("licence"):
+        return f"licence {stated}, as --about says{terms}"
+    why = "some parts ask for more" if rolled.restricted else "of all parts the one that asks most"
+    return f"licence {rolled.hub_licence} ({why}){terms}"
 
 
 def words_of(facts: Facts, about: About, rolled: RolledUp) -> Json:
@@ -182,7 +194,7 @@ def body(facts: Facts, about: About, rolled: RolledUp, settings: CardSettings, w
         keep_trailing_newline=True,
     )
     environment.filters.update(visible=visible, braces=braces, cell=cell)
-    repo = words["repo"] or "FOLDER"
+    repo = words["repo"] or os.path.basename(os.path.abspath(facts.folder))
     hub = f"https://huggingface.co/datasets/{repo}/resolve/main" if words["repo"] else repo
     rows = f"hf://datasets/{repo}" if words["repo"] else repo
     augmented = facts.counts.get("is_augmented", Counter())
@@ -202,12 +214,22 @@ def body(facts: Facts, about: About, rolled: RolledUp, settings: CardSettings, w
         side_table=facts.note.get("scores"),
         allowed=settings.allowed,
         repo=repo,
+        local=not words["repo"],
+        strip=[cell(caption, 200) for caption in words["strip"]],
+        width=facts.sizes.most_common(1)[0][0][0] if facts.sizes else None,
+        screened=None not in facts.counts.get("version", {None}),
+        combined=settings.combined,
         first_split=next(iter(facts.splits)),
         tars=any(split.tars for split in facts.splits.values()),
         tar_url=f"{hub}/webdataset/",
         rows_url=f"{rows}/{facts.rows_in}",
         sizes=[(f"{w} x {h}", count) for (w, h), count in facts.sizes.most_common(SHOWN)],
-        columns=[(field.name, kind_of(field), holds(field.name)) for field in facts.schema],
+        columns=[
+            (field.name, kind_of(field), holds(field.name))
+            for field in facts.schema
+            if field.name in facts.filled
+        ],
+        empty=[field.name for field in facts.schema if field.name not in facts.filled],
         scores=scores_of(facts),
         sources=[pair for pair in _common(facts, "source") if pair[0]],
         settings=[
@@ -215,8 +237,9 @@ def body(facts: Facts, about: About, rolled: RolledUp, settings: CardSettings, w
             for column, title in SETTINGS.items()
             if (values := values_of(facts, column))
         ],
-        said=lambda name: visible(about.get(name) or GAP, 20_000),
-        gap=GAP,
+        said=lambda before, name: (
+            f" {before} {visible(about[name], 20_000)}" if about.get(name) else ""
+        ),
         bibtex=words["bibtex"],
         date=words["date"],
         version=version(),

@@ -19,7 +19,7 @@ HOLDS = {
     "image_path": "path of the image before it was published",
     "gpu_name": "the device that generated it",
     "generation_timestamp": "when (UTC, ISO 8601)",
-    "source": "the sets that the prompt comes from",
+    "source": "the sets that the prompt comes from; empty: the prompts file, see input_file",
     "seed": "of the image",
     "num_inference_steps": "steps of the image model",
     "guidance_scale": "strength of its guidance",

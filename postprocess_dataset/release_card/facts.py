@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from common.command_line import UserError
+from common.terms import source_of
 from postprocess_dataset import table
 from postprocess_dataset.release_note import Note, read_note
 from postprocess_dataset.report.rows import SIZE, count_values
@@ -43,6 +44,9 @@ COUNTED = (
 PROMPT = "original_prompt"
 TIME = "generation_timestamp"
 FILE = "input_file"
+CUT = "truncated"
+TOKENS = "text_tokens"
+MARK = b"trainedAlgorithmicMedia"  # IPTC's digital source type, in the XMP of an image
 
 
 @dataclass
@@ -71,6 +75,10 @@ class Facts:
     last: str = ""
     tar_bytes: int = 0
     sourceless: int = 0  # rows whose prompt has no source
+    cut: int = 0  # captions that a text encoder has not read to the end
+    unread: int = 0  # of them, captions that no text encoder has read to the end
+    marked: bool = False  # whether the first image of each shard says that a model made it
+    filled: set[str] = field(default_factory=set)  # columns that are not empty in all rows
     note: Note = field(default_factory=dict)  # release.json
 
     @property
@@ -106,6 +114,7 @@ def read_facts(folder: str) -> Facts:
     for split, path in _shards(folder, "webdataset", "tar"):
         facts.splits.setdefault(split, Split()).tars.append(path.name)
         facts.tar_bytes += path.stat().st_size
+    facts.marked = all(MARK in _first_image(path) for _, path in files) and facts.has_images
     facts.note = read_note(folder)
     facts.prompts = len(np.unique(np.concatenate(hashes)))
     return facts
@@ -128,16 +137,38 @@ def _add_file(facts: Facts, split: Split, path: Path) -> None:
         raise UserError(f"{path}: its columns are not those of the other files of the release")
     split.rows += footer.num_rows
     split.bytes += path.stat().st_size
-    split.memory += sum(
-        footer.row_group(group).total_byte_size for group in range(footer.num_row_groups)
-    )
+    for group in range(footer.num_row_groups):
+        split.memory += footer.row_group(group).total_byte_size
+        facts.filled |= {
+            column.path_in_schema.split(".")[0]
+            for column in map(footer.row_group(group).column, range(footer.num_columns))
+            if not _empty(column)
+        }
     split.parquet.append(path.name)
+
+
+def _empty(column: pq.ColumnChunkMetaData) -> bool:
+    """Whether it holds nothing but nulls, empty lists or empty texts, as far as it says."""
+    found = column.statistics
+    if found is None or not found.has_null_count:
+        return False
+    return found.num_values == 0 or bool(found.has_min_max and found.min == found.max == "")
+
+
+def _first_image(path: Path) -> bytes:
+    """Of a parquet file; b"" if it holds no images."""
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        if "image" not in file.schema_arrow.names:
+            return b""
+        for batch in file.iter_batches(1, columns=["image"], use_threads=False):
+            return bytes(batch["image"][0].as_py()["bytes"])
+    return b""
 
 
 def _count(facts: Facts, path: Path) -> np.ndarray:
     """Count a file's values; returns hashes of its prompts."""
     names = facts.schema.names
-    columns = [name for name in (*COUNTED, *SIZE, PROMPT, TIME, FILE) if name in names]
+    columns = [name for name in (*COUNTED, *SIZE, PROMPT, TIME, FILE, CUT, TOKENS) if name in names]
     texts: set[int] = set()
     with pq.ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches(65536, columns=columns, use_threads=False):
@@ -155,6 +186,12 @@ def _count(facts: Facts, path: Path) -> np.ndarray:
                 texts.update(hash(text) for text in values_of(pc.unique(batch[PROMPT])))
             if TIME in columns:
                 _span(facts, batch[TIME])
+            if {CUT, TOKENS} <= set(columns):
+                cut = pc.fill_null(pc.list_value_length(batch[CUT]), 0)
+                encoders = pc.fill_null(pc.list_value_length(batch[TOKENS]), 0)
+                some = pc.greater(cut, 0)
+                facts.cut += pc.sum(some).as_py() or 0
+                facts.unread += pc.sum(pc.and_(some, pc.equal(cut, encoders))).as_py() or 0
     hashes: np.ndarray = np.fromiter(texts, np.int64, len(texts))
     return hashes
 
@@ -168,7 +205,7 @@ def _count_sourceless(facts: Facts, batch: pa.RecordBatch) -> None:
         return
     for name, count in count_values(without[FILE]).items():
         if name:
-            facts.counts["source"][name.removesuffix(".json")] += count
+            facts.counts["source"][source_of(name)] += count
         else:
             facts.sourceless += count
 

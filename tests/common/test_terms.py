@@ -15,7 +15,7 @@ MODELS = {
     "black-forest-labs/FLUX.2-klein-4B": "Apache-2.0",
     "black-forest-labs/FLUX.2-klein-9B": "FLUX non-commercial",
     "Qwen/Qwen-Image": "Apache-2.0",
-    "tiny": "free of terms",
+    "tiny": "Apache-2.0 (this project's own)",
 }
 LANGUAGE_MODELS = {
     "llama3.1": "Llama Community License",

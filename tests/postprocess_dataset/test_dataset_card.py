@@ -109,6 +109,34 @@ def test_what_the_author_says_and_what_is_missing(release, tmp_path):
     assert [creator["name"] for creator in document["creator"]] == ABOUT["authors"]
     _, body, _ = card(release)
     assert "**motivation**" in body.partition("## What its author has not stated")[2]
+    # said once, there, and neither a sentence nor a heading for what nobody has stated
+    assert "Not stated" not in body and "**Motivation.**" not in body
+    assert "Intended:" not in body and "**Uses.** A model" in body
+
+
+def test_what_the_card_shows_can_be_tried(release, tmp_path, monkeypatch):
+    import datasets
+    import duckdb
+
+    _, body, _ = card(release)
+    monkeypatch.chdir(release.parent)
+    (place,) = re.findall(r'load_dataset\("(.*?)"', body)
+    loaded = datasets.load_dataset(place, cache_dir=str(tmp_path / "cache"))
+    assert sum(part.num_rows for part in loaded.values()) == 36
+    (query,) = re.findall(r"```sql\n(.*?);", body)
+    assert "width = 8" in query and len(duckdb.sql(query).fetchall()) == 10
+
+
+def test_its_picture_shows_images_of_the_release(release):
+    from PIL import Image
+
+    _, body, _ = card(release)
+    assert "![6 of the images](pictures.jpg)" in body and "From left to right: a " in body
+    with Image.open(release / "pictures.jpg") as strip:
+        assert strip.size == (6 * 168 - 8, 160)
+    shutil.rmtree(release / "webdataset")
+    assert "the image shows it" not in body
+    assert "Whether each image shows it was not checked." in body.partition("## Load it")[0]
 
 
 def test_every_term_is_named_with_its_images(release):
@@ -122,14 +150,14 @@ def test_every_term_is_named_with_its_images(release):
         ("- llama3.1 (language model, 24 images)", "Built with Llama"),
         ("- black-forest-labs/FLUX.1-dev (image model, 33 images)", "non-commercial"),
         ("- own/unknown-model (image model, 3 images)", "not known"),
-        ("- mine.txt (source of prompts, 12 images)", "not known"),
+        ("- mine (source of prompts, 12 images)", "not known"),
     ):
         assert any(line.startswith(start) and words in line for line in lines), (start, lines)
     assert "Chen et al., Microsoft COCO" in (release / "ATTRIBUTION.md").read_text()
     # stated by the user
     stated = ("--licence", "own/unknown-model=MIT", "--licence", "mine.txt=CC0-1.0")
     _, body, _ = card(release, *stated)
-    assert "own/unknown-model | 3 | MIT" in body and "mine.txt | 12 | CC0-1.0" in body
+    assert "own/unknown-model | 3 | MIT" in body and "mine | 12 | CC0-1.0" in body
 
 
 def test_of_open_parts_the_licence_that_asks_most_stands():
@@ -158,6 +186,10 @@ def test_the_card_names_each_column_once(release):
     names = re.findall(r"^\| `(\w+)` \|", part, re.M)
     assert len(names) == len(set(names)) and {"image", "caption", "split"} <= set(names)
     assert not {"hostname", "lease"} & set(names)
+    (empty,) = re.findall(r"^Empty in all rows: (.*)\.$", part, re.M)
+    empty = set(re.findall(r"`(\w+)`", empty))
+    assert {"lora", "truncated", "negative_prompt"} <= empty and not empty & set(names)
+    assert "source" in names, "a third of its lists are empty, the others are not"
 
 
 def test_what_is_wrong_is_one_line(release, tmp_path):
