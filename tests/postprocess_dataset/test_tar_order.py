@@ -172,7 +172,7 @@ def test_a_plan_that_gets_shorter_leaves_no_old_shard(
     assert ", 2 deleted" in to_parquet(data.path, path, "--update").out
     data.place(5, 0).with_suffix(".jpg").unlink()
     ended = to_tars(path, tmp_path, tmp_path / "tars", "--shard_size_mb", 1)
-    assert ended.status == 3 and "1 shards" in ended.out
+    assert ended.status == 3 and "1 shard (" in ended.out
     left = [
         f"HPDv2/000000/{prompt}_0.{kind}" for prompt in (0, 1) for kind in ("jpg", "json", "txt")
     ]
