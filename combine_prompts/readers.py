@@ -13,7 +13,7 @@ from combine_prompts.prompt_files import json_list
 
 BATCH = 20_000  # rows a batch: of a table of any size only one column of so many is in memory
 LONGEST_LINE = 1 << 30  # a line without its closing quote is named, not refused at 128 kB
-
+LONGEST_VALUE = 1 << 20  # bytes of a value of a SQLite file
 RELIABLE = "max_disagreement_less_0.5"  # Gecko's annotators agreed: the paper's choice
 NOT_FOR_TRAINING = ("posescript", "whoops")  # kinds of Gecko's rows, by their dataset_id
 
@@ -45,14 +45,35 @@ def _values(column: pa.Array) -> list[Any]:
 def sac_generations(path: Path) -> Iterator[Row]:
     """(id, prompt as bytes) of SAC's SQLite file, opened read-only, in the order of the ids.
 
-    Raises sqlite3.Error where the file is locked, damaged or another one.
+    Raises sqlite3.Error where the file is locked, damaged or another one. A prompt too large to be
+    one comes as so many "?", which is too long as well.
     """
     database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=5)
     database.text_factory = bytes  # a prompt that is not UTF-8 is one bad row, not the end
+    database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
     try:
-        yield from database.execute("SELECT id, prompt FROM generations ORDER BY id")
+        _refuse_computed(database)
+        # one prompt at a time, 4 us more each: a value that is too large ends the query it is in
+        for row, number in database.execute("SELECT rowid, id FROM generations ORDER BY id"):
+            try:
+                found = database.execute("SELECT prompt FROM generations WHERE rowid = ?", (row,))
+                text = found.fetchone()[0]
+            except sqlite3.DataError:
+                text = b"?" * LONGEST_VALUE
+            yield number, text
     finally:
         database.close()
+
+
+def _refuse_computed(database: sqlite3.Connection) -> None:
+    """sqlite3.DatabaseError for rows that would be computed, without end or of any size."""
+    kinds = database.execute("SELECT type, sql FROM sqlite_master WHERE name = 'generations'")
+    for kind, sql in kinds:
+        if kind != b"table" or (sql or b"").upper().split()[1:2] == [b"VIRTUAL"]:
+            raise sqlite3.DatabaseError("generations is no plain table: its rows are computed")
+    columns = database.execute("SELECT hidden FROM pragma_table_xinfo('generations')")
+    if any(hidden for (hidden,) in columns):
+        raise sqlite3.DatabaseError("generations has a column that is computed")
 
 
 def gecko_prompts(path: Path, reliable: bool = False, trainable: bool = False) -> Iterator[Row]:

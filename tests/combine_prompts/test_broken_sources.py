@@ -105,6 +105,45 @@ def test_sqlite_row_that_is_not_utf8(tmp_path):
     assert prompts == ["a fox", "a hare"] and "sac.sqlite: row 7: not UTF-8" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    "statement, says",
+    [
+        (
+            "CREATE VIEW generations AS WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1"
+            " FROM r) SELECT n AS id, 'a fox' AS prompt FROM r",
+            "its rows are computed",
+        ),
+        (
+            "CREATE TABLE generations (id INTEGER, prompt TEXT GENERATED ALWAYS AS"
+            " (printf('%.*c', 900000000, 'x')) VIRTUAL)",
+            "a column that is computed",
+        ),
+        ("CREATE VIRTUAL TABLE generations USING fts5(id, prompt)", "its rows are computed"),
+    ],
+)
+def test_rows_that_are_computed(tmp_path, statement, says):
+    """They may have no end, or any size, in a file of 8 kB."""
+    path = tmp_path / "sac.sqlite"
+    database = sqlite3.connect(path)
+    database.execute(statement)
+    database.close()
+    broken(tmp_path, "sac", path, says)
+
+
+def test_a_giant_row_costs_itself(tmp_path):
+    database = sqlite3.connect(tmp_path / "sac.sqlite")
+    database.execute("CREATE TABLE generations (id INTEGER PRIMARY KEY, prompt)")
+    database.execute("INSERT INTO generations VALUES (1, 'a fox'), (11, 'a hare'), (12, 'an owl')")
+    database.execute(
+        "INSERT INTO generations VALUES (7, zeroblob(3000000)), (13, zeroblob(3000000))"
+    )
+    database.commit()
+    database.close()
+    ended, prompts = process("sac", tmp_path, tmp_path / "out.json", status=3)
+    assert prompts == ["a fox", "a hare", "an owl"]
+    assert "row 7: longer than" in ended.stderr and "row 13: longer than" in ended.stderr
+
+
 def test_csv(tmp_path):
     path = tmp_path / "prompts.csv"
     path.write_text("id,text\n1,a fox\n")
