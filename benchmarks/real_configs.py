@@ -239,12 +239,18 @@ REAL_MODELS = {
     ),
     "stable-diffusion-xl-base-1.0": sdxl(),
     "sdxl-turbo": sdxl(),
+    "SDXL-Lightning": sdxl(),  # its adapter is taken into the weights
     "stable-diffusion-3.5-large": sd3("8.1", 192, **SD35_LARGE),
     "stable-diffusion-3.5-large-turbo": sd3("8.1", 192, **SD35_LARGE),
     "stable-diffusion-3.5-medium": sd3(
         "2.5", 384, dual_attention_layers=tuple(range(13)), **SD35_MEDIUM
     ),
+    "PixArt-Sigma-XL-2-256x256": pixart(
+        "pixart-sigma", sdxl_vae, sample_size=32, interpolation_scale=0.5
+    ),
+    "PixArt-Sigma-XL-2-512-MS": pixart("pixart-sigma", sdxl_vae, sample_size=64),
     "PixArt-Sigma-XL-2-1024-MS": pixart("pixart-sigma", sdxl_vae, interpolation_scale=2),
+    "PixArt-Sigma-XL-2-2K-MS": pixart("pixart-sigma", sdxl_vae, sample_size=256),
     "PixArt-XL-2-1024-MS": pixart("pixart-alpha", sd_vae, use_additional_conditions=True),
     "PixArt-XL-2-512x512": pixart("pixart-alpha", sd_vae, sample_size=64),
     "Lumina-Next-SFT-diffusers": lumina(),
