@@ -38,7 +38,7 @@ def test_a_text_that_the_server_refuses_is_the_prompts_fault(start_run):
         run.check(given_up={"1_1"})
         assert server.dataset("birds")["set_aside"] == 1
         mark = json.loads((run.data / "000000" / "1_1.failed").read_text())
-        assert mark["reason"] == "prompt" and "refuses the text" in mark["error"]
+        assert mark["reason"] == "prompt" and "the prompt is refused" in mark["error"]
 
 
 def test_without_an_address_it_says_what_is_missing(start_run):
