@@ -3,8 +3,11 @@
 Imports torch, transformers and diffusers, 6 s of CPU: imported only where one is wanted.
 """
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -12,6 +15,7 @@ import torch
 import transformers
 
 from generate.client import compiling, lora
+from generate.client.compiled_code import CompiledCode, use_private_folder
 from generate.client.faults import COMPILER, UNCLEAR, CannotStart
 from generate.client.fetch import load_once
 from generate.client.memory_plan import GIB, Card, plan_for
@@ -34,6 +38,7 @@ from generate.client.provenance import NATIVE, facts_of
 
 # Beside torch's own: a context of CUDA takes about 0.5 GiB.
 OTHERS_BYTES = 1 << 30
+DECIDE_CODE = ("model_commit", "attention_backend", "quantize_args")  # besides what memory needs
 # torch's words where a backend cannot do this shape or card, and on a CPU
 NO_KERNEL = ("No available kernel", "No viable backend for scaled_dot_product_attention")
 log = logging.getLogger(__name__)
@@ -41,6 +46,8 @@ log = logging.getLogger(__name__)
 
 class DiffusersPipeline(Pipeline):
     """A pipeline on a GPU, or on the CPU."""
+
+    _code: CompiledCode | None = None
 
     def check_device(self) -> None:
         """DeviceBroken if a matrix product of small whole numbers comes out wrong."""
@@ -73,6 +80,20 @@ class DiffusersPipeline(Pipeline):
 
     def compiled_graphs(self) -> int:
         return compiling.graphs() if self.facts.get("compiled") else 0
+
+    @contextlib.contextmanager
+    def sharing_code(self, beside: Path | None, key: Sequence[object]) -> Iterator[None]:
+        if not self.facts.get("compiled"):
+            yield
+            return
+        facts = (self.facts.get(name) for name in DECIDE_CODE)
+        self._code = CompiledCode(beside, [*key, self.versions, *facts])
+        with self._code.shared():
+            yield
+
+    def keep_code(self) -> None:
+        if self._code:
+            self._code.save()
 
     def free_memory(self) -> None:
         if self.gpu_name is not None:
@@ -119,6 +140,7 @@ def load(settings: GeneratorSettings, recipe: Recipe) -> DiffusersPipeline:
     if settings.attention and settings.attention != NATIVE:
         facts["attention_backend"] = use_attention(pipe, settings.attention)
     if settings.compile:
+        use_private_folder()
         log.info("torch.compile: %s", compiling.compile_parts(pipe))
     return DiffusersPipeline(
         pipe=pipe,

@@ -9,24 +9,19 @@ emptied) the model is fetched again.
 """
 
 import contextlib
-import fcntl
 import logging
-import os
-import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from common.untrusted import Refused, read_untrusted
 from generate.client.model_recipes import folder_of
+from generate.client.one_first import one_first
 from generate.client.provenance import commit_of
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FOLDER = ".generate_images"  # in the hub's cache
-LOOK_S = 2.0  # between two looks at the lock; at random, so that a thousand do not look together
 
 
 def load_once(model: str, revision: str | None, load: Callable[[bool], T]) -> T:
@@ -40,7 +35,8 @@ def load_once(model: str, revision: str | None, load: Callable[[bool], T]) -> T:
             log.warning("%s is not whole in the cache any more (%s); fetched again", model, error)
             with contextlib.suppress(OSError):
                 _mark(model, revision).unlink()
-    with _alone(model, revision) as first:
+    lock = _folder() / f"{_name(model)}.lock"
+    with one_first(lock, lambda: _mark(model, revision).exists(), f"fetches {model}") as first:
         if first:
             loaded = load(False)
             with contextlib.suppress(OSError):  # a cache of other hands: the next one locks again
@@ -52,54 +48,6 @@ def load_once(model: str, revision: str | None, load: Callable[[bool], T]) -> T:
 def is_fetched(model: str, revision: str | None) -> bool:
     """Whether every file of a model is here: a folder's, or of a commit that was fetched whole."""
     return folder_of(model) is not None or _mark(model, revision).exists()
-
-
-@contextlib.contextmanager
-def _alone(model: str, revision: str | None) -> Iterator[bool]:
-    """Whether this process is to fetch; False: another one has, meanwhile.
-
-    A file system without locks, or a cache that cannot be written, lets everybody fetch.
-    """
-    path = _folder() / f"{_name(model)}.lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        log.info("the cache cannot be locked (%s): not only one client fetches", error)
-        yield True
-        return
-    try:
-        said = False
-        while not _locked(lock):
-            if not said:
-                said = True
-                log.info("%s fetches %s; waiting for it", _holder(path), model)
-            time.sleep(LOOK_S * random.uniform(0.5, 1.5))
-            if _mark(model, revision).exists():
-                yield False
-                return
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)
-        yield not _mark(model, revision).exists()
-    finally:
-        os.close(lock)
-
-
-def _locked(lock: int) -> bool:
-    """Whether the lock is ours now; where the file system knows none, it is."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        log.info("the cache's file system has no locks (%s): not only one client fetches", error)
-    return True
-
-
-def _holder(path: Path) -> str:
-    with contextlib.suppress(OSError, Refused, ValueError):
-        return read_untrusted(path, 200).decode() or "another client"
-    return "another client"
 
 
 def _mark(model: str, revision: str | None) -> Path:

@@ -46,7 +46,7 @@ def generator_settings(
         negative_prompt=args.negative_prompt,
         batch_size=args.batch_size,
         dtype=args.dtype,
-        remembered=server_folder(output_root) / "batch_sizes.jsonl",
+        beside=server_folder(output_root),
         **(common_settings(args) | _pinned(definition)),
     )
 

@@ -169,9 +169,11 @@ class ImageGenerator:
         n = self.batch_size
         steps = min(self.recipe.steps, WARM_UP_STEPS) if self.recipe.steps else None
         recipe = dataclasses.replace(self.recipe, steps=steps)
+        key = [*self._conditions(self.recipe), n]
         try:
             self.pipeline.check_device()
-            image = self.generate(["a photo of a bird"] * n, list(range(n)), [recipe] * n)[0]
+            with self.pipeline.sharing_code(self.settings.beside, key):
+                image = self.generate(["a photo of a bird"] * n, list(range(n)), [recipe] * n)[0]
         except (DeviceBroken, CannotGenerate) as error:
             raise CannotStart(f"the warm-up batch failed: {error}", error.fault) from None
         self._warm_graphs = self.pipeline.compiled_graphs()
@@ -277,8 +279,14 @@ class ImageGenerator:
 
     def _sizes(self, recipe: Recipe) -> BatchSizes:
         """Batch sizes that had to be halved to, on such a card with such images."""
+        beside = self.settings.beside
+        path = beside / "batch_sizes.jsonl" if beside else None
+        return BatchSizes(path, self._conditions(recipe))
+
+    def _conditions(self, recipe: Recipe) -> list[object]:
+        """What the memory of a batch depends on."""
         pipeline, settings = self.pipeline, self.settings
-        key = [
+        return [
             pipeline.gpu_name,
             settings.model,
             recipe.height,
@@ -288,4 +296,3 @@ class ImageGenerator:
             settings.compile,
             *(pipeline.facts.get(name) for name in ("offload", "vae_slicing", "left_out", "lora")),
         ]
-        return BatchSizes(settings.remembered, key)

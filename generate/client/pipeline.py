@@ -6,9 +6,9 @@ user's own, `--pipeline FILE.py:CLASS`, called like a diffusers pipeline; that n
 
 import importlib.util
 import inspect
-import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ class GeneratorSettings:
     lora: str | None = None  # adapters: see lora.py
     without_t5: bool | None = None  # None: as the card's memory has it
     pipeline: str | None = None  # "FILE.py:CLASS" instead of diffusers
-    remembered: Path | None = None  # JSON lines of batch sizes that had to be halved
+    beside: Path | None = None  # the job server's folder: halved batch sizes, compiled code
 
     def resolved(self) -> "Recipe":
         """What is asked of each image, with the family's numbers where none are given."""
@@ -164,6 +164,18 @@ class Pipeline:
         """How many graphs torch.compile has made in this process; 0: nothing is compiled."""
         return 0
 
+    def sharing_code(
+        self, beside: Path | None, key: Sequence[object]
+    ) -> AbstractContextManager[None]:
+        """Around the first batch: its code comes from the job server's folder, or goes there.
+
+        key: all that the code depends on and the pipeline itself does not know.
+        """
+        return nullcontext()
+
+    def keep_code(self) -> None:
+        """Share, too, what was compiled since."""
+
     def free_memory(self) -> None:
         """Give what a call that did not fit has left back to the device."""
 
@@ -226,17 +238,6 @@ def _gpu_name(device: str) -> str | None:
     import torch  # heavy; loaded already by a class that is on a GPU
 
     return str(torch.cuda.get_device_name(device))
-
-
-def share_compiled_code() -> None:
-    """Let all jobs of a user share what torch.compile has compiled; before torch is imported.
-
-    128 jobs would each take minutes.
-    """
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    os.environ.setdefault(
-        "TORCHINDUCTOR_CACHE_DIR", str(Path(cache) / "torchinductor_generate_images")
-    )
 
 
 def torch_generator(seed: int) -> Any:

@@ -18,7 +18,7 @@ from generate.client.client import Client
 from generate.client.generation import describer, generate_until_done, recipes_of
 from generate.client.job_client import JobClient
 from generate.client.judge import judge_of
-from generate.client.pipeline import DeviceBroken
+from generate.client.pipeline import DeviceBroken, Pipeline
 from generate.client.provenance import check
 from generate.client.restart import replace_process, requeue, start_again
 from generate.client.start_up import load_generator
@@ -100,7 +100,7 @@ def run_client(
     )
     leaving.watch(client)
     broken = generate_until_done(client, generator)
-    return leave(client, job, broken)
+    return leave(client, job, broken, generator.pipeline)
 
 
 def follow_extension(
@@ -131,9 +131,10 @@ def prompter_for(args: Namespace, items: Sequence[Item], definition: Definition)
     return prompter_of(args, seed=args.seed)
 
 
-def leave(client: Client, job: JobClient, broken: DeviceBroken | None) -> int:
+def leave(client: Client, job: JobClient, broken: DeviceBroken | None, pipeline: Pipeline) -> int:
     """Publish, report, release; then say how it ended. The exit status: 3 with failed prompts."""
     released = client.leave()
+    pipeline.keep_code()
     work = client.work
     log.info(client.line())
     log.info(

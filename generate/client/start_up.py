@@ -11,7 +11,6 @@ from generate.client.faults import DEVICE, PASSING, CannotStart
 from generate.client.generation import generator_settings
 from generate.client.image_generator import ImageGenerator
 from generate.client.job_client import JobClient
-from generate.client.pipeline import share_compiled_code
 from generate.client.restart import start_again
 from generate.client.start_calls import cannot_start, loaded, may_load
 from generate.dataset.definition import Definition
@@ -32,8 +31,6 @@ def load_generator(
     tasks before they load anything. A fault of this worker alone waits and tries again in a new
     process: exiting would let it eat the array.
     """
-    if args.compile:
-        share_compiled_code()
     generator = ImageGenerator(generator_settings(args, definition, output_root))
     try:
         _try_patiently(generator, job, args.parallel_loads)

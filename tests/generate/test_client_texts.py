@@ -1,7 +1,6 @@
 """Prompts that give no image, LLMs that give no caption, the options a run is begun with."""
 
 import json
-import os
 import types
 
 import pytest
@@ -10,7 +9,6 @@ from PIL import Image
 
 from common.model_terms import SD3_NOTICE
 from generate import generate_images
-from generate.client.pipeline import share_compiled_code
 from generate.client.process import chunk_size
 from generate.client.recipes import seed_of
 from generate.launch import start
@@ -132,13 +130,3 @@ def test_a_licence_that_restricts_training_is_said_once(capsys):
         start.show_notice(model)
     said = capsys.readouterr().out
     assert said == f"note on {generate_images.MODEL}: {SD3_NOTICE}\n"
-
-
-def test_jobs_share_what_was_compiled(monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", "/home/me/cache")
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
-    share_compiled_code()
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/elsewhere", "the user's word stands"
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-    share_compiled_code()
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"].startswith("/home/me/cache/")

@@ -109,7 +109,7 @@ def test_nan_images_do_not_count(tiny, tmp_path):
 def test_a_batch_that_does_not_fit_is_halved_and_remembered(tiny, tmp_path, monkeypatch, caplog):
     import torch
 
-    generator = loaded(tiny("sdxl"), remembered=tmp_path / "batch_sizes.jsonl")
+    generator = loaded(tiny("sdxl"), beside=tmp_path)
     expected = loaded(tiny("sdxl"), batch_size=1).generate(TEXTS, SEEDS)
     real = type(generator.pipeline.pipe).__call__
 
@@ -133,13 +133,10 @@ def test_a_batch_that_does_not_fit_is_halved_and_remembered(tiny, tmp_path, monk
     assert [image.batch_size for image in images] == [1] * 4
     assert all(numpy.array_equal(a.pixels, b.pixels) for a, b in zip(images, expected, strict=True))
     assert "1 images at a time" in caplog.text
-    again = loaded(tiny("sdxl"), remembered=tmp_path / "batch_sizes.jsonl")
+    again = loaded(tiny("sdxl"), beside=tmp_path)
     assert (
         again.batch_size == 1
-        and loaded(
-            tiny("sdxl"), height=128, width=128, remembered=tmp_path / "batch_sizes.jsonl"
-        ).batch_size
-        == 4
+        and loaded(tiny("sdxl"), height=128, width=128, beside=tmp_path).batch_size == 4
     )
     monkeypatch.setattr(
         type(generator.pipeline.pipe),
