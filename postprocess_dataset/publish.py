@@ -9,12 +9,16 @@ with Draft("out.parquet") as draft:        # .out.parquet.tmp, locked: a second 
 
 import fcntl
 import os
+import re
 import stat
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from common.command_line import UserError
 from common.files import refuse_special, sync_folder
+
+# what lies at the top of a data set folder, and nowhere else
+SAMPLES = re.compile(r"dataset\.yaml|\d{6}|\d+_\d+\.(?:jpg|json)")
 
 
 class Draft:
@@ -75,9 +79,27 @@ class Draft:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = self.path  # a full disk does not say of what
         if not self.file.closed:
             os.unlink(self.temporary)
             self.file.close()
+
+
+def refuse_name(path: str, suffix: str, what: str) -> None:
+    """UserError unless a result's name has its suffix: a table or an image is not overwritten."""
+    if not path.lower().endswith(suffix):
+        raise UserError(f"{path}: the name of {what} ends in {suffix}")
+
+
+def refuse_samples(folder: str) -> None:
+    """UserError for a folder of samples as the place of results."""
+    try:
+        with os.scandir(folder) as entries:
+            if any(SAMPLES.fullmatch(entry.name) for entry in entries):
+                raise UserError(f"{folder} holds samples; name another folder for the results")
+    except FileNotFoundError:
+        pass
 
 
 def publish_text(path: str, text: str) -> None:

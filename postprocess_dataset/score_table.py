@@ -54,6 +54,8 @@ class ScoreTable:
             if each["scores"] != facts[0]["scores"]:
                 raise UserError(f"{name}: its scores are not those of {names[0]}")
         rows = pa.concat_tables(map(pq.read_table, names), promote_options="default")
+        if rows[KEY].null_count:
+            raise UserError(f"{folder}: {rows[KEY].null_count:,} rows of the scores have no {KEY}")
         keys = rows[KEY].to_pylist()
         places = {key: row for row, key in enumerate(keys)}
         return cls(facts[0], rows, places, near_table.read(folder, names))

@@ -14,6 +14,7 @@ from common.command_line import UserError
 from postprocess_dataset import table
 from postprocess_dataset.options import DataOptions
 from postprocess_dataset.progress import tell
+from postprocess_dataset.publish import refuse_samples
 from postprocess_dataset.release_forms.c2pa_signer import read_signer
 from postprocess_dataset.release_forms.linked_tars import Shard, link_tars, shards_of, where_of
 from postprocess_dataset.release_forms.parquet_shards import Work, parquet_name, write_parquet
@@ -57,6 +58,7 @@ def make_forms(settings: FormSettings) -> int:
     data = settings.data
     signer = read_signer(data.c2pa) if data.c2pa else None
     scores = ScoreTable.read(data.scores) if data.scores else None
+    refuse_samples(settings.release)
     os.makedirs(settings.release, exist_ok=True)
     os.makedirs(settings.work, exist_ok=True)
     public = os.path.join(settings.work, "public.parquet")

@@ -13,7 +13,7 @@ from common.console import amount, duration, visible
 from common.version import version
 from postprocess_dataset.private_fields import without_folders
 from postprocess_dataset.progress import tell
-from postprocess_dataset.publish import publish_text
+from postprocess_dataset.publish import publish_text, refuse_name
 from postprocess_dataset.report.gather import Report, ReportSettings, gather
 
 HERE = Path(__file__).resolve().parent
@@ -21,6 +21,7 @@ HERE = Path(__file__).resolve().parent
 
 def make_report(settings: ReportSettings) -> None:
     """Write the report; the old page stands until the new one is whole."""
+    refuse_name(settings.output, ".html", "a report")
     report = gather(settings)
     publish_text(settings.output, render(report))
     seen = report.seen

@@ -25,7 +25,7 @@ from common.scores.interface import load_scores, values_of
 from common.untrusted import open_jpeg
 from postprocess_dataset import score_table, table
 from postprocess_dataset.progress import Progress
-from postprocess_dataset.publish import Draft
+from postprocess_dataset.publish import Draft, refuse_samples
 from postprocess_dataset.score_table import ScoreTable
 from postprocess_dataset.scored import near_images
 
@@ -75,6 +75,7 @@ class FolderScores:
         self.facts = {"scores": versions, "licences": licences}
         self.seen: dict[str, str | None] = {}  # key -> sha256 of its image
         self.prints: dict[str, dict[str, int]] = {}  # prompt -> key -> fingerprint
+        refuse_samples(self.output)
         if score_table.files_of(self.output):
             self._take_over(ScoreTable.read(self.output))
 

@@ -15,7 +15,7 @@ from common.command_line import DONE, LEFT_OUT, UserError
 from common.console import amount
 from postprocess_dataset import increment, shard_rows, table
 from postprocess_dataset.progress import first_line, tell
-from postprocess_dataset.publish import Draft
+from postprocess_dataset.publish import Draft, refuse_samples
 from postprocess_dataset.to_tars import shard_files, shard_plan, tars_readme
 from postprocess_dataset.to_tars.shard_files import Stats
 from postprocess_dataset.to_tars.shard_plan import Plan, Shard, ShardSizes
@@ -50,6 +50,7 @@ def convert(settings: TarSettings) -> tuple[int, str]:
     """
     output = settings.output
     files = table.files(settings.table)
+    refuse_samples(output)
     os.makedirs(output, exist_ok=True)
     shard_rows.check_columns(files)
     if settings.where:

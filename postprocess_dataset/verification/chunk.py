@@ -49,6 +49,7 @@ TOLD = (
     "attention_backend",
     "offload",
 )
+DIGITS = re.compile(r"[\d_/]+")  # of a key, which stands in tars and tables
 STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')  # of JSON: values and names, without the scores
 
 Licences = Counter[
@@ -129,6 +130,7 @@ class Beside:
         texts = {record["original_prompt"]} - set(captions)
         told = [record.get(name) for name in TOLD]
         further = {name: record[name] for name in record.keys() - JSON_FIELDS.keys()}
+        texts.add(DIGITS.sub(" ", place))
         with contextlib.suppress(RecursionError):  # no table takes a JSON of so many levels
             texts.add(", ".join(STRING.findall(json.dumps([told, further], ensure_ascii=False))))
         for text in texts - self.seen:

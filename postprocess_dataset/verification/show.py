@@ -6,12 +6,15 @@ from pathlib import Path
 
 from common.command_line import DONE, FAILED, UserError
 from common.console import visible
-from common.files import write_whole
+from common.files import read_json, write_whole
 from postprocess_dataset.manifest.manifest import NAME, write_manifest
 from postprocess_dataset.manifest.shards import Unreadable
 from postprocess_dataset.progress import Progress
+from postprocess_dataset.publish import refuse_name
 from postprocess_dataset.verification.repair import repair
 from postprocess_dataset.verification.verify import Report, VerifySettings, verify
+
+REPORT_BYTES = 1 << 26
 
 
 def run(settings: VerifySettings, path: str, mend: bool) -> int:
@@ -23,6 +26,8 @@ def run(settings: VerifySettings, path: str, mend: bool) -> int:
         raise UserError(f"--report {path!r}: give the name of a file")
     if not Path(settings.room).is_dir():
         raise UserError(f"--report {path}: there is no folder {settings.room}")
+    refuse_name(path, ".json", "a verification's report")
+    _refuse_other(path)
     report = verify(settings)
     if mend and report.found.mends:
         for line in repair(settings, report):
@@ -40,6 +45,18 @@ def run(settings: VerifySettings, path: str, mend: bool) -> int:
         root = manifest(settings.tars, report)
         print(f"root {root} of {visible(os.path.join(settings.tars, NAME))}")
     return DONE
+
+
+def _refuse_other(path: str) -> None:
+    """UserError where a JSON lies that is no report of ours, as a sample's."""
+    try:
+        document = read_json(path, REPORT_BYTES)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError):
+        document = None
+    if not isinstance(document, dict) or "good" not in document:
+        raise UserError(f"--report {path}: there is another file; give another name")
 
 
 def manifest(folder: str, report: Report) -> str:

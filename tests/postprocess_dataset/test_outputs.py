@@ -1,5 +1,6 @@
 """Where results go: no link or device is replaced, no planted file written, two writers get on."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.files import write_whole
+from postprocess_dataset.publish import Draft
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "postprocess_dataset"
@@ -112,3 +114,45 @@ def test_what_was_published_is_said_to_be(table, tmp_path, script, output):
     assert done in ended.stderr and "nothing was published" not in ended.stderr
     assert "standard output" in ended.stderr and "Traceback" not in ended.stderr
     assert (tmp_path / "new.parquet").exists() or (tmp_path / "tars/index.json").exists()
+
+
+def said(script, *args):
+    ended = subprocess.run(
+        [sys.executable, SCRIPTS / script, *map(str, args)], capture_output=True, text=True
+    )
+    assert "Traceback" not in ended.stderr
+    return ended.returncode, ended.stderr
+
+
+def test_a_result_does_not_take_the_place_of_data(table, tmp_path):
+    """A report over a table or an image; tars, scores and a release among samples."""
+    data, path = table
+    image = next(data.path.glob("*/*.jpg"))
+    its_json = image.with_suffix(".json")
+    before = {place: place.read_bytes() for place in (path, image, its_json)}
+    names = sorted(place.name for place in data.path.iterdir())
+    for script, args, says in (
+        ("make_report.py", (path, path), "ends in .html"),
+        ("make_report.py", (path, its_json), "ends in .html"),
+        ("verify_dataset.py", (data.path, "--report", image), "ends in .json"),
+        ("verify_dataset.py", (data.path, "--report", its_json), "there is another file"),
+        ("score_images.py", (data.path, data.path, "--scores", "sharpness"), "holds samples"),
+        ("make_release_forms.py", (path, data.path), "holds samples"),
+        (
+            "convert_parquet_to_wds.py",
+            ("--parquet_file", path, "--base_dir", data.path, "--output_dir", data.path),
+            "holds samples",
+        ),
+    ):
+        status, error = said(script, *args)
+        assert status == 1 and says in error and error.count("\n") == 1, (script, error)
+    assert before == {place: place.read_bytes() for place in before}
+    assert names == sorted(place.name for place in data.path.iterdir())
+
+
+def test_a_full_disk_is_that_of_the_result(tmp_path):
+    """Not of standard output, which is fine."""
+    draft = Draft(tmp_path / "report.html")
+    with pytest.raises(OSError) as caught, draft:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == str(tmp_path / "report.html")

@@ -84,6 +84,7 @@ def test_all_kinds_are_done_here():
         {BAD: 1},
         {"note": {"deep": [{"er": BAD}]}},
         {"rejected": [{"seed": 1, "why": BAD}]},
+        {},
     ],
 )
 def test_every_published_text_is_judged(root, unsafe):
@@ -94,7 +95,8 @@ def test_every_published_text_is_judged(root, unsafe):
     beside.judge("995_1", record | {"negative_prompt": BAD, "scores": {"a": 0.5}}, ["a fox"], found)
     assert found.counts == {}
     for _ in range(2):
-        beside.judge("995_1", record | unsafe, ["a fox"], found)
+        key = "HPDv2/000000/995_1" if unsafe else "HPDv2/000000/a_naked_woman_having_sex_1"
+        beside.judge(key, record | unsafe, ["a fox"], found)
     assert found.counts == {"unsafe_text": 1}
 
 
