@@ -16,6 +16,7 @@ Library code raises UserError("what, where, what to do"); run_script prints it a
 import argparse
 import contextlib
 import difflib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -68,9 +69,10 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
 
 
 def _open_streams() -> None:
-    """Standard streams that were closed (`>&-`) lead nowhere.
+    """Standard streams that were closed (`>&-`) lead nowhere; what one cannot show is \\u2026.
 
-    Else sys.stdout is None, and the next file that is opened gets its number.
+    Else sys.stdout is None, and the next file that is opened gets its number; and a `…` ends a
+    script in an ASCII locale.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
@@ -79,6 +81,8 @@ def _open_streams() -> None:
                 os.dup2(nowhere, number)
                 os.close(nowhere)
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):  # Python's own choice for standard error
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _missing(error: ModuleNotFoundError) -> str:

@@ -156,6 +156,7 @@ def sbatch(words: Sequence[object], stdin: str | None = None) -> str:
         env=environment,
         capture_output=True,
         text=True,
+        errors="replace",
     )
     if done.returncode == 0:
         return done.stdout.strip().split(";")[0]
@@ -187,13 +188,18 @@ def max_array_size() -> int:
 
 
 def run(*words: str, timeout_s: float = 15) -> subprocess.CompletedProcess[str]:
-    """Run one of SLURM's commands. A missing command and no answer in time look like a failure.
+    """Run a command that may not be there. That, and no answer in time, look like a failure.
 
-    With slurmctld down its commands give up after 9 s.
+    With slurmctld down its commands give up after 9 s. PATH may have folders that the user may not
+    enter: a command that is in none of the others is then a PermissionError, and not there either.
     """
     try:
-        return subprocess.run(words, capture_output=True, text=True, timeout=timeout_s)
-    except (FileNotFoundError, subprocess.TimeoutExpired) as error:
+        return subprocess.run(
+            words, capture_output=True, text=True, errors="replace", timeout=timeout_s
+        )
+    except (FileNotFoundError, PermissionError):
+        return subprocess.CompletedProcess(words, 1, "", f"{words[0]} was not found")
+    except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(words, 1, "", str(error))
 
 

@@ -26,7 +26,11 @@ def _git(*words: str) -> str:
         return ""
     try:
         done = subprocess.run(
-            ["git", "-C", str(CHECKOUT), *words], capture_output=True, text=True, timeout=10
+            ["git", "-C", str(CHECKOUT), *words],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

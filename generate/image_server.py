@@ -31,13 +31,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if "SLURM_JOB_ID" in os.environ and not Path(__file__).with_name("server").is_dir():
     # SLURM runs a copy from its spool folder: the true path is the `Command=` of the job. The
     # arguments follow it, and it may hold blanks itself.
-    shown = subprocess.run(
-        ["scontrol", "show", "job", os.environ["SLURM_JOB_ID"]], capture_output=True, text=True
-    ).stdout
+    try:
+        shown = subprocess.run(
+            ["scontrol", "show", "job", os.environ["SLURM_JOB_ID"]],
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+        ).stdout
+    except OSError:  # it is not on PATH
+        shown = ""
     commands = [line.strip() for line in shown.splitlines() if "Command=" in line]
     words = (commands or [""])[0].removeprefix("Command=").split(" ")
     paths = [Path(" ".join(words[:n])) for n in range(1, len(words) + 1)]
-    found = [path for path in paths if path.with_name("server").is_dir()]
+    found = [path for path in paths if path.name and path.with_name("server").is_dir()]
     if not found:
         sys.exit(
             "image_server: scontrol does not say where this script lies; use: "

@@ -106,6 +106,20 @@ def test_a_closed_stream_leads_nowhere(tmp_path: Path, number: int) -> None:
     assert path.read_text() == "data"
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_an_output_cannot_show_is_escaped(encoding: str) -> None:
+    ended = script(
+        "print('not checked: … 😀', chr(0xdcff))",
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+    )
+    assert ended.stderr == ""
+    assert (ended.returncode, ended.stdout) == (
+        0,
+        "not checked: \\u2026 \\U0001f600 \\udcff\n",
+    )
+
+
 def test_a_whole_file_or_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "state.json"
     files.write_whole(path, "old")
