@@ -286,6 +286,13 @@ def at_least(least: int) -> Callable[[str], int]:
     return whole_number
 
 
+def expression(word: str) -> str:
+    """For argparse: a condition that is given, and no unset variable of the shell."""
+    if not word.strip():
+        raise argparse.ArgumentTypeError("it is empty; leave the option out for everything")
+    return word
+
+
 def _underscored(word: str, known: set[str]) -> str:
     """`--use-slurm=True` as `--use_slurm=True`; a word that is no option stays as it is."""
     name, equals, value = word.partition("=")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from common.command_line import expression
+
 
 def partition(text: str) -> tuple[int, int]:
     """(I, N) of "I/N". ValueError unless 0 <= I < N."""
@@ -145,6 +147,7 @@ def add_where_option(group: argparse._ActionsContainer) -> None:
     """--where, over the columns of a table and scores."""
     group.add_argument(
         "--where",
+        type=expression,
         metavar="EXPRESSION",
         help='only rows that fulfil it: "score_clip > 0.28 and width >= 512", see docs/scores.md',
     )

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentTypeError, _ArgumentGroup
 
-from common.command_line import Options, at_least
+from common.command_line import Options, at_least, expression
 
 # Options that concern the submission alone: a task's command line is without them.
 SUBMISSION_FLAGS = (
@@ -44,6 +44,7 @@ def add_score_options(parser: Options) -> None:
     )
     scores.add_argument(
         "--accept",
+        type=expression,
         metavar="EXPRESSION",
         help='images that are kept: "clip > 0.26 and nsfw < 0.2"; others are drawn again',
     )

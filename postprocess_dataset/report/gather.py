@@ -134,7 +134,7 @@ def gather(settings: ReportSettings) -> Report:
         "Image models": groups(seen, "model_name", pictures),
     }
     near_duplicates(report, pictures)
-    report.missing = pictures.missing
+    report.missing = len(pictures.unread)
     if not any(shown.uri for strip in report.strips for shown in strip.pictures):
         raise UserError(f"none of the images that were looked for lies below {base}: --base_dir?")
     return report

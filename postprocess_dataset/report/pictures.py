@@ -55,12 +55,12 @@ class Print:
 
 
 class Pictures:
-    """Takes the images of rows; what cannot be read is counted in `missing`."""
+    """Takes the images of rows; what cannot be read is in `unread`."""
 
     def __init__(self, images: Images) -> None:
         self.images = images
         self.buffer = bytearray(BUFFER)
-        self.missing = 0
+        self.unread: set[str] = set()  # keys: several sections show the same row
 
     def take(self, row: dict[str, Any]) -> Picture | None:
         """The picture of a row, or None."""
@@ -77,7 +77,8 @@ class Pictures:
         if not fault:
             with suppress(Exception):  # Pillow raises anything at a damaged file; it is counted
                 found = look(bytes(data))
-        self.missing += found is None
+        if found is None:
+            self.unread.add(row[KEY])
         return found
 
 

@@ -152,6 +152,15 @@ def test_what_is_wrong_is_one_line(data, tmp_path):
     assert not (tmp_path / "r.html").exists()
 
 
+def test_an_image_that_cannot_be_read_is_counted_once(folder, to_parquet, tmp_path):
+    """However many sections of the page would show it."""
+    made = folder().fill(range(4), 2)
+    assert to_parquet(made.path, tmp_path / "t.parquet").status == 0
+    made.place(1, 1).with_suffix(".jpg").write_bytes(b"gone")
+    ended = called("make_report", [tmp_path / "t.parquet", tmp_path / "r.html"])
+    assert ended.status == 0 and "; 1 unread" in ended.out, ended.out
+
+
 def test_tokens_and_failed_prompts_come_from_the_status(data):
     status = {
         "datasets": [{"name": "HPDv2", "set_aside": 3}],

@@ -51,6 +51,7 @@ def test_foreign_shards_and_other_options_are_refused(
         (["--part", "4/4"], "--part"),
         (["--finish"], "--part 0/N"),
         (["--shufle_seed", "1"], "--shuffle_seed"),
+        (["--where", " "], "it is empty"),  # "$FILTER" of an unset variable published all
     ],
 )
 def test_usage_is_one_line(to_tars, tmp_path, args, says):
