@@ -19,21 +19,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from common.jpeg import XMP, carried, without_folders
 from common.sample_reader import iterate as iterate
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, Refused, open_jpeg, read_untrusted
 from generate.dataset.layout import JPEG_QUALITY, folder_name, path_of, stem
 from generate.dataset.links import publish, write_temporary
 
 Metadata = dict[str, Any]
-# "Made by a model", for readers who know no comment of ours: IPTC's digital source type.
-XMP = (
-    b'<x:xmpmeta xmlns:x="adobe:ns:meta/">'
-    b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-    b'<rdf:Description xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
-    b" Iptc4xmpExt:DigitalSourceType="
-    b'"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/>'
-    b"</rdf:RDF></x:xmpmeta>"
-)
 MAX_COMMENT = 65533  # bytes in a JPEG comment (its length is 16 bits and counts itself)
 
 
@@ -75,16 +67,18 @@ def publish_sample(
     if not mine:
         roll_forward(dataset_dir, index, aug, place.lease)
         return False
-    # The very comment of these bytes: decoding the whole image again would only find it once more.
-    if not _publish_json(final, json.loads(comment), data, asdict(place), place.lease):
+    # What these bytes carry: decoding the whole image again would only find it once more.
+    if not _publish_json(final, metadata, data, asdict(place), place.lease):
         _agree(final, place.lease)
     return True
 
 
 def comment_of(metadata: Metadata) -> bytes:
-    """The JPEG comment that carries `metadata`: UTF-8 JSON. ValueError if it is too long."""
-    text = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
-    comment = text.encode("utf-8", "replace")  # a lone surrogate becomes "?"
+    """The JPEG comment that carries `metadata`: UTF-8 JSON. ValueError if it is too long.
+
+    Of a model or LoRA in a folder it has the last part alone: images are published byte for byte.
+    """
+    comment = carried(without_folders(metadata))
     if len(comment) > MAX_COMMENT:
         name = stem(metadata["prompt_index"], metadata["augmentation_idx"])
         raise ValueError(

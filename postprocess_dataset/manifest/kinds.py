@@ -62,8 +62,8 @@ KINDS = {
         UNLICENSED,
     ),
     "private_field": Kind(
-        "a host name, a job or an absolute path in what is published",
-        "make_release_forms.py makes tars and parquet without them",
+        "a host name, a job, an absolute path or an image's foreign metadata in what is published",
+        "in rows: make_release_forms.py leaves them out; in images: --redo generates them again",
         PRIVATE,
     ),
     "nan_score": Kind("a score is no number", "score these images again"),

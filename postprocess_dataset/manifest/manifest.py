@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from common.files import read_json, write_whole
+from common.jpeg import C2PA, read_jpeg
 from common.untrusted import open_untrusted, real_folders
 from postprocess_dataset.manifest.hashed import Hashed
 from postprocess_dataset.manifest.kinds import Findings
@@ -29,7 +30,7 @@ from postprocess_dataset.manifest.shards import (
     read_shard,
     tar_samples,
 )
-from postprocess_dataset.private_fields import private_fields
+from postprocess_dataset.private_fields import private_fields, private_parts
 from postprocess_dataset.progress import Progress
 
 NAME = "MANIFEST.json"
@@ -152,7 +153,7 @@ def _shard(
     tree = Tree()
     for sample in samples:
         where = f"{path}: {sample.key}"
-        if private := private_fields(sample.metadata):
+        if private := [*private_fields(sample.metadata), *_parts(sample.image, where, found)]:
             found.add("private_field", where, ", ".join(private))
         for name in not_finite(sample.metadata):
             found.add("nan_score", where, f"{name} is no number")
@@ -160,6 +161,15 @@ def _shard(
         if progress:
             progress.add(1, len(sample.image))
     return shard_of(path, tree)
+
+
+def _parts(image: bytes, where: str, found: Findings) -> list[str]:
+    """What the bytes of a published image tell; its publisher's signature is meant to."""
+    try:
+        return [part for part in private_parts(read_jpeg(image)) if part != C2PA]
+    except ValueError as error:
+        found.add("torn", where, str(error))
+        return []
 
 
 def shard_of(path: str, tree: Tree) -> Shard:

@@ -29,6 +29,7 @@ from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.manifest.manifest import Known, shard_of
 from postprocess_dataset.manifest.merkle import Tree, sample_leaf
 from postprocess_dataset.manifest.shards import ShardSample, Unreadable, tar_samples
+from postprocess_dataset.private_fields import TEXTS, tells_path, without_folders
 from postprocess_dataset.publish import Draft
 from postprocess_dataset.table import JSON_FIELDS
 
@@ -131,6 +132,11 @@ def facts_of(record: Mapping[str, Any]) -> bytes:
     values = {name: record[name] for name in FACTS if record.get(name) not in (None, [])}
     for name in ("model_name", "input_file"):  # of a folder's path a release tells the last part
         values[name] = os.path.basename(str(values.get(name)).rstrip("/"))
+    for name in [name for name, value in values.items() if tells_path(value)]:  # nor any other path
+        if isinstance(values[name], list):
+            values[name] = without_folders(values[name])
+        elif name not in TEXTS:
+            del values[name]
     return hashlib.blake2b(
         orjson.dumps(values, option=orjson.OPT_SORT_KEYS), digest_size=TEXT_BYTES
     ).digest()

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from common.command_line import UserError
 from postprocess_dataset import increment, table
 from postprocess_dataset.options import shares
-from postprocess_dataset.private_fields import TEXTS, tells_path, without_folders
+from postprocess_dataset.private_fields import TEXTS, WEB, tells_path, without_folders
 from postprocess_dataset.publish import Draft
 from postprocess_dataset.shard_rows import KEY, check_columns, values_of
 from postprocess_dataset.sorted_rows import ROW_GROUP
@@ -29,7 +29,15 @@ from postprocess_dataset.to_tars.row_order import side
 
 PRIVATE = frozenset(["hostname", "slurm_job_id", "lease", "subdirectory"])
 # Fields of other hands in `extra`.
-PRIVATE_NAME = re.compile(r"(?i)host|uuid|slurm|(^|_)(user|job|pid|ip|node|token|lease)(_|$)")
+PRIVATE_NAME = re.compile(
+    r"(?i)host|uuid|slurm|user|mail|machine"
+    r"|(^|_)(job|pid|ip|node|token|lease|login|cwd|home|password|secret|api_?key)(_|$)"
+)
+# u@host, 10.1.2.3, keys of hubs and LLMs, ../x, %2Fhome
+PRIVATE_TEXT = re.compile(
+    r"(?i)[\w.+-]@\w|(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])|\b(?:hf_|ghp_|sk-)[\w-]{16}"
+    r"|\.\.[\\/]|%2f[\w.]"
+)
 SPLIT = "split"
 ONLY_SPLIT = "train"  # its name where there is one alone
 SOURCE = b"release_of"  # in the footer: digest of the table's identity and the options
@@ -115,6 +123,9 @@ def _make_public(columns: dict[str, pa.Array], base: str) -> None:
             columns[name] = _each(column, without_folders)
         elif name not in (*TEXTS, KEY) and _is_text(column.type) and _has_slashes(column):
             columns[name] = _each(column, lambda text: None if tells_path(text) else text)
+        elif _is_texts(column.type) and _has_slashes(column.flatten()):
+            rows = [without_folders(texts) for texts in values_of(column)]
+            columns[name] = pa.array(rows, pa.list_(pa.string()))
 
 
 def _each(column: pa.Array, change: Callable[[Any], str | None]) -> pa.Array:
@@ -153,12 +164,25 @@ def _without_private(value: Any) -> Any:
         kept = {
             name: part
             for name, part in value.items()
-            if not PRIVATE_NAME.search(name) and not tells_path(name)
+            if not PRIVATE_NAME.search(name) and not _is_private(name)
         }
-        return {name: _without_private(part) for name, part in kept.items() if not tells_path(part)}
+        return {
+            name: _without_private(part) for name, part in kept.items() if not _is_private(part)
+        }
     if isinstance(value, list):
-        return [_without_private(part) for part in value if not tells_path(part)]
+        return [_without_private(part) for part in value if not _is_private(part)]
     return value
+
+
+def _is_private(part: Any) -> bool:
+    """Whether a text of other hands tells a path, a person, a host or a key."""
+    return isinstance(part, str) and (
+        tells_path(part) or PRIVATE_TEXT.search(WEB.sub("", part)) is not None
+    )
+
+
+def _is_texts(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind)) and _is_text(kind.value_type)
 
 
 def _is_text(kind: pa.DataType) -> bool:

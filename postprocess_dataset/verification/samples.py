@@ -13,10 +13,11 @@ from typing import Any
 
 import orjson
 
-from common.jpeg import JpegHead, read_jpeg
+from common.jpeg import JpegHead, read_jpeg, without_folders
 from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.manifest.shards import not_finite
 from postprocess_dataset.manifest.tar_facts import facts_of, hash_of, print_of
+from postprocess_dataset.private_fields import private_parts
 from postprocess_dataset.sample_checks import decode_fault
 from postprocess_dataset.sample_json import fault_of
 
@@ -72,6 +73,8 @@ def check_sample(
     head = _head(look, image, sha256.hexdigest(), record, found)
     if head is None:
         return Facts(look.key, record=record)
+    if private := private_parts(head):
+        found.add("private_field", f"{look.key}.jpg", f"its file has {', '.join(private)}")
     faulty = _record_fault(look, head, record, found)
     caption = None if faulty else hash_of(record["augmented_prompt"])
     if (head.width, head.height) != (record["width"], record["height"]):
@@ -150,8 +153,9 @@ def _record_fault(look: Look, head: JpegHead, record: dict[str, Any], found: Fin
     """Whether image, JSON and .prompts disagree: the image carries all but the place."""
     caption = record["augmented_prompt"]
     named = {"scores"} if not_finite(record) else set()
+    told = without_folders(record)
     for name, value in head.comment.items():
-        if record.get(name) != value and name not in OTHERWISE | named:
+        if value not in (record.get(name), told.get(name)) and name not in OTHERWISE | named:
             found.add("swapped_caption", f"{look.key}.json", f"its image carries another {name}")
             return True
     if look.caption is not None and look.caption != caption:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from common.jpeg import without_folders
 from generate.dataset import samples
 from generate.dataset.captions import read_captions
 from generate.dataset.layout import collected_path, path_of, stem
@@ -165,11 +166,12 @@ class Run:
                 lines.append(path.read_bytes())
                 data = path.with_suffix(".jpg").read_bytes()
                 assert sample["image_sha256"] == hashlib.sha256(data).hexdigest()
-                assert samples.read_comment(data) == {
+                carried = {
                     key: sample[key]
                     for key in sample
                     if key not in (*samples.PLACE, "image_sha256")
                 }
+                assert samples.read_comment(data) == without_folders(carried)
                 assert (
                     sample["prompt_index"],
                     sample["augmentation_idx"],

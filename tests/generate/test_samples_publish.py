@@ -253,6 +253,20 @@ def test_metadata_round_trip(text, extra, tmp_path_factory):
     )
 
 
+def test_an_image_does_not_tell_in_which_folder_its_model_lay(tmp_path):
+    """It is published byte for byte; --redo reads the JSON."""
+    lora = ["org/fast@1:0.8", "/home/alice/l.safetensors@2:1.0"]
+    made_by = {"model_name": "/home/alice/own/", "lora": lora}
+    metadata = {"prompt_index": 5, "augmentation_idx": 0, "augmented_prompt": "x"} | made_by
+    assert samples.publish_sample(tmp_path, pixels("x"), metadata, samples.Place("1-1"), 80)
+    data = (tmp_path / "000000" / "5_0.jpg").read_bytes()
+    assert b"alice" not in data
+    told = {"model_name": "own", "lora": ["org/fast@1:0.8", "l.safetensors@2:1.0"]}
+    assert samples.read_comment(data) == metadata | told
+    record = json.loads((tmp_path / "000000" / "5_0.json").read_bytes())
+    assert {name: record[name] for name in made_by} == made_by
+
+
 def test_an_image_says_that_a_model_made_it():
     """As IPTC has it, beside the comment that stays what it was."""
     data = samples.encode(pixels("a red circle"), b'{"a": 1}', 90)

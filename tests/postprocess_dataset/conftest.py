@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from common.command_line import run_script
+from common.jpeg import carried
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "postprocess_dataset"
@@ -43,8 +44,9 @@ class Folder:
         from PIL import Image
 
         data = io.BytesIO()
+        comment = {"image_path": f"{self.path.name} {prompt} {augmentation} {tag}"}
         Image.new("RGB", (8, 8), (prompt % 256, augmentation % 256, 77)).save(
-            data, "JPEG", comment=f"{self.path.name} {prompt} {augmentation} {tag}".encode()
+            data, "JPEG", comment=carried(comment)
         )
         return data.getvalue()
 
@@ -109,7 +111,8 @@ class Folder:
     def heavier(self, size):
         """`size` bytes more in each image; its JSON tells of the new bytes."""
         for place in self.path.glob("*/*.jpg"):
-            image = place.read_bytes()[:-2] + os.urandom(size) + b"\xff\xd9"
+            more = os.urandom(size).replace(b"\xff", b"\0")
+            image = place.read_bytes()[:-2] + more + b"\xff\xd9"
             place.write_bytes(image)
             record = json.loads(place.with_suffix(".json").read_text())
             place.with_suffix(".json").write_text(
@@ -147,6 +150,7 @@ cut = sorted_rows.RowWriter._cut
 sorted_rows.RowWriter._cut = dies(cut)
 import importlib
 from common.command_line import run_script
+from common.jpeg import carried
 run_script(importlib.import_module(f"postprocess_dataset.{sys.argv[0]}").main)
 """
 

@@ -12,7 +12,7 @@ from common.validation_set import ValidationSet
 from generate.dataset.samples import PLACE, comment_of, encode
 from postprocess_dataset import table
 from postprocess_dataset.manifest.shards import tar_members
-from tests.odd_jpegs import progressive
+from tests.odd_jpegs import PRIVATE, progressive
 from tests.postprocess_dataset.verified import RunFolder, convert, picture, put, rewrite
 
 
@@ -111,6 +111,13 @@ def a_nan_in_the_table(root):
     old = pq.read_table(path)
     scores = pa.array([0.5] * 5 + [float("nan")] + [None] * (old.num_rows - 6), pa.float64())
     pq.write_table(old.append_column("score_clip", scores), path)
+
+
+def exif(root):
+    """In an image that its JSON and all that is made of it know as it is."""
+    image = sample(root, "995_1.jpg").read_bytes()
+    put(sample(root, "995_1"), PRIVATE["Exif"][0](image))
+    convert(root)
 
 
 def card(root):
@@ -234,5 +241,6 @@ DAMAGE = {
     ),
     "NaN score": ("nan_score", lambda r: rewrite(sample(r, "995_1.json"), scores={"a": 0 * 1e999})),
     "NaN in the table": ("nan_score", a_nan_in_the_table),
+    "private": ("private_field", exif),
     "card": ("card_counts", card),
 }

@@ -6,9 +6,11 @@ import json
 import pytest
 from PIL import Image
 
-from common.jpeg import MOST_SCANS, read_jpeg
+from common.jpeg import MOST_SCANS, carried, read_jpeg
 from common.untrusted import open_jpeg
-from tests.odd_jpegs import progressive
+from generate.dataset.samples import comment_of, encode
+from postprocess_dataset.private_fields import private_parts
+from tests.odd_jpegs import PRIVATE, progressive
 from tests.postprocess_dataset.conftest import called
 
 GREY = Image.new("L", (8, 8))
@@ -44,6 +46,45 @@ def test_where_one_scan_holds_all_nothing_is_counted():
     GREY.save(file, "JPEG", comment=FALSE_HEAD * 100)
     open_jpeg(file.getvalue()).load()
     read_jpeg(file.getvalue())
+
+
+METADATA = {"prompt_index": 1, "augmented_prompt": "caf\xe9 \u2713", "scores": {"a": 0.5}}
+OURS = encode(Image.new("RGB", (64, 64), "teal"), comment_of(METADATA), 95)
+
+
+def test_nothing_is_foreign_in_what_generation_and_plain_encoders_write():
+    for pixels in (GREY, Image.effect_noise((300, 200), 90).convert("RGB")):
+        assert read_jpeg(encode(pixels, comment_of(METADATA), 95)).foreign == ()
+        assert read_jpeg(progressive(pixels)).foreign == ()
+        file = io.BytesIO()
+        pixels.save(file, "JPEG", restart_marker_blocks=1)
+        assert read_jpeg(file.getvalue()).foreign == ()
+    head = read_jpeg(OURS)
+    assert head.comment == METADATA and private_parts(head) == []
+    assert read_jpeg(progressive(Image.new("CMYK", (8, 8)))).foreign == ()
+
+
+@pytest.mark.parametrize("name", PRIVATE)
+@pytest.mark.parametrize("data", [OURS, progressive(GREY)], ids=["ours", "progressive"])
+def test_what_no_generation_writes_is_named(name, data):
+    change, named = PRIVATE[name]
+    (found,) = read_jpeg(change(data)).foreign
+    assert found.startswith(named)
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [b'{"a": "/home/alice", "a": 1}', b'{"a":1}', b'{"a": NaN}', b"[1]", b'{"a": ' + b"[" * 5000],
+)
+def test_a_comment_is_ours_to_the_last_byte(comment):
+    """Of a name that stands there twice readers see one value."""
+    assert read_jpeg(encode(GREY, comment, 95)).foreign == ("a comment of other hands",)
+
+
+def test_what_our_comment_tells_is_looked_at_too():
+    told = {"model_name": "/home/alice/m", "lora": ["org/x", "/home/alice/l"], "hostname": "n1"}
+    head = read_jpeg(encode(GREY, carried({**METADATA, **told}), 95))
+    assert private_parts(head) == [f"{name} in its comment" for name in told]
 
 
 @pytest.mark.timeout(60)

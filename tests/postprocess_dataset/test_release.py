@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from generate.dataset.samples import PLACE, comment_of, encode
+from postprocess_dataset.manifest.manifest import write_manifest
 from postprocess_dataset.manifest.shards import read_shard
 from postprocess_dataset.releasing.own_status import own_status
+from tests.odd_jpegs import PRIVATE
 from tests.postprocess_dataset.conftest import called
-from tests.postprocess_dataset.verified import IMAGES, PROMPTS, RunFolder
+from tests.postprocess_dataset.verified import IMAGES, PROMPTS, RunFolder, picture, put, rewrite
 
 
 @pytest.fixture
@@ -243,3 +246,34 @@ def test_where_a_release_may_not_lie(run, tmp_path):
     (tmp_path / "mine" / "thesis.tex").touch()
     says("is not empty", tmp_path / "mine")
     assert called("release", [run.path]).status == 2
+
+
+def test_an_image_of_other_hands_is_refused_by_name(run, tmp_path):
+    """What Exif and its like tell would be published with the image, byte for byte."""
+    image = PRIVATE["Exif"][0](run.place(995, 1).with_suffix(".jpg").read_bytes())
+    put(run.place(995, 1), image)
+    place = tmp_path / "birds"
+    ended = release(run, place)
+    assert ended.status == 1 and "private_field" in ended.err
+    assert "HPDv2/000000/995_1.jpg: its file has APP1 (Exif)" in ended.out
+    assert not (place / "MANIFEST.json").exists()
+    assert release(run, place, "--allow", "private_field").status == 0
+    assert intact(place)[0]
+    write_manifest(str(place))
+    good, said = intact(place)
+    assert not good and "private_field: 2 (" in said and "995_1: APP1 (Exif)" in said
+
+
+def test_where_a_model_lay_is_told_by_its_json_alone(run, tmp_path):
+    """Nor by any other field that tells a path: then table, tars and folder agree all the same."""
+    lora = ["/home/alice/l.safetensors@2:1.0"]
+    places = {"model_name": "/home/alice/own", "lora": lora, "scheduler": "/home/alice/s.py"}
+    record = run.record(995, 1, b"") | places
+    hidden = (*PLACE, "image_sha256", "scheduler")
+    carried = {name: value for name, value in record.items() if name not in hidden}
+    put(run.place(995, 1), encode(picture(bytes(192)), comment_of(carried), 95))
+    rewrite(run.place(995, 1).with_suffix(".json"), **places)
+    place = tmp_path / "birds"
+    ended = release(run, place, "--licence", "own=MIT", "--licence", "/home/alice/own=MIT")
+    assert ended.status == 0, ended.out + ended.err
+    assert b"alice" not in b"".join(shards(place).values())

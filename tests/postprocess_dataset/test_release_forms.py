@@ -77,6 +77,7 @@ def test_both_forms_hold_the_same_rows_in_the_same_order(table, tmp_path, small_
 
 
 WEB = ["kept", "https://example.org/a/b"]
+FEW = ["1.2.3", "https://x.org/u@1"]
 
 
 def test_nothing_private_is_published(folder, to_parquet, tmp_path):
@@ -92,6 +93,12 @@ def test_nothing_private_is_published(folder, to_parquet, tmp_path):
         gpu_name="/home/alice/gpu",
         scheduler="as in ~/alice/own.py",
         negative_prompt="and/or, /imagine",
+        lora=["org/fast@1:0.8", "/home/alice/l.safetensors@2:1.0"],
+        source=["/home/alice/birds.json"],
+        user_name="carol",
+        email="carol",
+        more={"cwd": "carol", "a": "carol@b.org", "b": "see 10.1.2.3:80", "c": "hf_" + "carol" * 6},
+        few=["../../carol", "%2Fhome%2Fcarol", "1.2.3", "https://x.org/u@1"],
     )
     assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
     release = tmp_path / "release"
@@ -106,11 +113,14 @@ def test_nothing_private_is_published(folder, to_parquet, tmp_path):
         "bob-node",
         "3-12",
         str(tmp_path),
+        "carol",
     )
     assert [word for word in private if word.encode() in together] == []
     (row,) = parquet_rows(release)
     assert row["model_name"] == "own" and row["image_path"] == "HPDv2/000000/1_0.jpg"
-    assert json.loads(row["extra"]) == {"site": {"shelf": 3}, "notes": WEB}
+    assert json.loads(row["extra"]) == {"site": {"shelf": 3}, "notes": WEB, "more": {}, "few": FEW}
+    assert row["lora"] == ["org/fast@1:0.8", "l.safetensors@2:1.0"]
+    assert row["source"] == ["birds.json"]
     assert row["gpu_name"] is None and row["negative_prompt"] == "and/or, /imagine"
     (sample,) = tar_rows(release)
     assert sample.metadata["site"] == {"shelf": 3} and "hostname" not in sample.metadata

@@ -36,10 +36,11 @@ def data(folder, to_parquet, tmp_path):
                 augmentation,
                 source=["sac"] if prompt % 3 else ["hpd", "sac"],
                 model_name="/home/alice/models/own-model",
-                scores={"clip": prompt / 100},
+                scores={"clip": prompt / 100, "/home/alice/own.py": 1.0},
+                **({"llm_model_name": "/home/alice/llm"} if prompt == 4 else {}),
                 tries=2,
                 generation_timestamp=f"2026-01-02T03:04:{10 * augmentation:02d}+00:00",
-                gpu_name="NVIDIA H100 80GB HBM3",
+                gpu_name="/home/alice/H100" if prompt == 5 else "NVIDIA H100 80GB HBM3",
                 batch_size=1,
                 **evil,
             )
@@ -61,9 +62,13 @@ def test_the_figures_are_those_of_the_table(data):
     assert report.seen.counts["source"] == {"sac": 119, "hpd": 10 * 4}
     assert report.seen.sizes == {(8, 8): 119}
     writers = {group.name: group for group in report.groups["Who wrote the caption"]}
-    assert (writers["gemma2"].count, writers["the prompt itself"].count) == (89, 30)
+    assert (writers["gemma2"].count, writers["the prompt itself"].count) == (86, 29)
+    assert writers["llm"].count == 4
     assert report.accepted == 0.5
-    assert [(found.name, found.count) for found in report.scores] == [("clip", 119)]
+    assert [(found.name, found.count) for found in report.scores] == [
+        ("/home/alice/own.py", 119),
+        ("clip", 119),
+    ]
     assert report.left_out == [("not JSON", 1)] and report.missing == 0
     assert report.costs.seconds_per_image == 10
     assert report.costs.kwh == pytest.approx(10 * 119 / 3600 * 0.7)

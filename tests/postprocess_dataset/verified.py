@@ -25,7 +25,7 @@ class RunFolder(Folder):
     def image(self, prompt, augmentation, tag=""):
         pixels = random.Random(f"{prompt} {augmentation} {tag}").randbytes(8 * 8 * 3)
         record = self.record(prompt, augmentation, b"")
-        hidden = (*PLACE, "image_sha256")
+        hidden = (*PLACE, "image_sha256", *(["image_path"] if self.published else []))
         carried = {name: value for name, value in record.items() if name not in hidden}
         return encode(picture(pixels), comment_of(carried), 95)
 
