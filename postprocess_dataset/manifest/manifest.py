@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from common.files import read_json, write_whole
+from common.files import write_whole
 from common.jpeg import C2PA, read_jpeg
-from common.untrusted import open_untrusted, real_folders
+from common.untrusted import Refused, open_untrusted, read_untrusted, real_folders
 from postprocess_dataset.manifest.hashed import Hashed
 from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.manifest.merkle import Tree, file_leaf, sample_leaf
@@ -38,8 +38,7 @@ FORMAT = "text-to-image-manifest-2"
 MANIFEST_BYTES = 1 << 30
 # What a sample may say, if its publisher knows of it. All other kinds are damage of the download.
 OF_SAMPLES = ("private_field", "nan_score")
-# Of the verification itself, and what a hub keeps beside a download.
-NOT_LISTED = {NAME, "verification.json"}
+NOT_LISTED = {NAME, "verification.json"}  # in the release folder itself; below it they are files
 File = dict[str, Any]  # {"path", "bytes", "sha256"}
 Shard = dict[str, Any]  # {"path", "samples", "merkle_root"}
 
@@ -49,12 +48,13 @@ def files_below(folder: str) -> Iterator[str]:
     found = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
         found += [
             os.path.relpath(os.path.join(place, name), folder)
-            for name in names
-            if not name.startswith(".") and name not in NOT_LISTED
+            for name in (*names, *links)
+            if not name.startswith(".")
         ]
-    return iter(sorted(found))
+    return iter(sorted(set(found) - NOT_LISTED))
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,14 @@ def _file(folder: str, path: str) -> File:
     with os.fdopen(open_untrusted(os.path.join(folder, path), real_folders([folder])), "rb") as f:
         digest = hashlib.file_digest(f, "sha256").hexdigest()
         return {"path": path, "bytes": f.tell(), "sha256": digest}
+
+
+def _size(folder: str, path: str) -> int:
+    descriptor = open_untrusted(os.path.join(folder, path), real_folders([folder]))
+    try:
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
 
 
 def look(
@@ -222,6 +230,10 @@ def _intact_shard(folder: str, stated: File, found: Findings, progress: Progress
     damage = ""
     shard = None
     try:
+        size = _size(folder, path)
+        if size != stated["bytes"]:  # not read: it may be a sparse file of terabytes
+            found.add("torn", path, f"has {size:,} bytes, {stated['bytes']:,} are stated")
+            return None
         try:
             there, shard = look(folder, path, inside, progress)
         except Unreadable as error:
@@ -232,10 +244,6 @@ def _intact_shard(folder: str, stated: File, found: Findings, progress: Progress
         return None
     except OSError as error:
         found.add("foreign", path, f"is not taken: {error.strerror}")
-        return None
-    if there["bytes"] != stated["bytes"]:
-        why = f"has {there['bytes']:,} bytes, {stated['bytes']:,} are stated"
-        found.add("torn", path, why)
         return None
     if there["sha256"] != stated["sha256"]:
         found.add("wrong_hash", path, "sha256 differs")
@@ -249,28 +257,45 @@ def _intact_shard(folder: str, stated: File, found: Findings, progress: Progress
 def read_manifest(folder: str) -> dict[str, Any]:
     """The manifest; every path in it lies below the folder."""
     place = os.path.join(folder, NAME)
-    manifest = read_json(place, MANIFEST_BYTES)
     try:
+        content = read_untrusted(place, MANIFEST_BYTES, real_folders([folder]))
+        manifest = json.loads(content, object_pairs_hook=_each_once)
         good = (
             manifest["format"] == FORMAT
-            and isinstance(manifest["root"], str)
+            and all(map(_is_text, [manifest["root"], *manifest["allowed"]]))
             and isinstance(manifest["allowed"], list)
-            and all(isinstance(kind, str) for kind in manifest["allowed"])
             and all(_is_file(file) for file in manifest["files"])
-            and all(isinstance(shard["path"], str) for shard in manifest["shards"])
+            and all(_is_text(shard["path"]) for shard in manifest["shards"])
         )
+    except Refused as error:
+        raise ValueError(f"{place} is damaged: {error.strerror}") from None
     except (KeyError, TypeError):
         good = False
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place} is damaged: {type(error).__name__}: {error}") from None
     if not good:
         raise ValueError(f"{place} is damaged: it is no manifest of this form ({FORMAT})")
     found: dict[str, Any] = manifest
     return found
 
 
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; readers would differ about one in which a name stands twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice in an object")
+    return found
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a text that has bytes: a lone surrogate has none."""
+    return isinstance(value, str) and value == value.encode("utf-8", "replace").decode()
+
+
 def _is_file(file: File) -> bool:
     path = file["path"]
-    if not isinstance(path, str):
+    if not _is_text(path):
         return False
     parts = path.split("/")
     inside = not path.startswith("/") and not {"", ".", ".."} & set(parts) and "\0" not in path
-    return inside and type(file["bytes"]) is int and isinstance(file["sha256"], str)
+    return inside and type(file["bytes"]) is int and _is_text(file["sha256"])

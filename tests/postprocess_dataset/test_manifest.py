@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import shutil
 import tarfile
 
@@ -182,6 +183,9 @@ CHANGES = {
     "cut": (lambda r: (p := next(r.glob("parquet/*"))).write_bytes(p.read_bytes()[:-9]), "torn"),
     "gone": (lambda r: sorted(r.glob("data/*.tar"))[1].unlink(), "missing"),
     "more": (lambda r: (r / "data/more.tar").write_bytes(bytes(10 * KIB)), "foreign"),
+    "more manifests": (lambda r: (r / "data/MANIFEST.json").write_text("#!/bin/sh"), "foreign"),
+    "a folder elsewhere": (lambda r: (r / "data/more").symlink_to("/etc"), "foreign"),
+    "an endless tar": (lambda r: os.truncate(sorted(r.glob("data/*.tar"))[0], 1 << 30), "torn"),
     "a link": (
         lambda r: ((r / "README.md").unlink(), (r / "README.md").symlink_to("/etc/passwd")),
         "foreign",
@@ -226,8 +230,10 @@ def test_every_change_is_found_under_its_name_and_no_other(release, name):
         ),
         *(
             (f'{HEAD}"files": [{{"path": {path}, "bytes": 1, "sha256": ""}}]}}', "no manifest of")
-            for path in ("5", "null", "[]", '{"a": 1}')
+            for path in ("5", "null", "[]", '{"a": 1}', r'"\ud800"')
         ),
+        (f'{LIST}"allowed": ["\\ud800"]}}', "no manifest of"),
+        (f'{LIST}"allowed": [], "files": []}}', "a name stands twice"),
         *(
             (f'{LIST}"allowed": {value}}}', "no manifest of")
             for value in ("5", "null", "[[]]", "{}")
@@ -254,6 +260,12 @@ def test_what_is_allowed_excuses_no_change(release, name):
     ended = check(release)
     assert ended.status == 1 and "all as in" not in ended.out
     assert root not in ended.out
+
+
+def test_a_manifest_that_lies_elsewhere(release, tmp_path):
+    (release / "MANIFEST.json").rename(tmp_path / "elsewhere.json")
+    (release / "MANIFEST.json").symlink_to(tmp_path / "elsewhere.json")
+    assert "MANIFEST.json is damaged: it lies outside" in check(release).err
 
 
 def test_hidden_files_are_named(release):
