@@ -60,13 +60,14 @@ class JpegHead:
 
 
 def read_jpeg(data: bytes) -> JpegHead:
-    """The head of a JPEG. ValueError: none, cut before its picture begins, or too many scans."""
+    """The head of a JPEG. ValueError: none, cut, or too many scans."""
     if data[:2] != b"\xff\xd8":
         raise ValueError("is no JPEG" if data else "is empty")
     digest = xxhash.xxh3_128()
     size = (0, 0)
     comments = []
     foreign = []
+    frame = b""
     place = 2
     while True:
         if place + 4 > len(data) or data[place] != 0xFF:
@@ -78,6 +79,8 @@ def read_jpeg(data: bytes) -> JpegHead:
         if marker == SCAN:
             break
         end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker in ONE_PASS:
+            frame = data[place + 4 : end]
         if marker in SIZES:
             size = (
                 int.from_bytes(data[place + 7 : place + 9], "big"),
@@ -91,6 +94,8 @@ def read_jpeg(data: bytes) -> JpegHead:
             digest.update(data[place:end])
         place = end
     refuse_many_scans(data)
+    scan = int.from_bytes(data[place + 2 : place + 4], "big")
+    _refuse_too_few(frame, len(data) - place - 2 - scan)
     digest.update(memoryview(data)[place:])
     comment = _metadata(comments[-1]) if comments else {}
     if comments and comments != [_written(comment)]:
@@ -183,6 +188,22 @@ def _metadata(comment: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _refuse_too_few(frame: bytes, left: int) -> None:
+    """ValueError: `left` bytes cannot hold the frame's blocks of 8 x 8 pixels.
+
+    Each has two codes, of its mean and of its end, of at least a bit (ITU-T T.81, F.1.2).
+    """
+    height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
+    sampling = [(both >> 4, both & 15) for both in frame[7::3]]
+    if len(sampling) == 1:
+        sampling = [(1, 1)]  # its blocks lie one after the other
+    across = 8 * max((each for each, _ in sampling), default=1)
+    down = 8 * max((each for _, each in sampling), default=1)
+    units = -(-width // max(across, 1)) * -(-height // max(down, 1))
+    if 4 * left < units * sum(one * other for one, other in sampling):
+        raise ValueError(f"has {left:,} bytes, too few for {width} x {height} pixels")
 
 
 def refuse_many_scans(data: bytes) -> None:

@@ -108,3 +108,29 @@ def test_it_costs_its_own_sample_and_is_named(folder, to_parquet, tmp_path):
     assert report.status == 0 and "report of 2 images" in report.out
     release = called("release", (data.path, tmp_path / "release", "--allow", "licence_unknown"))
     assert release.status == 1 and "HPDv2/000000/1_0.jpg: has 20,0" in release.out + release.err
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("size", [(1, 1), (17, 5), (64, 64), (300, 1000)])
+def test_the_smallest_files_of_a_size_are_whole(mode, subsampling, size):
+    """One colour, codes made for it alone: less a JPEG cannot hold."""
+    file = io.BytesIO()
+    blank = Image.new(mode, size)
+    blank.save(file, "JPEG", quality=1, optimize=True, subsampling=subsampling)
+    assert read_jpeg(file.getvalue()).width == size[0]
+
+
+@pytest.mark.parametrize("kept", [0, 20])
+def test_too_few_bytes_for_its_pixels(kept):
+    """A cut file that ends as a whole one does, and 4 billion pixels in 2 kB."""
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 90).convert("RGB").save(file, "JPEG")
+    data = file.getvalue()
+    coded = data.rfind(b"\xff\xda") + 14
+    with pytest.raises(ValueError, match="too few for 64 x 64 pixels"):
+        read_jpeg(data[: coded + kept] + b"\xff\xd9")
+    frame = data.find(b"\xff\xc0")
+    huge = data[: frame + 5] + b"\xff\xdc" * 2 + data[frame + 9 :]
+    with pytest.raises(ValueError, match="too few for 65500 x 65500 pixels"):
+        read_jpeg(huge)
