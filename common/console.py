@@ -4,39 +4,30 @@ log = start_log("generate_images")
 log.warning("disk full on %s", host)      # 2026-11-24 16:45:01Z WARNING disk full on gpu03
 """
 
-import contextlib
 import logging
 import os
 import shutil
 import sys
 import time
 import unicodedata
-from pathlib import Path
+from typing import TextIO
 
 FORMAT = "%(asctime)sZ %(levelname)s %(message)s"
 TIME = "%Y-%m-%d %H:%M:%S"
 
 
-def start_log(name: str, file: str | os.PathLike[str] | None = None) -> logging.Logger:
-    """Log with time (UTC) and level to standard output, and to `file` unless that is the same one.
+def start_log(name: str, file: TextIO | None = None) -> logging.Logger:
+    """Log with time (UTC) and level to standard output, and to `file`.
 
     Logging never raises: a full disk or a closed output costs lines, not the run.
     """
     logging.raiseExceptions = False
     logging.Formatter.converter = time.gmtime
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
-    if file is not None and not _is_standard_output(Path(file)):
-        with contextlib.suppress(OSError):  # no inode, or no right: standard output has the lines
-            handlers.append(logging.FileHandler(file))
+    if file is not None:
+        handlers.append(logging.StreamHandler(file))
     logging.basicConfig(level=logging.INFO, handlers=handlers, format=FORMAT, datefmt=TIME)
     return logging.getLogger(name)
-
-
-def _is_standard_output(path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(sys.stdout.fileno()), path.stat())
-    except (OSError, ValueError, AttributeError):
-        return False
 
 
 def visible(text: object, limit: int = 2000) -> str:

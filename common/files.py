@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from common.untrusted import Refused, read_untrusted
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+NO_LOG = "is a link, a pipe or a device: nothing is logged there; move it away"
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
@@ -48,6 +49,26 @@ def refuse_special(path: str | os.PathLike[str]) -> None:
         mode = os.lstat(path).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise OSError(errno.EPERM, "is no plain file, so it is not replaced", os.fspath(path))
+
+
+def open_log(path: str | os.PathLike[str]) -> BinaryIO:
+    """A file to append lines to, made where it is missing.
+
+    Refused: a link, whose target would get the lines, a pipe, which waits for a reader, a device:
+    where a group may write they can be anybody's. Other OSErrors: the disk, or the rights.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a pipe without a reader, a socket
+            raise Refused(NO_LOG, path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Refused(NO_LOG, path)
+    return os.fdopen(descriptor, "ab")
 
 
 def write_whole(

@@ -220,6 +220,22 @@ def test_the_demo(tmp_path):
     assert ended.stderr == f"run_demo: {tmp_path / 'file'}: File exists\n"
 
 
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_log_that_is_no_file(tmp_path, prompts, kind):
+    """A link of somebody's would have the lines added to any file of the user's."""
+    root = tmp_path / "out"
+    log = root / "image_server.out"
+    root.mkdir()
+    (tmp_path / "kept").write_text("as it was")
+    log.symlink_to("../kept") if kind == "link" else os.mkfifo(log)
+    says = (str(log), "is a link, a pipe or a device", "move it away")
+    fails_with(says, "generate/image_server.py", "--output_root", root, "--port=0")
+    words = [prompts, "--model=tiny", "--augment_prompts=False", "--output_root", root]
+    fails_with(says, "generate/generate_images.py", *words)
+    assert (tmp_path / "kept").read_text() == "as it was"
+    assert not (root / ".server" / "server.json").exists()
+
+
 def test_a_port_in_use(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common import __version__, console, files
+from common.untrusted import Refused
 from common.version import version
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,6 +133,24 @@ def test_a_whole_file_or_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyP
         files.write_whole(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["state.json"], "no temporary file is left"
+
+
+def test_a_log_is_a_plain_file(tmp_path: Path) -> None:
+    for line in (b"a", b"b"):
+        with files.open_log(tmp_path / "log") as log:
+            assert log.tell() == (tmp_path / "log").stat().st_size
+            log.write(line)
+    assert (tmp_path / "log").read_bytes() == b"ab"
+    (tmp_path / "link").symlink_to("log")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "read pipe")
+    reader = os.open(tmp_path / "read pipe", os.O_RDONLY | os.O_NONBLOCK)
+    for name in ("link", "dangling", "pipe", "read pipe", "/dev/null"):
+        with pytest.raises(Refused, match="nothing is logged there"):
+            files.open_log(tmp_path / name)
+    os.close(reader)
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_it_is_on_disk_before_it_has_its_name(

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from common import slurm
+from common.files import open_log
 from generate.client.restart import REQUEUE
 from generate.client.worker import CHILD
 from generate.launch.progress import report
@@ -52,7 +53,7 @@ class ClientProcess:
         if self.gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpu
         words = [word for word in sys.argv if not word.startswith("--is_slurm_task")]
-        with open(self.log, "ab") as out:
+        with open_log(self.log) as out:
             self.log_start = out.tell()
             # a session of its own: Ctrl-C reaches the parent alone, which passes it on once
             self.process = subprocess.Popen(

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from common.command_line import UserError
-from common.files import CHECKOUT
+from common.files import CHECKOUT, open_log
 from generate.launch.progress import report
 from generate.protocol.connection import Connection, ServerAway, read_server_json
 from generate.protocol.output_root import make_server_folder
@@ -116,7 +116,7 @@ class LocalServer:
 
     def _start(self) -> None:
         words = ["--output_root", str(self.root), *OPTIONS, "--while_locked", str(self.held)]
-        with open(self.log, "ab") as out:
+        with open_log(self.log) as out:
             log_start = out.tell()
             # a session of its own: Ctrl-C ends the clients first
             self.process = subprocess.Popen(

@@ -3,14 +3,19 @@
 serve(ServerSettings(Path("outputs/generate_images"), LeaseLimits()))
 """
 
+import contextlib
+import io
 import logging
 import os
 import signal
 import sys
-from typing import NoReturn
+from pathlib import Path
+from typing import NoReturn, TextIO
 
 from common.command_line import UserError
 from common.console import start_log
+from common.files import open_log
+from common.untrusted import Refused
 from generate.server import background, identity, routes, signed_calls, wsgi
 from generate.server.ledger import Ledger
 from generate.server.state import Server, ServerSettings
@@ -19,10 +24,26 @@ from generate.server.status import tunnel
 log = logging.getLogger("image_server")
 
 
+def _log_file(path: Path) -> TextIO | None:
+    """The file of the log; None where standard output is it, or the disk gives none.
+
+    Refused: it is no plain file.
+    """
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # not there yet; closed output
+        if os.path.samestat(os.fstat(sys.stdout.fileno()), path.stat()):
+            return None
+    try:
+        return io.TextIOWrapper(open_log(path), "utf-8", "backslashreplace", line_buffering=True)
+    except Refused:
+        raise
+    except OSError:  # no inode, or no right: standard output has the lines
+        return None
+
+
 def serve(settings: ServerSettings) -> NoReturn:
     """Serve until SIGTERM; the process ends here."""
     identity.open_folder(settings.output_root)
-    start_log("image_server", settings.output_root / "image_server.out")
+    start_log("image_server", _log_file(settings.output_root / "image_server.out"))
     try:
         server = Server(settings)
         server.announce()
