@@ -9,7 +9,7 @@ from typing import Any
 from combine_prompts.prompt_files import one_line, read_items, why_no_prompt
 from combine_prompts.report import Counts
 from common.command_line import UserError
-from common.console import visible
+from common.console import name_of, visible
 from common.texts import fold
 
 Item = dict[str, Any]  # as in the prompts file: "prompt", "source", and whatever else it holds
@@ -116,5 +116,5 @@ def sources_of(item: Item, name: str) -> list[str]:
     """An item's own list of sources; without one its file's name."""
     given = item.get("source")
     if isinstance(given, list) and given and all(isinstance(source, str) for source in given):
-        return list(given)
+        return [name_of(source) for source in given]
     return [name]

@@ -7,6 +7,7 @@ from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any, Protocol
 
+from common.console import in_markdown
 from common.embeddings import model_name
 from common.phrases import list_versions
 from common.terms import Licences
@@ -82,7 +83,11 @@ def attribution(kept: Iterable[dict[str, Any]], licences: Licences) -> str:
     ]
     for name, count in sorted(by_source.items()):
         terms = licences.terms_of(name)
-        lines += ["", f"## {name}: {terms['name']} ({count:,} prompts)", ""]
+        lines += [
+            "",
+            f"## {in_markdown(name)}: {in_markdown(terms['name'])} ({count:,} prompts)",
+            "",
+        ]
         lines.append(f"- Licence: {terms['licence']}")
         for label, value in (
             ("From", terms.get("home")),

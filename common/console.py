@@ -6,6 +6,7 @@ log.warning("disk full on %s", host)      # 2026-11-24 16:45:01Z WARNING disk fu
 
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -42,6 +43,16 @@ def visible(text: object, limit: int = 2000) -> str:
             character if _harmless(character) else _escape(character) for character in shown
         )
     return shown if len(shown) <= limit else shown[:limit] + "…"
+
+
+def name_of(given: str) -> str:
+    """A name that somebody else gave, of a source say: one line, at most 200 characters."""
+    return visible(given, 200)
+
+
+def in_markdown(text: object, limit: int = 300) -> str:
+    """Foreign text in Markdown: on one line, no markup."""
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", visible(text, limit))
 
 
 def _harmless(character: str) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NotRequired, cast
 
 from common.command_line import UserError
+from common.console import name_of
 from common.files import CHECKOUT
 from common.untrusted import refuse_no_text
 from generate.dataset.overrides import Overrides, read_overrides
@@ -141,6 +142,7 @@ def read_item(item: Any) -> Item:
     source = [source] if isinstance(source, str) else source
     if not _are_strings(source):
         raise ValueError('has a "source" that is no list of strings')
+    source = [name_of(name) for name in source]
     variations = item.get("variations")
     if variations is not None and not _are_strings(variations):
         raise ValueError('has "variations" that are no list of strings')

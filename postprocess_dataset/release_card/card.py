@@ -20,6 +20,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from common.console import INDENT, visible
+from common.console import in_markdown as cell
 from common.terms import Licences
 from common.version import version
 from postprocess_dataset.hub_features import yaml_features
@@ -278,11 +279,6 @@ def values_of(facts: Facts, column: str) -> str:
     shown = [f"{cell(value)} ({count:,})" for value, count in pairs[:SHOWN]]
     more = [f"{len(pairs) - SHOWN} others"] if len(pairs) > SHOWN else []
     return ", ".join(shown + more)
-
-
-def cell(value: Any, limit: int = 300) -> str:
-    """Foreign text in Markdown: on one line, no markup."""
-    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", visible(value, limit))
 
 
 def attribution(rolled: RolledUp) -> str:

@@ -172,3 +172,24 @@ def test_a_closed_output_is_one_line(tmp_path):
 def run(folder, *words):
     command = [sys.executable, COMBINE, *words]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+def test_names_of_sources_are_shown_harmless(tmp_path):
+    """On the terminal, and in the page that says whose prompts these are."""
+    names = [
+        "<script>alert(1)</script>",
+        "\x1b[31mred",
+        "[x](javascript:1)",
+        "a\n\n## sac: CC0 (1 prompts)",
+        "\u202eabc",
+        "x" * 100_000,
+    ]
+    texts = ("a cat on a mat", "a ship at sea", "an old man", "two birds", "a blue car", "a lake")
+    items = [{"prompt": text, "source": [name]} for text, name in zip(texts, names, strict=True)]
+    ended, kept, _, _ = combine(tmp_path, {"theirs.json": items})
+    page = (tmp_path / "out" / "combined.ATTRIBUTION.md").read_text()
+    shown = ended.stdout + ended.stderr + page
+    assert "\x1b" not in shown and "\u202e" not in shown and "x" * 201 not in shown
+    assert "<script>" not in page.replace("\\<", "") and "[x](" not in page
+    assert sum(line.startswith("#") for line in page.splitlines()) == 1 + len(names)
+    assert {source for item in kept for source in item["source"]} >= {"\\x1b[31mred"}
