@@ -72,7 +72,7 @@ def options() -> argparse.Namespace:
 def make(demo: Demo, prompts: int, images: int) -> None:
     """Every step, a line each."""
     steps = Steps(demo.folder / "demo.log")
-    print(f"The demo: about two minutes on two cores. All that it says: {shown(steps.path)}\n")
+    print(f"The demo: one to two minutes on two cores. All that it says: {shown(steps.path)}\n")
     with steps.step("prompts of four sources, a validation set left out"):
         make_prompts(demo, steps, prompts)
     with steps.step("images by two clients, one of them is killed", demo.drawn):

@@ -39,6 +39,7 @@ SMALLEST = 60  # pixels that a thing has at least
 FOREIGN = 0.04  # share of pixels that may have a colour of nothing: edges are mixtures
 # Overlap of a thing with its shape; a triangle's tip is cut off with the outermost hundredth.
 LEAST_IOU = {"circle": 0.85, "square": 0.85, "triangle": 0.6}
+UNKNOWN = -1  # number of a colour that no pixel has
 TOLERANCE = 1.2  # of the radius of a thing whose size has no word
 
 COLOUR = "|".join(NAMES)
@@ -47,7 +48,7 @@ THING = rf"\ba (?:(small|large) )?({COLOUR}) ({SHAPE})\b"
 ALONE = re.compile(rf"{THING}(?: at the ({'|'.join(PLACES)})\b)?")
 PAIR = re.compile(rf"{THING} ({'|'.join(BESIDE)}) {THING}")
 ROW = re.compile(rf"\b({'|'.join(ROWS)}) ({COLOUR}) ({SHAPE})s\b")
-BEHIND = re.compile(rf"\bon a ({COLOUR}) background\b")
+BEHIND = re.compile(r"\bon an? (\w+) background\b")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class ShapeScore:
     sizes, places; each counts when it holds for all things. NaN: the caption names no thing."""
 
     name = "shape"
-    version = "2"
+    version = "3"
     licence = "Apache-2.0"
 
     def score(self, images: list[Any], texts: list[str]) -> list[float]:
@@ -85,7 +86,10 @@ def share(image: Any, text: str) -> float:
 
 
 def things_of(text: str) -> tuple[list[Thing], str | None]:
-    """The things that a caption names, and the colour of the background (None: it names none)."""
+    """The things that a caption names, and the colour of the background (None: it names none).
+
+    A colour that is not in PALETTE is no reason to leave it out: no image shows it.
+    """
     words = " ".join(text.lower().split())
     behind = BEHIND.search(words)
     background = behind[1] if behind else None
@@ -129,11 +133,12 @@ def facts_of(labels: Any, things: list[Thing], background: str | None) -> dict[s
     colours = {NAMES.index(thing.colour) for thing in things}
     facts = dict.fromkeys(("colours", "shapes", "sizes", "places"), True)
     if background is not None:
+        behind = NAMES.index(background) if background in NAMES else UNKNOWN
         edge = numpy.concatenate(
             [labels[:3].ravel(), labels[-3:].ravel(), labels[:, [0, 1, 2, -1, -2, -3]].ravel()]
         )
-        facts["background"] = bool((edge == NAMES.index(background)).mean() > 0.8)
-        colours.add(NAMES.index(background))
+        facts["background"] = bool((edge == behind).mean() > 0.8)
+        colours.add(behind)
         facts["colours"] = bool((~numpy.isin(labels, list(colours))).mean() < FOREIGN)
     for number, thing in enumerate(things):
         mask = (labels == NAMES.index(thing.colour)) & (nearest == number)

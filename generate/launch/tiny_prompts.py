@@ -28,8 +28,8 @@ def lines_of(items: Sequence[Item]) -> list[str]:
     if not unknown:
         return []
     return [
-        f"prompts    {len(unknown):,} of {len(prompts):,} are nothing that the tiny model knows, "
-        f'like "{visible(unknown[0], 80)}": expect wrong images. It knows circles, squares and '
+        f"prompts    the tiny model does not know {len(unknown):,} of {len(prompts):,}, like "
+        f'"{visible(unknown[0], 80)}": expect wrong images. It knows circles, squares and '
         "triangles in red, green, blue, yellow, white and black, each time on a … background: "
         "examples/tiny_model/README.md"
     ]

@@ -183,6 +183,7 @@ def test_preview_touches_nothing(tmp_path):
     assert shown.returncode == 0 and "12 images, all of them would count" in shown.stdout, (
         shown.stdout + shown.stderr
     )
+    assert re.search(r"[\d,]+ images an hour on the .*, in batches of \d+; a run is", shown.stdout)
     sheet = Image.open(tmp_path / "preview_birds.jpg")
     assert sheet.size[0] > 4 * 256 and sheet.size[1] > 3 * 256
     assert (

@@ -46,6 +46,7 @@ CIRCLE = ("red", "circle", 0, 0, 20)
         "a red circle at the left on a green background",
         "two red circles on a green background",
         "a large red circle on a black background",
+        "a large red circle on a purple background",
         "a red circle above a blue square on a green background",
     ],
 )
