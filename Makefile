@@ -19,8 +19,9 @@ lint: .venv/base .venv/tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+# four at a time on 2 cores: half of the time they wait, for clusters, clocks and disks
 test: .venv/base .venv/demo .venv/scores .venv/c2pa .venv/tests lint
-	@$(BIN)/python -m pytest -n 3 --durations=15 || { [ $$? = 1 ] && $(AGAIN); }
+	@$(BIN)/python -m pytest -n 4 --durations=15 || { [ $$? = 1 ] && $(AGAIN); }
 
 # Clusters, browsers and kills share two cores here: a test that failed beside others has one more try
 # alone. What fails twice fails; what passes then is named, and is a fault of the test to be mended.
