@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from generate.client import compiled_code
 from generate.client.compiled_code import CompiledCode
+from generate.client.process import leave
 from tests.fakes.running_server import until
 from tests.tiny_generators import build
 
@@ -93,7 +95,7 @@ def start(tmp_path, server_folder):
 
 def counts(process):
     """(compiled, found) of a process that has ended well."""
-    assert process.wait(600) == 0, process.said()
+    assert process.wait(1800) == 0, process.said()
     words = process.said().split()
     return int(words[-3]), int(words[-1])
 
@@ -110,6 +112,21 @@ def test_one_compiles_while_the_others_wait_and_they_load_it(start, server_folde
     (file,) = server_folder.glob("compiled/*.artifacts")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
+def test_a_client_keeps_what_came_later_when_all_is_published():
+    done = []
+    work = SimpleNamespace(
+        failed=0,
+        missing_captions=0,
+        missing_images=0,
+        extended=False,
+        error=None,
+        stop_reason="released",
+    )
+    client = SimpleNamespace(leave=lambda: done.append("left"), line=lambda: "", work=work)
+    pipeline = SimpleNamespace(keep_code=lambda: done.append("kept"))
+    assert leave(client, None, None, pipeline) == 0 and done == ["left", "kept"]
 
 
 @pytest.mark.soak

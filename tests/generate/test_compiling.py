@@ -62,6 +62,17 @@ def test_blocks_are_compiled_and_pixels_stay(tiny, eager, name, caplog):
     assert max(map(apart, images, tiny(name).generate(TEXTS, [1, 2]))) <= 1
 
 
+def test_code_is_kept_under_all_that_it_depends_on(tiny, eager, tmp_path):
+    """An empty file here: the eager backend generates none."""
+    (tmp_path / ".server").mkdir(mode=0o700)
+    beside = tmp_path / ".server"
+    for other in ({}, {"width": 32}, {"batch_size": 2}, {"quantize_args": {"a": 1}}):
+        tiny("sd3", compile=True, beside=beside, **other).warm_up()
+        torch._dynamo.reset()
+    tiny("sd3", beside=beside).warm_up()
+    assert len(list(beside.glob("compiled/*.artifacts"))) == 4
+
+
 def test_where_it_cannot_be_compiled_it_is_generated_without(tiny, monkeypatch, caplog):
     """One line, and the JSONs say so; the text is not blamed."""
 
