@@ -245,7 +245,7 @@ def add_rare_options(parser: Options) -> None:
     rare.add_argument(
         "--parallel_loads",
         type=at_least(1),
-        default=16,
+        default=8,
         metavar="N",
         help="clients of the run that load their models at the same time (default: %(default)s)",
     )

@@ -33,8 +33,7 @@ def plan(
 ) -> list[str]:
     """The plan, as lines. Nobody is asked anything, and nothing is written."""
     folder = dataset_folder(root, definition["name"])
-    size = definition.get("sizes") or f"{definition['width']}x{definition['height']}"
-    lines = [f"plan       {args.model}, {size} pixels, into {folder}"]
+    lines = [f"plan       {args.model}, {asked_of(definition)}, into {folder}"]
     lines += estimate(args, definition, items, root, fetch(root))
     if not gpus() and args.model != "tiny" and not args.pipeline:
         lines.append(
@@ -47,6 +46,15 @@ def plan(
     if texts > 1 and without_variations(items):
         lines += llm_lines(args)
     return lines
+
+
+def asked_of(definition: dict[str, Any]) -> str:
+    """What is asked of each image: "1024x1024 pixels, 4 steps, guidance 1"."""
+    size = definition.get("sizes") or f"{definition['width']}x{definition['height']}"
+    steps, guidance = definition["num_inference_steps"], definition["guidance_scale"]
+    said = f"{size} pixels"
+    said += "" if steps is None else f", {steps} steps"
+    return said + ("" if guidance is None else f", guidance {guidance:g}")
 
 
 def llm_lines(args: Namespace) -> list[str]:

@@ -60,6 +60,13 @@ def test_the_command_again_replaces_the_option(monkeypatch):
     assert said == f"{this_python()} g.py 'my prompts.txt' --model big --llm embedded"
 
 
+def test_the_plan_says_what_is_asked_of_each_image():
+    definition = {"width": 64, "height": 32, "num_inference_steps": 4, "guidance_scale": 1.0}
+    assert plan.asked_of(definition) == "64x32 pixels, 4 steps, guidance 1"
+    nothing = {"num_inference_steps": None, "guidance_scale": None, "sizes": "64x64:1"}
+    assert plan.asked_of(definition | nothing) == "64x64:1 pixels"
+
+
 def test_without_an_llm_the_commands_that_help_are_named(tmp_path, monkeypatch):
     backends = tmp_path / "b.yaml"
     backends.write_text(
