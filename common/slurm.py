@@ -140,7 +140,10 @@ def exclude_node(array_job: str, node: str, exclude: bool = True) -> str:
 
 
 def sbatch(words: Sequence[object], stdin: str | None = None) -> str:
-    """Submit a job; its number. UserError with sbatch's own words when SLURM refuses it."""
+    """Submit a job; its number, "" with --test-only.
+
+    UserError with sbatch's own words when SLURM refuses it, or when they name no job.
+    """
     # An interactive job's SLURM_* settings (memory, CPUs) would contradict the script's; a GPU that
     # was chosen here says nothing there.
     kept = {"SLURM_CONF", "SLURM_CLUSTERS"}
@@ -159,7 +162,13 @@ def sbatch(words: Sequence[object], stdin: str | None = None) -> str:
         errors="replace",
     )
     if done.returncode == 0:
-        return done.stdout.strip().split(";")[0]
+        if "--test-only" in words:
+            return ""
+        # A site's own sbatch may print more lines; the number stands in one of its own.
+        if numbers := re.findall(r"^([0-9]{1,18})(?:;\S*)?$", done.stdout, re.M):
+            return str(numbers[-1])
+        said = done.stdout.strip()[:200]
+        raise UserError(f"sbatch names no job, but says {said!r}: see squeue --me for what it did")
     lines = [
         re.sub(r"^(sbatch: )?(error|fatal): |^allocation failure: ", "", line)
         for line in done.stderr.strip().split("\n")

@@ -16,8 +16,6 @@ def tell(summary: str) -> None:
     line = visible(summary)
     try:
         print(line, flush=True)
-    except UnicodeEncodeError:  # a locale without our letters
-        print(ascii(line), flush=True)
     except OSError:
         print(line, file=sys.stderr, flush=True)
         raise

@@ -220,6 +220,34 @@ def test_the_demo(tmp_path):
     assert ended.stderr == f"run_demo: {tmp_path / 'file'}: File exists\n"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a\nb",
+        "a\tb",
+        "e\x1b[31mX",
+        "a\u202eb",
+        "a\u200b",
+        " ",
+        "a ",
+        ".hidden",
+        "a" * 240,
+        "ü" * 110,
+        b"a\xff",
+    ],
+)
+def test_a_name_that_no_data_set_can_have(tmp_path, name):
+    path = os.path.join(os.fsencode(tmp_path), os.fsencode(name) + b".txt")
+    Path(os.fsdecode(path)).write_text("a bird\n")
+    command = [sys.executable, "generate/generate_images.py", path, "--model=tiny"]
+    command += ["--augment_prompts=False", "--output_root", tmp_path / "out"]
+    ended = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, timeout=60)
+    assert ended.returncode == 1 and ended.stdout == b""
+    assert ended.stderr.count(b"\n") == 1 and ended.stderr.decode().strip().isprintable()
+    assert b"no data set can be called" in ended.stderr and b"rename the file" in ended.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("kind", ["link", "pipe"])
 def test_a_log_that_is_no_file(tmp_path, prompts, kind):
     """A link of somebody's would have the lines added to any file of the user's."""

@@ -63,6 +63,16 @@ def test_ctrl_c_while_modules_are_imported_is_one_line() -> None:
     assert ended.stderr == b"draw_things: interrupted\n" and ended.returncode in (-2, 130)
 
 
+def test_ctrl_c_at_the_first_import_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "difflib.py").write_text("import os\nos.kill(os.getpid(), 2)")
+    ended = subprocess.run(
+        [sys.executable, ROOT / "generate" / "generate_images.py", "--help"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+    )
+    assert ended.stderr == b"generate_images: interrupted\n" and ended.returncode in (-2, 130)
+
+
 def test_an_unexpected_error_keeps_its_traceback() -> None:
     ended = script("{}['x']", stdout=subprocess.DEVNULL)
     assert ended.returncode == 1

@@ -19,15 +19,16 @@ from generate.launch.status import WORDS, Answer, fetch, incomplete, not_read
 ON_TERMINAL_S = 2
 IN_LOG_S = 60
 LAST_LOOK_S = 10
+LONGEST = 100_000  # characters of a line: a command that is to be typed again
 BUSY = ("drawing", "idle")
 # of a run as a whole: it goes on, or begins
 WELL = ("fair", "finished", "idle", "rebuilding")
 
 
 def report(text: str) -> None:
-    """Print a line. A full disk under the output costs the line, a closed output ends the run."""
+    """Print lines. A full disk under the output costs them, a closed output ends the run."""
     try:
-        print(text, flush=True)
+        print("\n".join(visible(line, LONGEST) for line in text.split("\n")), flush=True)
     except BrokenPipeError:
         raise
     except OSError:
@@ -79,7 +80,7 @@ class Progress:
             if self.bar:
                 self.bar.clear()
             for line in lines:
-                report(visible(line))
+                report(line)
         self.said = lines
 
     def _settled(self) -> Answer:

@@ -30,8 +30,9 @@ from generate.dataset.screened import refused_line, screen_of, screened
 from generate.launch import array, local, preflight, preview, redo, server_job, status, submit
 from generate.launch.pinned import pinned
 from generate.launch.plan import plan
+from generate.launch.progress import report
 from generate.launch.sizes import check_batch_size, check_items, sizes_of
-from generate.protocol.output_root import dataset_folder, server_folder
+from generate.protocol.output_root import dataset_folder, dataset_name, server_folder
 
 SHUFFLE_SEED = 42  # as published
 
@@ -39,7 +40,7 @@ SHUFFLE_SEED = 42  # as published
 def start(args: Namespace) -> int:
     """Do what the options ask for; the exit status."""
     root = Path(os.path.abspath(args.output_root))
-    name = Path(args.data_path).stem
+    name = dataset_name(args.data_path)
     if args.status:
         return status.show(root, name)
     if args.cancel:
@@ -70,7 +71,8 @@ def start(args: Namespace) -> int:
         return submit.submit(args, definition, root, items, sys.argv[1:])
     if args.dry_run:
         preflight.check_definition(root, definition)
-        print("\n".join(plan(args, definition, items, root)))
+        for line in plan(args, definition, items, root):
+            report(line)
         return 0
     if args.is_slurm_task:
         show_notice(args.model)
@@ -81,7 +83,7 @@ def start(args: Namespace) -> int:
 def define(args: Namespace, items: Sequence[Item], root: Path) -> dict[str, Any]:
     """The data set's definition, as the job server compares it with dataset.yaml."""
     family = family_for(args.model, args.pipeline)
-    name = Path(args.data_path).stem
+    name = dataset_name(args.data_path)
     (height, width), mix = sizes_of(args, family)
     check_items(args, family, items)
     negative = family.negative_prompt if args.negative_prompt is None else args.negative_prompt

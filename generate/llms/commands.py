@@ -53,7 +53,8 @@ def one_prompt(args: argparse.Namespace) -> int:
     print(totals_line(prompter.use(), seconds))
     if not answer.short:
         return 0
-    print(f"     {answer.short['missing']} fewer than asked for: {answer.short['reason']}")
+    why = visible(answer.short["reason"])
+    print(f"     {answer.short['missing']} fewer than asked for: {why}")
     return LEFT_OUT
 
 
@@ -81,7 +82,7 @@ def check(args: argparse.Namespace) -> int:
     widths = [max(len(row[k]) for row in [HEADER, *rows]) for k in range(len(HEADER))]
     for row in [HEADER, *rows]:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        print("  ".join(cells).rstrip())
+        print(visible("  ".join(cells).rstrip()))
     usable = sum(row[-1] == "" for row in rows)
     print(f"{usable} of {len(rows)} backends can be used")
     return 0 if usable else FAILED

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from common.command_line import LEFT_OUT, UserError
+from common.console import visible
 from common.files import write_whole
 from generate.dataset.prompts_file import Item, list_sha256, read_prompts
 from generate.llms.commands import log_to_stderr, totals_line
@@ -94,7 +95,7 @@ def whole_file(args: argparse.Namespace) -> int:
     first = min(incomplete)
     print(
         f"     {len(incomplete):,} prompts got fewer than {args.num_variations}; "
-        f"the first is number {first}: {done[first]['short']['reason']}"
+        f"the first is number {first}: {visible(done[first]['short']['reason'])}"
     )
     return LEFT_OUT
 

@@ -6,13 +6,17 @@
 """
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
 from common.command_line import UserError
+from common.console import visible
 from common.files import CHECKOUT
 
 GENERATED_IMAGES = "generated_images"
+FOLDER_NAME = re.compile(r"[^\0-\x1f/.][^\0-\x1f/]{0,199}")
+MOST_NAME_BYTES = 200  # names of files are made of it; they have at most 255
 SERVER = ".server"
 
 
@@ -20,6 +24,21 @@ def default_output_root() -> Path:
     """$UNIDISC_DIR/outputs/generate_images, else outputs/generate_images in the checkout."""
     base = os.environ.get("UNIDISC_DIR") or CHECKOUT
     return Path(base) / "outputs" / "generate_images"
+
+
+def dataset_name(prompts: str | os.PathLike[str]) -> str:
+    """The name of the data set of a prompts file: the file's own, without its ending.
+
+    UserError if no folder can have it, or if it does not show what it is.
+    """
+    name = Path(prompts).stem
+    shown = visible(name) == name and name.strip() == name
+    if shown and FOLDER_NAME.fullmatch(name) and len(os.fsencode(name)) <= MOST_NAME_BYTES:
+        return name
+    raise UserError(
+        f"{prompts}: no data set can be called {name!r}: rename the file. A name has 1 to "
+        f"{MOST_NAME_BYTES} bytes, no invisible characters, no dot in front, no blank at its ends"
+    )
 
 
 def dataset_folder(output_root: str | os.PathLike[str], name: str) -> Path:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from common.console import visible
-from generate.protocol.output_root import GENERATED_IMAGES
+from generate.protocol.output_root import FOLDER_NAME, GENERATED_IMAGES
 
 NAME = re.compile(r"[A-Za-z0-9_.:@-]{1,80}")
 NAME_FORM = "1 to 80 letters, digits or _.:@-"
 LEASE = re.compile(r"[0-9]{1,12}-[0-9]{1,15}")
-FOLDER_NAME = re.compile(r"[^\0-\x1f/.][^\0-\x1f/]{0,199}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 STATES = (
     "loading",

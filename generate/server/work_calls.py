@@ -13,6 +13,7 @@ from flask.typing import ResponseReturnValue
 
 from common.console import visible
 from generate.protocol import answers
+from generate.protocol.output_root import FOLDER_NAME
 from generate.server import acceptance, origins
 from generate.server import fields as wire
 from generate.server.fields import BadField, Fields
@@ -108,7 +109,7 @@ class WorkCalls:
         state = fields.one_of("state", wire.STATES)
         drawing = fields.numbers("drawing", MOST_DRAWING, 0, wire.MOST_INDICES, [])
         images = fields.number("images", 0, 10**12, 0)
-        dataset = fields.word("dataset", wire.FOLDER_NAME, "the name of a data set", None)
+        dataset = fields.word("dataset", FOLDER_NAME, "the name of a data set", None)
         worker = wire.worker(fields)
         use = wire.llm_report(fields)
         fields.short_id("slurm_job_id")  # only its form is checked
@@ -179,7 +180,7 @@ class WorkCalls:
     def cannot_start(self, fields: Fields) -> ResponseReturnValue:
         """A worker cannot load its model: the answer says whether any other could."""
         wire.client_id(fields)
-        name = fields.word("dataset", wire.FOLDER_NAME, "the name of a data set")
+        name = fields.word("dataset", FOLDER_NAME, "the name of a data set")
         worker = wire.worker(fields)
         kind = fields.one_of("kind", wire.CANNOT_START)
         fault = Fault(kind, visible(fields.text("error", LONGEST_ERROR)[:ERROR_TEXT]))

@@ -1,4 +1,4 @@
-"""SLURM's commands and nvidia-smi where PATH does not have them, or has them out of reach."""
+"""SLURM's commands and nvidia-smi: not on PATH, out of reach, or with an answer that is none."""
 
 import shutil
 import subprocess
@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from common import slurm
+from common.command_line import UserError
 from common.files import CHECKOUT
 from generate.client import worker
 
@@ -37,3 +38,26 @@ def test_a_server_without_scontrol_says_how_to_submit_it(tmp_path, mode):
     )
     assert ended.returncode == 1 and ended.stderr.count("\n") == 1
     assert ended.stderr.startswith("image_server: scontrol does not say where this script lies")
+
+
+@pytest.mark.parametrize(
+    "says, number",
+    [
+        ("7", "7"),
+        ("7;cluster", "7"),
+        ("Welcome to the cluster\n7", "7"),
+        ("\x1b[31mred;7", None),
+        ("banana", None),
+        ("", None),
+    ],
+)
+def test_a_submitted_job_has_a_number(monkeypatch, tmp_path, says, number):
+    (tmp_path / "sbatch").write_text(f"#!/bin/sh\necho '{says}'\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert slurm.sbatch(["--test-only"]) == ""
+    if number:
+        assert slurm.sbatch(["x.sbatch"]) == number
+    else:
+        with pytest.raises(UserError, match=r"sbatch names no job.*squeue --me"):
+            slurm.sbatch(["x.sbatch"])
