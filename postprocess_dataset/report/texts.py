@@ -8,6 +8,7 @@ import itertools
 import random
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 # Words that say nothing of what is shown; the rest are content words.
@@ -25,6 +26,7 @@ def words(text: str) -> int:
     return len(WORD.findall(text))
 
 
+@lru_cache(maxsize=256)  # of a prompt it is asked for each of its variations
 def content(text: str) -> frozenset[str]:
     """The content words of a text, in lower case."""
     return frozenset(WORD.findall(text.lower())) - FUNCTION_WORDS

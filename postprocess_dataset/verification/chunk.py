@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from common import safety
 from common.packed_folder import COLLECTED, MARK, read_file
 from common.sample_reader import CAPTIONS_BYTES, read_captions
 from common.terms import source_of
-from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_untrusted
+from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_untrusted, read_untrusted
 from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.table import JSON_FIELDS, key_of
 from postprocess_dataset.verification.evidence import Sample, absent
@@ -71,6 +72,11 @@ class Chunk:
     stems: Sequence[str] = ()
     has_captions: bool = True
     tars: Sequence[tuple[str, str | None]] = ()
+
+    @cached_property
+    def is_loose(self) -> bool:
+        """Whether nothing is packed; a look for each file took a fifth of the time to read it."""
+        return not os.path.lexists(f"{self.path}/{MARK}")
 
 
 @dataclass
@@ -241,8 +247,8 @@ def _captions(chunk: Chunk, index: int, names: PromptNames, done: Checked) -> di
 
 def _sample(chunk: Chunk, look: Look, stem: str, done: Checked, jsons: Any) -> Facts:
     """Check a sample; the bytes of its JSON are added to the hash `jsons`."""
-    image = _read(f"{chunk.path}/{stem}.jpg", IMAGE_BYTES)
-    content = _read(f"{chunk.path}/{stem}.json", SAMPLE_BYTES)
+    image = _read(f"{chunk.path}/{stem}.jpg", IMAGE_BYTES, chunk.is_loose)
+    content = _read(f"{chunk.path}/{stem}.json", SAMPLE_BYTES, chunk.is_loose)
     jsons.update(content if isinstance(content, bytes) else b"")
     facts = check_sample(look, image, content, done.found)
     hashes = (facts.sha256, facts.caption, facts.facts, facts.picture, facts.print)
@@ -262,8 +268,11 @@ def _count_licences(record: dict[str, Any], licences: Licences) -> None:
         licences["llm", (record["llm_model_name"],)] += 1
 
 
-def _read(path: str, limit: int) -> bytes | OSError:
+def _read(path: str, limit: int, loose: bool) -> bytes | OSError:
     try:
+        if loose:
+            with contextlib.suppress(FileNotFoundError):  # it may be packed by now
+                return read_untrusted(path, limit)
         return read_file(path, limit)
     except OSError as error:
         return error
