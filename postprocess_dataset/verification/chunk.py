@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.table import JSON_FIELDS, key_of
 from postprocess_dataset.verification.evidence import Sample, absent
 from postprocess_dataset.verification.names import PromptNames
-from postprocess_dataset.verification.samples import Facts, Look, check_sample
+from postprocess_dataset.verification.samples import Facts, Image, Look, check_sample
 
 if TYPE_CHECKING:
     from common.validation_set import ValidationSet
@@ -63,7 +63,8 @@ class Chunk:
     """prompts: of a folder at `path`; stems: samples with other names.
 
     has_captions: whether each prompt should have a .prompts (the published script wrote none).
-    tars: packed ones, with the sha256 that the mark states.
+    tars: packed ones, with the sha256 that the mark states. in_tars: of the samples that are in
+    tars whose writer has hashed them, print and sha256 of the image.
     """
 
     path: str
@@ -72,6 +73,13 @@ class Chunk:
     stems: Sequence[str] = ()
     has_captions: bool = True
     tars: Sequence[tuple[str, str | None]] = ()
+    in_tars: Mapping[str, Image] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of its samples."""
+        stems = [f"{index}_{n}" for index, names in self.prompts for n in names.samples]
+        return [key_of(self.subdirectory, stem) for stem in (*stems, *self.stems)]
 
     @cached_property
     def is_loose(self) -> bool:
@@ -151,7 +159,8 @@ def check_chunk(judge: Judge, chunk: Chunk) -> Checked:
     for index, names in chunk.prompts:
         _prompt(judge, beside, chunk, index, names, done)
     for stem in chunk.stems:
-        look = Look(key_of(chunk.subdirectory, stem), None, None, None)
+        key = key_of(chunk.subdirectory, stem)
+        look = Look(key, None, None, None, chunk.in_tars.get(key))
         facts = _sample(chunk, look, stem, done, hashlib.sha256())
         if facts.record:
             caption = facts.record["augmented_prompt"]
@@ -186,7 +195,8 @@ def _prompt(
             done.found.add("foreign", f"{place}_{augmentation}", "its .prompts has no such text")
         elif texts is not None:
             caption = texts[augmentation]
-        look = Look(key_of(chunk.subdirectory, stem), index, augmentation, caption)
+        key = key_of(chunk.subdirectory, stem)
+        look = Look(key, index, augmentation, caption, chunk.in_tars.get(key))
         facts = _sample(chunk, look, stem, done, jsons)
         if facts.record:
             originals.add(facts.record["original_prompt"])

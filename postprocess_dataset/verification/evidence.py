@@ -27,10 +27,12 @@ CREATE TABLE members (key TEXT, sha256 BLOB, caption BLOB, facts BLOB, print BLO
     shard INTEGER, place INTEGER);
 CREATE TABLE scores (key TEXT, sha256 BLOB);
 """
-INDEXES = """
+AT_ONCE = 1000  # keys of one question
+MEMBER_KEY = "CREATE INDEX IF NOT EXISTS member_key ON members (key)"
+INDEXES = f"""
 CREATE INDEX sample_key ON samples (key);
 CREATE INDEX row_key ON rows (key);
-CREATE INDEX member_key ON members (key);
+{MEMBER_KEY};
 CREATE INDEX score_key ON scores (key);
 CREATE INDEX sample_picture ON samples (picture) WHERE picture IS NOT NULL;
 """
@@ -92,6 +94,19 @@ class Evidence:
     def add_scores(self, rows: Iterable[tuple[str, Hash]]) -> None:
         """Of the table of scores: of a key that stands twice the last one counts."""
         self.database.executemany("INSERT INTO scores VALUES (?, ?)", rows)
+
+    def images_in_tars(self, keys: Sequence[str]) -> dict[str, tuple[bytes, bytes]]:
+        """{key: print and sha256} of the samples that tars hold, which are in it already."""
+        self.database.execute(MEMBER_KEY)
+        found: dict[str, tuple[bytes, bytes]] = {}
+        for first in range(0, len(keys), AT_ONCE):
+            some = keys[first : first + AT_ONCE]
+            marks = ",".join("?" * len(some))
+            rows = self._all(
+                f"SELECT key, print, sha256 FROM members WHERE key IN ({marks})", *some
+            )
+            found |= {key: (image, sha256) for key, image, sha256 in rows}
+        return found
 
     def _all(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
         return iter(self.database.execute(query, values))

@@ -9,7 +9,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from common.files import parse_yaml
@@ -48,7 +48,9 @@ class Seen:
 class FolderPass:
     """folders: absolute paths of data set folders below `base`.
 
-    given_up: {data set: prompts that failed permanently}, as the ledger says.
+    given_up: {data set: prompts that failed permanently}, as the ledger says. hashed_in_tars: the
+    evidence has what tars hold, and who wrote them has compared sha256: no image is hashed again
+    that is the same there, byte for byte.
     """
 
     def __init__(
@@ -58,9 +60,11 @@ class FolderPass:
         evidence: Evidence,
         judge: Judge,
         given_up: dict[str, list[int]],
+        hashed_in_tars: bool = False,
     ) -> None:
         self.folders = sorted(folders)
         self.given_up = given_up
+        self.hashed_in_tars = hashed_in_tars
         self.base = base
         self.evidence = evidence
         self.judge = judge
@@ -80,6 +84,9 @@ class FolderPass:
                 queued += size
                 if pool is None and queued > INLINE:
                     pool = stack.enter_context(forked(self.count))
+                if self.hashed_in_tars:
+                    images = self.evidence.images_in_tars(chunk.keys)
+                    chunk = replace(chunk, in_tars=images)
                 if pool is None:
                     waiting.append((dataset, check_chunk(self.judge, chunk)))
                 else:

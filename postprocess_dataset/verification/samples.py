@@ -21,6 +21,7 @@ from postprocess_dataset.private_fields import private_parts
 from postprocess_dataset.sample_checks import decode_fault
 from postprocess_dataset.sample_json import fault_of
 
+Image = tuple[bytes, bytes]  # print and sha256
 # Compared by other means.
 OTHERWISE = {"height", "width", "image_path"}
 
@@ -29,13 +30,15 @@ OTHERWISE = {"height", "width", "image_path"}
 class Look:
     """Which sample is looked at. key: its path without suffix, below the base folder.
 
-    caption: of its .prompts; None where there is none to compare with.
+    caption: of its .prompts; None where there is none to compare with. in_tar: print and sha256 of
+    its image in a tar whose writer has computed that sha256; None where there is none.
     """
 
     key: str
     index: int | None  # None: a name that is not NUMBER_NUMBER
     augmentation: int | None
     caption: str | None
+    in_tar: Image | None = None
 
     @property
     def identity(self) -> tuple[int | None, int | None]:
@@ -69,8 +72,12 @@ def check_sample(
         return Facts(look.key)
     if record is None:
         return Facts(look.key)
-    sha256 = hashlib.sha256(image)
-    head = _head(look, image, sha256.hexdigest(), record, found)
+    image_print = print_of(image)
+    if look.in_tar and look.in_tar[0] == image_print:  # the very bytes that its writer has hashed
+        digest = look.in_tar[1]
+    else:
+        digest = hashlib.sha256(image).digest()
+    head = _head(look, image, digest.hex(), record, found)
     if head is None:
         return Facts(look.key, record=record)
     if private := private_parts(head):
@@ -82,8 +89,7 @@ def check_sample(
         found.add("wrong_size", look.key, f"{head.width} x {head.height}, its JSON says {stated}")
         faulty = True
     facts = None if faulty else _facts(record)
-    digest = sha256.digest()
-    return Facts(look.key, digest, caption, facts, head.picture, print_of(image), record)
+    return Facts(look.key, digest, caption, facts, head.picture, image_print, record)
 
 
 def _facts(record: dict[str, Any]) -> bytes | None:

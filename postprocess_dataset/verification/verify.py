@@ -50,7 +50,8 @@ class VerifySettings:
     licences: Sequence[str] = ()
     allow: Sequence[str] = ()
     room: str = "."  # a folder on a disk with room for 200 bytes a sample
-    kept: str = ""  # a folder with what was read of the tars when they were written
+    # Of release.py, whose own tars they are: a folder with what was read of them.
+    kept: str = ""
 
 
 @dataclass
@@ -102,32 +103,42 @@ def verify(settings: VerifySettings) -> Report:
             f"validation set: combine.py --exclude has left none beside {prompts}"
         )
     with Evidence(settings.room) as evidence:
+        of_tars = Findings()
+        tars = None
+        if settings.tars:
+            tars = TarPass(settings.tars, evidence, of_tars, settings.kept).run()
         given_up = {dataset: ledger.given_up(dataset) for dataset, ledger in ledgers.items()}
-        seen, report.found = FolderPass(folders, base, evidence, judge, given_up).run()
+        own = bool(tars and settings.kept)
+        seen, report.found = FolderPass(folders, base, evidence, judge, given_up, own).run()
+        report.found.merge(of_tars)
         check_licences(
             seen.licences, stated_licences(list(settings.licences), prompts), report.found
         )
         for dataset, ledger in ledgers.items():
             ledger.compare(dataset, seen.done.get(dataset, {}), report.found)
-        compare(settings, evidence, seen, report)
+        compare(settings, evidence, seen, tars, report)
     return report
 
 
-def compare(settings: VerifySettings, evidence: Evidence, seen: Seen, report: Report) -> None:
+def compare(
+    settings: VerifySettings,
+    evidence: Evidence,
+    seen: Seen,
+    tars: SeenTars | None,
+    report: Report,
+) -> None:
     """Table and tars, against the samples of the folders."""
     found = report.found
     counted = report.counted
     counted |= {"samples": seen.samples, "bytes": seen.bytes}
     counted |= {"given_up": seen.failed, "texts_short": seen.short}
     rows_whole = scores_whole = True
-    tars: SeenTars | None = None
     if settings.parquet_file:
         table_pass = TablePass(settings.parquet_file, evidence, found)
         counted["rows"], rows_whole = table_pass.run()
         if not table_pass.has_facts:
             report.not_checked.append("all but captions and hashes of the table: an older version")
-    if settings.tars:
-        tars = TarPass(settings.tars, evidence, found, settings.kept).run()
+    if tars:
         counted["samples in tars"] = tars.samples
         report.plan = tars.options
         if tars.shuffled:

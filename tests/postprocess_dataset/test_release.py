@@ -107,6 +107,16 @@ def test_its_verification_reads_no_tar_again_and_finds_one_that_has_changed(
     assert ended.status == 1 and "wrong_hash" in ended.err
 
 
+def test_its_verification_finds_an_image_that_has_changed_since_it_went_into_a_tar(run, tmp_path):
+    place = tmp_path / "birds"
+    assert release(run, place).status == 0
+    Path(f"{place}.work", "steps.json").unlink()
+    image = run.place(1000, 1).with_suffix(".jpg")
+    image.write_bytes(image.read_bytes()[:-3] + b"\0\xff\xd9")
+    ended = release(run, place)
+    assert ended.status == 1 and "wrong_hash" in ended.err
+
+
 def test_the_same_command_again_does_nothing(run, tmp_path):
     place = tmp_path / "birds"
     assert release(run, place).status == 0
