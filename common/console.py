@@ -50,9 +50,13 @@ def name_of(given: str) -> str:
     return visible(given, 200)
 
 
+NO_LINK = {ord(":"): "&#58;", ord("."): "&#46;", ord("@"): "&#64;"}
+
+
 def in_markdown(text: object, limit: int = 300) -> str:
-    """Foreign text in Markdown: on one line, no markup."""
-    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", visible(text, limit))
+    """Foreign text in Markdown: on one line, no markup, no address that becomes a link."""
+    escaped = re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", visible(text, limit))
+    return re.sub(r"://|(?i:www)\.|@", lambda found: found[0].translate(NO_LINK), escaped)
 
 
 def _harmless(character: str) -> bool:

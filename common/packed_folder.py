@@ -91,6 +91,8 @@ class Member:
         """The bytes. OSError: they cannot be read, are more than `limit`, or the tar is cut."""
         if self.size > limit:
             raise Refused(f"a file in it is larger than {limit:,} bytes", self.path)
+        if self.size < 0 or not 0 <= self.offset < MOST_TAR:
+            raise Refused("a file in it lies outside of it", self.path)
         descriptor = open_untrusted(self.path)
         try:
             data = os.pread(descriptor, self.size, self.offset)

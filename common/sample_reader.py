@@ -199,7 +199,7 @@ def _tar(path: Path, say: Problem) -> Iterator[Sample]:
                     found = {}
                 found[suffix] = Member(path, member.offset_data, member.size)
                 tar.members = []  # type: ignore[attr-defined]  # or all headers stay in memory
-    except (OSError, tarfile.TarError) as error:
+    except (OSError, tarfile.TarError, ValueError, OverflowError) as error:  # sizes beyond all
         say(f"{path}: cannot be read further: {error}")
     yield from _of_members(path, key, found, say)
 

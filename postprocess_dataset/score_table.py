@@ -18,17 +18,26 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from common.command_line import UserError
 from common.console import visible
+from common.scores.interface import NAME
 from postprocess_dataset import near_table, table
 from postprocess_dataset.publish import Draft
 
 KEY = "__key__"
 FACTS = b"text_to_image_scores"  # what the table says of itself, in each file's footer
 FILE = re.compile(r"part-\d{5,}-of-\d{5,}\.\d{6,}\.parquet")
-OTHERS = {"image_sha256": pa.string(), "dhash": pa.string(), "dhash_distance": pa.int64()}
+OTHERS = {
+    KEY: pa.string(),
+    "image_sha256": pa.string(),
+    "dhash": pa.string(),
+    "dhash_distance": pa.int64(),
+    near_table.DISTANCE: pa.int64(),
+    near_table.DUPLICATE: pa.string(),
+}
 Facts = dict[str, Any]  # {"scores": {name: version}, "licences": {name: licence}}
 
 
@@ -56,6 +65,7 @@ class ScoreTable:
         rows = pa.concat_tables(map(pq.read_table, names), promote_options="default")
         if rows[KEY].null_count:
             raise UserError(f"{folder}: {rows[KEY].null_count:,} rows of the scores have no {KEY}")
+        _refuse_no_scores(folder, rows)
         keys = rows[KEY].to_pylist()
         places = {key: row for row, key in enumerate(keys)}
         return cls(facts[0], rows, places, near_table.read(folder, names))
@@ -87,6 +97,24 @@ class ScoreTable:
     def _near(self) -> dict[str, dict[str, Any]]:
         rows = self.near.to_pylist() if self.near else []
         return {row.pop(KEY): row for row in rows}
+
+
+def _refuse_no_scores(folder: str, rows: pa.Table) -> None:
+    """UserError: a column holds other things than scores; they would be published with them."""
+    for field in rows.schema:
+        name = field.name
+        kind = field.type
+        own = NAME.fullmatch(name.removeprefix("score_")) and name.startswith("score_")
+        numbers = pa.types.is_floating(kind) or pa.types.is_integer(kind)
+        if not (numbers if own else kind == OTHERS.get(name)) and kind != pa.null():
+            raise UserError(
+                f"{folder}: its column {visible(name, 80)} ({visible(str(kind), 80)}) is no score: "
+                f"those are score_NAME, of numbers, and {', '.join(OTHERS)}"
+            )
+    if "dhash" in rows.schema.names:
+        good = pc.match_substring_regex(rows["dhash"].cast(pa.string()), "^[0-9a-f]{1,16}$")
+        if not pc.all(good, min_count=0).as_py():
+            raise UserError(f"{folder}: its column dhash holds what is no difference hash")
 
 
 def files_of(folder: str) -> list[str]:

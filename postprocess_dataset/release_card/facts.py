@@ -211,7 +211,9 @@ def _count_sourceless(facts: Facts, batch: pa.RecordBatch) -> None:
 
 
 def _span(facts: Facts, stamps: pa.Array) -> None:
-    ends = pc.min_max(stamps).as_py()  # ISO 8601 in UTC: in the order of their letters
+    texts = stamps.cast(pa.string())
+    days = texts.filter(pc.match_substring_regex(texts, r"^\d{4}-\d\d-\d\d"))  # else no date
+    ends = pc.min_max(days).as_py()  # ISO 8601 in UTC: in the order of their letters
     if ends["min"] is not None:
         facts.first = min(facts.first or ends["min"][:10], ends["min"][:10])
         facts.last = max(facts.last, ends["max"][:10])

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from postprocess_dataset import near_table
+from postprocess_dataset.private_fields import without_folders
 from postprocess_dataset.publish import Draft
 from postprocess_dataset.release_forms.linked_tars import remove_others
 from postprocess_dataset.score_table import FACTS, KEY, ScoreTable
@@ -42,20 +43,34 @@ def write_scores(
         kept.add(own := f"part-00000-of-00001.{number:06d}.parquet")
         _write(table, os.path.join(folder, own))
     remove_others(folder, kept, ".parquet")
-    licences = scores.facts.get("licences", {})
+    facts = public_facts(scores)
     return {
-        "versions": scores.facts["scores"],
-        "licences": {name: licences.get(name) for name in scores.facts["scores"]},
+        "versions": facts["scores"],
+        "licences": facts["licences"],
         "scored": scored,
         "without": total - scored,
     }
+
+
+def public_facts(scores: ScoreTable) -> dict[str, dict[str, str | None]]:
+    """Versions and licences of the scores without the folders that they may name."""
+    licences = scores.facts.get("licences")
+    known = licences if isinstance(licences, dict) else {}
+    return {
+        "scores": {name: without_folders(str(at)) for name, at in scores.facts["scores"].items()},
+        "licences": {name: _text(known.get(name)) for name in scores.facts["scores"]},
+    }
+
+
+def _text(licence: Any) -> str | None:
+    return None if licence is None else without_folders(str(licence))
 
 
 def scores_of(keys: pa.Table, scores: ScoreTable) -> pa.Table:
     """The scores of some samples; `keys`: their __key__ and image_sha256."""
     places = [scores.places.get(key) for key in keys[KEY].to_pylist()]
     taken = scores.rows.take(pa.array(places, pa.int64()))
-    metadata = {FACTS: json.dumps(scores.facts, sort_keys=True).encode()}
+    metadata = {FACTS: json.dumps(public_facts(scores), sort_keys=True).encode()}
     for name in (KEY, SHA256):
         taken = taken.set_column(taken.schema.get_field_index(name), name, keys[name])
     for name in near_table.COLUMNS if scores.near else ():
@@ -63,6 +78,10 @@ def scores_of(keys: pa.Table, scores: ScoreTable) -> pa.Table:
         field = near_table.SCHEMA.field(name).with_nullable(True)
         taken = taken.drop_columns([name] if name in taken.schema.names else [])
         taken = taken.append_column(field, pa.array(found, field.type))
+    if near_table.DUPLICATE in taken.schema.names:  # another image, and no other text
+        at = taken.schema.get_field_index(near_table.DUPLICATE)
+        found = [key if key in scores.places else None for key in taken[at].to_pylist()]
+        taken = taken.set_column(at, taken.schema.field(at), pa.array(found, pa.string()))
     return taken.replace_schema_metadata(metadata).combine_chunks()
 
 

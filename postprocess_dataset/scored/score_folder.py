@@ -112,7 +112,7 @@ class FolderScores:
             if rows:
                 self._publish(rows, stem)
             progress.close()
-        if self.hashes and count == 1:
+        if self.hashes and count == 1 and score_table.files_of(self.output):
             self.near = near_images.compare(self.output)
 
     def _publish(self, rows: list[Row], stem: str) -> None:

@@ -10,16 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from common.command_line import UserError
+from common.console import visible
 from postprocess_dataset import table
 from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.manifest.tar_facts import FACTS, SHA256, facts_of, hash_of
 from postprocess_dataset.progress import Progress, first_line
-from postprocess_dataset.shard_rows import values_of
+from postprocess_dataset.shard_rows import check_columns, is_text, values_of
 from postprocess_dataset.sorted_rows import ORDER
 from postprocess_dataset.verification.evidence import Evidence, Row
 
 NEEDED = {"__key__", "caption", "image_sha256", "idx", *ORDER}
 UNREADABLE = -1
+KINDS = {field.name: field.type for field in table.schema() if field.name in NEEDED | set(FACTS)}
 
 
 class TablePass:
@@ -61,6 +63,13 @@ class TablePass:
             raise UserError(
                 f"{path}: no table of convert_json_to_parquet.py: it has no {absent[0]}"
             )
+        check_columns([path])
+        for field in schema:
+            if field.name in KINDS and not fits(field.type, KINDS[field.name]):
+                raise UserError(
+                    f"{path}: its column {field.name} is {visible(str(field.type), 80)}, "
+                    f"not {KINDS[field.name]}"
+                )
         scores = [name for name in schema.names if name.startswith("score")]
         columns = {*NEEDED, *(n for n in scores if pa.types.is_floating(schema.field(n).type))}
         # A table of an earlier version keeps what it did not know in `extra`.
@@ -104,6 +113,23 @@ class TablePass:
                 self.found.add("wrong_order", where, f"its idx is {number}", mend="table")
             self.before = place
             self.rows += 1
+
+
+def fits(kind: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether a column of another writer's type gives the same Python values, or none."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_list(wanted):
+        lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        return pa.types.is_null(kind) or (lists and fits(kind.value_type, wanted.value_type))
+    if pa.types.is_string(wanted):
+        return is_text(kind)
+    tests = [pa.types.is_null, pa.types.is_integer]
+    if pa.types.is_floating(wanted):
+        tests.append(pa.types.is_floating)
+    if pa.types.is_boolean(wanted):
+        tests = [pa.types.is_null, pa.types.is_boolean]
+    return any(test(kind) for test in tests)
 
 
 def _sortable(place: tuple[Any, ...]) -> tuple[tuple[bool, Any], ...]:

@@ -192,6 +192,20 @@ def test_the_card_names_each_column_once(release):
     assert "source" in names, "a third of its lists are empty, the others are not"
 
 
+def test_foreign_names_and_times_are_text(folder, to_parquet, tmp_path):
+    """No markup, no link; what is no date is none."""
+    data = folder()
+    for number, time in enumerate(("2026-01-02T03:04:05Z", "z\n\n<!--", "<!--", "0\x1b[31m")):
+        source = ["http://evil.example/u", "WWW.evil.example", "u@evil.example"]
+        data.add(number, generation_timestamp=time, source=source)
+    assert to_parquet(data.path, tmp_path / "t.parquet").status == 0
+    words = [tmp_path / "t.parquet", tmp_path / "birds", "--num_workers", 1]
+    assert called("make_release_forms", words).status == 0
+    _, body, _ = card(tmp_path / "birds")
+    assert "Images were generated on 2026-01-02 with" in body and "<!--" not in body
+    assert not re.search(r"http://evil|www\.evil|u@evil", body, re.I) and "evil.example" in body
+
+
 def test_what_is_wrong_is_one_line(release, tmp_path):
     def says(words, *args):
         ended = called("make_dataset_card", args)

@@ -1,5 +1,6 @@
 """Tables of others, and broken notes beside our own: each costs its rows or one line."""
 
+import decimal
 import json
 import os
 import tarfile
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from postprocess_dataset import table as table_module
+from tests.postprocess_dataset.conftest import called
 
 
 def told(ended):
@@ -209,3 +211,52 @@ def test_a_plan_that_names_files_elsewhere(table, to_tars, tmp_path):
     record["shards"].append({**record["shards"][0], "name": "../precious.tar"})
     plan.write_text(json.dumps(record | {"identity": ""}))
     assert told(to_tars(path, data.path, tmp_path / "tars")) and precious.read_bytes() == b"mine"
+
+
+KINDS = {
+    "binary": lambda n: pa.array([b"\xff"] * n),
+    "list": lambda n: pa.array([["a"]] * n),
+    "struct": lambda n: pa.array([{"a": 1}] * n),
+}
+
+
+@pytest.mark.parametrize("name", ["caption", "__key__", "seed", "prompt_index"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_column_of_another_kind_is_unreadable(table, tmp_path, name, kind):
+    data, path = table
+    rows = pq.read_table(path)
+    column = rows.schema.get_field_index(name)
+    pq.write_table(rows.set_column(column, name, KINDS[kind](rows.num_rows)), path)
+    words = (data.path, "--parquet_file", path, "--report", tmp_path / "v.json")
+    ended = called("verify_dataset", words)
+    assert ended.status == 1 and "Traceback" not in ended.err
+    assert "unreadable_shard: 1 (" in ended.out and f"its column {name} is " in ended.out
+
+
+def test_a_column_that_stands_twice_is_unreadable(table, tmp_path):
+    data, path = table
+    rows = pq.read_table(path)
+    twice = pa.Table.from_arrays([*rows.columns, rows["caption"]], [*rows.schema.names, "caption"])
+    pq.write_table(twice, path)
+    words = (data.path, "--parquet_file", path, "--report", tmp_path / "v.json")
+    ended = called("verify_dataset", words)
+    assert ended.status == 1 and "or stand twice" in ended.out and "Traceback" not in ended.err
+
+
+FURTHER = {
+    "timestamp": lambda n: pa.array([2**62] * n, pa.timestamp("us")),
+    "decimal": lambda n: pa.array([decimal.Decimal("1e30")] * n, pa.decimal256(60, 2)),
+    "map": lambda n: pa.array([[("a", 1)]] * n, pa.map_(pa.string(), pa.int64())),
+    "uuid": lambda n: pa.ExtensionArray.from_storage(
+        pa.uuid(), pa.array([b"0" * 16] * n, pa.binary(16))
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FURTHER)
+def test_a_further_column_of_any_kind_is_published_or_refused(table, tmp_path, kind):
+    _, path = table
+    rows = pq.read_table(path)
+    pq.write_table(rows.append_column("more", FURTHER[kind](rows.num_rows)), path)
+    ended = called("make_release_forms", (path, tmp_path / "out", "--num_workers", 1))
+    assert ended.status in (0, 3) or told(ended), ended.err

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -144,3 +145,36 @@ def test_what_cannot_choose_is_one_line(run, tmp_path, words, says):
     ended = release(run, tmp_path / "birds", *words)
     assert ended.status == 1 and says in ended.err and "Traceback" not in ended.err
     assert not (tmp_path / "birds" / "README.md").exists()
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("note", "/home/alice"), ("score_number", "/home/alice"), ("score_/home/alice", 1.0)],
+)
+def test_what_is_no_score_is_not_published(run, scores, tmp_path, name, value):
+    folder = scores()
+    (path,) = folder.glob("part-*")
+    rows = pq.read_table(path)
+    others = [column for column in rows.schema.names if column != name]
+    column = pa.array([value] * rows.num_rows)
+    pq.write_table(rows.select(others).append_column(name, column), path)
+    ended = release(run, tmp_path / "birds", "--scores", folder)
+    assert ended.status == 1 and f"its column {name} (" in ended.err and "is no score" in ended.err
+
+
+def test_no_folder_is_published_with_scores(run, scores, tmp_path):
+    """Of versions, licences and near duplicates of other hands."""
+    folder = scores()
+    (path,) = folder.glob("part-*")
+    rows = pq.read_table(path)
+    said = {"scores": {"number": "/home/alice/own 1"}, "licences": {"number": "/home/alice/L"}}
+    said["more"] = "/home/alice"
+    twins = pa.array(["/home/alice"] * rows.num_rows)
+    rows = rows.append_column("near_duplicate_of", twins)
+    metadata = {b"text_to_image_scores": json.dumps(said)}
+    pq.write_table(rows.replace_schema_metadata(metadata), path)
+    place = tmp_path / "birds"
+    assert release(run, place, "--scores", folder).status == 0
+    published = [path.read_bytes() for path in place.rglob("*") if path.is_file()]
+    assert not [content for content in published if b"alice" in content]
+    assert set(pq.read_table(place / "scores")["near_duplicate_of"].to_pylist()) == {None}

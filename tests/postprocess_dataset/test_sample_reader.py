@@ -2,6 +2,7 @@
 
 import json
 import os
+import tarfile
 
 import pytest
 
@@ -56,12 +57,20 @@ def test_what_cannot_be_read_is_named_and_takes_no_other_with_it(folder, tmp_pat
     os.mkfifo(inside / "2_0.json")
     (inside / "4_0.jpg").write_bytes(b"no JSON yet")
     (data.path / "torn.tar").write_bytes(b"no tar at all" * 100)
+    for size in ("99999999999999999999", "-5"):
+        with tarfile.open(data.path / f"vast{size}.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+            for name in ("1_0.jpg", "1_0.json"):
+                member = tarfile.TarInfo(name)
+                member.pax_headers = {"size": size}
+                tar.addfile(member)
     problems: list[str] = []
     assert [sample.key for sample in iterate(data.path, problems.append)] == ["000000/3_0"]
-    assert [text.split(":")[0].rsplit("/", 1)[1] for text in problems] == [
+    assert sorted({text.split(":")[0].rsplit("/", 1)[1] for text in problems}) == [
         "1_0.json",
         "2_0.json",
         "torn.tar",
+        "vast-5.tar",
+        "vast99999999999999999999.tar",
     ]
     with pytest.raises(FileNotFoundError):
         next(iterate(tmp_path / "nowhere"))

@@ -130,6 +130,13 @@ def test_what_cannot_be_read_is_named(folder, green, tmp_path):
     assert "3 images scored; 1 left out: 000000/1_1.jpg: cannot be read" in ended.out
 
 
+def test_where_nothing_can_be_read_nothing_is_compared(folder, tmp_path):
+    data = folder()
+    (data.path / "torn.tar").write_bytes(b"no tar at all" * 100)
+    ended = scored(data.path, tmp_path / "scores", "--scores", "dhash")
+    assert ended.status == 3 and "0 images scored; 1 left out" in ended.out, ended.out + ended.err
+
+
 def test_other_scores_need_another_folder(folder, green, tmp_path):
     data = folder().fill(range(1), 1)
     scored(data.path, tmp_path / "scores", "--scores", green)
