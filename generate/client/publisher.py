@@ -141,18 +141,15 @@ class Publisher:
         if not self.work.passed(sample):
             return False
         metadata = self.describe(sample, image)
+        jpeg = samples.encode(image.pixels, self.settings.jpeg_quality)
         if self.scoring is None:
-            return self._publish(sample, image, metadata)
-        pixels = samples.decoded(image.pixels, self.settings.jpeg_quality)
-        self.scoring.put(Candidate(sample, image, metadata, pixels))
+            return self._publish(sample, jpeg, metadata)
+        self.scoring.put(Candidate(sample, jpeg, metadata, samples.decoded(jpeg)))
         return True
 
-    def _publish(self, sample: Sample, image: Image, metadata: samples.Metadata) -> bool:
-        settings = self.settings
+    def _publish(self, sample: Sample, jpeg: bytes, metadata: samples.Metadata) -> bool:
         place = dataclasses.replace(self.place, lease=sample.index.lease)
-        samples.publish_sample(
-            settings.dataset_dir, image.pixels, metadata, place, settings.jpeg_quality
-        )
+        samples.publish_sample(self.settings.dataset_dir, jpeg, metadata, place)
         cut = unread(metadata.get("truncated", ()), metadata.get("text_tokens", ()))
         self.work.published(sample, cut)
         return False
@@ -169,7 +166,7 @@ class Publisher:
             "rejected": [{"seed": tried.seed, "scores": tried.scores} for tried in rejected],
             **judge.facts(),
         }
-        self.pool.submit(self._guarded, sample, self._publish, sample, candidate.image, metadata)
+        self.pool.submit(self._guarded, sample, self._publish, sample, candidate.jpeg, metadata)
 
     def _rejected(self, candidate: Candidate, values: Values) -> None:
         self._guarded(candidate.sample, self._reject, candidate, values)

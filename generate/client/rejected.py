@@ -32,8 +32,8 @@ class Rejected:
         sample, settings = candidate.sample, self.settings
         if settings.judge and settings.judge.keep:
             metadata = candidate.metadata | {"scores": values} | settings.judge.facts()
-            kept = RejectedImages(settings.dataset_dir, settings.judge.keep, settings.jpeg_quality)
-            kept.keep(candidate.image.pixels, metadata, sample.attempt, sample.index.lease)
+            kept = RejectedImages(settings.dataset_dir, settings.judge.keep)
+            kept.keep(candidate.jpeg, metadata, sample.attempt, sample.index.lease)
 
     def note(self, index: int, aug: int, tried: Tried) -> None:
         self.count += 1

@@ -2,7 +2,7 @@
 
     scoring = Scoring(judge, accepted, rejected, broken)
     scoring.start()
-    scoring.put(Candidate(sample, image, metadata, pixels))     # later: accepted(…) or rejected(…)
+    scoring.put(Candidate(sample, jpeg, metadata, pixels))     # later: accepted(…) or rejected(…)
     scoring.waiting                                     # candidates not judged yet
 
 What has come while a batch was scored is the next batch. All that it rejects is rejected at once,
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.scores.interface import Values
-from generate.client.image_generator import Image
 from generate.client.judge import Judge
 from generate.client.work import Sample
 from generate.dataset.samples import Metadata
@@ -31,11 +30,12 @@ LARGEST_BATCH = 64
 class Candidate:
     """An image that is whole and may be published.
 
-    metadata: what its JSON will say; pixels: what its JPEG will show.
+    jpeg: as it will be published, but for its comment; metadata: what its JSON will say; pixels:
+    what the JPEG shows.
     """
 
     sample: Sample
-    image: Image
+    jpeg: bytes
     metadata: Metadata
     pixels: Any
 

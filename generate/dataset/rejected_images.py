@@ -10,11 +10,10 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from generate.dataset.layout import JPEG_QUALITY, folder_name, stem
+from generate.dataset.layout import folder_name, stem
 from generate.dataset.links import publish, write_temporary
-from generate.dataset.samples import Metadata, comment_of, encode
+from generate.dataset.samples import Metadata, comment_of, with_comment
 
 REJECTED_IMAGES = "rejected_images"
 NAME = re.compile(r"\d+_\d+\.try\d+\.jpg")
@@ -26,7 +25,6 @@ class RejectedImages:
 
     dataset_dir: Path
     most: int
-    quality: int = JPEG_QUALITY
 
     def folder_of(self, index: int) -> Path:
         """Where those of a prompt lie."""
@@ -37,8 +35,8 @@ class RejectedImages:
         """attempt: from 0."""
         return self.folder_of(index) / f"{stem(index, aug)}.try{attempt}.jpg"
 
-    def keep(self, image: Any, metadata: Metadata, attempt: int, lease: str) -> None:
-        """Keep one, if there is room for it. OSError of the disk.
+    def keep(self, jpeg: bytes, metadata: Metadata, attempt: int, lease: str) -> None:
+        """Keep one (as of encode()), if there is room for it. OSError of the disk.
 
         Only the holder of the index's lease may call this, before it notes that the seed was tried:
         what a killed one leaves half done is drawn, and so kept, again.
@@ -54,4 +52,4 @@ class RejectedImages:
             return
         final = self.path_of(index, metadata["augmentation_idx"], attempt)
         comment = comment_of(metadata | {"accepted": False})
-        publish(write_temporary(final, encode(image, comment, self.quality), lease), final)
+        publish(write_temporary(final, with_comment(jpeg, comment), lease), final)

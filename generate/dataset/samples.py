@@ -26,6 +26,8 @@ from generate.dataset.layout import JPEG_QUALITY, folder_name, path_of, stem
 from generate.dataset.links import publish, write_temporary
 
 Metadata = dict[str, Any]
+COMMENT = b"\xff\xfe"  # the marker in front of a JPEG's comment
+APPLICATION = 0xE0  # of the markers in front of it, 0xFFE0 … 0xFFEF: JFIF, XMP
 MAX_COMMENT = 65533  # bytes in a JPEG comment (its length is 16 bits and counts itself)
 
 
@@ -49,8 +51,9 @@ def publish_sample(
     place: Place,
     quality: int = JPEG_QUALITY,
 ) -> bool:
-    """Publish an image (PIL, or uint8 array of shape (height, width, 3)) and its JSON.
+    """Publish an image and its JSON.
 
+    image: PIL, uint8 array of shape (height, width, 3), or bytes that encode() has made of either.
     metadata: what the image carries, all fields but the place. True if the sample now counts with
     this image, False if another stands. ValueError: metadata too long for a JPEG comment. OSError:
     the disk; nothing is left behind but what counts.
@@ -60,7 +63,8 @@ def publish_sample(
     final = path_of(dataset_dir, index, aug, ".jpg")
     final.parent.mkdir(parents=True, exist_ok=True)
     comment = comment_of(metadata)
-    data = encode(image, comment, quality)
+    jpeg = image if isinstance(image, bytes) else encode(image, quality)
+    data = with_comment(jpeg, comment)
     mine = publish(write_temporary(final, data, place.lease), final)
     if not mine and not final.exists():
         return False  # the temporary file was taken away by the next holder of this index
@@ -88,17 +92,26 @@ def comment_of(metadata: Metadata) -> bytes:
     return comment
 
 
-def encode(image: Any, comment: bytes, quality: int) -> bytes:
-    """The bytes of a JPEG with a comment."""
+def encode(image: Any, quality: int) -> bytes:
+    """The bytes of a JPEG that has no comment yet; image: PIL, or uint8 array."""
     from PIL import Image  # the server, which only looks at names, does without it
 
     file = io.BytesIO()
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    image.save(file, "JPEG", quality=quality, comment=comment, xmp=XMP)
+    image.save(file, "JPEG", quality=quality, comment=b"", xmp=XMP)
     return file.getvalue()
 
 
-def decoded(image: Any, quality: int) -> Any:
+def with_comment(jpeg: bytes, comment: bytes) -> bytes:
+    """The same JPEG with a comment, where Pillow would have put it; nothing is encoded again."""
+    at = 2
+    while jpeg[at + 1] & 0xF0 == APPLICATION:
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")  # a length counts itself
+    length = (len(comment) + 2).to_bytes(2, "big")
+    return b"".join((jpeg[:at], COMMENT, length, comment, jpeg[at:]))
+
+
+def decoded(jpeg: bytes) -> Any:
     """What a reader of the published JPEG will see: uint8 array (height, width, 3).
 
     Scores judge this, not what the pipeline gave: compression moves a value over a threshold, and a
@@ -107,8 +120,8 @@ def decoded(image: Any, quality: int) -> Any:
     from numpy import asarray
     from PIL import Image
 
-    with Image.open(io.BytesIO(encode(image, b"", quality))) as jpeg:
-        return asarray(jpeg.convert("RGB"))
+    with Image.open(io.BytesIO(jpeg)) as image:
+        return asarray(image.convert("RGB"))
 
 
 def roll_forward(dataset_dir: str | os.PathLike[str], index: int, aug: int, lease: str) -> bool:

@@ -1,6 +1,7 @@
 """What becomes of an image behind the device, and of a client whose disk or device fails."""
 
 import errno
+import json
 import os
 import threading
 import time
@@ -12,8 +13,10 @@ import numpy
 import pytest
 
 from common.command_line import UserError
+from common.scores.expression import parse
 from generate.client import process, publisher, restart
 from generate.client.image_generator import Image
+from generate.client.judge import Judge
 from generate.client.pipeline import GeneratorSettings
 from generate.client.publisher import Publisher
 from generate.client.recipes import Recipes
@@ -29,6 +32,7 @@ from generate.dataset import disk, samples
 from generate.dataset.captions import read_captions
 from generate.dataset.scan import IndexFiles
 from tests.fakes import fake_pipeline
+from tests.fakes.running_server import until
 
 RECIPES = Recipes(GeneratorSettings("tiny", height=32, width=32).resolved())
 RECORD = {
@@ -62,10 +66,10 @@ class FakeJob:
 class Bench:
     """One index with one image on its way, in a folder."""
 
-    def __init__(self, folder: Path, job: FakeJob) -> None:
+    def __init__(self, folder: Path, job: FakeJob, judge: Judge | None = None) -> None:
         self.work = Work(threading.Event(), RECIPES)
         self.job = job
-        settings = ClientSettings(folder, 1, RECIPES)
+        settings = ClientSettings(folder, 1, RECIPES, judge=judge)
         self.publisher = Publisher(self.work, job, self.metadata, samples.Place(""), settings)
         item = {"prompt": "a bird", "source": []}
         self.index = Index(3, "1-1", item, IndexFiles(), turn=1, record=RECORD)
@@ -73,7 +77,8 @@ class Bench:
         self.work.enqueue(self.index, [0])
 
     def metadata(self, sample: Sample, image: Image) -> samples.Metadata:
-        return {"prompt_index": 3, "augmentation_idx": 0, "augmented_prompt": "a bird"}
+        metadata = {"prompt_index": 3, "augmentation_idx": 0, "augmented_prompt": "a bird"}
+        return metadata | {"seed": sample.attempt}
 
     def publish(self) -> None:
         """Publish an image and report, to the end."""
@@ -83,10 +88,52 @@ class Bench:
         self.publisher.finish()
 
 
+class PlaceScore:
+    """A score: the place of an image among those that were judged before it."""
+
+    name, version, licence = "place", "1", "none needed"
+
+    def __init__(self) -> None:
+        self.judged: list[Any] = []
+
+    def score(self, images: list[Any], texts: list[str]) -> list[float]:
+        self.judged += images
+        return [float(n) for n in range(len(self.judged) - len(images), len(self.judged))]
+
+
 def sleep_as(monkeypatch, module, sleep):
     """This module's time.sleep alone: threads of other tests may sleep in this process."""
     clock = types.SimpleNamespace(**{**vars(time), "sleep": sleep})
     monkeypatch.setattr(module, "time", clock)
+
+
+def test_an_image_that_is_scored_is_encoded_once(tmp_path, monkeypatch):
+    """What was judged is what is published, byte for byte but for the comment; so what is kept."""
+    encoded = []
+    encode = samples.encode
+
+    def counted(image: Any, quality: int) -> bytes:
+        encoded.append(encode(image, quality))
+        return encoded[-1]
+
+    monkeypatch.setattr(samples, "encode", counted)
+    folder = tmp_path / "generated_images" / "birds"
+    score = PlaceScore()
+    judge = Judge([score], parse("place > 0"), max_tries=2, keep=5)
+    bench = Bench(folder, FakeJob("accepted"), judge)
+    bench.publisher.start(bound=2)
+    for text in ("a bird", "another bird"):
+        values = fake_pipeline.draw(text, 1, 32, 32).astype(numpy.float32)
+        [sample] = bench.work.take(bench.work.ready_alike()[0])
+        bench.publisher.put(sample, Image(values, 1))
+        until(lambda: bench.work.ready or bench.work.images, "it is judged")
+    bench.publisher.finish()
+    [kept] = (tmp_path / "rejected_images").rglob("*.jpg")
+    published = [kept.read_bytes(), (folder / "000000" / "3_0.jpg").read_bytes()]
+    for jpeg, judged, shown in zip(encoded, score.judged, published, strict=True):
+        comment = json.dumps(samples.read_comment(shown)).encode()
+        assert shown == samples.with_comment(jpeg, comment)
+        assert (samples.decoded(shown) == judged).all()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES])

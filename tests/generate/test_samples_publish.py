@@ -269,9 +269,13 @@ def test_an_image_does_not_tell_in_which_folder_its_model_lay(tmp_path):
 
 def test_an_image_says_that_a_model_made_it():
     """As IPTC has it, beside the comment that stays what it was."""
-    data = samples.encode(pixels("a red circle"), b'{"a": 1}', 90)
+    data = samples.with_comment(samples.encode(pixels("a red circle"), 90), b'{"a": 1}')
     image = Image.open(io.BytesIO(data))
     assert image.info["comment"] == b'{"a": 1}'
+    file = io.BytesIO()
+    pixels_of = Image.fromarray(pixels("a red circle"))
+    pixels_of.save(file, "JPEG", quality=90, comment=b'{"a": 1}', xmp=samples.XMP)
+    assert data == file.getvalue(), "the very bytes that Pillow makes of image and comment"
     described = ElementTree.fromstring(image.info["xmp"])[0][0]
     name = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
     kind = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
