@@ -152,7 +152,8 @@ def add_run_options(parser: Options) -> None:
     run.add_argument("--shuffle_seed", type=at_least(0), help="of that order (default: 42)")
     parser.flag(
         "--extend",
-        "take appended prompts or more images a prompt into a data set that was begun",
+        "take appended prompts, more images a prompt, or another --accept or --max_tries into a "
+        "data set that was begun",
         group=run,
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.scores.expression import PARSING
+from common.expression import PARSING
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = ("combine_prompts", "generate", "postprocess_dataset")

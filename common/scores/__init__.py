@@ -1,1 +1,1 @@
-"""Scores of images: what they are, how they are computed, and which values are accepted."""
+"""Scores of images: what they are, and how they are computed."""

@@ -10,6 +10,7 @@ in flight: r slots of the LLMs, and leases of r prompts each, since while images
 generated the captions of the other must come.
 """
 
+import functools
 import logging
 import threading
 import time
@@ -20,12 +21,14 @@ from generate.client.captioner import Captioner
 from generate.client.job_client import JobClient
 from generate.client.work import ClientSettings, Index, Work
 from generate.dataset import samples, tries
+from generate.dataset.accept_rule import Rule
 from generate.dataset.collected import remove_collected
 from generate.dataset.disk import disk_error
 from generate.dataset.extension import newer_definition
-from generate.dataset.layout import FOLDER
+from generate.dataset.layout import FOLDER, path_of
 from generate.dataset.prompts_file import Item
 from generate.dataset.scan import IndexFiles, scan_folder
+from generate.dataset.tries import Tried
 from generate.llms.failures import NoBackendLeft
 from generate.llms.prompter import Prompter
 from generate.protocol.answers import AllDone, Grant, Quarantined
@@ -164,18 +167,20 @@ class Feeder:
     def _take(self, grant: Grant) -> None:
         """Look at what the folder holds of the granted indices; queue them for asking."""
         dataset_dir = self.settings.dataset_dir
+        rule = self._rule
         found: dict[int, IndexFiles] = {}
         try:
             for folder in {number // FOLDER for number in grant.indices}:
-                found |= scan_folder(dataset_dir, folder, only=set(grant.indices))
+                found |= scan_folder(dataset_dir, folder, set(grant.indices), rule)
             tried = {
-                number: tries.take_over(dataset_dir, number, grant.lease, files.temporary)
-                for number, files in found.items()
+                number: self._tries(number, grant.lease, files) for number, files in found.items()
             }
             for number, files in found.items():
                 samples.remove_temporary(dataset_dir, number, grant.lease, files.temporary)
                 if files.collected:
                     remove_collected(dataset_dir, number)
+                for aug in files.opened:
+                    path_of(dataset_dir, number, aug, ".failed").unlink(missing_ok=True)
         except OSError as error:
             pause = self.work.pause_for_disk()
             self.job.release(grant.lease, "disk")
@@ -194,6 +199,29 @@ class Feeder:
         for index in indices:
             index.tried = tried.get(index.number, {})
         self.work.add_lease(grant.lease, indices, grant.canary)
+
+    def _tries(self, number: int, lease: str, files: IndexFiles) -> dict[int, list[Tried]]:
+        """Images of a prompt that were drawn in vain, by augmentation: also of captions that were
+        given up and that a changed rule opens again."""
+        settings = self.settings
+        seed = functools.partial(settings.recipes.seed, number)
+        opened = {
+            aug: tries.by_seed(
+                tries.not_accepted(settings.dataset_dir, number, aug) or [],
+                functools.partial(seed, aug, self.items[number]),
+            )
+            for aug in files.opened
+        }
+        place = settings.dataset_dir, number, lease
+        tried = tries.take_over(*place, files.temporary, opened)
+        if self._rule is None:
+            return tried
+        return {aug: self._rule.refused(each) for aug, each in tried.items()}
+
+    @property
+    def _rule(self) -> Rule | None:
+        """Where what is accepted was changed since the data set was begun."""
+        return self.settings.judge.changed if self.settings.judge else None
 
     def _drop_lost(self) -> None:
         for lease in [lease for lease in self.work.leases if lease in self.job.lost]:

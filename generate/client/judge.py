@@ -1,7 +1,7 @@
 """Which images are accepted: what --scores, --accept and --max_tries say.
 
 definition |= acceptance_of(args)         # for dataset.yaml, no weights loaded
-judge = judge_of(args)                    # None without --scores
+judge = judge_of(args, definition)        # None without --scores
 values = judge.score(pixels, texts)       # [{"clip": 0.31, "nsfw": 0.02}, …]
 judge.accepts(values[0])
 """
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.command_line import UserError
-from common.scores.expression import MOST_PARTS, Expression, parse, parts_of
+from common.expression import MOST_PARTS, Expression, parse, parts_of
 from common.scores.interface import Score, Values, identities, load_scores, values_of
+from generate.dataset.accept_rule import Rule, rule_of
 from generate.dataset.tries import Tried
 
 MAX_TRIES = 4
@@ -29,6 +30,7 @@ class Judge:
     max_tries: int = 1  # images of a caption that are judged at most
     keep: int = 0  # images of a prompt that are kept though they are not accepted
     min_accepted: float = 0.0  # the least share of accepted images that is worth going on
+    changed: Rule | None = None  # accept and max_tries, where the data set was begun with others
 
     def score(self, pixels: Sequence[Any], texts: Sequence[str]) -> list[Values]:
         """The values of each image; pixels: uint8 arrays, height x width x 3.
@@ -96,12 +98,20 @@ def acceptance_of(args: Namespace) -> dict[str, Any]:
     return {"scores": named, "accept": expression.text, "max_tries": tries}
 
 
-def judge_of(args: Namespace) -> Judge | None:
-    """The scores, loaded; UserError if one cannot be had."""
+def judge_of(args: Namespace, definition: Mapping[str, Any]) -> Judge | None:
+    """The scores, loaded; UserError if one cannot be had.
+
+    definition: the one that stands. It may have another rule than the options of a task that was
+    submitted before.
+    """
     if not args.scores:
         return None
-    scores = load_scores(args.scores)
-    if not args.accept:
-        return Judge(scores)
-    tries = args.max_tries or MAX_TRIES
-    return Judge(scores, parse(args.accept), tries, args.keep_rejected or 0, args.min_accepted)
+    rule = Rule.of(definition)
+    return Judge(
+        load_scores(args.scores),
+        rule.accept,
+        rule.max_tries,
+        keep=args.keep_rejected or 0,
+        min_accepted=args.min_accepted,
+        changed=rule_of(definition),
+    )

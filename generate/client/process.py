@@ -25,9 +25,9 @@ from generate.client.start_up import load_generator
 from generate.client.text_lengths import TextLengths
 from generate.client.work import DISK_PAUSE_S, LONGEST_DISK_PAUSE_S, ClientSettings
 from generate.client.worker import this_worker
-from generate.dataset.definition import Definition
+from generate.dataset.definition import Definition, in_words
 from generate.dataset.disk import ABSENT, disk_error, probe_folder
-from generate.dataset.extension import newer_definition
+from generate.dataset.extension import newer_definition, standing
 from generate.dataset.mapped_prompts import without_variations
 from generate.dataset.prompts_file import Item
 from generate.dataset.samples import Place
@@ -70,7 +70,7 @@ def run_client(
     dataset_dir = dataset_folder(output_root, definition["name"])
     wait_for_disk(dataset_dir)
     job.start_heartbeats(leaving.report)
-    judge = judge_of(args)
+    judge = judge_of(args, standing(dataset_dir, definition))
     generator = load_generator(args, definition, output_root, job)
     check(definition, generator.pipeline, args.allow_mixed)
     lengths = TextLengths(generator.pipeline.pipe, generator.arguments)
@@ -113,7 +113,7 @@ def follow_extension(
     newer = newer_definition(dataset_folder(output_root, definition["name"]), definition)
     if newer is None:
         return definition
-    size = f"{newer['total']:,} prompts, {newer['images_per_prompt']} images each"
+    size = in_words(newer)
     if newer["total"] != len(items):
         raise UserError(
             f"the data set {definition['name']} was extended to {size}, and the prompts file has "

@@ -2,6 +2,7 @@
 
     stored = stored_definition(folder)        # dict, or None for a new data set
     definition, changed = settle(folder, asked)     # what stands from now on; Differs if it cannot
+    change_rule(folder, definition)                 # another --accept, --max_tries from now on
 
 Each file is written once; the newest counts. One that is damaged is put away, and written again
 from what the ledger knows. This is the only comparer of definitions: what the
@@ -39,8 +40,10 @@ FREE = {
     "prefix_total",
     "prefix_sha256",
     "bare",
+    "rule_changed",
 }
 GROWS = ("total", "images_per_prompt")
+RULE = ("accept", "max_tries")  # of what is accepted: may be changed in a run
 # Later fields whose absence from a definition means None.
 NONE_IF_ABSENT = ("lora", "sizes", "truncated", "images_per_text")
 MIXED = ("libraries", "model_commit", "scheduler")  # what one may go on with knowingly
@@ -84,11 +87,6 @@ TYPES: dict[str, tuple[type, ...]] = {
     "accept": TEXT,
     "max_tries": WHOLE,
 }
-# What else can be done about a field that differs.
-INSTEAD = {
-    "accept": "for a stricter one make a subset: convert_parquet_to_wds.py --where; ",
-    "max_tries": "captions that were given up stay so; ",
-}
 OF_ONE_REQUEST = ("extend", "prefix_total", "prefix_sha256", "bare")
 
 
@@ -97,11 +95,10 @@ class Differs(Exception):
 
     def __init__(self, field: str, stored: object, given: object, what: str) -> None:
         instead = "--allow_mixed goes on with what is here; " if field in MIXED else ""
-        instead += INSTEAD.get(field, "")
         super().__init__(
             f"{field} is {given!r}, but this data set was begun with {stored!r} ({what}); {instead}"
-            "--extend takes appended prompts and more images, anything else is a new data set: "
-            "copy the prompts file to another name"
+            "--extend takes appended prompts, more images, another --accept or --max_tries; "
+            "anything else is a new data set: copy the prompts file to another name"
         )
         self.field = field
         self.stored = stored
@@ -112,11 +109,21 @@ class Extended(Exception):
     """The data set was extended since this definition was made; .definition is the present one."""
 
     def __init__(self, definition: Definition) -> None:
-        super().__init__(
-            f"the data set was extended: {definition['total']:,} prompts, "
-            f"{definition['images_per_prompt']} images each"
-        )
+        super().__init__(f"the data set was extended: {in_words(definition)}")
         self.definition = definition
+
+
+def in_words(definition: Definition) -> str:
+    """What --extend can change: "12 prompts, 6 images each, accepted by 'clip > 0.3'"."""
+    size = f"{definition['total']:,} prompts, {definition['images_per_prompt']} images each"
+    if not definition.get("accept"):
+        return size
+    return f"{size}, accepted by {definition['accept']!r}, {definition['max_tries']} tries"
+
+
+def rule_fields(definition: Mapping[str, Any]) -> Definition:
+    """Those of RULE alone."""
+    return {field: definition.get(field) for field in RULE}
 
 
 def newest_file(folder: Path) -> tuple[int, Path | None]:
@@ -181,8 +188,13 @@ def remove(folder: Path) -> None:
 
 
 def extended_since(folder: Path, asked: Definition) -> Definition | None:
-    """The present definition, if `asked` was an earlier one of this data set; else None."""
-    newest, _ = newest_file(folder)
+    """The present definition, if `asked` was an earlier one of this data set; else None.
+
+    Who asks to extend it is told so only where another rule stands by now.
+    """
+    newest, path = newest_file(folder)
+    if asked.get("extend") and path and rule_fields(read_definition(path)) == rule_fields(asked):
+        return None
     for number in range(1, newest):
         path = folder / _name(number)
         with contextlib.suppress(Differs, OSError, ValueError):
@@ -192,9 +204,9 @@ def extended_since(folder: Path, asked: Definition) -> Definition | None:
 
 
 def grown_from(present: Definition, earlier: Definition) -> bool:
-    """Whether `present` is `earlier` with more images or appended prompts, by their fields."""
+    """Whether `present` is `earlier` with more images, appended prompts or another rule."""
     with contextlib.suppress(Differs):
-        compare(earlier, present, "", growing=True)
+        compare(earlier, present | rule_fields(earlier), "", growing=True)
         return True
     return False
 
@@ -241,6 +253,14 @@ def settle(folder: Path, asked: Definition) -> tuple[Definition, bool]:
     if not asked.get("extend") or all(stored[field] == asked[field] for field in GROWS):
         compare(stored, asked, what)
         return stored, False
+    check_extension(stored, asked, what)
+    extended = stored | {key: asked[key] for key in (*GROWS, "prompts_sha256", "prompts_file")}
+    extended["created"] = _now()
+    return (extended, True) if _publish(folder, number + 1, extended) else settle(folder, asked)
+
+
+def check_extension(stored: Definition, asked: Definition, what: str) -> None:
+    """Differs where `asked` has not the prompts of `stored` first, or is another data set."""
     compare(stored, asked, what, growing=True)
     prefix = (asked["prefix_total"], asked["prefix_sha256"])
     if prefix != (stored["total"], stored.get("prompts_sha256")):
@@ -250,9 +270,27 @@ def settle(folder: Path, asked: Definition) -> tuple[Definition, bool]:
             asked["prefix_sha256"],
             f"{what}: the first {stored['total']} prompts are not the same",
         )
-    extended = stored | {key: asked[key] for key in (*GROWS, "prompts_sha256", "prompts_file")}
-    extended["created"] = _now()
-    return (extended, True) if _publish(folder, number + 1, extended) else settle(folder, asked)
+
+
+def change_rule(folder: Path, asked: Definition) -> bool:
+    """Write the next definition: the present one with the rule of `asked`. False: it has it."""
+    stored = stored_definition(folder)
+    assert stored is not None, "a data set that was begun"
+    if rule_fields(stored) == rule_fields(asked):
+        return False
+    number, _ = newest_file(folder)
+    changed = stored | rule_fields(asked) | {"rule_changed": True, "created": _now()}
+    return _publish(folder, number + 1, changed) or change_rule(folder, asked)
+
+
+def had_rule(folder: Path, asked: Definition) -> bool:
+    """Whether the rule of `asked` is or was that of this data set."""
+    newest, _ = newest_file(folder)
+    for number in range(1, newest + 1):
+        with contextlib.suppress(OSError, ValueError):
+            if rule_fields(read_definition(folder / _name(number))) == rule_fields(asked):
+                return True
+    return False
 
 
 def _publish(folder: Path, number: int, definition: Definition) -> bool:

@@ -1,31 +1,49 @@
 """A data set that was extended while clients of its older definition run, or wait to run.
 
 newer = newer_definition(dataset_dir, definition)     # None: the definition stands
+standing(dataset_dir, definition)                     # what the folder says, all its fields
 """
 
 from pathlib import Path
 
-from generate.dataset.definition import Definition, Differs, compare, stored_definition
+from generate.dataset.definition import (
+    GROWS,
+    RULE,
+    Definition,
+    Differs,
+    compare,
+    had_rule,
+    rule_fields,
+    stored_definition,
+)
 
 
 def newer_definition(dataset_dir: Path, mine: Definition) -> Definition | None:
-    """The definition that stands, if it is `mine` with more prompts or more images a prompt.
+    """The definition that stands, if it is `mine` with more prompts, more images a prompt, or
+    another rule of what is accepted in place of an earlier one.
 
     None: there is none, it is the same, or it differs in another way, which is for the job server
-    to say. The fields are those of `mine`, as a request names them.
+    to say. The fields are those of `mine`, as a request names them; where `mine` is to extend the
+    data set, its size stays.
     """
-    if mine.get("extend"):
-        return None
     try:
         stored = stored_definition(dataset_dir)
         if stored is None:
             return None
-        newer = mine | {field: stored.get(field) for field in mine if field in stored}
-        compare(mine, newer, "dataset.yaml", growing=True)
+        followed = mine | rule_fields(stored) if had_rule(dataset_dir, mine) else mine
+        newer = followed
+        if not mine.get("extend"):
+            newer = mine | {field: stored.get(field) for field in mine if field in stored}
+            compare(followed, newer, "dataset.yaml", growing=True)
     except (ValueError, OSError, Differs):
         return None
-    return newer if (newer["total"], newer["images_per_prompt"]) != _size(mine) else None
+    differs = any(newer.get(field) != mine.get(field) for field in (*GROWS, *RULE))
+    return newer if differs else None
 
 
-def _size(definition: Definition) -> tuple[int, int]:
-    return definition["total"], definition["images_per_prompt"]
+def standing(dataset_dir: Path, mine: Definition) -> Definition:
+    """The definition in the folder; `mine` where it cannot be read."""
+    try:
+        return stored_definition(dataset_dir) or mine
+    except (ValueError, OSError):
+        return mine

@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import cast
 
 from common.packed_folder import packed
+from generate.dataset.accept_rule import Rule
 from generate.dataset.captions import Missing, read_generation
 from generate.dataset.layout import FOLDER, NAME, TEMPORARY, folder_name
 
 
 @dataclass
 class IndexFiles:
-    """What lies in the folder for one prompt; images, jsons, failed: augmentations."""
+    """What lies in the folder for one prompt; images, jsons, failed, opened: augmentations.
+
+    opened: they have a .failed that the present rule would not give.
+    """
 
     captions: int | None = None  # how many its newest .prompts holds; None: none, or a broken one
     short: Missing | None = None  # of that .prompts
@@ -25,6 +29,7 @@ class IndexFiles:
     images: set[int] = field(default_factory=set)
     jsons: set[int] = field(default_factory=set)
     failed: set[int] = field(default_factory=set)
+    opened: set[int] = field(default_factory=set)
     temporary: list[str] = field(default_factory=list)  # names of temporary files
     collected: bool = False  # whether a loose .samples lies there
 
@@ -41,9 +46,14 @@ class IndexFiles:
 
 
 def scan_folder(
-    dataset_dir: str | os.PathLike[str], folder: int, only: Container[int] | None = None
+    dataset_dir: str | os.PathLike[str],
+    folder: int,
+    only: Container[int] | None = None,
+    rule: Rule | None = None,
 ) -> dict[int, IndexFiles]:
     """{index: IndexFiles} of one sub-folder; only: the indices asked for, default all of them.
+
+    rule: as of rule_of(); with it each .failed without an image is read.
 
     Reads each loose .prompts file; a broken one counts as no captions. A missing folder is empty.
     What is packed is taken from the folder's mark, without a look at its tars' contents.
@@ -85,6 +95,11 @@ def scan_folder(
         if files.generation >= loose.generation:
             loose.captions, loose.short = files.captions, files.short
             loose.generation = files.generation
+    if rule:
+        for index, files in found.items():
+            given_up = files.failed - files.images
+            files.opened = {aug for aug in given_up if not rule.gave_up(dataset_dir, index, aug)}
+            files.failed -= files.opened
     return found
 
 

@@ -3,6 +3,7 @@
     note(dataset_dir, index, lease, aug, tried)          # one line in .12345.tries.<lease>.tmp
     tries = take_over(dataset_dir, index, lease, names)  # {3: [Tried, …]}: what earlier holders saw
     publish_not_accepted(dataset_dir, index, lease, aug, tries)      # the last one: given up
+    not_accepted(dataset_dir, index, aug)                # what such a .failed tells
     forget(dataset_dir, index, lease)                    # all of the index is published
 
 They lie in a temporary file of the lease's holder, which every reader of the folder passes over. It
@@ -12,13 +13,13 @@ is not fsynced: what a crash of the node takes away costs some images that are d
 import json
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from common.untrusted import Refused, read_untrusted
-from generate.dataset.layout import folder_name
+from generate.dataset.layout import folder_name, path_of
 from generate.dataset.samples import give_up
 
 LARGEST = 16 << 20  # bytes of a file: 200 images with 100 tries each take 5 MB
@@ -46,14 +47,19 @@ def note(
 
 
 def take_over(
-    dataset_dir: str | os.PathLike[str], index: int, lease: str, names: Iterable[str]
+    dataset_dir: str | os.PathLike[str],
+    index: int,
+    lease: str,
+    names: Iterable[str],
+    opened: Mapping[int, Sequence[Tried]] | None = None,
 ) -> dict[int, list[Tried]]:
     """What the index's temporary files `names` tell, by augmentation and in the order of attempts.
 
-    It stands in this lease's own file before they are removed. A torn line is passed over.
+    opened: the tries of captions that were given up and are open again. All of it stands in this
+    lease's own file before what it is from is removed. A torn line is passed over.
     """
     folder = Path(dataset_dir) / folder_name(index)
-    found: dict[tuple[int, int], Tried] = {}
+    found = {(aug, one.attempt): one for aug, ones in (opened or {}).items() for one in ones}
     for name in names:
         if (match := NAME.fullmatch(name)) and int(match[1]) == index:
             found |= _read(folder / name)
@@ -81,6 +87,35 @@ def publish_not_accepted(
         "rejected": [{"seed": tried.seed, "scores": tried.scores} for tried in tries],
     }
     return give_up(dataset_dir, index, aug, lease, why)
+
+
+def not_accepted(dataset_dir: str | os.PathLike[str], index: int, aug: int) -> list[Tried] | None:
+    """The images of a caption that was given up, by its .failed; attempt: counted from 0.
+
+    None: it was given up for another reason, or its .failed is gone or not to be read.
+    """
+    try:
+        record = json.loads(read_untrusted(path_of(dataset_dir, index, aug, ".failed"), LARGEST))
+        if record["reason"] != NOT_ACCEPTED:
+            return None
+        rejected = [(each["seed"], each["scores"]) for each in record["rejected"]]
+    except (FileNotFoundError, Refused, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if not all(type(seed) is int and _are_scores(scores) for seed, scores in rejected):
+        return None
+    return [Tried(number, *each) for number, each in enumerate(rejected)]
+
+
+def by_seed(tries: Sequence[Tried], seed: Callable[[int], int]) -> list[Tried]:
+    """The same with the attempts that their seeds belong to; seed: of an attempt.
+
+    An attempt whose image was black or the like stands in no .failed: at most one before each. A
+    seed that is none of theirs is left out, and drawn again.
+    """
+    attempts = {seed(attempt): attempt for attempt in range(2 * len(tries))}
+    return [
+        replace(tried, attempt=attempts[tried.seed]) for tried in tries if tried.seed in attempts
+    ]
 
 
 def _path(dataset_dir: str | os.PathLike[str], index: int, lease: str) -> Path:

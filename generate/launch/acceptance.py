@@ -7,7 +7,7 @@ draws_of(0.41, 8)                     # (2.4, 0.99): images a caption, share of 
 from collections.abc import Sequence
 from typing import Any
 
-from common.scores.expression import parts_of
+from common.expression import parts_of
 from common.scores.histogram import bars, histogram
 from common.scores.interface import Values
 from generate.client.judge import Judge

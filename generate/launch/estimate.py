@@ -216,7 +216,7 @@ def _accepted_share(
     if not definition.get("accept"):
         return None, ""
     here = (stored or {}).get("acceptance")
-    if here and here["share"] is not None:
+    if here and here["share"] is not None and here["accept"] == definition["accept"]:
         return here["share"], "in this run"
     keys = ("model", "height", "width", "num_inference_steps", "accept", "scores")
     for row in reversed(_measurements(server_folder(output_root) / "measured.jsonl")):

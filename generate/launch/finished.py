@@ -11,6 +11,7 @@ from pathlib import Path
 from common.console import INDENT, near_path, this_python
 from common.files import CHECKOUT
 from common.terms import source_of
+from generate.dataset.accept_rule import rule_of
 from generate.dataset.definition import Definition, stored_definition
 from generate.dataset.layout import FOLDER
 from generate.dataset.scan import scan_folder
@@ -35,7 +36,7 @@ def count(root: Path, name: str) -> Counted | None:
         return None
     done = images = given_up = 0
     for number in range(-(-definition["total"] // FOLDER)):
-        for files in scan_folder(folder, number).values():
+        for files in scan_folder(folder, number, rule=rule_of(definition)).values():
             done += files.done(definition["images_per_prompt"])
             images += len(files.images & files.jsons)
             given_up += len(files.failed)

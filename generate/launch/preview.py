@@ -72,7 +72,7 @@ def contact_sheet(
     seconds = time.monotonic() - began
     images_per_hour = round(made / seconds * 3600)
     path = Path(f"preview_{definition['name']}.jpg").absolute()
-    judge = judge_of(args)
+    judge = judge_of(args, definition)
     values = _values(judge, rows, images, args.jpeg_quality)
     notes = {key: _note(judge, each) for key, each in values.items()} if judge else {}
     draw_sheet(rows, images, notes).save(path, "JPEG", quality=90)

@@ -27,7 +27,17 @@ from generate.dataset import definition as definitions
 from generate.dataset.mapped_prompts import open_prompts, prompts_sha256
 from generate.dataset.prompts_file import Item
 from generate.dataset.screened import refused_line, screen_of, screened
-from generate.launch import array, local, preflight, preview, redo, server_job, status, submit
+from generate.launch import (
+    array,
+    local,
+    preflight,
+    preview,
+    redo,
+    rule_change,
+    server_job,
+    status,
+    submit,
+)
 from generate.launch.pinned import pinned
 from generate.launch.plan import plan
 from generate.launch.progress import report
@@ -60,6 +70,8 @@ def start(args: Namespace) -> int:
         if not shown:
             raise UserError(f"{args.data_path}: no prompt of it may be generated")
         return preview.contact_sheet(args, shown, definition, root)
+    if not args.is_slurm_task:
+        rule_change.change(args, definition, root)
     if args.is_slurm_task:
         start_log("generate_images")
         definition = follow_extension(items, definition, root)

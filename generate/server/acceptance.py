@@ -4,14 +4,15 @@
     section(queries, "HPDv2", definition)            # "acceptance" of the status document
     too_few(queries, "HPDv2", definition, 0.01)      # None, or why the run is to end
 
-Counted when a prompt is done. A ledger that is lost begins to count anew.
+Counted when a prompt is done. A ledger that is lost begins to count anew, and so does a data set
+whose rule is changed.
 """
 
 from collections.abc import Container
 from typing import Any
 
 from common.command_line import UserError
-from common.scores.expression import MOST_PARTS, parse, parts_of
+from common.expression import MOST_PARTS, parse, parts_of
 from generate.server import origins
 from generate.server.fields import Fields
 from generate.server.queries import Queries
@@ -43,6 +44,15 @@ def tally(store: Store, dataset: str, results: list[Json], accepted: Container[i
     for result in new:
         for number, count in enumerate(result.get("refused", ())):
             store.tally(dataset, f"refused_{number}", count)
+
+
+def begin_anew(store: Store, dataset: str) -> None:
+    """Forget what another rule has accepted and refused."""
+    store.run(
+        "DELETE FROM tallies WHERE dataset = ? AND (name IN ('accepted', 'rejected',"
+        " 'not_accepted') OR name LIKE 'refused_%')",
+        dataset,
+    )
 
 
 def too_few(queries: Queries, name: str, definition: Json, floor: float) -> str | None:

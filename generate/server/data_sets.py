@@ -21,6 +21,7 @@ from typing import Any
 from generate.dataset.definition import (
     GROWS,
     REMEDY,
+    RULE,
     Definition,
     Differs,
     Extended,
@@ -105,7 +106,7 @@ class DataSets:
             try:
                 definition, changed = settle(folder, asked)
             except Differs:
-                present = None if asked.get("extend") else extended_since(folder, asked)
+                present = extended_since(folder, asked)
                 if present is not None:
                     raise Extended(present) from None
                 if not starting or not self._is_empty(name):
@@ -225,7 +226,8 @@ class DataSets:
     def _define(self, name: str, definition: Definition) -> None:
         """Have the ledger follow a definition, and compare what may have changed in the folder."""
         known = self._known(name)
-        if known and any(known[size] != definition[size] for size in GROWS):
+        changes = (*GROWS, *RULE)
+        if known and any(known.get(field) != definition.get(field) for field in changes):
             self.folders.unmark_all(name)
         self.ledger.run(Ledger.define, definition)
         stamp = self._stamp(name)

@@ -10,6 +10,8 @@ import json
 import random
 from typing import Literal
 
+from generate.dataset.definition import RULE
+from generate.server import acceptance
 from generate.server.blocks import block_sizes, place_of, spread
 from generate.server.store import Definition, Store
 
@@ -21,7 +23,8 @@ Change = Literal["none", "new", "extended", "replaced"]
 def change_of(store: Store, definition: Definition) -> Change:
     """What the definition of a folder means for the ledger.
 
-    Replaced: it is another folder of that name (dataset_id), or it has less than the ledger knows.
+    Extended: it has more, or another rule of what is accepted. Replaced: it is another folder of
+    that name (dataset_id), or it has less than the ledger knows.
     """
     name = definition["name"]
     if not store.has(name):
@@ -32,7 +35,11 @@ def change_of(store: Store, definition: Definition) -> Change:
     per = definition["images_per_prompt"] - stored["images_per_prompt"]
     if len(ids) == 2 or total < 0 or per < 0:
         return "replaced"
-    return "extended" if total or per else "none"
+    return "extended" if total or per or _has_another_rule(stored, definition) else "none"
+
+
+def _has_another_rule(stored: Definition, definition: Definition) -> bool:
+    return any(stored.get(field) != definition.get(field) for field in RULE)
 
 
 def define(store: Store, definition: Definition) -> Change:
@@ -59,6 +66,8 @@ def define(store: Store, definition: Definition) -> Change:
         else:
             stored = store.definition(name)
             known = stored["total"]
+            if _has_another_rule(stored, definition):
+                acceptance.begin_anew(store, name)
             definition = {**stored, **definition}
         if change == "extended":
             store.run(

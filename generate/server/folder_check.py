@@ -19,6 +19,7 @@ from typing import Any
 import tqdm
 
 from common.files import read_json, write_whole
+from generate.dataset.accept_rule import rule_of
 from generate.dataset.layout import FOLDER
 from generate.dataset.scan import IndexFiles, scan_folder
 from generate.server.comparison import Block
@@ -127,7 +128,7 @@ class FolderCheck:
         if not self.ledger.read(lambda ledger: ledger.store.has(name)):
             return  # forgotten just now
         definition = self.ledger.read(lambda ledger: ledger.store.definition(name))
-        images = definition["images_per_prompt"]
+        images, rule = definition["images_per_prompt"], rule_of(definition)
         folder = self.folders.path(name)
         indices = range(block * FOLDER, min((block + 1) * FOLDER, definition["total"]))
         mark = folder / f"{block:06d}" / "COMPLETE"
@@ -140,7 +141,7 @@ class FolderCheck:
             self.by_mark.add((name, block))
             self.ledger.read(lambda ledger: ledger.comparison.folder_checked(name, block, whole))
             return
-        found = scan_folder(folder, block)
+        found = scan_folder(folder, block, rule=rule)
         done = {
             index: counted(files, images)
             for index, files in found.items()
@@ -149,7 +150,7 @@ class FolderCheck:
         # Reported as done while the names were being listed: those are looked up one by one.
         missing = self.ledger.read(lambda ledger: ledger.store.done_in(name, block)) - done.keys()
         for index in missing:
-            if index_done(folder, index, images):
+            if index_done(folder, index, images, rule):
                 done[index] = counted(
                     scan_folder(folder, block, {index}).get(index, IndexFiles()), images
                 )
@@ -158,7 +159,11 @@ class FolderCheck:
             return  # it has left just now: see DataSets.look
         if lost:
             mark.unlink(missing_ok=True)
-        grown = [index for index in lost if index in found and found[index].done()]
+        grown = [
+            index
+            for index in lost
+            if index in found and (found[index].done() or found[index].opened)
+        ]
         if grown:
             log.info("%s: %d finished prompts get more images (--extend)", name, len(grown))
         if lost := sorted(set(lost) - set(grown)):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.packed_folder import exists
+from generate.dataset.accept_rule import Rule, rule_of
 from generate.dataset.captions import images_wanted, read_captions
 from generate.dataset.collected import remove_collected
 from generate.dataset.layout import FOLDER, folder_name, path_of
@@ -32,23 +33,23 @@ class Folders:
 
     def done(self, name: str, indices: Iterable[int]) -> dict[int, bool]:
         """{index: whether all its files are there}; looked at a second time where not."""
-        images = self.images_per_prompt(name)
-        there = {index: index_done(self.path(name), index, images) for index in indices}
+        definition = self._definition(name)
+        images, rule = definition["images_per_prompt"], rule_of(definition)
+        there = {index: index_done(self.path(name), index, images, rule) for index in indices}
         missing = [index for index, found in there.items() if not found]
         if missing:
             time.sleep(SECOND_LOOK_S)
-            there |= {index: index_done(self.path(name), index, images) for index in missing}
+            there |= {index: index_done(self.path(name), index, images, rule) for index in missing}
         return there
 
-    def images_per_prompt(self, name: str) -> int:
-        definition = self.ledger.read(lambda ledger: ledger.store.definition(name))
-        return int(definition["images_per_prompt"])
+    def _definition(self, name: str) -> dict[str, Any]:
+        return self.ledger.read(lambda ledger: ledger.store.definition(name))
 
     def count(self, name: str, index: int) -> dict[str, int]:
         """{"images", "short"} of an index that is done."""
         found = scan_folder(self.path(name), index // FOLDER, {index})
         files = found.get(index, IndexFiles())  # deleted just now
-        images, short = counted(files, self.images_per_prompt(name))
+        images, short = counted(files, self._definition(name)["images_per_prompt"])
         return {"images": images, "short": short}
 
     def unmark(self, name: str, indices: Iterable[int]) -> None:
@@ -84,10 +85,11 @@ class Folders:
         return count
 
 
-def index_done(folder: Path, index: int, images_per_prompt: int) -> bool:
+def index_done(folder: Path, index: int, images_per_prompt: int, rule: Rule | None = None) -> bool:
     """Whether every text of an index is an image with its JSON, or .failed.
 
-    Each name is looked up: 20 names, not a listing of 400,000.
+    Each name is looked up: 20 names, not a listing of 400,000. rule: as of rule_of(); a .failed
+    that it would not give does not count.
     """
     record = read_captions(folder, index)
     if not record or images_wanted(record) < images_per_prompt:
@@ -97,7 +99,8 @@ def index_done(folder: Path, index: int, images_per_prompt: int) -> bool:
         return exists(path_of(folder, index, aug, suffix))
 
     return all(
-        (there(aug, ".jpg") and there(aug, ".json")) or there(aug, ".failed")
+        (there(aug, ".jpg") and there(aug, ".json"))
+        or (there(aug, ".failed") and (rule is None or rule.gave_up(folder, index, aug)))
         for aug in range(len(record["texts"]))
     )
 

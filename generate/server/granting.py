@@ -130,6 +130,7 @@ class Granting:
             grant = Grant(name, indices, self.live.ttl_s(bare), canary)
             self.answers.keep("lease", request.client_id, request.request_id, grant.to_json())
             self.live.add(now, name, request.client_id, bare)
+        self.verified.pop(request.dataset, None)  # the same counts may come again
         return grant
 
     def _all_done(self, dataset: str) -> AllDone | Wait:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from common.command_line import UserError
-from common.scores.expression import MOST_PARTS, parse, parts_of
+from common.expression import MOST_PARTS, parse, parts_of
 from generate.server.fields import Fields
 
 KEPT = 24

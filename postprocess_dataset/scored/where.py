@@ -21,7 +21,7 @@ import orjson
 import pyarrow as pa
 
 from common.command_line import UserError
-from common.scores.expression import Expression, parse
+from common.expression import Expression, parse
 from postprocess_dataset import near_table, table
 from postprocess_dataset.score_table import ScoreTable
 from postprocess_dataset.shard_rows import KEY, columns_of, row_keys, values_of

@@ -12,7 +12,7 @@ import numpy
 import pytest
 from PIL import Image
 
-from common.scores.expression import parse
+from common.expression import parse
 from generate.dataset import tries
 from generate.launch.acceptance import draws_of, line_of
 from generate.server.live_leases import Heartbeat, LeaseLimits, LiveLeases
@@ -200,7 +200,10 @@ def test_another_expression_is_another_data_set(start_run):
     assert run.start().wait(60) == 0, run.log()
     for words, field in (
         (["--accept", "luck > 1"], "accept is 'luck > 1'"),
-        (["--accept", "luck > 2"], "for a stricter one make a subset: convert_parquet_to_wds.py"),
+        (
+            ["--accept", "luck > 2"],
+            "--extend takes appended prompts, more images, another",
+        ),
         (["--max_tries", 7], "max_tries is 7"),
         (["--scores", LUCK], "scores is 'luck 1, sha256"),
     ):

@@ -13,7 +13,7 @@ import numpy
 import pytest
 
 from common.command_line import UserError
-from common.scores.expression import parse
+from common.expression import parse
 from generate.client import process, publisher, restart
 from generate.client.image_generator import Image
 from generate.client.judge import Judge

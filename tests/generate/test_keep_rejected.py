@@ -2,7 +2,7 @@
 
 import random
 
-from common.scores.expression import parse
+from common.expression import parse
 from generate.dataset.samples import read_comment
 from tests.fakes.running_server import until
 from tests.generate.test_accept import ACCEPT, LUCK, check_scores, killed_after

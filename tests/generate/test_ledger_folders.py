@@ -40,6 +40,23 @@ def test_a_reading_begun_before_a_retry_is_outdated(run):
     assert not comparison.checks_left()
 
 
+def test_before_all_done_the_folder_is_compared_after_the_last_prompt(tmp_path):
+    """Also where that prompt was done before: the counts are those of the comparison before."""
+    run = Run(tmp_path, total=2)
+    run.generate(run.lease(size=1))
+    run.generate(run.lease(size=1))
+    assert isinstance(run.lease(), Wait)
+    del run.folder[1]  # seen by the comparison that this has begun
+    run.check()
+    grant = run.lease()
+    assert grant.indices == [1]
+    run.generate(grant)
+    del run.folder[0]
+    assert isinstance(run.lease(), Wait), "not all done: something may have left meanwhile"
+    run.check()
+    assert run.lease().indices == [0]
+
+
 def test_two_data_sets_folders_are_compared_in_turn(tmp_path):
     run = Run(tmp_path, total=400_000)
     comparison = run.ledger.comparison

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.command_line import UserError
-from common.scores.expression import LONGEST, parse, parts_of
+from common.expression import LONGEST, parse, parts_of
 
 
 @pytest.mark.parametrize(

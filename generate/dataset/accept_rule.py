@@ -1,0 +1,58 @@
+"""Which images are accepted, where that was changed in a run: what the present rule opens again.
+
+    rule = rule_of(definition)                  # None: it never changed, and every .failed stands
+    rule.gave_up(dataset_dir, 12345, 3)         # whether a .failed that lies there stands
+    rule.refused(tries)                         # the tries before the first that it would accept
+
+A caption was given up under the rule of its time. It is tried again where the present rule allows
+more images, or would have accepted one that was drawn: that one's seed is drawn again, as none of
+these images was kept. So it ends as if the run had begun with the present rule. Published images
+stay, whatever a later rule says: each JSON names the expression that it was accepted by.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from common.command_line import UserError
+from common.expression import Expression, parse
+from generate.dataset.tries import Tried, not_accepted
+
+
+@dataclass(frozen=True)
+class Rule:
+    """accept: None where all images are accepted."""
+
+    accept: Expression | None
+    max_tries: int
+
+    @classmethod
+    def of(cls, definition: Mapping[str, Any]) -> "Rule":
+        """UserError: an expression that is none."""
+        accept = definition.get("accept")
+        return cls(parse(accept) if accept else None, definition.get("max_tries") or 1)
+
+    def refused(self, tries: Sequence[Tried]) -> list[Tried]:
+        """The images that it refuses, in order, up to the first that it accepts."""
+        before: list[Tried] = []
+        for tried in tries:
+            if self.accept is None or self.accept.holds(tried.scores):
+                break
+            before.append(tried)
+        return before
+
+    def gave_up(self, dataset_dir: str | os.PathLike[str], index: int, aug: int) -> bool:
+        """Whether a caption's .failed stands: given up for another reason, or by this rule too."""
+        tries = not_accepted(dataset_dir, index, aug)
+        return tries is None or len(self.refused(tries)) == len(tries) >= self.max_tries
+
+
+def rule_of(definition: Mapping[str, Any]) -> Rule | None:
+    """The rule of a data set, where it is not the one it was begun with; else None."""
+    if not definition.get("rule_changed"):
+        return None
+    try:
+        return Rule.of(definition)
+    except UserError:  # written by other hands: what was given up stays so
+        return None
