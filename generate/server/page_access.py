@@ -1,13 +1,15 @@
 """Who may look at the page and the metrics: secrets of their own, which open nothing else.
 
-    access = PageAccess(token)
+    access = PageAccess(token, server_url)
     url = f"{server_url}?code={access.new_code(now)}"       # for one browser, within ten minutes
     cookie = access.redeem(code, now)                       # None: unknown, used or too old
     access.may_look(cookie, now)
     access.may_scrape(request.headers["Authorization"])     # Prometheus: Bearer <metrics secret>
 
 A cookie holds when it ends and an HMAC over that, so that it outlives a restart of the server and
-needs no memory of it; a new token (image_server.py --rotate_token) ends all of them.
+needs no memory of it; a new token (image_server.py --rotate_token) ends all of them. It is good at
+one address: a browser goes on sending it to whoever takes the port of a server that has died, and
+the run's next server then has another one.
 """
 
 import secrets
@@ -23,8 +25,8 @@ MOST_CODES = 100  # links asked for and not used; the oldest go first
 class PageAccess:
     """now: Unix time in seconds. For all threads of the server."""
 
-    def __init__(self, token: str) -> None:
-        self._page_secret = derived(token, "page")
+    def __init__(self, token: str, address: str) -> None:
+        self._page_secret = derived(token, f"page of {address}")
         self.metrics_secret = derived(token, "metrics")
         self._codes: dict[str, float] = {}
         self._lock = threading.Lock()

@@ -65,9 +65,9 @@ class Server:
         self.run_id = run.run_id
         ledger, self.claim = claim_ledger(self.folder, settings.limits)
         self.epoch = self.claim.epoch
-        self._use(run.token)
         self.port: int = self.listener.getsockname()[1]
         self.url = f"http://{address(settings.host)}:{self.port}/"
+        self._use(run.token)
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.version = version()  # asks git: once
         self._asked_at = time.monotonic()
@@ -99,7 +99,7 @@ class Server:
         """The secrets of this run: its calls', its page's, its metrics'."""
         self.token = token
         self.verifier = Verifier(token, self.epoch)
-        self.page_access = PageAccess(token)
+        self.page_access = PageAccess(token, self.url)
         identity.write_metrics_secret(self.folder, self.page_access.metrics_secret)
 
     def rotate_token(self) -> None:

@@ -247,7 +247,7 @@ class FakeRun:
 
     def __init__(self, output_root, port, **kwargs):
         self.output_root = Path(output_root)
-        self.page_access = PageAccess("token")
+        self.page_access = PageAccess("token", "http://localhost/")
         self.port = port
         self.lock = threading.Lock()
         self.ledger = FakeLedger(**kwargs)

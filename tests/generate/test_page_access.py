@@ -9,7 +9,7 @@ NOW = 1_700_000_000.0
 
 @pytest.fixture
 def access() -> PageAccess:
-    return PageAccess("a token")
+    return PageAccess("a token", "http://node7:5000/")
 
 
 def test_a_link_is_for_one_browser(access: PageAccess) -> None:
@@ -27,14 +27,21 @@ def test_a_link_expires(access: PageAccess) -> None:
 
 def test_a_cookie_outlives_a_restart_and_ends(access: PageAccess) -> None:
     cookie = access.redeem(access.new_code(NOW), NOW) or ""
-    restarted = PageAccess("a token")
+    restarted = PageAccess("a token", "http://node7:5000/")
     assert restarted.may_look(cookie, NOW + COOKIE_S)
     assert not restarted.may_look(cookie, NOW + COOKIE_S + 1)
 
 
 def test_a_new_token_ends_all_cookies(access: PageAccess) -> None:
     cookie = access.redeem(access.new_code(NOW), NOW) or ""
-    assert not PageAccess("a new token").may_look(cookie, NOW)
+    assert not PageAccess("a new token", "http://node7:5000/").may_look(cookie, NOW)
+
+
+@pytest.mark.parametrize("address", ["http://node7:5001/", "http://node8:5000/"])
+def test_a_cookie_is_good_at_one_address(access: PageAccess, address: str) -> None:
+    """A stranger on a dead server's port is sent it by a page that is open."""
+    cookie = access.redeem(access.new_code(NOW), NOW) or ""
+    assert not PageAccess("a token", address).may_look(cookie, NOW)
 
 
 @pytest.mark.parametrize("cookie", ["", ".", "9999999999.", "9999999999.abc", "é.é", "nan."])
