@@ -11,6 +11,7 @@ from generate.client.hub_file import hub_file
 from generate.client.model_recipes import family_of, folder_of
 from generate.client.pipeline import first_line
 
+WHOLE = "model_index.json"  # of a folder that holds a whole pipeline
 PACKAGES = {  # that a backend of --quantize imports, and what installs it
     "bitsandbytes_4bit": ("bitsandbytes", "bitsandbytes"),
     "bitsandbytes_8bit": ("bitsandbytes", "bitsandbytes"),
@@ -35,10 +36,10 @@ def check_model(model: str, revision: str | None = None) -> None:
     folder = folder_of(model)
     family = family_of(model)
     alone = family.lora_file or "transformer/config.json"
-    name = alone if family.base else "model_index.json"
+    name = alone if family.base else WHOLE
     if folder is None:
         _check_hub(model, name, revision)
-    elif not (folder / name).is_file():
+    elif not any((folder / one).is_file() for one in (name, WHOLE)):
         raise UserError(
             f"{folder} holds no {name}; "
             "expected a folder that diffusers' save_pretrained has written"

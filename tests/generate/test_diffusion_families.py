@@ -264,6 +264,12 @@ def test_profiles():
 
 def test_check_model(tmp_path):
     check_model("tiny")
+    whole = tmp_path / "SDXL-Lightning"  # on the hub that is an adapter without its pipeline
+    whole.mkdir()
+    with pytest.raises(UserError, match="holds no sdxl_lightning_4step_lora"):
+        check_model(str(whole))
+    (whole / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
+    check_model(str(whole))
     (tmp_path / "model").mkdir()
     with pytest.raises(UserError, match=r"model_index\.json"):
         check_model(str(tmp_path / "model"))
