@@ -1,5 +1,6 @@
 """Progress of long work: a bar on a terminal, one line every half minute in a log."""
 
+import contextlib
 import sys
 import time
 
@@ -71,10 +72,14 @@ class Progress:
         return ", ".join(parts)
 
     def say(self, line: str) -> None:
-        """Print a line of its own, above the bar if there is one; it may hold foreign text."""
+        """Print a line of its own, above the bar if there is one; it may hold foreign text.
+
+        A full disk under the log costs the line, not the work.
+        """
         if self.bar is not None:
             self.bar.write(visible(line), file=sys.stderr)
-        else:
+            return
+        with contextlib.suppress(OSError):
             print(visible(line), file=sys.stderr, flush=True)
 
     def close(self) -> None:

@@ -116,6 +116,18 @@ def test_what_was_published_is_said_to_be(table, tmp_path, script, output):
     assert (tmp_path / "new.parquet").exists() or (tmp_path / "tars/index.json").exists()
 
 
+def test_a_full_disk_under_the_log_costs_its_lines_alone(table, tmp_path):
+    data, path = table
+    command = [sys.executable, SCRIPTS / "convert_parquet_to_wds.py", "--parquet_file", path]
+    command += ["--base_dir", data.path, "--output_dir", tmp_path / "tars"]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            list(map(str, command)), stdout=subprocess.PIPE, stderr=full, text=True, timeout=120
+        )
+    assert ended.returncode == 0 and "36 images" in ended.stdout
+    assert (tmp_path / "tars/index.json").exists()
+
+
 def said(script, *args):
     ended = subprocess.run(
         [sys.executable, SCRIPTS / script, *map(str, args)], capture_output=True, text=True
