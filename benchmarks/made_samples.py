@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy
 from PIL import Image
 
+from common.jpeg import carried
+
 SCRIPTS = Path(__file__).resolve().parent.parent / "postprocess_dataset"
 TO_PARQUET, TO_TARS = (
     [sys.executable, SCRIPTS / f"{name}.py"]
@@ -60,7 +62,8 @@ def make_samples(folder, start, stop, images, ours, per_prompt=20):
             "generation_timestamp": timestamp(chance),
         }
         image = images[sample % len(images)]
-        tag = b"sample %012d" % sample  # in a JPEG comment, so that no two images are the same
+        # In a JPEG comment, so that no two images are the same.
+        tag = carried({"prompt_index": prompt, "augmentation_idx": augmentation})
         image = image[:2] + b"\xff\xfe" + (len(tag) + 2).to_bytes(2, "big") + tag + image[2:]
         if ours:
             if prompt // 1000 not in made:
