@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from common.jpeg import JpegHead
+from postprocess_dataset.table import JSON_FIELDS
 
 HOME = ("hostname", "slurm_job_id")  # what tells where a sample was made
 WEB = re.compile(r"(?i)\bhttps?://\S+")  # what everybody may read
@@ -15,6 +16,16 @@ ABSOLUTE = re.compile(
     r"(?<![\w.])/+[\w.~-]|~[\w.-]*/|\$\{?\w+\}?/|\b[A-Za-z]:[\\/]\S|\\\\[\w.-]+\\|\b[a-z][\w+.-]*://"
 )
 TEXTS = ("caption", "original_prompt", "augmented_prompt", "negative_prompt")
+# Fields of other hands in `extra`.
+PRIVATE_NAME = re.compile(
+    r"(?i)host|uuid|slurm|user|mail|machine"
+    r"|(^|_)(job|pid|ip|node|token|lease|login|cwd|home|password|secret|api_?key)(_|$)"
+)
+# u@host, 10.1.2.3, keys of hubs and LLMs, ../x, %2Fhome
+PRIVATE_TEXT = re.compile(
+    r"(?i)[\w.+-]@\w|(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])|\b(?:hf_|ghp_|sk-)[\w-]{16}"
+    r"|\.\.[\\/]|%2f[\w.]"
+)
 
 
 def private_fields(record: dict[str, Any]) -> list[str]:
@@ -30,7 +41,11 @@ def private_fields(record: dict[str, Any]) -> list[str]:
 
 def private_parts(head: JpegHead) -> list[str]:
     """Names of what an image's own bytes may tell of whoever made it."""
-    return [*head.foreign, *(f"{name} in its comment" for name in private_fields(head.comment))]
+    own = {name: head.comment[name] for name in head.comment if name in JSON_FIELDS}
+    others = {name: head.comment[name] for name in head.comment if name not in JSON_FIELDS}
+    kept = without_private(others)
+    told = [name for name in others if name not in kept or kept[name] != others[name]]
+    return [*head.foreign, *(f"{name} in its comment" for name in (*private_fields(own), *told))]
 
 
 def tells_path(value: object) -> bool:
@@ -49,3 +64,24 @@ def without_folders(value: Any) -> Any:
     if isinstance(value, list):
         return [without_folders(each) for each in value]
     return re.split(r"[/\\]", value.rstrip("/\\"))[-1] if tells_path(value) else value
+
+
+def without_private(value: Any) -> Any:
+    """A value of other hands without what tells a path, a person, a host or a key."""
+    if isinstance(value, dict):
+        kept = {
+            name: part
+            for name, part in value.items()
+            if not PRIVATE_NAME.search(name) and not _is_private(name)
+        }
+        return {name: without_private(part) for name, part in kept.items() if not _is_private(part)}
+    if isinstance(value, list):
+        return [without_private(part) for part in value if not _is_private(part)]
+    return value
+
+
+def _is_private(part: Any) -> bool:
+    """Whether a text of other hands tells a path, a person, a host or a key."""
+    return isinstance(part, str) and (
+        tells_path(part) or PRIVATE_TEXT.search(WEB.sub("", part)) is not None
+    )

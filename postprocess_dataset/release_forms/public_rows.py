@@ -8,7 +8,6 @@ the rows stays, so that the tars of a table that has grown keep theirs.
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,23 +20,13 @@ import pyarrow.parquet as pq
 from common.command_line import UserError
 from postprocess_dataset import increment, table
 from postprocess_dataset.options import shares
-from postprocess_dataset.private_fields import TEXTS, WEB, tells_path, without_folders
+from postprocess_dataset.private_fields import TEXTS, tells_path, without_folders, without_private
 from postprocess_dataset.publish import Draft
 from postprocess_dataset.shard_rows import KEY, check_columns, values_of
 from postprocess_dataset.sorted_rows import ROW_GROUP
 from postprocess_dataset.to_tars.row_order import side
 
 PRIVATE = frozenset(["hostname", "slurm_job_id", "lease", "subdirectory"])
-# Fields of other hands in `extra`.
-PRIVATE_NAME = re.compile(
-    r"(?i)host|uuid|slurm|user|mail|machine"
-    r"|(^|_)(job|pid|ip|node|token|lease|login|cwd|home|password|secret|api_?key)(_|$)"
-)
-# u@host, 10.1.2.3, keys of hubs and LLMs, ../x, %2Fhome
-PRIVATE_TEXT = re.compile(
-    r"(?i)[\w.+-]@\w|(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])|\b(?:hf_|ghp_|sk-)[\w-]{16}"
-    r"|\.\.[\\/]|%2f[\w.]"
-)
 SPLIT = "split"
 ONLY_SPLIT = "train"  # its name where there is one alone
 SOURCE = b"release_of"  # in the footer: digest of the table's identity and the options
@@ -155,30 +144,8 @@ def public_extra(text: Any) -> str | None:
         extra = orjson.loads(text) if text else None
     except orjson.JSONDecodeError:
         return None  # of a table of other hands: nobody knows what it tells
-    kept = _without_private(extra) if isinstance(extra, dict) else None
+    kept = without_private(extra) if isinstance(extra, dict) else None
     return orjson.dumps(kept, option=orjson.OPT_SORT_KEYS).decode() if kept else None
-
-
-def _without_private(value: Any) -> Any:
-    if isinstance(value, dict):
-        kept = {
-            name: part
-            for name, part in value.items()
-            if not PRIVATE_NAME.search(name) and not _is_private(name)
-        }
-        return {
-            name: _without_private(part) for name, part in kept.items() if not _is_private(part)
-        }
-    if isinstance(value, list):
-        return [_without_private(part) for part in value if not _is_private(part)]
-    return value
-
-
-def _is_private(part: Any) -> bool:
-    """Whether a text of other hands tells a path, a person, a host or a key."""
-    return isinstance(part, str) and (
-        tells_path(part) or PRIVATE_TEXT.search(WEB.sub("", part)) is not None
-    )
 
 
 def _is_texts(kind: pa.DataType) -> bool:
