@@ -12,11 +12,12 @@ from generate.dataset import samples, tries
 from generate.dataset.accept_rule import Rule
 from generate.dataset.definition import change_rule, stored_definition
 from generate.dataset.scan import scan_folder
+from generate.protocol.connection import Extended
 from postprocess_dataset.packing.pack_folder import Packing
 from tests.fakes.forking import Forking
 from tests.fakes.rule_holder import RECIPES, taken
 from tests.fakes.running_client import ROOT, Run
-from tests.fakes.running_server import until
+from tests.fakes.running_server import granted, until
 from tests.fakes.sample_holder import INDEX
 from tests.generate.test_accept import drawn
 
@@ -154,6 +155,20 @@ def test_clients_of_the_older_rule_finish_what_they_hold_and_follow(start_run):
     dataset = server.dataset("birds")
     assert dataset["done"] == 8 and dataset["sum_ok"]
     assert "does not see files" not in run.log() and "Traceback" not in run.log()
+
+
+def test_the_server_tells_a_client_of_the_older_rule(start):
+    """Its own look at the folder may be late: a new name is not seen at once everywhere."""
+    server = start()
+    for extend in ({}, {"extend": True, "prefix_total": 6, "prefix_sha256": "0" * 64}):
+        older = server.client(total=6)
+        older.definition |= {"accept": "luck > 20", "max_tries": 2} | extend
+        if not extend:
+            granted(older)
+            change_rule(server.root / "generated_images" / "storm", {"accept": "luck > 0"})
+        with pytest.raises(Extended):
+            older.get_indices(1)
+    assert stored_definition(server.root / "generated_images" / "storm")["accept"] == "luck > 0"
 
 
 def test_clients_and_server_killed_while_captions_are_tried_again(start_run):
