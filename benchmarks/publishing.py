@@ -51,7 +51,7 @@ def publish(folder, number, image, way):
         "original_prompt": TEXT,
         "augmented_prompt": TEXT,
     }
-    jpeg = samples.encode(image.pixels, JPEG_QUALITY)
+    jpeg = samples.encode_alone(image.pixels, JPEG_QUALITY)
     if way in ("with scores", "twice"):
         samples.decoded(jpeg)
     published = image.pixels if way == "twice" else jpeg

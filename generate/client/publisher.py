@@ -141,7 +141,7 @@ class Publisher:
         if not self.work.passed(sample):
             return False
         metadata = self.describe(sample, image)
-        jpeg = samples.encode(image.pixels, self.settings.jpeg_quality)
+        jpeg = samples.encode_alone(image.pixels, self.settings.jpeg_quality)
         if self.scoring is None:
             return self._publish(sample, jpeg, metadata)
         self.scoring.put(Candidate(sample, jpeg, metadata, samples.decoded(jpeg)))

@@ -36,7 +36,7 @@ class RejectedImages:
         return self.folder_of(index) / f"{stem(index, aug)}.try{attempt}.jpg"
 
     def keep(self, jpeg: bytes, metadata: Metadata, attempt: int, lease: str) -> None:
-        """Keep one (as of encode()), if there is room for it. OSError of the disk.
+        """Keep one (as of encode_alone()), if there is room for it. OSError of the disk.
 
         Only the holder of the index's lease may call this, before it notes that the seed was tried:
         what a killed one leaves half done is drawn, and so kept, again.

@@ -53,7 +53,7 @@ def publish_sample(
 ) -> bool:
     """Publish an image and its JSON.
 
-    image: PIL, uint8 array of shape (height, width, 3), or bytes that encode() has made of either.
+    image: PIL, uint8 array of shape (height, width, 3), or bytes of encode_alone().
     metadata: what the image carries, all fields but the place. True if the sample now counts with
     this image, False if another stands. ValueError: metadata too long for a JPEG comment. OSError:
     the disk; nothing is left behind but what counts.
@@ -63,7 +63,7 @@ def publish_sample(
     final = path_of(dataset_dir, index, aug, ".jpg")
     final.parent.mkdir(parents=True, exist_ok=True)
     comment = comment_of(metadata)
-    jpeg = image if isinstance(image, bytes) else encode(image, quality)
+    jpeg = image if isinstance(image, bytes) else encode_alone(image, quality)
     data = with_comment(jpeg, comment)
     mine = publish(write_temporary(final, data, place.lease), final)
     if not mine and not final.exists():
@@ -92,8 +92,13 @@ def comment_of(metadata: Metadata) -> bytes:
     return comment
 
 
-def encode(image: Any, quality: int) -> bytes:
-    """The bytes of a JPEG that has no comment yet; image: PIL, or uint8 array."""
+def encode(image: Any, comment: bytes, quality: int) -> bytes:
+    """The bytes of a JPEG with a comment; image: PIL, or uint8 array."""
+    return with_comment(encode_alone(image, quality), comment)
+
+
+def encode_alone(image: Any, quality: int) -> bytes:
+    """The bytes of a JPEG that has no comment yet."""
     from PIL import Image  # the server, which only looks at names, does without it
 
     file = io.BytesIO()

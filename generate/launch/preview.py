@@ -22,7 +22,7 @@ from generate.client.pipeline import CannotGenerate, DeviceBroken
 from generate.client.recipes import Recipes
 from generate.dataset.layout import stem
 from generate.dataset.prompts_file import Item
-from generate.dataset.samples import decoded, encode
+from generate.dataset.samples import decoded, encode_alone
 from generate.dataset.screened import screen_of, screened
 from generate.launch.acceptance import preview_lines
 from generate.launch.plan import again, can_ask
@@ -141,7 +141,7 @@ def _values(
     """The scores of each image, as its JPEG would show it; {} without --scores."""
     if judge is None:
         return {}
-    pixels = [decoded(encode(image.pixels, quality)) for image in images.values()]
+    pixels = [decoded(encode_alone(image.pixels, quality)) for image in images.values()]
     texts = [rows[index][aug] for index, aug in images]
     return dict(zip(images, judge.score(pixels, texts), strict=True))
 

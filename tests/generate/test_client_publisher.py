@@ -110,13 +110,13 @@ def sleep_as(monkeypatch, module, sleep):
 def test_an_image_that_is_scored_is_encoded_once(tmp_path, monkeypatch):
     """What was judged is what is published, byte for byte but for the comment; so what is kept."""
     encoded = []
-    encode = samples.encode
+    encode = samples.encode_alone
 
     def counted(image: Any, quality: int) -> bytes:
         encoded.append(encode(image, quality))
         return encoded[-1]
 
-    monkeypatch.setattr(samples, "encode", counted)
+    monkeypatch.setattr(samples, "encode_alone", counted)
     folder = tmp_path / "generated_images" / "birds"
     score = PlaceScore()
     judge = Judge([score], parse("place > 0"), max_tries=2, keep=5)

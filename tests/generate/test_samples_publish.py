@@ -269,7 +269,7 @@ def test_an_image_does_not_tell_in_which_folder_its_model_lay(tmp_path):
 
 def test_an_image_says_that_a_model_made_it():
     """As IPTC has it, beside the comment that stays what it was."""
-    data = samples.with_comment(samples.encode(pixels("a red circle"), 90), b'{"a": 1}')
+    data = samples.encode(pixels("a red circle"), b'{"a": 1}', 90)
     image = Image.open(io.BytesIO(data))
     assert image.info["comment"] == b'{"a": 1}'
     file = io.BytesIO()
