@@ -12,6 +12,7 @@ an unknown result is not accepted, and `not` of an unknown stays unknown.
 import ast
 import math
 import operator
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any
 
 from common.command_line import UserError
 
+NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")  # of a score
 LONGEST = 2000  # characters
 MOST_PARTS = 20  # conditions of an expression that are counted apart
 COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {

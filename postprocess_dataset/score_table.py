@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from common.command_line import UserError
 from common.console import visible
-from common.scores.interface import NAME
+from common.expression import NAME
 from postprocess_dataset import near_table, table
 from postprocess_dataset.publish import Draft
 

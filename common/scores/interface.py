@@ -14,17 +14,16 @@ import hashlib
 import importlib
 import importlib.util
 import math
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from common.command_line import UserError
+from common.expression import NAME
 
 Values = dict[str, float | None]  # by the scores' names; None: the image has none
 Pixels = Any  # numpy array, uint8, height x width x 3 (RGB)
-NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 
 # name: (module, class, what its packages are called)
 BUILT_IN = {
