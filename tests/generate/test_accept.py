@@ -168,6 +168,7 @@ def test_the_device_goes_on_while_images_are_scored(start_run):
         images=4,
         options=ACCEPT,
         FAKE_LOG="drawn",
+        FAKE_BATCH_S="0.2",  # or all is drawn before the first image is encoded
         LUCK_WAITS_FOR="drawn:13",  # the warm-up batch and two more
     )
     assert run.start().wait(90) == 0, run.log()
