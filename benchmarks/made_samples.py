@@ -22,6 +22,7 @@ TO_PARQUET, TO_TARS = (
     [sys.executable, SCRIPTS / f"{name}.py"]
     for name in ("convert_json_to_parquet", "convert_parquet_to_wds")
 )
+ELSEWHERE = ("hostname", "gpu_name", "image_path")  # what no image carries
 WORDS = ("portrait", "cat", "castle", "neon", "rain", "oil painting", "digital art", "lighting")
 WORDS += ("cinematic", "misty", "forest", "dragon", "vintage", "café", "“quoted”", "sunset")
 
@@ -61,10 +62,6 @@ def make_samples(folder, start, stop, images, ours, per_prompt=20):
             "gpu_name": "NVIDIA A100-SXM4-80GB",
             "generation_timestamp": timestamp(chance),
         }
-        image = images[sample % len(images)]
-        # In a JPEG comment, so that no two images are the same.
-        tag = carried({"prompt_index": prompt, "augmentation_idx": augmentation})
-        image = image[:2] + b"\xff\xfe" + (len(tag) + 2).to_bytes(2, "big") + tag + image[2:]
         if ours:
             if prompt // 1000 not in made:
                 made.add(prompt // 1000)
@@ -77,14 +74,21 @@ def make_samples(folder, start, stop, images, ours, per_prompt=20):
                 "dtype": "bfloat16",
                 "batch_size": 10,
                 "library_versions": "torch 2.13.0, diffusers 0.38.0",
-                "image_sha256": hashlib.sha256(image).hexdigest(),
-                "slurm_job_id": "4711",
-                "lease": "3-127",
             }
+        comment = {name: value for name, value in record.items() if name not in ELSEWHERE}
+        image = with_comment(images[sample % len(images)], carried(comment))
+        if ours:
+            sha256 = hashlib.sha256(image).hexdigest()
+            record |= {"image_sha256": sha256, "slurm_job_id": "4711", "lease": "3-127"}
         for suffix, content in ((".jpg", image), (".json", json.dumps(record).encode() + b"\n")):
             fd = os.open(place + suffix, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             os.write(fd, content)
             os.close(fd)
+
+
+def with_comment(image, comment):
+    """A JPEG with its metadata, so that no two images are the same."""
+    return image[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + image[2:]
 
 
 def collect(folder):
