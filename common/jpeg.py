@@ -98,18 +98,10 @@ def read_jpeg(data: bytes) -> JpegHead:
     _refuse_too_few(frame, len(data) - place - 2 - scan)
     digest.update(memoryview(data)[place:])
     comment = _metadata(comments[-1]) if comments else {}
-    if comments and comments != [_written(comment)]:
+    if len(comments) > 1 or (comments and not comment):
         foreign.append("a comment of other hands")
     foreign += _behind(data, place)
     return JpegHead(*size, comment, digest.digest(), tuple(foreign))
-
-
-def _written(comment: Mapping[str, Any]) -> bytes:
-    """The only bytes that generation writes for it: with a name twice, one would not be seen."""
-    try:
-        return carried(comment)
-    except (ValueError, RecursionError):  # NaN; deep
-        return b""
 
 
 def carried(metadata: Mapping[str, Any]) -> bytes:
@@ -184,10 +176,21 @@ def without_folders(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def _metadata(comment: bytes) -> dict[str, Any]:
     """The JSON object of a comment; {} where it is another program's."""
     try:
-        found = json.loads(comment)
+        found = DECODER.decode(comment.decode())
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. ValueError: of a name that stands there twice readers would see one value."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_each_once)
 
 
 def _refuse_too_few(frame: bytes, left: int) -> None:

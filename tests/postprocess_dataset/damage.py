@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from common.screening import Screen
 from common.validation_set import ValidationSet
-from generate.dataset.samples import PLACE, comment_of, encode, with_comment
+from generate.dataset.samples import PLACE, comment_of, encode
 from postprocess_dataset import table
 from postprocess_dataset.manifest.shards import tar_members
 from tests.odd_jpegs import PRIVATE, progressive
@@ -33,7 +33,7 @@ def remake(root, **changes):
     hidden = (*PLACE, "image_sha256")
     comment = comment_of({name: value for name, value in record.items() if name not in hidden})
     rewrite(sample(root, "995_1.json"), **changes)
-    put(sample(root, "995_1"), with_comment(encode(picture(bytes(192)), 95), comment))
+    put(sample(root, "995_1"), encode(picture(bytes(192)), comment, 95))
     convert(root)
 
 

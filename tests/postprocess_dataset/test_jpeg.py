@@ -8,7 +8,7 @@ from PIL import Image
 
 from common.jpeg import MOST_SCANS, carried, read_jpeg
 from common.untrusted import open_jpeg
-from generate.dataset.samples import comment_of, encode, with_comment
+from generate.dataset.samples import comment_of, encode
 from postprocess_dataset.private_fields import private_parts
 from tests.odd_jpegs import PRIVATE, progressive
 from tests.postprocess_dataset.conftest import called
@@ -49,12 +49,12 @@ def test_where_one_scan_holds_all_nothing_is_counted():
 
 
 METADATA = {"prompt_index": 1, "augmented_prompt": "caf\xe9 \u2713", "scores": {"a": 0.5}}
-OURS = with_comment(encode(Image.new("RGB", (64, 64), "teal"), 95), comment_of(METADATA))
+OURS = encode(Image.new("RGB", (64, 64), "teal"), comment_of(METADATA), 95)
 
 
 def test_nothing_is_foreign_in_what_generation_and_plain_encoders_write():
     for pixels in (GREY, Image.effect_noise((300, 200), 90).convert("RGB")):
-        assert read_jpeg(with_comment(encode(pixels, 95), comment_of(METADATA))).foreign == ()
+        assert read_jpeg(encode(pixels, comment_of(METADATA), 95)).foreign == ()
         assert read_jpeg(progressive(pixels)).foreign == ()
         file = io.BytesIO()
         pixels.save(file, "JPEG", restart_marker_blocks=1)
@@ -74,18 +74,22 @@ def test_what_no_generation_writes_is_named(name, data):
 
 @pytest.mark.parametrize(
     "comment",
-    [b'{"a": "/home/alice", "a": 1}', b'{"a":1}', b'{"a": NaN}', b"[1]", b'{"a": ' + b"[" * 5000],
+    [
+        b'{"a": "/home/alice", "a": 1}',
+        b'{"b": [{"a": "/home/alice", "a": 1}]}',
+        b'{"a": 1} /home/alice',
+        b"[1]",
+        b'{"a": ' + b"[" * 5000,
+    ],
 )
-def test_a_comment_is_ours_to_the_last_byte(comment):
+def test_a_comment_is_metadata_that_says_each_thing_once(comment):
     """Of a name that stands there twice readers see one value."""
-    assert read_jpeg(with_comment(encode(GREY, 95), comment)).foreign == (
-        "a comment of other hands",
-    )
+    assert read_jpeg(encode(GREY, comment, 95)).foreign == ("a comment of other hands",)
 
 
 def test_what_our_comment_tells_is_looked_at_too():
     told = {"model_name": "/home/alice/m", "lora": ["org/x", "/home/alice/l"], "hostname": "n1"}
-    head = read_jpeg(with_comment(encode(GREY, 95), carried({**METADATA, **told})))
+    head = read_jpeg(encode(GREY, carried({**METADATA, **told}), 95))
     assert private_parts(head) == [f"{name} in its comment" for name in told]
 
 
@@ -103,9 +107,9 @@ def test_what_our_comment_tells_is_looked_at_too():
 )
 def test_our_comment_tells_no_more_than_the_public_table(value):
     told = {"scores": {"clip": 0.5}, "score_versions": ["clip 1"], "rejected": [], "note": None}
-    head = read_jpeg(with_comment(encode(GREY, 95), comment_of(METADATA | told)))
+    head = read_jpeg(encode(GREY, comment_of(METADATA | told), 95))
     assert private_parts(head) == []
-    head = read_jpeg(with_comment(encode(GREY, 95), comment_of(METADATA | told | {"note": value})))
+    head = read_jpeg(encode(GREY, comment_of(METADATA | told | {"note": value}), 95))
     assert private_parts(head) == ["note in its comment"]
 
 

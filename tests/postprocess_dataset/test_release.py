@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from generate.dataset.samples import PLACE, comment_of, encode, with_comment
+from generate.dataset.samples import PLACE, comment_of, encode
 from postprocess_dataset.manifest.manifest import write_manifest
 from postprocess_dataset.manifest.shards import read_shard
 from postprocess_dataset.releasing.own_status import own_status
@@ -281,7 +281,7 @@ def test_where_a_model_lay_is_told_by_its_json_alone(run, tmp_path):
     record = run.record(995, 1, b"") | places
     hidden = (*PLACE, "image_sha256", "scheduler")
     carried = {name: value for name, value in record.items() if name not in hidden}
-    put(run.place(995, 1), with_comment(encode(picture(bytes(192)), 95), comment_of(carried)))
+    put(run.place(995, 1), encode(picture(bytes(192)), comment_of(carried), 95))
     rewrite(run.place(995, 1).with_suffix(".json"), **places)
     place = tmp_path / "birds"
     ended = release(run, place, "--licence", "own=MIT", "--licence", "/home/alice/own=MIT")

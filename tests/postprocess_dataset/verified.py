@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from generate.dataset.captions import publish_captions
-from generate.dataset.samples import PLACE, comment_of, encode, with_comment
+from generate.dataset.samples import PLACE, comment_of, encode
 from postprocess_dataset.to_tars import shard_plan
 from tests.postprocess_dataset.conftest import Folder, called
 
@@ -27,7 +27,7 @@ class RunFolder(Folder):
         record = self.record(prompt, augmentation, b"")
         hidden = (*PLACE, "image_sha256", *(["image_path"] if self.published else []))
         carried = {name: value for name, value in record.items() if name not in hidden}
-        return with_comment(encode(picture(pixels), 95), comment_of(carried))
+        return encode(picture(pixels), comment_of(carried), 95)
 
     def record(self, prompt, augmentation, image):
         return super().record(prompt, augmentation, image) | {
