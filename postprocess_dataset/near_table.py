@@ -5,6 +5,8 @@
 
 `dhash_set_distance`: in how many bits the image differs from the nearest earlier one of the set, by
 `__key__` as text; 64: from each in more than 6. `near_duplicate_of`: which one that is, or null.
+`near_duplicate_cosine`: of their embeddings, null where there is none. Where there is one, images
+that look alike to dhash alone are no near duplicates.
 """
 
 import hashlib
@@ -22,12 +24,14 @@ NAME = "_near_duplicates.parquet"  # "_": readers of the folder as one table pas
 OF = b"text_to_image_scores_of"  # in the footer: which files of scores it was made from
 DISTANCE = "dhash_set_distance"
 DUPLICATE = "near_duplicate_of"
-COLUMNS = (DISTANCE, DUPLICATE)
+COSINE = "near_duplicate_cosine"
+COLUMNS = (DISTANCE, DUPLICATE, COSINE)
 SCHEMA = pa.schema(
     [
         pa.field("__key__", pa.string(), nullable=False),
         pa.field(DISTANCE, pa.int64(), nullable=False),
         pa.field(DUPLICATE, pa.string()),
+        pa.field(COSINE, pa.float64()),
     ]
 )
 
@@ -40,7 +44,8 @@ def read(folder: str, names: Sequence[str]) -> pa.Table | None:
     if (table.footer(path).metadata or {}).get(OF) != _of(names):
         return None
     try:
-        return pq.ParquetFile(path).read()
+        rows = pq.ParquetFile(path).read()
+        return rows if rows.schema.equals(SCHEMA) else None
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} cannot be read: {error}; remove it, and score again") from None
 

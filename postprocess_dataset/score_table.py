@@ -37,8 +37,11 @@ OTHERS = {
     "dhash_distance": pa.int64(),
     near_table.DISTANCE: pa.int64(),
     near_table.DUPLICATE: pa.string(),
+    near_table.COSINE: pa.float64(),
 }
-Facts = dict[str, Any]  # {"scores": {name: version}, "licences": {name: licence}}
+EMBEDDING = "embedding"  # a column that near_images alone reads
+# {"scores": {name: version}, "licences": {name: licence}, "embedding": a score's name, or absent}
+Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class ScoreTable:
         for name, each in zip(names, facts, strict=True):
             if each["scores"] != facts[0]["scores"]:
                 raise UserError(f"{name}: its scores are not those of {names[0]}")
-        rows = pa.concat_tables(map(pq.read_table, names), promote_options="default")
+        rows = pa.concat_tables(map(_read, names), promote_options="default")
         if rows[KEY].null_count:
             raise UserError(f"{folder}: {rows[KEY].null_count:,} rows of the scores have no {KEY}")
         _refuse_no_scores(folder, rows)
@@ -126,6 +129,12 @@ def files_of(folder: str) -> list[str]:
     return [os.path.join(folder, name) for name in ordered]
 
 
+def _read(name: str) -> pa.Table:
+    """A file of it, but for the embeddings, which are most of its bytes."""
+    columns = [column for column in pq.read_schema(name).names if column != EMBEDDING]
+    return pq.read_table(name, columns=columns)
+
+
 def facts_of(path: str) -> Facts:
     """What a file says of itself; UserError when it is none of ours."""
     try:
@@ -138,13 +147,18 @@ def facts_of(path: str) -> Facts:
 
 
 def publish(rows: Sequence[Mapping[str, Any]], path: str, facts: Facts) -> None:
-    """Write rows as a file of the table; `dhash` columns only where dhash is one of the scores."""
+    """Write rows as a file of the table; `dhash` columns only where dhash is one of the scores.
+
+    And embeddings where the facts name the score that they are of.
+    """
     fields = [pa.field(KEY, pa.string(), nullable=False), pa.field("image_sha256", pa.string())]
     for name in facts["scores"]:
         if name == "dhash":
             fields += [pa.field(name, OTHERS[name]) for name in ("dhash", "dhash_distance")]
         else:
             fields.append(pa.field(f"score_{name}", pa.float64()))
+    if EMBEDDING in facts:
+        fields.append(pa.field(EMBEDDING, pa.binary()))
     schema = pa.schema(fields, metadata={FACTS: json.dumps(facts, sort_keys=True).encode()})
     with Draft(path) as draft:
         pq.write_table(pa.Table.from_pylist(list(rows), schema), draft.file, compression="zstd")

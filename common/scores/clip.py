@@ -74,6 +74,7 @@ class Clip:
     """
 
     name = "clip"
+    vectors: torch.Tensor | None = None  # embeddings of the images of the last call
     licence = "MIT (OpenAI's CLIP), Apache-2.0 (SigLIP); that of the model that is named"
 
     def __init__(self, model: str = MODEL) -> None:
@@ -81,7 +82,8 @@ class Clip:
         self.version = self._embedder.version
 
     def score(self, images: Sequence[Pixels], texts: Sequence[str]) -> list[float]:
-        products = self._embedder.of_images(images) * self._embedder.of_texts(texts)
+        self.vectors = self._embedder.of_images(images)
+        products = self.vectors * self._embedder.of_texts(texts)
         return [float(value) for value in products.sum(-1)]
 
 
@@ -93,6 +95,7 @@ class Aesthetic:
     """
 
     name = "aesthetic"
+    vectors: torch.Tensor | None = None  # as Clip's
     licence = "MIT"
 
     def __init__(self, head: str = "") -> None:
@@ -109,7 +112,7 @@ class Aesthetic:
         self.version = f"{Path(head).name}, {self._embedder.version}"
 
     def score(self, images: Sequence[Pixels], texts: Sequence[str]) -> list[float]:
-        values = self._embedder.of_images(images)
+        values = self.vectors = self._embedder.of_images(images)
         for weight, bias in self._layers:
             values = values @ weight.T + bias
         return [float(value) for value in values.squeeze(-1)]

@@ -8,8 +8,12 @@ Two hashes of 8 bytes that differ in at most 6 bits have at least two bytes in c
 for each of the 28 pairs of bytes, sorted by their 16 bits, has both in one bucket. Each hash is
 compared with at most WINDOW before it in its bucket: time grows with the number of images, not
 with its square, when thousands look alike. What may be missed by that is counted.
+
+    nearest_earlier(prints, alike)        # alike(mine, others): which of these pairs count
 """
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -22,7 +26,9 @@ NEAR = 6  # bits; see common/scores/dhash.py
 BYTES = BITS // 8
 WINDOW = 256  # hashes of a bucket that one is compared with; equal ones count once
 PLACE_BITS = 48
+PLACES = (1 << PLACE_BITS) - 1
 Array = Any  # numpy array
+Alike = Callable[[Array, Array], Array]
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,16 @@ class Nearest:
     cut: int
 
 
-def nearest_earlier(prints: Array) -> Nearest:
-    """The nearest earlier hash of each; of several that are equally near the first."""
+def nearest_earlier(prints: Array, alike: Alike | None = None) -> Nearest:
+    """The nearest earlier hash of each; of several that are equally near the first.
+
+    alike: a second look at pairs that are near by their hashes; equal hashes get it, too.
+    """
+    if alike:
+        best, cut = _nearest(prints, alike)
+        near = best >> PLACE_BITS <= NEAR
+        places = numpy.where(near, best & PLACES, -1)
+        return Nearest(numpy.where(near, best >> PLACE_BITS, BITS), places, cut)
     different, first, of = numpy.unique(prints, return_index=True, return_inverse=True)
     by_place = numpy.argsort(first, kind="stable")
     best, cut = _nearest(different[by_place])  # by place among the different ones
@@ -43,7 +57,7 @@ def nearest_earlier(prints: Array) -> Nearest:
     found: Array = numpy.empty(len(different), numpy.int64)
     found[by_place] = best
     bits = found[of] >> PLACE_BITS
-    near = numpy.where(bits <= NEAR, first[by_place][found[of] & ((1 << PLACE_BITS) - 1)], -1)
+    near = numpy.where(bits <= NEAR, first[by_place][found[of] & PLACES], -1)
     again = first[of] != places  # the very hash stands earlier
     return Nearest(
         numpy.where(again, 0, numpy.where(bits <= NEAR, bits, BITS)),
@@ -52,17 +66,21 @@ def nearest_earlier(prints: Array) -> Nearest:
     )
 
 
-def _nearest(prints: Array) -> tuple[Array, int]:
+def _nearest(prints: Array, alike: Alike | None = None) -> tuple[Array, int]:
     """(bits << PLACE_BITS | place of the nearest earlier one, how many may have missed one)."""
     best: Array = numpy.full(len(prints), BITS << PLACE_BITS, numpy.int64)
     cut: Array = numpy.zeros(len(prints), bool)
     parts = prints.reshape(-1, 1).view(numpy.uint8)
+    crowds = numpy.stack([numpy.bincount(part)[part] for part in parts.T], 1).astype(numpy.int32)
     for one, other in combinations(range(BYTES), 2):
         keys = parts[:, one].astype(numpy.uint16) << 8 | parts[:, other]
         order = numpy.argsort(keys, kind="stable")  # within a bucket the earlier come first
         ranks = _ranks(keys[order])
         cut[order[ranks > WINDOW]] = True
-        _compare(prints[order], order, ranks, best)
+        confirm = (
+            functools.partial(_confirmed, prints, crowds, (one, other), alike) if alike else None
+        )
+        _compare(prints[order], order, ranks, best, confirm)
     return best, int((cut & (best >> PLACE_BITS > NEAR)).sum())
 
 
@@ -74,7 +92,32 @@ def _ranks(keys: Array) -> Array:
     return places - numpy.repeat(begins, lengths)
 
 
-def _compare(prints: Array, order: Array, ranks: Array, best: Array) -> None:
+def _confirmed(
+    prints: Array,
+    crowds: Array,
+    table: tuple[int, int],
+    alike: Alike,
+    mine: Array,
+    others: Array,
+) -> Array:
+    """Which of these near pairs count.
+
+    Each is looked at in one table alone, that of the two rarest bytes that it shares: in a crowded
+    bucket it may be cut. crowds: of each hash and byte, how many have that byte there.
+    """
+    differ = (prints[mine] ^ prints[others]).reshape(-1, 1).view(numpy.uint8) != 0
+    shared = numpy.where(differ, len(prints) + 1, crowds[mine])
+    rarest = shared.argmin(1)
+    shared[numpy.arange(len(mine)), rarest] = len(prints) + 1
+    second = shared.argmin(1)
+    first, last = numpy.minimum(rarest, second), numpy.maximum(rarest, second)
+    here = numpy.flatnonzero((first == table[0]) & (last == table[1]))
+    confirmed: Array = numpy.zeros(len(mine), bool)
+    confirmed[here] = alike(mine[here], others[here])
+    return confirmed
+
+
+def _compare(prints: Array, order: Array, ranks: Array, best: Array, confirm: Alike | None) -> None:
     """Each with the one 1, 2, … WINDOW places before it in its bucket."""
     alive = numpy.flatnonzero(ranks >= 1)
     for step in range(1, WINDOW + 1):
@@ -86,4 +129,8 @@ def _compare(prints: Array, order: Array, ranks: Array, best: Array) -> None:
         mine = order[alive[near]]
         others = order[alive[near] - step]
         found = bits[near].astype(numpy.int64) << PLACE_BITS | others
+        if confirm:
+            better = numpy.flatnonzero(found < best[mine])
+            better = better[confirm(mine[better], others[better])]
+            mine, found = mine[better], found[better]
         best[mine] = numpy.minimum(best[mine], found)

@@ -28,6 +28,7 @@ from postprocess_dataset.progress import Progress
 from postprocess_dataset.publish import Draft, refuse_samples
 from postprocess_dataset.score_table import ScoreTable
 from postprocess_dataset.scored import near_images
+from postprocess_dataset.scored.embeddings import packed
 
 BATCH = 32
 DECODERS = 2  # threads; Pillow decodes outside of the interpreter's lock
@@ -72,7 +73,11 @@ class FolderScores:
         licences = {score.name: score.licence for score in self.scores}
         if self.hashes:
             versions[DHASH] = dhash.VERSION
-        self.facts = {"scores": versions, "licences": licences}
+        self.facts: score_table.Facts = {"scores": versions, "licences": licences}
+        embed = [score for score in self.scores if self.hashes and hasattr(score, "vectors")]
+        self.embeds: Any = embed[0] if embed else None  # a score whose embeddings are kept
+        if self.embeds:
+            self.facts[score_table.EMBEDDING] = self.embeds.name
         self.seen: dict[str, str | None] = {}  # key -> sha256 of its image
         self.prints: dict[str, dict[str, int]] = {}  # prompt -> key -> fingerprint
         refuse_samples(self.output)
@@ -187,6 +192,9 @@ class FolderScores:
             texts = [found.sample.caption for found in todo]
             for found, values in zip(todo, values_of(self.scores, pixels, texts), strict=True):
                 found.row |= {f"score_{name}": value for name, value in values.items()}
+            if self.embeds:
+                for found, vector in zip(todo, packed(self.embeds.vectors), strict=True):
+                    found.row[score_table.EMBEDDING] = vector
         for found in batch:
             if self.hashes:
                 found.row |= self._near(found)

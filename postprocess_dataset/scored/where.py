@@ -6,9 +6,9 @@
     where.kept(files, 10_000)             # how many of 10,000 rows, sha256 of their keys
 
 Names are the table's columns, `score_NAME`, and what dhash finds: `dhash_distance`,
-`dhash_set_distance`, `near_duplicate_of`. A score is taken from the table of scores, where that has
-it; else from the scores that the sample's JSON had when the table was made. A row without a score
-is unknown to a comparison, and not taken.
+`dhash_set_distance`, `near_duplicate_of`, `near_duplicate_cosine`. A score is taken from the table
+of scores, where that has it; else from the scores that the sample's JSON had when the table was
+made. A row without a score is unknown to a comparison, and not taken.
 """
 
 import hashlib
