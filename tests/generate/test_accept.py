@@ -118,6 +118,27 @@ def test_captions_whose_tries_are_used_up(start_run):
     assert drawn(run) == before
 
 
+def test_which_images_are_accepted_does_not_depend_on_who_draws_them(start_run, tmp_path):
+    """Nor on batches: two clients of other batches end with the seeds of one alone."""
+    run, _ = start_run(total=8, images=4, options=ACCEPT, FAKE_BATCH_S="0.05")
+    clients = [run.start("--batch_size", size) for size in (1, 3)]
+    assert [client.wait(60) for client in clients] == [0, 0], run.log()
+    (tmp_path / "alone").mkdir()
+    alone = Run(tmp_path / "alone", total=8, images=4, options=ACCEPT)
+    assert alone.run("--num_workers", 1, task=False).returncode == 0
+    seeds = [
+        {
+            (record["prompt_index"], record["augmentation_idx"]): (
+                record["seed"],
+                [each["seed"] for each in record["rejected"]],
+            )
+            for record in check_scores(each)
+        }
+        for each in (run, alone)
+    ]
+    assert seeds[0] == seeds[1] and len(seeds[0]) == 32
+
+
 def test_clients_killed_at_any_instant(start_run):
     """Nothing is lost, nothing doubled, and no seed that was tried in vain is tried again."""
     run, _ = start_run(
