@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 from common.files import CHECKOUT
 
 LEAST_RIGHT = 0.97  # share of images that show what their captions say
+CHOSEN = "score_shape > 0.9 and augmentation_idx > 0"  # the variations that are right
 SOURCES = ("image_reward", "sac", "pickscore", "HPDv2", "gecko")
 
 
@@ -58,6 +60,11 @@ class Demo:
     @property
     def tars(self) -> Path:
         return self.folder / "tars"
+
+    @property
+    def subset(self) -> Path:
+        """Tars of the rows that CHOSEN takes."""
+        return self.folder / "subset"
 
     @property
     def report(self) -> Path:
@@ -101,6 +108,7 @@ def table_of(demo: Demo) -> tuple[str, bool]:
         "release loaded by its folder": loaded_release(demo),
         "release verified by its manifest": verified_release(demo),
     }
+    chosen, again = chosen_samples(demo), chosen_again(demo)
     right = right_images(demo)
     document = json.loads(demo.status.read_text())
     # unheard: a client that leaves in order says why
@@ -115,11 +123,15 @@ def table_of(demo: Demo) -> tuple[str, bool]:
         (name, f"{number:,}" + ("" if number == expected else "   <-- differs"))
         for name, number in found.items()
     ]
+    differ = "" if chosen == again else "   <-- differs"
+    rows += [("a subset's samples (--where)", f"{len(chosen):,}")]
+    rows += [("  chosen again, from the release alone", f"{len(again):,}{differ}")]
     few = right < LEAST_RIGHT * expected
     rows += [("images that show what their caption says", f"{right:,}" + "   <-- too few" * few)]
     rows += [("prompts taken over from the killed client", f"{given_back:,}")]
     complete = expected > 0 and len(records) == wanted and given_back > 0 and not few
-    agree = complete and all(number == expected for number in found.values())
+    agree = complete and bool(chosen) and chosen == again
+    agree = agree and all(number == expected for number in found.values())
     return "\n".join(f"{name:46} {value}" for name, value in rows), agree
 
 
@@ -188,6 +200,24 @@ def verified_release(demo: Demo) -> int:
         ended = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
     samples = re.search(r"([\d,]+) samples in webdataset", ended.stdout)
     return int(samples[1].replace(",", "")) if samples and ended.returncode == 0 else 0
+
+
+def chosen_samples(demo: Demo) -> set[str]:
+    """Keys of the samples in the subset's tars."""
+    names: list[str] = []
+    for path in demo.subset.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            names += tar.getnames()
+    return {name.removesuffix(".jpg") for name in names if name.endswith(".jpg")}
+
+
+def chosen_again(demo: Demo) -> set[str]:
+    """Keys of the samples that a stranger who has the release chooses by the same expression."""
+    import pandas
+
+    columns = ["__key__", "score_shape", "augmentation_idx"]
+    rows = pandas.read_parquet(demo.release / "data", columns=columns).query(CHOSEN)
+    return set(rows["__key__"])
 
 
 def image_size(data: bytes) -> str:

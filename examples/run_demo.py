@@ -22,7 +22,7 @@ from common.command_line import UserError, run_script
 from common.files import CHECKOUT
 from examples.demo_generation import generate
 from examples.demo_steps import Steps
-from examples.demo_table import SOURCES, Demo, shown, table_of
+from examples.demo_table import CHOSEN, SOURCES, Demo, shown, table_of
 from generate.launch.tiny_prompts import KNOWN
 
 DIFFERS = "the figures above do not agree: something was lost, is there twice, or shows no shape"
@@ -114,20 +114,22 @@ def make_prompts(demo: Demo, steps: Steps, count: int) -> None:
 
 
 def convert(demo: Demo, steps: Steps) -> None:
-    """To a parquet table, and to WebDataset tars."""
+    """To a parquet table, and to WebDataset tars: of all rows, and of those that CHOSEN takes."""
     steps.run("postprocess_dataset/convert_json_to_parquet.py", demo.dataset, demo.table)
-    steps.run(
-        "postprocess_dataset/convert_parquet_to_wds.py",
-        "--parquet_file",
-        demo.table,
-        "--base_dir",
-        demo.dataset,
-        "--output_dir",
-        demo.tars,
-        "--num_workers=2",
-        "--shard_size_mb",
-        "1",
-    )
+    for folder, options in ((demo.tars, ()), (demo.subset, ("--where", CHOSEN))):
+        steps.run(
+            "postprocess_dataset/convert_parquet_to_wds.py",
+            "--parquet_file",
+            demo.table,
+            "--base_dir",
+            demo.dataset,
+            "--output_dir",
+            folder,
+            "--num_workers=2",
+            "--shard_size_mb",
+            "1",
+            *options,
+        )
 
 
 def look(demo: Demo, steps: Steps) -> None:
