@@ -79,8 +79,6 @@ class Draft:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = self.path  # a full disk does not say of what
         if not self.file.closed:
             os.unlink(self.temporary)
             self.file.close()
@@ -104,6 +102,10 @@ def refuse_samples(folder: str) -> None:
 
 def publish_text(path: str, text: str) -> None:
     """Replace the file at `path` by `text`, after whoever is writing it at this moment."""
-    with Draft(path, wait=True) as draft:
-        draft.file.write(text.encode())
-        draft.publish()
+    try:
+        with Draft(path, wait=True) as draft:
+            draft.file.write(text.encode())
+            draft.publish()
+    except OSError as error:
+        error.filename = error.filename or path  # a full disk does not say of what
+        raise

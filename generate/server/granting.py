@@ -17,6 +17,8 @@ from generate.server.work_choice import WorkChoice
 
 MOST_LEASES = 2  # of a client: one that is generated, one whose prompts are being asked for
 LONGEST_WAIT_S = 60.0  # until a client that waits for a probe asks again
+# a comparison of which nobody has asked for so long is made anew: files may have gone since
+COMPARED_S = 120.0
 COMPARING_S = 1.0  # until a client that waits for the comparison with the folders asks again
 
 
@@ -46,12 +48,13 @@ class Granting:
         self.answers = answers
         # data set -> (done, failed) when its whole folder was last compared for "all done"
         self.verified: dict[str, tuple[int, int]] = {}
+        self.asked: dict[str, float] = {}  # data set -> when somebody asked whether all is done
 
-    def peek(self, dataset: str) -> WorkLeft | Wait | AllDone:
+    def peek(self, now: float, dataset: str) -> WorkLeft | Wait | AllDone:
         """Whether there may be work, so that a client need not load a model in vain."""
         if self.store.open_indices(dataset):
             return WorkLeft(self.limits.ttl_s)
-        return self._all_done(dataset)
+        return self._all_done(now, dataset)
 
     def lease(self, now: float, request: WorkRequest) -> Grant | Wait | AllDone:
         """A repeated request_id gets the stored Grant.
@@ -68,7 +71,7 @@ class Granting:
             self.live.renew(now, name)
             return Grant(name, indices, self.limits.bare_ttl_s)
         if not self.store.open_indices(request.dataset):
-            return self._all_done(request.dataset)
+            return self._all_done(now, request.dataset)
         if self.store.draining():
             return Wait(4 * self.limits.heartbeat_s, "the server is draining: it gives no new work")
         key = worker_key(request.worker)
@@ -133,8 +136,12 @@ class Granting:
         self.verified.pop(request.dataset, None)  # the same counts may come again
         return grant
 
-    def _all_done(self, dataset: str) -> AllDone | Wait:
-        """All done only after every block was compared since the last one was finished."""
+    def _all_done(self, now: float, dataset: str) -> AllDone | Wait:
+        """All done only after every block was compared since the last one was finished, and while
+        somebody waited for it.
+        """
+        since = now - self.asked.get(dataset, now)
+        self.asked[dataset] = now
         comparing = Wait(COMPARING_S, "comparing the folder before all done")
         if not sum_is_right(self.store, dataset):
             recount(self.store, dataset)
@@ -142,7 +149,7 @@ class Granting:
         if not self.comparison.is_complete(dataset):
             return comparing
         ended = self.store.one("SELECT done, set_aside FROM datasets WHERE name = ?", dataset)
-        if self.verified.get(dataset) != ended:
+        if self.verified.get(dataset) != ended or since > COMPARED_S:
             self.verified[dataset] = ended
             self.comparison.check_again(dataset)
             return comparing

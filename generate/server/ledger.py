@@ -156,9 +156,9 @@ class Ledger:
 
     # ------------------------------------------------ requests of clients
 
-    def peek(self, dataset: str) -> WorkLeft | Wait | AllDone:
+    def peek(self, now: float, dataset: str) -> WorkLeft | Wait | AllDone:
         """Whether there may be work, so that a client need not load a model in vain."""
-        return self.granting.peek(dataset)
+        return self.granting.peek(now, dataset)
 
     def lease(self, now: float, request: WorkRequest) -> Grant | Wait | AllDone:
         """A repeated request_id gets the stored Grant."""

@@ -1,8 +1,8 @@
 """The ledger under its lock, for the server's many threads.
 
     shared = SharedLedger(ledger)
-    done = shared.read(Ledger.peek, "HPDv2")               # function(ledger, …)
-    shared.run(Ledger.sweep)                               # function(ledger, now, …)
+    done = shared.read(Ledger.retry_failed, "HPDv2", [3])  # function(ledger, …)
+    left = shared.run(Ledger.peek, "HPDv2")                # function(ledger, now, …)
     grant = shared.commit(Ledger.lease, WorkRequest(…))    # the same, with a shared commit
 
 now: seconds of time.monotonic(), the ledger's only clock.

@@ -55,7 +55,7 @@ class WorkCalls:
         if chunk == 0:  # a client that wants to know whether it should load a model
             if refusal := self.submissions.refusal(name, worker):
                 return jsonify(error=refusal), 409
-            return reply(self.ledger.read(Ledger.peek, name))
+            return reply(self.ledger.run(Ledger.peek, name))
         self.submissions.works(name, worker)
         client_id = who["client_id"]
         if who["request_id"] is None:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,8 @@ from generate.protocol.answers import Grant
 from generate.server.folders import Folders
 from tests.fakes.forking import Forking
 from tests.fakes.sample_holder import INDEX, RECORD, holder, put
+
+SEEDS = SimpleNamespace(seed=lambda *_: 0)  # what a feeder asks of the recipes
 
 
 def jsons(folder):
@@ -98,7 +101,7 @@ def test_a_new_lease_and_a_retry_take_it_away_first(tmp_path, monkeypatch):
             self.leased = lease
 
     items = {INDEX: {"prompt": "a bird", "source": []}}
-    feeder = Feeder(Work(), None, None, items, ClientSettings(tmp_path, 2, 32, 32))
+    feeder = Feeder(Work(), None, None, items, ClientSettings(tmp_path, 2, SEEDS))
     feeder._take(Grant("1-2", [INDEX], 60))
     assert feeder.work.leased == "1-2"
     holder(tmp_path, "1-3", 1)

@@ -26,7 +26,7 @@ def test_guarantee_12_come_back_is_not_all_done(tmp_path):
     first = run.lease()
     second = run.lease("b", B)
     assert isinstance(run.lease("c", C), Wait)
-    assert isinstance(run.ledger.peek("d"), WorkLeft)
+    assert isinstance(run.ledger.peek(run.now, "d"), WorkLeft)
     run.generate(first)
     run.generate(second, client="b")
     del run.folder[0]
@@ -38,7 +38,7 @@ def test_guarantee_12_come_back_is_not_all_done(tmp_path):
     run.lease()
     run.check()
     assert isinstance(run.lease(), AllDone)
-    assert isinstance(run.ledger.peek("d"), AllDone)
+    assert isinstance(run.ledger.peek(run.now, "d"), AllDone)
 
 
 def test_guarantee_12_chunks_shrink_to_one(tmp_path):

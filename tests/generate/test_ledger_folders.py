@@ -57,6 +57,20 @@ def test_before_all_done_the_folder_is_compared_after_the_last_prompt(tmp_path):
     assert run.lease().indices == [0]
 
 
+def test_a_comparison_grows_old_while_nobody_asks(tmp_path):
+    """The last client died while it waited; files went; another one comes hours later."""
+    run = Run(tmp_path, total=2)
+    run.generate(run.lease(size=1))
+    run.generate(run.lease(size=1))
+    assert isinstance(run.lease(), Wait)
+    run.check()
+    del run.folder[1]
+    run.now += 3600
+    assert isinstance(run.lease(), Wait), "not all done: something may have left meanwhile"
+    run.check()
+    assert run.lease().indices == [1]
+
+
 def test_two_data_sets_folders_are_compared_in_turn(tmp_path):
     run = Run(tmp_path, total=400_000)
     comparison = run.ledger.comparison

@@ -1,6 +1,5 @@
 """Where results go: no link or device is replaced, no planted file written, two writers get on."""
 
-import errno
 import os
 import subprocess
 import sys
@@ -9,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from common.files import write_whole
-from postprocess_dataset.publish import Draft
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "postprocess_dataset"
@@ -164,7 +162,15 @@ def test_a_result_does_not_take_the_place_of_data(table, tmp_path):
 
 def test_a_full_disk_is_that_of_the_result(tmp_path):
     """Not of standard output, which is fine."""
-    draft = Draft(tmp_path / "report.html")
-    with pytest.raises(OSError) as caught, draft:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    assert caught.value.filename == str(tmp_path / "report.html")
+    path = tmp_path / "report.html"
+    code = f"""
+import resource, sys
+from common.command_line import run_script
+from postprocess_dataset.publish import publish_text
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+run_script(lambda: publish_text({str(path)!r}, "x" * 5000))"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1 and f"{path}: File too large" in ended.stderr, ended.stderr
+    assert not path.exists()
