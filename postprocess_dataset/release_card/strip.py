@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
 from common.untrusted import open_jpeg
+from postprocess_dataset.progress import first_line, tell
 from postprocess_dataset.publish import Draft
 from postprocess_dataset.release_card.facts import Facts
 
@@ -58,6 +59,7 @@ def _chosen(facts: Facts) -> Iterator[tuple[Image.Image, str]]:
                     try:
                         with open_jpeg(data) as image:
                             small = ImageOps.contain(image.convert("RGB"), (EDGE, EDGE))
-                    except Exception:  # Pillow raises anything at a damaged file: one less
+                    except Exception as error:  # Pillow raises anything at a damaged file
+                        tell(f"{NAME}: an image of {name} is left out: {first_line(error)}")
                         continue
                     yield small, batch["caption"][row].as_py() or ""

@@ -3,8 +3,6 @@
 forking.py runs it: Forking("rule_holder")("killed_at", folder, step).
 """
 
-import os
-import signal
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +14,7 @@ from generate.client.recipes import Recipes
 from generate.client.work import ClientSettings, Work
 from generate.dataset.accept_rule import Rule
 from generate.protocol.answers import Grant
-from tests.fakes.sample_holder import INDEX, RECORD, calls_of_os
+from tests.fakes.sample_holder import INDEX, RECORD, kill_at
 
 RECIPES = Recipes(GeneratorSettings("tiny", height=64, width=64).resolved())
 ITEM = {"prompt": RECORD["original_prompt"], "source": []}
@@ -36,14 +34,6 @@ def taken(folder, lease, accept, max_tries):
 
 
 def killed_at(folder, step):
-    """A holder that gets SIGKILL before or after one of its calls; its number is the step."""
-    seen = 0
-
-    def count(_):
-        nonlocal seen
-        seen += 1
-        if seen == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    calls_of_os(count)
+    """A holder that is killed at a step."""
+    kill_at(step)
     taken(folder, "1-2", "luck > 0", 4)

@@ -82,8 +82,8 @@ def watched(real, name, watch):
     return call
 
 
-def killed_at(folder, step):
-    """A holder that gets SIGKILL before or after one of its calls; its number is the step."""
+def kill_at(step):
+    """This process gets SIGKILL before or after one of its calls; its number is the step."""
     seen = 0
 
     def count(_):
@@ -93,6 +93,11 @@ def killed_at(folder, step):
             os.kill(os.getpid(), signal.SIGKILL)
 
     calls_of_os(count)
+
+
+def killed_at(folder, step):
+    """A holder that is killed at a step."""
+    kill_at(step)
     holder(folder, "1-1", seed=1)
 
 

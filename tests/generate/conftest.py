@@ -67,6 +67,16 @@ def until():
 
 
 @pytest.fixture
+def processes():
+    """A list of those that are killed at the end."""
+    begun = []
+    yield begun
+    for process in begun:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
 def start(tmp_path):
     """start(*options, …) -> RunningServer, start.crowd(count, *options, …) -> Clients.
 

@@ -69,9 +69,8 @@ def server_folder(tmp_path):
 
 
 @pytest.fixture
-def start(tmp_path, server_folder):
+def start(tmp_path, server_folder, processes):
     """start(code, *words) -> a process, on a node of its own; its output is in .said()."""
-    processes = []
 
     def begin(code, *words):
         log = tmp_path / f"{len(processes)}.out"
@@ -87,10 +86,7 @@ def start(tmp_path, server_folder):
         processes.append(process)
         return process
 
-    yield begin
-    for process in processes:
-        process.kill()
-        process.wait()
+    return begin
 
 
 def counts(process):

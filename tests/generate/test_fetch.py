@@ -87,9 +87,8 @@ def hub():
 
 
 @pytest.fixture
-def start(tmp_path, hub):
+def start(tmp_path, hub, processes):
     """start() -> a client process; its output is in .log."""
-    processes = []
 
     def begin(code=CLIENT, **environment):
         log = tmp_path / f"{len(processes)}.out"
@@ -107,10 +106,7 @@ def start(tmp_path, hub):
         processes.append(process)
         return process
 
-    yield begin
-    for process in processes:
-        process.kill()
-        process.wait()
+    return begin
 
 
 def test_one_fetches_and_the_others_wait_also_over_its_death(start, hub):
