@@ -107,9 +107,16 @@ def test_captions_whose_tries_are_used_up(start_run):
     secret = (run.root / ".server" / "metrics_secret").read_text()
     bearer = {"Authorization": f"Bearer {secret}"}
     asked = urllib.request.Request(f"http://127.0.0.1:{server.port}/metrics", headers=bearer)
-    metrics = urllib.request.urlopen(asked, timeout=60).read().decode()
-    assert 'generate_captions_not_accepted_total{dataset="birds"} 6.0' in metrics
-    assert 'generate_images_judged_total{dataset="birds",verdict="rejected"} 18.0' in metrics
+    figures = (
+        'generate_captions_not_accepted_total{dataset="birds"} 6.0',
+        'generate_images_judged_total{dataset="birds",verdict="rejected"} 18.0',
+    )
+
+    def shown() -> bool:  # the page's document is made every two seconds
+        metrics = urllib.request.urlopen(asked, timeout=60).read().decode()
+        return all(figure in metrics for figure in figures)
+
+    until(shown, "the figures of what was not accepted")
     assert server.status()["quarantined"] == []
     before = drawn(run)
     server.stop()
