@@ -5,7 +5,7 @@
     $command generated_images/HPDv2 --parquet_file HPDv2.parquet --tars HPDv2_wds
 
 reads folders (loose or packed), the table and the tars once each, compares them with each other,
-with the captions and with the job server's ledger, and names what it finds by 21 kinds, each with
+with the captions and with the job server's ledger, and names what it finds by 22 kinds, each with
 its count, first examples and what to do. When all agree, the tars get a MANIFEST.json.
 
     $command DOWNLOAD --manifest

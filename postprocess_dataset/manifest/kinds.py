@@ -67,6 +67,11 @@ KINDS = {
         PRIVATE,
     ),
     "nan_score": Kind("a score is no number", "score these images again"),
+    "not_accepted": Kind(
+        "an image whose own scores do not fulfil the expression that its JSON names, or a rejected "
+        "one whose scores do",
+        f"{REDO}; or leave it out: convert_parquet_to_wds.py --where",
+    ),
     "card_counts": Kind("the card states other counts", "make the card again"),
     "ledger_differs": Kind(
         "the job server's ledger and the folder disagree",

@@ -20,6 +20,7 @@ from postprocess_dataset.manifest.tar_facts import facts_of, hash_of, print_of
 from postprocess_dataset.private_fields import private_parts
 from postprocess_dataset.sample_checks import decode_fault
 from postprocess_dataset.sample_json import fault_of
+from postprocess_dataset.verification.accepted import not_accepted
 
 Image = tuple[bytes, bytes]  # print and sha256
 # Compared by other means.
@@ -83,6 +84,8 @@ def check_sample(
     if private := private_parts(head):
         found.add("private_field", f"{look.key}.jpg", f"its file has {', '.join(private)}")
     faulty = _record_fault(look, head, record, found)
+    if not faulty and not not_finite(record) and (why := not_accepted(record)):
+        found.add("not_accepted", look.key, why)
     caption = None if faulty else hash_of(record["augmented_prompt"])
     if (head.width, head.height) != (record["width"], record["height"]):
         stated = f"{record['width']} x {record['height']}"

@@ -125,6 +125,12 @@ def card(root):
     (root / "tars/README.md").write_text(text)
 
 
+def judged(root, accept, *before):
+    """995_1 (clip 0.3) has this expression, and so many rejected ones before it."""
+    rejected = [{"seed": n, "scores": {"clip": clip}} for n, clip in enumerate(before)]
+    remake(root, accept=accept, rejected=rejected)
+
+
 def leak(root):
     """The validation set holds a caption."""
     text = folder(root).record(1001, 2, b"")["augmented_prompt"]
@@ -241,6 +247,10 @@ DAMAGE = {
     ),
     "NaN score": ("nan_score", lambda r: rewrite(sample(r, "995_1.json"), scores={"a": 0 * 1e999})),
     "NaN in the table": ("nan_score", a_nan_in_the_table),
+    "not accepted": ("not_accepted", lambda r: judged(r, "clip > 0.3")),
+    "accepted before": ("not_accepted", lambda r: judged(r, "clip > 0.2", 0.25)),
+    "a score is missing": ("not_accepted", lambda r: judged(r, "rendered_text < 1")),
+    "no expression": ("not_accepted", lambda r: judged(r, "clip >")),
     "private": ("private_field", exif),
     "card": ("card_counts", card),
 }
