@@ -1,4 +1,4 @@
-"""What ChatGPT wrote around the prompts of HPDv2's three art styles, repaired or dropped.
+"""Repair or drop prompts of HPDv2 that contain ChatGPT's own words.
 
 >>> repair("The image depicts a fox.")
 ('A fox.', 'chat: the image depicts')

@@ -1,4 +1,4 @@
-r"""Clean one prompt: what its source did to it is undone; what its author meant stays.
+r"""Clean one prompt: undo what its source did to it, keep what its author meant.
 
 >>> clean("a caf&eacute; in the style of Simon St\u00c3\u00a5lenhag, 8 k --ar 16:9 ")
 ('a caf\u00e9 in the style of Simon St\u00e5lenhag, 8k', [..., 'spacing', 'syntax: flag'])

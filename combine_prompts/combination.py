@@ -1,4 +1,4 @@
-"""From the sources' files to the combined one: join exact duplicates, judge, shuffle, write.
+"""Combine the sources' files: join exact duplicates, screen, shuffle, write.
 
 combine(Settings(inputs=[Path("prompts/sac.json")], …))    # what combine.py does after its options
 """

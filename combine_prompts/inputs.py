@@ -1,4 +1,4 @@
-"""What combine.py reads: the sources' files and the validation sets, exact duplicates joined."""
+"""Read the inputs of combine.py: sources and validation sets, exact duplicates joined."""
 
 import os
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Near duplicates by MinHash LSH: the same prompt but for a few words.
+"""Near duplicates by MinHash LSH: prompts that differ in a few words only.
 
 Two prompts are twins when the Jaccard index of their 3-word shingles is at least 0.7 *and* they
 name the same subject. Sketches are rensa's (Rust; the tests hold them against datasketch),

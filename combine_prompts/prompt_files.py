@@ -1,4 +1,4 @@
-"""Prompts files: JSON lists and text files read, outputs written whole, problems named.
+"""Read prompts files (JSON lists and text files) and write outputs; each problem is named.
 
 items = read_items(Path("prompts/sac.json"))        # [{"prompt": …, …}, …]
 write_output(Path("prompts/combined.json"), text)

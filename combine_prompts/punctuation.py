@@ -1,4 +1,4 @@
-r"""Punctuation that nobody meant: commas at the ends, ",,", escaped quotes, endless runs of a sign.
+r"""Remove punctuation without meaning: commas at the ends, ",,", escaped quotes, `!!!!!!!`.
 
 >>> tidy(", a fox,, it\\'s red | | snow, ")
 "a fox, it's red | snow"

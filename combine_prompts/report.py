@@ -1,4 +1,4 @@
-"""What combine.py tells of its work: report and attribution beside the output, and the table."""
+"""What combine.py writes about its work: report, attribution, and the table on the terminal."""
 
 import hashlib
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Which commit of a source is fetched: the same one each time, unless --revision asks for another.
+"""Pin the commit that a source is fetched at, until --revision asks for another.
 
     revision = chosen("sac", args.revision)      # a file in a repository on GitHub
     notes = Revisions(Path("prompts"))           # sets on the hub: prompts/revisions.json

@@ -1,4 +1,4 @@
-"""The five sources: under which terms they stand, where their files live, how these are read.
+"""The five sources: where their files are and how these are read.
 
 A sixth one needs its terms in TERMS, a function here, and a script of options that calls it.
 """

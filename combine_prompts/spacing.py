@@ -1,4 +1,4 @@
-"""Undo tokenised spacing, as a part of DiffusionDB's prompts went through, and their copies.
+"""Undo tokenised spacing (`8 k`, `sci - fi`), as part of DiffusionDB's prompts have it.
 
     1 9 8 0 s -> 1980s     8 k -> 8k        cinema 4 d -> cinema 4d    ( ( x ) ) -> ((x))
     1 6 : 9 -> 16:9        f 1. 4 -> f 1.4  sci - fi -> sci-fi

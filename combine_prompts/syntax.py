@@ -1,4 +1,4 @@
-"""Strip what steers an image generator and describes nothing.
+"""Remove generator syntax (flags, weights, networks, URLs), which describes nothing.
 
 Midjourney's flags and weights, WebUI's weights, networks and settings, chat commands, image URLs.
 Emphasis without a number, `((dark forest))`, stays: it is readable, and its depth may be meant. The

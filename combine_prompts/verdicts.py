@@ -1,4 +1,4 @@
-"""The verdicts on many prompts and their variations, with all cores where there are many.
+"""Screen many prompts and their variations, on all cores where there are many.
 
 for judged in judge([("a fox in the snow", ["a fox at night"]), …], screen, num_workers=2): ...
 """

@@ -1,4 +1,4 @@
-"""The command line: options as every script takes them, and one handler of errors for all scripts.
+"""Option parsing and error handling, shared by all scripts.
 
     def main() -> int:
         parser = Options(__doc__)

@@ -1,4 +1,4 @@
-"""What is written for people: log lines, and text from elsewhere made harmless to a terminal.
+"""Output for people: log lines, and foreign text made safe for a terminal.
 
 log = start_log("generate_images")
 log.warning("disk full on %s", host)      # 2026-11-24 16:45:01Z WARNING disk full on gpu03

@@ -1,4 +1,4 @@
-"""Static embeddings of short texts: how near two texts are in meaning, without a model to run.
+"""Static embeddings of short texts: how near two texts are in meaning, without running a model.
 
 >>> vectors = embed(["a dog on a sofa", "a hound on a couch"])
 >>> float(vectors[0] @ vectors[1]) > 0.6

@@ -1,4 +1,4 @@
-"""Which scores are accepted: `clip > 0.26 and nsfw < 0.2`, parsed, never run as code.
+"""Expressions of --accept and --where: `clip > 0.26 and nsfw < 0.2`, parsed, never run as code.
 
     accept = parse("clip > 0.26 and not (nsfw >= 0.2 or rendered_text < 1)")
     accept.names                                          # {"clip", "nsfw", "rendered_text"}

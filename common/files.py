@@ -1,4 +1,4 @@
-"""Files that a crash cannot tear: the only write-then-rename, exclusive link and folder fsync here.
+"""Crash-safe writes: write-then-rename, exclusive link, folder fsync. Nothing else does these.
 
 write_whole(".server/server.json", text, mode=0o600)     # replaces; all of it or nothing
 created = create_whole("dataset.yaml", text)             # False if the name is taken

@@ -1,4 +1,4 @@
-"""What a JPEG's bytes say before anything is decoded: pixels, comment, and which picture it is.
+"""Read the head of a JPEG without decoding it: size, comment, a hash of the picture.
 
     head = read_jpeg(data)          # ValueError: it is none
     head.width, head.height, head.comment, head.picture, head.foreign

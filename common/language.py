@@ -1,4 +1,4 @@
-"""Whether a text is English: by its function words first, by a language detector second.
+"""Is a text English? Its function words decide first, then a language detector.
 
 >>> foreign("Muž spí na gauči v zeleném pokoji."), foreign("portrait by Greg Rutkowski, 8k")
 ('cs', '')

@@ -1,4 +1,4 @@
-"""Under which terms image models and LLMs stand, and what these ask of who uses what they made.
+"""Licences of image models and LLMs, and what they ask of those who use the output.
 
 terms_of_model("black-forest-labs/FLUX.1-dev").licence     # "FLUX.1 non-commercial"
 terms_of_llm("gpt-4o-mini").notice                         # "OpenAI's terms forbid …"

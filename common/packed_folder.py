@@ -1,4 +1,4 @@
-"""A packed sub-folder of a data set: its files lie in tars, and the mark PACKED says where.
+"""Packed sub-folders of a data set: the files lie in tars, and the mark PACKED says where.
 
     000012/PACKED             JSON: the tars with their hashes; for each prompt where its files lie,
                               and which images count

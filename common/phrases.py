@@ -1,4 +1,4 @@
-"""Word lists looked up in a text's words: no regular expressions, so no text makes it slow.
+"""Look up the phrases of word lists in a text, without regular expressions: no text is slow.
 
 table = PhraseTable({"explicit": read_phrases("explicit")})
 table.find(["a", "half", "naked", "man"])                    # [Hit("explicit", "half naked", 1, 3)]

@@ -1,4 +1,4 @@
-"""What no picture is made of: sexual content, minors with it (always), hate; and rude words.
+"""Find sexual content (with minors: always refused), hate and profanity in a text.
 
 >>> find("a 15 year old in lingerie").minors
 '15 year old + lingerie'

@@ -1,4 +1,4 @@
-"""The samples of a data set, one after the other: of a folder, packed or not, or of tars.
+"""Iterate over the samples of a data set: of a folder, packed or not, or of tars.
 
     for sample in iterate("outputs/generate_images/generated_images/HPDv2"):
         sample.key            # "000012/12345_3"

@@ -1,4 +1,4 @@
-"""The judge of every text that becomes an image: one prompt, one variation, one LLM answer.
+"""Screen every text that becomes an image: a prompt, a variation, an LLM's answer.
 
     screen = Screen.beside(Path("prompts/combined.json"))    # the rules it was combined with
     verdict = screen.judge("a 15 year old in lingerie")

@@ -1,4 +1,4 @@
-"""What a process asks SLURM: who and where it is, how long it may run, who else of the user runs.
+"""What a process asks SLURM: its identity, the time left, the user's queue; sbatch and requeue.
 
 identity()["host"], time_left_s(), queue()
 """

@@ -1,4 +1,4 @@
-"""A text's words as a reader takes them, in all the ways in which a filter can be fooled.
+"""Undo the spelling tricks that hide a word from a filter: leetspeak, look-alikes, spaced letters.
 
 >>> list(readings("a n_4_k_3_d w0man, 1girl"))[-1]
 ['a', 'naked', 'woman', '1', 'girl']

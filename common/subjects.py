@@ -1,4 +1,4 @@
-"""Whether a prompt says what the picture is of, in words: not names and style alone, not keys.
+"""Find prompts that have no subject (only names and style words) or are gibberish.
 
 >>> find_no_subject("artwork by greg rutkowski, trending on artstation, 8k")
 'names and style alone'

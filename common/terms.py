@@ -1,4 +1,4 @@
-"""Under which terms the sources' prompts stand. combine.py copies them into its report.
+"""Licences and citations of the prompt sources. combine.py copies them into its report.
 
 Models, which have terms of their own, are in model_terms.py.
 

@@ -1,4 +1,4 @@
-"""Texts brought to a common form, so that two spellings of one text are equal.
+"""A common form of texts, so that two spellings of one text are equal.
 
 >>> fold("A Red  fox, (8K)!")
 'a red fox 8k'

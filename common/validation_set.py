@@ -1,4 +1,4 @@
-"""Whether a text is, quotes or rewrites a prompt of the validation set.
+"""Find texts that copy, contain or paraphrase a prompt of the validation set.
 
     validation = ValidationSet.of(["a snowy mountain seen from a train window", …])
     validation.find_all(["a train window with a view of a snowy mountain"])    # [Match(…)]

@@ -1,4 +1,4 @@
-"""Which version of this project runs: recorded with every image and in /status."""
+"""The version of this project, recorded with every image and in /status."""
 
 import functools
 import subprocess

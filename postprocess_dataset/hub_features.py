@@ -1,4 +1,4 @@
-"""The columns of a release as `datasets` describes them, without its import: 2 s and 100 MB.
+"""The columns of a release as `datasets` describes them, without importing it: 2 s and 100 MB.
 
     schema.with_metadata({HUGGINGFACE: footer_note(schema)})      # of a parquet file
     yaml_features(schema)                                         # of a card

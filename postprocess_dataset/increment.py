@@ -1,4 +1,4 @@
-"""What an earlier conversion knew, kept beside its table: `--update` costs what has changed.
+"""State of a conversion, kept beside its table, so that `--update` costs what has changed.
 
     OUTPUT.rejects.jsonl    the samples left out, each with its reason; images without JSON too
     OUTPUT.gone.jsonl       rows whose sample was deleted; they keep their place until --rebuild,

@@ -1,4 +1,4 @@
-"""What tells where a sample was made: hosts, jobs, absolute paths. None of it is published.
+"""Fields that say where a sample was made: hosts, jobs, absolute paths. None is published.
 
 private_fields({"hostname": "node1", "note": "see /home/x/y", "seed": 7})    # ["hostname", "note"]
 """

@@ -1,4 +1,4 @@
-"""A file appears under its name whole or not at all, and one process at a time writes it.
+"""Write a file whole or not at all, by one process at a time.
 
 It is written to a temporary file beside it, under a lock, fsynced and renamed.
 

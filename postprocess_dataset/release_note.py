@@ -1,4 +1,4 @@
-"""What was done to a release that its rows do not tell: release.json, where there is something.
+"""release.json: what was done to a release and cannot be read from its rows.
 
     write_note("release/HPDv2", {"c2pa": signer.about})
     read_note("release/HPDv2").get("c2pa")          # the card and the manifest say it

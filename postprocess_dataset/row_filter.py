@@ -1,4 +1,4 @@
-"""What the tars ask of a filter of rows; postprocess_dataset/scored/where.py is one."""
+"""The interface of a filter of rows, as the tars use it; scored/where.py has one."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""Is it a sample? Rows of what was parsed and passes, a reason for each that does not.
+"""Check parsed samples: rows of the good ones, a reason for each that is rejected.
 
 checks = Checks("/data", real_folders(["/data/HPDv2"]), "sha256")
 rows, rejects = check(pool, checks, Chunk("HPDv2/000012", names, has_image), pieces)

@@ -1,4 +1,4 @@
-"""The bytes of sample JSONs to rows with the table's columns, each fault named.
+"""Parse the JSONs of samples into rows with the table's columns; each fault is named.
 
 rows, kept, reasons = parse([Piece(b'{"prompt_index": 12345, …}'), Piece(b""), …])
 

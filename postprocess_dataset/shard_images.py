@@ -1,4 +1,4 @@
-"""A row's image: where it lies, how large it is, its bytes.
+"""Read the image of a row: where it lies, how large it is, its bytes.
 
 images = Images("/data", ["/scratch/images"])
 sizes = images.sizes([("HPDv2/000012/12345_3.jpg", "HPDv2/000012/12345_3"), …])

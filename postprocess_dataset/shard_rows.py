@@ -1,4 +1,4 @@
-"""The rows of any table as samples of a tar: key, caption, metadata as JSON.
+"""Turn the rows of any table into samples of a tar: key, caption, metadata as JSON.
 
 for sample in samples(batch, first_row): …
 """

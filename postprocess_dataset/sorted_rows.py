@@ -1,4 +1,4 @@
-"""Rows come in any order and leave sorted and numbered, in one parquet file.
+"""Sort and number rows that come in any order, into one parquet file.
 
 In constant memory, and the same rows make the same bytes.
 

@@ -1,4 +1,4 @@
-"""The parquet table: its columns, its files, what it says of itself, rows read by number.
+"""The parquet table: its columns, its files, its metadata, reading rows by number.
 
     for batch in read_rows(files("out.parquet"), 10_000, 20_000): ...
 

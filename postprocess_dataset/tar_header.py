@@ -1,4 +1,4 @@
-"""Tar headers, the very bytes of the standard library's.
+"""Tar headers, byte for byte those of the standard library.
 
 header("HPDv2/000012/12345_3.jpg", 53_120)  # 512 bytes; more for a name with an extended header
 """

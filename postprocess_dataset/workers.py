@@ -1,4 +1,4 @@
-"""Worker processes that live and die with their parent.
+"""Worker processes that end when their parent dies.
 
     with forked(2) as pool:
         future = start(pool, function, argument, …)

@@ -1,4 +1,4 @@
-"""How values lie: equal bins from the least to the most.
+"""Histograms: equal bins from the smallest value to the largest.
 
 histogram("nsfw", [0.01, 0.02, 0.9]).bins
 bars(histogram("nsfw", […]))              # "█▅  ▂": a line of text

@@ -1,4 +1,4 @@
-"""What a score is, and how the names of --scores become scores.
+"""The interface of a score, and how the names of --scores become scores.
 
     scores = load_scores("clip,nsfw,my_scores.py:Cuteness")
     for score in scores:

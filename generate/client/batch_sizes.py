@@ -1,4 +1,4 @@
-"""Batch sizes that had to be halved, kept beside the ledger for the workers that come later.
+"""Batch sizes that had to be halved, kept beside the ledger for later workers.
 
     sizes = BatchSizes(Path(".server/batch_sizes.jsonl"), key)
     sizes.smallest()        # or None

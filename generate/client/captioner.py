@@ -1,4 +1,4 @@
-"""Finds the captions of leased indices: those that stand, the prompts file's, or an LLM's.
+"""Find the captions of leased indices: published ones, the prompts file's, or an LLM's.
 
 captioner = Captioner(work, prompter, settings, images_per_prompt=10)
 captioner.take_answers()        # what the LLMs have answered is published and queued

@@ -1,4 +1,4 @@
-"""How much of what a card can compute its images use: FLOPs counted, against the maker's figure.
+"""How much of a GPU's peak its images use: FLOPs counted, against the maker's figure.
 
 share_line(generator, images_per_s=0.9)     # "0.47 of the card's 989 TFLOP/s (514 TFLOP an …)"
 """

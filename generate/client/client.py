@@ -1,4 +1,4 @@
-"""The overlapped client: leases and LLM calls run ahead of the device, JPEGs and reports behind it.
+"""The client: leases and LLM calls run ahead of the device, JPEGs and reports behind it.
 
     client = Client(job, prompter, items, describe, place, settings)
     client.start(batch_size=16)

@@ -1,4 +1,4 @@
-"""What torch.compile has made, beside the ledger: one task compiles, the others load its code.
+"""Share what torch.compile has made: one task compiles, the others load its code.
 
     code = CompiledCode(Path(".server"), key)
     with code.shared():         # a first batch: it is compiled here, or by the one that comes first

@@ -1,4 +1,4 @@
-"""Fetches a hub model's files without loading them, before the tasks of an array begin.
+"""Fetch a hub model's files without loading them, before the tasks of an array begin.
 
 fetch("Tongyi-MAI/Z-Image-Turbo", commit)     # what from_pretrained would fetch, and no more
 """

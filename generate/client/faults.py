@@ -1,4 +1,4 @@
-"""Whose fault an error of a pipeline is, as far as the error itself tells.
+"""Classify an error of a pipeline: is the command at fault, the worker, or nobody?
 
 fault_of(error)            # COMMAND, PASSING, MEMORY, COMPILER, DEVICE or UNCLEAR
 

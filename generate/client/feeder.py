@@ -1,4 +1,4 @@
-"""In front of the device: one thread that leases prompt indices and finds their captions.
+"""The feeder: a thread ahead of the device that takes leases and finds captions.
 
     feeder = Feeder(work, job, prompter, items, settings)
     feeder.start(batch_size=16)

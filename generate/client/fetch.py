@@ -1,4 +1,4 @@
-"""A hub model is fetched once for all clients that share a cache, and then loaded without the hub.
+"""Fetch a hub model once for all clients that share a cache, then load it without the hub.
 
     pipe = load_once("Tongyi-MAI/Z-Image-Turbo", None, load)     # load(offline: bool)
 

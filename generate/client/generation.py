@@ -1,4 +1,4 @@
-"""The loop of a client: batches from the client to the generator, images back.
+"""The loop of a client: a batch from the client, images from the generator, and back.
 
 generator = ImageGenerator(generator_settings(args, definition, output_root))
 broken = generate_until_done(client, generator)

@@ -1,4 +1,4 @@
-"""Generates batches of images with any text-to-image pipeline that diffusers can load.
+"""Generate batches of images with any text-to-image pipeline that diffusers can load.
 
 generator = ImageGenerator(GeneratorSettings("tiny", height=64, width=64))
 generator.load()

@@ -1,4 +1,4 @@
-"""The client's side of the job server's calls.
+"""The client's side of the job server's calls: retries, leases, heartbeats.
 
     job = JobClient(default_output_root(), definition, WorkerIdentity("node7", "GPU-5f1c…"))
     job.check()                             # is a server there, and is it this run's?

@@ -1,4 +1,4 @@
-"""What of a model goes where: batch size, offloading and VAE slicing, by weights and memory.
+"""Plan batch size, offloading and VAE slicing from the model's weights and the card's memory.
 
     plan = plan_for(recipe, settings, Card("H100", 79.1, 78.6, (9, 0)))
     plan.line      # "14.3 GiB of weights on H100 (78.6 of 79.1 GiB free): 16 images a batch, …"

@@ -1,4 +1,4 @@
-"""Whether a model can be had, before anything is loaded or submitted. Imports no torch.
+"""Check that a model can be had before anything is loaded or submitted. Imports no torch.
 
 check_model("stabilityai/stable-diffusion-3-medium-diffusers")
 """

@@ -1,4 +1,4 @@
-"""The recipe of a model: its row of the table, or its pipeline's own numbers; and what fits where.
+"""The numbers of a model, from its row of the table or its pipeline; batch sizes by card.
 
     python -c "from generate.client.model_recipes import print_tables; print_tables()"
 

@@ -1,4 +1,4 @@
-"""One process does a thing, and the others wait for what it leaves.
+"""Let one process do something, while the others wait for what it leaves.
 
     with one_first(folder / "model.lock", mark.exists, "fetches the model") as first:
         ...     # first: this process is to do it

@@ -1,4 +1,4 @@
-"""Whose texts the images of a finished prompt show: counts by LLM and by source.
+"""Count captions and images of a finished prompt by LLM and by source.
 
     origins_of(record, given_up={3}, tried={0: [Tried(…)]})
     # {"llm": {"original prompt": [1, 1, 1], "llama3.1": [9, 8, 0]},

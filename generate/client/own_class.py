@@ -1,4 +1,4 @@
-"""The numbers of a class of the user's own, --pipeline FILE.py:CLASS, without importing it.
+"""Default steps, guidance and size of a --pipeline FILE.py:CLASS, without importing it.
 
     family_of_class("mine.py:Mine", "Tongyi-MAI/Z-Image-Turbo")
 

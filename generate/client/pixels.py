@@ -1,4 +1,4 @@
-"""From a pipeline's output to bytes, on the device: a quarter of what floats would take to copy.
+"""Convert a pipeline's output to bytes on the device: a quarter of what floats take to copy.
 
 arrays, finite = pixels_of(pipe(...).images)    # uint8 (height, width, 3) each, whether finite
 

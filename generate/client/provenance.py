@@ -1,4 +1,4 @@
-"""What an image was generated with, for its JSON; and whether a worker generates as the others do.
+"""What an image was generated with, for its JSON; and the comparison with the definition.
 
 facts = facts_of(pipe, settings, left_out)     # {"scheduler": "FlowMatchEuler…", …}
 check(definition, pipeline, allow_mixed=False)

@@ -1,4 +1,4 @@
-"""Behind the device: threads that check, encode and publish images, and one that reports.
+"""The publisher: threads behind the device that check, encode, publish and report images.
 
     publisher = Publisher(work, job, describe, place, settings)
     publisher.start(bound=32)

@@ -1,4 +1,4 @@
-"""What becomes of images that are not accepted: some are kept, and heartbeats tell the last ones.
+"""Images that are not accepted: some are kept, and heartbeats report the newest.
 
     rejected = Rejected(settings)
     rejected.keep(candidate, values)         # with --keep_rejected, before its seed is noted

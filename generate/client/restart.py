@@ -1,4 +1,4 @@
-"""How a client process comes back: requeued by SLURM, or as a fresh process in its place."""
+"""How a client process starts again: requeued by SLURM, or as a fresh process in its place."""
 
 import logging
 import os

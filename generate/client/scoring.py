@@ -1,4 +1,4 @@
-"""Beside the device: one thread that scores images, batch by batch, while others are generated.
+"""The scoring thread: scores images batch by batch while others are generated.
 
     scoring = Scoring(judge, accepted, rejected, broken)
     scoring.start()

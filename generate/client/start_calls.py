@@ -1,4 +1,4 @@
-"""What a client says to the job server as it starts, before its first lease.
+"""Calls of a client to the job server before its first lease.
 
 may_load(job, parallel=16)                   # 0, or how many load at the moment
 loaded(job)

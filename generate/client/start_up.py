@@ -1,4 +1,4 @@
-"""From the options to a pipeline that has generated its first batch; or whose fault it is not."""
+"""Load the pipeline and generate a first batch; if that fails, find out whose fault it is."""
 
 import logging
 import random

@@ -1,4 +1,4 @@
-"""Who this client is: its host, its GPU, its SLURM task, its log.
+"""The identity of this client: its host, its GPU, its SLURM task, its log.
 
 this_worker()      # WorkerIdentity(host="node7", gpu="GPU-5f1c…", array_job="42", task="7", …)
 """

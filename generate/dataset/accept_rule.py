@@ -1,4 +1,4 @@
-"""Which images are accepted, where that was changed in a run: what the present rule opens again.
+"""The rule of what is accepted, where it was changed in a run: which captions it opens again.
 
     rule = rule_of(definition)                  # None: it never changed, and every .failed stands
     rule.gave_up(dataset_dir, 12345, 3)         # whether a .failed that lies there stands

@@ -1,4 +1,4 @@
-"""The captions of a prompt that was begun: its .prompts against the images that lie beside it.
+"""Compare a prompt's .prompts with its images, and make it again where it is lost or damaged.
 
     standing = standing_captions(dataset_dir, 12345, "a corgi in a top hat", files)
     standing.record      # a whole .prompts that agrees with the images, or None

@@ -1,4 +1,4 @@
-"""The captions of a prompt: `12345.prompts`, written once, before the prompt's first image.
+"""`12345.prompts`: the captions of a prompt, written once, before its first image.
 
     record = publish_captions(dataset_dir, captions, lease)      # the record that stands
     read_captions(dataset_dir, 12345)                            # the newest record, or None

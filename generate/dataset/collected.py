@@ -1,4 +1,4 @@
-"""`12345.samples`: the JSONs of a finished prompt in one file, which the converter opens instead.
+"""`12345.samples`: the JSONs of a finished prompt in one file, which the converter reads instead.
 
     publish_collected(dataset_dir, 12345, captions=200, lease="1-7")
     remove_collected(dataset_dir, 12345)

@@ -1,4 +1,4 @@
-"""The disk below a data set: what it must be able to do, and its errors in one line."""
+"""What the disk of a data set must be able to do, and its errors in one line."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""A data set that was extended while clients of its older definition run, or wait to run.
+"""Notice that a data set was extended while clients of its older definition run.
 
 newer = newer_definition(dataset_dir, definition)     # None: the definition stands
 standing(dataset_dir, definition)                     # what the folder says, all its fields

@@ -1,4 +1,4 @@
-"""Names in a data set folder.
+"""Names of files in a data set folder.
 
 000012/12345.prompts      the captions of a prompt (.prompts2, … after extensions: the newest)
 000012/12345_3.jpg        augmentation 3 of prompt 12345; 0 is the original prompt itself

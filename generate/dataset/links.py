@@ -1,4 +1,4 @@
-"""How a file of a data set gets its name: written whole beside it, then one exclusive link.
+"""Publish a file of a data set: written whole beside its place, then one exclusive link.
 
     temporary = write_temporary(final, data, lease)     # fsynced; OSError leaves nothing behind
     publish(temporary, final)                           # False: the name is taken

@@ -1,4 +1,4 @@
-"""A large prompts file in a run: made once into a file that all clients of a node map into memory.
+"""A large prompts file, converted once into a file that all clients of a node map into memory.
 
     items = open_prompts("HPDv2.parquet", server_folder(output_root) / "prompts")
     items[12_345]                       # read from the map, which the kernel keeps once for all

@@ -1,4 +1,4 @@
-"""What an item of the prompts file asks of its own images, beside its text.
+"""Options of single prompts: what an item of the prompts file asks for its own images.
 
     {"prompt": "a tall tower", "size": "768x1344", "seed": 7, "negative_prompt": "people",
      "num_inference_steps": 40, "guidance_scale": 3.5}

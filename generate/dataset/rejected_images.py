@@ -1,4 +1,4 @@
-"""Images that were not accepted, kept to be looked at: --keep_rejected N, so many of each prompt.
+"""--keep_rejected N: the first N images of each prompt that were not accepted, kept to look at.
 
 <output root>/rejected_images/HPDv2/000012/12345/12345_3.try2.jpg    caption 3, its third seed
 

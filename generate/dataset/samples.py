@@ -1,4 +1,4 @@
-"""How an image is published: the image is the commit.
+"""Publish a sample: the image with its metadata inside, then its JSON.
 
 000012/12345_3.jpg      carries its metadata as a JPEG comment: the .json can be made from it alone
 000012/12345_3.json     that metadata, the place it was made at, and the sha256 of the image's bytes

@@ -1,4 +1,4 @@
-"""What lies in a sub-folder of a data set, by one listing of its names.
+"""List a sub-folder of a data set once: what lies there for each prompt.
 
 scan_folder("outputs/generate_images/generated_images/HPDv2", 12)[12345].done(images_per_prompt=10)
 """

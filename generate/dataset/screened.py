@@ -1,4 +1,4 @@
-"""What of a prompts file may become an image: common/screening.py, asked when a run begins.
+"""Screen a prompts file as a run begins: which prompts and variations are generated.
 
     screen = screen_of("combined.json")             # the rules that combine.py wrote beside it
     print(refused_line("combined.json", items, screen))

@@ -1,4 +1,4 @@
-"""Sizes of images: one, or a mix of several from which each image gets one by its place.
+"""Image sizes: one for all, or a mix from which each image gets one.
 
 size_from("1024x768")                         # (768, 1024): height, width
 mix = Mix.from_text("1024x1024:0.5,1344x768:0.25,768x1344:0.25")

@@ -1,4 +1,4 @@
-"""Seeds that were tried in vain, so that they are not tried again after a death.
+"""Seeds whose images were not accepted, kept so that a later client does not try them again.
 
     note(dataset_dir, index, lease, aug, tried)          # one line in .12345.tries.<lease>.tmp
     tries = take_over(dataset_dir, index, lease, names)  # {3: [Tried, …]}: what earlier holders saw

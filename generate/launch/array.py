@@ -1,4 +1,4 @@
-"""The arrays that were submitted for a data set: which ones live, their throttle, end and logs.
+"""The SLURM arrays of a data set: which are alive, their throttle, --cancel and --tail_log.
 
 python generate/generate_images.py HPDv2.json --cancel
 """

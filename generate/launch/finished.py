@@ -1,4 +1,4 @@
-"""How far a data set is when no job server runs: counted from its files.
+"""Progress of a data set when no job server runs: counted from its files.
 
 print("\n".join(lines_of(output_root, "HPDv2")))
 """

@@ -1,4 +1,4 @@
-"""Whether the clients of one machine fit in its memory where each starts an LLM of its own.
+"""Check that the clients of one machine fit in memory when each starts an LLM of its own.
 
 check_embedded(args, definition)        # before they start
 """

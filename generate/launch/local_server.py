@@ -1,4 +1,4 @@
-"""The job server of the local runs on an output root: shared, looked after, ended with the last.
+"""The job server of local runs: all on one output root share it, and the last one ends it.
 
 with LocalServer(output_root) as server:        # starts one if none answers
     ...

@@ -1,4 +1,4 @@
-"""Options of generate_images.py: scores, SLURM's, which of them a task does not get, and looks."""
+"""Options of generate_images.py: scores, SLURM, and looking at a run."""
 
 from argparse import ArgumentTypeError, _ArgumentGroup
 

@@ -1,4 +1,4 @@
-"""What a data set keeps of its model and its libraries, so that a run of weeks is of one piece.
+"""What a definition pins of model and libraries, so that all images of a run are made alike.
 
     fields = pinned(args, stored_definition(folder))      # for the definition
 

@@ -1,4 +1,4 @@
-"""What a run on this machine says before it starts: model, images, LLMs, disk; and what is missing.
+"""The plan that a local run shows first: model, images, LLMs, disk, and what is missing.
 
 print("\n".join(plan(args, definition, items, output_root)))
 """

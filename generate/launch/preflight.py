@@ -1,4 +1,4 @@
-"""What would otherwise fail in every task of an array, found before it is submitted."""
+"""Checks before an array is submitted: what would otherwise fail in every task."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""A look before the run: the first prompts on a contact sheet, and how fast they are generated.
+"""--preview: the first prompts on a contact sheet, and how fast they are generated.
 
 python generate/generate_images.py HPDv2.json --preview 8      # writes preview_HPDv2.jpg
 """

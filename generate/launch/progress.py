@@ -1,4 +1,4 @@
-"""What a run on this machine shows of itself: a bar on a terminal, lines in a log.
+"""Progress of a local run: a bar on a terminal, lines in a log.
 
 A log has a line after 2, 6, 14, 30 and 60 s, then each minute.
 

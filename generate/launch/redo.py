@@ -1,4 +1,4 @@
-"""A second look at images of a run: generated again from their JSON and compared; replaces nothing.
+"""--redo: generate images of a run again from their JSONs and compare. Nothing is replaced.
 
 python generate/generate_images.py HPDv2.json --redo 12345_3   # or 12345: all images of the prompt
 """

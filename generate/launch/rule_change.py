@@ -1,4 +1,4 @@
-"""--extend with another --accept or --max_tries: what it opens again is said before it stands.
+"""--extend with another --accept or --max_tries: show what it opens again, then apply it.
 
     change(args, definition, output_root)     # before any client asks for work
 

@@ -1,4 +1,4 @@
-"""The options of a run in a file: read with --config, and written beside the data set.
+"""The options of a run in a YAML file: read with --config, written beside the data set.
 
 words = words_of("run.yaml", parser)       # ["--model=tiny", "--compile=True"]
 store(args, definition, folder)            # generated_images/HPDv2/run.yaml

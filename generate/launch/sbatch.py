@@ -1,4 +1,4 @@
-"""The sbatch scripts of a run, as text: the array's, and that of the job server.
+"""sbatch scripts as text: that of the array, and that of the job server.
 
 print(array(args, "HPDv2", output_root, "0-999%128", sys.argv[1:]))
 """

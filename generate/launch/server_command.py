@@ -1,4 +1,4 @@
-"""From the options of image_server.py to what they ask for: a server, its status, or an order."""
+"""Do what the options of image_server.py ask for: serve, show the status, send an order."""
 
 import argparse
 import http.client

@@ -1,4 +1,4 @@
-"""The job server as a SLURM job: submitted with an array, and again by its tasks when it is gone.
+"""The job server as a SLURM job: submitted with an array, and again by its tasks if it is away.
 
 job = submit(output_root)            # None: another task was faster, or its job is queued or runs
 look_after(client)                   # in a task: submits it when no server answers for long

@@ -1,4 +1,4 @@
-"""Sizes and other wishes, of the command line and of single items, against what the model can.
+"""Check sizes and the options of single prompts against what the model can generate.
 
 size, mix = sizes_of(args, family)       # --size, --sizes, --resolution
 check_items(args, family, items)         # when a prompts file enters a run

@@ -1,4 +1,4 @@
-"""--speed: named sets of what makes generating faster. Every JSON says what was used.
+"""--speed: named presets that make generating faster. Every JSON says what was used.
 
 apply(args)      # --speed fast: as --compile --attention _native_cudnn
 

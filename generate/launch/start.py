@@ -1,4 +1,4 @@
-"""From the options of generate_images.py to what they ask for.
+"""Do what the options of generate_images.py ask for.
 
 That is an array, processes here, one client, or a look at a run.
 """

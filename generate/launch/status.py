@@ -1,4 +1,4 @@
-"""How a run is doing, on the terminal: what the job server reports, and which logs to read.
+"""--status on a terminal: what the job server reports, and which logs to read.
 
 python generate/generate_images.py HPDv2.json --status
 python generate/image_server.py --status

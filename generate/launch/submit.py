@@ -1,4 +1,4 @@
-"""From a command line to a SLURM array: checked, estimated, submitted together with its job server.
+"""Submit a SLURM array with its job server: check, estimate, sbatch.
 
 python generate/generate_images.py HPDv2.json --num_workers=128 --use_slurm --dry_run
 """

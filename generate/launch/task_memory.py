@@ -1,4 +1,4 @@
-"""Whether --mem leaves room for a model: its weights pass through a task's memory as it loads.
+"""Check --mem against the model's weights, which pass through a task's memory as it loads.
 
 line = note("24g", weights_gib=31.4)      # "… --mem=36g", or None
 """

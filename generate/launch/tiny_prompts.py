@@ -1,4 +1,4 @@
-"""Which prompts the tiny model knows: those that it was trained on (examples/tiny_model/).
+"""Which prompts the tiny model was trained on, and a warning about others.
 
 KNOWN.fullmatch("two red circles on a blue background")
 lines_of([{"prompt": "a cat"}])       # what the plan says of prompts that it does not know

@@ -1,4 +1,4 @@
-"""The run's accounts of money on disk: tables beside the job server's ledger, in the same file.
+"""Tables of the LLM accounts, in the file of the job server's ledger.
 
 tables = AccountTables(sqlite3.connect("ledger.sqlite"))
 tables.write_client("client-1", ClientAccount(granted_usd=0.4))

@@ -1,4 +1,4 @@
-"""How many bytes an LLM server's answer may have, whatever its protocol.
+"""A limit on the bytes of an LLM server's answer, whatever its protocol.
 
 httpx.AsyncClient(event_hooks={"request": [ask_for_plain], "response": [limit]})   # httpx2, too
 

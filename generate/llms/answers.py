@@ -1,4 +1,4 @@
-"""The texts in an LLM's answer: reasoning taken away, JSON or a list of lines read, labels removed.
+"""Parse an LLM's answer into texts: reasoning and labels removed, JSON or a list of lines read.
 
 texts_of('<think>hm</think>```json\\n{"variations": ["a fox", "an owl"]}```')  # ["a fox", "an owl"]
 

@@ -1,4 +1,4 @@
-"""What an LLM is asked: the instruction, the messages, the JSON schema, one request of the router.
+"""Build the request for variations: instruction, messages, JSON schema.
 
 wording = Wording.read()                                    # instruction.txt and attributes.yaml
 request = VariationRequest("a corgi in a top hat", 9, VariationFilter(…), wording, "seed")

@@ -1,4 +1,4 @@
-"""What each variation is given to differ in: a place, a style, a light …, drawn from lists.
+"""Attributes in which variations differ (a place, a style, a light, …), drawn from lists.
 
 attributes = Attributes.read()                          # attributes.yaml, or a user's file
 drawn = attributes.draw("42/a corgi/1", n=10)           # [{"place": "at a country fair", …}, …]

@@ -1,4 +1,4 @@
-"""One model at one address: what the configuration says of it, and how it is doing.
+"""One LLM backend: its configuration, its health, its limits and counters.
 
 config = BackendConfig("ollama/llama3.1@node1:11434", "ollama", "llama3.1")
 backend = Backend(config, ChatClient(config))

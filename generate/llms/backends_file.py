@@ -1,4 +1,4 @@
-"""Reads the file of LLM backends; llm_backends.example.yaml explains every field.
+"""Read the file of LLM backends; llm_backends.example.yaml explains every field.
 
 configs = BackendsFile(path, ollama_hosts="node1:11434-11438,node2").configs()
 

@@ -1,4 +1,4 @@
-"""Speaks to one LLM backend through langchain. The only module that imports langchain.
+"""Call one LLM backend through langchain. The only module that imports langchain.
 
 client = ChatClient(config)
 reply = await client.ask(ChatRequest(messages, schema, seed=1, n=10))

@@ -1,4 +1,4 @@
-"""What a language model writes in the place of a text: refusals, notes, placeholders, markup.
+"""Find texts of an LLM that are no prompt: refusals, notes, placeholders, markup.
 
 fault_of("I'm sorry, but I can't help with that.")      # "refusal"
 fault_of("Sorry! board game on a wooden table")         # None

@@ -1,4 +1,4 @@
-"""Whether a text says the same as another one: judged by the content words that differ.
+"""Find texts that say the same as an earlier one, by the content words that differ.
 
 index = CopyIndex(["a corgi in a top hat"])
 index.has("The corgi, in top hats!")        # True

@@ -1,4 +1,4 @@
-"""How much the variations of a prompt differ, and what they keep of it.
+"""Figures of a prompt's variations: how much they differ, and what they keep of the prompt.
 
 figures = measure("a corgi in a top hat", texts)
 figures.vendi           # as if so many texts had nothing in common

@@ -1,4 +1,4 @@
-"""Starts the embedded LLM, a small model for demonstration and tests, and gives it as a backend.
+"""Start the embedded LLM, a small model for demonstration and tests, as a backend.
 
 source = EmbeddedLLM()
 source.configs()        # one BackendConfig with a base_url on loopback

@@ -1,4 +1,4 @@
-"""What a failed call to an LLM means: errors of ollama, openai, groq, httpx and langchain by kind.
+"""Classify failed LLM calls: errors of ollama, openai, groq, httpx and langchain by kind.
 
 failure = classify(error); failure.kind, failure.retry_after_s, failure.text
 

@@ -1,4 +1,4 @@
-"""Reads the JSON values that stand anywhere in a text, as sloppily as language models write them.
+"""A tolerant JSON reader: finds the values that stand anywhere in a model's answer.
 
 values("Sure! {'a': ['one', 'two', 'thr")      # [Found({"a": ["one", "two"]}, 6, 31, cut=True)]
 

@@ -1,4 +1,4 @@
-"""Asks LLMs for variations of prompts until each prompt has as many as wanted.
+"""Ask LLMs for variations of prompts until each prompt has as many as wanted.
 
 prompter = Prompter(BackendsFile("llm_backends.yaml"), PrompterSettings(budget_usd=5.0))
 future = prompter.submit("a corgi in a top hat", 9)

@@ -1,4 +1,4 @@
-"""A limit a minute, kept with a clock from outside.
+"""A limit per minute, as a leaky bucket. The caller passes the time.
 
 limit = RateLimit(); limit.set(30, burst=5)
 if limit.has_room(now, 1): limit.take(now, 1)

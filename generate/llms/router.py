@@ -1,4 +1,4 @@
-"""Many unreliable LLM backends made into one: whom to ask next, what a failure means, when to wait.
+"""The router over LLM backends: which to ask next, what a failure means, when to wait.
 
     router = Router(backends, SpendLimit())     # inside an event loop; its clock is the loop's
     texts = await router.call(request)          # a Request, see below

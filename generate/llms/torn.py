@@ -1,4 +1,4 @@
-"""What a language model tears or says against itself: half words, open ends, noon at midnight.
+"""Find damaged texts of an LLM: half words, open ends, contradictions such as noon at midnight.
 
 fault_of_form("a corgi on the, lamplight", "a corgi")       # "an open end: on the"
 """

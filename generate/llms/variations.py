@@ -1,4 +1,4 @@
-"""Which texts of an LLM's answer become variations of a prompt.
+"""Decide which texts of an LLM's answer become variations of a prompt.
 
 kept = VariationFilter("a corgi in a top hat", known=[])
 texts, why = kept.accept('{"variations": ["a corgi at sea", "A corgi in a top hat."]}')

@@ -1,4 +1,4 @@
-"""What the job server answers: one class per kind of answer, used by both sides of the wire.
+"""Answers of the job server: one class for each kind, used by server and client.
 
     return jsonify(answer.to_json()), answer.status      # server: JSON body and HTTP status
     answer = work_answer(body)                           # client: Grant, WorkLeft, Wait or AllDone

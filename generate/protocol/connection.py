@@ -1,4 +1,4 @@
-"""The line between the job server and whoever calls it: server.json, the proof, signed calls.
+"""A connection to the job server: its address, its proof of identity, signed calls.
 
     connection = Connection(output_root)         # ServerAway, WrongServer
     status, answer = connection.post("/beat", {...})

@@ -1,4 +1,4 @@
-"""The classes of an LLM call's seconds: clients count calls in them, the server adds them up."""
+"""Classes of an LLM call's seconds: clients count calls in them, the server adds them up."""
 
 # Upper bounds of the classes (0.05 s … 410 s); one more class lies above.
 LATENCY_BOUNDS_S: list[float] = [0.05 * 2**k for k in range(14)]

@@ -1,4 +1,4 @@
-"""Signed calls: the run's token never travels, nor anything that could stand in for it.
+"""Signed calls: HMAC signatures, so that the run's token itself is never sent.
 
     signer = Signer(token, epoch, server_time)                       # a client, once a connection
     headers = signer.sign("POST", "/beat", body)

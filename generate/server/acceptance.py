@@ -1,4 +1,4 @@
-"""How many images were accepted, of a data set with --accept: what clients report, and its section.
+"""Acceptance of a data set with --accept: the counts that clients report, and their section.
 
     tally(store, "HPDv2", results, accepted)         # with a completion, in its transaction
     section(queries, "HPDv2", definition)            # "acceptance" of the status document

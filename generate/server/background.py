@@ -1,4 +1,4 @@
-"""What goes on beside the requests: leases that expire, the folder check, SLURM, the server's end.
+"""Background threads: lease expiry, the folder check, SLURM, the server's end.
 
 start(server)      # a thread for each
 """

@@ -1,4 +1,4 @@
-"""Fault attribution: whether a failure is the index's, the worker's or the world's, by contrast.
+"""Fault attribution: is a failure the index's, the worker's, or everybody's?
 
     blame.failure(now, Failure(worker, "HPDv2", 17, "gpu", "CUDA error"))
     blame.success(now, worker_key(worker), "HPDv2", {18})        # so 17 gets a strike

@@ -1,4 +1,4 @@
-"""Comparing the data sets' folders with the ledger, block by block: the folder wins.
+"""Which blocks were compared with the folders since this start; the folder wins.
 
     while work := comparison.next_check():           # (data set, block)
         comparison.folder_checked(*work, found)      # {index: (images, short)} of its folder

@@ -1,4 +1,4 @@
-"""Which data sets lie here: their definitions in the folders and in the ledger, whatever people do.
+"""Keep the definitions in the data set folders and in the ledger in agreement.
 
 data_sets = DataSets(folders, ledger)
 data_sets.adopt()                          # at a start

@@ -1,4 +1,4 @@
-"""Types and bounds of all that comes over the wire: a request is of the known form, or refused.
+"""Check types and bounds of everything in a request; what does not fit is refused.
 
 fields = Fields(request_json)
 chunk = fields.number("chunk_size", 1, 100_000)

@@ -1,4 +1,4 @@
-"""The background comparison of the data set folders with the ledger: the folder wins.
+"""The folder check: compares data set folders with the ledger in the background.
 
 Blocks of 1,000 prompts are compared after a start before the ledger grants from them, and before
 it says that all is done. Whole ones get a mark:

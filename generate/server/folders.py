@@ -1,4 +1,4 @@
-"""The data set folders of one output root, as the calls need them: is an index done by its files?
+"""Look into the data set folders for a call: are all files of an index there?
 
 folders = Folders(output_root, ledger)         # ledger: SharedLedger
 folders.done("HPDv2", [3, 4])                  # {3: True, 4: False}

@@ -1,4 +1,4 @@
-"""Who gets a lease now, who is to come back later, and when all is done.
+"""Grant leases: who gets one, who comes back later, and when all is done.
 
 answer = Granting(choice, transactions, answers).lease(now, WorkRequest("HPDv2", …))
 """

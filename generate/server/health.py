@@ -1,4 +1,4 @@
-"""What the run as a whole suffers from, in words, and what to do about it.
+"""The state of the run as a whole in words, and what to do about it.
 
 The field's names and values in /status ("weather", "storm", "fair") are published and stay.
 """

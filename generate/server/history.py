@@ -1,4 +1,4 @@
-"""How fast a run goes: images an hour per worker and data set, and the line of the run's life.
+"""Images an hour of each worker and data set, and the curve of the whole run.
 
     history = RunHistory(output_root / ".server" / "history.json")
     history.observe(now, unix_s, {"HPDv2": 1200}, [{"client_id": "c1", "images": 40}])

@@ -1,4 +1,4 @@
-"""Who runs here, under which name, since which epoch: the small files in <output root>/.server.
+"""Small files in <output root>/.server: the run's id and token, epochs, server.json.
 
 folder = open_folder(output_root)          # mode 0700
 run = run_identity(folder)                 # RunIdentity: made once, kept over restarts

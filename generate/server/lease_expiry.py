@@ -1,4 +1,4 @@
-"""How leases end: with their work, by their deadline, or because SLURM says their job is gone.
+"""End leases: their work is done, their deadline is over, or SLURM says that their job is gone.
 
 Only the server's clock and a silent client end a lease; SLURM's queue can shorten the wait for
 that, nothing more (guarantees 5, 6 and 11). All methods are called within a transaction of the

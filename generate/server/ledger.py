@@ -1,4 +1,4 @@
-"""Who holds which index: leases over SQLite, for one server process. No HTTP, no clock of its own.
+"""The ledger: leases over SQLite, for one server process. No HTTP, no clock of its own.
 
     ledger = open_ledger(Path(".server/ledger.sqlite"), epoch, now)
     ledger.define({"name": "HPDv2", "total": 100_000, "images_per_prompt": 100, "order_seed": 0})

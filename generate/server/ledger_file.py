@@ -1,4 +1,4 @@
-"""The ledger's file under a server that runs: was it deleted, and how it is written again.
+"""The ledger's file while the server runs: was it deleted, and how it is written again.
 
 file = LedgerFile(path)                 # while the database is open
 if file.is_away():

@@ -1,4 +1,4 @@
-"""Where the server listens, and under which name other nodes reach it."""
+"""The socket that the server listens on, and the address by which other nodes reach it."""
 
 import errno
 import socket

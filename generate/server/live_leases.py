@@ -1,4 +1,4 @@
-"""What is known of clients and leases in memory: time logic without SQL and without a clock.
+"""Clients and leases in memory: deadlines and heartbeats, without SQL and without a clock.
 
     live = LiveLeases(LeaseLimits(ttl_s=120), now)
     live.add(now, "3-1", "client-7", bare=False)

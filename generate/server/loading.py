@@ -1,4 +1,4 @@
-"""How many clients load their model at the same time: `--parallel_loads`.
+"""--parallel_loads: how many clients load their model at the same time.
 
     ahead = loading.may_load(now, client_id, most=16)     # 0: go on; else ask again
     loading.heard(now, client_id)                         # a heartbeat

@@ -1,4 +1,4 @@
-"""The status document's figures as Prometheus reads them: totals, seconds, dollars and tokens.
+"""The status document as Prometheus metrics: totals, seconds, dollars and tokens.
 
 curl -H "Authorization: Bearer $(cat .server/metrics_secret)" http://localhost:5000/metrics
 

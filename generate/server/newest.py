@@ -1,4 +1,4 @@
-"""The newest images for the page, each beside its prompt's original, and texts of prompts."""
+"""The newest images for the page, each with its prompt's original."""
 
 import contextlib
 import functools

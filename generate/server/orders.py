@@ -1,4 +1,4 @@
-"""What a user may order a running server to do: POST /admin, sent by image_server.py."""
+"""Orders of the user to a running server: POST /admin, sent by image_server.py."""
 
 from flask import jsonify
 from flask.typing import ResponseReturnValue

@@ -1,4 +1,4 @@
-"""Captions and images by LLM and by source of the prompts: what clients report, and its section.
+"""Captions and images by LLM and by source: the counts that clients report, and their section.
 
     tally(store, "HPDv2", results)           # of prompts accepted now, in their transaction
     section(queries, "HPDv2", judged=True)   # "origins" of the status document

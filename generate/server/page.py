@@ -1,4 +1,4 @@
-"""The status page, as a Flask blueprint: the page, its document, Prometheus' figures, the images.
+"""The status page as a Flask blueprint: the page, /status, /metrics, images and reports.
 
 http://localhost:5000/?code=…     the page; the code of its link is changed into a cookie, once
 curl -H "Authorization: Bearer $SECRET" http://localhost:5000/metrics     .server/metrics_secret

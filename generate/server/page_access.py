@@ -1,4 +1,4 @@
-"""Who may look at the page and the metrics: secrets of their own, which open nothing else.
+"""Access to page and metrics: secrets of their own, which open nothing else.
 
     access = PageAccess(token, server_url)
     url = f"{server_url}?code={access.new_code(now)}"       # for one browser, within ten minutes

@@ -1,4 +1,4 @@
-"""The ledger as people see it: counts, workers, what failed or is quarantined. Nothing is changed.
+"""Read-only queries of the ledger: counts, workers, failed prompts, quarantine.
 
     queries.counts("HPDv2")            # {"total": …, "waiting": …, "leased": …, …}
 

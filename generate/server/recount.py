@@ -1,4 +1,4 @@
-"""Counts of a ledger that are wrong, made right from the rows that they count.
+"""Check the ledger's counts against the rows that they count, and correct wrong ones.
 
     check_counts(store, by_rows=True)
 

@@ -1,4 +1,4 @@
-"""The images that were not accepted lately, and which conditions refused them: for the page.
+"""Images that were rejected lately, and the conditions that refused them, for the page.
 
     lately = RejectedLately()
     lately.note(now, "HPDv2", told, after=17)     # of a heartbeat; after: what it told before

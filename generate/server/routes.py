@@ -1,4 +1,4 @@
-"""The job server's calls as a Flask application: who may call, and each refusal as one line.
+"""HTTP routes of the job server, in Flask: who may call, and each refusal as one line.
 
 app = application(server)          # server: state.Server
 """

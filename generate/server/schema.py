@@ -1,4 +1,4 @@
-"""The ledger's file: its tables, how it is opened, how a torn, lost or older copy is recognised.
+"""The ledger's tables; how its file is opened, and how a torn, lost or older copy is recognised.
 
     connection, lost = open_database(".server/ledger.sqlite", epoch, utc=None)
 

@@ -1,4 +1,4 @@
-"""Who may call: each call that changes something is signed, and so is each answer to one.
+"""Check the signature of each call that changes something, and sign its answer.
 
 guard(app, server)          # flask: verifies before a route is reached, signs what leaves
 admits(server)              # waitress: the same look at the headers, before the body is read

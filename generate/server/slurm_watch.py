@@ -1,4 +1,4 @@
-"""What SLURM knows, brought to the ledger: which jobs run, and which nodes tasks are to keep off.
+"""Tell the ledger which SLURM jobs run, and SLURM which nodes are to get no tasks.
 
 watch = SlurmWatch(folder, ledger)
 watch.step()                           # in a thread: a squeue without an answer takes 9 s

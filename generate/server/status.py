@@ -1,4 +1,4 @@
-"""What is known of a run, as one JSON document: page, /status, /metrics and terminal show it.
+"""The status document: a run as one JSON, for the page, /status, /metrics and the terminal.
 
     document = StatusDocument(run, history).make(ledger, now)     # under the ledger's lock
 

@@ -1,4 +1,4 @@
-"""The state of every index on disk: data sets, blocks of 1,000 indices, who holds what.
+"""SQL operations of the ledger: data sets, blocks of 1,000 indices, who holds what.
 
     store = open_store(Path(".server/ledger.sqlite"), epoch=3)
     with store.transaction():

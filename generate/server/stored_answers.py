@@ -1,4 +1,4 @@
-"""Answers that were given, so that a repeated request gets the same one (guarantee 7)."""
+"""Stored answers, so that a repeated request gets the same one (guarantee 7)."""
 
 import json
 from typing import Any

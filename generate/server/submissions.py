@@ -1,4 +1,4 @@
-"""Whether a command can work at all: a wrong one must not keep an array of GPUs idle.
+"""Stop runs whose command no worker can do, so that no array of GPUs stays idle.
 
     submissions.heard(now, "HPDv2", worker)
     submissions.refusal("HPDv2", worker)               # None, or why its run was stopped

@@ -1,4 +1,4 @@
-"""Commits of the ledger, and memory that follows the disk when one fails."""
+"""Commits of the ledger; when one fails, what is in memory follows the disk."""
 
 import contextlib
 import sqlite3

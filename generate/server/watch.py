@@ -1,4 +1,4 @@
-"""The threads behind the status page: one makes the document, one looks into the folders.
+"""Threads behind the status page: one makes the document, one looks into the folders.
 
 watch = Watch(run)                 # run: status.Run, the server
 watch.start()

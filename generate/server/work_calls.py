@@ -1,4 +1,4 @@
-"""The calls of clients: they ask for indices, send heartbeats, and report what became of them.
+"""Calls of clients: ask for indices, send heartbeats, report results.
 
 What is slow (the data set folder) is looked at before the ledger's lock is taken, so that a file
 system that hangs delays only those who report what lies on it: leases and heartbeats go on.

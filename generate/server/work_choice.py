@@ -1,4 +1,4 @@
-"""Which indices a worker gets next: a suspect alone, or fresh ones from all over the file.
+"""Choose the indices of a lease: a suspect alone, or fresh ones from all over the file.
 
 chosen = WorkChoice(store, comparison, blame, live).choose(now, "HPDv2", key, size=10)
 """

@@ -1,4 +1,4 @@
-"""waitress in front of the routes: its limits, and what it asks before it reads a body.
+"""waitress in front of the routes: its limits, and the check before it reads a body.
 
     serve(app, listener, largest_body, admits)      # admits(method, path, headers): "" or why not
 

@@ -1,4 +1,4 @@
-"""What of a release is not on the hub yet: its manifest against the repository's own list.
+"""Compare a release's manifest with the hub's list of files: what is not there yet?
 
     todo = difference(files, remote)
     todo.shards, todo.last, todo.stale

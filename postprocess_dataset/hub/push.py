@@ -1,4 +1,4 @@
-"""A release goes to the hub: shards in few commits, what describes them in the last one.
+"""Push a release to the hub: shards in few commits, what describes them in the last one.
 
     push(PushSettings("release/HPDv2", "my-organisation/birds"))
 

@@ -1,4 +1,4 @@
-"""What a data set's card says it holds: the counts in the YAML at the head of its README.md.
+"""Read the counts that a card states, from the YAML at the head of its README.md.
 
 check_card("release", {"webdataset": 200_000}, found)     # a finding where the card says otherwise
 """

@@ -1,4 +1,4 @@
-"""A download, checked by its MANIFEST.json alone: verify_dataset.py DIR --manifest."""
+"""verify_dataset.py DIR --manifest: check a download by its MANIFEST.json alone."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Files whose bytes are hashed as they are read or written, so that none is read for that alone.
+"""Hash files while they are read or written, so that none is read for its hash alone.
 
 hashed = Hashed(file)
 for sample in tar_samples(hashed): …

@@ -1,4 +1,4 @@
-"""MANIFEST.json: what a release consists of, so that a stranger can check a download.
+"""MANIFEST.json: the files of a release and their hashes, by which anyone can check a download.
 
     root = write_manifest("release")            # sha256 of every file, a Merkle root for each shard
     download = check_manifest("release", progress)

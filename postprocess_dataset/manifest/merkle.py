@@ -1,4 +1,4 @@
-"""The Merkle tree of a list: one hash that stands for all of it, in its order.
+"""Merkle trees: one hash that stands for a list and its order.
 
     tree = Tree()
     for sample in shard: tree.add(sample_leaf(key, sha256_of_image, caption))

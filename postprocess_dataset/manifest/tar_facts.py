@@ -1,4 +1,4 @@
-"""What a tar tells of its samples, and the hashes of all of it, by one reading.
+"""Read a tar once for the facts of its samples and for all hashes.
 
     reading = TarReading("tars/output_dataset_000000.tar", planned=True)
     for sample in reading.samples(): …          # Unreadable: it is damaged

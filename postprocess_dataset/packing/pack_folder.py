@@ -1,4 +1,4 @@
-"""A sub-folder of a data set becomes tars, its mark PACKED, and then no loose files.
+"""Pack a sub-folder of a data set: write tars, publish its mark PACKED, remove the loose files.
 
     packed = Packing(Path("HPDv2/000012")).run()      # Packed(prompts=1000, files=402_000, …)
 

@@ -1,4 +1,4 @@
-"""The mark PACKED of a sub-folder, made again from its tars: they hold all that it says.
+"""Make the mark PACKED of a sub-folder again, from its tars alone.
 
 prompts = remake_mark(Path("HPDv2/000012"))        # how many
 

@@ -1,4 +1,4 @@
-"""What only the author of a data set knows, from a YAML file; what it lacks is a named gap.
+"""about.yaml: what only the author of a data set knows. What is missing is listed in the card.
 
 about = read_about("about.yaml")
 about["title"], about.get("motivation"), about.gaps          # ["funding", …]

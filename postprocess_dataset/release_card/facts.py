@@ -1,4 +1,4 @@
-"""What the parquet files of a release say of themselves: splits, columns, and how often each value.
+"""Facts of a release's parquet files: splits, columns, and how often each value occurs.
 
     facts = read_facts("release/HPDv2")
     facts.splits["train"].rows, facts.counts["source"], facts.prompts

@@ -1,4 +1,4 @@
-"""Under which terms a release stands: those of its sources, LLMs and image models, rolled up.
+"""The licence of a release, from those of its sources, LLMs and image models.
 
 roll = roll_up(facts, Licences.of(["mine=CC0-1.0"]))
 roll.hub_licence, roll.parts[0].licence, roll.conflicts[0]

@@ -1,4 +1,4 @@
-"""A few of a release's images in one small picture, for the top of its card.
+"""A strip of a few sample images, for the top of the card.
 
     captions = draw_strip(read_facts("release/HPDv2"))     # release/HPDv2/pictures.jpg
 

@@ -1,4 +1,4 @@
-"""Content Credentials (C2PA): who publishes a JPEG signs that a model made it.
+"""Sign JPEGs with Content Credentials (C2PA), which say that a model made them.
 
     signer = read_signer(["chain.pem", "key.pem"])   # UserError: no certificate, not its key
     signer.about                    # what is published of it: names, issuer, fingerprint, its end

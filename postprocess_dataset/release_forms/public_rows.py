@@ -1,4 +1,4 @@
-"""The public table: the rows of a table without what tells where and by whom they were made.
+"""The public table: the rows of a table without the fields that say where they were made.
 
     make_public("HPDv2.parquet", "HPDv2.work/public.parquet", PublicSettings("/data"))
 

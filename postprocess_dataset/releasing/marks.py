@@ -1,4 +1,4 @@
-"""Which steps of a release are done, and of what: steps.json in its work folder.
+"""steps.json in the work folder: which steps of a release are done, and with which inputs.
 
 marks = Marks("release/HPDv2.work")
 if not marks.is_done("verify", state):

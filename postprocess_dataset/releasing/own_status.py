@@ -1,4 +1,4 @@
-"""What the run's own ledger tells a report: tokens and USD of the LLMs, prompts that failed.
+"""What a report takes from the run's ledger: tokens and USD of the LLMs, failed prompts.
 
     status = own_status(["outputs/generated_images/HPDv2"], "release/HPDv2.work")
 

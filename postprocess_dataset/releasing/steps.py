@@ -1,4 +1,4 @@
-"""From data set folders to a release: table, tars, parquet, verification, report, card, manifest.
+"""The steps of a release: table, tars, parquet, verification, report, card, manifest.
 
     status = make_release(ReleaseSettings(["generated_images/HPDv2"], "release/HPDv2"))
 

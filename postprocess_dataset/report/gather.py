@@ -1,4 +1,4 @@
-"""Everything that a report shows, gathered from a table, its images and what lies beside it.
+"""Gather what a report shows, from a table, its images and the files beside it.
 
 report = gather(ReportSettings("HPDv2.parquet", "report.html"))
 """

@@ -1,4 +1,4 @@
-"""Pictures of a report: small ones to look at, and which of many look the same.
+"""Pictures of a report: thumbnails, and which images are near copies of each other.
 
 pictures = Pictures(Images(base_dir))
 pictures.take(row).uri           # "data:image/jpeg;base64,…", at most EDGE pixels

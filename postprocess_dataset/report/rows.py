@@ -1,4 +1,4 @@
-"""What a report reads of a table: counts over many rows, and some prompts with all their rows.
+"""Read a table for a report: counts over many rows, and some prompts with all their rows.
 
     seen = look(table.files("HPDv2.parquet"))
     seen.counts["source"], seen.prompts[0].rows[0]["caption"]

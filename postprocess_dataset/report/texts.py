@@ -1,4 +1,4 @@
-"""How captions read: their length, what variations keep of a prompt, how they differ.
+"""Figures of captions: their length, what variations keep of a prompt, how they differ.
 
 keeps("a red fox in snow", "a crimson fox runs through snow")      # 0.67: fox, snow of 3 words
 differs(["a fox at dawn", "a fox in the rain"])                    # 0 (copies) to 1

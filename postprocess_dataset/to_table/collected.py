@@ -1,4 +1,4 @@
-"""`12345.samples`, the JSONs of a prompt in one file: read in place of them where it agrees.
+"""Read `12345.samples`, the JSONs of a prompt in one file, where it agrees with the folder.
 
     prompts = whole_prompts(codes, listing)        # of a chunk: (prompt, first row, rows)
     read_collected(mark, fd, inside, prompts[0])   # the bytes

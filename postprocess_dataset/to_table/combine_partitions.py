@@ -1,4 +1,4 @@
-"""`--finish`: the partitions of a table, put together.
+"""`--finish`: combine the partitions of a table.
 
 OUTPUT.parts/part-00000-of-00064.parquet, .state    a partition and its done mark
 OUTPUT/part-00000.parquet                           the table: a directory of N files, sorted

@@ -1,4 +1,4 @@
-"""One pass over dataset folders: rows to a table, the rest to the list of rejects.
+"""One pass over dataset folders: rows into a table, the rest into the list of rejects.
 
 work = Conversion(Checks("/data", inside), None, rows, rejects_file)
 deleted = work.every_folder(["/data/HPDv2"], earlier)

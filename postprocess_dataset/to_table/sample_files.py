@@ -1,4 +1,4 @@
-"""Reading the small files of a folder fast; by many threads where a disk is waited for.
+"""Read the small files of a folder fast; with many threads where the disk is slow.
 
     rows, rejects = read_chunk(Reader(), checks, Chunk("HPDv2/000012", names, has_image))
 

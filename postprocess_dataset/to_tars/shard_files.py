@@ -1,4 +1,4 @@
-"""Writing one tar, and the files beside it.
+"""Write one tar and the files beside it.
 
 output_dataset_000000.tar               KEY.jpg (the very bytes), KEY.txt (caption),
                                         KEY.json (metadata) a sample

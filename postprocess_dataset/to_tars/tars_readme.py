@@ -1,4 +1,4 @@
-"""How the tars of a folder are loaded: a README.md beside them, and what the converter says last.
+"""README.md of a folder of tars: how they are loaded.
 
 `datasets.load_dataset(FOLDER)` takes every file of a folder for data, index.json too, unless the
 head of a README.md names the tars.
