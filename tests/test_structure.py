@@ -1,4 +1,4 @@
-"""The house rules that a reader relies on, read from the source."""
+"""Rules of structure that a reader relies on, checked in the source."""
 
 import ast
 import subprocess
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STEPS = ("combine_prompts", "generate", "postprocess_dataset")
 PRODUCT = ("common", *STEPS)
 MOST_LINES = 350
-MOST_FLOORS = 6
+MOST_LAYERS = 6
 MOST_PARAMETERS = 6
 
 
@@ -48,8 +48,8 @@ def imports() -> dict[str, set[str]]:
     return {name: (imported_names(path) & known.keys()) - {name} for name, path in known.items()}
 
 
-def room_of(module: str) -> str:
-    """The folder a module lies in; an entry script is a room of its own."""
+def package_of(module: str) -> str:
+    """The folder a module lies in; an entry script counts as one of its own."""
     return module if is_script(modules()[module]) else module.rpartition(".")[0]
 
 
@@ -60,33 +60,33 @@ def is_script(path: Path) -> bool:
     return last == "__name__ == '__main__'"
 
 
-def floors(graph: dict[str, set[str]]) -> dict[str, int]:
-    """{node: 1 + the highest floor below it}. CycleError, naming the circle, if there is one."""
+def layers_of(graph: dict[str, set[str]]) -> dict[str, int]:
+    """{node: 1 + the highest layer below it}. CycleError, naming the circle, if there is one."""
     height: dict[str, int] = {}
     for node in TopologicalSorter(graph).static_order():
         height[node] = 1 + max((height[other] for other in graph.get(node, ())), default=0)
     return height
 
 
-def rooms() -> dict[str, set[str]]:
+def packages() -> dict[str, set[str]]:
     graph: dict[str, set[str]] = {}
     for module, others in imports().items():
-        graph.setdefault(room_of(module), set()).update(room_of(other) for other in others)
-    return {room: others - {room} for room, others in graph.items()}
+        graph.setdefault(package_of(module), set()).update(package_of(other) for other in others)
+    return {package: others - {package} for package, others in graph.items()}
 
 
 def test_no_circle_of_files() -> None:
-    floors(imports())
+    layers_of(imports())
 
 
-def test_rooms_stand_on_at_most_six_floors() -> None:
-    height = floors(rooms())
-    assert max(height.values()) <= MOST_FLOORS, sorted(height.items(), key=lambda item: item[1])
+def test_packages_form_at_most_six_layers() -> None:
+    height = layers_of(packages())
+    assert max(height.values()) <= MOST_LAYERS, sorted(height.items(), key=lambda item: item[1])
 
 
 def test_a_circle_is_found() -> None:
     with pytest.raises(CycleError):
-        floors({"a": {"b"}, "b": {"a"}})
+        layers_of({"a": {"b"}, "b": {"a"}})
 
 
 def test_no_step_imports_another() -> None:
