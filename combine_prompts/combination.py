@@ -80,8 +80,8 @@ class Settings:
 
 
 @dataclass
-class Pile:
-    """What is kept, what is removed and why, and how many of each."""
+class Outcome:
+    """The prompts that are kept, those that are removed with the reason, and the counts."""
 
     counts: Counts
     excluded: list[str]
@@ -131,60 +131,64 @@ def combine(settings: Settings) -> int:
     excluded = read_excluded(settings.exclude)
     validation = ValidationSet.of(excluded) if excluded else None
     screen = Screen(settings.rules(), validation)
-    pile = Pile(counts, excluded)
-    sort_out(exact(entries, pile.remove), screen, settings, licences, pile)
-    random.Random(settings.seed).shuffle(pile.kept)
-    for name, count in Counter(name for name, _ in pile.kept).items():
+    outcome = Outcome(counts, excluded)
+    sort_out(exact(entries, outcome.remove), screen, settings, licences, outcome)
+    random.Random(settings.seed).shuffle(outcome.kept)
+    for name, count in Counter(name for name, _ in outcome.kept).items():
         counts[name]["kept"] = count
-    if not pile.kept:
+    if not outcome.kept:
         print_table(counts)
         raise UserError("; ".join(["no prompt is left", *problems]))
-    write(settings, screen, pile, licences)
+    write(settings, screen, outcome, licences)
     print_table(counts)
-    print_notes(pile.kept, licences, settings.publishable)
+    print_notes(outcome.kept, licences, settings.publishable)
     print("wrote " + ", ".join(map(str, settings.outputs())))
     return name_problems(problems)
 
 
 def sort_out(
-    unique: Iterable[Entry], screen: Screen, settings: Settings, licences: Licences, pile: Pile
+    unique: Iterable[Entry],
+    screen: Screen,
+    settings: Settings,
+    licences: Licences,
+    outcome: Outcome,
 ) -> None:
     """Judge the items: each is kept, or removed with its reason."""
     entries = []
     for entry in unique:
         if settings.publishable and not licences.allow(entry[1]["source"]):
-            pile.remove(entry, NOT_PUBLISHABLE, rule="--publishable")
+            outcome.remove(entry, NOT_PUBLISHABLE, rule="--publishable")
         else:
             entries.append(entry)
     asked = [(item["prompt"], item.get("variations") or []) for _, item in entries]
     verdicts = judge(asked, screen, settings.num_workers)
     for entry, judged in zip(entries, verdicts, strict=True):
         if judged.prompt.reason:
-            pile.refuse(entry, judged.prompt)
+            outcome.refuse(entry, judged.prompt)
         else:
-            pile.keep(entry, judged.prompt, judged.variations)
-    if settings.near_duplicates and pile.kept:
-        drop_near_duplicates(pile)
+            outcome.keep(entry, judged.prompt, judged.variations)
+    if settings.near_duplicates and outcome.kept:
+        drop_near_duplicates(outcome)
 
 
-def drop_near_duplicates(pile: Pile) -> None:
+def drop_near_duplicates(outcome: Outcome) -> None:
     """Remove the prompts that repeat an earlier one but for a few words."""
-    prompts = [item["prompt"] for _, item in pile.kept]
-    twins = near_duplicates.find(prompts, [fold(prompt) for prompt in prompts])
-    for position, (first, similarity) in twins.items():
+    prompts = [item["prompt"] for _, item in outcome.kept]
+    repeats = near_duplicates.find(prompts, [fold(prompt) for prompt in prompts])
+    for position, (first, similarity) in repeats.items():
         about = {"match": prompts[first], "similarity": round(similarity, 3)}
-        pile.remove(pile.kept[position], "near duplicate", rule="same subject", **about)
-    pile.kept = [entry for place, entry in enumerate(pile.kept) if place not in twins]
+        outcome.remove(outcome.kept[position], "near duplicate", rule="same subject", **about)
+    outcome.kept = [entry for place, entry in enumerate(outcome.kept) if place not in repeats]
 
 
-def write(settings: Settings, screen: Screen, pile: Pile, licences: Licences) -> None:
-    """Write all outputs, the combined file last: what lies beside it never lacks."""
-    items = [item for _, item in pile.kept]
+def write(settings: Settings, screen: Screen, outcome: Outcome, licences: Licences) -> None:
+    """Write all outputs, the combined file last: so the files beside it are there before it."""
+    items = [item for _, item in outcome.kept]
     lines = [to_json(item["prompt"] if settings.plain else item) for item in items]
     text = "[\n" + ",\n".join(lines) + "\n]\n"
     sha256 = hashlib.sha256(text.encode()).hexdigest()
-    report = summary(settings, pile.counts, items, licences) | {"sha256": sha256}
-    write_output(settings.beside("removed.json"), _indented(pile.removed))
+    report = summary(settings, outcome.counts, items, licences) | {"sha256": sha256}
+    write_output(settings.beside("removed.json"), _indented(outcome.removed))
     write_output(settings.beside("report.json"), _indented(report))
     write_output(settings.beside("ATTRIBUTION.md"), attribution(items, licences))
     Screen(screen.rules, screen.validation, covers=sha256).save_beside(settings.output)

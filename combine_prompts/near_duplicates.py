@@ -1,17 +1,17 @@
 """Near duplicates by MinHash LSH: prompts that differ in a few words only.
 
-Two prompts are twins when the Jaccard index of their 3-word shingles is at least 0.7 *and* they
-name the same subject. Sketches are rensa's (Rust; the tests hold them against datasketch),
-candidates share a band of sketch values, and every candidate is checked on the words themselves, so
-a sketch's error never drops a prompt.
+Two prompts are near duplicates when the Jaccard index of their 3-word shingles is at least 0.7
+*and* they name the same subject. The MinHash sketches are rensa's (Rust; the tests compare them
+with datasketch). Prompts that share a band of sketch values are candidates. Every candidate is
+checked on the words themselves, so an error of a sketch never drops a prompt.
 
-Why more than the index: prompts share long tails ("highly detailed, artstation, sharp focus, ..."),
-so at 0.7 "portrait of a queen, <30 words>" and "portrait of a toad, <30 words>" are alike, and so
-are "a cyborg, ..." and "a demon, ...". Of twins, one says all that the other says: apart from
-spellings and words without weight ("a", "very", "portrait"), only one of the two may have words of
-its own, and these not in its subject (the clauses before the tail). The medium has weight: a photo
-is no painting. Prompts of the very same words, but for one typo or with their tail in another
-order, are twins too (same_words.py): their shingles differ too much.
+The index alone is not enough: prompts share long tails ("highly detailed, artstation, sharp focus,
+..."), so at 0.7 "portrait of a queen, <30 words>" and "portrait of a toad, <30 words>" are alike,
+and so are "a cyborg, ..." and "a demon, ...". So one of the two prompts must say all that the other
+says: apart from spellings and words without weight ("a", "very", "portrait"), only one of them may
+have words of its own, and not in its subject (the clauses before the tail). The medium has weight:
+a photo is no painting. Prompts that have the same words, but for one typo or the order of the tail,
+are near duplicates too. Their shingles differ too much, so same_words.py finds them.
 """
 
 import re
@@ -50,7 +50,7 @@ WEIGHTLESS = word_set(
     image art artwork digital concept style styled"""
 )
 
-Twins = dict[int, tuple[int, float]]  # position: (position of the one it repeats, Jaccard index)
+Repeats = dict[int, tuple[int, float]]  # position: (position of the one it repeats, Jaccard index)
 
 
 def shingles(words: Sequence[str]) -> set[str]:
@@ -81,12 +81,12 @@ def sketches(foldeds: Sequence[str]) -> tuple[Any, Any]:
     return keys, values
 
 
-def find(prompts: Sequence[str], foldeds: Sequence[str]) -> Twins:
-    """The prompts that repeat an earlier one; the first of twins stays, in the given order."""
+def find(prompts: Sequence[str], foldeds: Sequence[str]) -> Repeats:
+    """The prompts that repeat an earlier one. The first one stays, in the given order."""
     keys, values = sketches(foldeds)
     buckets: list[defaultdict[int, list[int]]] = [defaultdict(list) for _ in range(BANDS)]
     dropped = same_words.find(prompts, foldeds, same_order)
-    for i in np.flatnonzero(_crowded(keys)).tolist():
+    for i in np.flatnonzero(_sharing_a_band(keys)).tolist():
         if i in dropped:
             continue
         mine = [bucket[key] for bucket, key in zip(buckets, keys[i].tolist(), strict=True)]
@@ -95,27 +95,27 @@ def find(prompts: Sequence[str], foldeds: Sequence[str]) -> Twins:
         if len(others):
             similar = (values[others] == values[i]).mean(axis=1) >= QUICK_SHARE
             near = sorted(others[similar].tolist())
-        twin = _first_twin(i, near, prompts, foldeds)
-        if twin:
-            dropped[i] = twin
+        repeated = _first_repeated(i, near, prompts, foldeds)
+        if repeated:
+            dropped[i] = repeated
         else:
             for bucket in mine:
                 bucket.append(i)
     return dropped
 
 
-def _crowded(keys: Any) -> Any:
-    """Which prompts share a band with another: only these can have a twin (bool array)."""
-    crowded: Any = np.zeros(len(keys), bool)
+def _sharing_a_band(keys: Any) -> Any:
+    """Which prompts share a band with another one (bool array): only these can be duplicates."""
+    sharing: Any = np.zeros(len(keys), bool)
     for band in range(BANDS):
         order = np.argsort(keys[:, band], kind="stable")
         equal = keys[order[1:], band] == keys[order[:-1], band]
-        crowded[order[1:][equal]] = True
-        crowded[order[:-1][equal]] = True
-    return crowded
+        sharing[order[1:][equal]] = True
+        sharing[order[:-1][equal]] = True
+    return sharing
 
 
-def _first_twin(
+def _first_repeated(
     i: int, near: Iterable[int], prompts: Sequence[str], foldeds: Sequence[str]
 ) -> tuple[int, float] | None:
     own = shingles(foldeds[i].split())

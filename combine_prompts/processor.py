@@ -56,24 +56,24 @@ def process(job: Job, files: Iterable[Path], problems: Iterable[str]) -> int:
 
     Returns the exit status: LEFT_OUT when something was left out, each named on stderr.
     """
-    pile = Pile(job, list(problems))
+    prompts = SourcePrompts(job, list(problems))
     for path in files:
-        pile.add_file(path)
-    pile.name_the_rest()
-    if not pile.kept:
-        raise UserError("; ".join(["no prompts to write", *pile.problems]))
+        prompts.add_file(path)
+    prompts.name_the_rest()
+    if not prompts.kept:
+        raise UserError("; ".join(["no prompts to write", *prompts.problems]))
     items = [
         {"prompt": prompt, "source": sources} if sources else prompt
-        for prompt, sources in pile.kept.items()
+        for prompt, sources in prompts.kept.items()
     ]
     lines = [json.dumps(item, ensure_ascii=False) for item in items]
     write_output(job.output, "[\n" + ",\n".join(lines) + "\n]\n")
-    print_table(pile.counts())
+    print_table(prompts.counts())
     print(f"wrote {job.output}")
-    return name_problems(pile.problems)
+    return name_problems(prompts.problems)
 
 
-class Pile:
+class SourcePrompts:
     """The prompts of a source in the order they were read, and what happened to its rows."""
 
     def __init__(self, job: Job, problems: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Prompts that consist of the same words: their tail in another order, or one word with a typo.
+"""Near duplicates with the same words: the tail in another order, or one word with a typo.
 
 Each prompt has a key (the sum of its words' hashes, in any order), and a key for each long word:
 the sum without it, and its first two letters. Prompts that share a key are candidates, found by
@@ -13,28 +13,28 @@ import numpy as np
 from rapidfuzz.distance import DamerauLevenshtein
 
 LONG = 7  # letters: of shorter words one letter makes another ("horse", "house")
-FEWEST = 4  # words: shorter prompts are what their order says
-NEIGHBOURS = 4  # candidates of a key that are compared; so the cost stays linear
+FEWEST = 4  # words: in shorter prompts the order changes the meaning
+NEIGHBOURS = 4  # candidates compared for each key, so that the cost stays linear
 MASK = (1 << 64) - 1
 
-Twins = dict[int, tuple[int, float]]  # position: (position of the one it repeats, share of words)
+Repeats = dict[int, tuple[int, float]]  # position: (position of the one it repeats, share of words)
 
 
 def find(
     prompts: Sequence[str], foldeds: Sequence[str], same_order: Callable[[str, str], bool]
-) -> Twins:
+) -> Repeats:
     """The prompts that repeat an earlier one; `same_order(a, b)` looks at their subjects."""
-    twins: Twins = {}
+    repeats: Repeats = {}
     for later, earlier in _candidates(foldeds):
-        if later in twins:
+        if later in repeats:
             continue
-        earlier = twins[earlier][0] if earlier in twins else earlier
+        earlier = repeats[earlier][0] if earlier in repeats else earlier
         words = foldeds[later].split()
         if _same_words(words, foldeds[earlier].split()) and same_order(
             prompts[later], prompts[earlier]
         ):
-            twins[later] = (earlier, 1 - 1 / len(words))
-    return twins
+            repeats[later] = (earlier, 1 - 1 / len(words))
+    return repeats
 
 
 def spelling(a: str, b: str) -> bool:

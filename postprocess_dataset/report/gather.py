@@ -95,8 +95,8 @@ class Report:
     scores: list[Histogram] = field(default_factory=list)
     accepted: float | None = None
     compared: int = 0
-    twins: list[tuple[Shown, Shown]] = field(default_factory=list)
-    twin_count: int = 0
+    near_copies: list[tuple[Shown, Shown]] = field(default_factory=list)
+    near_copy_count: int = 0
     mean_bytes: float | None = None
     left_out: list[tuple[str, int]] = field(default_factory=list)
     definition: dict[str, Any] = field(default_factory=dict)
@@ -244,8 +244,8 @@ def near_duplicates(report: Report, pictures: Pictures) -> None:
     taken = [(row, found) for row in rows[:COMPARED] if (found := pictures.print_of(row))]
     pairs = alike([found for _, found in taken])
     report.compared = len(taken)
-    report.twin_count = len({place for pair in pairs for place in pair})
-    report.twins = [
+    report.near_copy_count = len({place for pair in pairs for place in pair})
+    report.near_copies = [
         (shown(taken[first][0], pictures), shown(taken[second][0], pictures))
         for first, second in random.Random(4).sample(pairs, min(ALIKE_SHOWN, len(pairs)))
     ]
