@@ -4,11 +4,12 @@
     blame.success(now, worker_key(worker), "HPDv2", {18})        # so 17 gets a strike
     blame.admission(now, worker_key(worker))                     # who gets work
 
-A failure is provisional until its worker's next results decide. Success on another index: the
-index gets a strike, and fails permanently with max_strikes of them. max_failures in a row while
-others succeed: the worker (host and GPU) is quarantined, and the strikes it gave are erased.
-Everybody failing: it is the world's fault. No index and no worker is blamed, the run is halted,
-and only a probe with growing pauses gets work (guarantees 9 and 10).
+A failure is provisional until the next results of its worker decide (guarantees 9 and 10):
+- the worker succeeds on another index: the index gets a strike; max_strikes of them fail it;
+- the worker fails max_failures times in a row while others succeed: the worker (host and GPU) is
+  quarantined, and the strikes it gave are erased;
+- all workers fail: the environment is at fault (a full disk, no LLM). No index and no worker is
+  blamed, the run is halted, and only a probe with growing pauses gets work.
 Tests: tests/generate/test_ledger_blame.py.
 """
 
@@ -35,7 +36,7 @@ DOUBT = "doubt"
 
 @dataclass(frozen=True)
 class Health:
-    """Whether the world works. Halted: all workers fail. Doubt: all prompts but a canary do."""
+    """The state of the run. Halted: all workers fail. Doubt: all prompts fail, but a canary."""
 
     state: str | None = None  # HALTED, DOUBT or None = healthy
     since: float | None = None
@@ -65,7 +66,7 @@ class Failure:
 class Admission:
     """Whether a worker gets work.
 
-    alone: one index with a canary prompt; probe: that index decides about the worker or the world.
+    alone: one index with a canary prompt; probe: that index decides about the worker or the run.
     """
 
     kind: Literal["normal", "alone", "probe", "halted", "quarantined"]
@@ -109,9 +110,9 @@ class Blame:
         self.store.run("UPDATE server SET weather = ?", text)
 
     def _halt(self, now: float, reason: str) -> None:
-        """It is the world's failure: no provisional failure counts.
+        """All workers fail: no provisional failure counts.
 
-        Whoever was quarantined since anyone's last success is free.
+        Workers that were quarantined since the last success of any worker are released.
         """
         for dataset, idx in self.store.all(
             "SELECT DISTINCT dataset, idx FROM blames WHERE mark IS NULL"
@@ -126,12 +127,12 @@ class Blame:
         self._set_health(Health(HALTED, now, reason, pause, now + pause))
 
     def begin_probe(self, key: str, lease: str) -> None:
-        """The lease is the probe of its quarantined worker, or else of the world."""
+        """The lease is the probe of its quarantined worker, or else of the halted run."""
         if not self.store.run("UPDATE quarantine SET probe = ? WHERE worker_key = ?", lease, key):
             self._set_health(replace(self.health(), probe=lease))
 
     def probe_ended(self, now: float, lease: str, good: bool) -> None:
-        """A probe of a quarantined worker or of the world has decided. Not good: longer pauses."""
+        """A probe of a quarantined worker or of a halted run has ended. Not good: longer pauses."""
         row = self.store.one("SELECT pause FROM quarantine WHERE probe = ?", lease)
         if row and good:
             self.store.run("DELETE FROM quarantine WHERE probe = ?", lease)
@@ -141,7 +142,7 @@ class Blame:
         if health.probe == lease and not good:
             # A disk may have room again at any time, and a probe of it costs one write.
             longest = self.limits.probe_s if health.reason == DISK else MAX_PAUSE_S
-            self._pause_world(now, health, min(2 * health.pause, longest))
+            self._pause_run(now, health, min(2 * health.pause, longest))
 
     def probe_lost(self, now: float, lease: str) -> None:
         """A probe that ended without a result is tried again after the same pause."""
@@ -150,7 +151,7 @@ class Blame:
             self._pause_worker(now, lease, row[0])
         health = self.health()
         if health.probe == lease:
-            self._pause_world(now, health, health.pause)
+            self._pause_run(now, health, health.pause)
 
     def _pause_worker(self, now: float, probe: str, pause: float) -> None:
         self.store.run(
@@ -160,13 +161,13 @@ class Blame:
             probe,
         )
 
-    def _pause_world(self, now: float, health: Health, pause: float) -> None:
+    def _pause_run(self, now: float, health: Health, pause: float) -> None:
         self._set_health(replace(health, pause=pause, probe_at=now + pause, probe=None))
 
     # ------------------------------------------------ results
 
     def success(self, now: float, key: str, dataset: str, accepted: Collection[int]) -> None:
-        """The worker works, and so does the world; what it failed before was the indices' fault."""
+        """The worker works, so the run does; what it failed before was the fault of the indices."""
         self._works(now, key, dataset, accepted)
         if self.health().state:
             self._set_health(Health())
@@ -183,7 +184,7 @@ class Blame:
                 self._judge(failed_in, idx)
 
     def _judge(self, dataset: str, idx: int) -> None:
-        """An index with all its strikes fails permanently, unless someone generates it just now."""
+        """An index with max_strikes fails permanently, unless a client is generating it now."""
         strikes = self.store.one(
             "SELECT COALESCE(SUM(mark), 0) FROM blames WHERE dataset = ? AND idx = ?", dataset, idx
         )[0]
@@ -195,7 +196,7 @@ class Blame:
         self._count_error(now, failure)
         health = self.health()
         if failure.canary and failure.reason in GENERATING:
-            # the contrast is there: worker and world work
+            # the canary shows that the worker and the run are fine
             self._works(now, key, failure.dataset, [failure.idx])
             if health.halted:
                 self._set_health(Health(DOUBT, now, failure.reason))
@@ -208,7 +209,7 @@ class Blame:
         streak = self.streaks.setdefault(key, Streak(now))
         streak.failures += 1
         if streak.failures >= self.limits.max_failures:
-            self._worker_or_world(now, failure, streak)
+            self._worker_or_run(now, failure, streak)
 
     def _record(self, now: float, failure: Failure, strikes: float | None) -> None:
         """Hold a failure against its index. strikes None: provisional."""
@@ -227,7 +228,7 @@ class Blame:
         )
         self._judge(failure.dataset, failure.idx)
 
-    def _worker_or_world(self, now: float, failure: Failure, streak: Streak) -> None:
+    def _worker_or_run(self, now: float, failure: Failure, streak: Streak) -> None:
         key = worker_key(failure.worker)
         quarantined = {row[0] for row in self.store.all("SELECT worker_key FROM quarantine")}
         others = self.live.active_workers(now) - quarantined - {key}
@@ -267,9 +268,9 @@ class Blame:
         self.streaks.pop(key)
 
     def _erase(self, dataset: str, idx: int, which: str, *values: object) -> None:
-        """Take those failures from an index; one without any is an index like all others.
+        """Delete those failures of an index; without any it is an ordinary index again.
 
-        What failed permanently stays so: its strikes were contrasts.
+        One that has failed permanently stays so: its strikes came from workers that work.
         """
         if self.store.trouble(dataset, idx) == "set_aside":
             return
@@ -282,9 +283,9 @@ class Blame:
     def silent_death(
         self, now: float, worker: Worker, dataset: str, generating: Collection[int]
     ) -> None:
-        """A client is gone without a word: what it was generating is suspect, half a strike each.
+        """A client died without a report: each index it was generating gets half a strike.
 
-        Not in a halted run, where dying is no contrast.
+        Not in a halted run: there a death says nothing about the index.
         """
         if self.health().halted:
             return
@@ -335,7 +336,7 @@ class Blame:
         )
 
     def shorten_quarantines(self, now: float) -> None:
-        """Wall clocks jump: a quarantine from before the restart lasts one pause at most."""
+        """After a restart a quarantine lasts one pause at most, since wall clocks can jump."""
         self.store.run("UPDATE quarantine SET until = MIN(until, ? + pause)", now)
 
     def release_quarantine(self, host: str | None = None) -> int:

@@ -1,8 +1,8 @@
-"""What lies in the data set folders beside samples: sub-folders that are packed, and a report.
+"""Beside the samples of a data set: its packed sub-folders and its report, for the page.
 
-    beside = Beside(output_root)
-    beside.look([("HPDv2", 107_000)])     # in a thread of its own: a file system may hang
-    beside.of("HPDv2")                    # {"packed": {"folders", "of", "images"}, "report": {…}}
+    extras = FolderExtras(output_root)
+    extras.look([("HPDv2", 107_000)])     # in a thread of its own: a file system may hang
+    extras.of("HPDv2")                    # {"packed": {"folders", "of", "images"}, "report": {…}}
 
 Nothing is listed: a look asks for so many marks by their names, in turn, and for two names of a
 report:
@@ -43,7 +43,7 @@ class Marks:
     rounds: int = 0  # times that all were looked at
 
 
-class Beside:
+class FolderExtras:
     def __init__(self, output_root: Path) -> None:
         self.output_root = output_root
         self.marks: dict[tuple[str, int], Marks] = {}  # by data set and its sub-folders

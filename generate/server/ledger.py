@@ -18,13 +18,13 @@ answers is on disk when it returns. The guarantees of the job server, with their
     test_guarantee_04_a_lease_that_is_over_changes_nothing
  5. Only the server's clock ends a lease; time in which it stood still does not count:
     test_guarantee_05_a_late_sweep_adds_its_lateness
- 6. A restart keeps the leases of the living for a TTL, and does not keep the dead for ever:
+ 6. A restart keeps the leases of live clients for a TTL, and those of dead ones not for ever:
     test_guarantee_06_a_restart_keeps_leases_but_not_the_dead_for_ever
  7. A repeated request gets the stored answer:
     test_guarantee_07_a_repeat_gets_the_stored_answer
  8. Completion is per index; only the unfinished rest is released:
     test_guarantee_08_only_the_unfinished_rest_is_released
- 9. Faults are attributed by contrast to an index, a worker or the world:
+ 9. Faults are attributed by contrast to an index, a worker or the whole run:
     test_guarantee_09_poison_fails_permanently_by_contrast
 10. A broken worker is quarantined, blames no index, and is probed with growing pauses:
     test_guarantee_10_a_broken_gpu_is_quarantined_and_blames_nobody
@@ -66,9 +66,9 @@ from generate.server import acceptance
 from generate.server.blame import GENERATING, Blame, Failure
 from generate.server.blocks import Figures
 from generate.server.comparison import FolderComparison
-from generate.server.datasets import change_of, define, forget
 from generate.server.granting import Granting, WorkRequest
 from generate.server.lease_expiry import JobKey, LeaseExpiry
+from generate.server.ledger_datasets import change_of, define, forget
 from generate.server.live_leases import Heartbeat, LeaseLimits, LiveLeases, worker_key
 from generate.server.queries import Queries
 from generate.server.recount import check_counts

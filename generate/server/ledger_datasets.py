@@ -1,4 +1,4 @@
-"""The data sets of a ledger: made, extended, replaced, forgotten.
+"""Rows of the data sets in the ledger: define, extend, replace, forget.
 
     change = define(store, {"name": "HPDv2", "total": 100_000, "images_per_prompt": 100, …})
 

@@ -135,8 +135,8 @@ class LiveLeases:
     def restore(self, now: float, lease: str, client_id: str, bare: bool, restarts: int) -> None:
         """Add a lease from before a restart.
 
-        It has one TTL of grace, and half of it for each further restart without a heartbeat: or a
-        server that keeps dying would keep the dead alive (guarantee 6).
+        It has one TTL of grace, and half of it for each further restart without a heartbeat. Else a
+        server that restarts again and again would keep the leases of dead clients (guarantee 6).
         """
         deadline = now + self.ttl_s(bare) / 2**restarts
         self.leases[lease] = LiveLease(client_id, bare, deadline, now, graced=True)

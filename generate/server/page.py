@@ -19,7 +19,7 @@ from generate.dataset.layout import path_of
 from generate.dataset.rejected_images import RejectedImages
 from generate.protocol.output_root import FOLDER_NAME, dataset_folder
 from generate.server import metrics
-from generate.server.beside import REPORT_BYTES, report_path
+from generate.server.folder_extras import REPORT_BYTES, report_path
 from generate.server.newest import thumbnail
 from generate.server.page_access import COOKIE_S
 from generate.server.signed_calls import is_signed
@@ -47,8 +47,8 @@ PRIVATE = {
 }
 
 
-class Doorkeeper:
-    """Who may see the page: who signs, or has the cookie that a link was changed into."""
+class PageGuard:
+    """Access to the page: for a signed call, or with the cookie that a link was exchanged for."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -82,7 +82,7 @@ def blueprint(run: Run) -> Blueprint:
     /report/<dataset>, /rejected/<dataset>/<stem>/<attempt>.
     """
     pages = Blueprint("status_page", __name__)
-    door = Doorkeeper(run)
+    guard = PageGuard(run)
     watch = Watch(run)
     # From the start, not from the first look: the line is that of the whole run.
     pages.record_once(lambda setup: watch.start())
@@ -94,10 +94,10 @@ def blueprint(run: Run) -> Blueprint:
         return found
 
     @pages.before_request
-    def only_for_whom_it_is() -> ResponseReturnValue | None:
+    def require_access() -> ResponseReturnValue | None:
         if request.endpoint == "status_page.page" and "code" in request.args:
             return None
-        return None if door.allowed() else refusal()
+        return None if guard.allowed() else refusal()
 
     @pages.after_request
     def private(response: Response) -> Response:
@@ -108,7 +108,7 @@ def blueprint(run: Run) -> Blueprint:
     @pages.get("/")
     def page() -> ResponseReturnValue:
         if "code" in request.args:
-            return door.change_into_cookie(request.args["code"])
+            return guard.change_into_cookie(request.args["code"])
         return send_from_directory(PAGE, "index.html")
 
     @pages.get("/<any('page.css', 'tools.js', 'page.js', 'newest.js', 'icon.svg'):name>")

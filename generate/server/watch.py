@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from generate.protocol.output_root import server_folder
-from generate.server.beside import Beside
+from generate.server.folder_extras import FolderExtras
 from generate.server.health import ledger_silent
 from generate.server.history import RunHistory
 from generate.server.ledger import Ledger
@@ -56,7 +56,7 @@ class Watch:
         self.newest: list[Json] = []
         self.candidates: list[Candidate] = []
         self.earlier: list[Candidate] = []  # of the life before this server's
-        self.beside = Beside(run.output_root)
+        self.extras = FolderExtras(run.output_root)
         self.rejected: dict[Key, Json] = {}  # prompt and image of those rejected lately
         self._first = threading.Event()
         self._later: dict[Pages, tuple[float, Json]] = {}  # pages -> (when made, document)
@@ -118,7 +118,7 @@ class Watch:
         if document := self.document:
             rows = document["rejected_lately"]
             self.rejected = {key_of(row): self._of_rejected(row) for row in rows}
-            self.beside.look((counts["name"], counts["total"]) for counts in document["datasets"])
+            self.extras.look((counts["name"], counts["total"]) for counts in document["datasets"])
 
     def _of_rejected(self, row: Json) -> Json:
         """What the folders hold of an image that was not accepted; looked for until it is there."""
@@ -133,7 +133,7 @@ class Watch:
         for row in document["rejected_lately"]:
             row |= self.rejected.get(key_of(row), {})
         for counts in document["datasets"]:
-            counts |= self.beside.of(counts["name"])
+            counts |= self.extras.of(counts["name"])
 
     def read(self, pages: Pages) -> Json | None:
         """The document of the last look; other pages of the long tables are asked for anew.

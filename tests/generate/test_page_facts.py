@@ -12,9 +12,9 @@ from PIL import Image
 
 from generate.dataset.rejected_images import RejectedImages
 from generate.launch.status import render
-from generate.server import beside
-from generate.server.beside import Beside
+from generate.server import folder_extras
 from generate.server.fields import BadField, Fields
+from generate.server.folder_extras import FolderExtras
 from generate.server.history import RunHistory
 from generate.server.live_leases import Heartbeat, LeaseLimits, LiveLeases
 from generate.server.newest import rejected_address
@@ -252,17 +252,19 @@ def test_packed_folders_are_found_by_their_names_a_few_at_a_time(start, monkeypa
 
     looks = []
     read = []
-    stat, untrusted = os.stat, beside.read_untrusted
+    stat, untrusted = os.stat, folder_extras.read_untrusted
     monkeypatch.setattr(os, "scandir", None)
     monkeypatch.setattr(os, "listdir", None)
     monkeypatch.setattr(
-        beside.os, "stat", lambda path, **kwargs: (looks.append(path), stat(path, **kwargs))[1]
+        folder_extras.os,
+        "stat",
+        lambda path, **kwargs: (looks.append(path), stat(path, **kwargs))[1],
     )
     monkeypatch.setattr(
-        beside, "read_untrusted", lambda *args: (read.append(args), untrusted(*args))[1]
+        folder_extras, "read_untrusted", lambda *args: (read.append(args), untrusted(*args))[1]
     )
-    monkeypatch.setattr(beside, "MARKS_A_LOOK", 4)
-    found = Beside(server.root)
+    monkeypatch.setattr(folder_extras, "MARKS_A_LOOK", 4)
+    found = FolderExtras(server.root)
     for k in range(6):  # ten folders: three looks for a round
         looks.clear()
         found.look([("storm", 10_000)])

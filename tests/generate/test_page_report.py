@@ -5,8 +5,8 @@ import urllib.error
 
 import pytest
 
-from generate.server import beside
-from generate.server.beside import report_of
+from generate.server import folder_extras
+from generate.server.folder_extras import report_of
 from tests.fakes.page_run import PageRun
 from tests.fakes.running_server import until as wait_for
 
@@ -71,7 +71,7 @@ def test_which_file_is_a_report(page_run):
         assert refused.value.code in (400, 404), path
     outside.unlink()
     with open(outside, "wb") as file:
-        file.truncate(beside.REPORT_BYTES + 1)
+        file.truncate(folder_extras.REPORT_BYTES + 1)
     with pytest.raises(urllib.error.HTTPError, match="404"):
         run.get(address)
     assert report_of(run.root, "page test") is None
