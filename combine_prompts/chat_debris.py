@@ -39,7 +39,7 @@ def repair(text: str) -> tuple[str | None, str | None]:
     text = text.strip()
     parts = [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
     if len(parts) > 1:
-        # the model answered twice: the first answer if it is a sentence, else (a torn one) the last
+        # the model answered twice: take the first answer if it is a sentence, else the last one
         text = parts[0] if SENTENCE.match(parts[0]) else parts[-1]
         rule = "chat: second answer"
     if REFUSAL.match(text):

@@ -41,7 +41,7 @@ def main() -> int:
         type=Path,
         default=[],
         metavar="FILE",
-        help="validation sets: nothing like a prompt of these gets in",
+        help="validation sets: prompts like one of these are left out",
     )
     add(
         "--output",

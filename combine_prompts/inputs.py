@@ -17,7 +17,7 @@ Entry = tuple[str, Item]  # the file that had it first, and the item
 
 
 def refuse_folder(output: Path) -> None:
-    """UserError when --output names a folder (`.`, `/`, nothing), a device or a pipe."""
+    """UserError if --output names a folder (`.`, `/`, an empty text), a device or a pipe."""
     if not output.name or output.is_dir():
         raise UserError(f"--output {str(output)!r} is a folder; give the name of a file in it")
     if output.exists() and not output.is_file():
@@ -27,7 +27,7 @@ def refuse_folder(output: Path) -> None:
 def refuse_overwriting(
     inputs: Sequence[Path], exclude: Sequence[Path], outputs: Sequence[Path]
 ) -> None:
-    """UserError when an output would replace an input, or two inputs have one name."""
+    """UserError if an output would replace an input, or two inputs have the same name."""
     written = {os.path.realpath(path) for path in outputs}
     for path in [*inputs, *exclude]:
         if os.path.realpath(path) in written:
@@ -46,7 +46,7 @@ def refuse_overwriting(
 
 
 def read_inputs(inputs: Sequence[Path], problems: list[str]) -> tuple[list[Entry], Counts]:
-    """The items of all files, and the counts so far; a broken file is named, the others go on."""
+    """The items of all files, and the counts so far. A broken file is named and left out."""
     entries: list[Entry] = []
     counts: Counts = {}
     invalid: Counter[str] = Counter()
@@ -95,9 +95,9 @@ def read_excluded(paths: Sequence[Path]) -> list[str]:
 
 
 def exact(entries: Sequence[Entry], remove: Callable[..., None]) -> list[Entry]:
-    """One entry a folded text: the first one's spelling, all sources that have it.
+    """One entry for each folded text: the first spelling, and all sources that have it.
 
-    `remove(entry, reason, **about)` is told of each that repeats an earlier one.
+    `remove(entry, reason, **about)` is called for each entry that repeats an earlier one.
     """
     unique: dict[str, Entry] = {}
     for name, item in entries:

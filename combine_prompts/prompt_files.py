@@ -101,7 +101,7 @@ def json_list(data: bytes) -> list[Any]:
 def write_output(path: Path, text: str) -> None:
     """Write `text` as UTF-8 to `path`, all of it or nothing. UserError: it cannot be written.
 
-    Only a regular file is replaced: as root, a rename would replace /dev/null or a pipe as well.
+    Only a regular file is replaced: run by root, a rename would replace even /dev/null or a pipe.
     """
     if path.exists() and not path.is_file():
         raise UserError(f"cannot write {path}: it is no regular file; give another --output")

@@ -6,8 +6,8 @@ r"""Remove punctuation without meaning: commas at the ends, ",,", escaped quotes
 
 import re
 
-NOTHING_AFTER = " ,;|\\/"  # what says nothing at the end of a prompt
-NOTHING_ALONE = NOTHING_AFTER + "*_+-="  # and what says nothing there when a blank is before it
+NOTHING_AFTER = " ,;|\\/"  # without meaning at the end of a prompt
+NOTHING_ALONE = NOTHING_AFTER + "*_+-="  # without meaning there if a blank stands before
 LEADING = re.compile(r"(?:[,;|\\]\s*|[:.*/-]\s+)+")  # but not :) or .5 or -
 ESCAPE = re.compile(r"\\(?=['\"()\[\]{}_.,:&*])")  # WebUI's \( and JSON's \'
 LONE_BACKSLASH = re.compile(r"(?<=\s)\\+(?=\s)")
@@ -22,7 +22,7 @@ FEW = 3  # of a sign that was written without end
 
 
 def tidy(text: str) -> str:
-    """The text without such punctuation; every rule takes linear time, twice changes nothing."""
+    """The text without such punctuation. Linear time; a second call changes nothing."""
     if "\\" in text:
         text = LONE_BACKSLASH.sub(",", ESCAPE.sub("", text))
     text = TIGHT_COMMA.sub(", ", BARS.sub("|", COMMAS.sub(",", text)))

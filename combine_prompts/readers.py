@@ -45,8 +45,8 @@ def _values(column: pa.Array) -> list[Any]:
 def sac_generations(path: Path) -> Iterator[Row]:
     """(id, prompt as bytes) of SAC's SQLite file, opened read-only, in the order of the ids.
 
-    Raises sqlite3.Error where the file is locked, damaged or another one. A prompt too large to be
-    one comes as so many "?", which is too long as well.
+    Raises sqlite3.Error if the file is locked, damaged or no such database. For a value that is too
+    large, a text of as many "?" comes: the processor then drops it as too long.
     """
     database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=5)
     database.text_factory = bytes  # a prompt that is not UTF-8 is one bad row, not the end
@@ -66,7 +66,7 @@ def sac_generations(path: Path) -> Iterator[Row]:
 
 
 def _refuse_computed(database: sqlite3.Connection) -> None:
-    """sqlite3.DatabaseError for rows that would be computed, without end or of any size."""
+    """sqlite3.DatabaseError if the rows are computed: they could be endless, or of any size."""
     kinds = database.execute("SELECT type, sql FROM sqlite_master WHERE name = 'generations'")
     for kind, sql in kinds:
         if kind != b"table" or (sql or b"").upper().split()[1:2] == [b"VIRTUAL"]:

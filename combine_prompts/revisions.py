@@ -5,8 +5,8 @@
     revision = notes.chosen("ymhao/HPDv2", args.revision)
     notes.note("ymhao/HPDv2", commit)            # after its files were fetched
 
-The hub's data sets have no commit here that somebody of this project has checked. The first fetch
-takes the newest one and notes it beside the prompts; later ones take that commit again.
+For data sets on the hub this project has checked no commit. The first fetch takes the newest one
+and notes it beside the prompts; later fetches take that commit again.
 """
 
 import json
@@ -48,7 +48,7 @@ class Revisions:
             write_whole(self.path, json.dumps(noted | {repo: commit}, indent=1) + "\n")
 
     def _noted(self) -> dict[str, str]:
-        """UserError when the file is damaged: silently fetching another commit would be worse."""
+        """The noted commits. UserError if the file is damaged: no other commit is fetched then."""
         try:
             noted = read_json(self.path)
         except FileNotFoundError:

@@ -1,6 +1,6 @@
 """The five sources: where their files are and how these are read.
 
-A sixth one needs its terms in TERMS, a function here, and a script of options that calls it.
+A sixth source needs a function here, its licence in common/terms.py, and a process_NAME.py script.
 """
 
 from argparse import Namespace

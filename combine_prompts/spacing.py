@@ -3,9 +3,9 @@
     1 9 8 0 s -> 1980s     8 k -> 8k        cinema 4 d -> cinema 4d    ( ( x ) ) -> ((x))
     1 6 : 9 -> 16:9        f 1. 4 -> f 1.4  sci - fi -> sci-fi
 
-A third of the prompts have it, the others not, so each rule looks for the spacing itself and leaves
-what could also have been meant: `4 knights` is four knights, `1 2 3 4 5` is counting, `painting -
-kawaii` may be a dash, so only known compounds join.
+Only a third of the prompts have it. So each rule looks for the spacing itself and leaves what the
+author may have meant: `4 knights` are four knights, `1 2 3 4 5` is counting, and `painting -
+kawaii` may have a dash, so only known compounds are joined.
 """
 
 import re

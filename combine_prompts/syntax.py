@@ -4,8 +4,8 @@ Midjourney's flags and weights, WebUI's weights, networks and settings, chat com
 Emphasis without a number, `((dark forest))`, stays: it is readable, and its depth may be meant. The
 reference for the brackets is the grammar of AUTOMATIC1111's WebUI.
 
-Every rule is linear: a run of blanks is entered at its first one alone, and nested weights are
-taken apart in one pass. A test feeds each 10^5 adversarial characters.
+Every rule takes linear time: a match can begin only at the first blank of a run, and nested weights
+are resolved in one pass. A test feeds each rule 10^5 adversarial characters.
 """
 
 import re
@@ -65,7 +65,7 @@ def _unless_shown(match: Match[str]) -> str:
 
 
 def strip_bot_flags(text: str) -> str:
-    """Without the old bot's `- n 9` at the end; after a name it stays: "Boeing - n 9"."""
+    """Without a bot's flag (`- n 9`) at the end. After a name it stays: "Boeing - n 9"."""
     stripped = text
     while found := BOT_FLAG.search(stripped, max(0, len(stripped) - END)):
         before = stripped[max(0, found.start() - END) : found.start()].split()
@@ -88,7 +88,7 @@ def strip_sizes(text: str) -> str:
 
 
 def strip_bare_weights(text: str) -> str:
-    """Without weights outside of brackets; a single one after a name may be a verse: "John:3"."""
+    """Without weights outside of brackets. One after a name stays, as a verse: "John:3"."""
     found = list(BARE_WEIGHT.finditer(text))
     if len(found) == 1:
         word = text[max(0, found[0].start() - END) : found[0].start()].split()[-1:]

@@ -36,7 +36,7 @@ class Judged:
 
 
 def judge(asked: Sequence[Asked], screen: Screen, num_workers: int) -> Iterator[Judged]:
-    """The verdicts per prompt, in order; with several processes where it is worth it."""
+    """The verdicts for each prompt, in order; in several processes for INLINE prompts and more."""
     chunks = [asked[start : start + CHUNK] for start in range(0, len(asked), CHUNK)]
     if len(asked) < INLINE or num_workers < 2:
         yield from _with_progress((judge_chunk(screen, chunk) for chunk in chunks), len(asked))
@@ -52,7 +52,7 @@ def judge(asked: Sequence[Asked], screen: Screen, num_workers: int) -> Iterator[
             "a worker process was killed (out of memory? try a smaller --num_workers); "
             "nothing was written"
         ) from None
-    except BaseException:  # Ctrl-C among them: nobody waits for the chunks that are left
+    except BaseException:  # also Ctrl-C: do not wait for the chunks that are left
         for process in multiprocessing.active_children():
             process.kill()
         raise
@@ -62,7 +62,7 @@ def judge(asked: Sequence[Asked], screen: Screen, num_workers: int) -> Iterator[
 
 @contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Processes started here never see Ctrl-C; this one sees it afterwards."""
+    """Start processes that ignore Ctrl-C; this process gets it after the block."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

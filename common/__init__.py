@@ -1,4 +1,4 @@
-"""What every step needs: the command line, crash-safe files, the console, SLURM, the version."""
+"""Shared by all steps: the command line, crash-safe files, the console, SLURM, the version."""
 
 import sys
 from types import TracebackType

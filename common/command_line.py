@@ -36,12 +36,12 @@ OUTPUT_CLOSED = 141  # what a shell shows for SIGPIPE
 
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
-CLOSE = 0.7  # of a name that was meant: `promt` has 0.91, `bogus` and `qos` 0.5
-TAB = "_ARGCOMPLETE"  # the shell asks what may follow, see complete()
+CLOSE = 0.7  # difflib ratio of a suggestion: `promt` for `prompt` 0.91, `bogus` for `qos` 0.5
+TAB = "_ARGCOMPLETE"  # set by the shell when the Tab key is pressed, see complete()
 
 
 class UserError(Exception):
-    """Something a user can set right. The text says what is wrong, where, and what to do."""
+    """An error that the user can fix. The text says what is wrong, where, and what to do."""
 
 
 def run_script(main: Callable[[], int | None]) -> NoReturn:
@@ -69,10 +69,10 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
 
 
 def _open_streams() -> None:
-    """Standard streams that were closed (`>&-`) lead nowhere; what one cannot show is \\u2026.
+    """Make the standard streams usable: open closed ones (`>&-`), escape what one cannot show.
 
-    Else sys.stdout is None, and the next file that is opened gets its number; and a `…` ends a
-    script in an ASCII locale.
+    Without this, sys.stdout is None and the next opened file gets descriptor 1; and printing `…`
+    in an ASCII locale ends a script.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
@@ -86,7 +86,7 @@ def _open_streams() -> None:
 
 
 def _missing(error: ModuleNotFoundError) -> str:
-    """What to do about a package that is not installed: most often, another Python runs."""
+    """The message about a package that is not installed: most often the wrong Python runs."""
     package = (error.name or str(error)).partition(".")[0]
     return (
         f"the package {package} is not installed for {sys.executable}: `. .venv/bin/activate` in "
@@ -114,7 +114,7 @@ sys.excepthook = say_what_is_missing
 
 
 def _disk_or_pipe(error: OSError) -> int:
-    """An error of the system without words of ours: of a file if it names one, else the output."""
+    """Print an OSError: of the file that it names, else of standard output."""
     if isinstance(error, BrokenPipeError):
         return _say("standard output was closed before the end", OUTPUT_CLOSED)
     what = f"{error.filename}:" if error.filename else "cannot write to standard output:"
@@ -122,7 +122,7 @@ def _disk_or_pipe(error: OSError) -> int:
 
 
 def _flushed(status: int) -> int:
-    """The status once standard output is written; Python's own complaint at exit is kept away."""
+    """The exit status after standard output is flushed; Python prints no error of its own then."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -146,7 +146,7 @@ def script_name() -> str:
 
 
 class _ShowVersion(argparse.Action):
-    """--version: git is asked only now."""
+    """--version. Only this asks git for the commit."""
 
     def __call__(
         self,
@@ -186,7 +186,7 @@ class Options(argparse.ArgumentParser):
         )
 
     def format_help(self) -> str:
-        """The usage is one short line: those of 60 options would fill a screen."""
+        """Help with a usage of one line: a usage that lists 60 options would fill a screen."""
         if self.usage is None:
             needed = [
                 action.metavar or action.dest
@@ -205,8 +205,8 @@ class Options(argparse.ArgumentParser):
     ) -> None:
         """Add a true/false option: `--name`, `--name=False`, `--name no`, `--no-name`.
 
-        Only a true/false word is taken as its value: `--use_slurm HPDv2.json` keeps its path.
-        default None: what happens without the option is for the help text to say.
+        Only a true/false word is taken as its value: `--use_slurm HPDv2.json` keeps the path.
+        default None: the help text says what happens without the option.
         """
         self.flags.add(name)
         (group or self).add_argument(
@@ -251,19 +251,19 @@ class Options(argparse.ArgumentParser):
         return result
 
     def error(self, message: str) -> NoReturn:
-        """End with status 2 and one line: the usage of 40 options would bury it."""
+        """End with status 2 and one line, without argparse's long usage before it."""
         self.exit(WRONG_OPTION, f"{self.prog}: {visible(message)}\n")
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The name that was meant, if one is close; without their hyphens all look alike."""
+    """The option that was meant, if one is close. Hyphens are dropped before comparing."""
     bare = {each.lstrip("-"): each for each in names}
     near = difflib.get_close_matches(name.lstrip("-"), bare, 1, CLOSE)
     return bare[near[0]] if near else None
 
 
 def complete(parser: argparse.ArgumentParser) -> None:
-    """Answer the Tab key: print what may follow in the words of COMP_LINE, and leave.
+    """Answer the Tab key: print the completions of COMP_LINE, and exit.
 
     The shell calls a script that has the mark PYTHON_ARGCOMPLETE_OK in its first 1024 bytes.
     """
@@ -287,7 +287,7 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def expression(word: str) -> str:
-    """For argparse: a condition that is given, and no unset variable of the shell."""
+    """For argparse: an expression that is not empty (as an unset shell variable would be)."""
     if not word.strip():
         raise argparse.ArgumentTypeError("it is empty; leave the option out for everything")
     return word

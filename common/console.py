@@ -46,7 +46,7 @@ def visible(text: object, limit: int = 2000) -> str:
 
 
 def name_of(given: str) -> str:
-    """A name that somebody else gave, of a source say: one line, at most 200 characters."""
+    """A foreign name, such as that of a source: on one line, at most 200 characters."""
     return visible(given, 200)
 
 
@@ -54,7 +54,7 @@ NO_LINK = {ord(":"): "&#58;", ord("."): "&#46;", ord("@"): "&#64;"}
 
 
 def in_markdown(text: object, limit: int = 300) -> str:
-    """Foreign text in Markdown: on one line, no markup, no address that becomes a link."""
+    """Foreign text escaped for Markdown: one line, no markup, no address that becomes a link."""
     escaped = re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", visible(text, limit))
     return re.sub(r"://|(?i:www)\.|@", lambda found: found[0].translate(NO_LINK), escaped)
 
@@ -71,13 +71,13 @@ def _escape(character: str) -> str:
 
 
 def near_path(path: str | os.PathLike[str]) -> str:
-    """From the working directory, where a path lies below it; else as it is."""
+    """A path relative to the working directory if it lies below that, else as it is."""
     near = os.path.relpath(path)
     return os.fspath(path) if near.startswith("..") else near
 
 
 def this_python() -> str:
-    """How the user calls this Python: `python` where that is it, else by its path."""
+    """This Python in a command for the user: `python` if PATH finds it so, else its path."""
     return "python" if shutil.which("python") == sys.executable else near_path(sys.executable)
 
 
@@ -85,7 +85,7 @@ INDENT = " " * 11  # under a label: "workers    12", then what belongs to it
 
 
 def duration(s: float) -> str:
-    """Seconds for people: "45 s", "12 min", "7 h", "3 days"."""
+    """A number of seconds as text: "45 s", "12 min", "7 h", "3 days"."""
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
         if s >= 2 * length:
             return f"{s / length:.0f} {unit}"
@@ -93,6 +93,6 @@ def duration(s: float) -> str:
 
 
 def amount(size: float) -> str:
-    """Bytes for people: "412 kB", "8.2 TB"."""
+    """A number of bytes as text: "412 kB", "8.2 TB"."""
     power = min(5, max(0, (len(f"{size:.0f}") - 1) // 3))
     return f"{size / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB', 'PB')[power]}"

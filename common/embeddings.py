@@ -40,7 +40,7 @@ def model_name() -> str:
 
 
 class _WordVectors:
-    """The summed token vectors of the words seen so far: no token reaches over a blank."""
+    """Cache of the summed token vectors of words. No token spans two words."""
 
     def __init__(self) -> None:
         self._tokenizer, self._tokens = _load()
@@ -86,7 +86,7 @@ def _words() -> _WordVectors:
 
 def _load() -> tuple[Any, Any]:
     """(tokenizer, token vectors)."""
-    # loaded by those who compare texts with a validation set, and by nobody else
+    # imported here: only a comparison with a validation set needs it
     from safetensors.numpy import load_file
     from tokenizers import Tokenizer
 

@@ -32,8 +32,9 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def is_away(path: str | os.PathLike[str], opened: os.stat_result) -> bool:
-    """Whether a file was deleted, moved or replaced. opened: of the one that this process holds
-    open, so that no other file gets its inode.
+    """Whether a file was deleted, moved or replaced.
+
+    opened: os.stat() of the file, which this process holds open: so no other file gets its inode.
     """
     try:
         return not os.path.samestat(os.stat(path), opened)
@@ -44,7 +45,7 @@ def is_away(path: str | os.PathLike[str], opened: os.stat_result) -> bool:
 
 
 def refuse_special(path: str | os.PathLike[str]) -> None:
-    """OSError when `path` is a link, a device, a pipe: a rename would replace it by a file."""
+    """OSError if `path` is a link, a device or a pipe: a rename would replace it by a file."""
     with contextlib.suppress(FileNotFoundError):
         mode = os.lstat(path).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
@@ -52,10 +53,11 @@ def refuse_special(path: str | os.PathLike[str]) -> None:
 
 
 def open_log(path: str | os.PathLike[str]) -> BinaryIO:
-    """A file to append lines to, made where it is missing.
+    """Open a log to append to; it is made if it is missing.
 
-    Refused: a link, whose target would get the lines, a pipe, which waits for a reader, a device:
-    where a group may write they can be anybody's. Other OSErrors: the disk, or the rights.
+    OSError for a link (its target would get the lines), a pipe (it waits for a reader) and a
+    device: in a folder that a group may write, others can put them there. Other OSErrors: the disk,
+    or the rights.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
@@ -76,8 +78,8 @@ def write_whole(
 ) -> None:
     """Replace the file at `path` by `data`: readers see the old file or the whole new one.
 
-    `temporary`: a fixed name for the temporary file, for writers that are alone: what a killed one
-    leaves is then overwritten by the next. OSError: the disk; the old file stands.
+    `temporary`: a fixed name of the temporary file, for a file with one writer only: the next write
+    then overwrites what a killed one left. OSError: the disk; the old file stays.
     """
     path = Path(path)
     refuse_special(path)
@@ -92,9 +94,9 @@ def write_whole(
 
 @contextlib.contextmanager
 def written_whole(path: str | os.PathLike[str], mode: int = 0o666) -> Iterator[BinaryIO]:
-    """write_whole() for what is too large for memory: a file to write to, published at the end.
+    """write_whole() for large data: yields a file to write to, published at the end of the block.
 
-    An exception within leaves the old file.
+    An exception in the block leaves the old file.
     """
     path = Path(path)
     refuse_special(path)
@@ -148,7 +150,7 @@ OF_TAGS = (ValueError, KeyError, IndexError, AttributeError, TypeError, Overflow
 
 
 def parse_yaml(text: str | bytes) -> Any:
-    """What a YAML text holds. ValueError: it is none, a value is not of its type, or too deep."""
+    """The value of a YAML text. ValueError: no YAML, a value of a wrong type, nested too deep."""
     import yaml  # not every script that writes a file reads YAML
 
     try:
@@ -158,7 +160,7 @@ def parse_yaml(text: str | bytes) -> Any:
 
 
 def keep_damaged(path: str | os.PathLike[str]) -> Path:
-    """Rename a damaged file to <name>.damaged (.damaged-2, …), so that it can be made anew."""
+    """Rename a damaged file to <name>.damaged (.damaged-2, …); returns the new path."""
     path = Path(path)
     number = 1
     while os.path.lexists(kept := path.with_name(f"{path.name}.damaged{_suffix(number)}")):

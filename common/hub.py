@@ -8,7 +8,7 @@ import traceback
 
 
 def not_a_hub(error: Exception) -> str:
-    """What is wrong and what to do. Raises the error itself where the hub's library had no part."""
+    """What is wrong and what to do. Any error that is not of the hub's library is raised again."""
     frames = (frame.f_globals for frame, _ in traceback.walk_tb(error.__traceback__))
     if not any(names.get("__name__", "").startswith("huggingface_hub") for names in frames):
         raise error

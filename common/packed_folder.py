@@ -8,10 +8,9 @@
     exists("HPDv2/000012/12345_3.jpg")
     folder = packed("HPDv2/000012")                        # PackedFolder, or None
 
-What the mark lists is the truth about it: a loose file of the same name is what a killed packer, or
-a client that was paused for a day, has left, and does not count. A loose file that the mark does
-not list counts as it does everywhere. Tars that no mark names do not count. A tar that is missing,
-or has another size, is as if the mark did not name it.
+The mark decides. A loose file of a name that it lists does not count: a killed packer, or a client
+that was paused for a day, has left it. A loose file that it does not list counts as usual. A tar
+that no mark names does not count. A tar that is missing or has another size is ignored.
 """
 
 import functools
@@ -105,7 +104,7 @@ class Member:
 
 @dataclass(eq=False)
 class PackedFolder:
-    """The mark of one sub-folder. tars: paths in the mark's order; None: missing or cut."""
+    """The mark of one sub-folder. tars: their paths in the mark's order, None if missing or cut."""
 
     path: Path
     record: dict[str, Any]
@@ -151,7 +150,7 @@ class PackedFolder:
         return None
 
     def counts(self, name: str) -> bool:
-        """Whether the mark lists a file of this name, so that the packed one counts."""
+        """Whether the mark lists a file of this name; then the packed one counts."""
         match = FILE.fullmatch(name)
         prompt = self.prompts.get(int(match[1])) if match else None
         if match is None or prompt is None:
@@ -185,8 +184,8 @@ def _files_of(folder: PackedFolder, index: int) -> dict[str, Member]:
 def prompt_of(entry: dict[str, Any], sizes: list[int], room: list[int]) -> PackedPrompt:
     """One prompt's entry in a mark. KeyError, TypeError, ValueError: it is damaged.
 
-    sizes: bytes of each tar; room: those that no prompt before takes up, and this one's are taken
-    off. So a mark of a few bytes cannot state more files than its tars have room for.
+    sizes: bytes of each tar. room: bytes of each tar that no earlier prompt takes up; those of this
+    one are subtracted. So a small mark cannot state more files than its tars can hold.
     """
     spans = tuple(Span(*map(int, span)) for span in entry["at"])
     for span in spans:
@@ -206,7 +205,7 @@ def prompt_of(entry: dict[str, Any], sizes: list[int], room: list[int]) -> Packe
 
 
 def _count(value: object) -> int:
-    """ValueError: no whole number that a prompt can have of anything."""
+    """The value. ValueError if it is not a whole number in the bounds of a prompt."""
     if type(value) is not int or not 0 <= value <= MOST_AUGMENTATIONS:
         raise ValueError(f"{value!r:.80} is no number of texts")
     return value
@@ -230,7 +229,7 @@ def numbers(text: str, most: int) -> Iterator[int]:
 
 
 def ranges(values: set[int] | frozenset[int]) -> str:
-    """ "0-6,8-199": the other way round."""
+    """The inverse of numbers(): "0-6,8-199"."""
     parts: list[list[int]] = []
     for value in sorted(values):
         if parts and value == parts[-1][1] + 1:

@@ -101,7 +101,7 @@ class PhraseTable:
             self._longest[words[0]] = max(self._longest.get(words[0], 1), len(words))
 
     def may_hold(self, words: Sequence[str]) -> bool:
-        """A quick look: False if no phrase is among the words."""
+        """A fast test: False if no phrase can be among the words."""
         return any(map(self._is_phrase, words)) or any(
             f"{word} {last[:LETTERS]}" in self._ends for word, last in pairwise(words)
         )

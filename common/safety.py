@@ -24,15 +24,15 @@ from common.spelling_tricks import (
     torn_words,
 )
 
-# a text without a hit in these is harmless, and most texts have none: they are looked up first
+# Looked up first: a text without a hit in these is harmless, and most texts have none.
 DECISIVE = ("explicit", "suggestive", "mood", "weakly_suggestive", "hate", "profanity")
 MINOR = ("child", "young")
-HARMLESS = ("innocent", "rude")  # rude: of sexual content alone
+HARMLESS = ("innocent", "rude")  # rude words are no sexual content
 NEAR = 10  # words: farther from a person, "voluptuous" is said of fruits and "sensual" of the style
 DECIDES = 4  # beside BEFORE_LAST and LAST: a word that is a decisive phrase by itself
 NAMES = frozenset(("anal",))  # Ana L. is a name, not a word that was torn
-LONGEST_KNOWN = 40  # letters: a longer token gets no quick look
-BETWEEN = 5  # words at most from "young" to whom it is said of: "a young red-haired anime girl"
+LONGEST_KNOWN = 40  # letters: the fast test skips longer tokens
+BETWEEN = 5  # words at most between "young" and its noun: "a young red-haired anime girl"
 CHILDREN = frozenset(("girl", "girls", "boy", "boys", "teen", "teens", "teenager", "idol"))
 GROWN_UP = frozenset(
     ("woman", "women", "man", "men", "lady", "ladies", "goddess", "mother", "father")
@@ -63,7 +63,7 @@ GRADES = re.compile(r"grade")
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found: the expression, empty if nothing."""
+    """What was found of each kind: the words, empty if nothing."""
 
     minors: str = ""
     sexual: str = ""
@@ -75,7 +75,7 @@ NOTHING = Findings()
 
 
 def find(text: str) -> Findings:
-    """What a text holds, in its worst reading."""
+    """What is found in a text, over all its readings."""
     plain = plain_letters(text)  # of which plain letters are the same again, for nothing
     split = _torn_words(plain)
     if not split and not _may_matter(tokens_of(plain)):
@@ -127,7 +127,7 @@ def _find_minors(hits: Sequence[Hit], words: Sequence[str]) -> str:
 
 
 def _with_young_ones(people: Sequence[Hit], words: Sequence[str]) -> list[Hit]:
-    """The hits, where "young" with a girl or boy a few words on is a child, with a woman nobody."""
+    """The hits, with "young" taken for a child before a girl or boy, and dropped before a woman."""
     found = []
     for hit in people:
         after = words[hit.end : hit.end + BETWEEN] if hit.phrase == "young" else []
@@ -157,7 +157,7 @@ def _near(one: str, people: Sequence[Hit], other: str, hits: Sequence[Hit]) -> s
 
 
 def _counted(hits: list[Hit], words: Sequence[str]) -> list[Hit]:
-    """The hits that do not stand inside a harmless phrase."""
+    """The hits outside of harmless phrases."""
     harmless = _table(HARMLESS).find(words) if hits else []
     if not harmless:
         return hits
@@ -205,7 +205,7 @@ def _table(lists: Sequence[str]) -> PhraseTable:
 
 
 def _may_matter(tokens: Sequence[str]) -> bool:
-    """A quick look at words and pairs of words: False if no reading holds a decisive phrase."""
+    """A fast test of words and pairs of words: False if no reading can hold a decisive phrase."""
     roles = list(map(_role, tokens))
     if DECIDES in roles or spells_out(tokens):
         return True
@@ -246,7 +246,7 @@ def _torn_words(text: str) -> list[str]:
 
 
 def _with_hidden(found: Findings, hidden: Sequence[str], text: str) -> Findings:
-    """`found`, and what words with asterisks for letters (f*ck), or torn ones, can only be."""
+    """`found`, completed by masked words (f*ck) and torn ones ("nak ed") that have one meaning."""
     sexual = next((word for word in hidden if word in _masked_lists()["explicit"]), "")
     rude = next((word for word in hidden if word in _masked_lists()["profanity"]), "")
     minors = found.minors
@@ -264,7 +264,7 @@ def _masked_lists() -> dict[str, frozenset[str]]:
 
 @lru_cache(maxsize=10_000)
 def _unmasked(word: str) -> str:
-    """The word of the lists that a masked one can only be; empty if there is none."""
+    """The only word of the lists that a masked one can stand for; empty if there is none."""
     parts = [re.escape(part) for part in re.split(r"\*+", word)]
     if sum(map(len, parts)) < 2:
         return ""

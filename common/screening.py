@@ -7,10 +7,10 @@
     screen.judge_variation("ein Hund im Schnee", original="a dog in the snow").reason
                                # "not English"
 
-combine.py asks it for prompts and their variations, generate_images.py when a prompts file enters a
-run, and the LLM client for every answer. Sexual content with an age word for minors is refused
-whatever the rules are. What combine.py was told (the rules and the validation set) lies beside the
-combined file as combined.screening.npz: hashes and vectors, no text.
+combine.py screens prompts and their variations, generate_images.py a prompts file when a run
+begins, the LLM client every answer. Sexual content with an age word for minors is refused whatever
+the rules are. combine.py writes its rules and an index of the validation set (hashes and vectors,
+no text) beside the combined file, as combined.screening.npz.
 """
 
 import io
@@ -53,9 +53,8 @@ PROFANITY = "profanity"
 NOT_ENGLISH = "not English"
 VALIDATION_SET = "validation set"
 
-# What nobody fills in any more: "a {breed} in a hat", "[subject] at night", "lorem ipsum dolor".
-# NovelAI's {emphasis} and {{emphasis}} stay: there a comma or the end follows, and no article
-# stands before.
+# Placeholders: "a {breed} in a hat", "[subject] at night", "lorem ipsum dolor". NovelAI's
+# {emphasis} and {{emphasis}} are none: a comma or the end follows, and no article stands before.
 PLACEHOLDER = re.compile(
     r"\b(?:a|an|the|of|with|in|on|by|and) [{<][a-z][a-z_ -]{1,30}[}>]"
     r"|[\[<{](?:your|insert|subject|object|noun|adjective|verb|name|place|artist|style|animal"
@@ -71,7 +70,7 @@ NOTHING = re.compile(
     r"|answer)(?: (?:text|here|number|goes here))*(?: ?#?\d+)?)\W*",
     re.I,
 )
-LOOP_WORDS = 8  # of one phrase said four times and more, together
+LOOP_WORDS = 8  # words of a phrase and its repeats (four times and more), together
 LOOP_TIMES = 4
 LOOP_PHRASE = 12  # words, the longest phrase that is looked for
 FEW_WORDS = 0.3  # of a text of 16 words and more are different ones
@@ -94,7 +93,7 @@ class Rules:
     needs_subject: bool = True  # names, sites and style words alone are no prompt
 
 
-# A prompts file that combine.py did not write is the user's own: short or in Czech, as he likes
+# A prompts file that combine.py did not write is the user's own: any length, any language.
 RULES_OF_A_RUN = Rules(
     language="any",
     min_words=1,
@@ -121,7 +120,7 @@ class Verdict:
 
 
 class Screen:
-    """The judge: rules, and a validation set if one was given."""
+    """The rules, and a validation set if one was given."""
 
     def __init__(
         self,
@@ -138,14 +137,14 @@ class Screen:
         return self.judge_all([text])[0]
 
     def judge_all(self, texts: Sequence[str]) -> list[Verdict]:
-        """One verdict a text; many at once cost less."""
+        """One verdict for each text. Many at once cost less."""
         return [
             _like_validation(match) if match else _judge(text, self.rules)
             for text, match in zip(texts, self._matches(texts), strict=True)
         ]
 
     def judge_variation(self, text: str, original: str) -> Verdict:
-        """The verdict on a rewriting of a prompt: it may be short, and speaks its language."""
+        """The verdict on a variation: it may be short, and in the language of its prompt."""
         return self.judge_variations([text], [original])[0]
 
     def judge_variations(self, texts: Sequence[str], originals: Sequence[str]) -> list[Verdict]:
@@ -187,7 +186,7 @@ class Screen:
 
     @classmethod
     def _read(cls, path: Path) -> "Screen":
-        # numpy, which a client that finds all done, and a run without such a file, do without
+        # imported here: a run without such a file does not need numpy
         import numpy as np
 
         from common.embeddings import model_name
@@ -248,7 +247,7 @@ DENSE = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 def _form(text: str, rules: Rules) -> tuple[str, str]:
     """(reason, rule) of what is wrong with a text that is harmless."""
-    # scripts without blanks: two of their letters say as much as a word, or as six Latin letters
+    # in scripts without blanks two characters count as a word, or as six Latin letters
     dense = len(DENSE.findall(text))
     words = len(text.split()) + dense // 2
     length = len(text) + 2 * dense
@@ -276,7 +275,7 @@ def path_beside(prompts_file: Path) -> Path:
 
 
 def find_placeholder(text: str) -> str:
-    """What in a text was to be replaced by something and was not; empty if nothing."""
+    """A placeholder in a text that nobody filled in; empty if there is none."""
     if NOTHING.fullmatch(text):
         return text.strip()[:40]
     if not PLACEHOLDER_SIGN.search(text):
@@ -286,7 +285,7 @@ def find_placeholder(text: str) -> str:
 
 
 def find_loop(text: str) -> str:
-    """What a text says again and again; empty if nothing."""
+    """What a text repeats many times; empty if nothing."""
     words = text.casefold().split()
     different = len(set(words))
     repeated = len(words) - different >= LOOP_TIMES - 1

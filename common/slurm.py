@@ -24,7 +24,7 @@ LONGEST_REQUEUE_PAUSE_S = (
 
 
 def identity(environ: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Who this process is: {"host", "array_job", "task", "restart", "slurm_job_id"}.
+    """The identity of this process: {"host", "array_job", "task", "restart", "slurm_job_id"}.
 
     All but host are None outside of SLURM. host: SLURMD_NODENAME, else the host's name.
     slurm_job_id: "4711"; restart: int, 0 in the first run. A task keeps its id when it is requeued,
@@ -44,8 +44,8 @@ def identity(environ: Mapping[str, str] | None = None) -> dict[str, Any]:
 def task_name(environ: Mapping[str, str] | None = None) -> str | None:
     """`<array>_<task>` (or the id of a job without array), to act on; None outside of SLURM.
 
-    The last task of an array to start has the array's own id as SLURM_JOB_ID: whoever acts on that
-    hits the whole array.
+    The last task of an array to start has the array's own id as SLURM_JOB_ID: a command with that
+    id acts on the whole array.
     """
     who = identity(environ)
     return f"{who['array_job']}_{who['task']}" if who["array_job"] else who["slurm_job_id"]
@@ -65,9 +65,9 @@ def time_left_s() -> int | None:
 def requeue_self(reason: str) -> bool:
     """Have this very task requeued: it starts again, restart + 1, in about two minutes.
 
-    Asked for until SLURM takes it: slurmctld may be away just as the time is up. True: SIGTERM
-    follows at once, so this is the last thing a client does. False: outside of SLURM.
-    UserError if SLURM refuses for good, which no repetition changes.
+    Repeated until SLURM accepts it, since slurmctld may be away for a moment. True: SIGTERM follows
+    at once, so this is the last thing a client does. False: outside of SLURM. UserError if SLURM
+    refuses and would do so again.
     """
     name = task_name()
     if not name:
@@ -90,7 +90,7 @@ def requeue_self(reason: str) -> bool:
 def report_start() -> None:
     """Tell the batch script (generate/launch/batch/) that this process has started well.
 
-    Until then it takes the process's end for the node's fault.
+    If the process ends before, the script blames the node.
     """
     with contextlib.suppress(ValueError, OSError):
         os.kill(int(os.environ.get("GENERATE_IMAGES_KEEPER", "")), signal.SIGUSR2)
@@ -102,10 +102,10 @@ def _say(text: str) -> None:
 
 
 def queue() -> dict[tuple[str, int], str] | None:
-    """My jobs as SLURM sees them now: {(slurm_job_id, restart): state}, state "RUNNING", …
+    """The user's jobs in SLURM's queue: {(slurm_job_id, restart): state}, state "RUNNING", …
 
-    None = unknown (squeue failed); an empty dict is an answer. One call of squeue for all. A job
-    that is requeued and waits has the restart count of its next run.
+    None: unknown, squeue failed. An empty dict is an answer. One call of squeue for all jobs. A job
+    that waits after a requeue has the restart count of its next run.
     """
     done = run("squeue", "--noheader", "--me", "--Format=JobID:32,RestartCnt:12,State:32")
     if done.returncode:
@@ -117,8 +117,8 @@ def queue() -> dict[tuple[str, int], str] | None:
 def exclude_node(array_job: str, node: str, exclude: bool = True) -> str:
     """Keep the pending tasks of an own array off a node, or let them use it again.
 
-    "done", "there" (it was so already), or "" (SLURM refused, or no task waits). The user's own
-    --exclude stays as long as exclude=False is called for nodes that were "done" only.
+    Returns "done", "there" (it was so already), or "" (SLURM refused, or no task waits). To keep
+    the user's own --exclude, call exclude=False only for nodes whose answer was "done".
     """
     shown = run("scontrol", "show", "job", array_job)
     pending = [record for record in shown.stdout.split("\n\n") if "JobState=PENDING" in record]
@@ -144,8 +144,8 @@ def sbatch(words: Sequence[object], stdin: str | None = None) -> str:
 
     UserError with sbatch's own words when SLURM refuses it, or when they name no job.
     """
-    # An interactive job's SLURM_* settings (memory, CPUs) would contradict the script's; a GPU that
-    # was chosen here says nothing there.
+    # SLURM_* of an interactive job (memory, CPUs) would contradict the script's options; the GPU
+    # that was chosen here is not the one there.
     kept = {"SLURM_CONF", "SLURM_CLUSTERS"}
     dropped = {"CUDA_VISIBLE_DEVICES", "SBATCH_EXPORT"}
     environment = {
@@ -182,7 +182,7 @@ def sbatch(words: Sequence[object], stdin: str | None = None) -> str:
 
 
 def partition_limit_s(partition: str) -> int | None:
-    """The time limit of a partition (of several, the longest); None if there or known is none."""
+    """Time limit of a partition in seconds (of several, the longest); None: none, or unknown."""
     shown = run("sinfo", "--noheader", f"--partition={partition}", "--format=%l").stdout
     limits = [seconds(line) for line in shown.split()]
     known = [limit for limit in limits if limit is not None]
@@ -197,10 +197,10 @@ def max_array_size() -> int:
 
 
 def run(*words: str, timeout_s: float = 15) -> subprocess.CompletedProcess[str]:
-    """Run a command that may not be there. That, and no answer in time, look like a failure.
+    """Run a command. If it is not installed, or does not answer in time, that is a failure, too.
 
-    With slurmctld down its commands give up after 9 s. PATH may have folders that the user may not
-    enter: a command that is in none of the others is then a PermissionError, and not there either.
+    With slurmctld down its commands give up after 9 s. If PATH has folders that the user may not
+    enter, a command that is not installed raises PermissionError.
     """
     try:
         return subprocess.run(

@@ -23,7 +23,7 @@ PLAIN = re.compile(r"[a-z]+|\d+")
 LEET = str.maketrans("0345789@$!|+", "oeastbgasiit")
 NEVER_TORN = word_set("a an as at by de go he in is it me my no of on or so to up us we")
 STOPS = ".,;:!?)"
-LONGEST_SPELT_OUT = 20  # letters: nobody spells out more, and lists of letters stay lists
+LONGEST_SPELT_OUT = 20  # letters: longer rows of single letters are lists, not words
 
 LOOKALIKES = str.maketrans(
     "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u04bb\u0501\u051b\u051d\u0475"
@@ -103,7 +103,7 @@ def plain_letters(text: str) -> str:
     """Lower case without accents and invisible characters; lookalikes become Latin letters."""
     if text.isascii():
         return text.lower()
-    parts = NOT_ASCII.split(text)  # every other one is not ASCII, and the same ones come again
+    parts = NOT_ASCII.split(text)  # every other part is not ASCII; the cache helps with repeats
     parts[::2] = [part.lower() for part in parts[::2]]
     parts[1::2] = map(_plain, parts[1::2])
     return "".join(parts)

@@ -26,8 +26,8 @@ STYLE = word_set(
     instagram flickr unsplash shutterstock featured popular wallpaper hq hd full color colour colors
     colours vivid vibrant by"""
 )
-MOST_NAMES = 8  # words after "by": more of them say something
-# what no name of an artist begins with: then "by" tells where, or how ("by the sea", "by hand")
+MOST_NAMES = 8  # words after "by": longer clauses are more than a name
+# no artist's name begins with these: there "by" means where or how ("by the sea", "by hand")
 NO_NAME = word_set("a an the his her its their my our your this that hand day night candlelight")
 JOINED = word_set("and & by of de la le van von der den di da du el y jr sr")
 
@@ -42,7 +42,7 @@ def find_no_subject(text: str) -> str:
     numbers = text.split()
     if len(numbers) > 1 and "".join(numbers).isdigit():
         return "numbers alone"
-    first = CLAUSE.split(text, maxsplit=1)[0]  # of most prompts it says the subject
+    first = CLAUSE.split(text, maxsplit=1)[0]  # in most prompts it has the subject
     if first.strip() and not _is_style(first):
         return ""
     words = WORD.findall(text.lower())
@@ -85,7 +85,7 @@ def find_gibberish(text: str) -> str:
 
 @lru_cache(maxsize=50_000)
 def is_strange(word: str) -> bool:
-    """Whether nobody can say a word: lower case, no vowel or five consonants in a row."""
+    """Whether a word is unpronounceable: lower case, no vowel or five consonants in a row."""
     if len(word) < 3 or not word.isascii() or not word.islower() or not word.isalpha():
         return False
     return not VOWEL.search(word) or bool(CONSONANTS.search(word))

@@ -3,9 +3,9 @@
     data = read_untrusted("HPDv2/000012/12345_3.jpg", IMAGE_BYTES, inside=real_folders(["HPDv2"]))
     with open_jpeg(data) as image: ...
 
-A folder of a colleague may hold named pipes, devices, links to anywhere, and files of any size
-under any name. Taken are regular files, up to a size; with `inside` only those that lie in certain
-folders once all links are followed. Everything else is an OSError whose strerror says why.
+A foreign folder may hold named pipes, devices, links to anywhere, and files of any size under any
+name. Accepted are regular files up to a size; with `inside` only those that lie in certain folders
+once all links are followed. Everything else is an OSError whose strerror says why.
 """
 
 import errno
@@ -24,7 +24,7 @@ SAMPLE_BYTES = 1 << 20  # of a sample's JSON; the project's own are below 10 kB
 IMAGE_BYTES = 64 << 20  # of one image; 8192 x 8192 pixels at quality 95 take 30 MB
 PIECE = 1 << 16  # most images in one call; more memory at once is new memory each time
 SMALL_PIECE = 1 << 12  # most JSONs; 0.3 us less than room for an image
-# A pipe is not waited for, and no terminal becomes ours.
+# Do not wait for a pipe, and do not get a terminal as controlling terminal.
 FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 KINDS = {
     stat.S_IFDIR: "a directory",
@@ -50,10 +50,10 @@ def real_folders(folders: Iterable[Path]) -> tuple[str, ...]:
 
 
 def open_untrusted(path: Path, inside: Sequence[str] = (), dir_fd: int | None = None) -> int:
-    """A descriptor of the regular file at `path`. OSError: it is none, or leads elsewhere.
+    """A descriptor of the regular file at `path`. OSError: not a regular file, or outside.
 
-    inside: of real_folders(); () takes links to anywhere. The path is looked up again after the
-    file is open, so nobody can swap a link meanwhile.
+    inside: as of real_folders(); () accepts links to anywhere. The path is looked up again after
+    the file is open, so that nobody can swap a link in between.
     """
     try:
         descriptor = os.open(path, FLAGS | os.O_NOFOLLOW, dir_fd=dir_fd)
@@ -76,7 +76,7 @@ def open_untrusted(path: Path, inside: Sequence[str] = (), dir_fd: int | None = 
 
 
 def open_folder(path: Path, inside: Sequence[str] = ()) -> int:
-    """A descriptor of the directory at `path`, for `dir_fd`. OSError: none, or elsewhere."""
+    """A descriptor of the directory at `path`, for `dir_fd`. OSError: no directory, or outside."""
     descriptor = os.open(path, FLAGS | os.O_DIRECTORY)
     place = os.path.join(_place_of(descriptor), "")
     if inside and not place.startswith(tuple(inside)):
@@ -119,7 +119,7 @@ def read_text(path: Path, limit: int = 16 << 20) -> str:
 
 
 def _read(descriptor: int, path: Path, limit: int, first: int = PIECE) -> bytes:
-    """Reads in pieces, the `first` of so many bytes: a sparse file's size is a claim."""
+    """Read in pieces, the first one of `first` bytes: the stated size of a file can be false."""
     content = os.read(descriptor, first)
     # A full piece may be followed by more. One that is not full was the last.
     size = len(content)
@@ -141,8 +141,8 @@ def read_many(
 ) -> list[bytes | OSError]:
     """The bytes, or the error, of each of many small files in one open folder.
 
-    Most are plain files, and a stat of each would cost a quarter more. What is not plain is a link
-    or says nothing (a pipe, a device without content): those alone are looked at more closely.
+    Most are regular files, and a stat of each would cost a quarter more. So only what fails as a
+    link, or is empty (a pipe, a device), is looked at more closely.
     """
     contents: list[bytes | OSError] = []
     for name in names:
@@ -164,10 +164,10 @@ def read_many(
 
 
 def open_jpeg(data: bytes) -> "Image":
-    """The image in a JPEG's bytes, not decoded yet; whoever decodes it expects any exception.
+    """The image in a JPEG's bytes, not decoded yet. Decoding it can raise any exception.
 
-    Nothing but a JPEG: Pillow would start Ghostscript for a PostScript file named .jpg. OSError,
-    SyntaxError, ValueError: it is none, its size is absurd, or it has too many scans.
+    Only JPEG is accepted: Pillow would start Ghostscript for a PostScript file named .jpg. OSError,
+    SyntaxError, ValueError: no JPEG, an absurd size, or too many scans.
     """
     from PIL import Image  # heavy, and the job server's ledger does without it
 

@@ -3,12 +3,12 @@
     validation = ValidationSet.of(["a snowy mountain seen from a train window", …])
     validation.find_all(["a train window with a view of a snowy mountain"])    # [Match(…)]
 
-What is kept of the set is a compact index of hashes and vectors, no text, so it can travel with a
-prompts file. Five looks, each for what the others miss:
+The set is kept as a compact index of hashes and vectors, without its texts, so that it can lie
+beside a prompts file. Five comparisons, each for what the others miss:
     same text             the folded texts are equal, up to a style tail (", oil painting, 8k")
     same words            in another order
     inside it             a whole prompt of 4-7 words stands in the text
-    8 words in common     in a row: the usual 13 would be blind to 958 of Gecko's 1,546 prompts
+    8 words in common     in a row: 958 of Gecko's 1,546 prompts are shorter than the usual 13
     alike, same meaning   letters (typos) and embeddings (paraphrases) are near
 
 Measured against Gecko's 1,545 prompts (benchmarks/screening.py prints such figures).
@@ -28,7 +28,7 @@ from common.embeddings import embed
 from common.texts import fold, word_set
 
 RUN = 8  # words; 6 hit 16-110 innocent prompts of a real set, 8 hit 3 of 12,966
-WHOLE = range(4, RUN)  # words: shorter prompts ("two chairs") are parts of innocent ones
+WHOLE = range(4, RUN)  # words: shorter prompts ("two chairs") are parts of unrelated ones
 LETTERS = 16  # a shorter folded text must be the same: "6 sandwiches" is not "10 sandwiches"
 CONTENT_WORDS = 3  # a text with fewer is not compared by meaning, and by all words, in order or not
 # cosines: at 0.84 72 % of 55 paraphrases by hand are found, and 0.1-0.4 of 1,000 unrelated prompts
@@ -49,7 +49,7 @@ MODULUS = 1 << 64
 
 @dataclass(frozen=True)
 class Match:
-    """How a text is like a prompt of the set (its row there), and how much, 0-1."""
+    """How a text is like a prompt of the set, that prompt's row, and the similarity, 0-1."""
 
     how: str
     row: int

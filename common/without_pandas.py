@@ -14,7 +14,7 @@ import pyarrow as pa
 
 
 class Hidden(MetaPathFinder):
-    """As if pandas were not installed."""
+    """An import finder that hides pandas."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> None:
         if name == "pandas":
@@ -22,7 +22,7 @@ class Hidden(MetaPathFinder):
 
 
 def without_pandas() -> None:
-    """Have pyarrow look for pandas now and find none. Its to_pandas() still finds it later."""
+    """Let pyarrow look for pandas now and find none. Its to_pandas() still works later."""
     if "pandas" in sys.modules:
         return
     hidden = Hidden()

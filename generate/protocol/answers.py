@@ -4,8 +4,8 @@
     answer = work_answer(body)                           # client: Grant, WorkLeft, Wait or AllDone
     answer = HeartbeatAnswer.from_json(body)
 
-The JSON fields keep the names that were published (known_good, set_aside, beat_s, …), whatever
-their attributes are called here. Fields that a reader does not know are ignored.
+The JSON fields keep their published names (known_good, set_aside, beat_s, …), also where the
+attributes here have others. A reader ignores fields that it does not know.
 """
 
 from dataclasses import dataclass, field
@@ -57,7 +57,7 @@ class Grant:
 
 @dataclass(frozen=True)
 class WorkLeft:
-    """There is or may be work; nothing was granted. The answer to a request for 0 indices."""
+    """There is work, or may be; nothing is granted. The answer to a request for 0 indices."""
 
     status: ClassVar[int] = 200
     ttl_s: float
@@ -132,7 +132,7 @@ def work_answer(body: Json) -> Grant | WorkLeft | Wait | AllDone:
 
 @dataclass(frozen=True)
 class HeartbeatAnswer:
-    """What a client hears after a heartbeat."""
+    """The answer to a heartbeat."""
 
     stale: list[str]  # leases named in the heartbeat that are not this client's: 409
     stop: str | None  # None, "drain" or "quarantine"

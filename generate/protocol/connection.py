@@ -44,8 +44,8 @@ class WrongServer(ServerAway):
 class OlderServer(WrongServer):
     """This run's server, with a lower epoch than one that was seen before.
 
-    A server that was replaced notices and stops at once. One that stays has a .server folder that
-    was restored from a backup, or made anew.
+    A server that was replaced notices it and stops at once. If one goes on, its .server folder was
+    restored from a backup, or made anew.
     """
 
 
@@ -102,9 +102,9 @@ def read_server_json(output_root: str | os.PathLike[str]) -> ServerRecord:
 
 
 class Connection:
-    """One proven connection to the server that server.json names: .url, .run_id, .epoch.
+    """A connection to the server that server.json names, which has proved its identity.
 
-    It never reconnects by itself: the port may be someone else's by then.
+    .url, .run_id, .epoch. It never reconnects: another program may have the port by then.
     """
 
     def __init__(self, output_root: str | os.PathLike[str], epoch: int = 0) -> None:
@@ -142,7 +142,7 @@ class Connection:
     ) -> tuple[int, float]:
         """(epoch, the server's time) of a server that proves itself.
 
-        seen: the epoch of the last server here. One whose files came from a backup learns of it.
+        seen: the highest epoch that was seen here. By it a server from a backup learns of its age.
         """
         nonce = secrets.token_hex(16)
         known = seen_proof(server.token, nonce, server.run_id, seen)
@@ -207,7 +207,7 @@ def _object(data: bytes) -> Answer:
 
 
 class _Socket(socket.socket):
-    """A socket with one deadline for a whole answer: who drips bytes cannot hold a caller up."""
+    """A socket with one deadline for the whole answer, so that a slow sender cannot block us."""
 
     _deadline = float("inf")
 

@@ -7,8 +7,8 @@ LATENCY_BOUNDS_S: list[float] = [0.05 * 2**k for k in range(14)]
 def quantile_s(counts: list[int], share: float) -> float | None:
     """Seconds within which that share of the calls ended; None without calls.
 
-    As if a class's calls were spread evenly over it. counts: calls per class of LATENCY_BOUNDS_S
-    and one above, of which only the lower bound is known.
+    Interpolated: the calls of a class count as spread evenly over it. counts: calls for each class
+    of LATENCY_BOUNDS_S and for one above, of which only the lower bound is known.
     """
     wanted = share * sum(counts)
     lower = 0.0

@@ -29,7 +29,7 @@ def default_output_root() -> Path:
 def dataset_name(prompts: str | os.PathLike[str]) -> str:
     """The name of the data set of a prompts file: the file's own, without its ending.
 
-    UserError if no folder can have it, or if it does not show what it is.
+    UserError if no folder can have this name, or if it has invisible characters.
     """
     name = Path(prompts).stem
     shown = visible(name) == name and name.strip() == name
@@ -54,8 +54,8 @@ def server_folder(output_root: str | os.PathLike[str]) -> Path:
 def place_of(output_root: str | os.PathLike[str]) -> dict[str, str | int]:
     """What tells an output root from a copy of it: its path, and the inode of the server's folder.
 
-    A root that was moved keeps the inode, one that is reached by another path, too; one that was
-    restored from a backup keeps the path.
+    A root that was moved, or is reached by another path, keeps the inode. One that was restored
+    from a backup keeps the path.
     """
     folder = server_folder(output_root)
     return {"output_root": os.path.realpath(output_root), "inode": folder.stat().st_ino}
@@ -70,7 +70,7 @@ def is_copy(output_root: str | os.PathLike[str], root: object, inode: object) ->
 
 
 def make_server_folder(output_root: str | os.PathLike[str]) -> Path:
-    """The server's folder, made where it is missing, for its owner alone; the data sets' beside it.
+    """Make the server's folder, readable by its owner only, and the data sets' folder beside it.
 
     UserError, with one line, if the output root cannot be written.
     """

@@ -11,9 +11,9 @@
 
 A request's signature is HMAC-SHA256 over method, path, the body's SHA-256, the server's time, a
 nonce, and the server's epoch; an answer's covers the request's signature, the status and the
-answer. So a relay or a stranger on the server's old port can neither read a secret, nor change a
-call or an answer, nor send a call twice: a nonce is refused for as long as its time is accepted,
-and an epoch ends with its server.
+answer. So a relay, or another program on the server's old port, can neither read a secret, nor
+change a call or an answer, nor send a call twice: a nonce is refused for as long as its time is
+accepted, and an epoch ends with its server.
 
 Clients take the time from the server's own (signed) proof: clocks of nodes may be days apart.
 """
@@ -46,7 +46,7 @@ def derived(token: str, purpose: str) -> str:
 
 
 def proof_of(token: str, nonce: str, run_id: str, epoch: object, url: str, at: float) -> str:
-    """What /healthz?nonce=… answers: who says it knows the token, and does not give it away.
+    """The proof of /healthz?nonce=…: whoever sends it knows the token; the token is not in it.
 
     It names the address it speaks for, so that a relay on another port cannot pass it on, and the
     server's time, so that nobody can turn a client's clock.
@@ -55,19 +55,19 @@ def proof_of(token: str, nonce: str, run_id: str, epoch: object, url: str, at: f
 
 
 def seen_proof(token: str, nonce: str, run_id: str, epoch: object) -> str:
-    """With /healthz?seen=…: who says that a server of this epoch has run knows the token."""
+    """The proof of /healthz?seen=…: whoever reports this epoch to the server knows the token."""
     return _mac(token, "seen", nonce, run_id, epoch)
 
 
 def _mac(token: str, *words: object) -> str:
-    """Hex HMAC-SHA256 over the words, each with its length: no two lists of words are the same."""
+    """Hex HMAC-SHA256 over the words, each with its length before it: no two lists are equal."""
     parts = [str(word).encode("utf-8", "surrogateescape") for word in words]
     message = b"".join(b"%d:%b" % (len(part), part) for part in parts)
     return hmac.new(token.encode(), message, hashlib.sha256).hexdigest()
 
 
 def same(given: str, wanted: str) -> bool:
-    """Whether two secrets are equal, in a time that does not tell how much of them is."""
+    """Whether two secrets are equal, compared in constant time."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode())
 
 
@@ -163,10 +163,10 @@ class Verifier:
         return SignedCall(given, digest), signed_at + WINDOW_S, nonce
 
     def _forget(self, now: float) -> None:
-        """Nonces whose time has passed; some stay longer behind one that came early."""
+        """Drop nonces whose time has passed, in order of arrival; some stay a little longer."""
         while self._order and self._order[0][0] < now:
             self._seen.discard(self._order.popleft()[1])
 
     def sign_answer(self, signature: str, status: int, answer: bytes) -> dict[str, str]:
-        """The header that makes an answer the one to that request."""
+        """The header that signs an answer to the request of that signature."""
         return {SIGNATURE: _mac(self._token, "answer", signature, status, _digest(answer))}
