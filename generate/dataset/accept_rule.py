@@ -4,10 +4,10 @@
     rule.gave_up(dataset_dir, 12345, 3)         # whether a .failed that lies there stands
     rule.refused(tries)                         # the tries before the first that it would accept
 
-A caption was given up under the rule of its time. It is tried again where the present rule allows
-more images, or would have accepted one that was drawn: that one's seed is drawn again, as none of
-these images was kept. So it ends as if the run had begun with the present rule. Published images
-stay, whatever a later rule says: each JSON names the expression that it was accepted by.
+A caption was given up under the rule of that time. It is tried again if the present rule allows
+more images, or would have accepted one of those generated: that seed is then generated again, since
+its image was not kept. So it ends as if the run had begun with the present rule. Published images
+stay under any later rule: each JSON names the expression by which it was accepted.
 """
 
 import os
@@ -34,7 +34,7 @@ class Rule:
         return cls(parse(accept) if accept else None, definition.get("max_tries") or 1)
 
     def refused(self, tries: Sequence[Tried]) -> list[Tried]:
-        """The images that it refuses, in order, up to the first that it accepts."""
+        """The tries that it refuses, in order, up to the first that it accepts."""
         before: list[Tried] = []
         for tried in tries:
             if self.accept is None or self.accept.holds(tried.scores):
@@ -54,5 +54,5 @@ def rule_of(definition: Mapping[str, Any]) -> Rule | None:
         return None
     try:
         return Rule.of(definition)
-    except UserError:  # written by other hands: what was given up stays so
+    except UserError:  # edited by hand: what was given up stays so
         return None

@@ -5,8 +5,8 @@
     standing.captions    # {augmentation: caption}: of that record, else of the images themselves
 
 A published caption never changes beside its image. So a .prompts that was lost, torn or replaced is
-made again from what the images say of themselves; what contradicts them is set aside under a name
-that says so (12345.prompts.broken, 12345_3.jpg.foreign).
+made again from the metadata in the images. What contradicts them is renamed (12345.prompts.broken,
+12345_3.jpg.foreign).
 """
 
 import json
@@ -27,12 +27,12 @@ from generate.dataset.scan import IndexFiles
 log = logging.getLogger(__name__)
 
 FROM_IMAGE = "image"  # as the backend of a caption that an image has given back
-LOOK_AGAIN_S = 1.0  # before a file counts as broken: a network file system may be behind
+LOOK_AGAIN_S = 1.0  # before a file counts as broken: a network file system may show it late
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What stands of a prompt's captions; see the module."""
+    """The captions of a prompt that are in force; see the module."""
 
     record: Captions | None
     captions: dict[int, Caption]
@@ -41,10 +41,10 @@ class Standing:
 def standing_captions(
     dataset_dir: str | os.PathLike[str], index: int, prompt: str, files: IndexFiles
 ) -> Standing:
-    """What stands of the captions of prompt `index`, whose text is `prompt`.
+    """The captions of prompt `index`, whose text is `prompt`, that are in force.
 
-    Only the holder of the index's lease may call this. What is set aside is taken out of `files`.
-    OSError: the disk.
+    Only the holder of the index's lease may call this. Files that are renamed are taken out of
+    `files`. OSError: the disk.
     """
     record = _own_record(dataset_dir, index, prompt, files) if files.generation else None
     captions: dict[int, Caption] = dict(enumerate(record["texts"])) if record else {}
@@ -73,7 +73,7 @@ def standing_captions(
 def _own_record(
     dataset_dir: str | os.PathLike[str], index: int, prompt: str, files: IndexFiles
 ) -> Captions | None:
-    """The newest record that is of this prompt; what is broken or foreign is set aside."""
+    """The newest record that is of this prompt; broken and foreign ones are renamed."""
     for pause in (LOOK_AGAIN_S, None):
         good, bad = _sorted_records(dataset_dir, index, prompt, files.generation)
         if not bad:
@@ -114,7 +114,7 @@ def _set_captions_aside(
 def _metadata_of(
     dataset_dir: str | os.PathLike[str], index: int, aug: int, files: IndexFiles
 ) -> Metadata | None:
-    """What a sample says of itself, from its JSON or else its image; None if neither is whole.
+    """The metadata of a sample, from its JSON or else its image; None if neither is whole.
 
     A JSON that is torn is removed: it is made again from the image.
     """

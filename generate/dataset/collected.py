@@ -23,16 +23,16 @@ FEWEST = 2  # JSONs: a file for one of them would save nothing
 def publish_collected(
     dataset_dir: str | os.PathLike[str], index: int, captions: int, lease: str
 ) -> bool:
-    """Publish the JSONs of a prompt of so many captions, all of whose samples are through.
+    """Publish the JSONs of a prompt with `captions` captions, whose samples are all done.
 
-    Only the holder of the index's lease may call this. False: there is nothing to gain, or a JSON
-    is not one line. OSError: the disk.
+    Only the holder of the index's lease may call this. False: fewer than FEWEST JSONs, or one is
+    not a single line. OSError: the disk.
     """
     final = collected_path(dataset_dir, index)
     while content := _content(dataset_dir, index, captions):
         if publish(write_temporary(final, content, lease), final):
             return True
-        # Of a holder that was paused: it may have read a JSON that was made again since.
+        # A file left by a holder that was paused may hold a JSON that was made again since.
         with contextlib.suppress(FileNotFoundError, Refused):
             if read_untrusted(final, COLLECTED_BYTES) == content:
                 return True
@@ -57,6 +57,6 @@ def _content(dataset_dir: str | os.PathLike[str], index: int, captions: int) -> 
         except Refused:
             return b""
         if not line or line.find(b"\n") != len(line) - 1:
-            return b""  # written by other hands
+            return b""  # edited by hand
         lines.append(line)
     return b"".join(lines) if len(lines) >= FEWEST else b""

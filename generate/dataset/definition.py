@@ -4,10 +4,10 @@
     definition, changed = settle(folder, asked)     # what stands from now on; Differs if it cannot
     change_rule(folder, definition)                 # another --accept, --max_tries from now on
 
-Each file is written once; the newest counts. One that is damaged is put away, and written again
-from what the ledger knows. This is the only comparer of definitions: what the
-folder says goes before what the ledger says, which can be lost. `dataset_id` is random and made
-with the folder: two folders of one name are told apart by it.
+Each file is written once; the newest counts. A damaged one is renamed, and written again from the
+ledger. Definitions are compared here only. The folder's goes before the ledger's, since the ledger
+can be lost. `dataset_id` is random and made with the folder, so it tells two folders of one name
+apart.
 """
 
 import contextlib
@@ -106,7 +106,7 @@ class Differs(Exception):
 
 
 class Extended(Exception):
-    """The data set was extended since this definition was made; .definition is the present one."""
+    """The data set was extended after this definition was made; .definition is the present one."""
 
     def __init__(self, definition: Definition) -> None:
         super().__init__(f"the data set was extended: {in_words(definition)}")
@@ -122,7 +122,7 @@ def in_words(definition: Definition) -> str:
 
 
 def rule_fields(definition: Mapping[str, Any]) -> Definition:
-    """Those of RULE alone."""
+    """The fields of RULE."""
     return {field: definition.get(field) for field in RULE}
 
 
@@ -190,7 +190,7 @@ def remove(folder: Path) -> None:
 def extended_since(folder: Path, asked: Definition) -> Definition | None:
     """The present definition, if `asked` was an earlier one of this data set; else None.
 
-    Who asks to extend it is told so only where another rule stands by now.
+    A request to extend it gets this only if another rule is in force by now.
     """
     newest, path = newest_file(folder)
     if asked.get("extend") and path and rule_fields(read_definition(path)) == rule_fields(asked):
@@ -216,9 +216,9 @@ def compare(
 ) -> None:
     """Differs at the first field in which the two disagree; what: where `stored` stands.
 
-    growing: more images a prompt are no difference, nor are appended prompts (whoever calls has
-    compared the ones before them). A published request ("bare") names few fields; what it does not
-    name it accepts.
+    growing: more images for each prompt are no difference, nor are appended prompts (the caller has
+    compared the ones before them). A published request ("bare") names few fields; it accepts the
+    others as they are.
     """
     fields = GROWS if asked.get("bare") else sorted(asked.keys() - FREE, key=_importance)
     for field in fields:
@@ -233,14 +233,14 @@ def compare(
 
 
 def _importance(field: str) -> tuple[bool, str]:
-    """Another model has other steps, too: the model is named first."""
+    """Order in which differing fields are named: the model first, as it changes others."""
     return field != "model", field
 
 
 def settle(folder: Path, asked: Definition) -> tuple[Definition, bool]:
-    """(the definition that stands, whether it is new or extended) after a request.
+    """(the definition in force after a request, whether it is new or extended).
 
-    Writes it if there was none, or an extension if one is asked for. Differs if it cannot stand.
+    Writes it if there was none, or an extension if one is asked for. Differs if it is refused.
     """
     stored = stored_definition(folder)
     if stored is None:
@@ -260,7 +260,7 @@ def settle(folder: Path, asked: Definition) -> tuple[Definition, bool]:
 
 
 def check_extension(stored: Definition, asked: Definition, what: str) -> None:
-    """Differs where `asked` has not the prompts of `stored` first, or is another data set."""
+    """Differs if `asked` does not begin with the prompts of `stored`, or is another data set."""
     compare(stored, asked, what, growing=True)
     prefix = (asked["prefix_total"], asked["prefix_sha256"])
     if prefix != (stored["total"], stored.get("prompts_sha256")):
@@ -273,7 +273,7 @@ def check_extension(stored: Definition, asked: Definition, what: str) -> None:
 
 
 def change_rule(folder: Path, asked: Definition) -> bool:
-    """Write the next definition: the present one with the rule of `asked`. False: it has it."""
+    """Write the next definition: the present one with the rule of `asked`. False: no change."""
     stored = stored_definition(folder)
     assert stored is not None, "a data set that was begun"
     if rule_fields(stored) == rule_fields(asked):

@@ -8,9 +8,9 @@ from pathlib import Path
 from common.command_line import UserError
 from common.files import file_system_of
 
-# Errors of a disk that may have room, or answer, a little later: wait, and blame nobody.
+# Disk errors that may pass: wait, and blame nobody.
 PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT}
-# A folder that another node has just made may not be seen at once (NFS caches), or was deleted.
+# The folder was deleted, or another node has just made it and NFS caches do not show it yet.
 ABSENT = {errno.ENOENT, errno.ENOTDIR}
 WORDS = {
     errno.ENOSPC: "the disk is full",

@@ -19,12 +19,11 @@ from generate.dataset.definition import (
 
 
 def newer_definition(dataset_dir: Path, mine: Definition) -> Definition | None:
-    """The definition that stands, if it is `mine` with more prompts, more images a prompt, or
-    another rule of what is accepted in place of an earlier one.
+    """The definition in force, if it is `mine` with more prompts, more images or another rule.
 
-    None: there is none, it is the same, or it differs in another way, which is for the job server
-    to say. The fields are those of `mine`, as a request names them; where `mine` is to extend the
-    data set, its size stays.
+    None: there is none, it is the same, or it differs in another way, which the job server reports.
+    The fields are those of `mine`, as a request names them. If `mine` itself extends the data set,
+    its size stays.
     """
     try:
         stored = stored_definition(dataset_dir)

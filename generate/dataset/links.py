@@ -19,7 +19,7 @@ def write_temporary(final: Path, data: bytes, lease: str) -> Path:
     OSError (ENOSPC, EDQUOT, EIO, …) leaves no temporary file.
     """
     temporary = final.with_name(f".{final.name}.{lease}.tmp")
-    # One of this very lease, so of this very process: a try that failed.
+    # A file of this lease is of this process: an earlier try that failed.
     temporary.unlink(missing_ok=True)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -35,7 +35,7 @@ def write_temporary(final: Path, data: bytes, lease: str) -> Path:
 
 
 def publish(temporary: Path, final: Path) -> bool:
-    """Give a temporary file its name; False if that is taken or the next holder has removed it."""
+    """Give a temporary file its final name. False: the name is taken, or the file was removed."""
     try:
         os.link(temporary, final)
         published = True
@@ -49,7 +49,7 @@ def publish(temporary: Path, final: Path) -> bool:
 
 
 def set_aside(path: Path, word: str) -> Path | None:
-    """Take a file's name away: it becomes `NAME.word` (`NAME.word2`, … where that is taken).
+    """Rename a file to `NAME.word` (`NAME.word2`, … if that is taken); returns the new path.
 
     Nothing is overwritten. None: the file was deleted meanwhile.
     """

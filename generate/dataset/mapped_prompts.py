@@ -121,19 +121,19 @@ def open_prompts(path: str | os.PathLike[str], folder: Path) -> Sequence[Item]:
 
 
 def _facts(final: Path) -> dict[str, Any] | None:
-    """What stands beside a whole map, else None."""
+    """The facts beside a map, if the map is whole; else None."""
     try:
         facts = read_json(final.with_suffix(".json"), FACTS_BYTES)
         if facts["bytes"] == final.stat().st_size:
             return cast(dict[str, Any], facts)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        pass  # none, or torn by other hands: it is made anew
+        pass  # none, or damaged: it is made again
     return None
 
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Others that want the same map wait for it. Where no lock can be had, each makes its own."""
+    """A lock: other processes that want the same map wait. Without locks each makes its own."""
     with open(path, "wb") as file:
         if not _lock(file, fcntl.LOCK_EX):
             log.warning("%s: this file system has no locks", path)
@@ -175,14 +175,14 @@ def _make(path: Path, final: Path) -> dict[str, Any]:
     digest = hashlib.sha256()
     schema = pa.schema([("item", pa.large_binary())])
     facts: dict[str, Any] = {"prompts_file": os.path.realpath(path), "without_variations": 0}
-    wishes: dict[tuple[object, ...], int] = {}
+    kinds: dict[tuple[object, ...], int] = {}
     total = 0
     with written_whole(final) as file, pa.ipc.new_file(file, schema) as writer:
         rows: list[bytes] = []
         for item in stream_prompts(path):
             facts["without_variations"] += "variations" not in item
             if "size" in item or "negative_prompt" in item:
-                wishes.setdefault((item.get("size"), "negative_prompt" in item), total)
+                kinds.setdefault((item.get("size"), "negative_prompt" in item), total)
             rows.append(canonical(item))
             digest.update(rows[-1])
             total += 1
@@ -191,7 +191,7 @@ def _make(path: Path, final: Path) -> dict[str, Any]:
                 rows = []
         if rows:
             writer.write_batch(pa.record_batch([pa.array(rows, pa.large_binary())], schema))
-    facts |= {"total": total, "sha256": digest.hexdigest(), "wishes": sorted(wishes.values())}
+    facts |= {"total": total, "sha256": digest.hexdigest(), "wishes": sorted(kinds.values())}
     facts["bytes"] = final.stat().st_size
     if MappedPrompts(final, facts).sha256(total) != facts["sha256"]:
         raise OSError(errno.EIO, "what was read back is not what was written", os.fspath(final))
@@ -207,14 +207,14 @@ def prompts_sha256(items: Sequence[Item], count: int | None = None) -> str:
 
 
 def without_variations(items: Sequence[Item]) -> int:
-    """For how many items an LLM is asked."""
+    """How many items have no variations, so that an LLM is asked."""
     if isinstance(items, MappedPrompts):
         return int(items.facts["without_variations"])
     return sum("variations" not in item for item in items)
 
 
-def with_wishes(items: Sequence[Item]) -> Iterator[tuple[int, Item]]:
-    """(position, item) of those that a model may refuse; of a map one for each kind of wish."""
+def items_to_check(items: Sequence[Item]) -> Iterator[tuple[int, Item]]:
+    """(position, item) of items that a model may refuse; of a map one for each kind of override."""
     if isinstance(items, MappedPrompts):
         for position in items.facts["wishes"]:
             yield position, items[position]

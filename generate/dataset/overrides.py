@@ -3,8 +3,8 @@
     {"prompt": "a tall tower", "size": "768x1344", "seed": 7, "negative_prompt": "people",
      "num_inference_steps": 40, "guidance_scale": 3.5}
 
-Each goes before the option of its name; all are part of the list's sha256, and recorded in the JSON
-of each image.
+Each overrides the option of its name. All are part of the list's sha256 and recorded in the JSON of
+each image.
 """
 
 import math
@@ -65,7 +65,7 @@ FIELDS: dict[str, Callable[[Any], Any]] = {
 
 
 def read_overrides(item: Mapping[str, Any]) -> Overrides:
-    """The overrides of an item; one that is null is none. ValueError says what is wrong."""
+    """The overrides of an item; null means none. ValueError says what is wrong."""
     found: dict[str, Any] = {}
     for name, check in FIELDS.items():
         value = item.get(name)

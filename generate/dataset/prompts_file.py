@@ -29,7 +29,7 @@ READ_AT_ONCE = 8192  # rows of a parquet file
 
 
 class Item(Overrides):
-    """One prompt; with variations no LLM is asked for any."""
+    """One prompt. If it has variations, no LLM is asked."""
 
     prompt: str
     source: list[str]
@@ -89,7 +89,7 @@ def _json(path: Path) -> list[Any]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Not as text: that would cut at form feeds and U+2028, too, which pasted prompts hold."""
+    """Lines, split at newlines only: text mode also splits at U+2028, which prompts can hold."""
     begin = 0
     with open(path, "rb") as file:
         while line := file.readline(LONGEST_LINE + 1):
@@ -169,7 +169,7 @@ def fix(text: str) -> str:
 
 
 def canonical(item: Item) -> bytes:
-    """An item's line of what list_sha256() is made of."""
+    """The canonical JSON of an item, one line of what list_sha256() hashes."""
     return (
         json.dumps(item, sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
     )

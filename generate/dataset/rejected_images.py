@@ -39,7 +39,7 @@ class RejectedImages:
         """Keep one (as of encode_alone()), if there is room for it. OSError of the disk.
 
         Only the holder of the index's lease may call this, before it notes that the seed was tried:
-        what a killed one leaves half done is drawn, and so kept, again.
+        if it is killed in between, the seed is generated, and its image kept, again.
         """
         index = metadata["prompt_index"]
         folder = self.folder_of(index)

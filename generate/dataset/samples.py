@@ -71,7 +71,7 @@ def publish_sample(
     if not mine:
         roll_forward(dataset_dir, index, aug, place.lease)
         return False
-    # What these bytes carry: decoding the whole image again would only find it once more.
+    # The metadata of these bytes is known; decoding the image would only find it again.
     if not _publish_json(final, metadata, data, asdict(place), place.lease):
         _agree(final, place.lease)
     return True
@@ -80,7 +80,8 @@ def publish_sample(
 def comment_of(metadata: Metadata) -> bytes:
     """The JPEG comment that carries `metadata`: UTF-8 JSON. ValueError if it is too long.
 
-    Of a model or LoRA in a folder it has the last part alone: images are published byte for byte.
+    Of a model or LoRA in a local folder it has the last part of the path only, since images are
+    published byte for byte.
     """
     comment = carried(without_folders(metadata))
     if len(comment) > MAX_COMMENT:
@@ -117,10 +118,10 @@ def with_comment(jpeg: bytes, comment: bytes) -> bytes:
 
 
 def decoded(jpeg: bytes) -> Any:
-    """What a reader of the published JPEG will see: uint8 array (height, width, 3).
+    """The pixels of a JPEG as a reader decodes them: uint8 array (height, width, 3).
 
-    Scores judge this, not what the pipeline gave: compression moves a value over a threshold, and a
-    stranger who scores the published file must find the same.
+    Images are scored on these, not on the pipeline's output: compression can move a value over a
+    threshold, and anyone who scores the published file must find the same.
     """
     from numpy import asarray
     from PIL import Image
@@ -162,16 +163,16 @@ def read_comment(data: bytes) -> Metadata:
 
 
 def _agree(image_path: Path, lease: str) -> None:
-    """A JSON stood there already: an image that was deleted meanwhile has left it.
+    """A JSON was there already, left by an image that was deleted.
 
-    It is made anew from the image that stands now, unless it is that one's.
+    Unless it belongs to the present image, it is made again from that one.
     """
     path = image_path.with_suffix(".json")
     try:
         data = read_untrusted(image_path, IMAGE_BYTES)
         metadata = read_comment(data)
     except (FileNotFoundError, Refused, ValueError):
-        return  # taken away or replaced just now: the next holder generates it again
+        return  # removed or replaced just now: the next holder generates it again
     try:
         record = json.loads(read_untrusted(path, SAMPLE_BYTES))
         agrees = record["image_sha256"] == hashlib.sha256(data).hexdigest()
@@ -214,7 +215,7 @@ def give_up(
 
 
 def remove_sample(dataset_dir: str | os.PathLike[str], index: int, aug: int) -> None:
-    """Take a sample away so that it is generated again; needs the index's lease.
+    """Remove a sample so that it is generated again. Only for the holder of the index's lease.
 
     JSON first, so that no JSON ever stands without its image.
     """

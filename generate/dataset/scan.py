@@ -104,7 +104,7 @@ def scan_folder(
 
 
 def _take(names: set[str], index: int, count: int, suffix: str) -> set[int]:
-    """The augmentations below `count`, if all their files are among the names; those leave them."""
+    """The augmentations below `count`, if all their files are in `names`; removes those names."""
     files = [f"{index}_{aug}{suffix}" for aug in range(count)]
     if not names.issuperset(files):
         return set()

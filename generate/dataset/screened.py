@@ -25,7 +25,7 @@ AT_ONCE = 1_000  # prompts
 
 @dataclass(frozen=True)
 class Screened:
-    """An item's fate: why it is refused ("": it may be generated), and what is left of it."""
+    """The result for an item: why it is refused ("": it is not), and its remaining variations."""
 
     refusal: str = ""
     variations: list[str] = field(default_factory=list)

@@ -39,7 +39,7 @@ class Mix:
 
     @classmethod
     def from_text(cls, text: str) -> "Mix":
-        """ValueError if it is none. Shares are taken relative to their sum; without one: 1."""
+        """Parse a mix. Shares are relative to their sum; without one: 1. ValueError: it is none."""
         sizes: list[Size] = []
         weights: list[float] = []
         for part in text.split(","):
@@ -67,7 +67,7 @@ class Mix:
         return max(self.sizes, key=lambda size: size[0] * size[1])
 
     def size(self, run_seed: int, index: int, aug: int) -> Size:
-        """The size of one image: by run seed, prompt and augmentation, and nothing else."""
+        """The size of one image. It depends on run seed, prompt and augmentation only."""
         digest = hashlib.sha256(f"size:{run_seed}:{index}:{aug}".encode()).digest()
         point = int.from_bytes(digest[:8], "big") / 2**64
         for size, share in zip(self.sizes, self.shares, strict=True):

@@ -6,8 +6,8 @@
     not_accepted(dataset_dir, index, aug)                # what such a .failed tells
     forget(dataset_dir, index, lease)                    # all of the index is published
 
-They lie in a temporary file of the lease's holder, which every reader of the folder passes over. It
-is not fsynced: what a crash of the node takes away costs some images that are drawn again.
+They lie in a temporary file of the lease's holder, which every reader of the folder ignores. It is
+not fsynced: if a node crashes, some seeds are tried again.
 """
 
 import json
@@ -39,7 +39,7 @@ class Tried:
 def note(
     dataset_dir: str | os.PathLike[str], index: int, lease: str, aug: int, tried: Tried
 ) -> None:
-    """Append one; OSError of the disk."""
+    """Append one try. OSError: the disk."""
     path = _path(dataset_dir, index, lease)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab", buffering=0) as file:  # one write: a kill leaves a whole line or none
@@ -53,10 +53,10 @@ def take_over(
     names: Iterable[str],
     opened: Mapping[int, Sequence[Tried]] | None = None,
 ) -> dict[int, list[Tried]]:
-    """What the index's temporary files `names` tell, by augmentation and in the order of attempts.
+    """The tries in the index's temporary files `names`, by augmentation, in order of attempts.
 
-    opened: the tries of captions that were given up and are open again. All of it stands in this
-    lease's own file before what it is from is removed. A torn line is passed over.
+    opened: the tries of captions that were given up and are open again. All of them are written to
+    this lease's own file before the earlier files are removed. A torn line is skipped.
     """
     folder = Path(dataset_dir) / folder_name(index)
     found = {(aug, one.attempt): one for aug, ones in (opened or {}).items() for one in ones}
@@ -73,14 +73,14 @@ def take_over(
 
 
 def forget(dataset_dir: str | os.PathLike[str], index: int, lease: str) -> None:
-    """Remove this lease's file of an index of which nothing is left to draw."""
+    """Remove this lease's file of an index that is finished."""
     _path(dataset_dir, index, lease).unlink(missing_ok=True)
 
 
 def publish_not_accepted(
     dataset_dir: str | os.PathLike[str], index: int, lease: str, aug: int, tries: list[Tried]
 ) -> bool:
-    """Mark a caption as given up; no fault of prompt or worker. OSError of the disk."""
+    """Mark a caption as given up, which is no fault of prompt or worker. OSError: the disk."""
     why = {
         "reason": NOT_ACCEPTED,
         "error": f"none of {len(tries)} images was accepted",
@@ -109,8 +109,8 @@ def not_accepted(dataset_dir: str | os.PathLike[str], index: int, aug: int) -> l
 def by_seed(tries: Sequence[Tried], seed: Callable[[int], int]) -> list[Tried]:
     """The same with the attempts that their seeds belong to; seed: of an attempt.
 
-    An attempt whose image was black or the like stands in no .failed: at most one before each. A
-    seed that is none of theirs is left out, and drawn again.
+    Attempts whose image was black or the like are in no .failed: at most one before each entry. A
+    seed of no attempt is left out, so it is tried again.
     """
     attempts = {seed(attempt): attempt for attempt in range(2 * len(tries))}
     return [

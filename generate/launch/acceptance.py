@@ -34,7 +34,7 @@ def by_origin(counts: dict[str, Any], kind: str) -> str:
 
     With --accept: the share that was accepted of those that were drawn.
     """
-    rows = counts.get("origins", {}).get(kind, ())  # a server of before has none
+    rows = counts.get("origins", {}).get(kind, ())  # an older server sends none
     said = [
         f"{row['name']} {row['images']:,}"
         if row["share"] is None
@@ -61,7 +61,7 @@ def cost_line(share: float, tries: int, where: str) -> str:
 
 
 def preview_lines(judge: Judge, values: Sequence[Values]) -> list[str]:
-    """How the values of a preview lie, by score and by condition, for choosing thresholds."""
+    """The distribution of a preview's values, by score and by condition, to choose thresholds."""
     lines = []
     for score in judge.scores:
         known = sorted(value for each in values if (value := each[score.name]) is not None)

@@ -63,8 +63,8 @@ def live(output_root: Path, dataset: str) -> list[str]:
     done = slurm.run("squeue", "--noheader", "--me", "--format=%F %j")
     if done.returncode:
         raise UserError(f"SLURM does not answer: {done.stderr.strip()}. {slurm.NO_ANSWER}")
-    # The whole name is compared here: --name= would take "cats, dogs" for two names. A number alone
-    # might be used again one day.
+    # The whole name is compared here, since --name= takes "cats, dogs" for two names; and not the
+    # number alone, since SLURM may use a number again.
     known = set(done.stdout.splitlines())
     return [e["array"] for e in entries if f"{e['array']} {job_name(dataset)}" in known]
 

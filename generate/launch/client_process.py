@@ -21,8 +21,8 @@ from generate.client.restart import REQUEUE
 from generate.client.worker import CHILD
 from generate.launch.progress import report
 
-# Deaths by signals after which a client is given up. A prompt that crashes the process is failed
-# after a few deaths; more than that is the machine's.
+# Deaths by a signal after which a client is given up. A prompt that crashes the process fails after
+# a few deaths; more deaths are the machine's fault.
 MOST_DEATHS = 20
 PAUSE_S = 0.5  # before a new process; doubled at random, so that several do not start together
 PR_SET_PDEATHSIG = 1

@@ -277,7 +277,7 @@ def _measurements(path: Path) -> list[dict[str, Any]]:
 
 
 def _tasks(args: Namespace, prompts: int) -> str:
-    """A task that fails is replaced by one that has not started yet: some are to be spare."""
+    """A note on spare tasks: one that fails is replaced by one that has not started yet."""
     tasks = args.num_chunks or args.num_workers
     if tasks > 2 * prompts:
         return f"{tasks:,} tasks for {prompts:,} prompts: most find nothing; --num_chunks {prompts}"
@@ -320,7 +320,7 @@ def _tokens(asked: float, answered: float) -> str:
 
 
 def _cost(args: Namespace, asked: float, answered: float) -> str:
-    """What those tokens cost at most: at the dearest paid backend, and never above the budget."""
+    """What those tokens cost at most: on the most expensive backend, and within the budget."""
     if args.llm or args.llm_budget_usd <= 0:
         return ", free of charge (paid backends are off)"
     configs = BackendsFile(args.llm_backends, args.ollama_hosts).configs()

@@ -44,7 +44,7 @@ def count(root: Path, name: str) -> Counted | None:
 
 
 def images_there(root: Path, name: str) -> int:
-    """Images in a data set's folder; 0 where its definition is damaged: for the server to judge."""
+    """Images in a data set's folder; 0 if its definition is damaged, which the server reports."""
     try:
         counted = count(root, name)
     except ValueError:
@@ -78,9 +78,9 @@ def lines_of(root: Path, name: str) -> list[str]:
 
 
 def what_next(root: Path, definition: Definition) -> str:
-    """What a run says last when all is done: where the images are, and what is made of them.
+    """The last lines of a run that is done: where the images are, and the command of a release.
 
-    The prompts of a .txt name no source, whose licence a release asks for.
+    Prompts of a .txt have no source, so the command has a place for their licence.
     """
     name, prompts = definition["name"], definition["prompts_file"]
     folder = near_path(dataset_folder(root, name))
@@ -94,7 +94,7 @@ def what_next(root: Path, definition: Definition) -> str:
 
 
 def interrupted(done: int, total: int, images: int) -> str:
-    """What a run that was stopped says last."""
+    """The last lines of a run that was stopped."""
     return (
         f"stopped at {done:,} of {total:,} prompts, {images:,} images; nothing is lost. Type it "
         f"again to go on:\n{shlex.join([this_python(), *sys.argv])}"

@@ -107,7 +107,7 @@ def _generate(
 
 
 def _begin(args: Namespace, definition: dict[str, Any], root: Path, plan: Sequence[str]) -> int:
-    """Check what no client could mend, say the plan, keep the options; the images that lie there.
+    """Check what no client could correct, print the plan, keep the options; the images there.
 
     UserError, with one line.
     """
@@ -130,7 +130,7 @@ def _left(counts: dict[str, Any]) -> int:
 
 @contextlib.contextmanager
 def _started(clients: list[ClientProcess]) -> Iterator[list[ClientProcess]]:
-    """Whatever ends the block (a closed output, too), no client is left behind."""
+    """Start the clients; end them when the block ends, by any exception as well."""
     try:
         for client in clients:
             client.start()
@@ -149,7 +149,7 @@ def _supervise(
     progress: Progress,
     server: LocalServer | None,
 ) -> None:
-    """Until all clients have ended: show progress, pass signals on, look after the server."""
+    """Show progress, pass signals on and restart the server until all clients have ended."""
     passed_on = 0
     while not all([client.ended(bool(heard)) for client in clients]):
         for number in heard[passed_on:]:

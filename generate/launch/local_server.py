@@ -4,9 +4,9 @@ with LocalServer(output_root) as server:        # starts one if none answers
     ...
     server.look_after()                         # now and then: starts one again if it has died
 
-Each run and the server watch one file: a run holds a shared lock on it for as long as it lives,
-however it dies; the server ends when it can have the lock for itself. A server that was started in
-another way (sbatch, a terminal) is used, and left alone.
+Each run holds a shared lock on one file until it ends, in whatever way. The server ends when it can
+get the lock exclusively. A server that was started in another way (sbatch, a terminal) is used and
+never ended.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ OPTIONS = ["--host", "127.0.0.1", "--ttl_s", "30", "--beat_s", "5", "--stop_when
 
 
 class LocalServer:
-    """A share in the job server of an output root."""
+    """The job server of an output root, as one local run uses it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -74,7 +74,7 @@ class LocalServer:
         self._stop()
 
     def look_after(self) -> None:
-        """Start a server again if the one of the local runs has died; does not raise."""
+        """Start the server again if it was one of local runs and has died. Does not raise."""
         if time.monotonic() < self.look_at:
             return
         self.look_at = time.monotonic() + LOOK_S
@@ -100,7 +100,7 @@ class LocalServer:
         return True
 
     def _is_local(self) -> bool:
-        """Whether the last server of this output root is one of local runs, which keep its pid."""
+        """Whether the last server of this output root was started by a local run (its pid)."""
         try:
             return self.held.read_text().strip() == str(read_server_json(self.root).pid)
         except (OSError, ServerAway):
@@ -108,7 +108,7 @@ class LocalServer:
 
     @contextlib.contextmanager
     def _only_one(self) -> Iterator[None]:
-        """Of several runs one starts the server; the others wait, and find it."""
+        """Let one of several runs start the server while the others wait for it."""
         with open(self.starting, "a") as lock:
             with contextlib.suppress(OSError):
                 fcntl.flock(lock, fcntl.LOCK_EX)
@@ -139,7 +139,7 @@ class LocalServer:
         raise UserError(f"the job server did not start: {why}; its log is {self.log}")
 
     def _stop(self) -> None:
-        """Let go of the server; the last one waits for its end."""
+        """Release the lock; the last run waits until the server has ended."""
         if self.lock is None:
             return
         try:

@@ -2,8 +2,8 @@
 
     fields = pinned(args, stored_definition(folder))      # for the definition
 
-The commit of a hub model is looked up when a data set begins; every client then loads that commit,
-whatever its branch has become. Of a folder it is a hash (provenance.py).
+The commit of a hub model is looked up when a data set begins; every client loads that commit, also
+after the branch has moved. For a local folder a hash is kept (provenance.py).
 """
 
 import contextlib

@@ -31,7 +31,7 @@ SHOWN = 4  # backends of one sort that are named
 def plan(
     args: Namespace, definition: dict[str, Any], items: Sequence[Item], root: Path
 ) -> list[str]:
-    """The plan, as lines. Nobody is asked anything, and nothing is written."""
+    """The plan, as lines. Nothing is asked and nothing is written."""
     folder = dataset_folder(root, definition["name"])
     lines = [f"plan       {args.model}, {asked_of(definition)}, into {folder}"]
     lines += estimate(args, definition, items, root, fetch(root))

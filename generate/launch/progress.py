@@ -1,9 +1,7 @@
 """Progress of a local run: a bar on a terminal, lines in a log.
 
-A log has a line after 2, 6, 14, 30 and 60 s, then each minute.
-
-Both say why nothing happens, when nothing does: the model is loaded, no LLM answers, the server is
-away.
+A log gets a line after 2, 6, 14, 30 and 60 s, then each minute. Both say why nothing happens: the
+model is being loaded, no LLM answers, the server is away.
 """
 
 import contextlib
@@ -74,7 +72,7 @@ class Progress:
         return counts
 
     def _say_what_is_wrong(self, answer: Answer) -> None:
-        """Once, when it begins: the run's verdict on itself, or that its server is silent."""
+        """Print a problem once, when it begins: of the run as a whole, or a silent server."""
         lines = troubles(answer)
         if lines and lines != self.said:
             if self.bar:

@@ -3,8 +3,8 @@
 words = words_of("run.yaml", parser)       # ["--model=tiny", "--compile=True"]
 store(args, definition, folder)            # generated_images/HPDv2/run.yaml
 
-Every value is taken as the text it is (`time: 6:00:00`), and means what it would mean on the
-command line, which goes before the file.
+Every value is read as text (`time: 6:00:00`) and means the same as on the command line. Options on
+the command line override the file.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ from generate.dataset.prompts_file import find_prompts
 NAME = "run.yaml"
 PROMPTS = "data_path"  # the only one that is no option
 LARGEST = 1 << 20  # bytes
-# What a file cannot say: what one call asks for, and what the scripts tell each other.
+# Not allowed in a file: what a single call asks for, and options between the scripts.
 NOT_IN_FILES = {"config", "help", "version", "is_slurm_task"}
-# Not stored: looks at a run, where one user keeps data sets, and what is accepted and ignored.
+# Not stored: options that only look at a run, the output root, options accepted and ignored.
 NOT_STORED = NOT_IN_FILES | {
     "cancel",
     "dry_run",
@@ -43,7 +43,7 @@ NOT_STORED = NOT_IN_FILES | {
     "status",
     "tail_log",
 }
-# Files of the user, which a colleague finds by their whole path.
+# The user's own files, stored with their whole path so that they are found from anywhere.
 FILES = (PROMPTS, "llm_attributes", "llm_backends", "llm_instruction")
 
 
@@ -125,10 +125,10 @@ def _whole_path(word: str) -> str:
 
 
 def store(args: Namespace, definition: dict[str, Any], folder: Path) -> None:
-    """Write what this run uses to run.yaml in the data set's folder, if it is not what lies there.
+    """Write the options of this run to run.yaml in the data set's folder, if they have changed.
 
-    Size, steps and guidance are those of the definition, so that another version's defaults
-    change nothing. A disk that takes no file is for the images to notice.
+    Size, steps and guidance are those of the definition, so that defaults of another version change
+    nothing. A full disk only costs the file: publishing images will report it.
     """
     used = {
         name: value

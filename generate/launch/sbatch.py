@@ -19,7 +19,7 @@ from generate.launch.options import SUBMISSION_FLAGS, SUBMISSION_VALUES
 
 HERE = CHECKOUT / "generate"
 KEEPERS = Path(__file__).resolve().parent / "batch"
-# A proxy with a password stays out of the file; like API keys it travels with --export=ALL.
+# Proxies, which can hold a password, stay out of the file; --export=ALL passes them, like API keys.
 PASSED_ON = (
     SUBMISSION,
     "UNIDISC_DIR",
@@ -121,12 +121,12 @@ def _head(
 
 
 def _escaped(value: object) -> str:
-    """sbatch takes a backslash for an escape even between single quotes."""
+    """A value with backslashes doubled: sbatch takes one for an escape even in single quotes."""
     return str(value).replace("\\", "\\\\")
 
 
 def _run_once(setup: str, command: list[str]) -> list[str]:
-    """The function that becomes the process which the job is for."""
+    """The shell function run_once(), which becomes the client or server process."""
     exports = [
         f"export {name}={_quoted(os.environ[name], name)}"
         for name in PASSED_ON
@@ -148,7 +148,7 @@ def _command(words: list[str]) -> str:
 
 
 def _keeper(name: str) -> list[str]:
-    """What the shell does as that process ends; as text, since a node may lack the checkout."""
+    """The shell code that watches that process; as text, since a node may lack the checkout."""
     return [(KEEPERS / part).read_text() for part in ("child.sh", name)]
 
 

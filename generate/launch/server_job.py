@@ -55,7 +55,7 @@ def submit(output_root: str | os.PathLike[str]) -> str | None:
 
 
 def _lives(claim: Path) -> bool:
-    """Whether the job of a claim is queued or runs; as long as nothing is known, it does."""
+    """Whether the job of a claim is queued or runs. Assumed as long as SLURM does not answer."""
     job = claim.read_text().strip()
     if not job:
         return time.time() - claim.stat().st_mtime < CLAIM_S

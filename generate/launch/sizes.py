@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from common.command_line import UserError
 from generate.client.model_family import Family
-from generate.dataset.mapped_prompts import with_wishes
+from generate.dataset.mapped_prompts import items_to_check
 from generate.dataset.prompts_file import Item
 from generate.dataset.sizes import Mix, Size, size_from, words_of
 
@@ -49,7 +49,7 @@ def why_not(size: Size, family: Family) -> str | None:
 
 
 def check_batch_size(args: Namespace, family: Family) -> None:
-    """UserError where a batch would let neighbours change an image."""
+    """UserError if --batch_size is above 1 for a model whose images depend on their batch."""
     if args.batch_size and args.batch_size > 1 and family.one_by_one and not args.pipeline:
         raise UserError(
             f"--batch_size {args.batch_size}: {args.model} generates one by one, since its text "
@@ -64,7 +64,7 @@ def check_items(args: Namespace, family: Family, items: Sequence[Item]) -> None:
     """
     if args.pipeline:
         return
-    for position, item in with_wishes(items):
+    for position, item in items_to_check(items):
         why = None
         if "size" in item:
             why = why_not(size_from(item["size"]), family)

@@ -146,7 +146,7 @@ def define(args: Namespace, items: Sequence[Item], root: Path) -> dict[str, Any]
 
 
 def images_per_prompt(args: Namespace) -> int:
-    """Of all texts. UserError where the texts do not come out even."""
+    """--expected_samples_per_index. UserError if --images_per_text does not divide it."""
     if not args.augment_prompts:
         return int(args.images_per_text)
     images, of_text = args.expected_samples_per_index, args.images_per_text

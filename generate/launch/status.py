@@ -169,7 +169,7 @@ def incomplete(counts: Document) -> str:
 
 
 def not_read(counts: Document) -> str:
-    """How many texts no text encoder has read to the end; "": none. A server of before has none."""
+    """How many texts no text encoder reads to the end; "": none, or an older server."""
     cut = counts.get("truncated")
     return f"{cut:,} texts are longer than the model reads (truncated)" if cut else ""
 

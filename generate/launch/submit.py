@@ -48,7 +48,7 @@ def submit(
     parts = sbatch.split(
         args.num_chunks or args.num_workers, args.num_workers, slurm.max_array_size()
     )
-    submission()  # its name travels in the script
+    submission()  # its name goes into the script
     script = sbatch.array(args, definition["name"], output_root, parts[0], words)
     if args.dry_run:
         print(script)
@@ -138,8 +138,8 @@ def waiting_server(args: Namespace, output_root: Path) -> str | None:
     ).stdout
     for line in filter(str.strip, queued.splitlines()):
         job, out = line.split(maxsplit=1)
-        # Its log tells whose server a job is. A server that was submitted by hand may have its log
-        # elsewhere: it may be ours, unless we are to start one.
+        # A job's log says whose server it is. A server that was submitted by hand may have its log
+        # elsewhere: without --start_server we wait for it all the same.
         if out.strip() == log or not args.start_server:
             print(
                 f"the job server was submitted as job {job} and does not answer yet: the array "

@@ -19,7 +19,7 @@ def gib_of(mem: str) -> float | None:
 
 
 def note(mem: str, weights_gib: float | None) -> str | None:
-    """A line where the weights are more than the task's memory, which may kill it while loading."""
+    """A line if the weights exceed the task's memory, which may kill it while loading; or None."""
     limit = gib_of(mem or "")
     if limit is None or weights_gib is None or weights_gib <= limit:
         return None

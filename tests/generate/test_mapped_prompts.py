@@ -15,9 +15,9 @@ from common.command_line import UserError
 from generate.dataset import mapped_prompts
 from generate.dataset.mapped_prompts import (
     MappedPrompts,
+    items_to_check,
     open_prompts,
     prompts_sha256,
-    with_wishes,
     without_variations,
 )
 from generate.dataset.prompts_file import list_sha256, read_prompts
@@ -78,7 +78,7 @@ def test_a_map_is_the_list(mapped, tmp_path, name):
     for n in (1, 8192, 8193, 19_999):
         assert prompts_sha256(items, n) == prompts_sha256(plain, n)
     assert without_variations(items) == without_variations(plain) == 15_000
-    assert list(with_wishes(items)) == [(7, plain[7])]
+    assert list(items_to_check(items)) == [(7, plain[7])]
 
 
 def test_it_is_made_once_and_anew_for_another_file(mapped, tmp_path, monkeypatch):
