@@ -19,7 +19,7 @@ COMPRESSED = ("gzip", "deflate")
 
 
 async def ask_for_plain(request: Any) -> None:
-    """The answer shall come uncompressed."""
+    """Ask the server for an uncompressed answer."""
     request.headers["Accept-Encoding"] = "identity"
 
 

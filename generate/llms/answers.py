@@ -21,7 +21,7 @@ CHANNEL = re.compile(
     r"<\|channel\|>\s{0,9}(\w{1,30})[^<]{0,200}(?:<\|constrain\|>[^<]{0,50})?<\|message\|>"
 )
 SPECIAL_TOKEN = re.compile(r"<\|[\w-]{1,40}\|>")
-# Where the texts are, best first; "variations" is what we ask for.
+# Names of the field with the texts, best first; we ask for "variations".
 LISTS = (
     "variations",
     "variation",
@@ -40,7 +40,7 @@ LISTS = (
     "data",
 )
 TEXTS = ("text", "caption", "prompt", "variation", "rewrite", "description", "content")
-# Beside the texts in one object: what is said about them.
+# Fields beside the texts in an object, which are no texts themselves.
 ABOUT = {
     "$schema",
     "count",
@@ -94,7 +94,7 @@ def texts_of(answer: str, cut: bool = False) -> list[str]:
 
 
 def without_reasoning(answer: str) -> str:
-    """The answer without what the model said to itself; all of it where the end is missing."""
+    """The answer without the model's reasoning; the whole answer if the end tag is missing."""
     channels = list(CHANNEL.finditer(answer))
     if channels:
         last = channels[-1]

@@ -104,8 +104,8 @@ def schema(n: int, patterns: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def begin_with(prompt: str, drawn: Drawn) -> str:
-    """A pattern for a model too small to follow an instruction: the prompt's subject, then words of
-    its own, then what was drawn.
+    """A pattern for a model too small to follow an instruction: the prompt's subject, free words,
+    then the attributes.
 
     llama.cpp makes a grammar of it. The subject is the beginning of the prompt as far as it is
     plain letters, 60 characters at most: the rest would need escaping. With attributes it ends at
@@ -125,7 +125,7 @@ def begin_with(prompt: str, drawn: Drawn) -> str:
 def messages(
     instruction: str, prompt: str, n: int, drawn: Sequence[Drawn] = (), few_shot: bool = False
 ) -> Messages:
-    """What is said to the model. instruction: a template with {n}, {prompt} and {attributes}.
+    """The messages to the model. instruction: a template with {n}, {prompt} and {attributes}.
 
     drawn: attributes for each text; few_shot: with a worked example, which small models need.
     """
@@ -179,7 +179,7 @@ class VariationRequest:
         attributes = self.wording.attributes
         self.drawn = attributes.draw(seed, n, self.prompt) if attributes else []
         asked = messages(self.wording.instruction, self.prompt, n, self.drawn, config.few_shot)
-        # A small model repeats what it is told not to.
+        # A small model repeats the texts that it is told to avoid.
         if config.batch >= 10 and not config.few_shot:
             role, text = asked[-1]
             asked[-1] = (role, _avoiding(text, self.kept.texts[-AVOIDED:]))

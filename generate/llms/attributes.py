@@ -20,8 +20,8 @@ from generate.llms.copies import content_words
 FILE = Path(__file__).resolve().parent / "attributes.yaml"
 PER_TEXT = 3  # attributes a variation is given
 LONGEST = 100  # characters of an attribute
-# Of two that say the same of a picture one is drawn: no text is at noon and by moonlight, or in a
-# Tokyo subway and in the Stone Age.
+# Categories that clash: only one of them is drawn, so that no text is at noon and by moonlight, or
+# in a Tokyo subway and in the Stone Age.
 CLASHES = tuple(
     map(
         frozenset,
@@ -36,7 +36,8 @@ CLASHES = tuple(
         ),
     )
 )
-# What a prompt says itself is not drawn for it: "oil painting of a king, 35mm photo" is nonsense.
+# Words by which a prompt itself states a category, which is then not drawn: no "oil painting of a
+# king, 35mm photo".
 SAID = {
     "medium": word_set(
         """photo photograph photography painting painted watercolor watercolour oil sketch drawing
@@ -156,7 +157,7 @@ def lines_of(drawn: Sequence[Drawn]) -> str:
 
 
 def drawn_for(text: str, place: int, drawn: Sequence[Drawn]) -> Drawn:
-    """Which line a text took up: the one with most words in it, else the one of its place."""
+    """The line that a text followed: that with most words in it, else the line of its number."""
     words = content_words(text)
     shared = [len(words & content_words(" ".join(each.values()))) for each in drawn]
     best = max(shared, default=0)

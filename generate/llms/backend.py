@@ -198,7 +198,7 @@ class Backend:
         }
 
     def disable(self, kind: str, text: str, remedy: str | None = None) -> None:
-        """Ask it no more in this run."""
+        """Do not ask this backend again in this run."""
         remedy = remedy or self.config.remedy(kind)
         self.disabled_kind = kind
         self.disabled_because = f"{text}; {remedy}" if remedy else text
@@ -232,7 +232,7 @@ class Backend:
             self._back_off(now, failure, failure.retry_after_s * (1 + 0.1 * jitter))
             return True
         if started < self.backoff_began:
-            return False  # a call that was under way when the backoff began tells nothing new
+            return False  # the call was under way when the backoff began: it tells nothing new
         self.backoffs += 1
         seconds = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(self.backoffs - 1, 20))
         self._back_off(now, failure, seconds * (0.5 + jitter))

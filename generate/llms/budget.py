@@ -6,12 +6,12 @@ what. Used by the job server.
     accounts.report(now, "client-1", prompter.use())
     accounts.share(now, "client-1")
 
-Money (guarantee 16): a client spends only out of what it was granted, and a grant is on disk before
-the client hears of it. A grant is a running total that only grows, a few worst-case calls ahead of
-what the client has reported as spent. What counts against the cap is always the grant, never the
-report: a client killed between a call and its report can have spent at most its grant, so that the
-cap holds whoever dies. A client that closes in order gives back what it did not spend. Reports are
-running totals too: each may be lost, repeated or come late.
+Money (guarantee 16): a client spends only what it was granted, and a grant is on disk before the
+client gets it. A grant is a running total that only grows, a few worst-case calls ahead of what the
+client has reported as spent. The grant counts against the cap, not the report: a client that is
+killed between a call and its report has spent at most its grant, so the cap holds. A client that
+closes in order returns what it did not spend. Reports are running totals too: each may be lost,
+repeated or late.
 
 Rates: every limit a minute is divided evenly among the clients heard of in the last `client_ttl_s`
 seconds.
@@ -78,7 +78,7 @@ class Accounts:
         return None
 
     def register(self, llm: dict[str, Any]) -> None:
-        """llm: Prompter.limits(). The first word stands, for the budget and for each backend.
+        """llm: Prompter.limits(). The first client's values hold, for the budget and each backend.
 
         Only set_budget() changes the budget.
         """
@@ -94,10 +94,10 @@ class Accounts:
                 self._fact(key, llm[key])
 
     def set_budget(self, budget_usd: float | None = None, spent_usd: float | None = None) -> None:
-        """The user's word.
+        """Set the cap, or what was spent, as the user says.
 
-        spent_usd: what the providers' bills say was spent before this moment; it ends the pause
-        after a rebuild.
+        spent_usd: what was spent until now by the providers' bills; it ends the pause after the
+        ledger was rebuilt.
         """
         if budget_usd is not None:
             self._fact("budget_usd", float(budget_usd))
@@ -184,7 +184,7 @@ class Accounts:
         return None
 
     def forget(self, now: float, client_id: str) -> None:
-        """The client is gone, as after client_ttl_s of silence: its grant counts as spent."""
+        """The client has ended, or was silent for client_ttl_s: its grant counts as spent."""
         if client_id in self.clients:
             client = self.clients[client_id]
             client.heard = now - self.client_ttl_s - 1
@@ -215,7 +215,7 @@ class Accounts:
         return totals
 
     def _add_client(self, totals: dict[str, dict[str, Any]], client: ClientAccount) -> None:
-        """Its running totals; what a silent one has not reported counts as spent, separately."""
+        """Add a client's running totals; the unreported grant of a silent one counts as spent."""
         add_to(totals, client.backends)
         if self._is_silent(client) and client.unspent_usd > 0:
             add_to(totals, {KILLED: {"usd": client.unspent_usd}})
@@ -227,15 +227,12 @@ class Accounts:
         if now - self.folded >= SAVE_EVERY_S:
             self.folded = now
             self._fold(now)
-        client = self.clients.get(client_id) or self._new(now, client_id)
+        client = self.clients.get(client_id) or self._new(client_id)
         client.heard = now
         return client
 
-    def _new(self, now: float, client_id: str) -> ClientAccount:
-        """An unknown client. One that was folded is taken out of the past again.
-
-        There its grant would be counted twice.
-        """
+    def _new(self, client_id: str) -> ClientAccount:
+        """Begin an account; a past client's is moved back, or its grant would count twice."""
         client = self.tables.past_client(client_id)
         if client:
             past = copy.deepcopy(self._past())
@@ -251,11 +248,10 @@ class Accounts:
         return self.clients[client_id]
 
     def _fold(self, now: float) -> None:
-        """Clients that ended long ago become part of the sums.
+        """Add clients that ended long ago to the sums, so that memory holds the live ones only.
 
-        Memory and cost follow the live ones, not all that ever were. The last PAST_KEPT of those
-        that had money stay on disk, for the day that one of them was paused only. One that comes
-        back later than that is counted twice, never too little.
+        The last PAST_KEPT of those that had money stay on disk, in case one was only paused. If one
+        comes back later than that, its grant is counted twice, never too little.
         """
         kept_s = self.client_ttl_s + KEEP_S
         ended = [id for id, client in self.clients.items() if now - self._heard(client) > kept_s]
@@ -279,7 +275,7 @@ class Accounts:
         return past
 
     def _heard(self, client: ClientAccount) -> float:
-        """When it was heard of; after a restart everyone has client_ttl_s to speak up."""
+        """When it was last heard of; after a restart every client has client_ttl_s to report."""
         heard = self.began if client.heard is None else client.heard
         return float("inf") if heard is None else heard
 
@@ -287,12 +283,12 @@ class Accounts:
         return not client.closed and now - self._heard(client) > self.client_ttl_s
 
     def _is_silent(self, client: ClientAccount) -> bool:
-        """Dead, or not heard of since this server began: whatever it was granted may be spent."""
+        """Dead, or not heard of since this server began: its whole grant may be spent."""
         unheard = client.heard is None and not client.closed
         return unheard or self._is_dead(client, self.now)
 
     def _save(self, now: float, client_id: str, client: ClientAccount) -> None:
-        """To disk first: a failing disk must not leave a grant that stands in memory alone."""
+        """Write to disk first: if the disk fails, no grant may be in memory alone."""
         self.tables.write_client(client_id, client)
         client.saved = now
         self.clients[client_id] = client

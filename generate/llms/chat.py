@@ -3,7 +3,7 @@
 client = ChatClient(config)
 reply = await client.ask(ChatRequest(messages, schema, seed=1, n=10))
 
-The key goes nowhere but into langchain's client: scrub() takes it out of every text that is shown.
+Only langchain's client gets the key: scrub() removes it from every text that is shown.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ class ChatClient:
             began = time.monotonic()
             first = None
             async for _ in self.model.astream(messages):
-                # The rest is read too: hanging up in the middle leaves a warning behind.
+                # The rest is read too: closing in the middle logs a warning.
                 first = first or time.monotonic() - began
             if first is None:
                 raise Failure("garbled", "an empty answer")
@@ -167,7 +167,7 @@ def _make_model(config: BackendConfig) -> Any:
             "temperature": config.temperature,
         }
     if config.provider in ("openai", "azure_openai", "groq"):
-        # the prompts go to the backends that the user lists, and to nobody whom those name
+        # no redirects: prompts go to the backends that the user lists, and nowhere else
         sdk = importlib.import_module("groq" if config.provider == "groq" else "openai")
         http = {"follow_redirects": False, "event_hooks": hooks}
         options["http_async_client"] = sdk.DefaultAsyncHttpxClient(**http)

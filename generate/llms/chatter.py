@@ -79,7 +79,7 @@ FEWEST_LETTERS = 3
 
 
 def fault_of(text: str) -> str | None:
-    """ "refusal" or "unusable" for what is no text for a picture, else None."""
+    """Why a text is no caption: "refusal" or "unusable"; None if it can be one."""
     plain = text.lower().replace("’", "'")  # noqa: RUF001
     plain = QUOTED.sub('""', plain)
     if any(rule.search(plain) for rule in (I_AM_SORRY, I_CANNOT, DECLINED, POLICY)):

@@ -14,7 +14,7 @@ from rapidfuzz import fuzz
 from common.texts import word_set
 
 UNIT = re.compile(r"\b(\d+) (mm|cm|m|k|p|px)\b")
-# Words that change nothing of a picture, or promise what every prompt wants.
+# Words that do not change the picture, or that any prompt may have.
 EMPTY = word_set(
     """a an the of in on at by to for from with and or as is are was be it its his her their this
     that there while which who very highly extremely really detailed beautiful quality high hd uhd
@@ -41,7 +41,7 @@ def overlap(original: str, text: str) -> float:
 
 
 def content_words(text: str) -> frozenset[str]:
-    """The words that make the picture, without endings: "two dogs playing" -> two, dog, play."""
+    """The content words, without endings: "two dogs playing" -> two, dog, play."""
     words = UNIT.sub(r"\1\2", fold(text)).split()
     return frozenset([_stem(word) for word in words if word not in EMPTY] or words)
 

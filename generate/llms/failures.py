@@ -2,8 +2,8 @@
 
 failure = classify(error); failure.kind, failure.retry_after_s, failure.text
 
-TRANSIENT failures pass by themselves, PERMANENT ones do not, NO_FAULT ones say nothing against the
-backend. router.py acts on them.
+TRANSIENT failures pass by themselves, PERMANENT ones do not, NO_FAULT ones are not the backend's.
+router.py acts on them.
 """
 
 import contextlib

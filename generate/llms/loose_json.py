@@ -4,7 +4,7 @@ values("Sure! {'a': ['one', 'two', 'thr")      # [Found({"a": ["one", "two"]}, 6
 
 Tolerated: single and typographic quotes, bare keys, quotes and line breaks within strings, missing
 and trailing commas, comments, `...`, an end that is missing (a string that was cut off is dropped).
-Each character is looked at a bounded number of times, whatever the text.
+Linear time: each character is read a bounded number of times.
 """
 
 import re

@@ -36,7 +36,7 @@ LOG = logging.getLogger(__name__)
 # Of a request (instruction, 30 texts not to repeat, prompt): the first guess of what a call costs.
 TYPICAL_BYTES = 6000
 LOOK_EVERY_S = 2.0  # how often a backends file is looked at while everything is disabled
-MAY_RETURN = ("model", "credit")  # a model can be pulled, an account topped up, while a run waits
+MAY_RETURN = ("model", "credit")  # can be mended while a run waits: pull the model, top up
 LOG_EVERY_S = 600.0
 
 
@@ -102,7 +102,7 @@ class Prompter:
         settings: PrompterSettings = DEFAULTS,
         screen: Screen | None = None,
     ) -> None:
-        """screen: the judge of each text; by default that of a run without a prompts file."""
+        """screen: screens each text; default: that of a run without a prompts file."""
         self.source = source
         self.settings = settings
         self.screen = screen or Screen()
@@ -302,7 +302,7 @@ class Prompter:
             LOG.info("LLMs: %s", text)
 
     def _may_return(self) -> bool:
-        """Whether waiting makes sense when all are disabled: the source may change."""
+        """Whether to wait when all backends are disabled: the source may change."""
         has_file = self.source.changed_at() is not None
         return has_file and any(b.disabled_kind in MAY_RETURN for b in self.backends)
 

@@ -15,8 +15,8 @@ A failure is classified (failures.py), then acted on:
     garbled, unusable                                 asked again elsewhere; three in a row: backoff
     refusal, content filter, copies                   asked again elsewhere; nobody's fault
 A transient failure never fails a call: it waits for the first backend to return. A call fails
-(Unanswered) only for what comes back with the prompt itself: bad answers, or failures on backends
-that serve other prompts well meanwhile.
+(Unanswered) only for reasons of the prompt itself: bad answers, or failures on backends that answer
+other prompts well at the same time.
 """
 
 import asyncio
@@ -40,8 +40,8 @@ from generate.llms.spend_limit import SpendLimit
 
 LOG = logging.getLogger(__name__)
 BAD_ANSWERS = 6  # to one request before it is given up
-# Failures of one request on backends that worked just before: with 20 % faults 0.2**12, four in
-# 10**9, are bad luck.
+# Failures of one request on backends that worked just before. With 20 % faults the chance of so
+# many in a row is 0.2**12, four in 10**9.
 SUSPICIONS = 12
 PROBE_AFTER = 3  # failures of one request, after which a failing backend is asked something plain
 LOG_EVERY_S = 60.0
@@ -120,7 +120,7 @@ class _Waiting:
 
 
 class Router:
-    """Gives each call a backend, and each backend as much as it can take."""
+    """Gives each call a backend, within the slots and limits of the backends."""
 
     def __init__(
         self,
@@ -242,14 +242,14 @@ class Router:
                 continue
             kept.append(waiting)
             if not waiting.avoid:
-                break  # what this one cannot have, nobody behind it can
+                break  # if the first cannot get a backend, those behind it cannot either
         self.waiting.extendleft(reversed(kept))
         self._look_after_waiting()
 
     def _pick(self, request: Request, avoid: set[Backend]) -> Backend | None:
         now = self.loop.time()
         up = [b for b in self.backends if b.state(now) == "healthy"]
-        # who failed this request is asked again only if nobody else is up
+        # a backend that failed this request is asked again only if no other is healthy
         up = [b for b in up if b not in avoid] or up
         for tier in sorted({b.config.tier for b in up}):
             able = [
@@ -336,9 +336,9 @@ class Router:
 
 
 def _is_free(failure: Failure) -> bool:
-    """Whether no provider bills the call: it never arrived, or was turned away.
+    """Whether no provider bills the call: it never arrived, or was refused.
 
-    Behind a 5xx, a timeout or a cut answer a model may have run.
+    After a 5xx, a timeout or a cut answer the model may have run.
     """
     turned_away = failure.text.startswith("HTTP 4") or failure.kind in PERMANENT
     return failure.kind == "refused" or turned_away

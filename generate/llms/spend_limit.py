@@ -74,7 +74,7 @@ class SpendLimit:
 
     @property
     def exhausted(self) -> str | None:
-        """Why nothing paid can be called any more in this process: nobody raises its own cap."""
+        """Why this process can make no paid call any more: its own cap is reached."""
         return self.paid_off if self.own else None
 
     def fits(self, usd: float) -> bool:
@@ -85,16 +85,16 @@ class SpendLimit:
         return not self.paid_off and self._left() >= usd
 
     def reserve(self, usd: float) -> None:
-        """Set the worst case of a call aside."""
+        """Reserve the worst case of a call."""
         self.reserved_usd += usd
 
     def settle(self, reserved_usd: float, spent_usd: float) -> None:
-        """A call is over: what was reserved for it, and what it cost."""
+        """Book a finished call: what was reserved for it, and what it cost."""
         self.reserved_usd -= reserved_usd
         self.spent_usd += spent_usd
 
     def take(self, share: dict[str, Any]) -> None:
-        """What Accounts.share() grants; in any order, any number of times."""
+        """Take over what Accounts.share() grants; in any order, any number of times."""
         self.granted_usd = max(self.granted_usd, float(share.get("granted_usd") or 0.0))
         paid_off = share.get("paid_off")
         if paid_off != self.paid_off:

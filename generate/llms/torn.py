@@ -40,7 +40,7 @@ NEVER_TWICE = word_set("a an the of in on at to for from with and or is am are a
 
 
 def fault_of_form(text: str, prompt: str) -> str:
-    """What is torn in a text and is not so in the prompt; empty if nothing."""
+    """The damage in a text that its prompt does not have; empty if there is none."""
     known = set(WORD.findall(prompt.lower()))
     ends = {ending for ending, _ in _endings(prompt)}
     for ending, length in _endings(text):

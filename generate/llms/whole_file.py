@@ -101,7 +101,7 @@ def whole_file(args: argparse.Namespace) -> int:
 
 
 class Work:
-    """The prompts under way. SIGTERM and SIGINT end it after the line that is being written."""
+    """The prompts being asked. SIGTERM and SIGINT end it after the line that is being written."""
 
     def __init__(
         self, prompter: Prompter, items: list[Item], done: dict[int, Line], wanted: int
@@ -174,7 +174,7 @@ class Work:
 
 def hold(lines: TextIO) -> None:
     """Refuse a second process that writes the same file: both would ask, and pay, for all."""
-    # Without locks in the file system it is the user's word that counts.
+    # On a file system without locks a second process is not noticed.
     with contextlib.suppress(OSError):
         try:
             fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -47,7 +47,7 @@ def tally(store: Store, dataset: str, results: list[Json], accepted: Container[i
 
 
 def begin_anew(store: Store, dataset: str) -> None:
-    """Forget what another rule has accepted and refused."""
+    """Delete the counts of an earlier rule."""
     store.run(
         "DELETE FROM tallies WHERE dataset = ? AND (name IN ('accepted', 'rejected',"
         " 'not_accepted') OR name LIKE 'refused_%')",
@@ -58,8 +58,8 @@ def begin_anew(store: Store, dataset: str) -> None:
 def too_few(queries: Queries, name: str, definition: Json, floor: float) -> str | None:
     """Why nothing more is granted: of the images of all clients too few were accepted. Or None.
 
-    Where twice as many as the floor of 1 % are accepted in the long run, the first ENOUGH end a run
-    by chance once in 6,000 times.
+    If 2 % are accepted in the long run and the floor is 1 %, the first ENOUGH images end the run by
+    chance once in 6,000 times.
     """
     if not definition.get("accept") or not floor:
         return None
@@ -86,7 +86,7 @@ def section(queries: Queries, name: str, definition: Json) -> Json | None:
     judged = accepted + rejected
     try:
         parts = parts_of(parse(definition["accept"]))[:MOST_PARTS]
-    except UserError:  # written by other hands
+    except UserError:  # edited by hand
         parts = []
     return {
         "accept": definition["accept"],

@@ -79,4 +79,4 @@ def serve(settings: ServerSettings) -> NoReturn:
         server.ledger.read(Ledger.close)
     log.info("stopped; leases are kept, and clients wait for the next server")
     logging.shutdown()
-    os._exit(0)  # threads that wait for a file system that hangs must not hold up the end
+    os._exit(0)  # do not wait for threads that a hanging file system blocks

@@ -41,7 +41,7 @@ def start(server: Server) -> None:
 
 
 def repeat(name: str, step: Callable[[], None], pause_s: float) -> None:
-    """Call step() for ever. A thread that dies would take its guarantee with it."""
+    """Call step() for ever, whatever it raises: the guarantees need this thread."""
     logged = ""
     while True:
         try:

@@ -3,9 +3,9 @@
 block_of(12_345)                     # 12
 list(numbers(bits_of(b"\\x05")))      # [0, 2]
 
-The random order: blocks are opened in the order of spread(), OPEN_BLOCKS of them at a time, and
-within each the places follow in the order of shuffled_places(). The cost of neither grows with what
-was drawn before, and nothing of it is stored but a block's place in the order.
+The random order: blocks are opened in the order of spread(), OPEN_BLOCKS of them at a time, and the
+places within each follow shuffled_places(). The cost does not grow with what was granted before.
+Only a block's position in the order is stored.
 """
 
 import functools
@@ -63,11 +63,12 @@ def block_sizes(start: int, total: int) -> dict[int, int]:
 
 
 def spread(blocks: Sequence[int], rng: random.Random) -> list[int]:
-    """The blocks in a random order of which each beginning is spread over all of them.
+    """The blocks in a random order whose every beginning is spread over all of them.
 
-    Both halves are ordered so, and drawn from in turn, by lot who is first of each two. So of the
-    first 2**k blocks there is one in each of 2**k equal stretches, at a random place of it (a
-    scrambled van der Corput sequence: Owen 1995, Randomly permuted (t,m,s)-nets).
+    Recursive: both halves are ordered in this way, then taken from in turn, and which one gives
+    first is random for each pair. So of the first 2**k blocks one lies in each of 2**k equal
+    stretches, at a random place (a scrambled van der Corput sequence: Owen 1995, Randomly permuted
+    (t,m,s)-nets).
     """
     if len(blocks) < 2:
         return list(blocks)

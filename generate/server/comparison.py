@@ -4,8 +4,8 @@
         comparison.folder_checked(*work, found)      # {index: (images, short)} of its folder
 
 Every start compares all blocks once before it grants from them (guarantee 3), and all of them
-again before it says that all is done (guarantee 12). What is in memory here is only which blocks
-were compared since this start. Who lists the folders: folder_check.py.
+again before it says that all is done (guarantee 12). Kept in memory is only which blocks were
+compared since this start. folder_check.py lists the folders.
 """
 
 from collections.abc import Container
@@ -35,7 +35,7 @@ class FolderComparison:
             self.begin(name)
 
     def begin(self, dataset: str) -> None:
-        """Every block is to be compared anew; what is being read was measured by an old count."""
+        """Compare every block again. A reading under way is void: it used an older count."""
         self.forget(dataset)
         total = self.store.one("SELECT total FROM datasets WHERE name = ?", dataset)[0]
         self.compared[dataset] = bytearray(blocks_of(total))
@@ -92,12 +92,12 @@ class FolderComparison:
         return None if block < 0 else block
 
     def accepted(self, dataset: str, indices: set[int]) -> None:
-        """These were completed just now: a reading that is under way may not have seen them."""
+        """Note indices completed just now: a reading under way may have missed their files."""
         for idx in indices:
             self.reading.get((dataset, block_of(idx)), set()).add(idx)
 
     def outdate(self, dataset: str, indices: list[int]) -> None:
-        """Readings of these indices' folders that are under way may tell of files that go now."""
+        """Void the readings under way of these indices' folders: their files are being removed."""
         for block in {block_of(idx) for idx in indices}:
             self.reading.pop((dataset, block), None)
 

@@ -115,7 +115,7 @@ class DataSets:
                 remove(folder)
                 self.ledger.run(Ledger.forget, name)
                 definition, changed = settle(folder, asked)
-            except ValueError as error:  # nobody vouches for what it said
+            except ValueError as error:  # the ledger does not know what it said
                 raise ValueError(f"{error}; {REMEDY}") from None
             self._define(name, definition)
             self._asked[name] = (dict(asked), self._followed[name])
@@ -127,7 +127,7 @@ class DataSets:
     def _make_way(self, name: str, asked: Definition, starting: bool) -> None:
         """Write a lost dataset.yaml again; or forget a data set whose name is used anew.
 
-        Extended: the folder left after it was extended, and a client of before goes on.
+        Extended: the folder was removed after an extension, and an older client goes on.
         """
         known = self._known(name)
         folder = self.folders.path(name)
@@ -161,7 +161,7 @@ class DataSets:
     # ------------------------------------------------ now and then
 
     def look(self) -> None:
-        """Notice what became of the folders since the last look."""
+        """Notice changes of the folders since the last look."""
         with self._settling:
             self._look()
 
@@ -175,7 +175,7 @@ class DataSets:
                     self._follow(name)
             except (ValueError, OSError) as error:
                 log.error("data set %s: %s", name, error)
-                self._followed[name] = self._stamp(name)  # said once
+                self._followed[name] = self._stamp(name)  # log it once
         for name in sorted(gone - self.detached):
             log.warning(
                 "data set %s: its folder has left (deleted, renamed or moved); nothing waits for "
@@ -243,7 +243,7 @@ class DataSets:
         return self.ledger.read(lambda ledger: ledger.store.definition(name))
 
     def _stamp(self, name: str) -> Stamp:
-        """What tells the newest definition's file from another one; two looks at the disk."""
+        """Identity of the newest definition's file; costs two looks at the disk."""
         followed = self._followed.get(name)
         folder = self.folders.path(name)
         path = folder / followed[0] if followed else None

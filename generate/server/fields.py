@@ -224,7 +224,7 @@ def output_dir(fields: Fields, output_root: Path) -> str:
 def llm(fields: Fields, name: str) -> Json | None:
     """Prompter.limits() or Prompter.use() as it came, but for nulls; None if absent.
 
-    Sums over all clients are made of it, so that one wrong type would stop the status page.
+    They are added up over all clients, so one wrong type would stop the status page.
     """
     given = fields.tree(name)
     if given is None:
@@ -241,7 +241,7 @@ def llm(fields: Fields, name: str) -> Json | None:
 def llm_report(fields: Fields) -> Json | None:
     """What a heartbeat says of its LLMs; None, with a line in the log, if it cannot be used.
 
-    The numbers come from LLM hosts that may say anything: they may cost a report, never a lease.
+    The numbers come from LLM hosts and may be wrong: that costs the report, never the lease.
     """
     try:
         return llm(fields, "llm_use")

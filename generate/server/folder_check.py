@@ -32,12 +32,12 @@ LOG_EVERY_S = 10
 MARK_BYTES = 1 << 20  # of a COMPLETE mark: 1,000 prompts
 LOOK_EVERY_S = 2
 TRY_AGAIN_S = 10  # a block that could not be read
-QUIET_S = 2  # a comparison that takes less is not worth a word
+QUIET_S = 2  # a shorter comparison is not logged
 Figures = tuple[int, int]  # images of an index, images that the LLMs gave no text for
 
 
 class FolderCheck:
-    """step() compares what the ledger wants compared, or does nothing."""
+    """step() compares the next block that the ledger asks for, if there is one."""
 
     def __init__(self, data_sets: DataSets, rebuilt: bool) -> None:
         """rebuilt: the ledger is new, torn or older; its first comparison may trust the marks."""
@@ -58,7 +58,7 @@ class FolderCheck:
     def all_done(self) -> bool:
         """Whether there is a data set, and no index of any waits or is leased.
 
-        One whose folder has left waits for nobody.
+        A data set whose folder is not there does not count.
         """
         names = self.ledger.read(lambda ledger: ledger.store.names())
         here = [name for name in names if name not in self.data_sets.detached]
@@ -97,7 +97,7 @@ class FolderCheck:
         return ledger.comparison.next_check(self.data_sets.detached, self.put_off)
 
     def _compare_or_put_off(self, name: str, block: int) -> None:
-        """A block that cannot be read holds up no other one, nor another data set."""
+        """Compare a block. One that cannot be read is tried again later; the others go on."""
         try:
             self.compare(name, block)
             self.logged.pop((name, block), None)
@@ -132,8 +132,8 @@ class FolderCheck:
         folder = self.folders.path(name)
         indices = range(block * FOLDER, min((block + 1) * FOLDER, definition["total"]))
         mark = folder / f"{block:06d}" / "COMPLETE"
-        # A mark may be older than what happened to the folder: it spares the names in the first
-        # comparison of a rebuild, never in the one before "all done" (guarantee 12).
+        # A mark may be older than a change of the folder. So it replaces the listing only in the
+        # first comparison of a rebuild, never in the one before "all done" (guarantee 12).
         whole = None
         if self.rebuilt and (name, block) not in self.by_mark:
             whole = trusted(mark, indices, images)

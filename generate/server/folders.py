@@ -19,7 +19,7 @@ from generate.protocol.output_root import dataset_folder
 from generate.server.ledger import Ledger
 from generate.server.shared_ledger import SharedLedger
 
-SECOND_LOOK_S = 0.3  # a network file system may be a moment behind
+SECOND_LOOK_S = 0.3  # a network file system may show new names late
 RETRIES_AT_ONCE = 500  # failed prompts that --retry_failed takes under one lock
 
 
@@ -53,7 +53,7 @@ class Folders:
         return {"images": images, "short": short}
 
     def unmark(self, name: str, indices: Iterable[int]) -> None:
-        """COMPLETE goes before anything of these indices changes."""
+        """Remove the COMPLETE marks of these indices' folders, before anything there changes."""
         for block in {index // FOLDER for index in indices}:
             (self.path(name) / f"{block:06d}" / "COMPLETE").unlink(missing_ok=True)
 

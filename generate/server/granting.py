@@ -17,7 +17,7 @@ from generate.server.work_choice import WorkChoice
 
 MOST_LEASES = 2  # of a client: one that is generated, one whose prompts are being asked for
 LONGEST_WAIT_S = 60.0  # until a client that waits for a probe asks again
-# a comparison of which nobody has asked for so long is made anew: files may have gone since
+# a comparison that no client has asked about for so long is repeated: files may be gone since
 COMPARED_S = 120.0
 COMPARING_S = 1.0  # until a client that waits for the comparison with the folders asks again
 
@@ -51,15 +51,16 @@ class Granting:
         self.asked: dict[str, float] = {}  # data set -> when somebody asked whether all is done
 
     def peek(self, now: float, dataset: str) -> WorkLeft | Wait | AllDone:
-        """Whether there may be work, so that a client need not load a model in vain."""
+        """Whether there may be work. Asked before a client loads its model."""
         if self.store.open_indices(dataset):
             return WorkLeft(self.limits.ttl_s)
         return self._all_done(now, dataset)
 
     def lease(self, now: float, request: WorkRequest) -> Grant | Wait | AllDone:
-        """A repeated request_id gets the stored Grant.
+        """Grant a lease, or say why not. A repeated request_id gets the stored Grant.
 
-        A bare published request has none: its repeat gets the lease it holds, and is a heartbeat.
+        A bare published request has no request_id: a repeat gets the lease that its client holds,
+        and counts as a heartbeat.
         """
         self.live.client(now, request.client_id, request.worker, request.dataset)
         stored = self.answers.find("lease", request.client_id, request.request_id)
@@ -137,8 +138,8 @@ class Granting:
         return grant
 
     def _all_done(self, now: float, dataset: str) -> AllDone | Wait:
-        """All done only after every block was compared since the last one was finished, and while
-        somebody waited for it.
+        """Whether every block was compared after the last index was finished, while a client
+        waited for it: only then all is done.
         """
         since = now - self.asked.get(dataset, now)
         self.asked[dataset] = now

@@ -5,8 +5,8 @@
     history.save(now)
     history.per_hour("HPDv2"), history.worker_per_hour("c1"), history.points("HPDv2")
 
-Only the line is kept on disk (at most 300 points a data set, whatever the run's length); the rates
-are learnt again in a minute.
+Only the curve is kept on disk (at most 300 points for each data set, whatever the run's length);
+the rates are measured again within a minute.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ Samples = deque[tuple[float, int]]  # (seconds, images)
 
 class RunHistory:
     def __init__(self, path: str | Path) -> None:
-        """path: the JSON file of the line; one that is torn or missing only costs its past."""
+        """path: the JSON file of the curve. If it is damaged or missing, the curve begins anew."""
         self.path = Path(path)
         self.lines: dict[str, dict[str, Any]] = {}  # data set -> {"spacing": s, "points": [[t, n]]}
         self.recent: dict[str, Samples] = {}  # data set -> its images
@@ -86,15 +86,15 @@ class RunHistory:
             line.update(points=points[::2], spacing=line["spacing"] * 2)
 
     def points(self, name: str) -> list[list[float]]:
-        """[[unix seconds, images], …] of a data set's whole life."""
+        """[[unix seconds, images], …] of a data set since it began."""
         points: list[list[float]] = self.lines.get(name, {"points": []})["points"]
         return points
 
     def per_hour(self, name: str) -> float | None:
         """Images an hour over the last quarter of an hour, or None.
 
-        As long as fewer than three prompts' images came in, the workers' heartbeats
-        (worker_per_hour) say more than the ledger, which counts whole prompts.
+        None while fewer than LEAST_COUNTS counts came in: the ledger counts whole prompts, so the
+        workers' heartbeats (worker_per_hour) are then the better figure.
         """
         samples = self.recent.get(name, deque())
         if len({count for _, count in samples}) < LEAST_COUNTS:

@@ -5,8 +5,9 @@ run = run_identity(folder)                 # RunIdentity: made once, kept over r
 claim = claim_epoch(folder)                # higher than any before; the server that sees it stops
 write_server_json(folder, {...})           # mode 0600 from the first instant
 
-Each file may be deleted, torn or from a backup. run.json is made again from server.json, or anew;
-server.json is written again by the server that runs; epochs go on above what anything knows of.
+Each file may be deleted, torn or restored from a backup. run.json is then made again from
+server.json, or with a new id; the running server writes server.json again; epochs continue above
+the highest known one.
 """
 
 import json
@@ -69,11 +70,11 @@ def run_identity(folder: Path) -> RunIdentity:
     run = run or RunIdentity(secrets.token_hex(8), secrets.token_urlsafe(32))
     if create_whole(path, json.dumps(asdict(run)) + "\n", mode=OWNER_ONLY):
         return run
-    return run_identity(folder)  # another server was faster, and its word stands
+    return run_identity(folder)  # another server was faster: take its file
 
 
 def _leave_original(folder: Path) -> None:
-    """A copied output root is a run of its own: nobody of the original may take it for theirs."""
+    """Give a copied output root an id of its own, so that no client of the original uses it."""
     try:
         read_server_json(folder.parent)
     except CopiedRoot as error:
@@ -132,7 +133,7 @@ class Claim:
 def claim_epoch(folder: Path, above: int = 0) -> Claim:
     """The number of this start, claimed by an exclusive file outside of the ledger.
 
-    So a lease's name never comes twice, not even after the ledger was replaced by an older copy.
+    So the name of a lease never repeats, not even after an older copy has replaced the ledger.
     """
     epochs = folder / "epochs"
     while True:
@@ -152,11 +153,11 @@ def _claimed(epochs: Path) -> list[int]:
 
 
 def known_epoch(folder: Path) -> int:
-    """The highest epoch that is known beside the files in epochs/; 0 = none.
+    """The highest epoch that is known without the files in epochs/; 0: none.
 
-    Where those were lost and there are data sets, servers have run here under unknown epochs: then
-    it is the time in seconds, which no count of starts reaches. What notes the loss for the ledger,
-    and so for the money, is the file of that epoch.
+    If those were lost and there are data sets, servers have run here under unknown epochs. Then it
+    is the Unix time in seconds, which no count of starts reaches. The file of that epoch tells the
+    ledger, and so the LLM accounts, of the loss.
     """
     try:
         known = read_server_json(folder.parent).epoch
@@ -171,12 +172,12 @@ def known_epoch(folder: Path) -> int:
 
 
 def note_lost_history(folder: Path, epoch: int) -> None:
-    """Let the ledger know that a server has run under this epoch: what it holds may be older."""
+    """Note that a server has run under this epoch, so that the ledger may be an older copy."""
     create_whole(folder / "epochs" / str(epoch), "0\n", mode=OWNER_ONLY)
 
 
 def superseded(folder: Path, epoch: int) -> bool:
-    """Whether a later server was started here. Epochs have no gaps, so one name tells."""
+    """Whether a later server was started here. Epochs have no gaps: one file name is looked up."""
     return (folder / "epochs" / str(epoch + 1)).exists()
 
 

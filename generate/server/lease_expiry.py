@@ -1,8 +1,7 @@
 """End leases: their work is done, their deadline is over, or SLURM says that their job is gone.
 
-Only the server's clock and a silent client end a lease; SLURM's queue can shorten the wait for
-that, nothing more (guarantees 5, 6 and 11). All methods are called within a transaction of the
-ledger, which follows the disk again after a rollback.
+A lease expires by the server's clock, when its client is silent. SLURM's queue can only shorten
+that wait (guarantees 5, 6 and 11). All methods are called within a transaction of the ledger.
 """
 
 import json
@@ -71,7 +70,7 @@ class LeaseExpiry:
             " FROM leases WHERE lease = ?",
             lease,
         )
-        if row is None:  # a failing disk took it back, and memory did not know yet
+        if row is None:  # it was rolled back on a failing disk, and memory did not know yet
             self.live.end(lease)
             return
         client_id, dataset, worker, job, restart = row
@@ -94,7 +93,7 @@ class LeaseExpiry:
             self.blame.silent_death(now, json.loads(worker), dataset, sorted(generating))
 
     def clear_grace(self, leases: list[str]) -> None:
-        """These outlived a restart and were heard of since: the next one gives a whole TTL."""
+        """Leases that sent a heartbeat after a restart: the next restart gives them a whole TTL."""
         self.store.run_many(
             "UPDATE leases SET grace = 0 WHERE lease = ?", ((lease,) for lease in leases)
         )
@@ -104,8 +103,8 @@ class LeaseExpiry:
     def gone(self, now: float, jobs: dict[JobKey, str]) -> list[str]:
         """The leases whose job has left the queue, by this answer of it.
 
-        jobs: {(job id, restart count): state}. A job is gone that was once seen to run, is away in
-        two answers, and whose client has missed two heartbeats.
+        jobs: {(job id, restart count): state}. A job is gone if it was once seen to run, is missing
+        in two answers, and its client has missed two heartbeats.
         """
         over = []
         for name, *key in self.store.all(

@@ -168,8 +168,7 @@ class Ledger:
         """Renew the client's leases, in memory."""
         stale = self.live.heartbeat(now, said)
         key = worker_key(self.live.clients[said.client_id].worker)
-        # one statement: at each, other threads take the interpreter's lock while they wait for the
-        # ledger's
+        # one statement, since at each one other threads take the interpreter and wait for the lock
         draining, quarantined, probe = self.store.one(
             "SELECT draining, worker_key, probe FROM server LEFT JOIN quarantine ON worker_key = ?",
             key,
@@ -241,7 +240,7 @@ class Ledger:
     def fail(
         self, now: float, client_id: str, request_id: str, lease: str, results: list[Result]
     ) -> FailureAnswer:
-        """What follows for each index.
+        """What happens to each index.
 
         results: [{"index", "reason", "error", "known_good": whether a canary worked, or absent}].
         """
@@ -311,7 +310,7 @@ class Ledger:
                 self.store.clear(dataset, idx)
         return len(failed)
 
-    # ------------------------------------------------ how leases end without a word
+    # ------------------------------------------------ how leases end without a report
 
     def sweep(self, now: float) -> list[str]:
         """End the leases whose time is over; returns them. To be called about once a second."""

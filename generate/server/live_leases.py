@@ -79,7 +79,7 @@ class LiveLease:
     bare: bool  # of a published client without heartbeats
     deadline: float
     heartbeat_at: float
-    # It outlived a restart, and the grace counter on disk has not been cleared yet.
+    # It is from before a restart, and its grace counter on disk has not been cleared yet.
     graced: bool = False
     heard: bool = False  # a heartbeat came since it was added here
 
@@ -147,7 +147,7 @@ class LiveLeases:
     def reload(self, now: float, stored: Iterable[tuple[str, str, bool]]) -> None:
         """Follow the disk after a rollback. stored: (lease, client, bare) of each lease there.
 
-        Leases in memory that are not on disk go; those that memory had dropped get a fresh TTL.
+        Leases that are not on disk are dropped; those that memory had dropped get a new TTL.
         """
         rows = {lease: (client_id, bare) for lease, client_id, bare in stored}
         self.leases = {name: lease for name, lease in self.leases.items() if name in rows}
@@ -191,9 +191,9 @@ class LiveLeases:
     # ------------------------------------------------ the sweep
 
     def add_lateness(self, now: float) -> None:
-        """Give the time since the last sweep back to all, but for the usual second.
+        """Add the time since the last sweep, less the usual second, to all deadlines.
 
-        Nobody could send a heartbeat while the server stood still (guarantee 5).
+        No heartbeat could arrive while the server stood still (guarantee 5).
         """
         late = now - self.swept_at - min(1.0, self.limits.ttl_s / 10)
         self.swept_at = now
@@ -210,7 +210,7 @@ class LiveLeases:
         return [name for name, lease in self.leases.items() if lease.deadline <= now]
 
     def out_of_grace(self) -> list[str]:
-        """Leases that outlived a restart and were heard of since."""
+        """Leases from before a restart that have sent a heartbeat since."""
         return [name for name, lease in self.leases.items() if lease.graced and lease.heard]
 
     def clear_grace(self, leases: Iterable[str]) -> None:

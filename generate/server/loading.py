@@ -4,9 +4,8 @@
     loading.heard(now, client_id)                         # a heartbeat
     loading.loaded(client_id)
 
-128 clients that begin together would read a model from the same disk at once, and all begin to
-generate when the last byte has come; some at a time, the first begin early. Kept in memory: after
-a restart a few more than that may load together.
+If 128 clients read a model from one disk at once, all of them begin to generate only at the end. A
+few at a time, the first begin early. Kept in memory: after a restart a few more may load together.
 """
 
 import threading

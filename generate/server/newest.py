@@ -36,8 +36,9 @@ def newest_images(output_root: Path, candidates: Iterable[Candidate]) -> list[Js
 
 
 def from_folders(output_root: Path, names: Iterable[str]) -> list[Candidate]:
-    """Prompts whose images lie in the data sets' newest sub-folders: what a server that has just
-    started, and has seen nothing finished, can show. What is packed is not looked into.
+    """Prompts whose images lie in the data sets' newest sub-folders; packed ones are left out.
+
+    For a server that has just started and has seen no prompt finished.
     """
     found: list[tuple[int, Candidate]] = []
     for name in list(names)[:NEWEST]:
@@ -102,8 +103,8 @@ def _judged(path: Path) -> Json:
 def last_generated(folder: Path, index: int, texts: int) -> int | None:
     """Number of the last image of an index with so many texts, or None.
 
-    They are generated in order, so halving finds it in 8 looks at 200 images; a gap (a failed
-    image) may hide later ones, which only costs their showing.
+    They are generated in order, so a binary search finds it in 8 looks at 200 images. A gap (a
+    failed image) may hide later ones; the page then shows an earlier one.
     """
     low = 0
     high = texts
@@ -133,7 +134,7 @@ def caption_of(output_root: Path, dataset: str, index: int, aug: int) -> str | N
 def rejected_address(output_root: Path, row: Json) -> str | None:
     """Where the page finds a rejected image that was kept (--keep_rejected); None: it was not.
 
-    One that fails a condition on nsfw is not shown to who only looks at a run.
+    One that fails a condition on nsfw is not shown on the page.
     """
     if any("nsfw" in part for part in row["refused_by"]):
         return None

@@ -17,7 +17,7 @@ class Orders:
         self.server = server
 
     def take(self, fields: Fields) -> ResponseReturnValue:
-        """Do all that is asked; the answer has a sentence for each."""
+        """Carry out the orders; the answer has a sentence for each."""
         ledger = self.server.ledger
         done = []
         if fields.values.get("drain") is True:

@@ -6,10 +6,10 @@
     access.may_look(cookie, now)
     access.may_scrape(request.headers["Authorization"])     # Prometheus: Bearer <metrics secret>
 
-A cookie holds when it ends and an HMAC over that, so that it outlives a restart of the server and
-needs no memory of it; a new token (image_server.py --rotate_token) ends all of them. It is good at
-one address: a browser goes on sending it to whoever takes the port of a server that has died, and
-the run's next server then has another one.
+A cookie holds its expiry time and an HMAC over it. So it is valid after a restart of the server,
+which stores nothing about it; a new token (image_server.py --rotate_token) ends all cookies. It is
+valid at one address: after a server has died, browsers send it to any program that takes the port,
+and the run's next server then has another address.
 """
 
 import secrets

@@ -2,8 +2,9 @@
 
     check_counts(store, by_rows=True)
 
-No count should ever be wrong. One that is must not stop a run: it is made anew, and logged. Each is
-made from rows of its own, so that their sum remains a check that can fail (guarantee 13).
+No count should ever be wrong. If one is, it must not stop a run: it is counted again and logged.
+Each count comes from rows of its own, so that their sum remains a check that can fail (guarantee
+13).
 """
 
 import logging
@@ -17,7 +18,7 @@ Counts = dict[str, int]
 
 
 def check_counts(store: Store, by_rows: bool = False) -> None:
-    """Make the counts right that are not. by_rows: look at every row, not at their sum alone."""
+    """Correct wrong counts. by_rows: compare each with its rows, instead of the sum alone."""
     for name in store.names():
         if not (counts_are_right(store, name) if by_rows else sum_is_right(store, name)):
             recount(store, name)

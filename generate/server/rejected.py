@@ -4,8 +4,8 @@
     lately.note(now, "HPDv2", told, after=17)     # of a heartbeat; after: what it told before
     section(queries, clock.iso)                   # "rejected_lately" of the status document
 
-In memory alone: after a restart the next heartbeats fill it again. One row for each caption, with
-its last image: a caption that is hard to draw does not hide the others.
+Kept in memory: after a restart the next heartbeats fill it again. One row for each caption, with
+its last image, so that one difficult caption does not hide the others.
 """
 
 from collections.abc import Callable, Iterable
@@ -100,6 +100,6 @@ def refused_by(accept: str | None, scores: Json) -> list[str]:
     """The conditions of an expression that do not hold for these scores."""
     try:
         parts = parts_of(parse(accept or ""))[:MOST_PARTS]
-    except UserError:  # written by other hands
+    except UserError:  # edited by hand
         return []
     return [part.text for part in parts if not part.holds(scores)]

@@ -77,7 +77,7 @@ def answer_errors(app: Flask) -> None:
 
     @app.errorhandler(OSError)
     def disk(error: OSError) -> ResponseReturnValue:
-        """Clients try again: a disk, or rights, may be in order a little later."""
+        """503, so that clients try again: a fault of the disk, or of rights, may pass."""
         where = error.filename or "the output root"
         text = f"the server cannot use {where}: {error.strerror or error}"
         logged.warning_once(text)
@@ -121,7 +121,7 @@ def guarded(
 
 
 class Logged:
-    """What was logged of late: a thousand clients that try again shall not fill the log."""
+    """Texts logged lately: a thousand clients that try again must not fill the log."""
 
     def __init__(self) -> None:
         self._when: dict[str, float] = {}

@@ -2,10 +2,10 @@
 
     connection, lost = open_database(".server/ledger.sqlite", epoch, utc=None)
 
-One bit an index is stored (done) and what is in flight: the cost of a request does not grow with
-the number of indices (guarantee 14). Beside it lies epochs/<n>, one exclusive file per server
-start, made by identity.claim_epoch(); here each gets the number of commits written into it about
-once a minute, so that yesterday's copy of the database is known by it.
+Stored are one bit for each index (done) and what is in progress: so the cost of a request does not
+grow with the number of indices (guarantee 14). Beside it lie epochs/<n>, one exclusive file for
+each server start, made by identity.claim_epoch(). About once a minute the number of commits is
+written into it; by that an older copy of the database is recognised.
 
 Names of tables and columns are older than the words of the code: marks are strikes, given_back
 counts released indices, set_aside are those that failed permanently, known_good is the canary,
@@ -63,7 +63,7 @@ CREATE TABLE origins (dataset TEXT, kind TEXT, name TEXT, captions INTEGER, imag
 CREATE TABLE answers (n INTEGER PRIMARY KEY, client_id TEXT, request_id TEXT, answer TEXT,
     UNIQUE (client_id, request_id));
 """
-LATER = ("tallies", "origins")  # tables that ledgers of before have not
+LATER = ("tallies", "origins")  # tables that older ledgers do not have
 
 
 class EpochUsed(Exception):
@@ -106,7 +106,7 @@ def open_database(
         connection = _connect(path)
     connection.execute("BEGIN IMMEDIATE")
     before, lost_before = connection.execute("SELECT utc, lost FROM server").fetchone()
-    # the server that replaced the file may have died before it could tell anybody
+    # the server that replaced the file may have died before it reported that
     lost = lost or lost_before
     if utc is not None and before is not None:
         _move_times(connection, before - utc)

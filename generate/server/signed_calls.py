@@ -18,7 +18,7 @@ LARGEST_BODY = 1 << 20
 
 
 def server_time() -> float:
-    """Seconds on a clock that nobody can turn; it ends with the server, as its epoch does."""
+    """Seconds of the monotonic clock, which nobody can set; it is valid for this epoch only."""
     return time.monotonic()
 
 

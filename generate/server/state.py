@@ -52,7 +52,7 @@ class ServerSettings:
 
 
 class Server:
-    """What the parts of the server share: the ledger, the folders, and who this server is."""
+    """The state that the parts of the server share; see the module."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
@@ -160,9 +160,9 @@ class Server:
             start_anew(f"{self.folder} was deleted, moved or replaced")
 
     def keep_ledger(self) -> None:
-        """A ledger whose file was deleted is written again, and opened there by a new process.
+        """If the ledger's file was deleted, write it again and start a new process on it.
 
-        Under the lock: nothing is granted in between that the new file would not know.
+        Under the lock, so that nothing is granted in between that the new file lacks.
         """
         with self.ledger.lock:
             store = self.ledger.ledger.store
@@ -180,7 +180,9 @@ class Server:
         self._seen = max(self._seen, epoch)
 
     def start_above_what_was_seen(self) -> None:
-        """Clients refuse an older server for ever: this one's files are from a backup."""
+        """Restart with a higher epoch: this server's files are from a backup, and clients that
+        have seen a later epoch refuse it.
+        """
         if self._seen > self.epoch:
             identity.note_lost_history(self.folder, self._seen)
             start_anew(f"clients have seen epoch {self._seen}: {self.folder} is from a backup")
@@ -189,7 +191,7 @@ class Server:
 def start_anew(why: str) -> NoReturn:
     """Replace this process by a new one of the same command line, which claims a new epoch.
 
-    If another server runs by then, the new one refuses, naming that one.
+    If another server runs by then, the new process ends and names it.
     """
     log.warning("%s: the server starts anew", why)
     logging.shutdown()

@@ -52,7 +52,7 @@ T = TypeVar("T")
 
 
 class Run(Protocol):
-    """What the page and its document ask of a server."""
+    """The server, as far as the page and the status document need it."""
 
     output_root: Path
     page_access: PageAccess
@@ -138,7 +138,7 @@ class StatusDocument:
         rows = [
             self._worker(row, clock, SILENT_HEARTBEATS * limits.heartbeat_s)
             for row in queries.workers(clock.now)
-            # who has released everything has left: it would soon count as silent
+            # a client that has released everything has left, and would soon count as silent
             if clock.now - row["heard_at"] <= limits.ttl_s
             and not (row["state"] == "releasing" and not row["leases"])
         ]
@@ -209,7 +209,7 @@ class StatusDocument:
 
 
 class Clock:
-    """The ledger counts seconds of its own; people read UTC and ages."""
+    """Converts the ledger's seconds to UTC and to ages."""
 
     def __init__(self, now: float) -> None:
         self.now = now
@@ -253,7 +253,7 @@ def tunnel(about: Json) -> str:
 
 
 def log_of(worker: Json) -> str | None:
-    """Bare name of a worker's log in the output root: what the client calls it, or its task's."""
+    """Name of a worker's log in the output root: as the client names it, or by its task."""
     if worker.get("log"):
         return str(worker["log"])
     if worker.get("array_job") is None:

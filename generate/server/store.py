@@ -108,7 +108,7 @@ class Store:
         self.connection.executemany(sql, rows)
 
     def loss_is_known(self) -> None:
-        """What depends on .lost (the LLM accounts) has taken it in: it need not be said again."""
+        """Clear .lost on disk, once the LLM accounts have taken it into account."""
         with self.transaction():
             self.run("UPDATE server SET lost = NULL")
 
@@ -216,7 +216,7 @@ class Store:
     # ------------------------------------------------ the state of an index
 
     def trouble(self, dataset: str, idx: int) -> str | None:
-        """The state of a troubled index: waiting, leased or set_aside; None: it is like all."""
+        """The state of a troubled index: waiting, leased or set_aside. None: not troubled."""
         row = self.one("SELECT state FROM trouble WHERE dataset = ? AND idx = ?", dataset, idx)
         return row[0] if row else None
 
@@ -248,7 +248,7 @@ class Store:
             )
 
     def _move(self, dataset: str, indices: list[int], by: int, state: str) -> None:
-        """The troubled among the indices get the state; the blocks of the others count them."""
+        """Set the state of the troubled ones; add the others to their blocks' open counts."""
         among = dataset, json.dumps(indices)
         troubled = {idx for (idx,) in self.all(f"SELECT idx FROM trouble WHERE {AMONG}", *among)}
         if troubled:
@@ -272,7 +272,7 @@ class Store:
             self.add_open(dataset, block_of(idx), -1)
 
     def clear(self, dataset: str, idx: int) -> None:
-        """Nothing is held against an index any more: it waits as all others do, or stays leased."""
+        """Forget the failures of an index: it is ordinary again, and waits or stays leased."""
         state = self.trouble(dataset, idx)
         self.run("DELETE FROM blames WHERE dataset = ? AND idx = ?", dataset, idx)
         if state is None:

@@ -30,12 +30,12 @@ from generate.server.live_leases import Worker
 KEPT = 1000
 HOSTS_TO_STOP = {"unclear": 2, "memory": 2, "device": 3}
 REPORTS_OF_ONE_HOST = 3
-HEARD_S = 600.0  # so long a host counts as one that may still contradict
+HEARD_S = 600.0  # how long a host counts as one that may still succeed
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What a worker says that cannot start. kind: command, unclear, memory or device."""
+    """Why a worker cannot start. kind: command, unclear, memory or device."""
 
     kind: str
     error: str

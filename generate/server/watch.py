@@ -4,10 +4,10 @@ watch = Watch(run)                 # run: status.Run, the server
 watch.start()
 watch.read(Pages())                # the document of the last look
 
-A poll reads what the first thread made every two seconds, so that a hundred open pages cost the
-leases as much as one. Only the later pages of the two long tables ask the ledger again, with one
-bounded query. The second thread is one of its own: a file system that hangs must not stop the page
-from saying so.
+The first thread makes a document every two seconds, and all polls read it, so that a hundred open
+pages cost the ledger as much as one. Only further pages of the two long tables ask the ledger
+again, with one bounded query. The second thread is separate, so that the page can report a file
+system that hangs.
 """
 
 import logging
@@ -55,7 +55,7 @@ class Watch:
         self.made_at = time.monotonic()
         self.newest: list[Json] = []
         self.candidates: list[Candidate] = []
-        self.earlier: list[Candidate] = []  # of the life before this server's
+        self.earlier: list[Candidate] = []  # finished before this server started
         self.extras = FolderExtras(run.output_root)
         self.rejected: dict[Key, Json] = {}  # prompt and image of those rejected lately
         self._first = threading.Event()
@@ -67,7 +67,7 @@ class Watch:
             threading.Thread(target=self._repeat, args=(step, pause_s), daemon=True).start()
 
     def _repeat(self, step: Callable[[], None], pause_s: float) -> None:
-        """The page must outlive whatever a disk or a half-written file does to one look."""
+        """Call `look` again and again; an error of one call is logged."""
         logged = ""
         while True:
             try:

@@ -1,7 +1,7 @@
 """Calls of clients: ask for indices, send heartbeats, report results.
 
-What is slow (the data set folder) is looked at before the ledger's lock is taken, so that a file
-system that hangs delays only those who report what lies on it: leases and heartbeats go on.
+Data set folders, which can be slow, are looked at before the ledger's lock is taken: so a file
+system that hangs delays only reports on its own files, and leases and heartbeats go on.
 """
 
 import dataclasses
@@ -199,7 +199,7 @@ class WorkCalls:
     ) -> Json:
         """A client's share of the LLMs' limits and budget, under the ledger's lock.
 
-        What was granted is on disk before anybody hears of it.
+        A grant is on disk before the client gets it.
         """
         if limits is not None:
             self.accounts.register(limits)

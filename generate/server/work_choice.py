@@ -39,7 +39,7 @@ class WorkChoice:
     def size(self, now: float, dataset: str, asked: int) -> int:
         """At most half of a fair share of what waits.
 
-        So the last leases hold one index each, and no straggler holds the rest.
+        So the last leases hold one index each, and no slow worker holds all that is left.
         """
         clients = len(self.live.active(now, dataset))
         waiting: int = self.store.one("SELECT waiting FROM datasets WHERE name = ?", dataset)[0]
@@ -66,7 +66,7 @@ class WorkChoice:
         return Chosen(indices)
 
     def _check_idle(self, dataset: str) -> None:
-        """Work waits and none can be chosen: if nobody holds any either, a count is wrong."""
+        """If work waits, none can be chosen and none is leased, a count is wrong: recount."""
         if not self.store.one("SELECT leased FROM datasets WHERE name = ?", dataset)[0]:
             recount(self.store, dataset)
 

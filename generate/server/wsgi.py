@@ -2,9 +2,9 @@
 
     serve(app, listener, largest_body, admits)      # admits(method, path, headers): "" or why not
 
-A call without a right signature is refused when its headers are there: strangers cannot make the
-server keep their bodies. Connections are limited for each address, and one that asks nothing is
-closed after some seconds, so that strangers cannot use them up.
+A call without a valid signature is refused when its headers are there, so that nobody without the
+token can make the server keep a body. Connections are limited for each address, and one without a
+request is closed after some seconds, so that others cannot use them all up.
 """
 
 import logging
@@ -106,8 +106,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def writable(self) -> bool:
         """waitress's main thread polls a connection for writing while a thread still sends on it.
 
-        It cannot help: it only spins, with the interpreter (128 connections: 97 heartbeats a second
-        with that, 2,000 without). What the thread leaves is sent as ever.
+        That polling only takes the interpreter's time (128 connections: 97 heartbeats a second with
+        it, 2,000 without). What the thread does not send is sent as usual.
         """
         return bool(
             self.will_close

@@ -20,7 +20,6 @@ from postprocess_dataset.sorted_rows import ORDER
 from postprocess_dataset.verification.evidence import Evidence, Row
 
 NEEDED = {"__key__", "caption", "image_sha256", "idx", *ORDER}
-UNREADABLE = -1
 KINDS = {field.name: field.type for field in table.schema() if field.name in NEEDED | set(FACTS)}
 
 
