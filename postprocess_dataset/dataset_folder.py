@@ -1,9 +1,9 @@
-"""A dataset folder: which samples lie in it, and in which folders below it.
+"""List the samples of a dataset folder, folder by folder.
 
     for subdirectory, listing in walk(["/data/HPDv2"], "/data", earlier, print): ...
 
-Read are this project's folders (sub-folders of 1,000 prompts) and flat ones with an absolute
-`image_path`, as the published scripts wrote.
+It reads this project's folders (sub-folders of 1,000 prompts), and the flat ones of the published
+scripts, whose JSONs have an absolute `image_path`.
 """
 
 import errno
@@ -26,8 +26,8 @@ STEM = r"(?P<prompt>0|[1-9][0-9]{0,11})_(?P<augmentation>0|[1-9][0-9]{0,5})"
 COLLECTED_NAME = re.compile(rf"(0|[1-9][0-9]{{0,11}}){re.escape(COLLECTED)}")
 NAME = rf"^{STEM}\.(?P<kind>jpg|json)$"
 CODE = 1 << 20  # prompt_index and augmentation_idx in one integer: 8 bytes a name instead of 70
-# A folder is skipped when its mtime was this much older than the last scan: NFS may show an mtime
-# this late.
+# A folder is skipped if its mtime is older than the last scan by this much: NFS may show an mtime
+# so late.
 MARGIN_NS = 60 * 10**9
 Codes = Any  # a numpy array of int64
 
@@ -41,10 +41,10 @@ def no_codes() -> Codes:
 class Listing:
     """The names of one directory.
 
-    Samples with standard names as sorted codes (prompt_index << 20 | augmentation_idx), those with
-    other names by stem. irregular: stems of images that are links, pipes, …: each is looked at.
-    collected: prompts that have a .samples. lost: samples packed in a tar that is missing or cut,
-    and not there loose.
+    Samples with standard names are sorted codes (prompt_index << 20 | augmentation_idx), others are
+    stems. irregular: stems of images that are links, pipes, …, each to be looked at. collected:
+    prompts that have a .samples. lost: samples packed in a tar that is missing or cut, and not
+    there as loose files.
     """
 
     mtime_ns: int
@@ -163,7 +163,7 @@ def stems(codes: Codes) -> list[str]:
 
 
 class Seen(Protocol):
-    """What walk() asks of an earlier run: when it was, the folders' mtimes, the folders in each."""
+    """What walk() needs of an earlier run: its time, the folders' mtimes, the folders in each."""
 
     scanned_ns: int
     mtimes: dict[str, int]

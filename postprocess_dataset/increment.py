@@ -5,9 +5,8 @@
                             and no tar takes them
     OUTPUT.state            the table's identity, and each folder's mtime when it was listed
 
-The table is renamed first, the state last. A state that tells of another table (a run was killed
-between the two) is not believed, and then every folder is listed once more; what is known is read
-from the table itself.
+The table is renamed first, the state last. A state of another table (a run was killed between the
+two) is ignored: then every folder is listed again, and the known keys are read from the table.
 """
 
 import json
@@ -34,7 +33,7 @@ NOTE_BYTES = 4 << 30  # of a file of ours beside a table: 20 million names take 
 
 
 class State(TypedDict):
-    """When the folders were listed, and the mtime of each then, in ns."""
+    """When the folders were listed (ns), and the mtime of each at that time (ns)."""
 
     table: str  # its identity
     scanned_ns: int
@@ -51,7 +50,7 @@ def load_state(output: str) -> State:
         if is_state(state) and state["table"] == table.identity(output):
             return state
     except (OSError, ValueError):
-        pass  # none, or torn by other hands: list every folder
+        pass  # none, or damaged: list every folder
     return NO_STATE
 
 
@@ -101,8 +100,8 @@ def save_lines(path: str, lines: Iterable[Line]) -> None:
 def server_time_ns(folder: str, output: str) -> int:
     """The clock that stamps the mtimes of `folder`.
 
-    That of a file made now on the same file system, outside of the folder if that can be. Where
-    nothing can be written it is this machine's clock, which is right to within MARGIN_NS.
+    Read from a file made now on the same file system, outside of the folder if possible. If nothing
+    can be written there, this machine's clock, which is right to within MARGIN_NS.
     """
     device = os.stat(folder).st_dev
     for place in (os.path.dirname(os.path.abspath(output)), os.path.dirname(folder), folder):
@@ -185,7 +184,7 @@ class Earlier:
         state = load_state(output) if known else NO_STATE
         rejects: list[Line] = []
         deleted: list[Line] = []
-        self.damaged = ""  # what could not be believed
+        self.damaged = ""  # why it was ignored
         try:
             if known:
                 rejects = load_lines(f"{output}.rejects.jsonl", "json", "image")

@@ -9,14 +9,14 @@ from typing import Any
 from common.jpeg import JpegHead
 from postprocess_dataset.table import JSON_FIELDS
 
-HOME = ("hostname", "slurm_job_id")  # what tells where a sample was made
-WEB = re.compile(r"(?i)\bhttps?://\S+")  # what everybody may read
+HOME = ("hostname", "slurm_job_id")  # they say where a sample was made
+WEB = re.compile(r"(?i)\bhttps?://\S+")  # public addresses
 # /mnt, (/home/x, host:/x, ~/x, $HOME/x; C:\x, c:/x; \\server\x; sftp://x. Not: and/or, org/model
 ABSOLUTE = re.compile(
     r"(?<![\w.])/+[\w.~-]|~[\w.-]*/|\$\{?\w+\}?/|\b[A-Za-z]:[\\/]\S|\\\\[\w.-]+\\|\b[a-z][\w+.-]*://"
 )
 TEXTS = ("caption", "original_prompt", "augmented_prompt", "negative_prompt")
-# Fields of other hands in `extra`.
+# Names of foreign fields in `extra` that are private.
 PRIVATE_NAME = re.compile(
     r"(?i)host|uuid|slurm|user|mail|machine"
     r"|(^|_)(job|pid|ip|node|token|lease|login|cwd|home|password|secret|api_?key)(_|$)"
@@ -29,7 +29,7 @@ PRIVATE_TEXT = re.compile(
 
 
 def private_fields(record: dict[str, Any]) -> list[str]:
-    """Names of the fields that tell where a sample was made: host, job, absolute paths."""
+    """Names of the fields that say where a sample was made: host, job, absolute paths."""
     return [
         name
         for name, value in record.items()
@@ -40,7 +40,7 @@ def private_fields(record: dict[str, Any]) -> list[str]:
 
 
 def private_parts(head: JpegHead) -> list[str]:
-    """Names of what an image's own bytes may tell of whoever made it."""
+    """Names of what in an image's bytes may say who made it."""
     own = {name: head.comment[name] for name in head.comment if name in JSON_FIELDS}
     others = {name: head.comment[name] for name in head.comment if name not in JSON_FIELDS}
     kept = without_private(others)
@@ -60,14 +60,14 @@ def tells_path(value: object) -> bool:
 
 
 def without_folders(value: Any) -> Any:
-    """The last part of a value, or of each of a list, that tells a path; else as it is."""
+    """A value, or each of a list, that has an absolute path: its last part. Others unchanged."""
     if isinstance(value, list):
         return [without_folders(each) for each in value]
     return re.split(r"[/\\]", value.rstrip("/\\"))[-1] if tells_path(value) else value
 
 
 def without_private(value: Any) -> Any:
-    """A value of other hands without what tells a path, a person, a host or a key."""
+    """A foreign value without paths, persons, hosts and keys."""
     if isinstance(value, dict):
         kept = {
             name: part
@@ -81,7 +81,7 @@ def without_private(value: Any) -> Any:
 
 
 def _is_private(part: Any) -> bool:
-    """Whether a text of other hands tells a path, a person, a host or a key."""
+    """Whether a foreign text has a path, a person, a host or a key in it."""
     return isinstance(part, str) and (
         tells_path(part) or PRIVATE_TEXT.search(WEB.sub("", part)) is not None
     )

@@ -10,7 +10,7 @@ EVERY_S = 30
 
 
 def tell(summary: str) -> None:
-    """Print what was done, to standard error if standard output takes nothing: the work stands.
+    """Print what was done, on standard error if standard output cannot be written.
 
     OSError after that, for the exit status.
     """
@@ -23,7 +23,7 @@ def tell(summary: str) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says first; Arrow's go on for lines."""
+    """The first line of an error's text; Arrow's have many."""
     return visible(str(error).strip().split("\n")[0])
 
 

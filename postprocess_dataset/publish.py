@@ -24,8 +24,8 @@ SAMPLES = re.compile(r"dataset\.yaml|\d{6}|\d+_\d+\.(?:jpg|json)")
 class Draft:
     """The temporary file of `path`, locked.
 
-    A killed writer leaves its temporary file, which the next one takes over; a living one holds its
-    lock (`wait`: until it is done, else UserError).
+    A killed writer leaves its temporary file, and the next one takes it over. While a writer lives
+    it holds the lock: with `wait` we wait for it, else UserError.
     """
 
     def __init__(self, path: str | os.PathLike[str], wait: bool = False) -> None:
@@ -43,13 +43,13 @@ class Draft:
         self.file: BinaryIO = os.fdopen(descriptor, "r+b", buffering=1 << 20)
 
     def _lock(self, wait: bool) -> int | None:
-        """The descriptor once we hold its lock; None when another holds it, or has published it."""
+        """The locked descriptor; None if another process holds the lock, or has just published."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(self.temporary, flags, 0o666)
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-                # planted by others, so that something else is written
+                # put there by others, so that another file is written
                 raise UserError(f"{self.temporary} is no file of ours: remove it")
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if os.fstat(descriptor).st_ino == os.stat(self.temporary).st_ino:
@@ -101,7 +101,7 @@ def refuse_samples(folder: str) -> None:
 
 
 def publish_text(path: str, text: str) -> None:
-    """Replace the file at `path` by `text`, after whoever is writing it at this moment."""
+    """Replace the file at `path` by `text`; waits for another process that is writing it."""
     try:
         with Draft(path, wait=True) as draft:
             draft.file.write(text.encode())

@@ -28,10 +28,10 @@ DIFFERS = "image is not the one its JSON tells of (sha256 differs)"
 class Checks:
     """What is asked of samples below the folder `base`.
 
-    verify: what an image must pass, "exists", "size", "sha256" or "decode"; "json" is "exists", and
-    each JSON is read, also where a .samples holds it. relative: image_path in
-    the table begins at `base`. inside: the folders, of real_folders(), that images and JSONs may
-    lie in once links are followed. scores: which ones have a column.
+    verify: what an image must pass, "exists", "size", "sha256" or "decode"; "json" is "exists", but
+    each JSON is read even if a .samples holds it. relative: image_path in the table is relative to
+    `base`. inside: the folders, as of real_folders(), that images and JSONs may lie in after links
+    are followed. scores: names of those that have a column.
     """
 
     base: str
@@ -42,7 +42,7 @@ class Checks:
 
 
 class Whole(NamedTuple):
-    """All JSONs of a prompt: so many rows of a chunk."""
+    """All JSONs of a prompt, with the number of its rows in a chunk."""
 
     prompt: int
     first: int
@@ -69,14 +69,14 @@ class Chunk:
 
 
 class Disagrees(ValueError):
-    """A .samples is not of the JSONs that lie there, or one of its samples does not pass."""
+    """A .samples does not agree with the JSONs there, or one of its samples does not pass."""
 
 
 def check(pool: Executor, checks: Checks, chunk: Chunk, pieces: Sequence[Piece]) -> Checked:
     """(sorted rows without idx or None, [(name, reason)]) of one chunk.
 
-    Its JSONs are parsed, its images verified, the table's own columns added. Disagrees: to be read
-    again without .samples.
+    Its JSONs are parsed, its images verified, the table's own columns added. Disagrees: read the
+    chunk again without .samples.
     """
     found, kept, reasons = parse(pieces)
     if chunk.collected and (reasons or not agrees(chunk.names, chunk.collected, found)):
@@ -217,5 +217,5 @@ def name_fault(name: str) -> str:
 
 
 def is_utf8(name: str) -> bool:
-    """Python keeps the bytes of other names as lone surrogates, which no table takes."""
+    """Whether a name is UTF-8. Python shows other bytes as lone surrogates: no table takes them."""
     return name.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in name)

@@ -24,7 +24,7 @@ INT64 = range(-1 << 63, 1 << 63)
 
 
 class Piece(NamedTuple):
-    """What a file holds: one object, or (a .samples) so many, one a line."""
+    """The content of a file: one object, or of a .samples `rows` of them, one a line."""
 
     content: Content
     rows: int = 1
@@ -159,7 +159,7 @@ def fault_of(record: Any) -> str | None:
 
 
 def _value_fault(name: str, kind: str, value: Any) -> str | None:
-    """What a value should be and is not, or None."""
+    """What a value should have been, or None if it is right."""
     if kind == "int":
         if type(value) is not int:
             return "a whole number"

@@ -3,8 +3,8 @@
     names = names_of(["/data/HPDv2"])          # ["clip", "nsfw"]: what its dataset.yaml says
     columns = values(rows["extra"], names)     # {"score_clip": […], …}; null: it has no such score
 
-Which columns there are follows from the definitions of the data sets, not from their samples: so
-all parts of a table have the same, and so has what --update adds.
+The columns follow from the definitions of the data sets, not from their samples: so all parts of a
+table, and the rows that --update adds, have the same ones.
 """
 
 import os
@@ -37,7 +37,7 @@ def _names(folder: str) -> list[str]:
         text = read_untrusted(os.path.join(folder, newest), DEFINITION_BYTES)
         scores = yaml.safe_load(text)["scores"]
     except (OSError, ValueError, yaml.YAMLError, RecursionError, KeyError, TypeError):
-        return []  # torn, or of a run without scores: they stay in `extra`
+        return []  # damaged, or a run without scores: they stay in `extra`
     words = scores.split(SEPARATOR) if isinstance(scores, str) else []
     return [word.split(" ")[0] for word in words if NAME.fullmatch(word.split(" ")[0])]
 

@@ -2,9 +2,8 @@
 
     push(PushSettings("release/HPDv2", "my-organisation/birds"))
 
-Killed at any instant, the same call goes on: what is committed is not uploaded again, and of what
-is uploaded and not committed the hub knows the content. Only what verify_dataset.py and the
-manifest vouch for goes, byte for byte.
+After a kill at any instant the same call goes on: what is committed, or was uploaded, is not sent
+again. Only files that were verified and that the manifest lists are uploaded, byte for byte.
 """
 
 import hashlib
@@ -55,7 +54,7 @@ class PushSettings:
 
 
 def push(settings: PushSettings) -> int:
-    """Upload what is new; the exit status. UserError: it may not go, or the hub refuses it."""
+    """Upload what is new; the exit status. UserError: not verified, or the hub refuses it."""
     files, root = listed(settings.release)
     if not settings.allow_unverified:
         check_verified(settings.release, root)
@@ -139,7 +138,7 @@ def remote_files(api: HfApi, settings: PushSettings) -> dict[str, RemoteFile]:
 
 
 def at_most(count: int, entries: Iterable[T]) -> Iterator[T]:
-    """The entries. UserError: there are more, as in a list whose next page is itself."""
+    """The entries. UserError: more than `count`, as in a list whose next page is itself."""
     for number, entry in enumerate(entries):
         if number == count:
             raise UserError(f"the hub lists more than {count:,} files of the repository")

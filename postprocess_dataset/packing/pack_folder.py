@@ -2,10 +2,9 @@
 
     packed = Packing(Path("HPDv2/000012")).run()      # Packed(prompts=1000, files=402_000, …)
 
-The order is what makes it safe to die at any instant: the tars are on disk and were read back; the
-mark names them; only then the loose files go. Until the mark is there the loose files count and the
-tars do not; from then on it is the other way round (common/packed_folder.py). A `.failed` stays
-loose: `--retry_failed` takes it away.
+The order makes a kill at any instant safe: the tars are written and read back; the mark names them;
+only then the loose files are removed. Before the mark is there the loose files count, afterwards
+the tars do (common/packed_folder.py). A `.failed` stays loose: `--retry_failed` removes it.
 
 All of a folder marked COMPLETE is packed. Since 256 folders are open at a time, prompts of an open
 one are packed, too, once all their captions are images and nobody has touched them for a minute.
@@ -29,16 +28,16 @@ from common.packed_folder import COLLECTED, EARLY_FILES, FILE, MARK, PackedFolde
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, read_untrusted
 from postprocess_dataset.tar_header import header, padded
 
-TAR_BYTES = 1 << 30  # after so many a new tar begins
+TAR_BYTES = 1 << 30  # a tar ends after so many bytes, and the next one begins
 LIMITS = {".jpg": IMAGE_BYTES, ".json": SAMPLE_BYTES}
-QUIET_S = 60.0  # a prompt of an open folder was not touched for so long
+QUIET_S = 60.0  # a prompt of an open folder is packed if it was not touched for so long
 OTHER_BYTES = 1 << 30  # of .prompts, .samples, …
-Identity = tuple[int, int, int]  # of a file: another one has other inode, size or time
+Identity = tuple[int, int, int]  # of a file: inode, size, time of change
 
 
 @dataclass
 class Packed:
-    """What became of a folder. left: why prompts stay loose."""
+    """The result for a folder. left: why prompts stay loose."""
 
     prompts: int = 0
     files: int = 0  # packed now
@@ -98,7 +97,7 @@ class Packing:
     def _pack(self) -> None:
         mark = packed(self.folder)
         names = self._loose()
-        if mark:  # what a packer left that was killed after its mark
+        if mark:  # a packer that was killed after its mark left loose files
             left_behind = {name for name in names if self._is_left_behind(mark, name)}
             self._remove(sorted(left_behind), {})
             names = [name for name in names if name not in left_behind]
@@ -128,7 +127,7 @@ class Packing:
         self._remove(list(self.identities), self.identities)
 
     def _is_left_behind(self, mark: PackedFolder, name: str) -> bool:
-        """Whether a loose file is packed already. A .samples that an extension has made is not."""
+        """Whether a loose file is packed already, but for a .samples made after an extension."""
         member = mark.find(name)
         if member is None or not name.endswith(COLLECTED):
             return mark.counts(name)
@@ -214,9 +213,9 @@ class Packing:
             self.tars.append({"name": name, "bytes": size + 1024, "sha256": digest.hexdigest()})
 
     def _pieces(self, prompt: LoosePrompt, mark: PackedFolder | None) -> list[bytes]:
-        """The bytes of a prompt in a tar; none when something of it is wrong, which is named.
+        """The bytes of a prompt in a tar; none if something is wrong with it, which is named.
 
-        A .samples that does not hold the JSONs is not packed, and goes: it is derived from them.
+        A .samples that does not hold the JSONs is removed, not packed: it is made from them.
         """
         identities = {}
         contents: dict[str, bytes] = {}
@@ -282,7 +281,7 @@ class Packing:
         return there.st_ino, there.st_size, there.st_mtime_ns
 
     def _remove(self, names: list[str], identities: dict[str, Identity]) -> None:
-        """Loose files that the mark lists, unless another one has the name by now."""
+        """Remove the loose files that the mark lists, unless they were replaced meanwhile."""
         for name in names:
             if name in identities and self._identity(name) != identities[name]:
                 continue

@@ -25,7 +25,7 @@ END = 1024  # a tar ends with two empty blocks
 def remake_mark(folder: Path) -> int:
     """Write FOLDER/PACKED from the tars in it; the number of prompts.
 
-    UserError: a tar is damaged, so what it holds cannot be told. OSError: the disk.
+    UserError: a tar is damaged, so its files are not known. OSError: the disk.
     """
     names = sorted(name for name in os.listdir(folder) if TAR.fullmatch(name))
     if not names:
@@ -34,7 +34,7 @@ def remake_mark(folder: Path) -> int:
     entries: dict[str, dict[str, Any]] = {}
     for number in range(int(names[-1][5:10]) + 1):
         name = f"part-{number:05d}.tar"
-        if name not in names:  # it is named as missing from now on, and keeps its number
+        if name not in names:  # the mark names it as missing, and it keeps its number
             tars.append({"name": name, "bytes": 0, "sha256": ""})
             continue
         try:

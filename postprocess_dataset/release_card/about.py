@@ -41,7 +41,7 @@ class About(dict[str, Any]):
 
     @property
     def gaps(self) -> dict[str, str]:
-        """{field: what belongs there} of what only the author knows and did not say."""
+        """{field: what belongs there} of the fields that the author left out."""
         return {name: FIELDS[name] for name in GAPS if not self.get(name)}
 
 

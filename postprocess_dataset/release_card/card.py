@@ -2,8 +2,8 @@
 
     make_card(CardSettings("release/HPDv2", about="about.yaml"))
 
-Everything that the release itself tells is counted; what only its author knows comes from a file,
-or is named as a gap.
+Everything that can be read from the release is counted. What only its author knows comes from a
+file; what is missing there is listed.
 """
 
 import json
@@ -84,7 +84,7 @@ def make_card(settings: CardSettings) -> None:
 
 
 def licence_line(about: About, rolled: RolledUp) -> str:
-    """Which licence the card names, and why that one."""
+    """The licence that the card names, with the reason."""
     terms = f"; {len(rolled.conflicts):,} terms to look at" if rolled.conflicts else ""
     if stated := about.get("licence"):
         return f"licence {stated}, as --about says{terms}"
@@ -248,7 +248,7 @@ def body(facts: Facts, about: About, rolled: RolledUp, settings: CardSettings, w
 
 
 def scores_of(facts: Facts) -> list[str]:
-    """Where each score stands: a column of the rows, or of the table beside them."""
+    """Where each score is: a column of the rows, or of the table beside them."""
     columns = [name for name in facts.schema.names if name.startswith("score_")]
     beside = facts.note.get("scores", {}).get("versions", {})
     return [f"column {name}" for name in columns] + [f"scores/: {cell(name)}" for name in beside]
@@ -282,7 +282,7 @@ def values_of(facts: Facts, column: str) -> str:
 
 
 def attribution(rolled: RolledUp) -> str:
-    """Who is to be named, in Markdown."""
+    """ATTRIBUTION.md: who must be named."""
     lines = ["# Attribution", "", "This data set was made from:", ""]
     for part in rolled.parts:
         where = f", {part.home}" if part.home else ""

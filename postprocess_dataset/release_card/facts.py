@@ -3,7 +3,7 @@
     facts = read_facts("release/HPDv2")
     facts.splits["train"].rows, facts.counts["source"], facts.prompts
 
-Every row is counted, of the columns of few values alone; no image is read.
+Every row is counted, but only in the columns that have few values. No image is read.
 """
 
 import os
@@ -148,7 +148,7 @@ def _add_file(facts: Facts, split: Split, path: Path) -> None:
 
 
 def _empty(column: pq.ColumnChunkMetaData) -> bool:
-    """Whether it holds nothing but nulls, empty lists or empty texts, as far as it says."""
+    """Whether a column has only nulls, empty lists or empty texts, by its statistics."""
     found = column.statistics
     if found is None or not found.has_null_count:
         return False
@@ -197,7 +197,7 @@ def _count(facts: Facts, path: Path) -> np.ndarray:
 
 
 def _count_sourceless(facts: Facts, batch: pa.RecordBatch) -> None:
-    """Rows without a source: that of a list of one's own is the name of its prompts file."""
+    """Count the rows without a source (a user's own list has its file's name as source)."""
     lengths = pc.fill_null(pc.list_value_length(batch["source"]), 0)
     without = batch.filter(pc.equal(lengths, 0))
     if FILE not in batch.schema.names:

@@ -11,7 +11,7 @@ from common.model_terms import ModelTerms, terms_of_llm, terms_of_model
 from common.terms import UNKNOWN, UNSTATED, Licences
 from postprocess_dataset.release_card.facts import Facts
 
-# Ids of the hub, from what asks least to what asks most; what is not here is "other".
+# Ids of the hub, from the least to the most demanding licence; all others are "other".
 OPEN = ("cc0-1.0", "mit", "apache-2.0", "cc-by-4.0", "cc-by-sa-4.0")
 OTHER = "other"
 
@@ -56,7 +56,7 @@ class RolledUp:
 
     @property
     def hub_licence(self) -> str:
-        """The one that asks most, where all are open; else "other"."""
+        """The most demanding of all licences, if all are open; else "other"."""
         ids = {part.hub for part in self.parts}
         whole = ids and ids <= set(OPEN) and not self.sourceless
         return max(ids, key=OPEN.index) if whole else OTHER

@@ -131,7 +131,7 @@ def _has_slashes(column: pa.Array) -> bool:
 
 
 def relative(path: Any, base: str) -> str | None:
-    """A path below `base` as from there; one that is relative already as it is; else None."""
+    """A path relative to `base`; unchanged if it is relative already; None if it lies elsewhere."""
     if not isinstance(path, str) or not path.startswith("/"):
         return path if isinstance(path, str) else None
     below = os.path.relpath(path, base)
@@ -143,7 +143,7 @@ def public_extra(text: Any) -> str | None:
     try:
         extra = orjson.loads(text) if text else None
     except orjson.JSONDecodeError:
-        return None  # of a table of other hands: nobody knows what it tells
+        return None  # of a foreign table: it may hold anything
     kept = without_private(extra) if isinstance(extra, dict) else None
     return orjson.dumps(kept, option=orjson.OPT_SORT_KEYS).decode() if kept else None
 

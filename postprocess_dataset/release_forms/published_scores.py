@@ -3,7 +3,7 @@
     write_scores(["train-00000.parquet"], "HPDv2/data", "HPDv2/scores", ScoreTable.read("scores"))
 
 Joined by `__key__`. `image_sha256` is that of the published image. A sample without scores has
-nulls. The folder is itself a table of scores: --scores takes it, so that a stranger chooses, too.
+nulls. The folder is itself a table of scores that --scores takes, so that others can filter by it.
 Near duplicates are columns of it: they were found among all images, not the published ones alone.
 """
 
@@ -89,7 +89,7 @@ def _write(table: pa.Table, path: str) -> None:
     try:
         if pq.read_table(path).equals(table, check_metadata=True):
             return
-    except (OSError, pa.ArrowException):  # none yet, or torn by other hands
+    except (OSError, pa.ArrowException):  # none yet, or damaged
         pass
     with Draft(path, wait=True) as draft:
         pq.write_table(table, draft.file, compression="zstd")

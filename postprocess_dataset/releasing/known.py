@@ -24,7 +24,7 @@ from postprocess_dataset.release_forms.signed_tars import known_signed
 
 VERIFIED = "verified.json"  # in the work folder
 BYTES = 1 << 28
-DAMAGED = (OSError, ValueError, KeyError, TypeError)  # not there yet, or changed by other hands
+DAMAGED = (OSError, ValueError, KeyError, TypeError)  # not there yet, or damaged
 
 
 def keep_verified(work: str, known: Mapping[str, Known]) -> None:

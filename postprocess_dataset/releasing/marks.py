@@ -3,7 +3,7 @@
 marks = Marks("release/HPDv2.work")
 if not marks.is_done("verify", state):
     …
-    marks.done("verify", state)          # after what it vouches for is on the disk
+    marks.done("verify", state)          # after the step's results are on the disk
 """
 
 import hashlib
@@ -20,7 +20,7 @@ SMALL = 1 << 20  # bytes
 
 
 class Marks:
-    """The done marks of one work folder; a damaged file is one without marks."""
+    """The done marks of one work folder. A damaged file counts as one without marks."""
 
     def __init__(self, folder: str) -> None:
         self.path = os.path.join(folder, NAME)

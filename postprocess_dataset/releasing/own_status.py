@@ -2,8 +2,8 @@
 
     status = own_status(["outputs/generated_images/HPDv2"], "release/HPDv2.work")
 
-As image_server.py --status --json says it while its server runs. The accounts are those of a whole
-output root, so they say nothing where other data sets lie there, too.
+The same as image_server.py --status --json prints while the server runs. The accounts cover the
+whole output root, so they are not used if other data sets lie there, too.
 """
 
 import json

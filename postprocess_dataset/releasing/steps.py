@@ -2,9 +2,9 @@
 
     status = make_release(ReleaseSettings(["generated_images/HPDv2"], "release/HPDv2"))
 
-Killed at any instant, the same call goes on: each step knows what it has done, by marks in the work
-folder that were written after what they vouch for. What the verification calls damaged, unsafe,
-unlicensed or private gets no card and no manifest, unless its kinds are allowed by name.
+After a kill at any instant the same call goes on: each step writes a done mark into the work folder
+after its results. If the verification finds anything damaged, unsafe, unlicensed or private, no
+card and no manifest are made, unless its kinds are allowed by name.
 """
 
 import json
@@ -86,7 +86,7 @@ def make_release(settings: ReleaseSettings) -> int:
     )
     make_card(card)
     root = listed(settings, marks)
-    vouch(settings, document, root)
+    note_manifest(settings, document, root)
     for name, part in read_facts(settings.release).splits.items():
         names = " and ".join(filter(None, map(braces, (part.tars, part.parquet))))
         tell(f"{name}: {part.rows:,} samples, {names}")
@@ -95,7 +95,7 @@ def make_release(settings: ReleaseSettings) -> int:
 
 
 def check_place(settings: ReleaseSettings) -> None:
-    """UserError: the release would lie in a data set, or among files that are none of it."""
+    """UserError if the release would lie in a data set, or among other files."""
     release = os.path.abspath(settings.release)
     for folder in settings.folders:
         if f"{release}/".startswith(f"{os.path.abspath(folder)}/"):
@@ -172,7 +172,7 @@ def combined(settings: ReleaseSettings) -> bool:
 
 
 def what_to_do(document: dict[str, Any]) -> str:
-    """Of what is not allowed; licences that only have to be stated are named."""
+    """What the user can do about the findings, with the licences that only must be stated."""
     found = document["found"]
     examples = found.get("licence_unknown", {}).get("examples", ())
     options = [f"--licence {text.partition('--licence ')[2]}" for text in examples]
@@ -231,7 +231,7 @@ def listed(settings: ReleaseSettings, marks: Marks) -> str:
     return root
 
 
-def vouch(settings: ReleaseSettings, document: dict[str, Any], root: str) -> None:
+def note_manifest(settings: ReleaseSettings, document: dict[str, Any], root: str) -> None:
     """Note of which manifest the verification is: push_to_hub.py asks for it."""
     text = json.dumps({**document, "root": root}, indent=1) + "\n"
     write_whole(os.path.join(settings.work, VERIFICATION), text)

@@ -105,7 +105,7 @@ def _stamps(texts: Iterable[Any]) -> list[float]:
     for text in texts:
         try:
             found.append(datetime.fromisoformat(text).timestamp())
-        except (TypeError, ValueError):  # null, or of other hands: the rest tell the time
+        except (TypeError, ValueError):  # null, or no time stamp: the others are enough
             continue
     return found
 

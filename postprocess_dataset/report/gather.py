@@ -143,7 +143,7 @@ def gather(settings: ReportSettings) -> Report:
 def strips(seen: Seen, pictures: Pictures) -> list[Strip]:
     """Prompts of all sources in turn, those with variations first.
 
-    The writer of a caption is named where there are several.
+    If several LLMs wrote captions, each caption is shown with its LLM.
     """
     prompts = seen.prompts
     several = len(seen.counts.get("llm_model_name", {}).keys() - {None}) > 1
@@ -169,7 +169,7 @@ def strips(seen: Seen, pictures: Pictures) -> list[Strip]:
 
 
 def shown(row: Row, pictures: Pictures, noted: bool = False) -> Shown:
-    """A row's picture, to be shown; noted: with who wrote its caption."""
+    """A row's picture, to be shown; noted: with the LLM that wrote its caption."""
     picture = pictures.take(row)
     note = (row.get("llm_model_name") or "the prompt itself") if noted else ""
     uri = picture.uri if picture else None
@@ -235,7 +235,7 @@ def cut_texts(rows: Sequence[Row]) -> tuple[int, int]:
 
 
 def near_duplicates(report: Report, pictures: Pictures) -> None:
-    """Compare up to COMPARED images with each other: whole prompts, where copies are likeliest."""
+    """Compare up to COMPARED images: those of whole prompts, where copies are most likely."""
     rows: list[Row] = []
     for prompt in random.Random(3).sample(report.seen.prompts, len(report.seen.prompts)):
         if len(rows) >= COMPARED:

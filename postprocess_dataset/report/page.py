@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def make_report(settings: ReportSettings) -> None:
-    """Write the report; the old page stands until the new one is whole."""
+    """Write the report; the old page stays until the new one is complete."""
     refuse_name(settings.output, ".html", "a report")
     report = gather(settings)
     publish_text(settings.output, render(report))
@@ -57,7 +57,7 @@ def render(report: Report) -> str:
 
 
 def short(value: float | None) -> str:
-    """A number for people: three digits that count; a dash for None."""
+    """A number with three significant digits; a dash for None."""
     if value is None:
         return "\N{EN DASH}"
     if abs(value) >= 1000:
@@ -66,12 +66,12 @@ def short(value: float | None) -> str:
 
 
 def digits(value: float | None, after: int) -> str:
-    """A number of a column: all have as many digits after the point; a dash for None."""
+    """A number of a column, with the same number of decimals in all rows; a dash for None."""
     return "\N{EN DASH}" if value is None else f"{value:.{after}f}"
 
 
 def hours(value: float) -> str:
-    """Hours for people; below one in minutes or seconds."""
+    """A time in hours; below one hour in minutes or seconds."""
     if 0 < value < 1 / 3600:
         return "below 1 s"
     return f"{short(value)} h" if value >= 1 else duration(3600 * value)

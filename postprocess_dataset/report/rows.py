@@ -182,6 +182,6 @@ def _records(batch: pa.RecordBatch) -> list[Row]:
 def _extra(text: Any) -> Row:
     try:
         extra = orjson.loads(text) if text else {}
-    except orjson.JSONDecodeError:  # of a table of other hands; the row itself counts
+    except orjson.JSONDecodeError:  # of a foreign table; the row itself counts
         return {}
     return extra if isinstance(extra, dict) else {}

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
-# Words that say nothing of what is shown; the rest are content words.
+# Function words; all others are content words.
 FUNCTION_WORDS = frozenset(
     WORD.findall(
         "a an and are as at be by for from has have in into is it its of on or over some that "
