@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from common.untrusted import Refused, open_untrusted, read_untrusted
 
@@ -198,23 +198,26 @@ def prompt_of(entry: dict[str, Any], sizes: list[int], room: list[int]) -> Packe
         spans,
         frozenset(numbers(entry["images"], most)),
         frozenset(numbers(entry["failed"], most)),
-        None if entry["captions"] is None else _count(entry["captions"]),
-        _count(entry["generation"]),
-        _short(entry["short"]),
+        None if entry["captions"] is None else text_count(entry["captions"]),
+        text_count(entry["generation"]),
+        shortfall(entry["short"]),
     )
 
 
-def _count(value: object) -> int:
+def text_count(value: object) -> int:
     """The value. ValueError if it is not a whole number in the bounds of a prompt."""
     if type(value) is not int or not 0 <= value <= MOST_AUGMENTATIONS:
         raise ValueError(f"{value!r:.80} is no number of texts")
     return value
 
 
-def _short(value: Any) -> dict[str, Any] | None:
-    if value is not None:
-        _count(value["missing"])
-    return cast(dict[str, Any] | None, value)
+def shortfall(value: object) -> dict[str, Any] | None:
+    """ValueError: not what a .prompts says of captions that the LLMs did not give."""
+    if isinstance(value, dict):
+        text_count(value.get("missing"))
+    elif value is not None:
+        raise ValueError(f"{value!r:.80} does not say how many texts are missing")
+    return value
 
 
 def numbers(text: str, most: int) -> Iterator[int]:

@@ -61,7 +61,7 @@ def pack_all(root: Path, number: int, count: int) -> int:
         try:
             result = Packing(folder).run()
         except OSError as error:
-            left.append(f"{folder}: {error.strerror}")
+            left.append(f"{error.filename or folder}: {error.strerror}")
             continue
         done += bool(result.files)
         prompts += result.prompts

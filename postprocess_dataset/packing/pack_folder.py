@@ -13,7 +13,6 @@ one are packed, too, once all their captions are images and nobody has touched t
 import errno
 import fcntl
 import hashlib
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -23,9 +22,20 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from common.files import sync_folder, write_whole
-from common.packed_folder import COLLECTED, EARLY_FILES, FILE, MARK, PackedFolder, packed, ranges
+from common.files import sync_folder
+from common.packed_folder import (
+    COLLECTED,
+    EARLY_FILES,
+    FILE,
+    PackedFolder,
+    packed,
+    ranges,
+    shortfall,
+    text_count,
+)
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, read_untrusted
+from postprocess_dataset.packing.publish_mark import publish_mark
+from postprocess_dataset.packing.unnamed_tars import remove_unnamed_tars
 from postprocess_dataset.tar_header import header, padded
 
 TAR_BYTES = 1 << 30  # a tar ends after so many bytes, and the next one begins
@@ -101,6 +111,7 @@ class Packing:
             left_behind = {name for name in names if self._is_left_behind(mark, name)}
             self._remove(sorted(left_behind), {})
             names = [name for name in names if name not in left_behind]
+        remove_unnamed_tars(self.folder, mark)
         self.complete = (self.folder / "COMPLETE").exists()
         prompts = list(self._prompts(names))
         if not self.complete:
@@ -121,7 +132,7 @@ class Packing:
             "tars": record["tars"] + self.tars,
             "prompts": record["prompts"] | self.entries,
         }
-        write_whole(self.folder / MARK, json.dumps(record) + "\n", temporary=".PACKED.tmp")
+        publish_mark(self.folder, record)
         self.result.prompts = len(self.entries)
         self.result.files = len(self.identities)
         self._remove(list(self.identities), self.identities)
@@ -189,7 +200,8 @@ class Packing:
             number = first + len(self.tars)
             name = f"part-{number:05d}.tar"
             temporary = self.folder / f".{name}.tmp"
-            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            temporary.unlink(missing_ok=True)  # of a packer that was killed
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             with os.fdopen(os.open(temporary, flags, 0o666), "r+b") as file:
                 digest = hashlib.sha256()
                 size = 0
@@ -240,7 +252,7 @@ class Packing:
         return pieces
 
     def _check(self, prompt: LoosePrompt, contents: dict[str, bytes]) -> None:
-        """ValueError: an image is not the one of its JSON, or of another name."""
+        """ValueError: an image is not the one of its JSON, or no mark can state the texts."""
         for aug in prompt.images:
             stem = f"{prompt.index}_{aug}"
             record = orjson.loads(contents[f"{stem}.json"])
@@ -253,9 +265,9 @@ class Packing:
             generation = _generation(name)
             if generation and generation >= prompt.generation:
                 captions = orjson.loads(contents[name])
-                prompt.generation = generation
-                prompt.captions = len(captions["texts"])
-                prompt.short = captions["short"]
+                prompt.generation = text_count(generation)
+                prompt.captions = text_count(len(captions["texts"]))
+                prompt.short = shortfall(captions["short"])
 
     def _entry(
         self, prompt: LoosePrompt, span: list[int], mark: PackedFolder | None

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import UserError
-from common.files import keep_damaged, write_whole
-from common.packed_folder import FILE, HEADER, MARK, TAR, Member, members, ranges
+from common.files import keep_damaged
+from common.packed_folder import FILE, HEADER, MARK, TAR, Member, members, ranges, shortfall
 from common.untrusted import open_untrusted
+from postprocess_dataset.packing.publish_mark import publish_mark
 from postprocess_dataset.tar_header import padded
 
 CAPTIONS_BYTES = 64 << 20
@@ -51,8 +52,7 @@ def remake_mark(folder: Path) -> int:
     prompts = {index: _finished(entry) for index, entry in entries.items()}
     if os.path.lexists(folder / MARK):
         keep_damaged(folder / MARK)
-    record = {"format": 1, "tars": tars, "prompts": prompts}
-    write_whole(folder / MARK, json.dumps(record) + "\n", temporary=".PACKED.tmp")
+    publish_mark(folder, {"format": 1, "tars": tars, "prompts": prompts})
     return len(prompts)
 
 
@@ -84,7 +84,11 @@ def _add_captions(entry: dict[str, Any], generation: int, member: Member) -> Non
     if generation < entry["generation"]:
         return
     record = json.loads(member.read(CAPTIONS_BYTES))
-    entry |= {"generation": generation, "captions": len(record["texts"]), "short": record["short"]}
+    try:
+        short = shortfall(record.get("short"))
+    except ValueError:
+        short = None  # of a .prompts that somebody edited: its images count all the same
+    entry |= {"generation": generation, "captions": len(record["texts"]), "short": short}
 
 
 def _finished(entry: dict[str, Any]) -> dict[str, Any]:

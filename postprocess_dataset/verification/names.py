@@ -3,7 +3,7 @@
     names = list_names("/data/HPDv2/000012", "HPDv2/000012", found)
     names.prompts[12345].samples         # {0, 1, 2}: image and JSON are there, loose or packed
 
-Reads no file but the mark of a packed sub-folder.
+Reads no file but the mark of a packed sub-folder, and tars that no mark names.
 """
 
 import os
@@ -15,6 +15,7 @@ from common.packed_folder import MARK, TAR, PackedFolder, packed
 from common.sample_reader import FOLDER_OF_PROMPTS
 from postprocess_dataset.dataset_folder import BLOCK
 from postprocess_dataset.manifest.kinds import Findings
+from postprocess_dataset.packing.unnamed_tars import first_only_in
 from postprocess_dataset.sample_checks import is_utf8
 
 NAME = re.compile(
@@ -45,8 +46,8 @@ class Names:
     """What lies in a sub-folder. others: stems of samples whose name is not NUMBER_NUMBER.
 
     lost: samples packed in a tar that is missing or cut, by prompt. tars: name and
-    stated sha256 of the others. unknown: the mark of what is packed is damaged. folders: names of
-    folders in it.
+    stated sha256 of the others. unknown: the mark of what is packed is damaged or lost. folders:
+    names of folders in it.
     """
 
     prompts: dict[int, PromptNames] = field(default_factory=dict)
@@ -68,6 +69,7 @@ def list_names(path: str, subdirectory: str, found: Findings) -> Names:
     block = _block_of(path)
     other_images = set()
     other_jsons = set()
+    tars = []
     with os.scandir(path) as entries:
         for entry in entries:
             place = f"{subdirectory}/{entry.name}"
@@ -92,13 +94,25 @@ def list_names(path: str, subdirectory: str, found: Findings) -> Names:
                 other_jsons.add(entry.name.removesuffix(".json"))
             elif entry.name == "COMPLETE":
                 names.complete = True
-            elif not OURS.fullmatch(entry.name) and not _is_packing(entry.name, block):
+            elif block is not None and TAR.fullmatch(entry.name):
+                tars.append(entry.name)
+            elif not OURS.fullmatch(entry.name) and not (block is not None and entry.name == MARK):
                 found.add("foreign", place, "no name of a data set")
     names.others = other_jsons & other_images
     for stem in sorted(other_jsons ^ other_images):
         found.add("missing", f"{subdirectory}/{stem}", "image or JSON is not beside the other")
     names.folders.sort()
-    _add_packed(path, subdirectory, names, found)
+    try:
+        mark = packed(path)
+    except OSError as error:
+        found.add("torn", f"{subdirectory}/{MARK}", str(error.strerror), mend=f"mark {path}")
+        names.unknown = True
+        return names
+    if mark:
+        _add_packed(subdirectory, mark, names, found)
+    named = {entry["name"] for entry in mark.record["tars"]} if mark else set()
+    for name in sorted(set(tars) - named):
+        _check_unnamed(Path(path) / name, subdirectory, names, found)
     return names
 
 
@@ -106,10 +120,6 @@ def _block_of(path: str) -> int | None:
     """12 of a sub-folder 000012; None of any other folder."""
     name = os.path.basename(path)
     return int(name) if FOLDER_OF_PROMPTS.fullmatch(name) else None
-
-
-def _is_packing(name: str, block: int | None) -> bool:
-    return block is not None and (name == MARK or TAR.fullmatch(name) is not None)
 
 
 def _add(prompt: PromptNames, augmentation: str | None, kind: str) -> None:
@@ -120,16 +130,8 @@ def _add(prompt: PromptNames, augmentation: str | None, kind: str) -> None:
         places[kind].add(int(augmentation))
 
 
-def _add_packed(path: str, subdirectory: str, names: Names, found: Findings) -> None:
+def _add_packed(subdirectory: str, mark: PackedFolder, names: Names, found: Findings) -> None:
     """What the mark PACKED lists counts as loose files do."""
-    try:
-        mark = packed(path)
-    except OSError as error:
-        found.add("torn", f"{subdirectory}/{MARK}", str(error.strerror), mend=f"mark {path}")
-        names.unknown = True
-        return
-    if mark is None:
-        return
     names.tars = _check_tars(subdirectory, mark, found)
     for index, packed_prompt in mark.prompts.items():
         prompt = names.of(index)
@@ -145,14 +147,24 @@ def _check_tars(
 ) -> list[tuple[str, str | None]]:
     """(name, sha256 as the mark says) of the tars that are there."""
     there = []
-    listed = {entry["name"] for entry in mark.record["tars"]}
     for entry, tar in zip(mark.record["tars"], mark.tars, strict=True):
         if tar is None:
             why = "is missing or cut; its prompts no longer count"
             found.add("unreadable_shard", f"{subdirectory}/{entry['name']}", why)
         else:
             there.append((entry["name"], entry.get("sha256")))
-    for name in sorted(os.listdir(mark.path)):
-        if TAR.fullmatch(name) and name not in listed:
-            found.add("foreign", str(Path(subdirectory) / name), f"{MARK} does not list it")
     return there
+
+
+def _check_unnamed(tar: Path, subdirectory: str, names: Names, found: Findings) -> None:
+    """A tar that no mark names: what a killed packer left is all loose, too, and is no damage."""
+    place = f"{subdirectory}/{tar.name}"
+    try:
+        alone = first_only_in(tar)
+    except OSError as error:
+        found.add("foreign", place, f"{MARK} does not list it: {error.strerror}")
+        return
+    if alone:
+        why = f"{MARK} does not list it, and its {alone} is not beside it"
+        found.add("foreign", place, why, mend=f"mark {tar.parent}")
+        names.unknown = True
