@@ -45,15 +45,7 @@ LOOK_EVERY_S = 1.0  # at the tars of a folder: a folder may have 200 of them
 EARLY_FILES = 2_000
 PROMPTS_KEPT = 64  # and of so many prompts the places of their files
 
-DAMAGE = (
-    ValueError,
-    KeyError,
-    TypeError,
-    IndexError,
-    AttributeError,
-    RecursionError,
-    OverflowError,
-)
+DAMAGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)
 
 log = logging.getLogger(__name__)
 
@@ -213,10 +205,10 @@ def text_count(value: object) -> int:
 
 def shortfall(value: object) -> dict[str, Any] | None:
     """ValueError: not what a .prompts says of captions that the LLMs did not give."""
-    if isinstance(value, dict):
-        text_count(value.get("missing"))
-    elif value is not None:
+    if not isinstance(value, dict | None):
         raise ValueError(f"{value!r:.80} does not say how many texts are missing")
+    if value is not None:
+        text_count(value.get("missing"))
     return value
 
 

@@ -27,13 +27,14 @@ from common.packed_folder import (
     COLLECTED,
     EARLY_FILES,
     FILE,
+    MARK,
     PackedFolder,
     packed,
     ranges,
     shortfall,
     text_count,
 )
-from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, read_untrusted
+from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_untrusted, read_untrusted
 from postprocess_dataset.packing.publish_mark import publish_mark
 from postprocess_dataset.packing.unnamed_tars import remove_unnamed_tars
 from postprocess_dataset.tar_header import header, padded
@@ -89,6 +90,7 @@ class Packing:
         self.tar_bytes = tar_bytes
         self.result = Packed()
         self.identities: dict[str, Identity] = {}
+        self.sound: dict[Path, bool] = {}  # tars that were hashed
         self.tars: list[dict[str, Any]] = []  # new entries of the mark
         self.entries: dict[str, Any] = {}
 
@@ -138,11 +140,28 @@ class Packing:
         self._remove(list(self.identities), self.identities)
 
     def _is_left_behind(self, mark: PackedFolder, name: str) -> bool:
-        """Whether a loose file is packed already, but for a .samples made after an extension."""
+        """Whether a loose file is packed already, but for a .samples made after an extension.
+
+        One that differs from its packed copy goes as well, unless the tar is damaged.
+        """
         member = mark.find(name)
-        if member is None or not name.endswith(COLLECTED):
-            return mark.counts(name)
-        return member.read(OTHER_BYTES) == read_untrusted(self.folder / name, OTHER_BYTES)
+        if member is None:
+            return False
+        if member.read(OTHER_BYTES) == read_untrusted(self.folder / name, OTHER_BYTES):
+            return True
+        return not name.endswith(COLLECTED) and self._is_sound(mark, member.path)
+
+    def _is_sound(self, mark: PackedFolder, tar: Path) -> bool:
+        """Whether a tar has the sha256 that the mark states; one that has not is named once."""
+        if tar not in self.sound:
+            with os.fdopen(open_untrusted(tar), "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            stated = {entry["name"]: entry.get("sha256") for entry in mark.record["tars"]}
+            self.sound[tar] = digest == stated[tar.name]
+            if not self.sound[tar]:
+                why = f"is damaged (not the sha256 of {MARK}); loose files that it lists stay"
+                self.result.left.append(f"{tar} {why}")
+        return self.sound[tar]
 
     def _loose(self) -> list[str]:
         with os.scandir(self.folder) as entries:

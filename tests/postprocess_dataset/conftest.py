@@ -15,6 +15,8 @@ import pytest
 
 from common.command_line import run_script
 from common.jpeg import carried
+from common.sample_reader import iterate
+from generate.dataset.captions import publish_captions
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "postprocess_dataset"
@@ -151,6 +153,8 @@ sorted_rows.RowWriter._cut = dies(cut)
 import importlib
 from common.command_line import run_script
 from common.jpeg import carried
+from common.sample_reader import iterate
+from generate.dataset.captions import publish_captions
 run_script(importlib.import_module(f"postprocess_dataset.{sys.argv[0]}").main)
 """
 
@@ -299,3 +303,29 @@ def tree():
     return lambda path: {
         p.name: p.read_bytes() for p in Path(path).iterdir() if p.suffix in (".tar", ".json")
     }
+
+
+def pack(path, *args):
+    return called("pack_finished_folders", (path, *args))
+
+
+def captions(index, count):
+    texts = [{"text": f"t{n}", "llm_model_name": None, "backend": None} for n in range(count)]
+    record = {"prompt_index": index, "original_prompt": "p", "source": [], "texts": texts}
+    return record | {"short": None}
+
+
+@pytest.fixture
+def data(folder):
+    made = folder().fill([3, 7, 1002], 2)
+    for index in (3, 7, 1002):
+        publish_captions(made.path, captions(index, 2), "1-1")
+    (made.path / "000000/COMPLETE").write_text("{}")
+    return made
+
+
+def seen(path):
+    """{key: (image, metadata)} of each sample; one that comes twice fails."""
+    found = [(sample.key, (sample.jpeg(), sample.metadata)) for sample in iterate(path)]
+    assert len(dict(found)) == len(found)
+    return dict(found)
