@@ -33,7 +33,8 @@ def main() -> int:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="prompts files (JSON lists, or .txt, a prompt a line); the name is the source",
+        help="prompts files (JSON lists; .jsonl, an item a line; .txt, a prompt a line); the name "
+        "is the source",
     )
     add(
         "--exclude",

@@ -1,4 +1,4 @@
-"""Read prompts files (JSON lists and text files) and write outputs; each problem is named.
+"""Read prompts files (JSON lists, .jsonl and text files) and write outputs; each problem is named.
 
 items = read_items(Path("prompts/sac.json"))        # [{"prompt": …, …}, …]
 write_output(Path("prompts/combined.json"), text)
@@ -27,20 +27,40 @@ LONGEST_LINE = 1 << 20  # bytes of a prompt
 def read_items(path: Path) -> list[Any]:
     """The items of a prompts file, strings as {"prompt": …}; other items as they stand.
 
-    `.txt`: one prompt a line. Raises OSError, or ValueError saying where the file is broken.
+    `.txt`: one prompt a line; `.jsonl`: one item a line. Raises OSError, or ValueError saying where
+    the file is broken.
     """
     data = read_regular(path)
-    if path.suffix != ".txt":
-        return [{"prompt": item} if isinstance(item, str) else item for item in json_list(data)]
+    if path.suffix == ".txt":
+        return [{"prompt": line} for _, line in _text_lines(data)]
+    items = _json_lines(data) if path.suffix == ".jsonl" else json_list(data)
+    return [{"prompt": item} if isinstance(item, str) else item for item in items]
+
+
+def _json_lines(data: bytes) -> list[Any]:
+    items = []
+    for number, line in _text_lines(data):
+        try:
+            items.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"line {number} is not JSON: {one_line(error)}") from None
+    return items
+
+
+def _text_lines(data: bytes) -> list[tuple[int, str]]:
+    """(number from 1, text) of each line that is not blank."""
     lines = data.removeprefix(BYTE_ORDER_MARK).split(b"\n")
+    found = []
     for number, line in enumerate(lines, 1):
         if len(line) > LONGEST_LINE:
             raise ValueError(f"line {number} is longer than {LONGEST_LINE:,} bytes")
         try:
-            line.decode()
+            text = line.decode().strip()
         except UnicodeDecodeError:
             raise ValueError(f"line {number} is not UTF-8") from None
-    return [{"prompt": line.decode().strip()} for line in lines if line.strip()]
+        if text:
+            found.append((number, text))
+    return found
 
 
 def read_regular(path: Path) -> bytes:

@@ -70,6 +70,9 @@ NOTHING = re.compile(
     r"|answer)(?: (?:text|here|number|goes here))*(?: ?#?\d+)?)\W*",
     re.I,
 )
+# What no caption holds and a terminal obeys: C0 and C1 but for blanks and line ends, and the signs
+# that turn the direction of what follows.
+CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069]")
 LOOP_WORDS = 8  # words of a phrase and its repeats (four times and more), together
 LOOP_TIMES = 4
 LOOP_PHRASE = 12  # words, the longest phrase that is looked for
@@ -252,6 +255,8 @@ def _form(text: str, rules: Rules) -> tuple[str, str]:
     words = len(text.split()) + dense // 2
     length = len(text) + 2 * dense
     size = f"{words} words, {len(text)} characters"
+    if control := CONTROL.search(text):
+        return "control character", f"U+{ord(control[0]):04X}"
     if placeholder := find_placeholder(text):
         return "placeholder", placeholder
     if words < rules.min_words or length < rules.min_chars:

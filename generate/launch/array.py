@@ -39,8 +39,11 @@ def submitted(output_root: Path, dataset: str) -> list[dict[str, Any]]:
     entries = []
     for number, line in enumerate(lines, 1):
         try:
-            entries.append(json.loads(line))
-        except ValueError:
+            entry = json.loads(line)
+            if not all(isinstance(entry[name], str) for name in ("dataset", "array")):
+                raise ValueError("not what record() writes")
+            entries.append(entry)
+        except (ValueError, LookupError, TypeError, RecursionError):
             raise UserError(
                 f"{file}: line {number} is torn (a full disk?); remove it, and look for its array "
                 "in squeue"
@@ -108,7 +111,8 @@ def tail_log(output_root: Path, dataset: str) -> int:
             _follow(logs)
         raise UserError(f"nothing of {dataset} has run in {output_root}: there are no logs yet")
     # an array that was split has several numbers and one script
-    arrays = [entry["array"] for entry in entries if entry["script"] == entries[-1]["script"]]
+    script = entries[-1].get("script")
+    arrays = [entry["array"] for entry in entries if entry.get("script") == script]
     while not (logs := [log for array in arrays for log in output_root.glob(f"{array}_*.out")]):
         print(f"array {', '.join(arrays)}: no task has started yet", flush=True)
         time.sleep(10)

@@ -5,12 +5,14 @@ python generate/generate_images.py HPDv2.json --redo 12345_3   # or 12345: all i
 
 import io
 import json
+import sys
 from argparse import Namespace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from common.command_line import DONE, FAILED, UserError
+from common.command_line import DONE, FAILED, LEFT_OUT, UserError
+from common.console import visible
 from common.packed_folder import packed, read_file
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES
 from generate.client.generation import common_settings
@@ -36,13 +38,32 @@ LATER = {
 }
 
 
+COUNTS = ("height", "width", "num_inference_steps", "batch_size")
+MOST = 100_000  # pixels of a side, steps, images of a batch
+NEEDED: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys((*COUNTS, "seed"), (int,)),
+    "guidance_scale": (int, float, type(None)),
+    **dict.fromkeys(("dtype", "model_name", "augmented_prompt"), (str,)),
+}
+
+
 def redo(args: Namespace, dataset_dir: Path, which: str) -> int:
-    """Print for each sample how the new image differs; the exit status: 1 if any does."""
+    """Print for each sample how the new image differs; the exit status.
+
+    1 if any does, else 3 if a JSON does not say how its image was drawn.
+    """
     generator = None
     loaded: dict[str, Any] = {}
     differ = 0
+    left_out = 0
     for path in _samples(dataset_dir, which):
-        record = json.loads(read_file(path, SAMPLE_BYTES))
+        try:
+            record = read_record(path)
+        except (OSError, ValueError, RecursionError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            print(f"{path}: cannot be drawn again: {visible(why)}", file=sys.stderr)
+            left_out += 1
+            continue
         settings = {name: record[field] for name, field in SETTINGS.items()} | _later(record)
         try:
             if generator is None or settings != loaded:
@@ -55,7 +76,27 @@ def redo(args: Namespace, dataset_dir: Path, which: str) -> int:
         except (DeviceBroken, CannotGenerate) as error:
             raise UserError(f"the pipeline failed: {error}") from None
         differ += _compare(path, image, record, generator.pipeline)
-    return FAILED if differ else DONE
+    return FAILED if differ else LEFT_OUT if left_out else DONE
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A sample's JSON. OSError, ValueError: it does not say how its image was drawn."""
+    record = json.loads(read_file(path, SAMPLE_BYTES))
+    if not isinstance(record, dict):
+        raise ValueError("its JSON is no object")
+    for field, kinds in NEEDED.items():
+        value: Any = record.get(field)
+        if type(value) not in kinds or (field in COUNTS and not 0 < value < MOST):
+            raise ValueError(f"its {field} is {value!r:.80}")
+    for field in LATER.values():
+        if not isinstance(record.get(field), str | bool | None):
+            raise ValueError(f"its {field} is {record[field]!r:.80}")
+    lora = record.get("lora") or []
+    if not isinstance(lora, list) or not all(isinstance(each, str) for each in lora):
+        raise ValueError(f"its lora is {lora!r:.80}")
+    if not isinstance(json.loads(record.get("quantize_args") or "{}"), dict):
+        raise ValueError(f"its quantize_args is {record['quantize_args']!r:.80}")
+    return record
 
 
 def _later(record: dict[str, Any]) -> dict[str, Any]:
@@ -110,13 +151,13 @@ def _compare(path: Path, image: Any, record: dict[str, Any], here: Pipeline) -> 
     if not difference.any():
         print(f"{path.stem}: identical")
         return False
-    versions = record["library_versions"]
-    stack = f"; generated with {versions}, here {here.versions}"
-    card = f"; generated on {record['gpu_name'] or 'a CPU'}, here {here.gpu_name or 'a CPU'}"
+    versions, gpu = record.get("library_versions"), record.get("gpu_name")
+    stack = f"; generated with {visible(versions)}, here {here.versions}"
+    card = f"; generated on {visible(gpu or 'a CPU')}, here {here.gpu_name or 'a CPU'}"
     print(
         f"{path.stem}: {(difference > 0).any(2).mean():.1%} of the pixels differ, by "
         f"{difference.mean():.2f} of 255 on average, at most {difference.max()}"
         f"{stack if versions != here.versions else ''}"
-        f"{card if record['gpu_name'] != here.gpu_name else ''}"
+        f"{card if gpu != here.gpu_name else ''}"
     )
     return True

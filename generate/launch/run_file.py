@@ -115,6 +115,8 @@ def _read(path: str) -> dict[str, str]:
                 f"{path}: {str(name)[:80]} must be one text, number, true or false; "
                 "JSON goes between quotes"
             )
+        if "\0" in name + value:
+            raise UserError(f"{path}: {name[:80]!r} holds a NUL, which no option can")
     return document
 
 

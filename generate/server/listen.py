@@ -7,6 +7,7 @@ from common.command_line import UserError
 
 FIRST_PORT = 5000
 PORTS = 100
+EVERYWHERE = ("", "::", "0.0.0.0")  # all addresses of the machine, of both families
 
 
 def listen(host: str, port: int | None) -> socket.socket:
@@ -18,8 +19,8 @@ def listen(host: str, port: int | None) -> socket.socket:
     for number in wanted:
         listener = _socket_for(host)
         try:
-            everywhere = host in ("", "::") and listener.family == socket.AF_INET
-            listener.bind(("0.0.0.0" if everywhere else host or "::", number))
+            everywhere = "0.0.0.0" if listener.family == socket.AF_INET else "::"
+            listener.bind((everywhere if host in EVERYWHERE else host, number))
             listener.listen(1024)
             return listener
         except OSError as error:
@@ -42,7 +43,7 @@ def _socket_for(host: str) -> socket.socket:
     A port that is open for IPv4 alone could be taken for IPv6 by somebody else, and a host name
     that has both addresses would lead clients to him.
     """
-    both = host in ("", "::")
+    both = host in EVERYWHERE
     wants_ipv6 = ":" in host or both
     try:
         listener = socket.socket(socket.AF_INET6 if wants_ipv6 else socket.AF_INET)
@@ -62,10 +63,11 @@ def _socket_for(host: str) -> socket.socket:
 def address(host: str) -> str:
     """The name under which other nodes reach this one.
 
-    The given host, else the node's name, else (it is not in the DNS) its address.
+    The given host's address, else the node's name, else (it is not in the DNS) its address. A given
+    name may have an IPv6 address as well, where nobody listens and a stranger could.
     """
-    if host not in ("", "0.0.0.0", "::"):
-        return f"[{host}]" if ":" in host else host
+    if host not in EVERYWHERE:
+        return f"[{host}]" if ":" in host else socket.gethostbyname(host)
     name = socket.gethostname()
     try:
         socket.getaddrinfo(name, None)

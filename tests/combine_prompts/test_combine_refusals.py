@@ -94,6 +94,18 @@ def test_items_that_are_no_prompts_are_named_and_counted(tmp_path):
     assert "t.txt: line 2 is longer than 1,048,576 bytes" in ended.stderr
 
 
+def test_a_file_of_json_lines(tmp_path):
+    lines = b'"an owl in a barn"\n\n{"prompt": "a wolf on a hill", "source": ["x"]}\n'
+    _, combined, _, _ = combine(tmp_path, {"l.jsonl": lines})
+    assert [(item["prompt"], item["source"]) for item in combined] == [
+        ("an owl in a barn", ["l"]),
+        ("a wolf on a hill", ["x"]),
+    ]
+    (tmp_path / "broken").mkdir()
+    ended, _, _, _ = combine(tmp_path / "broken", {"l.jsonl": lines + b"{"}, status=1)
+    assert "l.jsonl: line 4 is not JSON" in ended.stderr
+
+
 @pytest.mark.parametrize(
     "content", [b"", b'{"a": 1}', b"[7]", b'["\xff"]', b"[]", b'["  "]', b'["a fox \\ud800"]']
 )

@@ -5,11 +5,13 @@ import re
 import subprocess
 import sys
 
+import pytest
 from PIL import Image
 
 from generate.client.job_client import JobClient
 from generate.client.worker import WorkerIdentity
 from generate.dataset.layout import path_of
+from generate.launch import redo
 from tests.fakes import running_client
 from tests.fakes.running_server import until
 
@@ -175,6 +177,44 @@ def test_redo(start_run):
     }
     for wrong, says in (("7", "no 000000/7_*.json"), ("x_1", "expected an index")):
         assert says in run.run("--redo", wrong, task=False).stderr
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("height", None),
+        ("width", 10**9),
+        ("num_inference_steps", "x"),
+        ("batch_size", 0),
+        ("seed", "x"),
+        ("dtype", 5),
+        ("augmented_prompt", None),
+        ("negative_prompt", [1]),
+        ("lora", 5),
+        ("quantize_args", "[1]"),
+    ],
+)
+def test_a_sample_that_does_not_say_how_it_was_drawn(tmp_path, field, value):
+    path = tmp_path / "0_0.json"
+    good = dict.fromkeys(redo.COUNTS, 1) | {"seed": 1, "guidance_scale": None, "dtype": "float32"}
+    good |= {"model_name": "tiny", "augmented_prompt": "a cat"}
+    path.write_text(json.dumps(good))
+    assert redo.read_record(path) == good
+    path.write_text(json.dumps(good | {field: value}))
+    with pytest.raises(ValueError, match=f"its {field} is"):
+        redo.read_record(path)
+
+
+def test_redo_names_a_broken_sample_and_goes_on(start_run):
+    run, _server = start_run(total=1, images=2)
+    assert run.start().wait(60) == 0
+    path = run.data / "000000" / "0_0.json"
+    record = json.loads(path.read_text())
+    del record["height"]
+    path.write_text(json.dumps(record))
+    ended = run.run("--redo", "0", task=False)
+    assert ended.returncode == 3 and "its height is None" in ended.stderr
+    assert ended.stdout.strip() == "0_1: identical" and "Traceback" not in ended.stderr
 
 
 def test_preview_touches_nothing(tmp_path):

@@ -68,6 +68,7 @@ def test_a_file_gives_the_options_and_the_command_line_beats_it(tmp_path, parse)
         ("num_workers: [1, 2]", "num_workers must be one text, number, true or false"),
         ("- model", "holds no options"),
         ("a: [", "is not YAML"),
+        ('model: "a\\0b"', "'model' holds a NUL"),
         ("", "holds no options"),
     ],
 )

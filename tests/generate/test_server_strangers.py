@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from generate.protocol.connection import Connection, ServerAway, WrongServer
+from generate.server import listen
 from generate.server.wsgi import CONNECTIONS_OF_ONE, SILENT_S
 from tests.fakes.running_server import RunningServer, granted
 from tests.fakes.signed_caller import known, request, signed, signer
@@ -125,11 +126,12 @@ def test_a_call_that_was_overheard_is_not_taken_again(start):
     assert request(server.root, "POST", "/admin", body, headers)[0] == 401, "another epoch"
 
 
-def test_the_port_is_taken_for_both_families(start):
+@pytest.mark.parametrize("host", ["::", "0.0.0.0"])
+def test_the_port_is_taken_for_both_families(start, host):
     """A name with an IPv6 address must not lead to somebody else on the same port."""
     if not socket.has_ipv6:
         pytest.skip("this machine has no IPv6: nobody can listen there")
-    server = start("--host", "::")
+    server = start("--host", host)
     for address in ("::", "::1", "127.0.0.1", "0.0.0.0"):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with socket.socket(family) as stranger, pytest.raises(OSError, match="in use"):
@@ -140,6 +142,12 @@ def test_the_port_is_taken_for_both_families(start):
         line = socket.create_connection((address.strip("[]"), server.port), timeout=5)
         line.close()
         assert record["url"]
+
+
+def test_a_name_is_published_as_the_address_that_is_listened_on():
+    """The name may have an IPv6 address as well, which a stranger could take."""
+    assert listen.address("localhost") == "127.0.0.1"
+    assert (listen.address("::1"), listen.address("127.0.0.2")) == ("[::1]", "127.0.0.2")
 
 
 def test_a_stranger_who_drips_bytes_holds_nobody_up(start):

@@ -241,11 +241,12 @@ def test_cancel_does_not_take_silence_for_an_empty_queue(monkeypatch, tmp_path, 
         array.cancel(tmp_path, "p")
 
 
-def test_a_torn_record_of_the_arrays_is_one_line(tmp_path):
+@pytest.mark.parametrize(
+    "line", ['{"dataset": "p", "arr', "5", "null", "[]", "{}", '{"dataset": "p", "array": 7}']
+)
+def test_a_torn_record_of_the_arrays_is_one_line(tmp_path, line):
     (tmp_path / ".server").mkdir()
-    (tmp_path / ".server" / "arrays.jsonl").write_text(
-        '{"dataset": "p", "array": "7"}\n{"dataset": "p", "arr'
-    )
+    (tmp_path / ".server" / "arrays.jsonl").write_text('{"dataset": "p", "array": "7"}\n' + line)
     with pytest.raises(UserError, match=r"arrays.jsonl: line 2 is torn"):
         array.cancel(tmp_path, "p")
 
