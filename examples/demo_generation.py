@@ -1,4 +1,4 @@
-"""The demo's middle: a job server, two clients, and the death of one of them.
+"""The demo's generation: a job server and two clients, one of which is killed.
 
 generate(demo, steps, images=10)
 """
@@ -19,7 +19,7 @@ from examples.demo_steps import Steps
 from examples.demo_table import Demo, shown
 
 LOOK_S = 2.5  # the server renews its status every two seconds
-# short leases: a demo need not wait two minutes for those of the dead
+# short leases: the demo does not wait two minutes until those of the killed client expire
 LIMITS = ["--host", "127.0.0.1", "--ttl_s", "10", "--beat_s", "2"]
 
 

@@ -1,4 +1,4 @@
-"""What the demo's images show: a contact sheet, and how many of them are what their captions say.
+"""The demo's contact sheet, and the count of images that show what their captions say.
 
 draw_contact_sheet(demo)        # demo/contact_sheet.jpg
 """

@@ -1,10 +1,10 @@
-"""The demo's steps on the terminal: a line each with its time; what the commands say goes to a log.
+"""The demo's steps: one line each on the terminal, with its time; their output goes to a log.
 
 steps = Steps(Path("demo/demo.log"))
 with steps.step("prompts: five sources, cleaned and combined"):
     steps.run("combine_prompts/combine.py", …)
 
-VERBOSE=1 shows the commands and all that they say instead.
+VERBOSE=1 shows the commands and their output instead.
 """
 
 import contextlib

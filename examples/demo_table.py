@@ -1,8 +1,8 @@
-"""The demo's last table: every figure counted by a reader of its own, with no code of the steps.
+"""The demo's last table: each figure is counted by an independent reader, not by the steps' code.
 
 text, agree = table_of(Demo(Path("demo")))
 
-Heavy readers are imported where they read, so that run_demo.py --help and its errors come at once.
+Heavy readers are imported where they are used, so that run_demo.py --help and errors come at once.
 """
 
 import io
@@ -25,7 +25,7 @@ SOURCES = ("image_reward", "sac", "pickscore", "HPDv2", "gecko")
 
 @dataclass(frozen=True)
 class Demo:
-    """Where the demo keeps what."""
+    """The paths of the demo."""
 
     folder: Path
 
@@ -89,9 +89,7 @@ def shown(path: object) -> str:
 
 
 def table_of(demo: Demo) -> tuple[str, bool]:
-    """What lies in demo/, as lines; whether the figures that must be equal are, and the images show
-    what their captions say.
-    """
+    """(the table as text, whether the figures agree and the images show what their captions say)."""
     from examples.demo_pictures import right_images
 
     records = [json.loads(path.read_text()) for path in demo.dataset.glob("*/*.prompts")]
@@ -193,7 +191,7 @@ def loaded_release(demo: Demo) -> int:
 
 
 def verified_release(demo: Demo) -> int:
-    """Samples of a copy of the release, which its MANIFEST.json alone vouches for; 0 if not."""
+    """Samples of a copy of the release, if it passes the check by its MANIFEST.json; else 0."""
     with tempfile.TemporaryDirectory() as folder:
         copy = shutil.copytree(demo.release, Path(folder) / "copy")
         command = [sys.executable, "postprocess_dataset/verify_dataset.py", copy, "--manifest"]
@@ -212,7 +210,7 @@ def chosen_samples(demo: Demo) -> set[str]:
 
 
 def chosen_again(demo: Demo) -> set[str]:
-    """Keys of the samples that a stranger who has the release chooses by the same expression."""
+    """Keys of the samples that the same expression chooses from the release alone."""
     import pandas
 
     columns = ["__key__", "score_shape", "augmentation_idx"]

@@ -60,7 +60,7 @@ def main() -> None:
     server = xllamacpp.Server(params)
     print(server.listening_address, key, flush=True)
     sys.stdin.read()
-    os._exit(0)  # calls under way have nobody left to answer
+    os._exit(0)  # nobody waits for the calls under way
 
 
 if __name__ == "__main__":

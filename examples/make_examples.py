@@ -2,10 +2,10 @@
 
     python examples/make_examples.py    # rewrites examples/{image_reward,sac,…}/ and shapes.json
 
-Prompts in the tiny model's grammar stand beside ordinary ones, with the dirt that the real files
-have: one row an image (so prompts repeat), tokenised spacing, chat debris, mojibake, generator
-syntax, a prompt the filters drop, one that is also in the validation set. All prompts were written
-for this project. The same bytes on every run with the same pyarrow and SQLite.
+Prompts in the tiny model's grammar and ordinary ones, with the defects of the real files: one row
+for each image (so prompts repeat), tokenised spacing, chat debris, mojibake, generator syntax, a
+prompt that the filters drop, one that is also in the validation set. All prompts were written for
+this project. The same bytes on every run with the same pyarrow and SQLite.
 """
 
 import csv

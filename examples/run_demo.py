@@ -5,9 +5,9 @@
     VERBOSE=1 make demo                              every command and all that it says
 
 Prompts are cleaned and combined, a job server leases them, two clients ask a small LLM for
-variations and draw them with a tiny Stable Diffusion 3, one client is killed on the way, then
-parquet, then WebDataset tars, a report, a contact sheet and a release. Every figure of the last
-table is counted by a reader of its own; where two that must be equal are not, the demo fails.
+variations and draw them with a tiny Stable Diffusion 3, and one client is killed on the way. Then
+come parquet, WebDataset tars, a report, a contact sheet and a release. Each figure of the last
+table is counted by an independent reader; the demo fails if two that must be equal are not.
 """
 
 import argparse

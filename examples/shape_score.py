@@ -1,4 +1,4 @@
-"""A score of one's own: does an image of the tiny model show what its caption says?
+"""An example of a user's score: does an image of the tiny model show what its caption says?
 
     python generate/generate_images.py examples/shapes.json --model tiny \
         --scores examples/shape_score.py:ShapeScore --accept "shape > 0.9" --max_tries 8
@@ -36,7 +36,7 @@ ROWS = {
 }
 NEAR = 6.0  # pixels between the middle of a thing and its place
 SMALLEST = 60  # pixels that a thing has at least
-FOREIGN = 0.04  # share of pixels that may have a colour of nothing: edges are mixtures
+FOREIGN = 0.04  # share of pixels that may have another colour: edges are mixed ones
 # Overlap of a thing with its shape; a triangle's tip is cut off with the outermost hundredth.
 LEAST_IOU = {"circle": 0.85, "square": 0.85, "triangle": 0.6}
 UNKNOWN = -1  # number of a colour that no pixel has
@@ -88,7 +88,7 @@ def share(image: Any, text: str) -> float:
 def things_of(text: str) -> tuple[list[Thing], str | None]:
     """The things that a caption names, and the colour of the background (None: it names none).
 
-    A colour that is not in PALETTE is no reason to leave it out: no image shows it.
+    A background of a colour outside PALETTE counts, too: no image shows it.
     """
     words = " ".join(text.lower().split())
     behind = BEHIND.search(words)

@@ -1,6 +1,6 @@
 """Train a tiny text-to-image model (Stable Diffusion 3 architecture) from nothing, on a CPU.
 
-    python generate/tiny_model/train_tiny.py OUT_FOLDER --vae_minutes 15 --minutes 55 --scenes 40000
+    python examples/tiny_model/train_tiny.py OUT_FOLDER --vae_minutes 15 --minutes 55 --scenes 40000
 
 The result is an ordinary folder for StableDiffusion3Pipeline.from_pretrained: 64x64 images, float16
 weights. Two stages: an AutoencoderKL (8x smaller, 8 channels), then SD3Transformer2DModel and both
