@@ -116,7 +116,6 @@ class Bench:
         self.total, self.seconds = total, seconds
         self.root = Path(tempfile.mkdtemp(prefix="job_server_"))
         self.server = RunningServer(self.root / "out", ttl_s=600, beat_s=60)
-        self.empty_mb = memory_mb(self.server)
         self.wanted = {
             "total_indices": total,
             "output_dir": str(self.server.root / "generated_images" / "storm"),

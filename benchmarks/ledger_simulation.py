@@ -1,13 +1,13 @@
-"""A run of weeks in minutes: the real ledger (its file in memory), virtual time, mortal workers.
+"""A run of weeks, simulated in minutes: the real ledger (in memory), virtual time, dying workers.
 
     python benchmarks/ledger_simulation.py         # 1,000,000 prompts, 1,000 workers, mean life 2 h
     python benchmarks/ledger_simulation.py --quick
 
 Each worker: a minute to load the model, then leases of up to --chunk_size prompts, a heartbeat
-every --beat_s, a completion per prompt. It dies without a word after a time drawn from an
-exponential; half of the deaths are known to squeue. A new one starts a minute later. What its death
-costs is the prompt in hand (a prompt is one sample of --prompt_s seconds here; of many images only
-the one in hand is lost). Reference: the same work by workers that never die.
+every --beat_s, a completion for each prompt. It dies without a report after an exponentially
+distributed time; squeue shows half of the deaths. A new worker starts a minute later. A death costs
+the prompt that is being generated (here one sample of --prompt_s seconds; of a prompt with many
+images only the one being generated). Reference: the same work by workers that never die.
 """
 
 import argparse

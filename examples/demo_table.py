@@ -89,7 +89,7 @@ def shown(path: object) -> str:
 
 
 def table_of(demo: Demo) -> tuple[str, bool]:
-    """(the table as text, whether the figures agree and the images show what their captions say)."""
+    """(the table as text, whether the figures agree and the images show their captions)."""
     from examples.demo_pictures import right_images
 
     records = [json.loads(path.read_text()) for path in demo.dataset.glob("*/*.prompts")]

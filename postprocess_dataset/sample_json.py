@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from postprocess_dataset import judged, table
+from postprocess_dataset import score_fields, table
 
 Content = bytes | OSError  # of a file
 Parsed = tuple[pa.Table, Sequence[int], dict[int, str]]
@@ -63,7 +63,7 @@ def parse_together(contents: Sequence[Content], rows: int = 0) -> pa.Table | Non
         keys = one.keys()
         # a column asked for that no file has costs 0.3 us a row
         known = [field for field in table.JSON_SCHEMA if field.name in keys]
-        asked = pa.schema(known + judged.fields_of(one))
+        asked = pa.schema(known + score_fields.fields_of(one))
         found = pa.json.read_json(
             pa.BufferReader(text),
             read_options=pa.json.ReadOptions(use_threads=False, block_size=len(text) + 1),
@@ -91,7 +91,7 @@ def parse_together(contents: Sequence[Content], rows: int = 0) -> pa.Table | Non
             return None
         if kind == "list of str" and pc.list_flatten(found[name]).null_count:
             return None
-    found, extra = judged.split(found)
+    found, extra = score_fields.split(found)
     return found.append_column("extra", extra)
 
 

@@ -37,7 +37,7 @@ def load_generator(
     except CannotStart as error:
         if why := cannot_start(job, error.fault, str(error)):
             raise UserError(why) from None
-        what = "the device is not fit" if error.fault == DEVICE else "this worker cannot start"
+        what = "the device does not work" if error.fault == DEVICE else "this worker cannot start"
         start_again(f"{what}: {error}")
     pipeline = generator.pipeline
     log.info(
@@ -70,7 +70,7 @@ def _try_patiently(generator: ImageGenerator, job: JobClient, parallel: int) -> 
                 raise
             if str(error) != said:
                 said = str(error)
-                log.warning("%s; trying again until it goes", error)
+                log.warning("%s; trying again until it works", error)
         # Spread, or all tasks of an array would ask the hub at the same moment again.
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(2 * pause, LONGEST_PAUSE_S)

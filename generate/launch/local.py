@@ -155,7 +155,7 @@ def _supervise(
         for number in heard[passed_on:]:
             passed_on += 1
             if server and passed_on == 1:
-                report("stopping: what is finished is published; once more ends it at once")
+                report("stopping: what is finished is published; Ctrl-C again ends it at once")
             for client in clients:
                 client.send_signal(PASSED_ON[signal.Signals(number)])
         if server and not heard:

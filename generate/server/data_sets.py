@@ -178,7 +178,7 @@ class DataSets:
                 self._followed[name] = self._stamp(name)  # log it once
         for name in sorted(gone - self.detached):
             log.warning(
-                "data set %s: its folder has left (deleted, renamed or moved); nothing waits for "
+                "data set %s: its folder is gone (deleted, renamed or moved); nothing waits for "
                 "it, until it is back or a client asks for it",
                 name,
             )

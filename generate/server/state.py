@@ -146,7 +146,7 @@ class Server:
         return self.submissions.stopped()
 
     def detached(self) -> frozenset[str]:
-        """The data sets whose folder has left."""
+        """The data sets whose folder is gone."""
         return self.data_sets.detached
 
     def stop_if_superseded(self) -> None:

@@ -68,7 +68,7 @@ class Run(Protocol):
         """The runs whose command no worker can do: {"dataset", "error", "host", "worker", …}."""
 
     def detached(self) -> Collection[str]:
-        """The data sets whose folder has left."""
+        """The data sets whose folder is gone."""
 
     def read(self, function: Callable[[Ledger, float], T]) -> T:
         """function(ledger, now) under the ledger's lock."""

@@ -97,7 +97,7 @@ def listed(release: str) -> tuple[list[LocalFile], str]:
         if size != file.bytes:
             raise UserError(
                 f"{visible(file.place)} has {size:,} bytes, {manifest.NAME} states "
-                f"{file.bytes:,}: say release.py again"
+                f"{file.bytes:,}: run release.py again"
             )
     root: str = document["root"]
     content = read_untrusted(path, manifest.MANIFEST_BYTES)
@@ -115,7 +115,7 @@ def check_verified(release: str, root: str) -> None:
         good = False
     if not good:
         raise UserError(
-            f"{release}: {path} does not say that this very release was verified; say release.py "
+            f"{release}: {path} does not say that this very release was verified; run release.py "
             "again, or publish it all the same with --allow_unverified"
         )
 
@@ -182,7 +182,7 @@ def commit(
         if addition.upload_info.sha256.hex() != file.sha256:
             raise UserError(
                 f"{visible(file.place)} is not the file that {manifest.NAME} lists: "
-                "say release.py again"
+                "run release.py again"
             )
     removals = [CommitOperationDelete(path, is_folder=False) for path in stale]
     api.create_commit(

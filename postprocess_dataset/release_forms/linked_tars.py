@@ -55,7 +55,7 @@ def shards_of(tars: str) -> list[Shard]:
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{tars}: its index.json is not the one of its plan ({error}); remove {tars} and say "
+            f"{tars}: its index.json is not the one of its plan ({error}); remove {tars} and run "
             "the same command again"
         ) from None
 

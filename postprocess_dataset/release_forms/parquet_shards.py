@@ -132,7 +132,7 @@ def _one(shard: Shard, folder: str, schema: pa.Schema, work: Work) -> None:
             draft.publish()
     except Unreadable as error:
         raise UserError(
-            f"{shard.path}: {error}; remove it and say the same command again"
+            f"{shard.path}: {error}; remove it and run the same command again"
         ) from None
     save_facts(kept_path(work.folder, os.path.basename(shard.path)), reading.facts)
     file = {"path": shard.name, "bytes": hashed.size, "sha256": hashed.sha256.hexdigest()}

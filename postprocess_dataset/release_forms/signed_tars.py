@@ -76,7 +76,7 @@ def _one(shard: Shard, folder: str, signer: Signer) -> None:
             draft.publish()
     except Unreadable as error:
         raise UserError(
-            f"{shard.path}: {error}; remove it and say the same command again"
+            f"{shard.path}: {error}; remove it and run the same command again"
         ) from None
     file = {"path": shard.name, "bytes": tar.size, "sha256": tar.sha256.hexdigest()}
     known = Known(file, shard_of(shard.name, tree), os.stat(path).st_mtime_ns)

@@ -176,11 +176,11 @@ def what_to_do(document: dict[str, Any]) -> str:
     found = document["found"]
     examples = found.get("licence_unknown", {}).get("examples", ())
     options = [f"--licence {text.partition('--licence ')[2]}" for text in examples]
-    again = "say the same command again"
+    again = "run the same command again"
     if options:
         again += f" with {' '.join(options)} (LICENCE: the one under which it stands)"
     others = any(not one["allowed"] for name, one in found.items() if name != "licence_unknown")
-    return f"Mend what is wrong, then {again}" if others or not options else f"S{again[1:]}"
+    return f"Correct what is wrong, then {again}" if others or not options else f"R{again[1:]}"
 
 
 def make_page(settings: ReleaseSettings, marks: Marks) -> None:
@@ -221,7 +221,7 @@ def listed(settings: ReleaseSettings, marks: Marks) -> str:
             manifest.write_manifest(settings.release, progress, settings.allow, known)
         except Unreadable as error:
             raise UserError(
-                f"{error}; remove it and its done mark in {settings.work}, and say the same "
+                f"{error}; remove it and its done mark in {settings.work}, and run the same "
                 "command again"
             ) from None
         finally:

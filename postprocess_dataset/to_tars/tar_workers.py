@@ -59,7 +59,7 @@ def write(
         more = " …" if len(empty) > 5 else ""
         raise UserError(
             f"{settings.output}: no image of {', '.join(empty[:5])}{more} can be taken (reasons "
-            "above); the other shards are written. Put the images back and say it again, "
+            "above); the other shards are written. Put the images back and run it again, "
             "or --rebuild the table and choose an empty --output_dir"
         )
     return {found["name"]: found for found in stats}

@@ -224,7 +224,7 @@ def test_a_finished_set_that_was_moved_away_and_a_copy_hold_up_no_end(start):
     shutil.rmtree(folder_of(server))
     until(lambda: server.dataset()["detached"], "the folder's absence to be seen", 20)
     assert server.status()["weather"]["state"] == "finished"
-    assert server.process.wait(30) == 0 and "its folder has left" in server.log()
+    assert server.process.wait(30) == 0 and "its folder is gone" in server.log()
     no_trace(server)
 
 

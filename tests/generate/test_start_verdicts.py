@@ -140,11 +140,11 @@ def test_a_disk_that_answers_later_is_waited_for(start_run):
     run, _server = start_run(total=4, images=2, FAKE_LOAD_ERROR="OSError", FAKE_BAD_HOSTS="bad")
     (run.folder / "bad").write_text("n1")
     client = run.start(**task("n1"))
-    until(lambda: "trying again until it goes" in run.log(), run.log)
+    until(lambda: "trying again until it works" in run.log(), run.log)
     (run.folder / "bad").write_text("")
     assert client.wait(90) == 0, run.log()
     run.check()
-    assert run.log().count("trying again until it goes") == 1
+    assert run.log().count("trying again until it works") == 1
 
 
 # ---------------------------------------------------------------- the rules, on the clock of a test

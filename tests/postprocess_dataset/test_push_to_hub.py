@@ -154,7 +154,7 @@ def test_what_was_not_verified_does_not_go(hub, release):
     assert "--allow_unverified" in push(hub, release, status=1)
     vouch(release)
     (release / "README.md").write_text("another card")
-    assert "say release.py again" in push(hub, release, status=1)  # not the manifest's
+    assert "run release.py again" in push(hub, release, status=1)  # not the manifest's
     vouch(release)
     (release / "webdataset" / "train-000001.tar").write_bytes(b"X" * 1800)  # the same size
     assert "is not the file that MANIFEST.json lists" in push(hub, release, status=1)

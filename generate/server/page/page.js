@@ -118,7 +118,7 @@ function showDataset(card, set) {
   const back = Object.entries(set.given_back).filter(([, n]) => n).map(([reason, n]) => `${number(n)} ${reason}`).join(", ");
   put(card.notes, [
     set.sum_ok ? `Together ${number(set.total)} prompts, ${percent(set.done, set.total)} done.` : `These do not add up to ${number(set.total)} prompts: please report it, with the ledger.`,
-    set.detached ? "Its folder has left; nothing waits for it." : "",
+    set.detached ? "Its folder is gone; nothing waits for it." : "",
     set.short ? `${number(set.short_images)} images fewer in incomplete prompts.` : "",
     set.truncated ? `${number(set.truncated)} texts are longer than the model reads.` : "",
     refused(a, judged),
