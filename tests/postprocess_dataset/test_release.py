@@ -193,7 +193,7 @@ def test_prompts_of_ones_own_are_released_with_their_licence(tmp_path):
     ended = release(run, tmp_path / "out")
     said = ended.err.splitlines()[-1]
     assert ended.status == 1, ended.err
-    assert "Say the same command again with --licence my_prompts=LICENCE (" in said, said
+    assert "Run the same command again with --licence my_prompts=LICENCE (" in said, said
     assert "Correct what is wrong" not in said
     assert "put the licence itself" in release(run, tmp_path / "out", "--licence", "a=LICENCE").err
     ended = release(run, tmp_path / "out", "--licence", "my_prompts=CC0-1.0")
