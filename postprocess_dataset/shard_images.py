@@ -21,7 +21,7 @@ Place = tuple[str | None, str]  # image_path and key of a row
 
 
 class Images:
-    """Images below `base_dir`; links and absolute paths may lead into the other folders, too."""
+    """Images below `base_dir`; links and absolute paths may also lead into the other folders."""
 
     def __init__(self, base_dir: str, image_dirs: Iterable[str] = ()) -> None:
         self.base_dir = base_dir
@@ -37,7 +37,7 @@ class Images:
         )
 
     def size(self, place: Place) -> int | None:
-        """Bytes of a row's image, or None; what read() refuses for its size takes no room."""
+        """Bytes of a row's image; None if there is none, or it is too large for read()."""
         for path in self.places(*place):
             try:
                 member = member_of(path)

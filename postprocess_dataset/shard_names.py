@@ -1,4 +1,4 @@
-"""Names of shards for people and for WebDataset.
+"""Names of shards in brace form, as people and WebDataset read them.
 
 braces(["train-000000.tar", "train-000001.tar"])     # "train-{000000..000001}.tar"
 """
@@ -10,7 +10,7 @@ NUMBERED = re.compile(r"(.*?)(\d{5,})(\.\w+)")
 
 
 def braces(names: Sequence[str]) -> str:
-    """Names that are numbered without a hole as one; others with commas between them."""
+    """Names with consecutive numbers in brace form; others joined by commas."""
     match = [NUMBERED.fullmatch(name) for name in names]
     numbers = [int(found[2]) for found in match if found]
     first = match[0] if match else None

@@ -48,7 +48,7 @@ def samples(batch: pa.RecordBatch, first: int) -> Iterator[Sample]:
     for key, caption, extra, sha256, path, *row in zip(
         row_keys(batch, first), captions, extras, sums, paths, *columns, strict=True
     ):
-        # `datasets` takes five nulls (or []) for a column's type and fails at a sixth value
+        # five nulls (or []) make `datasets` choose the type null, and the sixth sample fails
         record = {name: v for name, v in zip(kept, row, strict=True) if v is not None and v != []}
         fault = None
         metadata = b""
@@ -98,9 +98,9 @@ def readable(column: pa.Array) -> pa.Array:
 
 
 def in_json(value: Any) -> str:
-    """What orjson does not know, in tables of other hands.
+    """For orjson: values of foreign tables that JSON does not have.
 
-    Bytes as hexadecimal digits, durations and decimals as text.
+    Bytes become hexadecimal digits, durations and decimals text.
     """
     return value.hex() if isinstance(value, bytes) else str(value)
 
@@ -151,7 +151,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def check_unique(files: Sequence[str]) -> None:
-    """UserError when a key stands twice: readers raise at that, or mix two samples.
+    """UserError if a key occurs twice: readers then fail, or mix two samples.
 
     Costs 8 bytes a row.
     """
@@ -183,7 +183,7 @@ def check_unique(files: Sequence[str]) -> None:
 def digest_rows(files: Sequence[str], borders: Iterable[int]) -> dict[int, str]:
     """{border: sha256 over the values of the rows before it}.
 
-    However the table is cut into files and row groups. About 3 s a million rows.
+    Independent of how the table is split into files and row groups. About 3 s for a million rows.
     """
     digest = hashlib.sha256(repr(schema_of(files[0]).names).encode())
     found = {}

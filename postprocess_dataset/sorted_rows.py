@@ -1,6 +1,6 @@
 """Sort and number rows that come in any order, into one parquet file.
 
-In constant memory, and the same rows make the same bytes.
+Memory is constant, and the same rows give the same bytes.
 
 with SortedRows("out.parquet", facts) as rows:
     rows.add(sorted piece) …
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from postprocess_dataset import table
 from postprocess_dataset.publish import Draft
 
-# Rows, 10-20 MB decoded: a tar worker that wants 10,000 rows from the middle decodes few in vain.
+# Rows, 10-20 MB decoded: small enough that a tar worker decodes few rows that it does not need.
 ROW_GROUP = 16384
 MERGE_BATCH = 1024  # rows held of each run while up to 64 are merged
 MAX_RUNS = 32  # more are merged into one at once: each open run holds a file and a few MB
@@ -44,9 +44,9 @@ DICTIONARY = [
 
 
 class Writer(pq.ParquetWriter):  # type: ignore[misc]
-    """A ParquetWriter that the garbage collector leaves alone.
+    """A ParquetWriter that does nothing when it is garbage collected.
 
-    It would end a file whose disk is full, and print a traceback.
+    pyarrow's would try to finish the file on a full disk, and print a traceback.
     """
 
     def __del__(self) -> None:
@@ -61,8 +61,8 @@ def parquet_writer(sink: Any, schema: pa.Schema) -> Writer:
 class RowWriter:
     """Writes rows into the open draft of a parquet file and numbers them from `first_idx`.
 
-    Row groups are cut at every ROW_GROUP rows. `old`: a table that the new rows follow. Its row
-    groups are copied as bytes, not decoded; the footer is put together from both.
+    A row group has ROW_GROUP rows. `old`: a table that comes before the new rows. Its row groups
+    are copied as bytes, not decoded; the footer is combined from both.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class RowWriter:
     def close(self, generations: list[int], follow_old: bool = True) -> None:
         """Finish the file. `generations`: numbers of rows, for facts().
 
-        follow_old=False: the footer tells of the new rows alone.
+        follow_old=False: the footer describes the new rows only.
         """
         if self.pending_rows:
             self._cut(self.pending_rows)
@@ -140,9 +140,9 @@ class RowWriter:
 class SortedRows:
     """Takes sorted tables in any order and publishes them as one sorted table.
 
-    It holds a few pieces in memory. A piece that follows an earlier one (the usual case: folders
-    come in the order of their prompts) goes on in its run. The first run is written as the final
-    file at once; when others were needed, all are merged into a second draft at the end.
+    It holds a few pieces in memory. A piece that comes after the last row of a run (the usual case:
+    folders come in the order of their prompts) is appended to that run. The first run is written as
+    the final file at once. If there are more runs, all are merged into a second draft at the end.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class SortedRows:
 
 
 class Run:
-    """Sorted rows in a file without a name, gone with the process."""
+    """Sorted rows in a temporary file without a name, which the system removes."""
 
     def __init__(self, folder: str, schema: pa.Schema) -> None:
         self.file = tempfile.TemporaryFile(dir=folder or ".")  # noqa: SIM115 (open as long as this)
@@ -227,7 +227,7 @@ class Run:
         self.writer.write_table(rows.select(self.schema.names).cast(self.schema))
 
     def read(self) -> Iterator[pa.RecordBatch]:
-        """All of them; nothing can be added from here on."""
+        """All rows. After this nothing can be added."""
         self.writer.close()
         self.file.seek(0)
         yield from pq.ParquetFile(self.file).iter_batches(MERGE_BATCH, use_threads=False)

@@ -131,7 +131,7 @@ def partition_path(output: str, number: int, count: int) -> str:
 
 
 def footer(path: str) -> pq.FileMetaData:
-    """The parquet file's own account of itself. UserError when it is none, or torn."""
+    """The metadata of a parquet file. UserError: no parquet file, or damaged."""
     try:
         return pq.read_metadata(path)
     except (pa.ArrowException, OSError, UnicodeError) as error:
@@ -139,7 +139,7 @@ def footer(path: str) -> pq.FileMetaData:
 
 
 def facts(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """What the table says of itself; None for one of other hands.
+    """The facts that a table of this project has in its footer; None for a foreign table.
 
     {"base", "relative", "generations": [rows of the first run, rows of each --update]}, and of a
     table with columns score_NAME their names in "scores".
@@ -152,7 +152,7 @@ def facts(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def _facts_in(note: bytes) -> dict[str, Any] | None:
-    """What a footer says, if it is what is written here."""
+    """The facts in a footer, if they have the right form."""
     try:
         part = orjson.loads(note)
     except orjson.JSONDecodeError:
@@ -167,9 +167,9 @@ def _facts_in(note: bytes) -> dict[str, Any] | None:
 
 
 def identity(path: str | os.PathLike[str]) -> str:
-    """sha256 over the footers of the table's files: another table has another one.
+    """sha256 over the footers of the table's files; tells tables apart.
 
-    The state beside the table names it.
+    The state beside a table names the table by it.
     """
     digest = hashlib.sha256()
     for name in files(path):

@@ -27,7 +27,7 @@ TEMPLATE_SUM = sum(TEMPLATE)
 def header(name: str, size: int) -> bytes:
     """A member's tar header, the very bytes of TarInfo.tobuf().
 
-    That takes 18 us, three times a sample; its template filled in takes 3.
+    tobuf() takes 18 us, and a sample needs three; filling in a template takes 3 us.
     """
     if len(name) <= 100 and name.isascii() and size < 8**11:
         raw = name.encode()

@@ -5,8 +5,8 @@ captioner.take_answers()        # what the LLMs have answered is published and q
 captioner.find(index)           # publishes and queues, or asks an LLM
 captioner.asking                # {future: index}
 
-What stands goes first: a .prompts, or where it was lost or damaged what the images say of
-themselves. An LLM is asked for the missing captions only.
+Published captions come first: those of a .prompts, or, if it was lost or damaged, of the images'
+metadata. An LLM is asked only for the missing ones.
 """
 
 import concurrent.futures
@@ -79,7 +79,7 @@ class Captioner:
             self._ask(index, missing)
 
     def _refuse(self, index: Index, stands: dict[int, Caption], refusal: str) -> None:
-        """Publish that nothing is generated for a prompt, and why; what stands, stays."""
+        """Publish that nothing is generated for a prompt, and why. Published captions stay."""
         log.warning("prompt %d is not generated: %s", index.number, refusal)
         captions = [stands[text] for text in range(len(stands)) if text in stands]
         settings = self.settings
@@ -195,7 +195,7 @@ class Captioner:
     def _is_missing(self, index: Index, aug: int) -> bool:
         """Whether a sample is to be generated.
 
-        What an earlier holder has left half-published is completed, what is broken is removed.
+        A sample that an earlier holder published by half is completed, a broken one is removed.
         """
         image = aug in index.files.images
         its_json = aug in index.files.jsons
@@ -215,10 +215,10 @@ class Captioner:
 
 
 def _in_order(index: Index, new: list[Caption]) -> list[Caption]:
-    """The captions of an index: those that stand at their places, `new` ones between and after.
+    """The captions of an index: published ones at their places, `new` ones between and after.
 
-    Where there are too few to close a gap the original prompt is used once more: a caption that
-    stands must keep its place.
+    If there are too few new ones to fill a gap, the original prompt fills it: a published caption
+    must keep its place.
     """
     left = list(new)
     captions = []

@@ -30,7 +30,7 @@ from generate.protocol.connection import Refused, ServerAway
 
 log = logging.getLogger(__name__)
 
-# So long a device waits for a full batch while captions are still being asked for.
+# How long a device waits for a full batch while captions are still being asked for.
 PATIENCE_S = 20.0
 LINE_EVERY_S = 60
 # Kept free before the time limit, for what may go wrong, beside two batches.
@@ -115,7 +115,7 @@ class Client:
         for samples, size in zip(alike, sizes, strict=True):
             if len(samples) >= size:
                 return self.work.take(samples[:size])
-        # so many that the feeder waits for the device, and each of another kind
+        # so many are ready, each of another kind, that the feeder waits for the device
         stuck = sum(map(len, alike)) >= READY_BATCHES * max(sizes)
         more = self.feeder.more_can_come() or self.publisher.judging()
         if stuck or waited_s > PATIENCE_S or not more:
@@ -127,10 +127,10 @@ class Client:
         self.publisher.put(sample, image)
 
     def stepped(self) -> None:
-        """The device has done a step of a batch. Interrupted: the batch is given up.
+        """The device has done a step of a batch. Raises Interrupted to give the batch up.
 
-        That is so after SIGTERM, as SIGKILL follows 30 s later by SLURM's default, and images that
-        are ready want to be published; a batch that ends soon is waited for.
+        After SIGTERM: SLURM sends SIGKILL 30 s later by default, and finished images must be
+        published before. A batch that ends soon is not given up.
         """
         self.device.steps += 1
         if self.signalled == "preempted" and self.device.left_s() > WORTH_WAITING_S:
@@ -180,7 +180,7 @@ class Client:
         if self.prompter:
             self.prompter.close()
         self.job.stop_heartbeats()
-        # Only the final figures; what matters was reported or ends by itself.
+        # Only the final figures are lost; the rest was reported, or its lease expires.
         with contextlib.suppress(ServerAway, Refused):
             self.job.heartbeat(self.report())
         return sum(released.values())

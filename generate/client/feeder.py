@@ -2,7 +2,7 @@
 
     feeder = Feeder(work, job, prompter, items, settings)
     feeder.start(batch_size=16)
-    feeder.more_can_come()     # or is what is ready all that there will be for now?
+    feeder.more_can_come()     # False: no more captions will be ready soon
     feeder.finish()
 
 By Little's law a device that takes r prompts in the time of one LLM answer is kept busy by r calls
@@ -119,8 +119,8 @@ class Feeder:
     def _has_room(self) -> bool:
         """Whether to ask for another prompt.
 
-        What is being asked for counts as much as what is ready, or the asking would pause until
-        little is ready, and the device then wait for an answer's latency.
+        Prompts being asked for count like those that are ready. Else asking would pause until few
+        are ready, and the device would then wait for an answer.
         """
         images = self.settings.images_per_prompt
         ahead = len(self.captioner.asking) * images + len(self.work.ready)
@@ -201,8 +201,9 @@ class Feeder:
         self.work.add_lease(grant.lease, indices, grant.canary)
 
     def _tries(self, number: int, lease: str, files: IndexFiles) -> dict[int, list[Tried]]:
-        """Images of a prompt that were drawn in vain, by augmentation: also of captions that were
-        given up and that a changed rule opens again."""
+        """Tries of a prompt that were not accepted, by augmentation; also those of captions that
+        were given up and that a changed rule opens again.
+        """
         settings = self.settings
         seed = functools.partial(settings.recipes.seed, number)
         opened = {
@@ -241,7 +242,7 @@ class Feeder:
                     self.job.release(lease, reason)
 
     def _forget_unready(self) -> None:
-        """The server is away for good: others will do what has no captions yet."""
+        """The server does not come back: leave prompts without captions to other clients."""
         for index in list(self.work.unasked):
             self.work.forget(index)
         self.work.unasked.clear()

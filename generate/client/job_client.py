@@ -48,11 +48,10 @@ log = logging.getLogger(__name__)
 
 PAUSE_S = 0.3  # before the second try of a call; it doubles
 LONGEST_PAUSE_S = 15
-# Once stopping: SIGKILL follows SIGTERM after 30 s by SLURM's default, and the images want some of
-# that.
+# Once stopping: SLURM sends SIGKILL 30 s after SIGTERM by default, and publishing needs some of it.
 LAST_WORDS_S = 10
-# For a server that is older than one seen before: it stops at once, or was restored from a backup
-# and will never be another.
+# For a server older than one seen before: it stops at once, or was restored from a backup and will
+# stay older.
 OLDER_S = 120
 # Until the server's first answer to a heartbeat says: a lease may be shorter than any fixed pause.
 FIRST_HEARTBEAT_S = 0.5
@@ -162,7 +161,7 @@ class JobClient:
         body = {"lease": lease, "results": results}
         answer = CompletionAnswer.from_json(self._call("/complete", body))
         if STALE in answer.verdicts.values():
-            # The lease is lost, or the index alone (an extension wants more of it): a heartbeat
+            # The lease is lost, or only the index (an extension wants more of it): a heartbeat
             # tells.
             self.nudge()
         return answer.verdicts
@@ -233,7 +232,7 @@ class JobClient:
 
     def _send_heartbeats(self, report: Callable[[], Json]) -> None:
         while True:
-            # Spread, or a thousand tasks that started together would send together for ever.
+            # At random, or a thousand tasks that started together would always send together.
             self.nudged.wait(self.heartbeat_s * random.uniform(0.8, 1.2))
             self.nudged.clear()
             if self.heartbeats_end.is_set():
@@ -307,7 +306,7 @@ class JobClient:
             if fresh:
                 why = str(error) or type(error).__name__
                 raise ServerAway(f"the job server at {connection.url} broke off: {why}") from None
-            # An idle connection that the server has closed; a new one tells more.
+            # The server may have closed an idle connection; a new one shows whether it is there.
             return self._try(path, body)
         no_work = status == 404 and any(field in answer for field in PASSING_404)
         if status == 200 or no_work or (status == 409 and answer.get("stale")):

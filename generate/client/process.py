@@ -191,8 +191,7 @@ def chunk_size(args: Namespace, total: int) -> int:
 def wait_for_disk(dataset_dir: Path) -> None:
     """Return when the folder takes files; UserError if its file system cannot publish samples.
 
-    A disk that is full at the moment is no reason to fail the task: the next one would only do the
-    same.
+    A full disk is no reason to fail the task: the next one would meet it, too.
     """
     pause = DISK_PAUSE_S
     while True:

@@ -28,8 +28,8 @@ def load_generator(
     """The pipeline, loaded and tried.
 
     UserError if no worker can do what the command asks: the job server then refuses the run's other
-    tasks before they load anything. A fault of this worker alone waits and tries again in a new
-    process: exiting would let it eat the array.
+    tasks before they load anything. If the fault is this worker's, it waits and tries again in a
+    new process: if it exited, it would use up one task of the array after another.
     """
     generator = ImageGenerator(generator_settings(args, definition, output_root))
     try:
@@ -71,7 +71,7 @@ def _try_patiently(generator: ImageGenerator, job: JobClient, parallel: int) -> 
             if str(error) != said:
                 said = str(error)
                 log.warning("%s; trying again until it works", error)
-        # Spread, or all tasks of an array would ask the hub at the same moment again.
+        # Spread at random, or all tasks of an array would ask the hub together again.
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(2 * pause, LONGEST_PAUSE_S)
 

@@ -280,7 +280,7 @@ class Work:
         log.warning("prompt %d failed permanently: the job server has set it aside", index.number)
 
     def forget(self, index: Index) -> None:
-        """Done with an index, one way or another; a lease without indices is over."""
+        """Drop an index that is done, failed or lost; a lease without indices is over."""
         with self.changed:
             index.over = True
             indices = self.leases.get(index.lease, set())

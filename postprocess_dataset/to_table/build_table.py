@@ -40,7 +40,7 @@ class TableSettings:
 
 @dataclass(frozen=True)
 class Target:
-    """Where the rows go, and what is there already."""
+    """The table to write, and the one that is there already."""
 
     output: str  # the table, or a partition's file
     base: str  # the folder below which keys begin
@@ -69,10 +69,10 @@ def make_table(settings: TableSettings) -> int:
 
 
 def absolute(folders: Sequence[str]) -> list[str]:
-    """Absolute paths of the DIRs. UserError for one that is none, or that lies in another."""
+    """Absolute paths of the DIRs. UserError if one is no folder, or lies in another."""
     found = [os.path.abspath(folder) for folder in folders]
     for given, folder in zip(folders, found, strict=True):
-        if not given or not os.path.isdir(folder):  # "" would be the folder we are in
+        if not given or not os.path.isdir(folder):  # "" would be the working directory
             raise UserError(f"{given or repr(given)} is not a directory")
         if not is_utf8(folder):
             raise UserError(
@@ -170,7 +170,7 @@ def base_of(settings: TableSettings, facts: dict[str, Any] | None, update: bool)
 
 
 def not_worth_publishing(work: Conversion, settings: TableSettings, known: Known | None) -> bool:
-    """Rejects under --strict, or no sample at all; an empty partition is a partition."""
+    """Whether there are rejects under --strict, or no sample at all. A partition may be empty."""
     if settings.strict and work.rejected:
         return True
     return not work.new and not known and not settings.partition
@@ -179,7 +179,7 @@ def not_worth_publishing(work: Conversion, settings: TableSettings, known: Known
 def refuse(
     work: Conversion, rejects: Draft, output: str, settings: TableSettings
 ) -> tuple[int, str]:
-    """Publish the list of rejects alone. UserError when there was nothing at all."""
+    """Publish only the list of rejects. UserError if no sample was found at all."""
     if not work.new and not work.rejected:
         raise UserError(
             f"no sample (NAME.json beside NAME.jpg) in {', '.join(settings.folders)}; "
@@ -195,7 +195,7 @@ def refuse(
 
 
 def publish(work: Conversion, rejects: Draft, deleted: list[Line], target: Target) -> None:
-    """The table first; its state, which comes last, is the caller's. See increment.py."""
+    """Publish the table and its lists; the caller writes the state afterwards (increment.py)."""
     output = target.output
     if work.new or not target.known:
         before: list[int] = []

@@ -4,10 +4,9 @@ with ChunkWorkers(checks) as workers:
     workers.submit(Chunk("HPDv2/000012", names, has_image))
     for chunk, (rows, rejects) in workers.done(): …       # and workers.rest() at the end
 
-A chunk that lies in few files (a .samples for each prompt) is for a thread: parsing needs no
-interpreter's lock, and nothing has to be sent. One of thousands of small files is for a process,
-and its rows come back as Arrow IPC: threads that read beside a parsing one handed the lock over 17
-times a file.
+A chunk that lies in few files (a .samples for each prompt) goes to a thread: parsing releases the
+interpreter's lock, and nothing has to be sent. A chunk of thousands of small files goes to a
+process, and its rows come back as Arrow IPC: threads would hand the lock over 17 times a file.
 """
 
 import os
@@ -33,17 +32,17 @@ READERS: list[Reader] = []  # a worker's own
 
 
 class Sent(NamedTuple):
-    """Checked, on its way from a process: rows as Arrow IPC."""
+    """The checked rows of a chunk as a process sends them: Arrow IPC."""
 
     rows: bytes | None
     rejects: list[tuple[str, str]]
 
 
 class ChunkWorkers:
-    """As many as there are cores, at most WORKERS; begun when there is work for them.
+    """One worker for each core, at most WORKERS; started when there is work for them.
 
-    Threads until a chunk of small files comes, from then on processes: none may be forked while
-    threads live.
+    Threads until a chunk of small files comes, then processes: a process must not be forked while
+    threads run.
     """
 
     def __init__(self, checks: Checks) -> None:

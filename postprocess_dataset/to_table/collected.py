@@ -3,8 +3,8 @@
     prompts = whole_prompts(codes, listing)        # of a chunk: (prompt, first row, rows)
     read_collected(mark, fd, inside, prompts[0])   # the bytes
 
-It agrees when it has a line for each JSON that lies there, in their order, and each line is of the
-sample of that name (sample_checks.py looks at that). Where it does not, the JSONs are read.
+It agrees if it has a line for each JSON in the folder, in their order, and each line is of the
+sample of that name (checked by sample_checks.py). Else the JSONs are read.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ FEWEST = 2  # JSONs of a prompt
 
 
 def cuts(codes: Codes, most: int) -> list[tuple[int, int]]:
-    """(start, stop) of chunks of sorted codes, at most so many; no prompt is cut unless it must."""
+    """(start, stop) of chunks of sorted codes; prompts that fit into a chunk are not split."""
     found = []
     start = 0
     while start < len(codes):
@@ -52,7 +52,7 @@ def read_collected(
 ) -> bytes:
     """A prompt's .samples, packed or else loose in the open folder `fd`.
 
-    OSError: there is none, it cannot be read, or it is larger than so many JSONs are.
+    OSError: there is none, it cannot be read, or it is too large for its number of JSONs.
     """
     member = mark.collected(whole.prompt) if mark else None
     if member:

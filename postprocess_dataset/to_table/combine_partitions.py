@@ -68,7 +68,7 @@ def _beside(output: str, word: str) -> str:
 
 
 def put_together_before(output: str) -> tuple[int, str]:
-    """The same command again: say what there is."""
+    """The same command again, after it was done: print the counts."""
     lines = increment.load_lines(f"{output}.rejects.jsonl", "json", "image")
     rejected = sum("json" in line for line in lines)
     rows = sum(table.footer(path).num_rows for path in table.files(output))
@@ -77,7 +77,7 @@ def put_together_before(output: str) -> tuple[int, str]:
 
 
 def facts_of(output: str, paths: Sequence[str]) -> list[dict[str, Any]]:
-    """What the partitions say of themselves. UserError unless all are there and go together."""
+    """The facts of the partitions. UserError unless all are there and have the same options."""
     count = len(paths)
     missing = [str(n) for n, path in enumerate(paths) if not os.path.exists(f"{path}.state")]
     if missing:
@@ -100,7 +100,7 @@ def facts_of(output: str, paths: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def rejects_of(paths: Sequence[str]) -> list[Line]:
-    """What the partitions left out; each lists the faults of folders that all have looked at."""
+    """The rejects of all partitions, each once: every partition lists the unreadable folders."""
     unique = {
         json.dumps(line)
         for path in paths

@@ -100,12 +100,12 @@ class Conversion:
         return deleted
 
     def unseen(self, subdirectory: str, folders: Sequence[str], earlier: Earlier) -> list[Line]:
-        """A folder that an earlier run knew and this one has not met; its deleted rows."""
+        """The deleted rows of a folder that an earlier run knew and this one did not find."""
         place = os.path.join(self.base, subdirectory, "")
         if any(place.startswith(os.path.join(folder, "")) for folder in folders):
             codes, others = earlier.keys(subdirectory)
             return [_deleted(subdirectory, stem) for stem in stems(codes) + sorted(others)]
-        if subdirectory in earlier.mtimes:  # of a DIR that was not named this time: as it was
+        if subdirectory in earlier.mtimes:  # of a DIR that is not named this time: unchanged
             self.mtimes[subdirectory] = earlier.mtimes[subdirectory]
         for line in earlier.rejects.get(subdirectory, ()):
             self.keep(line)
@@ -156,7 +156,7 @@ class Conversion:
         return [stem for stem in missing if not self.still_there(subdirectory, stem)]
 
     def _look_again(self, subdirectory: str) -> None:
-        """The next --update looks here again, whatever has changed."""
+        """Let the next --update list this folder again in any case."""
         self.mtimes.pop(subdirectory, None)
         self.mtimes.pop(os.path.dirname(subdirectory), None)
 
@@ -192,7 +192,7 @@ class Conversion:
         self.progress.add(added + len(rejects))
 
     def still_there(self, subdirectory: str, stem: str) -> bool:
-        """A second look by name at a sample that the listing did not show whole."""
+        """Whether a sample that the listing did not show completely is there after all."""
         place = os.path.join(self.base, subdirectory, stem)
         try:
             content = read_untrusted(f"{place}.json", SAMPLE_BYTES, self.checks.inside)
@@ -203,9 +203,9 @@ class Conversion:
         return os.path.exists(f"{place}.jpg") or image_elsewhere(folder, stored) is not None
 
     def again(self, subdirectory: str, lines: Iterable[Line]) -> None:
-        """In a folder that has not changed: the rejects and orphans of the last run.
+        """Check the rejects and orphans of the last run again, in a folder that has not changed.
 
-        Some of them may have been fixed in place.
+        Some of them may have been repaired in place.
         """
         files = {os.path.basename(line.get("json") or line["image"]) for line in lines}
         names = sorted({os.path.splitext(file)[0] for file in files})

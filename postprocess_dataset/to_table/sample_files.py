@@ -26,7 +26,7 @@ from postprocess_dataset.sample_checks import (
 from postprocess_dataset.sample_json import Content, Piece
 from postprocess_dataset.to_table.collected import read_collected
 
-PROBE = 256  # files after which it is known whether the disk is waited for
+PROBE = 256  # files after which the time of a read is measured
 READERS = 8  # threads for a cold disk, where a file costs 100 us of waiting
 COLD_S = 40e-6  # per file; a warm one takes 4-8 us, and then more threads only cost CPU
 
@@ -42,8 +42,8 @@ class Folder:
 class Reader:
     """Reads the files of a chunk; with more threads when the disk is slow.
 
-    Threads that hand the interpreter's lock to each other at every open, read and close cost a busy
-    machine three times the CPU, so a warm disk is read by none but the caller.
+    Threads hand the interpreter's lock over at every open, read and close, which costs three times
+    the CPU on a busy machine. So files in the cache are read by the caller's thread alone.
     """
 
     def __init__(self) -> None:

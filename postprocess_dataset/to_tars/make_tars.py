@@ -89,7 +89,7 @@ def convert(settings: TarSettings) -> tuple[int, str]:
 
 
 def where_of(settings: TarSettings, plan: Plan) -> dict[str, Any] | None:
-    """What index.json says of the filter, so that others repeat it."""
+    """The entry of index.json about the filter, so that others can repeat it."""
     if not settings.where:
         return None
     return {
@@ -141,7 +141,7 @@ def load_plan(settings: TarSettings) -> Plan | None:
     """The plan on disk. UserError when it was made with other options."""
     old = shard_plan.load_plan(settings.output)
     for name, value in settings.plan_options().items():
-        # a plan of before has no --where
+        # an older plan has no --where
         if old and (was := old["options"].get(name)) != value:
             raise UserError(
                 f"{settings.output} was written with --{name} {was}, now it is "
@@ -153,7 +153,7 @@ def load_plan(settings: TarSettings) -> Plan | None:
 def new_plan(
     settings: TarSettings, files: Sequence[str], old: Plan | None, deleted: set[str]
 ) -> Plan:
-    """A plan of all rows, in which what stands in `old` keeps its place; without the identity."""
+    """A plan of all rows, without the identity; the shards of `old` keep their place."""
     rows = sum(table.footer(path).num_rows for path in files)
     if not rows:
         raise UserError(f"{settings.table}: the table has no rows")
@@ -190,7 +190,7 @@ def new_plan(
 
 
 def check_kept(settings: TarSettings, files: Sequence[str], old: Plan) -> None:
-    """UserError when --where no longer takes the rows that it took for the plan."""
+    """UserError if --where takes other rows than when the plan was made."""
     if settings.where and list(settings.where.kept(files, old["rows"])) != old["kept"]:
         raise UserError(
             f"{settings.output}: the scores have changed since it was begun, and --where takes "
@@ -199,9 +199,9 @@ def check_kept(settings: TarSettings, files: Sequence[str], old: Plan) -> None:
 
 
 def generations_of(path: str, rows: int, old: Plan | None) -> list[int]:
-    """Rows of the first conversion and of each update: what is shuffled together.
+    """Rows of the first conversion and of each update; each of these is shuffled by itself.
 
-    What `old`, an earlier plan, says of its rows stands.
+    For its own rows an earlier plan, `old`, decides.
     """
     facts = table.facts(path)
     before: list[int] = old["generations"] if old else []

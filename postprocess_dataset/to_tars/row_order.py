@@ -2,9 +2,9 @@
 
     ordered(files("out.parquet"), [50_000, 1_200], shares("train=0.98,val=0.02"), 7, "tars/.rows")
 
-A prompt's text decides its split, so all images of a prompt are on one side, also when it stands in
-two data sets, and always will be. A shuffle is an even one over all rows of a generation (the first
-conversion, each --update), so that what is in tars already keeps its place.
+A prompt's text decides its split: so all images of a prompt are in one split, also in two data sets
+and after an update. The rows of each generation (the first conversion, each --update) are shuffled
+among themselves, so that rows in finished tars keep their place.
 """
 
 import hashlib

@@ -28,8 +28,8 @@ from postprocess_dataset.to_tars.shard_plan import Shard
 NO_TEXT = "row has no key or no caption"
 BAD_KEY = "its key is no path below a folder"  # readers unpack tars: ../../x, /x
 ZEROS = bytes(512)
-# Bytes after which Linux is asked to begin sending them to the disk, which else waits for the
-# fsync: 0.8 of the wall time.
+# Bytes after which Linux is asked to begin writing to the disk, instead of waiting for the fsync:
+# 0.8 of the wall time.
 SEND = 8 << 20
 Stats = dict[str, Any]  # a Shard with {"nsamples", "filesize", "gone", "left_out"}
 Counted = Callable[[int, int], None]  # images and bytes done since the last call
@@ -71,7 +71,7 @@ def write_shard(output: str, shard: Shard, source: Source, counted: Counted) -> 
                 else:
                     tar.add(sample, image)
             counted(len(batch), tar.size - before)
-        if tar.samples:  # readers stumble over a tar without a member
+        if tar.samples:  # readers fail at a tar without a member
             tar.end()
             draft.publish()
     return {
@@ -84,7 +84,7 @@ def write_shard(output: str, shard: Shard, source: Source, counted: Counted) -> 
 
 
 def _name_fault(sample: Sample) -> str | None:
-    """Why a row cannot become three files of a tar, whatever its image is; or None."""
+    """Why a row cannot go into a tar, apart from its image; or None."""
     if not sample.key or not isinstance(sample.caption, str):
         return NO_TEXT
     if "\0" in sample.key or not {"", ".", ".."}.isdisjoint(sample.key.split("/")):
@@ -185,7 +185,7 @@ def stats_of(output: str, shard: Shard, images: Images) -> Stats | None:
                     return None
         counts = stats["nsamples"] + stats["gone"] + stats["filesize"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # none, or changed by other hands
+        return None  # none, or damaged
     return stats if whole and same and type(counts) is int else None
 
 

@@ -91,7 +91,7 @@ def is_plan(plan: Any) -> bool:
 class ShardSizes:
     """Where shards of at most `size_mb` MB (10**6 bytes) end; a larger sample stands alone.
 
-    Images are only stat'ed. One that is missing, or whose key is in `deleted`, takes no room.
+    Of images only the size is read. One that is missing, or whose key is in `deleted`, counts 0.
     """
 
     def __init__(self, size_mb: int, images: Images, deleted: set[str]) -> None:

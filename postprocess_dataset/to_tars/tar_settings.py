@@ -1,4 +1,4 @@
-"""What convert_parquet_to_wds.py was asked for, and the order of the rows that follows from it."""
+"""The settings of convert_parquet_to_wds.py, and the order of rows that follows from them."""
 
 import os
 import shutil
@@ -53,7 +53,7 @@ def in_tar_order(
 ) -> dict[Split, list[str]]:
     """{split: parquet files whose rows are in the order of the tars}.
 
-    Where that is not the table's order they are made, in OUTPUT/.rows.
+    If that is not the table's order, they are written to OUTPUT/.rows.
     """
     folder = settings.rows_folder
     sides = shares(settings.split) if settings.split else None

@@ -83,7 +83,7 @@ def gather(
 
 
 def report(output: str, stats: Stats, progress: str) -> list[str]:
-    """What is said of a finished shard."""
+    """Print a line about a finished shard, and its images that were left out."""
     name = stats["name"]
     without = f", {stats['gone']:,} deleted" if stats["gone"] else ""
     size = amount(stats["filesize"])
@@ -97,7 +97,7 @@ def report(output: str, stats: Stats, progress: str) -> list[str]:
 
 
 def pool_of(workers: int, counters: tuple[Counter, Counter]) -> AbstractContextManager[Executor]:
-    """Where shards are written: in processes, or, when one is enough, in a thread."""
+    """A pool of processes; if one worker is enough, a thread."""
     if workers > 1:
         return forked(workers, count_into, *counters)
     count_into(*counters)
@@ -110,7 +110,7 @@ def count_into(images: Counter, size: Counter) -> None:
 
 
 def count(images: int, size: int) -> None:
-    """Tell the parent of so many more."""
+    """Add to the counters that the parent shows."""
     for counter, more in zip(COUNTED, (images, size), strict=True):
         with counter.get_lock():
             counter.value += more

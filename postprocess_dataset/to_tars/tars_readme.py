@@ -46,7 +46,7 @@ def explain(output: str, shuffled: bool) -> list[str]:
 
 
 def write_readme(output: str, stems: Sequence[str]) -> None:
-    """Write README.md unless another hand's stands there; ours grows with the splits."""
+    """Write README.md, unless the user has changed it. Ours is updated for new splits."""
     path = os.path.join(output, NAME)
     if os.path.lexists(path):
         try:
