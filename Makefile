@@ -23,8 +23,8 @@ lint: .venv/base .venv/tests
 test: .venv/base .venv/demo .venv/scores .venv/c2pa .venv/tests lint
 	@$(BIN)/python -m pytest -n 4 --durations=15 || { [ $$? = 1 ] && $(AGAIN); }
 
-# Clusters, browsers and kills share two cores here: a test that failed beside others has one more try
-# alone. What fails twice fails; what passes then is named, and is a fault of the test to be mended.
+# Clusters, browsers and kills share two cores here: a test that failed beside others is tried once more
+# alone. If it fails again, it failed; if it passes, it is named, and the test must be corrected.
 AGAIN = echo "make: what failed runs once more, alone:" && \
   $(BIN)/python -m pytest --last-failed --last-failed-no-failures none -x -rA --tb=short -q && \
   echo "make: these passed only alone: mend them, see CONTRIBUTING.md"

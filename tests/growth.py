@@ -1,4 +1,4 @@
-"""How the cost of a work grows with the length of its text; no machine is too slow for a ratio."""
+"""How the cost of a function grows with the length of its text, as a ratio: any machine will do."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Tiny pipelines of the families that are large in truth, beside make_tiny.py: see BUILDERS."""
+"""Tiny pipelines of the large model families, beside make_tiny.py: see BUILDERS."""
 
 import torch
 from diffusers import (

@@ -1,4 +1,4 @@
-"""JPEGs as other programs, and people who mean harm, write them."""
+"""JPEGs as other programs, and attackers, write them."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""What surrounds a run in one process (chaos_run.py): the network, and the LLM's log."""
+"""The network and the LLM's log around a run in one process (chaos_run.py)."""
 
 from concurrent.futures import Future
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What lies in a data set folder, seen without the product's own readers.
+"""Read a data set folder without the project's own readers.
 
 Is each sample whole, does each caption stand beside its image, is an LLM asked for what is missing
 and for nothing else?

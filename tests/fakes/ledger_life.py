@@ -1,4 +1,4 @@
-"""A short life of a ledger that can end at any step on disk.
+"""A short history of a ledger that can end at any step on disk.
 
 forking.py runs it: Forking("ledger_life")("die_at", path, epoch, step, log).
 """

@@ -1,4 +1,4 @@
-"""Luck: a score for tests. Half of the FakePipeline's images have some, by their seed alone.
+"""Luck, a score for tests: half of the FakePipeline's images have some, depending on their seed.
 
 LUCK_FAILS=1              raises
 LUCK_WAITS_FOR=FILE:N     the first call waits until the file has N lines

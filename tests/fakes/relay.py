@@ -1,4 +1,4 @@
-"""A stranger's relay: passes on what comes to its port, changed if told so, and notes every byte.
+"""A relay of an attacker: passes on what comes to its port, changed if asked, and keeps a copy.
 
     python tests/fakes/relay.py TO_PORT [PORT [drain|answer]]     # prints its port, then all it saw
 

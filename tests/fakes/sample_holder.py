@@ -1,4 +1,4 @@
-"""What a client does with an index it holds, watched at each call on disk.
+"""What a client does with an index that it holds, recorded at each call on disk.
 
 forking.py runs it: Forking("sample_holder")("killed_at", folder, step).
 """
