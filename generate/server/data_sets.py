@@ -87,7 +87,8 @@ class DataSets:
         elif others:
             log.info("data set folder %s is taken in when a client asks for it", folder.name)
         else:
-            self.ledger.run(Ledger.define, stored | {"name": folder.name})
+            version = newest_file(folder)[0]
+            self.ledger.run(Ledger.define, stored | {"name": folder.name}, version)
 
     # ------------------------------------------------ a client asks
 
@@ -229,7 +230,8 @@ class DataSets:
         changes = (*GROWS, *RULE)
         if known and any(known.get(field) != definition.get(field) for field in changes):
             self.folders.unmark_all(name)
-        self.ledger.run(Ledger.define, definition)
+        version = max(newest_file(self.folders.path(name))[0], 1)
+        self.ledger.run(Ledger.define, definition, version)
         stamp = self._stamp(name)
         if name in self.detached or stamp != self._followed.get(name):  # it is not the same file
             self.ledger.read(lambda ledger: ledger.comparison.begin(name))

@@ -132,16 +132,17 @@ class Ledger:
         """See Transactions.begin."""
         return self.transactions.begin(now)
 
-    def define(self, now: float, definition: Definition) -> None:
+    def define(self, now: float, definition: Definition, version: int = 1) -> None:
         """Follow a folder's definition; what it holds is compared before anything is granted.
 
+        version: of a data set that is new here: its file's number, above 1 after an extension.
         Where the folder is another one than before, or has less, the ledger begins anew.
         """
         name = definition["name"]
         with self.transactions.begin(now):
             if change_of(self.store, definition) == "replaced":
                 self.expiry.end_all(now, name, "replaced")
-            change = define(self.store, definition)
+            change = define(self.store, definition, version)
         if change == "replaced":
             log.warning("data set %s: %s", name, REPLACED)
         if change != "none":

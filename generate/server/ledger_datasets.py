@@ -42,16 +42,16 @@ def _has_another_rule(stored: Definition, definition: Definition) -> bool:
     return any(stored.get(field) != definition.get(field) for field in RULE)
 
 
-def define(store: Store, definition: Definition) -> Change:
+def define(store: Store, definition: Definition, version: int = 1) -> Change:
     """Follow a definition, as in dataset.yaml: it needs name, total and images_per_prompt.
 
+    version: of a data set that the ledger does not know yet.
     After an extension what is missing is found by comparing every block with the folder anew.
     """
     name = definition["name"]
     total = definition["total"]
     change = change_of(store, definition)
     with store.transaction():
-        version = 1
         known = 0  # prompts that have their blocks
         if change == "replaced":
             version = store.version(name) + 1

@@ -247,6 +247,20 @@ def test_a_folder_that_leaves_after_an_extension(images):
     chaos.teardown()
 
 
+def test_a_ledger_written_again_knows_of_the_extension():
+    """Written from dataset.2.yaml, which goes after that: a client of before begins nothing."""
+    chaos = Chaos()
+    chaos.work(images=0, number=0)
+    chaos.extend(images=True, more=1)
+    chaos.delete_dot_server()
+    chaos.damage_the_definition(content=None)
+    chaos.work(images=0, number=0)
+    chaos.delete_dot_server()
+    chaos.work(images=0, number=0)
+    chaos.samples_are_whole()
+    chaos.teardown()
+
+
 def test_folder_and_ledger_are_lost_after_an_extension():
     """A client of before begins the data set anew, smaller: nobody is left who knows better."""
     chaos = Chaos()
