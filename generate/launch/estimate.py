@@ -5,10 +5,6 @@ print("\n".join(estimate(args, definition, items, output_root, fetch(output_root
 
 import contextlib
 import json
-import os
-import shutil
-import subprocess
-import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -16,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from common.console import INDENT, amount, duration
-from common.files import device_of, file_system_of
 from common.packed_folder import EARLY_FILES
 from generate.client import model_recipes
 from generate.dataset.definition import stored_definition
@@ -25,13 +20,13 @@ from generate.dataset.mapped_prompts import without_variations
 from generate.dataset.prompts_file import Item
 from generate.launch import task_memory
 from generate.launch.acceptance import by_origin, cost_line, draws_of
+from generate.launch.disk_limits import disk_limits
 from generate.launch.finished import images_there
 from generate.launch.status import Answer
 from generate.llms.backends_file import BackendsFile
 from generate.protocol.output_root import dataset_folder, server_folder
 from generate.server.blocks import OPEN_BLOCKS
 
-QUOTA_S = 20  # a quota command may wait for a file server that is away
 # Assumed until something was measured.
 JPEG_BYTES_A_PIXEL = 0.4
 JSON_BYTES = 1500
@@ -133,61 +128,6 @@ def packed_files(definition: dict[str, Any], workers: int) -> int:
     loose = min(folders, OPEN_BLOCKS) * min(EARLY_FILES, FOLDER * of_prompt)
     tars = total * of_prompt // EARLY_FILES
     return loose + workers * PROMPTS_OF_WORKER * of_prompt + tars + 3 * folders
-
-
-Limit = tuple[str, float | None, float | None]  # who limits, bytes left or None, files left or None
-
-
-def disk_limits(output_root: Path) -> list[Limit]:
-    """What may still be written below output_root, by the file system and by quotas."""
-    root = output_root.resolve()
-    root = next(folder for folder in (root, *root.parents) if folder.exists())
-    stat = os.statvfs(root)
-    # btrfs and some network file systems count no files
-    files_left = stat.f_favail if stat.f_files else None
-    limits: list[Limit] = [("the file system", stat.f_bavail * stat.f_frsize, files_left)]
-    mounted = (device_of(root), file_system_of(root)[1])
-    for command in (
-        ["quota", "-w", "-p", "-u"],
-        ["lfs", "quota", "-q", "-u", str(os.getuid()), str(root)],
-    ):
-        rows = quota_rows(_output_of(command)) if shutil.which(command[0]) else []
-        limits += [
-            (f"the quota of {name}", bytes_left, files_left)
-            for name, bytes_left, files_left in rows
-            if name in mounted
-        ]
-    return limits
-
-
-def _output_of(command: list[str]) -> str:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=QUOTA_S).stdout
-    except (OSError, subprocess.TimeoutExpired) as error:
-        print(f"no quota is known: {command[0]}: {type(error).__name__}", file=sys.stderr)
-        return ""
-
-
-def quota_rows(text: str) -> list[Limit]:
-    """The rows of `quota -w -p` and of `lfs quota -q`: (file system, bytes left, files left).
-
-    A row is "file system, kB used, soft, hard, grace, files used, soft, hard, grace". 0 = no limit;
-    the lower one of the soft and the hard limit counts.
-    """
-    rows: list[Limit] = []
-    for line in text.splitlines():
-        name, *words = line.split() or [""]
-        numbers = [int(word.rstrip("*")) if word.rstrip("*").isdigit() else 0 for word in words]
-        if len(numbers) < 7 or not words[0].rstrip("*").isdigit():
-            continue
-        kilobytes = _left(*numbers[0:3])
-        rows.append((name, None if kilobytes is None else kilobytes * 1024, _left(*numbers[4:7])))
-    return rows
-
-
-def _left(used: int, soft: int, hard: int) -> int | None:
-    limits = [limit for limit in (soft, hard) if limit]
-    return max(0, min(limits) - used) if limits else None
 
 
 # ---------------------------------------------------------------- GPU hours

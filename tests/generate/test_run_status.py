@@ -9,7 +9,8 @@ import pytest
 from common.command_line import UserError
 from common.console import amount
 from common.files import device_of
-from generate.launch import estimate, status
+from generate.launch import disk_limits, estimate, status
+from generate.launch.disk_limits import quota_rows
 
 ERROR = {
     "reason": "gpu",
@@ -278,7 +279,7 @@ def test_a_quota_command_that_hangs_holds_up_nothing(tmp_path, monkeypatch, caps
     (tmp_path / "quota").write_text("#!/bin/sh\nexec sleep 60\n")
     (tmp_path / "quota").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(estimate, "QUOTA_S", 0.2)
+    monkeypatch.setattr(disk_limits, "QUOTA_S", 0.2)
     assert (
         "the file system leaves" in estimated(tmp_path)
         and "no quota is known: quota: TimeoutExpired" in capsys.readouterr().err
@@ -306,10 +307,8 @@ def test_what_is_not_limited_is_not_said(tmp_path, monkeypatch):
 
 
 def test_quota_rows_of_lustre():
-    assert estimate.quota_rows("     /lustre 5000* 4000 6000 6d23h 10 0 0 -\n") == [
-        ("/lustre", 0, None)
-    ]
-    assert estimate.quota_rows("lfs: no quota\n") == []
+    assert quota_rows("     /lustre 5000* 4000 6000 6d23h 10 0 0 -\n") == [("/lustre", 0, None)]
+    assert quota_rows("lfs: no quota\n") == []
 
 
 @pytest.mark.parametrize(
