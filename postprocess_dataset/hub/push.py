@@ -59,7 +59,7 @@ def push(settings: PushSettings) -> int:
     if not settings.allow_unverified:
         check_verified(settings.release, root)
     api = HfApi()
-    with said_plainly(settings.repo):
+    with hub_errors_as_one_line(settings.repo):
         if not settings.dry_run:
             private = None if settings.public else True
             api.create_repo(settings.repo, repo_type="dataset", private=private, exist_ok=True)
@@ -191,7 +191,7 @@ def commit(
 
 
 @contextmanager
-def said_plainly(repo: str) -> Iterator[None]:
+def hub_errors_as_one_line(repo: str) -> Iterator[None]:
     """The hub's errors, and the network's, as one line."""
     try:
         yield

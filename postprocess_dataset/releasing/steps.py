@@ -76,8 +76,8 @@ def make_release(settings: ReleaseSettings) -> int:
     update = os.path.exists(settings.table)
     make_table(TableSettings(settings.folders, settings.table, relative=True, update=update))
     make_forms(forms_of(settings))
-    document = verified(settings, marks)
-    make_page(settings, marks)
+    document = verify_data_set(settings, marks)
+    make_report_page(settings, marks)
     allowed = [
         f"{name}: {found['count']:,} ({found['what']})" for name, found in document["found"].items()
     ]
@@ -85,7 +85,7 @@ def make_release(settings: ReleaseSettings) -> int:
         settings.release, settings.about, settings.licences, allowed, combined(settings)
     )
     make_card(card)
-    root = listed(settings, marks)
+    root = make_manifest(settings, marks)
     note_manifest(settings, document, root)
     for name, part in read_facts(settings.release).splits.items():
         names = " and ".join(filter(None, map(braces, (part.tars, part.parquet))))
@@ -123,8 +123,8 @@ def base_of(settings: ReleaseSettings) -> str:
     return os.path.dirname(folders[0]) if len(folders) == 1 else os.path.commonpath(folders)
 
 
-def verified(settings: ReleaseSettings, marks: Marks) -> dict[str, Any]:
-    """The verification's document; folders, table and tars are read only if they have changed.
+def verify_data_set(settings: ReleaseSettings, marks: Marks) -> dict[str, Any]:
+    """Verify folders, table and tars, if they have changed; the document of the findings.
 
     UserError: something was found that is not allowed.
     """
@@ -183,8 +183,8 @@ def what_to_do(document: dict[str, Any]) -> str:
     return f"Correct what is wrong, then {again}" if others or not options else f"R{again[1:]}"
 
 
-def make_page(settings: ReleaseSettings, marks: Marks) -> None:
-    """report.html, if table or status have changed."""
+def make_report_page(settings: ReleaseSettings, marks: Marks) -> None:
+    """Make report.html again, if the table or the status has changed."""
     output = os.path.join(settings.release, "report.html")
     status = settings.status or own_status(settings.folders, settings.work)
     changed = os.stat(status).st_mtime_ns if os.path.exists(status) else 0
@@ -209,8 +209,8 @@ def make_page(settings: ReleaseSettings, marks: Marks) -> None:
     marks.done("report", state)
 
 
-def listed(settings: ReleaseSettings, marks: Marks) -> str:
-    """MANIFEST.json, if a file has changed; its root."""
+def make_manifest(settings: ReleaseSettings, marks: Marks) -> str:
+    """Write MANIFEST.json again, if a file has changed; its root, in hex."""
     path = os.path.join(settings.release, manifest.NAME)
     state = state_of(settings.release, sorted(settings.allow), without=[manifest.NAME])
     if not (os.path.exists(path) and marks.is_done("manifest", state)):
@@ -232,6 +232,6 @@ def listed(settings: ReleaseSettings, marks: Marks) -> str:
 
 
 def note_manifest(settings: ReleaseSettings, document: dict[str, Any], root: str) -> None:
-    """Note of which manifest the verification is: push_to_hub.py asks for it."""
+    """Note the manifest's root beside the verification: push_to_hub.py compares it."""
     text = json.dumps({**document, "root": root}, indent=1) + "\n"
     write_whole(os.path.join(settings.work, VERIFICATION), text)
