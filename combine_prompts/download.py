@@ -123,6 +123,7 @@ def _size(path: Path) -> int:
 
 
 def not_fetched(what: str, files: str, error: Exception) -> UserError:
+    """The error for what cannot be fetched: what, why, and how to go on without a network."""
     reason = one_line(error)[:160]
     return UserError(
         f"cannot fetch {what} ({reason}); "

@@ -18,6 +18,8 @@ KEPT_S = 7 * 86400
 
 
 class BatchSizes:
+    """The file of sizes, for one key."""
+
     def __init__(self, path: Path | None, key: Sequence[object]) -> None:
         self.path = path
         self.key = [None if value is None else str(value) for value in key]

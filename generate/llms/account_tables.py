@@ -55,20 +55,25 @@ def _account_of(row: Sequence[Any]) -> ClientAccount:
 
 
 class AccountTables:
+    """The tables; made if they are missing."""
+
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
         for statement in TABLES:
             connection.execute(statement)
 
     def clients(self) -> dict[str, ClientAccount]:
+        """{client_id: account} of the clients that were not retired."""
         rows = self.connection.execute(f"select client_id, {COLUMNS} from llm_clients")
         return {client_id: _account_of(row) for client_id, *row in rows}
 
     def facts(self) -> dict[str, Any]:
+        """{name: value} of the run's single facts: budget, limits, sums of the past."""
         facts = self.connection.execute("select name, value from llm_facts")
         return {name: json.loads(value) for name, value in facts}
 
     def past_client(self, client_id: str) -> ClientAccount | None:
+        """The account of a retired client; None if it is not kept."""
         row = self.connection.execute(
             f"select {COLUMNS} from llm_past where client_id = ?", (client_id,)
         ).fetchone()
@@ -93,6 +98,7 @@ class AccountTables:
             )
 
     def bring_back(self, client_id: str, client: ClientAccount) -> None:
+        """Move a client from the past back to the present ones."""
         self.connection.execute("delete from llm_past where client_id = ?", (client_id,))
         self._write("llm_clients", client_id, client)
 

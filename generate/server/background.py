@@ -61,6 +61,7 @@ class Housekeeping:
         self.server = server
 
     def step(self) -> None:
+        """One round, called once a second."""
         server = self.server
         server.stop_if_superseded()
         server.keep_ledger()
@@ -87,9 +88,11 @@ class Requeue:
         self.at = time.monotonic() + left_s - REQUEUE_BEFORE_S if left_s else None
 
     def now(self) -> None:
+        """SLURM's signal before the time limit has come."""
         self.at = time.monotonic()
 
     def step(self) -> None:
+        """Ask SLURM for the requeue when it is time, and again until SLURM takes it."""
         if self.at is None or time.monotonic() < self.at:
             return
         self.at = time.monotonic() + REQUEUE_AGAIN_S

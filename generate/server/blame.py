@@ -192,6 +192,7 @@ class Blame:
             self.store.fail_permanently(dataset, idx)
 
     def failure(self, now: float, failure: Failure) -> None:
+        """Count a failure: provisional, until the worker's next results decide."""
         key = worker_key(failure.worker)
         self._count_error(now, failure)
         health = self.health()
@@ -307,6 +308,7 @@ class Blame:
     # ------------------------------------------------ who gets work
 
     def admission(self, now: float, key: str) -> Admission:
+        """Whether the worker of this key gets work."""
         row = self.store.one("SELECT until, probe FROM quarantine WHERE worker_key = ?", key)
         if row:
             until, probe = row

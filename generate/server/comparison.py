@@ -25,6 +25,8 @@ Block = tuple[str, int]  # data set, number
 
 
 class FolderComparison:
+    """Compared blocks, one byte each; under the ledger's lock."""
+
     def __init__(self, store: Store) -> None:
         self.store = store
         # data set -> one byte a block: compared with the folder since this start

@@ -46,6 +46,8 @@ Stamp = tuple[str, int, int, int] | None  # of the newest definition's file; Non
 
 
 class DataSets:
+    """settle(), look() and forget() take turns, by a lock."""
+
     def __init__(self, folders: Folders, ledger: SharedLedger) -> None:
         self.folders = folders
         self.ledger = ledger

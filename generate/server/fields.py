@@ -71,12 +71,14 @@ class Fields:
         self.where = where
 
     def bad(self, name: str, wanted: str, value: Any) -> BadField:
+        """The error of a field with a wrong value; `wanted`: what it must be."""
         shown = repr(value)
         if len(shown) >= MOST_SHOWN:
             shown = shown[: MOST_SHOWN - 3] + "…"
         return BadField(f"{self.where}{name} must be {wanted}, not {shown}")
 
     def number(self, name: str, low: int, high: int, default: Any = ...) -> Any:
+        """A whole number from low to high. BadField: it is not."""
         value = self._get(name, default)
         if value is default:
             return value
@@ -85,6 +87,7 @@ class Fields:
         return value
 
     def word(self, name: str, pattern: re.Pattern[str], what: str, default: Any = ...) -> Any:
+        """A text that the pattern matches as a whole; what: the pattern in words."""
         value = self._get(name, default)
         if value is default:
             return value
@@ -93,12 +96,14 @@ class Fields:
         return value
 
     def one_of(self, name: str, words: Sequence[str], default: Any = ...) -> Any:
+        """One of the words. BadField: another value."""
         value = self._get(name, default)
         if value is not default and value not in words:
             raise self.bad(name, "one of " + ", ".join(words), value)
         return value
 
     def text(self, name: str, most: int, default: Any = ...) -> Any:
+        """A text of at most `most` characters, without NUL; lone surrogates become "?"."""
         value = self._get(name, default)
         if value is default:
             return value
@@ -115,12 +120,14 @@ class Fields:
         return text
 
     def objects(self, name: str, most: int) -> list["Fields"]:
+        """A list of 1 to `most` objects, each as Fields."""
         value = self._get(name, ...)
         if not isinstance(value, list) or not 1 <= len(value) <= most:
             raise self.bad(name, f"a list of 1 to {most} objects", value)
         return [Fields(item, f"{self.where}{name}[{i}].") for i, item in enumerate(value)]
 
     def numbers(self, name: str, most: int, low: int, high: int, default: Any = ...) -> Any:
+        """A list of at most `most` whole numbers from low to high."""
         value = self._get(name, default)
         if value is default:
             return value
@@ -131,6 +138,7 @@ class Fields:
         return value
 
     def leases(self, name: str, most: int) -> list[str]:
+        """A list of at most `most` names of leases; [] if absent."""
         value: Any = self.values.get(name, [])
         fits = isinstance(value, list) and len(value) <= most
         if not fits or not all(isinstance(n, str) and LEASE.fullmatch(n) for n in value):
@@ -138,12 +146,14 @@ class Fields:
         return list(value)
 
     def truth(self, name: str) -> bool:
+        """True or false; false if absent."""
         value = self.values.get(name)
         if value is not None and not isinstance(value, bool):
             raise self.bad(name, "true or false", value)
         return bool(value)
 
     def real(self, name: str) -> float | None:
+        """A finite number up to a million; None if absent."""
         value = self.values.get(name)
         if value is None:
             return None
@@ -152,12 +162,14 @@ class Fields:
         return float(value)
 
     def dollars(self, name: str) -> float | None:
+        """An amount in USD from 0; None if absent."""
         value = self.values.get(name)
         if value is not None and not (type(value) in (int, float) and 0 <= value <= 1e9):
             raise self.bad(name, "an amount in USD from 0", value)
         return value
 
     def object(self, name: str, default: Any = ...) -> Any:
+        """An object, as Fields."""
         value = self._get(name, default)
         return value if value is default else Fields(value, f"{self.where}{name}.")
 

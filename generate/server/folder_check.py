@@ -66,6 +66,7 @@ class FolderCheck:
         return bool(names) and not any(count["waiting"] + count["leased"] for count in counts)
 
     def step(self) -> None:
+        """One round: compare all blocks that the ledger asks for."""
         self._look_at_folders()
         while work := self.ledger.read(self._next):
             self.began = self.began or time.monotonic()

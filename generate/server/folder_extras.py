@@ -44,6 +44,8 @@ class Marks:
 
 
 class FolderExtras:
+    """What was found at the last look; any thread may read it."""
+
     def __init__(self, output_root: Path) -> None:
         self.output_root = output_root
         self.marks: dict[tuple[str, int], Marks] = {}  # by data set and its sub-folders

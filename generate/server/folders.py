@@ -24,6 +24,8 @@ RETRIES_AT_ONCE = 500  # failed prompts that --retry_failed takes under one lock
 
 
 class Folders:
+    """The folders of all data sets of an output root."""
+
     def __init__(self, output_root: Path, ledger: SharedLedger) -> None:
         self.output_root = output_root
         self.ledger = ledger

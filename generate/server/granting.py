@@ -35,6 +35,8 @@ class WorkRequest:
 
 
 class Granting:
+    """Grants leases over the store; changes are within one transaction."""
+
     def __init__(
         self, choice: WorkChoice, transactions: Transactions, answers: StoredAnswers
     ) -> None:

@@ -32,6 +32,8 @@ Samples = deque[tuple[float, int]]  # (seconds, images)
 
 
 class RunHistory:
+    """Rates in memory, curves on disk."""
+
     def __init__(self, path: str | Path) -> None:
         """path: the JSON file of the curve. If it is damaged or missing, the curve begins anew."""
         self.path = Path(path)

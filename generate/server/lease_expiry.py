@@ -44,6 +44,8 @@ class JobSeen:
 
 
 class LeaseExpiry:
+    """Ends leases in the store and in memory."""
+
     def __init__(self, store: Store, live: LiveLeases, blame: Blame) -> None:
         self.store = store
         self.live = live

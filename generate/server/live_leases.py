@@ -85,6 +85,8 @@ class LiveLease:
 
 
 class LiveLeases:
+    """Clients by id and leases by name; nothing is on disk."""
+
     def __init__(self, limits: LeaseLimits, now: float) -> None:
         self.limits = limits
         self.clients: dict[str, Client] = {}
@@ -183,6 +185,7 @@ class LiveLeases:
         return stale
 
     def renew(self, now: float, name: str) -> None:
+        """Give a lease a new deadline, one TTL from now."""
         lease = self.leases[name]
         lease.deadline = max(lease.deadline, now + self.ttl_s(lease.bare))
         lease.heartbeat_at = now

@@ -13,6 +13,8 @@ KNOWN = (
 
 
 class Orders:
+    """Carries out orders on a running server."""
+
     def __init__(self, server: Server) -> None:
         self.server = server
 

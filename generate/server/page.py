@@ -56,6 +56,7 @@ class PageGuard:
         self.cookie = f"status_{run.about()['run_id'][:12]}"
 
     def allowed(self) -> bool:
+        """Whether the present request may see what it asks for."""
         if is_signed():
             return True
         access = self.run.page_access
@@ -65,6 +66,7 @@ class PageGuard:
         return access.may_look(request.cookies.get(self.cookie, ""), time.time())
 
     def change_into_cookie(self, code: str) -> ResponseReturnValue:
+        """Exchange the code of a link for the cookie; a refusal if it is not valid."""
         value = self.run.page_access.redeem(code, time.time())
         if value is None:
             return refusal()
@@ -185,6 +187,7 @@ def blueprint(run: Run) -> Blueprint:
 
 
 def refusal() -> Response:
+    """401, with the command that shows a new link."""
     text = (
         "Open this run's link; it is good once, for ten minutes: "
         "python generate/image_server.py --status shows a new one on a terminal.\n"

@@ -111,6 +111,7 @@ class Queries:
         return {"index": idx, "strikes": sum(mark or 0 for mark, *_ in rows), "errors": errors}
 
     def quarantined(self) -> list[Row]:
+        """The quarantined workers, oldest first, with their last errors."""
         rows = self.store.all(
             "SELECT worker, since, until, failures, errors FROM quarantine ORDER BY since"
         )
@@ -146,6 +147,7 @@ class Queries:
         }
 
     def errors(self) -> list[Row]:
+        """The errors by reason: how often, when last, and by which worker; newest first."""
         rows = self.store.all(
             "SELECT reason, count, time, error, worker FROM errors ORDER BY time DESC"
         )

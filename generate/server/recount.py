@@ -25,6 +25,7 @@ def check_counts(store: Store, by_rows: bool = False) -> None:
 
 
 def sum_is_right(store: Store, dataset: str) -> bool:
+    """Whether waiting + leased + done + failed = total."""
     return bool(
         store.one(
             "SELECT waiting + leased + done + set_aside = total FROM datasets WHERE name = ?",

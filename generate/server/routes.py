@@ -28,6 +28,7 @@ LOG_AGAIN_S = 60.0
 
 
 def application(server: Server) -> Flask:
+    """The Flask application over a server."""
     app = Flask("image_server", static_folder=None)
     app.json.sort_keys = app.json.ensure_ascii = False  # type: ignore[attr-defined]
     work = WorkCalls(server)

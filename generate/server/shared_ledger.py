@@ -32,6 +32,8 @@ class PendingWrite(Generic[T]):
 
 
 class SharedLedger:
+    """A ledger and its lock; every method may be called by any thread."""
+
     def __init__(self, ledger: Ledger, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.lock = threading.RLock()  # the status document asks again while it holds it

@@ -21,6 +21,8 @@ Pair = tuple[str, str]  # array, node
 
 
 class SlurmWatch:
+    """SLURM's queue and ExcNodeLists, as this server sees and changes them."""
+
     def __init__(self, folder: Path, ledger: SharedLedger) -> None:
         """folder: the server's, where it keeps what it has put on ExcNodeLists."""
         self.ledger = ledger
@@ -46,9 +48,11 @@ class SlurmWatch:
 
     @staticmethod
     def possible() -> bool:
+        """Whether squeue and scontrol are installed here."""
         return shutil.which("squeue") is not None and shutil.which("scontrol") is not None
 
     def step(self) -> None:
+        """One round: end leases of jobs that are gone, exclude and include nodes."""
         jobs = slurm.queue()  # None = unknown: squeue failed
         self.ledger.run(Ledger.slurm_seen, jobs)
         wanted = {

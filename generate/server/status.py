@@ -83,6 +83,8 @@ class Pages:
 
 
 class StatusDocument:
+    """Makes the document from the ledger's queries."""
+
     def __init__(
         self, run: Run, history: RunHistory, notice: str | None = None, pages: Pages | None = None
     ) -> None:
@@ -216,12 +218,14 @@ class Clock:
         self.unix_s = time.time()
 
     def iso(self, at: float | str | None) -> str | None:
+        """A time of the ledger as UTC in ISO 8601; a text and None as they are."""
         if at is None or isinstance(at, str):
             return at
         then = datetime.fromtimestamp(self.unix_s + at - self.now, UTC)
         return then.isoformat(timespec="seconds").replace("+00:00", "Z")
 
     def seconds_to(self, at: float | None) -> float | None:
+        """Seconds until a time of the ledger, 0 if it is over."""
         return None if at is None else max(0.0, round(at - self.now, 1))
 
 

@@ -9,6 +9,8 @@ KEPT = 50_000  # 1,000 clients can repeat a request 50 calls later
 
 
 class StoredAnswers:
+    """The answers, by verb ("lease", …), client and request."""
+
     def __init__(self, store: Store) -> None:
         self.store = store
 
@@ -22,6 +24,7 @@ class StoredAnswers:
         return json.loads(row[0]) if row else None
 
     def keep(self, verb: str, client_id: str, request_id: str | None, answer: Any) -> None:
+        """Keep an answer, as JSON; the oldest of more than KEPT go. Without an id: nothing."""
         if not request_id:
             return
         self.store.run(

@@ -43,6 +43,8 @@ class Fault:
 
 @dataclass
 class Submission:
+    """What the workers of one submission have reported."""
+
     dataset: str
     works: bool = False  # a worker of it has loaded the model
     hosts: dict[str, float] = field(default_factory=dict)  # host -> when it was heard last

@@ -10,6 +10,8 @@ from generate.server.store import Store
 
 
 class Transactions:
+    """Commits to the store; keeps live leases and fault attribution in agreement with it."""
+
     def __init__(self, store: Store, blame: Blame, live: LiveLeases) -> None:
         self.store = store
         self.blame = blame

@@ -47,6 +47,8 @@ def key_of(row: Json) -> Key:
 
 
 class Watch:
+    """The newest document, made by threads of its own."""
+
     def __init__(self, run: Run) -> None:
         self.run = run
         self.history = RunHistory(server_folder(run.output_root) / "history.json")

@@ -33,6 +33,8 @@ log = logging.getLogger("image_server")
 
 
 class WorkCalls:
+    """One method for each call; fields: the request's. BadField: one is wrong."""
+
     def __init__(self, server: Server) -> None:
         self.output_root = server.output_root
         self.ledger = server.ledger
@@ -43,6 +45,7 @@ class WorkCalls:
         self.loading = server.loading
 
     def get_indices(self, fields: Fields) -> ResponseReturnValue:
+        """POST /get_indices: a lease, or why there is none. chunk_size 0: only asks."""
         name, who, definition = self._asker(fields)
         chunk = fields.number("chunk_size", 0, wire.MOST_CHUNK)
         llm = wire.llm(fields, "llm")
@@ -104,6 +107,7 @@ class WorkCalls:
         return name, who, definition
 
     def heartbeat(self, fields: Fields) -> ResponseReturnValue:
+        """POST /beat: renew the client's leases, and take in what it reports."""
         client_id = wire.client_id(fields)
         leases = fields.leases("leases", MOST_LEASES)
         state = fields.one_of("state", wire.STATES)
@@ -129,6 +133,7 @@ class WorkCalls:
         return reply(*self.ledger.run(step))
 
     def complete(self, fields: Fields) -> ResponseReturnValue:
+        """POST /complete: a verdict for each index, after a look at its files."""
         client_id, lease, request_id = report(fields)
         results = [
             {
@@ -149,6 +154,7 @@ class WorkCalls:
         return reply(answers.CompletionAnswer(verdicts))
 
     def fail(self, fields: Fields) -> ResponseReturnValue:
+        """POST /fail: what happens to each index that failed."""
         client_id, lease, request_id = report(fields)
         results = [
             {
@@ -162,6 +168,7 @@ class WorkCalls:
         return reply(self.ledger.commit(Ledger.fail, client_id, request_id, lease, results))
 
     def release(self, fields: Fields) -> ResponseReturnValue:
+        """POST /release: the unfinished rest of a lease waits again."""
         client_id, lease, request_id = report(fields)
         reason = fields.one_of("reason", wire.RELEASED, "released")
         ours = self.ledger.commit(Ledger.release, client_id, request_id, lease, reason)

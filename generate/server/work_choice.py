@@ -20,11 +20,15 @@ NEXT_SUSPECTS = 20  # looked at for one that this worker has not failed
 
 @dataclass(frozen=True)
 class Chosen:
+    """The indices of a new lease."""
+
     indices: list[int]
     suspect: bool = False  # to be generated beside a canary prompt
 
 
 class WorkChoice:
+    """Chooses among the indices that wait."""
+
     def __init__(
         self, store: Store, comparison: FolderComparison, blame: Blame, live: LiveLeases
     ) -> None:

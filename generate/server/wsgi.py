@@ -117,6 +117,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
 
 class Unauthorized(Error):  # type: ignore[misc]
+    """waitress' answer 401."""
+
     code = 401
     reason = "Unauthorized"
 
