@@ -182,7 +182,7 @@ class Options(argparse.ArgumentParser):
             nargs=0,
             dest=argparse.SUPPRESS,
             default=argparse.SUPPRESS,
-            help="print it, and leave",
+            help="print the version and exit",
         )
 
     def format_help(self) -> str:

@@ -103,7 +103,7 @@ def add_most_used(most_used: argparse._ArgumentGroup) -> None:
     most_used.add_argument(
         "--config",
         metavar="FILE.yaml",
-        help="options of this run, by their names; the command line goes before it. As the first "
+        help="a file with the options of this run; the command line overrides it. As the first "
         "word it needs no --config",
     )
 
@@ -112,7 +112,7 @@ def add_run_options(parser: Options) -> None:
     run = parser.add_argument_group("what to generate")
     parser.flag(
         "--augment_prompts",
-        "ask LLMs for variations; else one image a prompt",
+        "ask LLMs for variations; without it one image for each prompt",
         default=True,
         group=run,
     )
@@ -121,20 +121,26 @@ def add_run_options(parser: Options) -> None:
         metavar="N",
         type=at_least(1),
         default=1,
-        help="images of the same text, with other seeds; they count as images of the prompt, so "
-        "200 with 4 are 50 texts (default: %(default)s)",
+        help="images of each text, with different seeds; they count as images of the prompt, so "
+        "200 images are 50 texts with 4 (default: %(default)s)",
     )
-    run.add_argument("--size", metavar="WxH", help="width and height apart: 1024x768")
+    run.add_argument("--size", metavar="WxH", help="width x height in pixels: 1024x768")
     run.add_argument(
         "--sizes",
         metavar="WxH:SHARE,…",
-        help="a mix: 1024x1024:0.5,1344x768:0.25,768x1344:0.25; each image's by its place",
+        help="a mix of sizes with their shares: 1024x1024:0.5,1344x768:0.25,768x1344:0.25",
     )
     run.add_argument(
-        "--negative_prompt", help="what the images are not to show (default: the model family's)"
+        "--negative_prompt", help="what the images must not show (default: the model family's)"
     )
-    run.add_argument("--num_inference_steps", type=at_least(1), help="default: the model family's")
-    run.add_argument("--guidance_scale", type=float, help="default: the model family's")
+    run.add_argument(
+        "--num_inference_steps",
+        type=at_least(1),
+        help="denoising steps (default: the model family's)",
+    )
+    run.add_argument(
+        "--guidance_scale", type=float, help="strength of guidance (default: the model family's)"
+    )
     run.add_argument(
         "--seed",
         type=at_least(0),
@@ -145,15 +151,15 @@ def add_run_options(parser: Options) -> None:
     parser.flag(
         "--shuffle",
         "hand out prompts in a random order, so that any part of a run is a fair sample "
-        "(default: True for a new data set; one that was begun keeps its order)",
+        "(default: True for a new data set; an older one keeps its order)",
         default=None,
         group=run,
     )
-    run.add_argument("--shuffle_seed", type=at_least(0), help="of that order (default: 42)")
+    run.add_argument("--shuffle_seed", type=at_least(0), help="seed of that order (default: 42)")
     parser.flag(
         "--extend",
-        "take appended prompts, more images a prompt, or another --accept or --max_tries into a "
-        "data set that was begun",
+        "allow appended prompts, more images for each prompt, or another --accept or --max_tries "
+        "for a data set that was begun",
         group=run,
     )
 
@@ -163,15 +169,17 @@ def add_model_options(parser: Options) -> None:
     speed.add_argument(
         "--batch_size",
         type=at_least(1),
-        help="images a batch (default: by GPU, see model_recipes.py; halved if it does not fit)",
+        help="images in a batch (default: by GPU, see model_recipes.py; halved if it does not fit)",
     )
     parser.flag(
         "--compile",
-        "torch.compile the repeated blocks and the VAE decoder; without it where that fails",
+        "torch.compile the repeated blocks and the VAE decoder; if that fails, go on without it",
         group=speed,
     )
     speed.add_argument(
-        "--dtype", choices=["float32", "float16", "bfloat16"], help="default: by family and GPU"
+        "--dtype",
+        choices=["float32", "float16", "bfloat16"],
+        help="precision (default: by model family and GPU)",
     )
     speed.add_argument(
         "--offload",
@@ -182,43 +190,43 @@ def add_model_options(parser: Options) -> None:
         "--speed",
         choices=list(PRESETS),
         default=EXACT,
-        help="fast: --compile and cuDNN's attention, rounding apart the same images; faster: "
-        "besides in fp8 (torchao, cards from Ada on), other images (default: %(default)s)",
+        help="fast: --compile and cuDNN's attention, the same images but for rounding; faster: "
+        "also fp8 (torchao, Ada cards and newer), other images (default: %(default)s)",
     )
     speed.add_argument(
         "--attention",
         metavar="BACKEND",
-        help="of diffusers: _native_cudnn, flash, _flash_3_hub, sage, … (default: torch's choice)",
+        help="attention backend of diffusers: _native_cudnn, flash, sage, … (default: torch's)",
     )
     speed.add_argument(
         "--quantize",
         metavar="BACKEND",
-        help="of diffusers: bitsandbytes_4bit, bitsandbytes_8bit, torchao, quanto, …",
+        help="quantization backend of diffusers: bitsandbytes_4bit, bitsandbytes_8bit, torchao, …",
     )
     speed.add_argument(
         "--quantize_args",
         metavar="JSON",
-        help="its arguments, and components_to_quantize (default: the transformer)",
+        help="arguments of that backend, and components_to_quantize (default: the transformer)",
     )
-    speed.add_argument("--revision", help="of a hub model")
+    speed.add_argument("--revision", help="commit, tag or branch of a hub model")
     speed.add_argument(
         "--lora",
         metavar="ID[:WEIGHT]",
-        help="adapters laid onto the model, with commas: a hub id, folder or file each",
+        help="adapters (LoRA), separated by commas: each a hub id, a folder or a file",
     )
     parser.flag(
-        "--t5", "SD3 with T5; --no-t5: 9 GiB less, long texts are read less well", True, speed
+        "--t5", "SD3 with T5; --no-t5: 9 GiB less, but long texts are followed less", True, speed
     )
     speed.add_argument(
         "--truncated",
         choices=["keep", "skip", "fail"],
         default="keep",
-        help="texts longer than the model reads: generate them all the same, leave them out, or "
-        "stop at the first one (default: %(default)s)",
+        help="texts longer than the model reads: generate them anyway, leave them out, or stop at "
+        "the first one (default: %(default)s)",
     )
     parser.flag(
         "--allow_mixed",
-        "generate on cards, too, that do it otherwise than the definition says",
+        "also generate on cards that differ from the data set's definition",
         group=speed,
     )
     speed.add_argument(
@@ -233,10 +241,13 @@ def add_rare_options(parser: Options) -> None:
     rare.add_argument(
         "--chunk_size",
         type=at_least(1),
-        help="prompts a lease (default: max(1, min(total // num_workers, max_chunk_size)))",
+        help="prompts in a lease (default: max(1, min(total // num_workers, max_chunk_size)))",
     )
     rare.add_argument(
-        "--max_chunk_size", type=at_least(1), default=512, help="default: %(default)s"
+        "--max_chunk_size",
+        type=at_least(1),
+        default=512,
+        help="prompts in a lease at most (default: %(default)s)",
     )
     rare.add_argument(
         "--max_leases",
@@ -263,9 +274,14 @@ def add_rare_options(parser: Options) -> None:
         metavar="HOURS",
         help="how long to wait for a server that is away (default: %(default)s)",
     )
-    rare.add_argument("--jpeg_quality", type=int, default=JPEG_QUALITY, help="default: %(default)s")
+    rare.add_argument(
+        "--jpeg_quality",
+        type=int,
+        default=JPEG_QUALITY,
+        help="of the images, 1 to 100 (default: %(default)s)",
+    )
     parser.flag(
-        "--is_slurm_task", "this process is a task of the array (its script says so)", group=rare
+        "--is_slurm_task", "this process is a task of the array (set by its script)", group=rare
     )
     for ignored in ("--invalidate_cache", "--slurm_task_index", "--slurm_task_datetme"):
         rare.add_argument(ignored, nargs="?", help="accepted and ignored")
