@@ -17,7 +17,7 @@ from generate.client.pixels import pixels_of
 from generate.dataset.prompts_file import read_prompts
 from generate.launch import progress, tiny_prompts
 from generate.launch.finished import what_next
-from generate.llms.whole_file import take_over
+from generate.llms.whole_file import read_part, take_over
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -92,6 +92,33 @@ def test_variations_that_were_made_are_not_asked_for_again(tmp_path):
     other = read_prompts(prompts)[::-1]
     with pytest.raises(UserError, match="holds other prompts"):
         take_over(other, output)
+
+
+PART = '{"index": 0, "texts": ["a cat at sea"], "details": [null], "short": null}\n'
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["garbage", "5", "[" * 99_999, '{"index": 7, "texts": []}', '{"index": 1, "texts": [5]}'],
+)
+def test_a_damaged_part_file_is_one_line(tmp_path, line):
+    part = tmp_path / "v.json.part"
+    about = {"prompts_sha256": "x", "num_variations": 1}
+    part.write_text(json.dumps(about) + "\n" + PART + line + "\n" + PART + '{"half')
+    with pytest.raises(UserError, match="line 3 is damaged; remove that line"):
+        read_part(part, about, 2)
+    part.write_text(json.dumps(about) + "\n" + PART + '{"half')
+    assert read_part(part, about, 2) == {0: json.loads(PART)}
+    assert part.read_text().endswith(PART)
+
+
+def test_variations_are_not_written_into_a_text_file(tmp_path):
+    prompts = tmp_path / "q.txt"
+    prompts.write_text("a red fox\n")
+    for output in (prompts, tmp_path / "s.jsonl"):
+        ended = call("generate/llm_prompting.py", prompts, "--output", output)
+        assert ended.returncode == 1 and "name a .json file" in ended.stderr, ended.stderr
+    assert prompts.read_text() == "a red fox\n"
 
 
 def test_prompts_that_the_tiny_model_does_not_know_are_named_in_the_plan(tmp_path):

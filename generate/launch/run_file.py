@@ -115,8 +115,9 @@ def _read(path: str) -> dict[str, str]:
                 f"{path}: {str(name)[:80]} must be one text, number, true or false; "
                 "JSON goes between quotes"
             )
-        if "\0" in name + value:
-            raise UserError(f"{path}: {name[:80]!r} holds a NUL, which no option can")
+        if "\0" in value or value != value.encode(errors="replace").decode():
+            what = f"{path}: the value of {name[:80]}"
+            raise UserError(f"{what} holds a NUL or half a surrogate pair, which no option can")
     return document
 
 

@@ -8,7 +8,9 @@ table goes to standard output, a plot to FILE.variations.svg beside it.
 
 import argparse
 import json
+import re
 import statistics
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,10 +20,13 @@ from typing import Any
 from common.command_line import DONE, UserError
 from common.console import visible
 from common.files import write_whole
+from generate.dataset.captions import read_captions
 from generate.dataset.prompts_file import find_prompts, read_prompts
+from generate.dataset.scan import scan_folder
 from generate.llms.diversity import Diversity, measure
 from generate.llms.scatter import Dot, scatter
 
+BLOCK = re.compile(r"\d{6,9}", re.ASCII)  # a sub-folder of 1,000 prompts
 SHOWN = 10  # prompts in the table: those with the lowest Vendi score for their number of texts
 WIDTH = 48  # characters of a prompt in the table
 UNKNOWN = "(not recorded)"
@@ -105,7 +110,9 @@ def _row(name: str, cells: tuple[str, ...]) -> str:
 def _of_file(path: Path) -> Iterator[Varied]:
     """The prompts of a file that have variations; whole_file.py notes who wrote them."""
     items = read_prompts(path)
-    details = [None] * len(items) if path.suffix == ".txt" else json.loads(path.read_bytes())
+    details: list[Any] = [None] * len(items)
+    if path.suffix.lower() not in (".txt", ".jsonl", ".parquet"):  # as prompts_file.py tells them
+        details = json.loads(path.read_bytes())
     for item, raw in zip(items, details, strict=True):
         texts = item.get("variations")
         if texts:
@@ -114,17 +121,20 @@ def _of_file(path: Path) -> Iterator[Varied]:
 
 
 def _of_folder(folder: Path) -> Iterator[Varied]:
-    """The prompts of a data set, of its .prompts files."""
-    for path in sorted(folder.glob("*/*.prompts")):
-        try:
-            record = json.loads(path.read_bytes())
+    """The prompts of a data set, of its .prompts files, loose or packed. A broken one is named."""
+    blocks = sorted(int(path.name) for path in folder.iterdir() if BLOCK.fullmatch(path.name))
+    for block in blocks:
+        for index, files in sorted(scan_folder(folder, block).items()):
+            record = read_captions(folder, index) if files.generation else None
+            if record is None:
+                if files.generation:
+                    where = f"{folder}: the .prompts of prompt {index}"
+                    print(f"{where} is torn, or of another one: left out", file=sys.stderr)
+                continue
             texts = record["texts"][1:]
-            written = [str(text["text"]) for text in texts]
-            original = str(record["original_prompt"])
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise UserError(f"{path} is no .prompts file ({type(error).__name__})") from None
-        if written:
-            yield Varied(original, written, _llms(texts, len(written)))
+            if texts:
+                written = [text["text"] for text in texts]
+                yield Varied(record["original_prompt"], written, _llms(texts, len(written)))
 
 
 def _llms(details: Any, n: int) -> list[str]:

@@ -52,6 +52,8 @@ def whole_file(args: argparse.Namespace) -> int:
     if output.is_dir():
         example = output / "prompts.json"
         raise UserError(f"--output {output} is a folder; name a file, such as {example}")
+    if output.suffix.lower() in (".txt", ".jsonl", ".parquet"):
+        raise UserError(f"--output {output}: a JSON list is written; name a .json file")
     about = {"prompts_sha256": list_sha256(items), "num_variations": args.num_variations}
     kept_details = take_over(items, output)
     if all(len(item.get("variations") or []) >= args.num_variations for item in items):
@@ -59,17 +61,17 @@ def whole_file(args: argparse.Namespace) -> int:
         return 0
     part = output.with_name(output.name + ".part")
     accounts = output.with_name(output.name + ".accounts")
-    done = read_part(part, about)
     prompter = prompter_of(
         args, str(accounts) if args.llm_budget_usd > 0 else ":memory:", args.seed
     )
     began = time.monotonic()
-    work = Work(prompter, items, done, args.num_variations)
     try:
         with open(part, "a", encoding="utf-8") as lines, logging_redirect_tqdm():
             hold(lines)
-            if not done and lines.tell() == 0:
+            done = read_part(part, about, len(items))
+            if not os.path.getsize(part):
                 lines.write(json.dumps(about) + "\n")
+            work = Work(prompter, items, done, args.num_variations)
             work.run(lines)
     except OSError as error:
         raise UserError(
@@ -185,17 +187,24 @@ def hold(lines: TextIO) -> None:
             ) from None
 
 
-def read_part(part: Path, about: dict[str, Any]) -> dict[int, Line]:
+def read_part(part: Path, about: dict[str, Any], prompts: int) -> dict[int, Line]:
     """{index: line} of what an earlier call finished. A half-written last line is dropped.
 
-    Raises UserError for a part of another list or number.
+    Raises UserError for a part of another list or number, or one that is damaged.
     """
-    try:
-        data = part.read_bytes()
-    except FileNotFoundError:
-        return {}
+    data = part.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
-    lines = [json.loads(line) for line in whole.splitlines()]
+    lines: list[Any] = []
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            lines.append(json.loads(line))
+            if number > 1 and not is_line(lines[-1], prompts):
+                raise ValueError("no line of this script")
+        except (ValueError, RecursionError):
+            raise UserError(
+                f"{part}: line {number} is damaged; remove that line, and its prompt is asked for "
+                "again (the first one: remove the file)"
+            ) from None
     if lines and lines[0] != about:
         raise UserError(
             f"{part} is of another prompts file or --num_variations; "
@@ -204,6 +213,20 @@ def read_part(part: Path, about: dict[str, Any]) -> dict[int, Line]:
     if len(whole) < len(data):
         os.truncate(part, len(whole))
     return {line["index"]: line for line in lines[1:]}
+
+
+def is_line(line: Any, prompts: int) -> bool:
+    """Whether it is what Work writes of one of so many prompts."""
+    if not isinstance(line, dict) or type(line.get("index")) is not int:
+        return False
+    texts, short, details = line.get("texts"), line.get("short"), line.get("details", [])
+    return (
+        0 <= line["index"] < prompts
+        and isinstance(texts, list)
+        and all(isinstance(text, str) for text in texts)
+        and isinstance(details, list)
+        and (short is None or (isinstance(short, dict) and isinstance(short.get("reason"), str)))
+    )
 
 
 def take_over(items: list[Item], output: Path) -> dict[int, list[Any]]:

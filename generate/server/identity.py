@@ -134,10 +134,16 @@ def claim_epoch(folder: Path, above: int = 0) -> Claim:
     """The number of this start, claimed by an exclusive file outside of the ledger.
 
     So the name of a lease never repeats, not even after an older copy has replaced the ledger.
+    UserError: the last number that there is was claimed, by hand.
     """
     epochs = folder / "epochs"
     while True:
         epoch = max(*_claimed(epochs), above) + 1
+        if not EPOCH.fullmatch(str(epoch)):
+            raise UserError(
+                f"{epochs}: the file {epoch - 1} is the last number that a start can have; no "
+                "server made it: remove it"
+            )
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
         try:
             descriptor = os.open(epochs / str(epoch), flags, OWNER_ONLY)

@@ -1,6 +1,7 @@
 """Diversity and fidelity of variations: the figures, the table, the plot."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from common.files import CHECKOUT
 from generate.llms.diversity import distinct_2, measure, nearest, vendi
 from generate.llms.scatter import Dot, scatter
+from postprocess_dataset.packing.pack_folder import Packing
 from tests.fakes.fake_llm import FakeOllama
 
 pytestmark = pytest.mark.timeout(120)
@@ -68,12 +70,26 @@ def test_the_report_is_a_table_and_a_plot(tmp_path):
     assert 1 < float(rows["a red fox"][1]) <= 6
     assert (tmp_path / "o.json.variations.svg").read_text().count("<title>") == 2
 
-    record = {"original_prompt": "a red fox", "texts": [{"text": "a red fox"}]}
+    lines = tmp_path / "o.jsonl"
+    lines.write_text("\n".join(json.dumps(item) for item in items))
+    status, out, err = call(lines, "--report")
+    assert status == 0 and "all 2 prompts" in out, err
+
+    record = {"prompt_index": 0, "original_prompt": "a red fox", "source": [], "short": None}
+    record["texts"] = [{"text": "a red fox"}]
     record["texts"] += [{"text": f"a {k} fox", "llm_model_name": "m"} for k in ("blue", "sad")]
-    (tmp_path / "set" / "000000").mkdir(parents=True)
-    (tmp_path / "set" / "000000" / "0.prompts").write_text(json.dumps(record))
-    status, out, _ = call(tmp_path / "set", "--report")
+    block = tmp_path / "set" / "000000"
+    block.mkdir(parents=True)
+    (block / "0.prompts").write_text(json.dumps(record))
+    os.mkfifo(block / "6.prompts")
+    status, out, err = call(tmp_path / "set", "--report")
     assert status == 0 and "all 1 prompts" in out
+    assert "the .prompts of prompt 6 is torn" in err
+    (block / "6.prompts").unlink()
+    (block / "COMPLETE").write_text("{}")
+    assert Packing(block).run().prompts == 1
+    status, out, err = call(tmp_path / "set", "--report")
+    assert status == 0 and "all 1 prompts" in out, err
     assert (tmp_path / "set.variations.svg").exists()
     status, _, err = call(prompts, "--report", "--prompt", "x")
     assert status == 2

@@ -68,7 +68,8 @@ def test_a_file_gives_the_options_and_the_command_line_beats_it(tmp_path, parse)
         ("num_workers: [1, 2]", "num_workers must be one text, number, true or false"),
         ("- model", "holds no options"),
         ("a: [", "is not YAML"),
-        ('model: "a\\0b"', "'model' holds a NUL"),
+        ('model: "a\\0b"', "the value of model holds a NUL"),
+        ('model: "\\uD800"', "the value of model holds a NUL or half a surrogate pair"),
         ("", "holds no options"),
     ],
 )

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+import pytest
+
+from common.command_line import UserError
 from generate.server.identity import (
     claim_epoch,
     open_folder,
@@ -21,6 +24,7 @@ def test_an_epoch_is_claimed_once(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "listdir", lambda path: seen.pop() if seen else listdir(path))
     assert claim_epoch(folder).epoch == 2
     assert not seen
+
     assert superseded(folder, 1)
     assert not superseded(folder, 2)
 
@@ -55,3 +59,11 @@ def test_small_files_are_on_disk_before_they_count(tmp_path, monkeypatch):
     events.clear()
     claim_epoch(folder)
     assert events == [("fsync", "epochs")]
+
+
+def test_the_last_number_of_a_start_is_refused(tmp_path):
+    """It had thirteen digits, was not seen among the files, and the start after it never ended."""
+    folder = open_folder(tmp_path)
+    (folder / "epochs" / "999999999999").touch()
+    with pytest.raises(UserError, match="999999999999 is the last number"):
+        claim_epoch(folder)

@@ -67,6 +67,7 @@ def test_finished_prompts_of_an_open_folder_are_packed_when_they_are_many(data):
     publish_captions(data.path, captions(21, 3), "1-1")
     (inside / "21_2.failed").write_text("{}")
     (inside / "7_1.json").rename(inside / ".7_1.json.9-1.tmp")  # being published
+    os.utime(inside / "3_0.jpg", (4_000_000_000, 4_000_000_000))  # of a clock that was wrong
     before = seen(data.path)
     assert Packing(inside, early_files=11, quiet_s=0).run().files == 0  # 3 and 21 have 10
     assert Packing(inside, early_files=10, quiet_s=600).run().files == 0
