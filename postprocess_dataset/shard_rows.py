@@ -136,7 +136,7 @@ def check_columns(files: Sequence[str]) -> None:
     for path in files:
         columns = columns_of([path])
         if columns.keys() != first.keys() or len(columns) != len(schema_of(path)):
-            raise UserError(f"{path}: its columns are not those of {files[0]}, or stand twice")
+            raise UserError(f"{path}: its columns are not those of {files[0]}, or occur twice")
         for name in (KEY, "image_path"):
             if name in columns and not is_text(columns[name]):
                 raise UserError(f"{path}: its column {name} is {columns[name]}, not text")
@@ -173,7 +173,7 @@ def check_unique(files: Sequence[str]) -> None:
             if hash(key) in twice:
                 if key in seen:
                     raise UserError(
-                        f"{files[0]}: the key '{visible(key)}' stands twice "
+                        f"{files[0]}: the key '{visible(key)}' occurs twice "
                         f"(rows {seen[key]} and {row}); keys must be unique"
                     )
                 seen[key] = row

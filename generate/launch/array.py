@@ -109,7 +109,7 @@ def tail_log(output_root: Path, dataset: str) -> int:
     if not entries:
         if logs := list(output_root.glob("local_*.out")):
             _follow(logs)
-        raise UserError(f"nothing of {dataset} has run in {output_root}: there are no logs yet")
+        raise UserError(f"no client of {dataset} has run in {output_root}: there are no logs yet")
     # an array that was split has several numbers and one script
     script = entries[-1].get("script")
     arrays = [entry["array"] for entry in entries if entry.get("script") == script]

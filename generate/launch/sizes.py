@@ -21,7 +21,7 @@ def sizes_of(args: Namespace, family: Family) -> tuple[Size, Mix | None]:
     """
     given = [name for name in ("resolution", "size", "sizes") if getattr(args, name)]
     if len(given) > 1:
-        raise UserError(f"--{given[0]} and --{given[1]} cannot stand together")
+        raise UserError(f"--{given[0]} and --{given[1]} cannot be given together")
     mix = None
     size = (args.resolution or family.size,) * 2
     try:

@@ -70,7 +70,7 @@ class Housekeeping:
             and server.idle_s() > STOP_AFTER_S
             and server.check.all_done()
         ):
-            log.info("all is done and nobody asks any more")
+            log.info("all is done and no client asks any more: the server ends")
             os.kill(os.getpid(), signal.SIGTERM)
         server.ledger.run(Ledger.sweep)
         server.start_above_what_was_seen()

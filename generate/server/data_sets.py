@@ -82,12 +82,12 @@ class DataSets:
         original = stored.get("name", folder.name)
         if original != folder.name:
             log.warning(
-                "data set folder %s is a copy of %s, or was renamed: it is not taken in",
+                "data set folder %s is a copy of %s, or was renamed: it is not added",
                 folder.name,
                 original,
             )
         elif others:
-            log.info("data set folder %s is taken in when a client asks for it", folder.name)
+            log.info("data set folder %s is added when a client asks for it", folder.name)
         else:
             version = newest_file(folder)[0]
             self.ledger.run(Ledger.define, stored | {"name": folder.name}, version)
@@ -114,7 +114,7 @@ class DataSets:
                     raise Extended(present) from None
                 if not starting or not self._is_empty(name):
                     raise
-                log.warning("data set %s: without an image or a lease; it is defined anew", name)
+                log.warning("data set %s has no image and no lease; it is defined anew", name)
                 remove(folder)
                 self.ledger.run(Ledger.forget, name)
                 definition, changed = settle(folder, asked)

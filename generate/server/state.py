@@ -193,7 +193,7 @@ def start_anew(why: str) -> NoReturn:
 
     If another server runs by then, the new process ends and names it.
     """
-    log.warning("%s: the server starts anew", why)
+    log.warning("%s: the server restarts", why)
     logging.shutdown()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], "--no-take_over"])
 

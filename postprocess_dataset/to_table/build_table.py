@@ -148,7 +148,7 @@ def base_of(settings: TableSettings, facts: dict[str, Any] | None, update: bool)
     anew = not update and not settings.partition
     if facts and len(facts["generations"]) > 1 and anew and not settings.rebuild:
         raise UserError(
-            f"{output} has grown by --update {len(facts['generations']) - 1} times; say --update "
+            f"{output} has grown by --update {len(facts['generations']) - 1} times; run --update "
             "again, or --rebuild to sort it anew (its tars must then be made anew, too)"
         )
     if os.path.isdir(output) and anew:

@@ -94,7 +94,7 @@ def test_what_a_model_cannot_is_said_when_the_file_enters_a_run():
     with pytest.raises(UserError, match=r"makes only 1024x1024, 1360x768, .* not 1024x768"):
         sizes_of(args, family_of(hidream))
     args.sizes, args.size = "64x64,64x32", "64x64"
-    with pytest.raises(UserError, match="--size and --sizes cannot stand together"):
+    with pytest.raises(UserError, match="--size and --sizes cannot be given together"):
         sizes_of(args, tiny)
 
 

@@ -73,8 +73,8 @@ def foreign(**columns):
         ({"image_path": [1, 2]}, "its column image_path is int64, not text"),
         ({"__key__": [[1], [2]]}, "not text"),
         ({"image_path": [b"x", b"y"]}, "not text"),
-        ({"__key__": ["a", "\x1b[31ma"][:1] * 2}, "the key 'a' stands twice"),
-        ({"__key__": ["\x1b[31m"] * 2}, "the key '\\x1b[31m' stands twice"),
+        ({"__key__": ["a", "\x1b[31ma"][:1] * 2}, "the key 'a' occurs twice"),
+        ({"__key__": ["\x1b[31m"] * 2}, "the key '\\x1b[31m' occurs twice"),
     ],
 )
 def test_columns_of_other_types(table, to_tars, tmp_path, columns, says):
@@ -240,7 +240,7 @@ def test_a_column_that_stands_twice_is_unreadable(table, tmp_path):
     pq.write_table(twice, path)
     words = (data.path, "--parquet_file", path, "--report", tmp_path / "v.json")
     ended = called("verify_dataset", words)
-    assert ended.status == 1 and "or stand twice" in ended.out and "Traceback" not in ended.err
+    assert ended.status == 1 and "or occur twice" in ended.out and "Traceback" not in ended.err
 
 
 FURTHER = {

@@ -121,7 +121,7 @@ def test_tables_of_other_hands(table, to_tars, tar_members, tmp_path):
     ended = to_tars(tmp_path / "twice.parquet", tmp_path, tmp_path / "twice")
     assert (
         ended.status == 1
-        and "stands twice (rows 3 and 5)" in ended.err
+        and "occurs twice (rows 3 and 5)" in ended.err
         and not list((tmp_path / "twice").glob("*.tar"))
     )
     frame = frame.drop(index=3)
