@@ -70,7 +70,7 @@ def main() -> int:
             prompts=args.prompts,
             licences=args.licence,
             allow=args.allow,
-            room=str(Path(args.report).resolve().parent),
+            scratch=str(Path(args.report).resolve().parent),
         ),
         args.report,
         args.repair,

@@ -146,7 +146,7 @@ def verify_data_set(settings: ReleaseSettings, marks: Marks) -> dict[str, Any]:
             prompts=settings.prompts,
             licences=settings.licences,
             allow=settings.allow,
-            room=settings.work,
+            scratch=settings.work,
             kept=os.path.join(settings.work, rows_form(settings.data.forms)),
         )
     )

@@ -1,11 +1,11 @@
-"""What folder, table and tars say of each sample, side by side in a database of its own.
+"""The records of folder, table and tars for each sample, side by side in a temporary database.
 
-    with Evidence("/disk/with/room") as evidence:
+    with Evidence("/scratch") as evidence:
         evidence.add_samples(…), evidence.add_rows(…), evidence.add_members(…)
         evidence.compare(found)
 
-Each of the three is read once and in its own order; SQLite sorts them on the disk, so the memory
-does not grow with the data set: about 200 bytes of disk a sample, and 64 MB of memory.
+Each of the three is read once, in its own order. SQLite sorts the records on the disk, so that
+memory does not grow with the data set: 64 MB of memory, about 200 bytes of disk for each sample.
 """
 
 import os
@@ -27,7 +27,7 @@ CREATE TABLE members (key TEXT, sha256 BLOB, caption BLOB, facts BLOB, print BLO
     shard INTEGER, place INTEGER);
 CREATE TABLE scores (key TEXT, sha256 BLOB);
 """
-AT_ONCE = 1000  # keys of one question
+AT_ONCE = 1000  # keys of one query
 MEMBER_KEY = "CREATE INDEX IF NOT EXISTS member_key ON members (key)"
 INDEXES = f"""
 CREATE INDEX sample_key ON samples (key);
@@ -44,7 +44,7 @@ Member = tuple[str, Hash, Hash, Hash, Hash, int, int]  # …, print, shard, plac
 class Tars(Protocol):
     """What the pass over the tars has seen.
 
-    names: of the shards. lost: samples of shards that are gone, which are named already. taken: how
+    names: of the shards. lost: samples of missing shards, which are reported already. taken: how
     many rows --where took for them; None: all.
     """
 
@@ -56,18 +56,18 @@ class Tars(Protocol):
 
 
 def absent(key: str) -> Sample:
-    """A sample that should be there and is not, which is named already."""
+    """The record of a sample that is missing, which is reported already."""
     return (key, None, None, None, None, None)
 
 
 class Evidence:
-    """folder: where the database lies meanwhile.
+    """folder: where the temporary database lies.
 
-    unknown: beginnings of keys of which nothing can be said: what is packed there has no mark.
+    unknown: beginnings of keys that cannot be judged, since their packed folder has no mark.
     """
 
     def __init__(self, folder: str) -> None:
-        # A database without a name: whatever becomes of the process, nothing of it is left.
+        # A file without a name: the system removes it, however the process ends.
         os.environ["SQLITE_TMPDIR"] = os.path.abspath(folder)
         self.database = sqlite3.connect("")
         self.database.executescript(SCHEMA)
@@ -92,11 +92,11 @@ class Evidence:
         self.database.executemany("INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?)", members)
 
     def add_scores(self, rows: Iterable[tuple[str, Hash]]) -> None:
-        """Of the table of scores: of a key that stands twice the last one counts."""
+        """Of the table of scores: if a key occurs twice, the last row counts."""
         self.database.executemany("INSERT INTO scores VALUES (?, ?)", rows)
 
     def images_in_tars(self, keys: Sequence[str]) -> dict[str, tuple[bytes, bytes]]:
-        """{key: print and sha256} of the samples that tars hold, which are in it already."""
+        """{key: (print, sha256)} of those samples that tars hold; add_members() comes first."""
         self.database.execute(MEMBER_KEY)
         found: dict[str, tuple[bytes, bytes]] = {}
         for first in range(0, len(keys), AT_ONCE):
@@ -112,11 +112,11 @@ class Evidence:
         return iter(self.database.execute(query, values))
 
     def sort(self) -> None:
-        """Once everything is in it, and before it is asked."""
+        """Make the indexes: after everything was added, before any comparison."""
         self.database.executescript(INDEXES)
 
     def pictures(self, found: Findings) -> None:
-        """Samples that show the very same picture."""
+        """Report samples that have the same picture."""
         for first, last, count in self._all(
             "SELECT min(key), max(key), count(*) FROM samples WHERE picture IS NOT NULL "
             "GROUP BY picture HAVING count(*) > 1 ORDER BY 1"
@@ -125,10 +125,10 @@ class Evidence:
             found.add("duplicate_image", first, f"as {last}{more}", count - 1)
 
     def table(self, found: Findings, deleted: set[str], whole: bool) -> None:
-        """The rows against the samples.
+        """Compare the rows with the samples.
 
-        deleted: keys that the table knows to be gone. whole: all rows could be read; else the rest
-        is not called missing.
+        deleted: keys that the table lists as deleted. whole: all rows could be read; if not, no
+        sample is reported as missing from the table.
         """
         for key, count in self._twice("rows"):
             where = f"table: {key}"
@@ -144,7 +144,7 @@ class Evidence:
         self._differ("rows", "table", found, "table")
 
     def scores(self, found: Findings, whole: bool) -> None:
-        """The table of scores against the samples. whole: all of it could be read."""
+        """Compare the table of scores with the samples. whole: all of it could be read."""
         absent = "SELECT key FROM samples WHERE picture IS NOT NULL AND key NOT IN "
         for (key,) in self._all(f"{absent} (SELECT key FROM scores) ORDER BY key") if whole else ():
             found.add("missing", f"scores: {key}", "score_images.py has not scored it")
@@ -161,7 +161,7 @@ class Evidence:
             found.add("wrong_hash", f"scores: {key}", "they are of another image")
 
     def tars(self, found: Findings, tars: "Tars") -> None:
-        """The members of tars against the samples, and the table where it has any rows."""
+        """Compare the members of tars with the samples, and with the table if it has rows."""
         lost, names = tars.lost, tars.names
         for key, count in self._twice("members"):
             found.add("doubled", f"tars: {key}", f"{count} times", count - 1, mend="tars")
@@ -209,7 +209,7 @@ class Evidence:
         mend: str,
         other_image: str = "o.sha256 != s.sha256",
     ) -> None:
-        """Where table or tars say otherwise than the sample itself, which is whole."""
+        """Report where table or tars differ from a sample that is intact."""
         for kind, what, differs in (
             ("wrong_hash", "sha256", other_image),
             ("swapped_caption", "caption", "o.caption != s.caption"),
@@ -222,7 +222,7 @@ class Evidence:
                 found.add(kind, f"{shown}: {key}", f"{what} differs from the folder's", mend=mend)
 
     def _order(self, found: Findings, names: Sequence[str]) -> None:
-        """Tars that were not shuffled have the order of the table."""
+        """Report tars that were not shuffled and are not in the order of the table."""
         once = "(SELECT key FROM {} GROUP BY key HAVING count(*) = 1)"
         for shard, key in self._all(
             "SELECT shard, key FROM (SELECT m.key, m.shard, m.place, r.idx, "

@@ -1,4 +1,4 @@
-"""One pass over the folders of data sets: what is there, read by worker processes.
+"""One pass over the folders of data sets: every file is read, by worker processes.
 
 seen = FolderPass(["/data/HPDv2"], "/data", evidence, judge).run(found)
 seen.samples, seen.licences, seen.done["HPDv2"][12]      # prompts of block 12 that are done
@@ -23,8 +23,8 @@ from postprocess_dataset.verification.evidence import Evidence, absent
 from postprocess_dataset.verification.names import Names, list_names
 from postprocess_dataset.workers import forked, start
 
-CHUNK = 1000  # samples of a task; their texts are judged together
-INLINE = 2000  # samples that are not worth the forks
+CHUNK = 1000  # samples of a task; their texts are screened together
+INLINE = 2000  # samples: fewer are checked without worker processes
 WORKERS = 8
 
 
@@ -32,8 +32,8 @@ WORKERS = 8
 class Seen:
     """What the pass counted.
 
-    done: {data set: {block: bits of its prompts of which nothing is missing}}. short: images that
-    the LLMs' texts fell short. failed: samples given up.
+    done: {data set: {block: bits of its complete prompts}}. short: images missing since the LLMs
+    gave fewer texts. failed: samples given up.
     """
 
     samples: int = 0
@@ -48,9 +48,9 @@ class Seen:
 class FolderPass:
     """folders: absolute paths of data set folders below `base`.
 
-    given_up: {data set: prompts that failed permanently}, as the ledger says. hashed_in_tars: the
-    evidence has what tars hold, and who wrote them has compared sha256: no image is hashed again
-    that is the same there, byte for byte.
+    given_up: {data set: prompts that failed permanently}, from the ledger. hashed_in_tars: the
+    evidence has the tars' members, whose writer has compared sha256: an image that is the same in
+    its tar, byte for byte, is not hashed again.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class FolderPass:
 
 
 def cut(path: str, subdirectory: str, names: Names, has_captions: bool) -> Iterator[Chunk]:
-    """A folder in chunks of about CHUNK samples, in the order of its prompts."""
+    """Split a folder into chunks of about CHUNK samples, in the order of its prompts."""
     some = []
     size = 0
     for index, prompt in sorted(names.prompts.items()):

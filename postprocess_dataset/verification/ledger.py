@@ -1,4 +1,4 @@
-"""What the job server's ledger says of a data set, read without changing anything.
+"""Compare a data set with the job server's ledger, which is read and not changed.
 
 ledger = Ledger.of("/shared/outputs/generate_images")      # None: there is none
 ledger.given_up("HPDv2"), ledger.compare("HPDv2", done, found)
@@ -22,7 +22,7 @@ class InUse(Exception):
 
 
 class Ledger:
-    """The database of one output root, copied into memory: a server may start meanwhile."""
+    """A copy in memory of an output root's ledger, so that a server can start meanwhile."""
 
     def __init__(self, path: Path) -> None:
         self.database = sqlite3.connect(":memory:")
@@ -69,10 +69,10 @@ class Ledger:
         return [index for (index,) in self._all(query, dataset)]
 
     def compare(self, dataset: str, done: Mapping[int, int], found: Findings) -> None:
-        """Counts that do not add up, and prompts that are whole in the folder and open here.
+        """Report counts that do not add up, and prompts complete in the folder but open here.
 
-        done: {block: bits of the prompts of which nothing is missing}. What is done here and is not
-        whole in the folder is missing there, and named so.
+        done: {block: bits of the prompts that are complete in the folder}. Prompts that are done
+        here and not complete in the folder are reported there, as missing.
         """
         where = f"ledger: {dataset}"
         ((total, *parts),) = self._all(
@@ -93,7 +93,7 @@ class Ledger:
 
 
 def _not_waiting(status: int, remaining: int, total: int) -> None:
-    """For sqlite's backup, which would else wait as long as a server holds the file."""
+    """Stop sqlite's backup if a server holds the file; else it would wait for the server's end."""
     if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         raise sqlite3.OperationalError("database is locked")
 

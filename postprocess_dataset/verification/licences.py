@@ -1,4 +1,4 @@
-"""Whether the terms of every source, LLM and image model of a data set are known.
+"""Check that the terms of every source, LLM and image model of a data set are known.
 
 check_licences(seen.licences, Licences.of(["mine=CC0-1.0"]), found)
 """
@@ -36,7 +36,7 @@ def check_licences(counted: Counted, licences: Licences, found: Findings) -> Non
 
 
 def stated_licences(options: list[str], prompts: Path | None) -> Licences:
-    """What the user states, here and when combine.py wrote the report beside the prompts file.
+    """The licences that the user states: here, and in combine.py's report beside the prompts file.
 
     UserError: an option is no NAME=LICENCE, or the report is damaged.
     """

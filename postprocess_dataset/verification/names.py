@@ -1,4 +1,4 @@
-"""The names in one sub-folder of a data set, sorted by prompt: what is there, and what is foreign.
+"""List the names in one sub-folder of a data set by prompt, and report foreign ones.
 
     names = list_names("/data/HPDv2/000012", "HPDv2/000012", found)
     names.prompts[12345].samples         # {0, 1, 2}: image and JSON are there, loose or packed
@@ -22,7 +22,7 @@ NAME = re.compile(
     r"(0|[1-9]\d{0,11})(?:_(0|[1-9]\d{0,5}))?\.(jpg|json|failed|prompts\d{0,3}|samples)"
 )
 OURS = re.compile(r"COMPLETE|dataset(\.\d+)?\.yaml|run\.yaml")
-# What the run itself has put aside, under a name that says so, or what it is about to write.
+# Files that the run itself has renamed, and its temporary files.
 ASIDE = re.compile(r"\..*|.*\.(foreign|broken|damaged)(-\d+)?")
 
 
@@ -131,7 +131,7 @@ def _add(prompt: PromptNames, augmentation: str | None, kind: str) -> None:
 
 
 def _add_packed(subdirectory: str, mark: PackedFolder, names: Names, found: Findings) -> None:
-    """What the mark PACKED lists counts as loose files do."""
+    """Add the files that the mark PACKED lists; they count like loose ones."""
     names.tars = _check_tars(subdirectory, mark, found)
     for index, packed_prompt in mark.prompts.items():
         prompt = names.of(index)

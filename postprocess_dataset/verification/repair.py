@@ -1,8 +1,8 @@
-"""What --repair mends, from the run's own evidence: marks, table, tars and their index.
+"""--repair: make marks, table, tars and their index again from what is intact.
 
-    done = repair(settings, report)        # sentences: what was mended
+    done = repair(settings, report)        # sentences: what was repaired
 
-Never an image, never a JSON, never a caption: those only the run itself can make again.
+Images, JSONs and captions are never changed: only the run itself can make them again.
 """
 
 import os
@@ -22,9 +22,9 @@ from postprocess_dataset.verification.verify import Report, VerifySettings, base
 
 
 def repair(settings: VerifySettings, report: Report) -> list[str]:
-    """Mend what the findings name, in the order in which one follows from the other.
+    """Repair what the findings name: first marks, then the table, then tars made from it.
 
-    UserError: the disk, or what is there cannot be mended by this.
+    UserError: the disk, or something that cannot be repaired in this way.
     """
     done = []
     mends = report.found.mends
@@ -61,7 +61,7 @@ def _table(settings: VerifySettings, path: str) -> str:
 
 
 def _tars(settings: VerifySettings, report: Report, shards: list[str], anew: bool) -> str:
-    """Write again what is damaged; all shards where what they hold is not what they should."""
+    """Write damaged shards again; all shards if their samples are not the right ones."""
     output = str(settings.tars)
     plan = shard_plan.load_plan(output)
     if plan is None or not report.plan:

@@ -1,4 +1,4 @@
-"""verify_dataset.py without --manifest: verify, mend, say what was found, write the manifest."""
+"""verify_dataset.py without --manifest: verify, repair, print the findings, write the manifest."""
 
 import json
 import os
@@ -20,12 +20,12 @@ REPORT_BYTES = 1 << 26
 def run(settings: VerifySettings, path: str, mend: bool) -> int:
     """Print what was found and write it to `path`; the exit status.
 
-    mend: repair what can be, and verify again. UserError: something that was named is not there.
+    mend: repair what can be, and verify again. UserError: a named file or folder is not there.
     """
     if not path or Path(path).is_dir():
         raise UserError(f"--report {path!r}: give the name of a file")
-    if not Path(settings.room).is_dir():
-        raise UserError(f"--report {path}: there is no folder {settings.room}")
+    if not Path(settings.scratch).is_dir():
+        raise UserError(f"--report {path}: there is no folder {settings.scratch}")
     refuse_name(path, ".json", "a verification's report")
     _refuse_other(path)
     report = verify(settings)
@@ -48,7 +48,7 @@ def run(settings: VerifySettings, path: str, mend: bool) -> int:
 
 
 def _refuse_other(path: str) -> None:
-    """UserError where a JSON lies that is no report of ours, as a sample's."""
+    """UserError if the path holds another JSON than a report, such as a sample's."""
     try:
         document = read_json(path, REPORT_BYTES)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""One pass over the tars: every member, the index, what nobody should publish.
+"""One pass over the tars: every member, the index, and what must not be published.
 
 seen = TarPass("tars", evidence, found).run()
 seen.samples, seen.lost, seen.names
@@ -28,7 +28,7 @@ from postprocess_dataset.to_tars import shard_plan
 from postprocess_dataset.verification.evidence import Evidence
 from postprocess_dataset.workers import forked, start
 
-INLINE = 1  # shards that are not worth the forks
+INLINE = 1  # shards: so few are read without worker processes
 WORKERS = 8
 
 
@@ -137,7 +137,7 @@ class TarPass:
         return [shard["name"] for shard in plan["shards"]]
 
     def _shards(self, names: list[str]) -> Iterator[tuple[str, TarFacts]]:
-        """What each holds, in order: as it was kept, else read by worker processes."""
+        """The facts of each shard, in order: kept ones, or read by worker processes."""
         planned = bool(self.seen.options)
         places = {name: kept_path(self.kept, name) for name in names} if self.kept else {}
         unread = {name for name in names if not os.path.exists(places.get(name, ""))}

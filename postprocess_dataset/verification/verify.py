@@ -1,4 +1,4 @@
-"""A whole data set: folders, table, tars and ledger read once each, and compared.
+"""Verify a data set: read folders, table, tars and ledger once each, and compare them.
 
 report = verify(VerifySettings(["/data/HPDv2"], "HPDv2.parquet", "tars"))
 report.found, report.counted, report.not_checked, report.good
@@ -39,7 +39,7 @@ PROMPTS = (".json", ".jsonl", ".txt", ".parquet")  # as generate_images.py takes
 
 @dataclass(frozen=True)
 class VerifySettings:
-    """What verify_dataset.py was asked for; see its --help."""
+    """The options of verify_dataset.py; see its --help."""
 
     folders: Sequence[str]
     parquet_file: str | None = None
@@ -49,14 +49,14 @@ class VerifySettings:
     prompts: str | None = None
     licences: Sequence[str] = ()
     allow: Sequence[str] = ()
-    room: str = "."  # a folder on a disk with room for 200 bytes a sample
+    scratch: str = "."  # a folder for temporary files: 200 bytes for each sample
     # Of release.py, whose own tars they are: a folder with what was read of them.
     kept: str = ""
 
 
 @dataclass
 class Report:
-    """What was found, counted, and not looked at."""
+    """The findings, the counts, and what was not checked."""
 
     allowed: Sequence[str]
     found: Findings = field(default_factory=Findings)
@@ -71,7 +71,7 @@ class Report:
 
     @property
     def good(self) -> bool:
-        """Whether something was checked, and nothing was found but what is allowed."""
+        """Whether something was checked, and only allowed kinds were found."""
         groups = (DAMAGED, UNSAFE, UNLICENSED, PRIVATE)
         return self.counted["samples"] > 0 and not any(map(self.of_group, groups))
 
@@ -88,7 +88,7 @@ class Report:
 
 
 def verify(settings: VerifySettings) -> Report:
-    """Read everything once. UserError: something that was named is not there."""
+    """Read everything once. UserError: a named file or folder is not there."""
     folders = absolute(settings.folders)
     for name in settings.allow:
         if name not in KINDS:
@@ -102,7 +102,7 @@ def verify(settings: VerifySettings) -> Report:
         report.not_checked.append(
             f"validation set: combine.py --exclude has left none beside {prompts}"
         )
-    with Evidence(settings.room) as evidence:
+    with Evidence(settings.scratch) as evidence:
         of_tars = Findings()
         tars = None
         if settings.tars:
@@ -127,7 +127,7 @@ def compare(
     tars: SeenTars | None,
     report: Report,
 ) -> None:
-    """Table and tars, against the samples of the folders."""
+    """Compare table and tars with the samples of the folders."""
     found = report.found
     counted = report.counted
     counted |= {"samples": seen.samples, "bytes": seen.bytes}
@@ -169,7 +169,7 @@ def base_of(folders: Sequence[str], parquet_file: str | None) -> str:
     try:
         facts = table.facts(parquet_file) if parquet_file else None
     except UserError:
-        return base  # torn: it is named when its rows are read
+        return base  # damaged: reported when its rows are read
     stated = os.path.join(facts["base"], "") if facts else ""
     return facts["base"] if facts and all(f.startswith(stated) for f in folders) else base
 
