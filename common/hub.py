@@ -1,4 +1,4 @@
-"""The error text for an address that is no model hub: a login page, a proxy, a damaged cache.
+"""The error text for an address that is no hub: a login page, a proxy, a damaged cache.
 
 except Exception as error:       # whatever the hub's library makes of it
     raise UserError(f"…: {not_a_hub(error)}") from None
