@@ -10,7 +10,7 @@ picture needs nor generation writes: they may say who made the file.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ ONE_PASS = {0xC0, 0xC1}  # frames that need no more than one scan
 # Real encoders write about 10. A scan of 64 million pixels takes 40 ms though it has 200 bytes, so
 # that 660 kB could take minutes.
 MOST_SCANS = 100
+Segment = tuple[int, int, int]  # marker, begin, end
 
 
 @dataclass(frozen=True)
@@ -68,40 +69,47 @@ def read_jpeg(data: bytes) -> JpegHead:
     comments = []
     foreign = []
     frame = b""
-    place = 2
-    while True:
-        if place + 4 > len(data) or data[place] != 0xFF:
-            raise ValueError("is cut, or no JPEG, before its picture begins")
-        marker = data[place + 1]
-        if marker == 0xFF or marker in ALONE:
-            place += 1 if marker == 0xFF else 2
-            continue
-        if marker == SCAN:
-            break
-        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    *before, (last, place, scan_end) = segments = _segments(data) or [(0, 0, 0)]
+    if last != SCAN:
+        raise ValueError("is cut, or no JPEG, before its picture begins")
+    for marker, begin, end in before:
         if marker in ONE_PASS:
-            frame = data[place + 4 : end]
+            frame = data[begin + 4 : end]
         if marker in SIZES:
             size = (
-                int.from_bytes(data[place + 7 : place + 9], "big"),
-                int.from_bytes(data[place + 5 : place + 7], "big"),
+                int.from_bytes(data[begin + 7 : begin + 9], "big"),
+                int.from_bytes(data[begin + 5 : begin + 7], "big"),
             )
         if marker == COMMENT:
-            comments.append(data[place + 4 : end])
-        elif marker not in PICTURE and not _is_ours(marker, data[place + 4 : end]):
-            foreign.append(_name(marker, data[place + 4 : end]))
+            comments.append(data[begin + 4 : end])
+        elif marker not in PICTURE and not _is_ours(marker, data[begin + 4 : end]):
+            foreign.append(_name(marker, data[begin + 4 : end]))
         if marker not in APPLICATION and marker != COMMENT:
-            digest.update(data[place:end])
-        place = end
-    refuse_many_scans(data)
-    scan = int.from_bytes(data[place + 2 : place + 4], "big")
-    _refuse_too_few(frame, len(data) - place - 2 - scan)
+            digest.update(data[begin:end])
+    _refuse_many(data, segments)
+    _refuse_too_few(frame, len(data) - scan_end)
     digest.update(memoryview(data)[place:])
     comment = _metadata(comments[-1]) if comments else {}
     if len(comments) > 1 or (comments and not comment):
         foreign.append("a comment of other hands")
     foreign += _behind(data, place)
     return JpegHead(*size, comment, digest.digest(), tuple(foreign))
+
+
+def _segments(data: bytes) -> list[Segment]:
+    """Each segment up to the head of the first scan, or up to where none begins."""
+    found: list[Segment] = []
+    marker = 0
+    place = 2
+    while marker != SCAN and place + 4 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker == 0xFF or marker in ALONE:
+            place += 1 if marker == 0xFF else 2
+            continue
+        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        found.append((marker, place, end))
+        place = end
+    return found
 
 
 def carried(metadata: Mapping[str, Any]) -> bytes:
@@ -211,24 +219,25 @@ def _refuse_too_few(frame: bytes, left: int) -> None:
 
 def refuse_many_scans(data: bytes) -> None:
     """ValueError if a JPEG has so many scans that decoding could take minutes."""
-    if not _one_scan(data) and (count := data.count(b"\xff\xda")) > MOST_SCANS:
+    _refuse_many(data, _segments(data))
+
+
+def _refuse_many(data: bytes, head: Sequence[Segment]) -> None:
+    if not _one_scan(data, head) and (count := data.count(b"\xff\xda")) > MOST_SCANS:
         raise ValueError(f"has {count:,} scans; {MOST_SCANS} are taken at most")
 
 
-def _one_scan(data: bytes) -> bool:
+def _one_scan(data: bytes, head: Sequence[Segment]) -> bool:
     """Whether decoders read the first scan only, as it holds all components.
 
     Then the scans need not be counted. False also for anything unusual.
     """
-    place = 2
-    components = 0
-    while place + 10 < len(data) and data[place] == 0xFF:
-        marker = data[place + 1]
+    components = b""
+    for marker, begin, _ in head:
         if marker == SCAN:
-            return data[place + 4] == components
+            return data[begin + 4 : begin + 5] == components
         if marker in ONE_PASS:
-            components = data[place + 9]
+            components = data[begin + 9 : begin + 10]
         elif marker not in TABLES and marker not in APPLICATION and marker != COMMENT:
             return False
-        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return False
