@@ -20,7 +20,7 @@ from common.spelling_tricks import (
     plain_letters,
     readings,
     spells_out,
-    tokens_of,
+    tokens_of_plain,
     torn_words,
 )
 
@@ -76,9 +76,9 @@ NOTHING = Findings()
 
 def find(text: str) -> Findings:
     """What is found in a text, over all its readings."""
-    plain = plain_letters(text)  # of which plain letters are the same again, for nothing
+    plain = plain_letters(text)
     split = _torn_words(plain)
-    if not split and not _may_matter(tokens_of(plain)):
+    if not split and not _may_matter(tokens_of_plain(plain)):
         return NOTHING
     worst = NOTHING
     for words in readings(text):
@@ -209,12 +209,8 @@ def _may_matter(tokens: Sequence[str]) -> bool:
     roles = list(map(_role, tokens))
     if DECIDES in roles or spells_out(tokens):
         return True
-    return any(
-        roles[place] & BEFORE_LAST
-        and roles[place + 1] & LAST
-        and _decide(*tokens[place : place + 2])
-        for place in range(len(tokens) - 1)
-    )
+    heads = [place for place, role in enumerate(roles[:-1]) if role & BEFORE_LAST]
+    return any(roles[place + 1] & LAST and _decide(*tokens[place : place + 2]) for place in heads)
 
 
 @lru_cache(maxsize=50_000)
@@ -235,12 +231,12 @@ def _decide(first: str, second: str) -> bool:
     return any(map(_table(DECISIVE).may_hold, readings(f"{first} {second}")))
 
 
-def _torn_words(text: str) -> list[str]:
-    """The explicit words that stand in a text with a blank inside ("nak ed")."""
+def _torn_words(plain: str) -> list[str]:
+    """The explicit words that stand in plain letters with a blank inside ("nak ed")."""
     explicit = _masked_lists()["explicit"]
     return [
         word
-        for word in torn_words(text)
+        for word in torn_words(plain)
         if len(word) >= 4 and word in explicit and word not in NAMES
     ]
 

@@ -60,7 +60,12 @@ def readings(text: str) -> Iterator[list[str]]:
 
 def tokens_of(text: str) -> list[str]:
     """The words of a text in plain letters, with the signs and digits inside them."""
-    return WORD.findall(plain_letters(text))
+    return tokens_of_plain(plain_letters(text))
+
+
+def tokens_of_plain(plain: str) -> list[str]:
+    """The same of a text that plain_letters() has given."""
+    return WORD.findall(plain)
 
 
 def spells_out(tokens: Sequence[str]) -> bool:
@@ -73,15 +78,14 @@ def spells_out(tokens: Sequence[str]) -> bool:
     return False
 
 
-def torn_words(text: str) -> Iterator[str]:
+def torn_words(plain: str) -> Iterator[str]:
     """What two words make together, one of them of one or two letters: "nak ed", "ti ts".
 
-    Not "the pen is" or "the blue tit's": the short one must be no word.
+    Not "the pen is" or "the blue tit's": the short one must be no word. plain: of plain_letters().
     """
-    words = plain_letters(text).split(" ")
-    for place, word in enumerate(words):
-        if len(word) > 2 and word[2] not in STOPS:
-            continue
+    words = plain.split(" ")
+    for place in [n for n, word in enumerate(words) if len(word) < 3 or word[2] in STOPS]:
+        word = words[place]
         short = word.rstrip(STOPS)
         if len(short) > 2 or short in NEVER_TORN or not short.isalpha():
             continue
