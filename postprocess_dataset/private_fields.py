@@ -9,13 +9,13 @@ from typing import Any
 from common.jpeg import JpegHead
 from postprocess_dataset.table import JSON_FIELDS
 
-HOME = ("hostname", "slurm_job_id")  # they say where a sample was made
+HOME = frozenset(("hostname", "slurm_job_id"))  # they say where a sample was made
 WEB = re.compile(r"(?i)\bhttps?://\S+")  # public addresses
 # /mnt, (/home/x, host:/x, ~/x, $HOME/x; C:\x, c:/x; \\server\x; sftp://x. Not: and/or, org/model
 ABSOLUTE = re.compile(
     r"(?<![\w.])/+[\w.~-]|~[\w.-]*/|\$\{?\w+\}?/|\b[A-Za-z]:[\\/]\S|\\\\[\w.-]+\\|\b[a-z][\w+.-]*://"
 )
-TEXTS = ("caption", "original_prompt", "augmented_prompt", "negative_prompt")
+TEXTS = frozenset(("caption", "original_prompt", "augmented_prompt", "negative_prompt"))
 # Names of foreign fields in `extra` that are private.
 PRIVATE_NAME = re.compile(
     r"(?i)host|uuid|slurm|user|mail|machine"
@@ -30,33 +30,32 @@ PRIVATE_TEXT = re.compile(
 
 def private_fields(record: dict[str, Any]) -> list[str]:
     """Names of the fields that say where a sample was made: host, job, absolute paths."""
+    names = "".join(record)
+    named = "/" in names or "\\" in names  # hardly ever: not each name need be looked at
     return [
         name
         for name, value in record.items()
         if (name in HOME and value is not None)
-        or (name not in TEXTS and tells_path(value))
-        or tells_path(name)
+        or (type(value) in (str, list) and name not in TEXTS and tells_path(value))
+        or (named and tells_path(name))
     ]
 
 
 def private_parts(head: JpegHead) -> list[str]:
     """Names of what in an image's bytes may say who made it."""
-    own = {name: head.comment[name] for name in head.comment if name in JSON_FIELDS}
-    others = {name: head.comment[name] for name in head.comment if name not in JSON_FIELDS}
+    others = {name: value for name, value in head.comment.items() if name not in JSON_FIELDS}
     kept = without_private(others)
+    own = [name for name in private_fields(head.comment) if name not in others]
     told = [name for name in others if name not in kept or kept[name] != others[name]]
-    return [*head.foreign, *(f"{name} in its comment" for name in (*private_fields(own), *told))]
+    return [*head.foreign, *(f"{name} in its comment" for name in (*own, *told))]
 
 
 def tells_path(value: object) -> bool:
     """Whether an absolute path stands anywhere in a text or list: it names users and machines."""
-    if isinstance(value, list):
-        return any(map(tells_path, value))
-    return (
-        isinstance(value, str)
-        and ("/" in value or "\\" in value)
-        and ABSOLUTE.search(WEB.sub("", value)) is not None
-    )
+    if isinstance(value, str):
+        slashes = "/" in value or "\\" in value
+        return slashes and ABSOLUTE.search(WEB.sub("", value)) is not None
+    return isinstance(value, list) and any(map(tells_path, value))
 
 
 def without_folders(value: Any) -> Any:

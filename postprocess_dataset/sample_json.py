@@ -21,6 +21,7 @@ Content = bytes | OSError  # of a file
 Parsed = tuple[pa.Table, Sequence[int], dict[int, str]]
 NOT_NEGATIVE = ("prompt_index", "augmentation_idx")
 INT64 = range(-1 << 63, 1 << 63)
+PLAIN = {"float": float, "bool": bool, "str": str}
 
 
 class Piece(NamedTuple):
@@ -145,6 +146,8 @@ def fault_of(record: Any) -> str | None:
         record["source"] = [record["source"]]
     for name, (kind, nullable) in table.JSON_FIELDS.items():
         value = record.get(name)
+        if type(value) is PLAIN.get(kind):
+            continue
         if value is None:
             if not nullable:
                 return f"{name} is {'null' if name in record else 'missing'}"
@@ -167,5 +170,5 @@ def _value_fault(name: str, kind: str, value: Any) -> str | None:
     if kind == "list of str":
         good = isinstance(value, list) and all(type(part) is str for part in value)
     else:
-        good = type(value) is {"float": float, "bool": bool, "str": str}[kind]
+        good = type(value) is PLAIN[kind]
     return None if good else f"a {kind}"

@@ -15,7 +15,7 @@ fast hash of the image's bytes, with that of an image of this sha256 has found b
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -38,13 +38,15 @@ TEXT_BYTES = 8  # of the hash of a caption, or of all facts
 # What a row of the table, and a tar's JSON, tell of a sample as its own JSON does: all but where it
 # was made (a release does not tell it), the path, and the hash, which is compared alone.
 PLACE = {"hostname", "gpu_name", "slurm_job_id", "lease"}
-FACTS = sorted(JSON_FIELDS.keys() - PLACE - {"image_path", "image_sha256"})
+OF_FOLDERS = ("model_name", "input_file")  # of a folder's path a release tells the last part
+OTHERS = sorted(JSON_FIELDS.keys() - PLACE - {"image_path", "image_sha256"} - {*OF_FOLDERS} - TEXTS)
+FACTS = [*OF_FOLDERS, *sorted(TEXTS & JSON_FIELDS.keys()), *OTHERS]
 HASH = pa.binary()
 COLUMNS = pa.schema(
     [("key", pa.string()), *((name, HASH) for name in ("sha256", "caption", "facts", "print"))]
 )
 SAVED_BYTES = 1 << 28  # 150 bytes a sample
-KNOWN = b"known"
+KNOWN = b"known 2"  # another number where facts_of() gives other hashes
 DAMAGED = (OSError, ValueError, KeyError, TypeError, pa.ArrowException)
 Hash = bytes | None  # None: not to be compared
 Member = tuple[str, Hash, Hash, Hash, Hash]  # key, sha256, caption, facts, print
@@ -95,7 +97,7 @@ class TarReading:
             why = "its .txt and its .json have different captions"
             facts.found.add("swapped_caption", f"{name}: {sample.key}", why, mend="tars")
             caption = None
-        all_facts = facts_of(sample.metadata) if self.planned else None
+        all_facts = facts_of(map(sample.metadata.get, FACTS)) if self.planned else None
         stated = sample.metadata.get("image_sha256")
         if isinstance(stated, str) and SHA256.fullmatch(stated):
             sha256 = bytes.fromhex(stated)
@@ -126,20 +128,22 @@ def hash_of(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=TEXT_BYTES).digest()
 
 
-def facts_of(record: Mapping[str, Any]) -> bytes:
-    """All facts of a sample's JSON, of a row, of a tar's JSON, as they are compared."""
-    # a tar leaves out null and []
-    values = {name: record[name] for name in FACTS if record.get(name) not in (None, [])}
-    for name in ("model_name", "input_file"):  # of a folder's path a release tells the last part
-        values[name] = os.path.basename(str(values.get(name)).rstrip("/"))
-    for name in [name for name, value in values.items() if tells_path(value)]:  # nor any other path
-        if isinstance(values[name], list):
-            values[name] = without_folders(values[name])
-        elif name not in TEXTS:
-            del values[name]
-    return hashlib.blake2b(
-        orjson.dumps(values, option=orjson.OPT_SORT_KEYS), digest_size=TEXT_BYTES
-    ).digest()
+def facts_of(values: Iterable[Any]) -> bytes:
+    """The values of FACTS of a sample's JSON, of a row, of a tar's JSON, as they are compared."""
+    told = [None if value == [] else value for value in values]  # a tar leaves out both
+    for place in range(len(OF_FOLDERS)):
+        told[place] = str(told[place]).replace("\\", "/").rstrip("/").rpartition("/")[2]
+    texts = orjson.dumps(told[: -len(OTHERS)])
+    others = orjson.dumps(told[-len(OTHERS) :])
+    if b"/" in others or b"\\" in others:  # nor does a release tell any other path
+        others = orjson.dumps([_without_path(value) for value in told[-len(OTHERS) :]])
+    return hashlib.blake2b(texts + others, digest_size=TEXT_BYTES).digest()
+
+
+def _without_path(value: Any) -> Any:
+    if isinstance(value, list):
+        return without_folders(value)
+    return None if tells_path(value) else value
 
 
 def kept_path(folder: str, name: str) -> str:

@@ -18,6 +18,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from common import safety
 from common.packed_folder import COLLECTED, MARK, read_file
 from common.sample_reader import CAPTIONS_BYTES, read_captions
@@ -136,17 +138,26 @@ class Beside:
 
     def __init__(self) -> None:
         self.seen: set[str] = set()
+        self.same: set[bytes] = set()  # all fields of a sample together
 
     def judge(
         self, place: str, record: dict[str, Any], captions: Collection[str], found: Findings
     ) -> None:
         """captions: judged already."""
-        texts = {record["original_prompt"]} - set(captions)
+        texts = {DIGITS.sub(" ", place)}
+        if record["original_prompt"] not in captions:
+            texts.add(record["original_prompt"])
         told = [record.get(name) for name in TOLD]
         further = {name: record[name] for name in record.keys() - JSON_FIELDS.keys()}
-        texts.add(DIGITS.sub(" ", place))
-        with contextlib.suppress(RecursionError):  # no table takes a JSON of so many levels
-            texts.add(", ".join(STRING.findall(json.dumps([told, further], ensure_ascii=False))))
+        try:
+            fields = orjson.dumps([told, further], option=orjson.OPT_SORT_KEYS)
+        except orjson.JSONEncodeError:  # a lone surrogate, a number beyond 64 bits, many levels
+            fields = b""
+        if not fields or fields not in self.same:
+            self.same.add(fields)
+            with contextlib.suppress(RecursionError):  # no table takes a JSON of so many levels
+                values = json.dumps([told, further], ensure_ascii=False)
+                texts.add(", ".join(STRING.findall(values)))
         for text in texts - self.seen:
             self.seen.add(text)
             _judge_safety(place, text.encode("utf-8", "replace").decode(), found)
@@ -182,6 +193,7 @@ def _prompt(
     jsons = hashlib.sha256()
     record = _captions(chunk, index, names, done)
     texts = None if record is None else [text["text"] for text in record["texts"]]
+    judged = set(texts or ())
     originals = set()
     for augmentation in sorted(names.images ^ names.jsons):
         there, gone = ("json", "jpg") if augmentation in names.jsons else ("jpg", "json")
@@ -200,7 +212,7 @@ def _prompt(
         facts = _sample(chunk, look, stem, done, jsons)
         if facts.record:
             originals.add(facts.record["original_prompt"])
-            beside.judge(facts.key, facts.record, texts or (), done.found)
+            beside.judge(facts.key, facts.record, judged, done.found)
         if facts.record and caption is None:
             captions.append(facts.record["augmented_prompt"])
     if record and originals - {record.get("original_prompt")}:

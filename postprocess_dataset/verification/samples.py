@@ -16,7 +16,7 @@ import orjson
 from common.jpeg import JpegHead, read_jpeg, without_folders
 from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.manifest.shards import not_finite
-from postprocess_dataset.manifest.tar_facts import facts_of, hash_of, print_of
+from postprocess_dataset.manifest.tar_facts import FACTS, facts_of, hash_of, print_of
 from postprocess_dataset.private_fields import private_parts
 from postprocess_dataset.sample_checks import decode_fault
 from postprocess_dataset.sample_json import fault_of
@@ -97,7 +97,7 @@ def check_sample(
 
 def _facts(record: dict[str, Any]) -> bytes | None:
     try:
-        return facts_of(record)
+        return facts_of(map(record.get, FACTS))
     except orjson.JSONEncodeError:  # a lone surrogate: no table takes it as it is
         return None
 
@@ -161,12 +161,15 @@ def _head(
 def _record_fault(look: Look, head: JpegHead, record: dict[str, Any], found: Findings) -> bool:
     """Whether image, JSON and .prompts disagree: the image carries all but the place."""
     caption = record["augmented_prompt"]
-    named = {"scores"} if not_finite(record) else set()
-    told = without_folders(record)
     for name, value in head.comment.items():
-        if value not in (record.get(name), told.get(name)) and name not in OTHERWISE | named:
-            found.add("swapped_caption", f"{look.key}.json", f"its image carries another {name}")
-            return True
+        if name in OTHERWISE or value == record.get(name):
+            continue
+        if value == without_folders(record).get(name):
+            continue
+        if name == "scores" and not_finite(record):  # which is named
+            continue
+        found.add("swapped_caption", f"{look.key}.json", f"its image carries another {name}")
+        return True
     if look.caption is not None and look.caption != caption:
         found.add("caption_differs", look.key, "its .prompts has another text for it")
         return True

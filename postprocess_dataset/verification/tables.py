@@ -81,7 +81,8 @@ class TablePass:
         self._order(zip(*(values_of(batch[name]) for name in ORDER), strict=True), numbers)
         facts: Iterator[bytes | None] = iter([None] * len(keys))
         if self.has_facts:
-            facts = map(facts_of, batch.select(FACTS).to_pylist())
+            columns = (column.to_pylist() for column in batch.select(FACTS).columns)
+            facts = map(facts_of, zip(*columns, strict=True))
         self.evidence.add_rows(self._rows(batch, facts))
         for name in batch.schema.names:
             if name.startswith("score"):
