@@ -11,7 +11,7 @@ import pytest
 from postprocess_dataset import hub_features
 from postprocess_dataset.manifest.shards import read_shard
 from postprocess_dataset.private_fields import without_folders
-from postprocess_dataset.release_forms import public_rows
+from postprocess_dataset.release_forms import parquet_shards, public_rows
 from tests.postprocess_dataset.conftest import called
 
 SMALL = ("--shard_size_mb", 1)  # with small_shards()
@@ -126,6 +126,16 @@ def test_nothing_private_is_published(folder, to_parquet, tmp_path):
     assert sample.metadata["site"] == {"shelf": 3} and "hostname" not in sample.metadata
     forms(tmp_path / "t.parquet", tmp_path / "all", "--keep_private")
     assert parquet_rows(tmp_path / "all")[0]["hostname"] == "node1"
+
+
+def test_each_row_group_has_its_own_images(table, tmp_path, monkeypatch):
+    """Their memory is used again."""
+    monkeypatch.setattr(parquet_shards, "GROUP_ROWS", 5)
+    forms(table[1], tmp_path / "release")
+    (path,) = (tmp_path / "release/data").iterdir()
+    assert pq.ParquetFile(path).num_row_groups == 8
+    found = [(row["__key__"], row["image"]["bytes"]) for row in parquet_rows(tmp_path / "release")]
+    assert found == [(row.key, row.image) for row in tar_rows(tmp_path / "release")]
 
 
 def test_an_update_writes_only_new_shards(table, to_parquet, tmp_path, small_shards):
