@@ -1,10 +1,16 @@
 """Every option of every script with hostile values and files: one line and a status, never a
-traceback, never a hang, nothing left behind."""
+traceback, never a hang, nothing left behind.
 
+`make test` gives each value to some option of each kind, and at least four values to each option:
+some 1,400 of the 7,500 command lines. `make soak` takes all."""
+
+import functools
+import itertools
 import os
-import random
 import runpy
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +22,7 @@ from tests.fakes.hostile_files import make_hostile_files
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST_S = 60  # 20 on a quiet machine
-CASES = 30  # a script; `make soak` takes all
+SHARE = 8  # so many options of a kind get all values between them
 WORDS = [
     "",
     " ",
@@ -46,6 +52,7 @@ class Script:
     path: str
     words: list[str]
     never: list[str] = field(default_factory=list)  # options that start what does not end
+    parts: int = 1  # tests that share its command lines, so that no worker is last with them
 
 
 EXAMPLES = ROOT / "examples"
@@ -63,6 +70,7 @@ SCRIPTS = [
         "generate/generate_images.py",
         ["{prompts}", "--output_root", "{out}", "--use_slurm", "--dry_run", "--model", "tiny"],
         never=["--preview", "--dry_run", "--use_slurm", "--is_slurm_task", "--tail_log"],
+        parts=3,
     ),
     Script(
         "generate/llm_prompting.py",
@@ -95,44 +103,79 @@ SCRIPTS = [
 ]
 
 
+@dataclass(frozen=True)
+class Option:
+    name: str  # that of a place is its number: 0, 1
+    kind: str  # options of a kind are read by the same code; "": it takes no value
+
+
 class Captured(Exception):
     pass
 
 
-def options_of(script: Script, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
-    """(option or "", takes a value) of all options and places of a script, from its own parser."""
-    found: list[tuple[str, bool]] = []
+def options_of(script: Script) -> list[Option]:
+    """All options and places of a script, from its own parser."""
+    found: list[Option] = []
 
     def capture(parser: Options, *args: object) -> None:
+        places = itertools.count()
         for action in parser._actions:
-            name = action.option_strings[-1] if action.option_strings else ""
-            found.append((name, action.nargs != 0))
+            kind = "choice" if action.choices else getattr(action.type, "__qualname__", "")
+            if kind in ("", "Path"):  # a text: what reads it is the script itself
+                kind = script.path
+            if action.nargs == 0:
+                kind = ""
+            name = action.option_strings[-1] if action.option_strings else str(next(places))
+            found.append(Option(name, kind))
         raise Captured
 
-    monkeypatch.setattr(Options, "parse_args", capture)
-    monkeypatch.setattr(sys, "argv", [script.path])
-    with pytest.raises(Captured):
-        runpy.run_path(str(ROOT / script.path), run_name="__main__")
-    monkeypatch.undo()
-    return [(name, value) for name, value in found if name not in ("--help", *script.never)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Options, "parse_args", capture)
+        patch.setattr(sys, "argv", [script.path])
+        with pytest.raises(Captured):
+            runpy.run_path(str(ROOT / script.path), run_name="__main__")
+    return [option for option in found if option.name not in ("--help", *script.never)]
 
 
-def command_lines(
-    script: Script, options: list[tuple[str, bool]], files: dict[str, str]
-) -> list[list[str]]:
-    """The script's own command line with each option, or place, given each hostile value."""
+@functools.cache
+def shares() -> dict[str, list[tuple[Option, slice]]]:
+    """{script: [(option, which of the values it gets)]}.
+
+    The first option of a kind gets the first value and every SHARE-th after it, the next option
+    begins with the second value: SHARE options, or all if a kind has fewer, get every value once.
+    """
+    options = {script.path: options_of(script) for script in SCRIPTS}
+    of_kind = Counter(option.kind for option in itertools.chain(*options.values()))
+    so_far: Counter[str] = Counter()
+    found: dict[str, list[tuple[Option, slice]]] = {path: [] for path in options}
+    for path, of_script in options.items():
+        for option in of_script:
+            step = min(SHARE, of_kind[option.kind])
+            found[path].append((option, slice(so_far[option.kind] % step, None, step)))
+            so_far[option.kind] += 1
+    return found
+
+
+def values(files: dict[str, str]) -> list[str]:
+    return [*WORDS, *(path for name, path in files.items() if name.startswith("bad_"))]
+
+
+def command_lines(script: Script, files: dict[str, str], all_of_them: bool) -> list[list[str]]:
+    """The script's own command line with each option, or place, given hostile values."""
     base = [word.format(**files) for word in script.words]
-    values = [*WORDS, *(path for name, path in files.items() if name.startswith("bad_"))]
     lines = []
-    for option, takes_value in options:
-        for value in values if takes_value else [""]:
-            if not option:
-                lines.append([value, *base[1:]] if not base[0].startswith("-") else [*base, value])
-            elif takes_value:
-                lines.append([*base, f"{option}={value}"])
+    for option, share in shares()[script.path]:
+        for value in values(files)[slice(None) if all_of_them else share] if option.kind else [""]:
+            if not option.kind:
+                lines.append([*base, option.name])
+            elif option.name.startswith("-"):
+                lines.append([*base, f"{option.name}={value}"])
+            elif base[0].startswith("-"):
+                lines.append([*base, value])
             else:
-                lines.append([*base, option])
-    return [line for line in lines if not any("\0" in word for word in line)]
+                place = int(option.name)
+                lines.append([*base[:place], value, *base[place + 1 :]])
+    return lines
 
 
 def run(
@@ -161,31 +204,58 @@ def wrong(status: int, error: str, said: bool = True) -> str:
     return ""
 
 
-def check(script: Script, lines: list[list[str]], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[ForkedScripts]:
+    with ForkedScripts() as forked:
+        yield forked
+
+
+def check(
+    scripts: ForkedScripts, script: Script, part: int, folder: Path, all_of_them: bool
+) -> None:
     complaints = []
-    with ForkedScripts() as scripts:
-        for words in lines:
-            if complaint := wrong(*run(scripts, script, words, tmp_path)):
-                complaints.append(f"{script.path} {words}: {complaint}")
+    lines = command_lines(script, make_hostile_files(folder), all_of_them)
+    for words in lines[part :: script.parts]:
+        if complaint := wrong(*run(scripts, script, words, folder)):
+            complaints.append(f"{script.path} {words}: {complaint}")
     assert complaints == [], "\n".join(complaints)
-    assert not (tmp_path / "pwned").exists()
+    assert not (folder / "pwned").exists()
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: Path(script.path).stem)
-def test_hostile_values(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = make_hostile_files(tmp_path)
-    lines = command_lines(script, options_of(script, monkeypatch), files)
-    check(script, random.Random(script.path).sample(lines, min(CASES, len(lines))), tmp_path)
+each_part = pytest.mark.parametrize(
+    ("script", "part"),
+    [
+        pytest.param(script, part, id=f"{Path(script.path).stem}-{part}")
+        for script in SCRIPTS
+        for part in range(script.parts)
+    ],
+)
+
+
+@pytest.mark.timeout(900)
+@each_part
+def test_hostile_values(scripts: ForkedScripts, script: Script, part: int, tmp_path: Path) -> None:
+    check(scripts, script, part, tmp_path, all_of_them=False)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: Path(script.path).stem)
+@each_part
 def test_all_hostile_values(
-    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scripts: ForkedScripts, script: Script, part: int, tmp_path: Path
 ) -> None:
-    files = make_hostile_files(tmp_path)
-    check(script, command_lines(script, options_of(script, monkeypatch), files), tmp_path)
+    check(scripts, script, part, tmp_path, all_of_them=True)
+
+
+def test_each_kind_of_option_meets_each_value(tmp_path: Path) -> None:
+    """And each option at least four of them."""
+    all_values = values(make_hostile_files(tmp_path))
+    met: dict[str, Counter[str]] = {}
+    for option, share in itertools.chain(*shares().values()):
+        if option.kind:
+            assert len(all_values[share]) >= 4
+            met.setdefault(option.kind, Counter()).update(all_values[share])
+    assert [kind for kind, counts in met.items() if len(counts) < len(all_values)] == []
 
 
 def test_complaints_are_made() -> None:

@@ -5,6 +5,7 @@ python generate/generate_images.py HPDv2.json --redo 12345_3   # or 12345: all i
 
 import io
 import json
+import re
 import sys
 from argparse import Namespace
 from fnmatch import fnmatch
@@ -20,6 +21,7 @@ from generate.client.image_generator import ImageGenerator
 from generate.client.pipeline import CannotGenerate, DeviceBroken, GeneratorSettings, Pipeline
 from generate.dataset.layout import folder_name
 
+SAMPLE = re.compile(r"([0-9]{1,18})(?:_([0-9]{1,18}))?")
 SETTINGS = {  # of the generator, and the field of the JSON that has it
     "height": "height",
     "width": "width",
@@ -113,9 +115,9 @@ def _later(record: dict[str, Any]) -> dict[str, Any]:
 
 def _samples(dataset_dir: Path, which: str) -> list[Path]:
     """The JSON files of a sample ("12345_3") or of all samples of a prompt ("12345")."""
-    index, _, aug = which.partition("_")
-    if not index.isdigit() or (aug and not aug.isdigit()):
+    if not (found := SAMPLE.fullmatch(which)):
         raise UserError(f"--redo {which}: expected an index (12345) or a sample (12345_3)")
+    index, aug = found.groups()
     folder = folder_name(int(index))
     pattern = f"{int(index)}_{aug or '*'}.json"
     loose = {path.name for path in (dataset_dir / folder).glob(pattern)}

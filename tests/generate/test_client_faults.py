@@ -175,7 +175,11 @@ def test_redo(start_run):
     assert {n: d for n, d in run.snapshot().items() if n.name != "0_1.json"} == {
         n: d for n, d in before.items() if n.name != "0_1.json"
     }
-    for wrong, says in (("7", "no 000000/7_*.json"), ("x_1", "expected an index")):
+    for wrong, says in (
+        ("7", "no 000000/7_*.json"),
+        ("x_1", "expected an index"),
+        ("²", "expected an index"),
+    ):
         assert says in run.run("--redo", wrong, task=False).stderr
 
 
