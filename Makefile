@@ -10,6 +10,8 @@ BIN := .venv/bin
 # two torch threads on two busy cores are several times slower than one; nothing here may ask a hub
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# the tests start Python some two thousand times: without .pyc files each start compiles all anew
+unexport PYTHONDONTWRITEBYTECODE
 
 demo: .venv/base .venv/demo
 	@$(BIN)/python examples/run_demo.py

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from examples.tiny_model import train_tiny
+from examples.tiny_model import drawings
 
 ROOT = Path(__file__).resolve().parent.parent
 CAPTIONS = 100 if "--quick" in sys.argv else 500
@@ -29,7 +29,7 @@ def main():
     rng = random.Random(20)
     captions = set()
     while len(captions) < CAPTIONS:
-        captions.add(train_tiny.scene(rng)[0])
+        captions.add(drawings.scene(rng)[0])
     with tempfile.TemporaryDirectory() as folder:
         prompts = Path(folder) / "scenes.json"
         prompts.write_text(json.dumps(sorted(captions)))

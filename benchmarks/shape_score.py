@@ -15,25 +15,25 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from examples.shape_score import AREA, PLACES, ROWS, SIZES, ShapeScore
-from examples.tiny_model import train_tiny
+from examples.tiny_model import drawings
 
 COUNT = 200 if "--quick" in sys.argv else 2000
 ACCEPTED = 0.9  # as in --accept "shape > 0.9": all that is named is there
 KINDS = {  # what is made wrong: the words one of which stands in for another
-    "colour": list(train_tiny.COLORS),
+    "colour": list(drawings.COLORS),
     "shape": list(AREA),
     "shape of a row": [f"{shape}s" for shape in AREA],
     "size": [size for size in SIZES if size],
     "place": list(PLACES),
-    "relation": list(train_tiny.RELATIONS),
+    "relation": list(drawings.RELATIONS),
     "count": list(ROWS),
 }
 
 
 def main():
     rng = random.Random(1)
-    scenes = [train_tiny.scene(rng) for _ in range(COUNT)]
-    images = [train_tiny.draw(*scene[1:]) for scene in scenes]
+    scenes = [drawings.scene(rng) for _ in range(COUNT)]
+    images = [drawings.draw(*scene[1:]) for scene in scenes]
     texts = [scene[0] for scene in scenes]
     score = ShapeScore().score
     right = {"the true caption accepted": [v > ACCEPTED for v in score(images, texts)]}

@@ -14,19 +14,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from examples.tiny_model import train_tiny
+from examples.tiny_model import drawings
 from generate.client.image_generator import ImageGenerator
 from generate.client.pipeline import GeneratorSettings
 from generate.client.recipes import seed_of
 
 CARD = {"background": 1.0, "colours": 1.0, "places": 1.0, "shapes": 0.99, "all": 0.99}
-NAMES, PALETTE = list(train_tiny.COLORS), np.array(list(train_tiny.COLORS.values()))
+NAMES, PALETTE = list(drawings.COLORS), np.array(list(drawings.COLORS.values()))
 COUNT = 32 if "--quick" in sys.argv else 96
 
 
 def main():
     rng = random.Random(time.time_ns())
-    scenes = [train_tiny.scene(rng) for _ in range(COUNT)]
+    scenes = [drawings.scene(rng) for _ in range(COUNT)]
     generator = ImageGenerator(GeneratorSettings("tiny"))
     generator.load()
     generator.warm_up()
@@ -40,7 +40,7 @@ def main():
         )
     ms = (time.perf_counter() - began) / COUNT * 1000
     scores = [check(image.pixels, *scene[1:]) for image, scene in zip(images, scenes, strict=True)]
-    truth = [check(train_tiny.draw(*scene[1:]), *scene[1:]) for scene in scenes]
+    truth = [check(drawings.draw(*scene[1:]), *scene[1:]) for scene in scenes]
     print(
         f"{COUNT} fresh prompts, {recipe.steps} steps, guidance {recipe.guidance}, "
         f"{ms:.0f} ms an image (batch {generator.batch_size}, one thread)"

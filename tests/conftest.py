@@ -26,14 +26,16 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 # Tests that share something costly go to one worker, one after the other: a SLURM cluster,
-# Chromium, fake LLMs that time out, torch.
-TOGETHER = (
-    "tests/cluster/",
-    "tests/generate/test_page_",
-    "tests/generate/test_llm_",
-    "tests/generate/test_diffusion_",
-)
-
+# Chromium, fake LLMs that time out, diffusers and compiled code, parsed sources.
+TOGETHER = {
+    "tests/cluster/": "cluster",
+    "tests/generate/test_page_": "page",
+    "tests/generate/test_llm_": "llm",
+    "tests/generate/test_diffusion_": "torch",
+    "tests/generate/test_recipe_pipelines.py": "torch",
+    "tests/generate/test_compil": "torch",
+    "tests/test_structure.py": "structure",
+}
 
 # These take longest: they begin first, or two cores wait for the last of them at the end.
 FIRST = (
@@ -44,6 +46,7 @@ FIRST = (
     "tests/generate/test_llm_",
     "tests/generate/test_page_",
     "tests/generate/test_client_",
+    "tests/test_",
 )
 
 
@@ -57,7 +60,7 @@ def _rank(nodeid):
 
 class Together(LoadScopeScheduling):
     def _split_scope(self, nodeid):
-        return next((group for group in TOGETHER if nodeid.startswith(group)), nodeid)
+        return next((name for start, name in TOGETHER.items() if nodeid.startswith(start)), nodeid)
 
 
 def pytest_xdist_make_scheduler(config, log):

@@ -18,6 +18,7 @@ MOST_LAYERS = 6
 MOST_PARAMETERS = 6
 
 
+@cache
 def modules() -> dict[str, Path]:
     """{full name: path} of the product's modules."""
     paths = [path for folder in PRODUCT for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -42,6 +43,7 @@ def imported_names(path: Path) -> set[str]:
     return names
 
 
+@cache
 def imports() -> dict[str, set[str]]:
     """{module: the product's modules it imports}."""
     known = modules()
@@ -53,6 +55,7 @@ def package_of(module: str) -> str:
     return module if is_script(modules()[module]) else module.rpartition(".")[0]
 
 
+@cache
 def is_script(path: Path) -> bool:
     """Whether the module's last statement is `if __name__ == "__main__":`."""
     body = tree_of(path).body

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.tiny_model import check
-from examples.tiny_model import train_tiny
+from examples.tiny_model import drawings
 from tests.fakes.running_client import ENVIRONMENT, ROOT
 
 PROMPTS = 24
@@ -47,4 +47,4 @@ def test_accepted_images_show_their_captions(tmp_path):
 
 
 def scenes_of(rng):
-    return [train_tiny.scene(rng) for _ in range(PROMPTS)]
+    return [drawings.scene(rng) for _ in range(PROMPTS)]
