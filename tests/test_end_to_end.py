@@ -202,7 +202,7 @@ def test_kill_a_client_and_the_server(tmp_path, llm):
     )
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_a_second_run_finds_all_done(tmp_path):
     """The second run asks the server before it loads anything.
 
@@ -218,7 +218,7 @@ def test_a_second_run_finds_all_done(tmp_path):
         "tiny",
         "--llm",
         "embedded",
-        "--num_workers=2",
+        "--num_workers=1",
         "--expected_samples_per_index=2",
         "--output_root",
         tmp_path / "out",
