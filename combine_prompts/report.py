@@ -1,4 +1,4 @@
-"""What combine.py writes about its work: report, attribution, and the table on the terminal."""
+"""Report and attribution beside the output of combine.py, and the table on the terminal."""
 
 import hashlib
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What a process asks SLURM: its identity, the time left, the user's queue; sbatch and requeue.
+"""SLURM as a process needs it: its identity, the time left, the user's queue; sbatch and requeue.
 
 identity()["host"], time_left_s(), queue()
 """

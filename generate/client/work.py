@@ -1,4 +1,4 @@
-"""What the threads of a client share: its leases, and the samples ready to be generated.
+"""The state that a client's threads share: its leases, and the samples ready to be generated.
 
 The feeder fills it, the generating loop takes batches from it, the publisher tells it what became
 of each sample. Neither knows the others. `changed` guards all of it and is notified at each change.

@@ -1,4 +1,4 @@
-"""What the disk of a data set must be able to do, and its errors in one line."""
+"""Disk errors in one line, and a test of what publishing needs from a file system."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""What --accept costs, as lines of --status, the estimate and --preview.
+"""Lines about --accept and its cost, for --status, the estimate and --preview.
 
 line_of(counts["acceptance"])         # "41% of 320 images accepted; refused: shape > 0.9 59%"
 draws_of(0.41, 8)                     # (2.4, 0.99): images a caption, share of captions with one

@@ -1,4 +1,4 @@
-"""How much may still be written below an output root, by its file system and by quotas.
+"""Limits of space and files below an output root: of its file system and of quotas.
 
 for name, bytes_left, files_left in disk_limits(Path("/data/outputs")): ...
 """

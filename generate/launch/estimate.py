@@ -1,4 +1,4 @@
-"""What a run will take: images, files, disk space, GPU hours, LLM calls and their cost.
+"""The estimate of a run: images, files, disk space, GPU hours, LLM calls and their cost.
 
 print("\n".join(estimate(args, definition, items, output_root, fetch(output_root))))
 """

@@ -1,4 +1,4 @@
-"""What a definition pins of model and libraries, so that all images of a run are made alike.
+"""Pinned versions of model and libraries in a definition, so that all images are made alike.
 
     fields = pinned(args, stored_definition(folder))      # for the definition
 

@@ -1,4 +1,4 @@
-"""Which prompts the tiny model was trained on, and a warning about others.
+"""The prompts that the tiny model was trained on, and a warning about others.
 
 KNOWN.fullmatch("two red circles on a blue background")
 lines_of([{"prompt": "a cat"}])       # what the plan says of prompts that it does not know

@@ -1,4 +1,4 @@
-"""What this process may spend on paid backends: spent + reserved never exceeds the grant.
+"""The spend limit of this process on paid backends: spent + reserved never exceeds the grant.
 
 limit = SpendLimit(accounts)            # None: the job server grants, through take()
 if limit.fits(0.02): limit.reserve(0.02)

@@ -1,4 +1,4 @@
-"""Where logs and data sets lie: the same for the server and its clients.
+"""Paths of logs and data sets, the same for the server and its clients.
 
 <output root>/*.out                      logs
 <output root>/generated_images/<name>/   the data sets

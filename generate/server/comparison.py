@@ -1,4 +1,4 @@
-"""Which blocks were compared with the folders since this start; the folder wins.
+"""The record of which blocks were compared with the folders since this start; the folder wins.
 
     while work := comparison.next_check():           # (data set, block)
         comparison.folder_checked(*work, found)      # {index: (images, short)} of its folder

@@ -1,4 +1,4 @@
-"""What the parts of the job server share: the ledger, the folders, and who this server is.
+"""The state that the parts of the job server share: ledger, folders, the server's identity.
 
 server = Server(ServerSettings(Path("outputs/generate_images"), LeaseLimits()))
 server.about()                                     # its address, epoch, version

@@ -1,4 +1,4 @@
-"""What the steps of a release have read or hashed already, so that its manifest need not.
+"""Facts that the steps of a release have read or hashed already, so that its manifest need not.
 
     keep_verified(work, report.known)                 # after the verification has read the tars
     write_manifest(release, known=known_shards(work, shards, signed=False))

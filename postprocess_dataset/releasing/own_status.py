@@ -1,4 +1,4 @@
-"""What a report takes from the run's ledger: tokens and USD of the LLMs, failed prompts.
+"""Figures of the run's ledger for a report: tokens and USD of the LLMs, failed prompts.
 
     status = own_status(["outputs/generated_images/HPDv2"], "release/HPDv2.work")
 

@@ -1,4 +1,4 @@
-"""What a data set has cost: GPU hours and kWh by its own records, tokens and USD by the status.
+"""The cost of a data set: GPU hours and kWh by its own records, tokens and USD by the status.
 
 costs = costs_of(seen, read_status("status.json"))
 costs.gpu_hours, costs.kwh, costs.usd

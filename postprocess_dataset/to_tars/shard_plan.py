@@ -1,4 +1,4 @@
-"""Which rows go into which tar, fixed before the first one is written.
+"""The plan of the shards: which rows go into which tar, fixed before the first one is written.
 
     output_dataset_plan.json                the table's digest and each shard's rows
 

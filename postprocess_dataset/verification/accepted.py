@@ -1,4 +1,4 @@
-"""Is an image accepted by the expression that its JSON names, and was none of those before it?
+"""Check that the expression in a JSON accepts its image, and none of the tries before.
 
 why = not_accepted(record)       # "its scores do not fulfil 'nsfw < 0.2': nsfw 0.4"; None: it is
 
