@@ -29,7 +29,7 @@ def start(server: Server) -> None:
     signal.signal(signal.SIGUSR1, lambda *_: requeue.now())
     steps = [
         ("requeue", requeue.step, 1.0),
-        ("housekeeping", Housekeeping(server).step, min(1.0, ttl_s / 10)),
+        ("housekeeping", Housekeeping(server).step, server.settings.limits.sweep_s),
         ("folder check", server.check.step, 0.2),
     ]
     if SlurmWatch.possible():

@@ -16,6 +16,7 @@ from typing import Any
 
 from generate.server.rejected import RejectedLately
 
+SWEEP_S = 1.0
 Worker = dict[str, Any]  # {"host", "gpu", "array_job", "task", "restart"}, as its client says
 
 
@@ -37,6 +38,11 @@ class LeaseLimits:
     stall_s: float = 900
     # a bare published client is heard only when it asks for the next chunk
     bare_ttl_s: float = 3600
+
+    @property
+    def sweep_s(self) -> float:
+        """Pause between two looks for leases whose time is over."""
+        return min(SWEEP_S, self.ttl_s / 10)
 
 
 @dataclass(frozen=True)
@@ -198,7 +204,7 @@ class LiveLeases:
 
         No heartbeat could arrive while the server stood still (guarantee 5).
         """
-        late = now - self.swept_at - min(1.0, self.limits.ttl_s / 10)
+        late = now - self.swept_at - self.limits.sweep_s
         self.swept_at = now
         if late <= 0:
             return

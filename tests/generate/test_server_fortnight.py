@@ -148,6 +148,9 @@ class Fortnight:
             "log_kb": self.log.stat().st_size // 1024,
         }
 
+    def counts(self):
+        return Connection(self.root).get("/status")[1]["datasets"][0]
+
     def run(self):
         threads = [threading.Thread(target=self.work) for _ in range(CALLERS)]
         for thread in threads:
@@ -181,8 +184,8 @@ def test_nothing_grows_with_the_dead(tmp_path, monkeypatch, lives):
             print(sample)
         assert not fortnight.errors, fortnight.errors
         assert fortnight.lived == lives and fortnight.leases > 0.5 * lives * LEASES
-        counts = Connection(fortnight.root).get("/status")[1]["datasets"][0]
-        assert counts["sum_ok"], counts
+        until(lambda: fortnight.counts()["leased"] == 0, "the end of the leases of the dead")
+        assert fortnight.counts()["sum_ok"], fortnight.counts()
         assert "Traceback" not in fortnight.log.read_text()
         samples = fortnight.samples
         quarter = len(samples) // 4
