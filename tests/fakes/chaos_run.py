@@ -250,7 +250,12 @@ class ChaosRun:
         self.tick()
 
     def checker(self):
-        return FolderChecker(self.folder, self.definition, self.item)
+        """By the definition of the run; where all was lost, by the one that stands now."""
+        definition = self.definition
+        if self.lost_all:
+            with contextlib.suppress(ValueError):
+                definition = stored_definition(self.folder) or definition
+        return FolderChecker(self.folder, definition, self.item)
 
     def check_done(self):
         """All is there, and the ledger says so."""
@@ -280,8 +285,8 @@ class ChaosRun:
         self.check_done()
 
     def look_who_vouches(self):
-        """Folder and ledger lost at the same time: a client of before begins the set anew."""
-        if not self.folder.exists() and not self._ledger_knows():
+        """Definition and ledger lost at the same time: a client of before begins the set anew."""
+        if not any(self.folder.glob("dataset*.yaml")) and not self._ledger_knows():
             self.lost_all = True
 
     def _ledger_knows(self):

@@ -274,6 +274,21 @@ def test_folder_and_ledger_are_lost_after_an_extension():
     chaos.teardown()
 
 
+def test_definition_and_ledger_are_lost_one_after_the_other():
+    chaos = Chaos()
+    chaos.work(images=0, number=0)
+    chaos.extend(images=True, more=1)
+    chaos.move_it_away_or_back()
+    chaos.delete_dot_server()
+    chaos.samples_are_whole()
+    for _ in range(2):
+        chaos.work(images=0, number=0)
+        chaos.delete_dot_server()
+    chaos.work(images=0, number=0)
+    chaos.samples_are_whole()
+    chaos.teardown()
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(4 * 3600)
 def test_ten_thousand_histories():
