@@ -5,28 +5,25 @@
     python generate/generate_images.py HPDv2.json --model Tongyi-MAI/Z-Image-Turbo \\
         --pipeline examples/image_server_pipeline.py:ImageServer --batch_size 16
 
-All images of a batch are asked for at once, spread over the servers. One that is away or busy is
-asked again with growing pauses, then the next, for ten minutes; a text that is refused fails.
+All images of a batch are asked for at once, spread over the servers. Where one is away or busy, the
+next is asked, with pauses, for ten minutes; a text that is refused fails.
 """
 
 import base64
 import io
 import itertools
-import json
 import os
 import time
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
 import numpy
-import openai
+import requests
 from PIL import Image
 
-PATIENCE_S = 600.0
-PASSING = (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError)
-ARGUMENTS = ("num_inference_steps", "guidance_scale", "true_cfg_scale")
+TAKEN = ("num_inference_steps", "guidance_scale", "true_cfg_scale")  # besides size, seed, negative
+TOO_MANY = 429  # and above it the server's own errors: asked again
 
 
 class ImageServer:
@@ -37,49 +34,46 @@ class ImageServer:
         urls = [url.strip("/ ") for url in os.environ.get("IMAGES_URLS", "").split(",") if url]
         if not urls:
             raise ValueError("IMAGES_URLS is not set: http://HOST:PORT, of several with commas")
-        self.model = model
+        self.versions = ", ".join(sorted({version_of(url) for url in urls}))
         self.device = f"image server {', '.join(url.split('://')[-1] for url in urls)}"
-        self.versions = "; ".join({version_of(url): url for url in urls})
-        rest: Any = {"api_key": os.environ.get("IMAGES_API_KEY") or "none", "timeout": 600}
-        servers = [openai.OpenAI(base_url=f"{url}/v1", max_retries=4, **rest) for url in urls]
-        self.servers = itertools.cycle(servers)
-        self.threads = ThreadPoolExecutor(64)
+        self.asked = {"model": model, "n": 1, "response_format": "b64_json"}
+        self.key = {"Authorization": f"Bearer {os.environ.get('IMAGES_API_KEY', 'none')}"}
+        self.urls = itertools.cycle(f"{url}/v1/images/generations" for url in urls)
 
-    @classmethod
-    def from_pretrained(cls, model: str) -> "ImageServer":
-        return cls(model)
+    from_pretrained = classmethod(lambda cls, model: cls(model))
 
     def __call__(
         self, prompt: list[str], generator: list[int], height: int, width: int, **rest: Any
     ) -> SimpleNamespace:
         """.images: uint8 arrays (height, width, 3)."""
-        known = {name: rest[name] for name in ARGUMENTS if name in rest}
-        negative = rest.get("negative_prompt") or [""] * len(prompt)
-        bodies = [
-            known | {"seed": seed % 2**31} | ({"negative_prompt": less} if less else {})
-            for seed, less in zip(generator, negative, strict=True)
+        asked = self.asked | {name: rest[name] for name in TAKEN if name in rest}
+        asked["size"] = f"{width}x{height}"
+        negative = rest.get("negative_prompt") or [None] * len(prompt)
+        each = [
+            asked | {"prompt": text, "seed": seed % 2**31, "negative_prompt": less}
+            for text, seed, less in zip(prompt, generator, negative, strict=True)
         ]
-        sizes = [f"{width}x{height}"] * len(prompt)
-        return SimpleNamespace(images=list(self.threads.map(self._image, prompt, sizes, bodies)))
+        with ThreadPoolExecutor(len(each)) as threads:
+            return SimpleNamespace(images=list(threads.map(self.image, each)))
 
-    def _image(self, text: str, size: Any, body: dict[str, Any]) -> Any:
-        end = time.monotonic() + PATIENCE_S
-        asked: Any = {"size": size, "n": 1, "response_format": "b64_json", "extra_body": body}
-        while True:
+    def image(self, asked: dict[str, Any]) -> Any:
+        for pause in (1, 2, 4, *[8] * 75):
             try:
-                server = next(self.servers)
-                answer = server.images.generate(model=self.model, prompt=text, **asked)
-                data = base64.b64decode(answer.data[0].b64_json)
-                return numpy.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-            except openai.APIError as error:
-                if not isinstance(error, PASSING) or time.monotonic() > end:
-                    raise RuntimeError(f"{error}: {error.body}") from error
+                answer = requests.post(next(self.urls), json=asked, headers=self.key, timeout=600)
+                if answer.ok:
+                    png = base64.b64decode(answer.json()["data"][0]["b64_json"])
+                    return numpy.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+                if answer.status_code < TOO_MANY:
+                    raise RuntimeError(f"{answer.status_code}: {answer.text}")
+            except (requests.ConnectionError, requests.Timeout):
+                pass
+            time.sleep(pause)
+        raise RuntimeError("the image servers are away or busy for ten minutes")
 
 
 def version_of(url: str) -> str:
     """What a server says of itself, for each image's JSON."""
     try:
-        with urllib.request.urlopen(f"{url}/version", timeout=10) as answer:
-            return f"image server {json.load(answer)['version']}"
-    except (OSError, ValueError, KeyError, TypeError):
+        return f"image server {requests.get(f'{url}/version', timeout=10).json()['version']}"
+    except (requests.RequestException, KeyError, TypeError):
         return "image server of unknown version"
