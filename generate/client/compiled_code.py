@@ -3,7 +3,7 @@
     code = CompiledCode(Path(".server"), key)
     with code.shared():         # a first batch: it is compiled here, or by the one that comes first
         ...
-    code.save()                 # what was compiled since, for other sizes and longer texts
+    code.save()                 # what was compiled since, for other sizes
 
 key: all that the code depends on. torch looks each graph up by its own key besides: a file that
 does not fit costs a compile. Loading runs what is in the file. So one is taken only if it is a

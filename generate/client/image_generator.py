@@ -32,6 +32,8 @@ from generate.client.pixels import pixels_of
 log = logging.getLogger(__name__)
 
 WARM_UP_STEPS = 2  # enough to compile for, and to see that an image comes
+WARM_UP_TEXT = "a photo of a bird"
+LONGER = " 1"  # a token or two
 SPREAD = 8  # levels of 255 that some channel spans in an image that shows something
 SPARSE = 8  # every eighth pixel of every eighth row
 FLAGGED = "flagged by the model's safety checker"
@@ -115,7 +117,7 @@ class ImageGenerator:
 
     @property
     def recompiles(self) -> int:
-        """Graphs that were compiled since the warm-up: for other sizes and longer texts."""
+        """Graphs that were compiled since the warm-up: for other sizes."""
         return max(0, self.pipeline.compiled_graphs() - self._warm_graphs)
 
     @property
@@ -163,8 +165,8 @@ class ImageGenerator:
     def warm_up(self) -> None:
         """Test the device and generate one batch of few steps.
 
-        What is compiled is compiled here, and a batch that does not fit is halved here already.
-        CannotStart if no image comes of it.
+        What is compiled is compiled here, for texts of every length, and a batch that does not fit
+        is halved here already. CannotStart if no image comes of it.
         """
         n = self.batch_size
         steps = min(self.recipe.steps, WARM_UP_STEPS) if self.recipe.steps else None
@@ -173,7 +175,8 @@ class ImageGenerator:
         try:
             self.pipeline.check_device()
             with self.pipeline.sharing_code(self.settings.beside, key):
-                image = self.generate(["a photo of a bird"] * n, list(range(n)), [recipe] * n)[0]
+                image = self.generate([WARM_UP_TEXT] * n, list(range(n)), [recipe] * n)[0]
+                self._compile_for_lengths(n, recipe)
         except (DeviceBroken, CannotGenerate) as error:
             raise CannotStart(f"the warm-up batch failed: {error}", error.fault) from None
         self._warm_graphs = self.pipeline.compiled_graphs()
@@ -181,6 +184,22 @@ class ImageGenerator:
             return  # the device works
         if problem := problem_with(image, self.recipe.height, self.recipe.width):
             raise CannotStart(f"the warm-up batch gave {problem}", DEVICE)
+
+    def _compile_for_lengths(self, n: int, recipe: Recipe) -> None:
+        """Batches of longer texts after that of short ones, where that has compiled anything.
+
+        Z-Image, Qwen-Image and Lumina2 pad a batch to its longest text, and have a mask only where
+        its texts are not of one length. torch compiles either for one length first, then for all.
+        Here other tasks find it in the file of compiled code.
+        """
+        long, longest = (WARM_UP_TEXT + LONGER * count for count in (30, 150))
+        mixed = [WARM_UP_TEXT] * (n > 1)
+        graphs = self.pipeline.compiled_graphs()
+        for first, text in ((mixed, longest), ([], longest), (mixed, long)) if graphs else ():
+            texts = first + [text] * (n - len(first))
+            self.generate(texts, list(range(n)), [recipe] * n)
+            if self.pipeline.compiled_graphs() <= graphs:
+                return  # a model that pads every text to one length
 
     def generate(
         self, texts: list[str], seeds: list[int], recipes: Sequence[Recipe] = ()
