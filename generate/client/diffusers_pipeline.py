@@ -153,11 +153,17 @@ def load(settings: GeneratorSettings, recipe: Recipe) -> DiffusersPipeline:
     )
 
 
-def counted_gib(pipe: Any) -> float:
-    """GiB of all weights of a pipeline as they lie in memory."""
+def counted_gib(pipe: Any) -> tuple[float, float]:
+    """GiB of all weights of a pipeline as they lie in memory, and of its largest part."""
     parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
-    tensors = [tensor for part in parts for tensor in (*part.parameters(), *part.buffers())]
-    return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors)) / GIB
+    sizes = [
+        sum(
+            tensor.numel() * tensor.element_size()
+            for tensor in (*part.parameters(), *part.buffers())
+        )
+        for part in parts
+    ]
+    return sum(sizes) / GIB, max(sizes, default=0) / GIB
 
 
 def use_attention(pipe: Any, backend: str) -> str:

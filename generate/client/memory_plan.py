@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generate.client.faults import MEMORY, PASSING, CannotStart
+from generate.client.model_family import T5_GIB
 from generate.client.model_recipes import batch_size_for, profile_of
 from generate.client.pipeline import GeneratorSettings, Recipe
 
@@ -24,14 +25,10 @@ MEGAPIXEL = 2**20
 DENOISING_GIB = 1.5
 DECODING_GIB = 3.0
 RESERVE_GIB = 1.0  # CUDA's own, and what does not fit together
-T5_GIB = 8.9  # T5-XXL's encoder in 16 bits: 4.76 billion parameters
 # Of all weights, what stays of them in the precision of a quantization; text encoders and VAE are
 # not quantized, and the denoiser has half to two thirds of the weights in the table.
 QUANTIZED = {"bitsandbytes_4bit": 0.65, "gguf": 0.65}
 QUANTIZED_TO_8_BITS = 0.75
-# The largest part's share of all weights (FLUX.2-dev 0.57, Qwen-Image 0.71, FLUX.1 0.71).
-LARGEST_AT_LEAST = 0.5
-LARGEST_AT_MOST = 0.72
 
 
 @dataclass(frozen=True)
@@ -57,11 +54,12 @@ def plan_for(
     settings: GeneratorSettings,
     card: Card | None,
     without_t5: bool = False,
-    counted_gib: float | None = None,
+    counted: tuple[float, float] | None = None,
 ) -> Plan:
     """The plan. CannotStart, one line: it does not fit at all, or not beside others (PASSING).
 
-    counted_gib: the weights of a model that is not in the table, once they are loaded.
+    counted: GiB of all weights of a model that is not in the table and of its largest part, once
+    they are loaded.
     """
     profile = profile_of(card.memory_gib if card else None)
     wanted = settings.batch_size or batch_size_for(profile, recipe.height, recipe.width)
@@ -69,16 +67,18 @@ def plan_for(
         wanted = 1
     if card is None:
         return Plan(wanted)
-    weights = counted_gib or weights_gib(recipe, settings, without_t5)
-    if weights is None:  # a model that is not in the table
+    weights = counted[0] if counted else weights_gib(recipe, settings, without_t5)
+    whole, largest = counted or (recipe.family.weights_gib, recipe.family.largest_gib)
+    if weights is None or whole is None or largest is None:  # a model that is not in the table
         return Plan(wanted, settings.offload or profile.offload)
     area = recipe.height * recipe.width / MEGAPIXEL
     offload = settings.offload or "none"
     if settings.offload is None and weights + _working(area, 1) > card.memory_gib:
         offload = "model"
-    least, most = (1.0, 1.0) if offload == "none" else (LARGEST_AT_LEAST, LARGEST_AT_MOST)
-    _refuse(settings.model, weights, least * weights, card)
-    free = card.free_gib - most * weights
+    # offloaded, a part at a time is on the card
+    on_card = weights if offload == "none" else weights * largest / whole
+    _refuse(settings.model, weights, on_card, card)
+    free = card.free_gib - on_card
     batch = wanted
     while batch > 1 and _working(area, batch) > free and settings.batch_size is None:
         batch -= 1

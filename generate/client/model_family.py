@@ -31,6 +31,8 @@ class Family:
     # (seen with tiny pipelines): one image at a time.
     one_by_one: bool = False
     weights_gib: float | None = None  # of all components, in `dtype`, by their parameters
+    # Of the largest of them: what is on the card at a time with --offload model.
+    largest_gib: float | None = None
     call: dict[str, Any] = field(default_factory=dict)  # further arguments of a call
     # Where all but the transformer comes from, for hub ids that hold a transformer alone; with
     # lora_file: where the whole pipeline comes from, onto which that file is laid.
@@ -54,6 +56,9 @@ class Family:
         return terms.notice if terms else None
 
 
+T5_GIB = 8.9  # T5-XXL's encoder in 16 bits: 4.76 billion parameters
+
+
 def sd3(name: str, hub: str, steps: int, guidance: float, gib: float, size: int = 1024) -> Family:
     return Family(
         name,
@@ -65,6 +70,7 @@ def sd3(name: str, hub: str, steps: int, guidance: float, gib: float, size: int 
         256,
         negative_prompt="" if guidance else None,
         weights_gib=gib,
+        largest_gib=15.0 if "large" in name else T5_GIB,
         without_t5=("text_encoder_3", "tokenizer_3"),
     )
 
@@ -81,6 +87,7 @@ def sdxl(name: str, hub: str, size: int, steps: int, guidance: float, **rest: An
         dtype="float16",
         multiple=8,
         weights_gib=6.5,
+        largest_gib=4.8,
         **rest,
     )
 
@@ -99,6 +106,7 @@ def pixart(name: str, hub: str, size: int, alone: bool = False, **rest: Any) -> 
         negative_prompt="",
         dtype="float16",
         weights_gib=10.2,
+        largest_gib=T5_GIB,
         call=PLAIN,
         base="PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers" if alone else None,
         **rest,
@@ -106,13 +114,13 @@ def pixart(name: str, hub: str, size: int, alone: bool = False, **rest: Any) -> 
 
 
 def flux(name: str, hub: str, steps: int, guidance: float, **rest: Any) -> Family:
-    return Family(name, "FluxPipeline", hub, 1024, steps, guidance, weights_gib=31.4, **rest)
+    rest |= {"weights_gib": 31.4, "largest_gib": 22.2}
+    return Family(name, "FluxPipeline", hub, 1024, steps, guidance, **rest)
 
 
 def klein(name: str, hub: str, steps: int, guidance: float, gib: float, **rest: Any) -> Family:
-    return Family(
-        name, "Flux2KleinPipeline", hub, 1024, steps, guidance, 512, weights_gib=gib, **rest
-    )
+    rest |= {"weights_gib": gib, "largest_gib": 7.5 if "4b" in name else 16.9}
+    return Family(name, "Flux2KleinPipeline", hub, 1024, steps, guidance, 512, **rest)
 
 
 def sana(name: str, hub: str, size: int, gib: float, **rest: Any) -> Family:
@@ -127,6 +135,7 @@ def sana(name: str, hub: str, size: int, gib: float, **rest: Any) -> Family:
         negative_prompt="",
         multiple=32,
         weights_gib=gib,
+        largest_gib=8.8 if "4.8b" in name else 4.9,
         call=PLAIN,
         **rest,
     )
@@ -143,6 +152,7 @@ def hidream(name: str, hub: str, steps: int, guidance: float) -> Family:
         128,
         negative_prompt="" if guidance else None,
         weights_gib=57,
+        largest_gib=31.9,
         text_encoder_4="meta-llama/Meta-Llama-3.1-8B-Instruct",
         # It scales what is asked for to a million pixels: those that stay as they are, of its repo.
         sizes=(

@@ -173,14 +173,13 @@ def numbers_of(row: Family) -> str:
 def print_tables() -> None:
     """Print both tables."""
     print(
-        f"{'family':30} {'pixels':>6} {'steps':>5} {'guidance':>8} {'GiB':>6}  "
-        f"{'numbers':9}  {'tested':6}  {'licence'}"
+        f"{'family':30} {'pixels':>6} {'steps':>5} {'guidance':>8} {'GiB':>6} {'largest':>7}  "
+        f"{'numbers':7}  {'licence'}"
     )
     for row in FAMILIES:
         print(
             f"{row.name:30} {row.size:6} {row.steps!s:>5} {row.guidance!s:>8} "
-            f"{row.weights_gib!s:>6}  {numbers_of(row):9}  "
-            f"{'yes' if row.tested else 'no':6}  {row.licence}"
+            f"{row.weights_gib!s:>6} {row.largest_gib!s:>7}  {numbers_of(row):7}  {row.licence}"
         )
     print(f"\n{'GiB':>4} {'batch at 1024':>13} {'offload':>8} {'no T5':>6}  cards")
     for card in PROFILES:

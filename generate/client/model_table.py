@@ -61,6 +61,7 @@ FAMILIES = [
         negative_prompt="",
         dtype="float32",
         weights_gib=0.01,
+        largest_gib=0.007,
     ),
     # 512 pixels and bfloat16, as the published script generates; the model itself can 1024.
     sd3("sd3", SD3_MEDIUM, 28, 7.0, 14.3, size=512),
@@ -84,6 +85,7 @@ FAMILIES = [
         256,
         negative_prompt="",
         weights_gib=8.2,
+        largest_gib=4.7,
     ),
     Family(
         "lumina2",
@@ -95,6 +97,7 @@ FAMILIES = [
         256,
         negative_prompt="",
         weights_gib=9.9,
+        largest_gib=4.9,
         call={"cfg_trunc_ratio": 0.25},
     ),
     sdxl(
@@ -126,6 +129,7 @@ FAMILIES = [
         dtype="float16",
         multiple=8,
         weights_gib=2.6,
+        largest_gib=1.6,
     ),
     flux("flux-schnell", r"FLUX\.1-schnell", 4, 0.0, max_sequence_length=256),
     flux(
@@ -160,6 +164,7 @@ FAMILIES = [
         4.0,
         512,
         weights_gib=105,
+        largest_gib=60.0,
     ),
     Family(
         "qwen-image",
@@ -172,6 +177,7 @@ FAMILIES = [
         guidance_argument="true_cfg_scale",
         negative_prompt=" ",  # without one the pipeline leaves guidance out
         weights_gib=53.7,
+        largest_gib=38.1,
     ),
     Family(
         "z-image-turbo",
@@ -182,6 +188,7 @@ FAMILIES = [
         0.0,
         512,
         weights_gib=19,
+        largest_gib=11.5,
     ),
     Family(
         "z-image",
@@ -193,6 +200,7 @@ FAMILIES = [
         512,
         negative_prompt="",
         weights_gib=19,
+        largest_gib=11.5,
     ),
     Family(
         "sana-sprint",
@@ -204,6 +212,7 @@ FAMILIES = [
         300,
         multiple=32,
         weights_gib=8.4,
+        largest_gib=4.9,
         call=PLAIN,
     ),
     sana("sana-512", r"(?i)sana.*512", 512, 8.4),
@@ -221,6 +230,7 @@ FAMILIES = [
         512,
         negative_prompt=CHROMA_NEGATIVE,
         weights_gib=25.6,
+        largest_gib=16.6,
     ),
     hidream("hidream-fast", r"(?i)hidream.*fast", 16, 0.0),
     hidream("hidream-dev", r"(?i)hidream.*dev", 28, 0.0),
@@ -235,6 +245,7 @@ FAMILIES = [
         guidance_argument="distilled_guidance_scale",
         multiple=64,
         weights_gib=48,
+        largest_gib=32.5,
     ),
     Family(
         "hunyuanimage",
@@ -247,6 +258,7 @@ FAMILIES = [
         negative_prompt="",
         multiple=64,
         weights_gib=48,
+        largest_gib=32.5,
     ),
     Family(
         "cogview4",
@@ -259,6 +271,7 @@ FAMILIES = [
         negative_prompt="",
         multiple=32,
         weights_gib=29.6,
+        largest_gib=17.5,
         one_by_one=True,
     ),
     Family(
@@ -272,6 +285,7 @@ FAMILIES = [
         negative_prompt="",
         output="image",
         weights_gib=27,
+        largest_gib=15.4,
         one_by_one=True,
         sizes=(
             (1024, 1024),
@@ -294,5 +308,6 @@ FAMILIES = [
         negative_prompt="",
         dtype="float16",
         weights_gib=15.1,
+        largest_gib=12.8,
     ),
 ]

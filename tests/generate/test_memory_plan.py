@@ -1,14 +1,17 @@
 """What of a model goes where: the plan for a Fake card, and batch sizes that were halved."""
 
 import json
+import re
 import time
 
 import pytest
 
+from common.files import CHECKOUT
 from generate.client import memory_plan
 from generate.client.batch_sizes import KEPT_S, BatchSizes
 from generate.client.faults import MEMORY, PASSING, CannotStart
 from generate.client.memory_plan import Card, host_memory_gib, plan_for
+from generate.client.model_recipes import family_of
 from generate.client.pipeline import GeneratorSettings
 from generate.launch import task_memory
 
@@ -42,13 +45,48 @@ def no_limit(monkeypatch):
         (FLUX, 39.5, 4, "none", True),
         (QWEN, 79.1, 15, "none", True),
         (QWEN, 39.5, 1, "model", False),
-        (FLUX2, 79.1, 1, "model", False),
+        (FLUX2, 79.1, 11, "model", True),
+        (FLUX, 23.6, 1, "model", False),
     ],
 )
 def test_a_plan_fits_the_weights_to_the_card(model, gib, batch, offload, slicing):
     found = plan(model, fake(gib))
     assert (found.batch_size, found.offload, found.vae_slicing) == (batch, offload, slicing)
     assert f"offload {offload}" in found.line and f"{batch} images a batch" in found.line
+
+
+def test_the_largest_part_of_a_model_is_on_the_card_when_it_is_offloaded():
+    """FLUX.2's transformer of 60 GiB, not 0.87 of all 105; the table against the real sizes."""
+    from benchmarks.real_configs import REAL_MODELS
+
+    gib = 2e9 / memory_plan.GIB
+    for name, real in REAL_MODELS.items():
+        row = family_of(name)
+        assert row.weights_gib and row.largest_gib and row.largest_gib < row.weights_gib, name
+        digits = 0.5 / 10 ** len(real.billions.partition(".")[2])
+        assert row.largest_gib > (float(real.billions) - digits) * gib * 0.98, name
+        others = row.weights_gib - row.largest_gib
+        assert others < row.largest_gib * 1.1, (name, "another part is larger")
+    with pytest.raises(CannotStart, match="not even part by part"):
+        plan(FLUX2, fake(47.5))
+
+
+def test_the_page_of_models_says_what_is_planned():
+    """Its table of models: pixels, steps, GiB, and the batches on cards of 24 and 80 GB."""
+    lines = (CHECKOUT / "docs" / "models.md").read_text().splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if re.match(r"\| `[^ ]+/", line)]
+    assert len(rows) >= 10
+    for model, _, numbers, gib, *cards, _ in rows:
+        row = family_of(model.strip("`"))
+        said = f"{row.size}, {row.steps}" + " with guidance" * (row.negative_prompt is not None)
+        assert (numbers, gib) == (said, f"{row.weights_gib:g}"), model
+        for words, memory in zip(cards, (23.6, 79.1), strict=True):
+            try:
+                found = plan(model.strip("`"), fake(memory), height=row.size, width=row.size)
+                planned = f"{found.batch_size}" + ", parts" * (found.offload == "model")
+            except CannotStart:
+                planned = "no"
+            assert words == planned, (model, memory)
 
 
 def test_options_stand_and_small_images_fit_better():
@@ -77,16 +115,20 @@ def test_the_weights_of_an_unknown_model_are_counted_once_it_is_loaded():
     for path in TINY.rglob("*.safetensors"):
         with safetensors.safe_open(path, "pt") as file:
             stored += sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
-    counted = counted_gib(generator.pipeline.pipe) * memory_plan.GIB / torch.float32.itemsize
+    counted, largest = (
+        gib * memory_plan.GIB / torch.float32.itemsize
+        for gib in counted_gib(generator.pipeline.pipe)
+    )
     assert stored <= counted < stored * 1.02, "besides buffers that are made anew"
+    assert stored / 5 < largest < stored, "of its five parts"
     given = GeneratorSettings("nobody/a-model", height=1024, width=1024)
     fits, does_not = (
-        plan_for(given.resolved(), given, fake(23.6), False, gib) for gib in (12.0, 22.0)
+        plan_for(given.resolved(), given, fake(23.6), False, (gib, 14.0)) for gib in (15.0, 22.0)
     )
     assert (fits.batch_size, fits.offload, fits.vae_slicing) == (4, "none", True)
     assert (does_not.batch_size, does_not.offload) == (4, "model")
     with pytest.raises(CannotStart, match="not even part by part"):
-        plan_for(given.resolved(), given, fake(23.6), False, 60.0)
+        plan_for(given.resolved(), given, fake(23.6), False, (60.0, 40.0))
 
 
 @pytest.mark.parametrize(
