@@ -25,6 +25,7 @@ from postprocess_dataset.tar_header import header, padded
 BLOCK = 512
 ROWS = 128  # of embedded images in memory at a time: 10-50 MB
 PAX_BYTES = 1 << 20
+LENGTH_DIGITS = 7  # of a record in an extended header of so many bytes
 END = 1 << 20  # a tar ends with two empty blocks, or some more
 COLUMNS = ("__key__", "caption", "image")
 
@@ -191,7 +192,7 @@ def _pax_path(content: bytes) -> str:
     """The path in an extended header of long names: "52 path=…\\n"."""
     while content:
         length, _, rest = content.partition(b" ")
-        size = int(length) if length.isdigit() else 0
+        size = int(length) if length.isdigit() and len(length) <= LENGTH_DIGITS else 0
         record = rest[: size - len(length) - 2]
         if record.startswith(b"path="):
             return record[5:].decode()

@@ -1,8 +1,12 @@
 """An image in a tar and in the folder: one sha256, and a fast hash that shows that they agree."""
 
+import io
+import tarfile
+
 import pytest
 
 from postprocess_dataset.manifest.kinds import Findings
+from postprocess_dataset.manifest.shards import tar_members
 from postprocess_dataset.manifest.tar_facts import print_of
 from postprocess_dataset.verification.samples import Look, check_sample
 from tests.postprocess_dataset.conftest import called
@@ -32,3 +36,16 @@ def test_damage_that_is_allowed_stands_in_the_manifest_as_it_is(root):
     edit_tar(root, lambda m: m.__setitem__(0, (m[0][0], m[3][1])))
     assert verify(root, "--allow", "wrong_hash").status == 0
     assert called("verify_dataset", (root / "tars", "--manifest")).status == 0
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "0", "x", "9" * 8])
+def test_a_length_in_an_extended_header_may_be_anything(length):
+    """Python refuses to read a number of more than 4,300 digits."""
+    extended = tarfile.TarInfo("long")
+    extended.type = tarfile.XHDTYPE
+    content = f"{length} path=b.txt\n".encode()
+    extended.size = len(content)
+    plain = tarfile.TarInfo("a.txt")
+    blocks = [extended.tobuf(), content, bytes(-len(content) % 512), plain.tobuf(), bytes(1024)]
+    members = [name for name, _ in tar_members(io.BytesIO(b"".join(blocks)))]
+    assert members in (["a.txt"], ["b.txt"])
