@@ -192,9 +192,12 @@ def _pax_path(content: bytes) -> str:
     """The path in an extended header of long names: "52 path=…\\n"."""
     while content:
         length, _, rest = content.partition(b" ")
-        size = int(length) if length.isdigit() and len(length) <= LENGTH_DIGITS else 0
+        known = length.isdigit() and len(length) <= LENGTH_DIGITS
+        size = int(length) if known else 0
+        if size <= len(length) + 1:
+            break  # no record
         record = rest[: size - len(length) - 2]
         if record.startswith(b"path="):
             return record[5:].decode()
-        content = content[size:] if size else b""
+        content = content[size:]
     return ""

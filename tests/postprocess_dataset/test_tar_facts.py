@@ -38,8 +38,11 @@ def test_damage_that_is_allowed_stands_in_the_manifest_as_it_is(root):
     assert called("verify_dataset", (root / "tars", "--manifest")).status == 0
 
 
-@pytest.mark.parametrize("length", ["9" * 5000, "0", "x", "9" * 8])
-def test_a_length_in_an_extended_header_may_be_anything(length):
+@pytest.mark.parametrize(
+    ("length", "name"),
+    [("14", "b.txt"), ("9" * 5000, "a.txt"), ("0", "a.txt"), ("2", "a.txt"), ("x", "a.txt")],
+)
+def test_a_length_in_an_extended_header_may_be_anything(length, name):
     """Python refuses to read a number of more than 4,300 digits."""
     extended = tarfile.TarInfo("long")
     extended.type = tarfile.XHDTYPE
@@ -47,5 +50,5 @@ def test_a_length_in_an_extended_header_may_be_anything(length):
     extended.size = len(content)
     plain = tarfile.TarInfo("a.txt")
     blocks = [extended.tobuf(), content, bytes(-len(content) % 512), plain.tobuf(), bytes(1024)]
-    members = [name for name, _ in tar_members(io.BytesIO(b"".join(blocks)))]
-    assert members in (["a.txt"], ["b.txt"])
+    members = [found for found, _ in tar_members(io.BytesIO(b"".join(blocks)))]
+    assert members == [name]
