@@ -24,7 +24,10 @@ DIGITS = 4  # of a cosine
 
 @dataclass(frozen=True)
 class Compared:
-    """How many images there are, how many of them are near duplicates, how many may be unseen."""
+    """How many images there are, how many of them are near duplicates, how many may be unseen.
+
+    cut: images of a crowd, without a near duplicate among those they were compared with.
+    """
 
     images: int
     near: int
@@ -33,7 +36,8 @@ class Compared:
     def __str__(self) -> str:
         said = f"{self.near:,} of {self.images:,} images are near duplicates"
         if self.cut:
-            said += f" ({self.cut:,} others were compared with the last {WINDOW} like them only)"
+            said += f"; {self.cut:,} others may be: too many look alike, "
+            said += f"and each was compared with the last {WINDOW} of them only"
         return said
 
 

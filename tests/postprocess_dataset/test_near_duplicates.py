@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from postprocess_dataset import near_table
+from postprocess_dataset import near_table, score_table
 from postprocess_dataset.release_forms.published_scores import write_scores
 from postprocess_dataset.score_table import ScoreTable
-from postprocess_dataset.scored import near_prints
+from postprocess_dataset.scored import near_images, near_prints
 from tests.postprocess_dataset.conftest import called
 
 
@@ -128,6 +128,22 @@ def test_images_are_compared_over_all_prompts(pictures, tmp_path):
     assert values["dhash_set_distance"] == 0 and values["dhash_distance"] == 64
     assert ScoreTable.read(str(output)).of(key(0))["dhash_set_distance"] == 64
     assert pq.read_table(output).num_rows == 6, "the folder is one table still"
+
+
+def test_a_crowd_that_is_cut_is_told(tmp_path):
+    """400 hashes that share two bytes: those after the 257th were not compared with all before."""
+    rng = random.Random(5)
+    hashes = [f"{rng.getrandbits(48):016x}" for _ in range(400)]
+    rows = [
+        {"__key__": key(n), "image_sha256": None, "dhash": each, "dhash_distance": 64}
+        for n, each in enumerate(hashes)
+    ]
+    facts = {"scores": {"dhash": "1"}, "licences": {}}
+    score_table.publish(rows, str(tmp_path / "part-00000-of-00001.000000.parquet"), facts)
+    assert str(near_images.compare(str(tmp_path))) == (
+        "0 of 400 images are near duplicates; 143 others may be: too many look alike, "
+        "and each was compared with the last 256 of them only"
+    )
 
 
 def test_parts_are_compared_by_the_command_without_part(pictures, tmp_path):
