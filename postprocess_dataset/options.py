@@ -149,7 +149,7 @@ def add_where_option(group: argparse._ActionsContainer) -> None:
         "--where",
         type=expression,
         metavar="EXPRESSION",
-        help='only rows that fulfil it: "score_clip > 0.28 and width >= 512", see docs/scores.md',
+        help='only such rows: "score_clip > 0.28 and width >= 512", see docs/score-images.md',
     )
 
 

@@ -1,10 +1,14 @@
 """Difference hashes: 64 bits that stay nearly the same when an image is scaled or compressed.
 
     distance(fingerprint(a), fingerprint(b))        # 0 … 64; up to about 6: the same picture
+    nearest(fingerprint(a), others)                 # to the nearest of others; 64: there are none
 
 Each bit says whether a cell of an 8 x 8 grid is darker than the one to its right (N. Krawetz,
 "Kind of Like That", 2013).
 """
+
+import math
+from collections.abc import Iterable, Sequence
 
 import numpy
 
@@ -27,6 +31,25 @@ def fingerprint(image: Pixels) -> int:
 def distance(a: int, b: int) -> int:
     """Number of bits in which two fingerprints differ."""
     return (a ^ b).bit_count()
+
+
+def nearest(mine: int, others: Iterable[int]) -> float:
+    """The distance to the nearest of the others; 64 where there are none."""
+    return float(min((distance(mine, other) for other in others), default=BITS))
+
+
+class Dhash:
+    """The score of a run: bits to the nearest image of the prompt that was accepted before.
+
+    One image does not say it: score() leaves it open, and generate/client/in_order.py fills it in.
+    """
+
+    name = "dhash"
+    version = VERSION
+    licence = "none needed"
+
+    def score(self, images: Sequence[Pixels], texts: Sequence[str]) -> list[float]:
+        return [math.nan] * len(images)
 
 
 def _cells(values: Brightness) -> Brightness:

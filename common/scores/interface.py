@@ -29,12 +29,14 @@ Pixels = Any  # numpy array, uint8, height x width x 3 (RGB)
 BUILT_IN = {
     "sharpness": ("common.scores.pixels", "Sharpness"),
     "entropy": ("common.scores.pixels", "Entropy"),
+    "dhash": ("common.scores.dhash", "Dhash"),
     "nsfw": ("common.scores.nsfw", "Nsfw"),
     "rendered_text": ("common.scores.rendered_text", "RenderedText"),
     "clip": ("common.scores.clip", "Clip"),
     "aesthetic": ("common.scores.clip", "Aesthetic"),
 }
 CLIP = "openai/clip-vit-large-patch14"
+DHASH = "dhash"  # the one that needs the prompt's other images, so no class of one's own is it
 DIGITS = 6  # of a value that is kept
 PARTS = ("name", "version", "licence", "score")  # of a class
 
@@ -177,7 +179,7 @@ def _class_of(path: str, class_name: str) -> Any:
         why = f"{type(error).__name__}: {error}"
         raise UserError(f"--scores {path}:{class_name} cannot be loaded: {why}") from None
     missing = [part for part in PARTS if not hasattr(own, part)]
-    if missing or not NAME.fullmatch(str(own.name)):
+    if missing or not NAME.fullmatch(str(own.name)) or own.name == DHASH:
         wrong = f"has no {missing[0]}" if missing else f"has the name {own.name!r}"
         raise UserError(
             f"--scores {path}:{class_name} {wrong}; a score has a name of small letters, "

@@ -13,8 +13,8 @@ from typing import Any
 
 from common.command_line import UserError
 from common.expression import MOST_PARTS, Expression, parse, parts_of
-from common.scores.interface import Score, Values, identities, load_scores, values_of
-from generate.dataset.accept_rule import Rule, rule_of
+from common.scores.interface import DHASH, Score, Values, identities, load_scores, values_of
+from generate.dataset.accept_rule import BITS, Rule, awaits_dhash, rule_of
 from generate.dataset.tries import Tried
 
 MAX_TRIES = 4
@@ -43,10 +43,25 @@ class Judge:
         """By the values as they are kept, so that a reader finds the same."""
         return self.accept is None or self.accept.holds(values)
 
+    @property
+    def compares(self) -> bool:
+        """Whether images are compared with others of their prompt (--scores dhash)."""
+        return any(score.name == DHASH for score in self.scores)
+
+    def awaits_others(self, values: Values, most: float = BITS) -> bool:
+        """Whether an image has to be compared with others, to be accepted or for its dhash.
+
+        most: its dhash by those that it was compared with.
+        """
+        if self.accept is None:
+            return self.compares
+        return awaits_dhash(self.accept, values, most)
+
     def report(self, tried: Mapping[int, Sequence[Tried]]) -> dict[str, Any]:
         """Counts of a finished prompt's images that were not accepted, for the job server.
 
-        tried: by augmentation. refused: of each condition, images at which it does not hold.
+        tried: by augmentation. refused: of each condition, images at which it does not hold; that
+        on dhash does not count where other conditions have refused them.
         """
         rejected = [each.scores for one in tried.values() for each in one]
         parts = parts_of(self.accept)[:MOST_PARTS] if self.accept else []
@@ -54,7 +69,7 @@ class Judge:
         return {
             "rejected": len(rejected),
             "not_accepted": given_up,
-            "refused": [sum(not part.holds(values) for values in rejected) for part in parts],
+            "refused": [sum(_refuses(part, values) for values in rejected) for part in parts],
         }
 
     def hopeless(self, count: int, last: Values) -> str:
@@ -72,6 +87,10 @@ class Judge:
             "score_versions": [f"{score.name} {score.version}" for score in self.scores],
             "accept": self.accept.text if self.accept else None,
         }
+
+
+def _refuses(part: Expression, values: Values) -> bool:
+    return not part.holds(values) and not awaits_dhash(part, values)
 
 
 def acceptance_of(args: Namespace) -> dict[str, Any]:

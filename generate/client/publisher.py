@@ -21,11 +21,13 @@ from typing import Any
 from common.command_line import UserError
 from common.files import sync_folder
 from common.scores.interface import Values
+from generate.client.candidate import Candidate
 from generate.client.image_generator import FLAGGED, Image, problem_with
+from generate.client.in_order import InOrder
 from generate.client.job_client import JobClient
 from generate.client.origins import origins_of
 from generate.client.rejected import Rejected
-from generate.client.scoring import Candidate, Scoring
+from generate.client.scoring import Scoring, Verdicts
 from generate.client.text_lengths import unread
 from generate.client.work import ClientSettings, Index, Sample, Work
 from generate.dataset import samples, tries
@@ -73,23 +75,22 @@ class Publisher:
         self.completed = 0  # prompts
         self.queued = 0  # images on their way
         self.rejected = Rejected(settings)
-        self.room = threading.Semaphore(0)
-        judge = settings.judge
-        self.scoring = (
-            Scoring(judge, self._accepted, self._rejected, self._broken) if judge else None
-        )
+        self.bound = 0
+        self.order = InOrder(settings.dataset_dir, work.changed)
+        verdicts = Verdicts(self._accepted, self._rejected, self._unjudged)
+        self.scoring = Scoring(settings.judge, self.order, verdicts) if settings.judge else None
         self.pool = concurrent.futures.ThreadPoolExecutor(THREADS, "publish")
         self.reporter = threading.Thread(target=self._report_on, name="report", daemon=True)
 
     def start(self, bound: int) -> None:
-        self.room.release(bound)
+        self.bound = bound
         self.reporter.start()
         if self.scoring:
             self.scoring.start()
 
     def put(self, sample: Sample, image: Image) -> None:
-        self.room.acquire()
         with self.work.changed:
+            self.work.changed.wait_for(lambda: self.queued - self.order.blocked < self.bound)
             self.queued += 1
         self.pool.submit(self._guarded, sample, self._check, sample, image)
 
@@ -98,9 +99,12 @@ class Publisher:
         return bool(self.scoring and self.scoring.waiting)
 
     def finish(self) -> None:
-        """Wait until all is published and reported, or the server is given up."""
+        """Wait until all is published and reported, or the server is given up.
+
+        What would be compared with images that are not drawn is left to the next holder.
+        """
         with self.work.changed:
-            self.work.changed.wait_for(lambda: not self.queued)
+            self.work.changed.wait_for(lambda: self.queued == self.order.blocked)
         self.pool.shutdown(wait=True)
         self.work.ended.put(None)
         self.reporter.join()
@@ -128,7 +132,6 @@ class Publisher:
         with self.work.changed:
             self.queued -= 1
             self.work.changed.notify_all()
-        self.room.release()
 
     def _check(self, sample: Sample, image: Image) -> bool:
         if image.flagged and sample.aug is not None:
@@ -194,11 +197,13 @@ class Publisher:
             self.work.end(UserError(judge.hopeless(HOPELESS, tried.scores)), "released")
         return False
 
-    def _broken(self, candidates: list[Candidate], error: Exception) -> None:
+    def _unjudged(self, candidate: Candidate, error: Exception | None) -> None:
         """A score of the user's own that fails is no prompt's fault: the client leaves."""
-        self.work.end(error, "released")
-        for _ in candidates:
-            self._leave()
+        if isinstance(error, OSError):
+            self.work.fail(candidate.sample, "disk", disk_error(error), at_once=True)
+        elif error is not None:
+            self.work.end(error, "released")
+        self._leave()
 
     def _give_up(self, sample: Sample, reason: str, error: str) -> None:
         """A sample ends as .failed, and nobody is blamed: its index is done with it."""

@@ -11,7 +11,7 @@ number: how many this client had rejected by then, so that the server knows whic
 from typing import Any
 
 from common.scores.interface import Values
-from generate.client.scoring import Candidate
+from generate.client.candidate import Candidate
 from generate.client.work import ClientSettings
 from generate.dataset.rejected_images import RejectedImages
 from generate.dataset.tries import Tried

@@ -1,86 +1,81 @@
 """The scoring thread: scores images batch by batch while others are generated.
 
-    scoring = Scoring(judge, accepted, rejected, broken)
+    scoring = Scoring(judge, InOrder(dataset_dir, work.changed), verdicts)
     scoring.start()
     scoring.put(Candidate(sample, jpeg, metadata, pixels))     # later: accepted(…) or rejected(…)
-    scoring.waiting                                     # candidates not judged yet
+    scoring.waiting         # candidates not judged yet, but for order.blocked (--scores dhash)
 
 What has come while a batch was scored is the next batch. All that it rejects is rejected at once,
 so that the device gets it as one batch, too.
 """
 
-import logging
-import queue
+import collections
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from common.scores.interface import Values
+from common.scores.interface import DHASH, Values
+from generate.client.candidate import Candidate
+from generate.client.in_order import InOrder, Waiting
 from generate.client.judge import Judge
-from generate.client.work import Sample
-from generate.dataset.samples import Metadata
-
-log = logging.getLogger(__name__)
 
 LARGEST_BATCH = 64
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """An image that is whole and may be published.
-
-    jpeg: as it will be published, but for its comment; metadata: what its JSON will say; pixels:
-    what the JPEG shows.
-    """
-
-    sample: Sample
-    jpeg: bytes
-    metadata: Metadata
-    pixels: Any
-
-
 Judged = Callable[[Candidate, Values], None]
 
 
-class Scoring:
-    """broken(candidates, error): a score failed; nothing is judged any more."""
+@dataclass(frozen=True)
+class Verdicts:
+    """What is called with each candidate, once.
 
-    def __init__(
-        self,
-        judge: Judge,
-        accepted: Judged,
-        rejected: Judged,
-        broken: Callable[[list[Candidate], Exception], None],
-    ) -> None:
+    unjudged: its prompt is over (None), the disk fails (OSError), or a score fails: then nothing is
+    scored any more.
+    """
+
+    accepted: Judged
+    rejected: Judged
+    unjudged: Callable[[Candidate, Exception | None], None]
+
+
+class Scoring:
+    """See the module."""
+
+    def __init__(self, judge: Judge, order: InOrder, verdicts: Verdicts) -> None:
         self.judge = judge
-        self.accepted = accepted
-        self.rejected = rejected
-        self.broken = broken
-        self.waiting = 0
+        self.order = order
+        self.changed = order.changed
+        self.verdicts = verdicts
         self.error: Exception | None = None
-        self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[Candidate] = queue.SimpleQueue()
+        self._fresh: collections.deque[Candidate] = collections.deque()
+        self._judging = 0
         self._thread = threading.Thread(target=self._run, name="score", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def put(self, candidate: Candidate) -> None:
-        with self._lock:
-            self.waiting += 1
-        self._queue.put(candidate)
+        with self.changed:
+            self._fresh.append(candidate)
+            self.changed.notify_all()
+
+    @property
+    def waiting(self) -> int:
+        with self.changed:
+            return len(self._fresh) + self._judging + self.order.ready
 
     def _run(self) -> None:
         while True:
-            batch = [self._queue.get()]
-            while not self._queue.empty() and len(batch) < LARGEST_BATCH:
-                batch.append(self._queue.get())
+            with self.changed:
+                self.changed.wait_for(lambda: self._fresh or self.order.ready)
+                batch = [self._fresh.popleft() for _ in range(min(LARGEST_BATCH, len(self._fresh)))]
+                compared = self.order.take()
+                self._judging = len(batch) + len(compared)
             try:
-                self._judge(batch)
+                for waiting in compared:
+                    self._compare(waiting)
+                if batch:
+                    self._judge(batch)
             finally:
-                with self._lock:
-                    self.waiting -= len(batch)
+                self._judging = 0
 
     def _judge(self, batch: list[Candidate]) -> None:
         if self.error is None:
@@ -91,8 +86,29 @@ class Scoring:
             except Exception as error:  # a UserError, or a fault of this program: the client ends
                 self.error = error
         if self.error is not None:
-            self.broken(batch, self.error)
+            for candidate in batch:
+                self.verdicts.unjudged(candidate, self.error)
             return
         for candidate, found in zip(batch, values, strict=True):
-            judged = self.accepted if self.judge.accepts(found) else self.rejected
-            judged(candidate, found)
+            if self.judge.awaits_others(found):
+                self.order.put(candidate, found)
+            else:
+                self._tell(candidate, found)
+
+    def _compare(self, waiting: Waiting) -> None:
+        if waiting.index.over:
+            self.verdicts.unjudged(waiting.candidate, None)
+            return
+        try:
+            dhash = self.order.dhash(waiting)
+        except OSError as error:
+            self.verdicts.unjudged(waiting.candidate, error)
+            return
+        if not waiting.in_turn and self.judge.awaits_others(waiting.values, dhash):
+            self.order.put_back(waiting)
+        else:
+            self._tell(waiting.candidate, waiting.values | {DHASH: dhash})
+
+    def _tell(self, candidate: Candidate, values: Values) -> None:
+        accepted = self.judge.accepts(values)
+        (self.verdicts.accepted if accepted else self.verdicts.rejected)(candidate, values)

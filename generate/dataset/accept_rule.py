@@ -8,6 +8,10 @@ A caption was given up under the rule of that time. It is tried again if the pre
 more images, or would have accepted one of those generated: that seed is then generated again, since
 its image was not kept. So it ends as if the run had begun with the present rule. Published images
 stay under any later rule: each JSON names the expression by which it was accepted.
+
+    awaits_dhash(accept, scores)                # the prompt's other images decide
+
+An image that is refused whatever its dhash is not compared with others: its dhash stays null.
 """
 
 import os
@@ -18,6 +22,17 @@ from typing import Any
 from common.command_line import UserError
 from common.expression import Expression, parse
 from generate.dataset.tries import Tried, not_accepted
+
+# As in common/scores/, which needs numpy: the job server does without.
+DHASH = "dhash"
+BITS = 64  # of a fingerprint
+
+
+def awaits_dhash(accept: Expression, scores: Mapping[str, Any], most: float = BITS) -> bool:
+    """Whether an image has no dhash yet, and some dhash up to `most` would have it accepted."""
+    if scores.get(DHASH, 0) is not None:
+        return False
+    return any(accept.holds({**scores, DHASH: bits}) for bits in range(int(most) + 1))
 
 
 @dataclass(frozen=True)
@@ -34,10 +49,12 @@ class Rule:
         return cls(parse(accept) if accept else None, definition.get("max_tries") or 1)
 
     def refused(self, tries: Sequence[Tried]) -> list[Tried]:
-        """The tries that it refuses, in order, up to the first that it accepts."""
+        """The tries that it refuses, in order, up to the first that it accepts, or might."""
         before: list[Tried] = []
         for tried in tries:
             if self.accept is None or self.accept.holds(tried.scores):
+                break
+            if awaits_dhash(self.accept, tried.scores):
                 break
             before.append(tried)
         return before

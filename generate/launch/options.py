@@ -40,7 +40,7 @@ def add_score_options(parser: Options) -> None:
     """Which images are accepted."""
     scores = parser.add_argument_group("scores of images, see docs/scores.md")
     scores.add_argument(
-        "--scores", metavar="NAMES", help="clip,nsfw,FILE.py:CLASS: numbers of each image"
+        "--scores", metavar="NAMES", help="clip,nsfw,dhash,FILE.py:CLASS: numbers of each image"
     )
     scores.add_argument(
         "--accept",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import DONE, LEFT_OUT, UserError
-from common.scores.interface import Values
+from common.scores.interface import DHASH, Values
 from generate.client.card_share import share_line
 from generate.client.generation import generator_settings, recipes_of
 from generate.client.image_generator import ImageGenerator, problem_with
@@ -138,12 +138,26 @@ def _generate(
 def _values(
     judge: Judge | None, rows: list[list[str]], images: Images, quality: int
 ) -> dict[Key, Values]:
-    """The scores of each image, as its JPEG would show it; {} without --scores."""
+    """The scores of each image, as its JPEG would show it; {} without --scores.
+
+    dhash: to those of the same prompt and lower number that are accepted here.
+    """
     if judge is None:
         return {}
     pixels = [decoded(encode_alone(image.pixels, quality)) for image in images.values()]
     texts = [rows[index][aug] for index, aug in images]
-    return dict(zip(images, judge.score(pixels, texts), strict=True))
+    values = dict(zip(images, judge.score(pixels, texts), strict=True))
+    if judge.compares:
+        from common.scores.dhash import fingerprint, nearest  # with numpy, which others do without
+
+        prints = dict(zip(images, map(fingerprint, pixels), strict=True))
+        kept: dict[int, list[int]] = {}
+        for key in sorted(images):
+            others = kept.setdefault(key[0], [])
+            values[key][DHASH] = nearest(prints[key], others)
+            if judge.accepts(values[key]):
+                others.append(prints[key])
+    return values
 
 
 def _note(judge: Judge, values: Values) -> str:
