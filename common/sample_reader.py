@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.packed_folder import TAR, Member, PackedFolder, packed, read_file
+from common.packed_folder import TAR, Member, PackedFolder, packed, read_file, shortfall
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_untrusted, read_untrusted
 
 STANDARD = re.compile(r"(\d{1,12})_(\d{1,6})")
@@ -89,6 +89,7 @@ def read_captions(folder: Path, index: int, generation: int = 1) -> dict[str, An
         whole = record.get("prompt_index", index) == index and all(
             isinstance(text["text"], str) for text in record["texts"]
         )
+        shortfall(record.get("short"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"is damaged: {type(error).__name__}: {error}") from None
     if not whole:

@@ -162,6 +162,11 @@ DAMAGE = {
     "torn image": ("torn", lambda r: cut(sample(r, "995_1.jpg"))),
     "torn JSON": ("torn", lambda r: cut(sample(r, "995_1.json"))),
     "torn captions": ("torn", lambda r: cut(sample(r, "995.prompts"))),
+    "no count of missing texts": ("torn", lambda r: rewrite(sample(r, "995.prompts"), short={})),
+    "a word of missing texts": (
+        "torn",
+        lambda r: rewrite(sample(r, "995.prompts"), short={"missing": "x"}),
+    ),
     "empty image": ("torn", lambda r: cut(sample(r, "995_1.jpg"), 0)),
     "too many scans": (
         "torn",
