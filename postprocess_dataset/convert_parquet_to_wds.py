@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.command_line import Options, run_script
-from postprocess_dataset.options import add_where_option, partition, positive, split
+from postprocess_dataset.options import add_where_option, partition, positive, seed, split
 
 
 def main() -> int:
@@ -67,7 +67,7 @@ def main() -> int:
     )
     parser.add_argument(
         "--shuffle_seed",
-        type=int,
+        type=seed,
         help="shuffle the rows (after an --update the new ones among themselves)",
     )
     parser.add_argument(

@@ -24,6 +24,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def seed(text: str) -> int:
+    """A whole number, 0 or more (numpy takes no other seed), else ValueError."""
+    if int(text) < 0:
+        raise ValueError
+    return int(text)
+
+
 def split(text: str) -> str:
     """The text, when it names a split; see shares()."""
     try:
@@ -40,10 +47,10 @@ def shares(text: str) -> dict[str, float]:
     found: dict[str, float] = {}
     for share in text.split(","):
         name, value = share.split("=")
-        if not name.isidentifier() or name in found or float(value) <= 0:
+        if not name.isidentifier() or name in found or not float(value) > 0:  # nan is not
             raise ValueError
         found[name] = float(value)
-    if abs(sum(found.values()) - 1) > 1e-6:
+    if not abs(sum(found.values()) - 1) <= 1e-6:
         raise ValueError
     return found
 
@@ -68,6 +75,11 @@ class DataOptions:
     where: str | None = None  # only the rows that fulfil it
     scores: str | None = None  # a table of scores, for `where` and to be published
     c2pa: Sequence[str] = ()  # PEM files: the certificate chain, its key
+
+    @property
+    def inputs(self) -> list[str]:
+        """Files and folders that a release is made of beside its table."""
+        return [*self.c2pa, *([self.scores] if self.scores else [])]
 
     @classmethod
     def of(cls, args: Any) -> "DataOptions":
@@ -98,7 +110,7 @@ def add_data_options(group: argparse._ActionsContainer) -> None:
         type=split,
         help="by prompt: all images of a prompt go to one side",
     )
-    group.add_argument("--shuffle_seed", type=int, help="shuffle the rows")
+    group.add_argument("--shuffle_seed", type=seed, help="shuffle the rows")
     group.add_argument(
         "--shard_size_mb",
         type=positive,
