@@ -161,12 +161,17 @@ def parse_yaml(text: str | bytes) -> Any:
 
 def keep_damaged(path: str | os.PathLike[str]) -> Path:
     """Rename a damaged file to <name>.damaged (.damaged-2, …); returns the new path."""
+    os.rename(path, kept := free_name(path, "damaged"))
+    return kept
+
+
+def free_name(path: str | os.PathLike[str], word: str) -> Path:
+    """<name>.WORD (.WORD-2, …), the first that is not taken."""
     path = Path(path)
     number = 1
-    while os.path.lexists(kept := path.with_name(f"{path.name}.damaged{_suffix(number)}")):
+    while os.path.lexists(free := path.with_name(f"{path.name}.{word}{_suffix(number)}")):
         number += 1
-    os.rename(path, kept)
-    return kept
+    return free
 
 
 def _suffix(number: int) -> str:

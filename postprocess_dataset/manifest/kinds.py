@@ -44,7 +44,11 @@ KINDS = {
     "wrong_order": Kind("rows or samples are not in their order", "--repair"),
     "unreadable_shard": Kind("a shard of the table or a tar cannot be read", "--repair"),
     "index_without_shard": Kind("an index and the shards disagree", "--repair"),
-    "row_without_image": Kind("a row of the table has no sample in the folder", MAKE_TABLE),
+    "row_without_image": Kind(
+        "a row of the table has no sample in the folder",
+        "if the sample is lost, bring it back from a backup or the tars; if you removed it, "
+        "convert_json_to_parquet.py --update",
+    ),
     "caption_differs": Kind(
         "an image was made of another text than its .prompts says", "keep one of both: --redo"
     ),

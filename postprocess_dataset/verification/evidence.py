@@ -137,7 +137,7 @@ class Evidence:
             "SELECT DISTINCT key FROM rows WHERE key NOT IN (SELECT key FROM samples) ORDER BY key"
         ):
             if key not in deleted and not key.startswith(tuple(self.unknown)):
-                found.add("row_without_image", f"table: {key}", mend="table")
+                found.add("row_without_image", f"table: {key}")
         absent = "SELECT key FROM samples WHERE picture IS NOT NULL AND key NOT IN "
         for (key,) in self._all(f"{absent} (SELECT key FROM rows) ORDER BY key") if whole else ():
             found.add("missing", f"table: {key}", "the folder has it, no row", mend="table")
@@ -187,6 +187,17 @@ class Evidence:
         self._differ("members", "tars", found, "tars", differs)
         if not tars.shuffled:
             self._order(found, names)
+
+    def not_in_folder(self, tars: "Tars") -> set[str]:
+        """Tars that hold an image or a caption which is not, or no longer, whole in the folder."""
+        return {
+            tars.names[shard]
+            for (shard,) in self._all(
+                "SELECT DISTINCT m.shard FROM members m LEFT JOIN samples s ON s.key = m.key "
+                "WHERE s.picture IS NULL OR m.sha256 != s.sha256 OR m.print != s.print "
+                "OR m.caption IS NOT s.caption"
+            )
+        }
 
     def all_proved(self, tars: "Tars") -> bool:
         """Whether each image in the tars is, byte for byte, one whose sha256 is its JSON's."""

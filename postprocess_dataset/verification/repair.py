@@ -2,14 +2,16 @@
 
     done = repair(settings, report)        # sentences: what was repaired
 
-Images, JSONs and captions are never changed: only the run itself can make them again.
+Images, JSONs and captions are never changed: only the run itself can make them again. A replaced
+table, and tars that may hold what the folder has not, are kept as NAME.replaced.
 """
 
 import os
+import shutil
 from pathlib import Path
 
 from common.command_line import UserError
-from common.files import keep_damaged
+from common.files import free_name, keep_damaged
 from common.packed_folder import MARK
 from postprocess_dataset import table
 from postprocess_dataset.packing.remade_mark import remake_mark
@@ -34,33 +36,35 @@ def repair(settings: VerifySettings, report: Report) -> list[str]:
             prompts = remake_mark(Path(path))
             done.append(f"{path}/{MARK}: made again from its tars, {prompts:,} prompts")
         elif what == "file":
-            os.unlink(path)
-            done.append(f"{path}: removed; it is derived from the files beside it")
+            kept = keep_damaged(path)
+            done.append(f"{path}: is {kept.name} now; the files beside it say the same")
     if "table" in mends and settings.parquet_file:
-        done.append(_table(settings, settings.parquet_file))
+        done += _table(settings, settings.parquet_file)
     shards = sorted(mend.partition(" ")[2] for mend in mends if mend.startswith("shard "))
     if settings.tars and settings.parquet_file and (shards or {"table", "tars"} & mends):
-        done.append(_tars(settings, report, shards, bool({"table", "tars"} & mends)))
+        done += _tars(settings, report, shards, bool({"table", "tars"} & mends))
     return done
 
 
-def _table(settings: VerifySettings, path: str) -> str:
+def _table(settings: VerifySettings, path: str) -> list[str]:
     """Make the table again, as it was made."""
     if os.path.isdir(path):
         raise UserError(f"{path}: a table of partitions; make it again with --part and --finish")
+    kept = free_name(path, "replaced")
     try:
         facts = table.facts(path)
-    except UserError:
+        shutil.copy2(path, kept)
+    except UserError:  # damaged
         facts = None
-        keep_damaged(path)
+        os.rename(path, kept)
     relative = bool(facts and facts["relative"])
     make_table(
         TableSettings(settings.folders, path, verify="sha256", relative=relative, rebuild=True)
     )
-    return f"{path}: made again"
+    return [f"{path}: made again; {kept} is the one that was there"]
 
 
-def _tars(settings: VerifySettings, report: Report, shards: list[str], anew: bool) -> str:
+def _tars(settings: VerifySettings, report: Report, shards: list[str], anew: bool) -> list[str]:
     """Write damaged shards again; all shards if their samples are not the right ones."""
     output = str(settings.tars)
     plan = shard_plan.load_plan(output)
@@ -72,9 +76,15 @@ def _tars(settings: VerifySettings, report: Report, shards: list[str], anew: boo
             f"{output} was made with --where {options['where']!r}: remove what is damaged and run "
             "convert_parquet_to_wds.py with it again"
         )
+    kept = free_name(os.path.abspath(output), "replaced")  # --tars . has no name
     for shard in plan["shards"]:
-        if anew or shard["name"] in shards:
-            remove(output, shard)
+        name = shard["name"]
+        if not anew and name not in shards:
+            continue
+        if name in report.last_copies:
+            kept.mkdir(exist_ok=True)
+            os.rename(os.path.join(output, name), kept / name)
+        remove(output, shard)
     if anew:
         os.unlink(shard_plan.plan_path(output))
     make_tars(
@@ -88,4 +98,8 @@ def _tars(settings: VerifySettings, report: Report, shards: list[str], anew: boo
             shuffle_seed=options["shuffle_seed"],
         )
     )
-    return f"{output}: {'all' if anew else len(shards)} shards and the index made again"
+    done = [f"{output}: {'all' if anew else len(shards)} shards and the index made again"]
+    if kept.exists():
+        why = "they are damaged, or hold what the folder has not: look at them, then remove them"
+        done.append(f"{kept}: tars as they were; {why}")
+    return done

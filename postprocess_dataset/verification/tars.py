@@ -43,6 +43,7 @@ class SeenTars:
     taken: int | None = None  # rows that --where took; None: all
     options: dict[str, Any] = field(default_factory=dict)  # of the plan
     known: dict[str, Known] = field(default_factory=dict)  # for the manifest, by name
+    damaged: set[str] = field(default_factory=set)
 
 
 class TarPass:
@@ -95,6 +96,7 @@ class TarPass:
         stated = index.get(name)
         if shard.fault:
             self._wrong("unreadable_shard", name, shard.fault)
+            self.seen.damaged.add(name)
             self.seen.lost += max(0, (stated["nsamples"] if stated else count) - count)
         elif stated is None:
             self._wrong("index_without_shard", name, "index.json does not list it")

@@ -64,6 +64,8 @@ class Report:
     not_checked: list[str] = field(default_factory=list)
     plan: dict[str, Any] = field(default_factory=dict)  # options of the tars
     known: dict[str, Known] = field(default_factory=dict)  # the tars, for their manifest
+    # Tars that may hold what is nowhere else: damaged ones, and those with more than the folder.
+    last_copies: set[str] = field(default_factory=set)
 
     def of_group(self, group: str) -> list[str]:
         """Kinds of a group (DAMAGED, UNSAFE, UNLICENSED, PRIVATE) found and not allowed."""
@@ -157,6 +159,8 @@ def compare(
     if tars:
         evidence.tars(found, tars)
         report.known = tars.known if evidence.all_proved(tars) else {}
+        if found.mends:
+            report.last_copies = tars.damaged | evidence.not_in_folder(tars)
     if settings.tars:
         check_card(settings.tars, {"webdataset": counted["samples in tars"]}, found)
 

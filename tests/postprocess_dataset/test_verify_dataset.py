@@ -301,7 +301,6 @@ MENDED = {
     "torn table",
     "no shard",
     "no index",
-    "row without image",
 }
 
 
