@@ -295,4 +295,4 @@ def test_it_stops_when_all_is_done_and_nobody_asks(start):
         if not isinstance(grant, Wait):
             finish(client, grant)
         grant = client.get_indices(3)
-    assert server.process.wait(20) == 0 and "nobody asks" in server.log()
+    assert server.process.wait(20) == 0 and "no client asks" in server.log()
