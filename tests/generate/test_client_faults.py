@@ -85,7 +85,7 @@ def test_a_device_that_cannot_draw_the_warm_up_batch_takes_no_lease(start_run):
     (run.folder / "bad").write_text("n1")
     client = run.start()
     until(
-        lambda: "not fit: the warm-up batch gave a black image; starting again" in run.log(),
+        lambda: "does not work: the warm-up batch gave a black image; starting again" in run.log(),
         run.log,
     )
     assert not server.dataset("birds") or server.dataset("birds")["leased"] == 0
