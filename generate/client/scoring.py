@@ -10,6 +10,7 @@ so that the device gets it as one batch, too.
 """
 
 import collections
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from generate.client.in_order import InOrder, Waiting
 from generate.client.judge import Judge
 
 LARGEST_BATCH = 64
+log = logging.getLogger(__name__)
 Judged = Callable[[Candidate, Values], None]
 
 
@@ -71,7 +73,7 @@ class Scoring:
                 self._judging = len(batch) + len(compared)
             try:
                 for waiting in compared:
-                    self._compare(waiting)
+                    self._guarded(self._compare, waiting, candidate=waiting.candidate)
                 if batch:
                     self._judge(batch)
             finally:
@@ -90,10 +92,22 @@ class Scoring:
                 self.verdicts.unjudged(candidate, self.error)
             return
         for candidate, found in zip(batch, values, strict=True):
-            if self.judge.awaits_others(found):
-                self.order.put(candidate, found)
-            else:
-                self._tell(candidate, found)
+            self._guarded(self._sort, candidate, found, candidate=candidate)
+
+    def _guarded(self, step: Callable[..., None], *args: object, candidate: Candidate) -> None:
+        """A fault of this program ends the client; without its thread it would wait for ever."""
+        try:
+            step(*args)
+        except Exception as error:
+            log.exception("scoring has failed")
+            self.error = error
+            self.verdicts.unjudged(candidate, error)
+
+    def _sort(self, candidate: Candidate, found: Values) -> None:
+        if self.judge.awaits_others(found):
+            self.order.put(candidate, found)
+        else:
+            self._tell(candidate, found)
 
     def _compare(self, waiting: Waiting) -> None:
         if waiting.index.over:
