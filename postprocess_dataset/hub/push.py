@@ -35,6 +35,7 @@ from postprocess_dataset.hub.difference import (
 )
 from postprocess_dataset.manifest import manifest
 from postprocess_dataset.progress import tell
+from postprocess_dataset.release_folder import is_published, work_folder
 
 DOCUMENT_BYTES = 1 << 26
 MOST_ENTRIES = 1_000_000  # the hub advises 100,000 files at most
@@ -58,6 +59,7 @@ def push(settings: PushSettings) -> int:
     files, root = listed(settings.release)
     if not settings.allow_unverified:
         check_verified(settings.release, root)
+        refuse_others(settings.release, files)
     api = HfApi()
     with hub_errors_as_one_line(settings.repo):
         if not settings.dry_run:
@@ -107,7 +109,7 @@ def listed(release: str) -> tuple[list[LocalFile], str]:
 
 def check_verified(release: str, root: str) -> None:
     """UserError unless release.py has verified this very release."""
-    path = f"{release.rstrip('/')}.work/verification.json"
+    path = os.path.join(work_folder(release), "verification.json")
     try:
         document: dict[str, Any] = read_json(path, DOCUMENT_BYTES)
         good = document["good"] is True and document["root"] == root
@@ -118,6 +120,16 @@ def check_verified(release: str, root: str) -> None:
             f"{release}: {path} does not say that this very release was verified; run release.py "
             "again, or publish it all the same with --allow_unverified"
         )
+
+
+def refuse_others(release: str, files: Iterable[LocalFile]) -> None:
+    """UserError: the manifest lists a file that no release writes, a key for example."""
+    for file in files:
+        if not is_published(file.path):
+            raise UserError(
+                f"{visible(file.place)} is no file of a release: move it to another folder, and "
+                f"run release.py again"
+            )
 
 
 def remote_files(api: HfApi, settings: PushSettings) -> dict[str, RemoteFile]:

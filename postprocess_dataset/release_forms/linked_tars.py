@@ -8,17 +8,19 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from common.command_line import UserError
 from common.files import read_json, sync_folder
 from postprocess_dataset.publish import publish_text
+from postprocess_dataset.release_folder import PUBLISHED, remove_others
 from postprocess_dataset.release_forms.public_rows import ONLY_SPLIT
 from postprocess_dataset.to_tars import shard_plan
 
 INDEX_BYTES = 1 << 28
+TARS = PUBLISHED["webdataset"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def link_tars(shards: Sequence[Shard], folder: str, where: dict[str, Any] | None
     os.makedirs(folder, exist_ok=True)
     for shard in shards:
         place(shard.path, os.path.join(folder, shard.name))
-    remove_others(folder, {shard.name for shard in shards} | {"index.json"}, ".tar")
+    remove_others(folder, {shard.name for shard in shards} | {"index.json"}, TARS)
     listed = [
         {"url": shard.name, "nsamples": shard.samples, "filesize": shard.size} for shard in shards
     ]
@@ -110,11 +112,3 @@ def _same(source: str, target: str) -> bool:
     here = os.stat(source)
     same = (here.st_size, here.st_mtime_ns) == (there.st_size, there.st_mtime_ns)
     return os.path.samestat(here, there) or same
-
-
-def remove_others(folder: str, kept: Collection[str], suffix: str) -> None:
-    """Remove the shards of an earlier, longer release, and what a killed run has left."""
-    for name in os.listdir(folder):
-        ours = name.endswith((suffix, f"{suffix}.tmp"))
-        if ours and name not in kept:
-            os.unlink(os.path.join(folder, name))

@@ -4,7 +4,6 @@ forms = make_forms(FormSettings("HPDv2.parquet", "release/HPDv2", base_dir="/dat
 """
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,15 +13,22 @@ from common.command_line import UserError
 from postprocess_dataset import table
 from postprocess_dataset.options import DataOptions
 from postprocess_dataset.progress import tell
-from postprocess_dataset.publish import refuse_samples
+from postprocess_dataset.release_folder import (
+    PUBLISHED,
+    SCORES,
+    WORK,
+    making,
+    remove_folder,
+    work_folder,
+)
 from postprocess_dataset.release_forms.c2pa_signer import read_signer
 from postprocess_dataset.release_forms.linked_tars import Shard, link_tars, shards_of, where_of
 from postprocess_dataset.release_forms.parquet_shards import Work, parquet_name, write_parquet
 from postprocess_dataset.release_forms.public_rows import PublicSettings, make_public
-from postprocess_dataset.release_forms.published_scores import SCORES, write_scores
+from postprocess_dataset.release_forms.published_scores import write_scores
 from postprocess_dataset.release_forms.signed_tars import sign_tars
 from postprocess_dataset.release_note import Note, write_note
-from postprocess_dataset.score_table import ScoreTable
+from postprocess_dataset.score_table import ScoreTable, files_of
 from postprocess_dataset.scored.where import Where
 from postprocess_dataset.to_tars.make_tars import convert
 from postprocess_dataset.to_tars.tar_settings import TarSettings
@@ -47,20 +53,24 @@ class FormSettings:
     @property
     def work(self) -> str:
         """The folder beside the release where all that is not published lies."""
-        return f"{self.release.rstrip('/')}.work"
+        return work_folder(self.release)
 
 
 def make_forms(settings: FormSettings) -> int:
     """Do what is missing of a release's data; the exit status (3: images were left out)."""
+    with making(settings.release, settings.data.inputs):
+        return write_forms(settings)
+
+
+def write_forms(settings: FormSettings) -> int:
+    """make_forms() of a release that this process is making already."""
     base = settings.base_dir or (table.facts(settings.table) or {}).get("base", "")
     if not base:
         raise UserError(f"{settings.table} does not say where its images lie: give --base_dir")
     data = settings.data
     signer = read_signer(data.c2pa) if data.c2pa else None
     scores = ScoreTable.read(data.scores) if data.scores else None
-    refuse_samples(settings.release)
     os.makedirs(settings.release, exist_ok=True)
-    os.makedirs(settings.work, exist_ok=True)
     public = os.path.join(settings.work, "public.parquet")
     make_public(settings.table, public, PublicSettings(base, data.split, settings.keep_private))
     tars = os.path.join(settings.work, "tars")
@@ -86,7 +96,7 @@ def make_forms(settings: FormSettings) -> int:
         shards = sign_tars(shards, signed, signer, data.workers)
         note["c2pa"] = signer.about
     else:
-        shutil.rmtree(signed, ignore_errors=True)
+        remove_folder(signed, WORK["signed"])
     if WEBDATASET in data.forms:
         link_tars(shards, _folder(settings, FOLDERS[WEBDATASET]), where)
     form = rows_form(data.forms)
@@ -96,10 +106,12 @@ def make_forms(settings: FormSettings) -> int:
     write_parquet(shards, rows, work)
     beside = _folder(settings, SCORES)
     if scores:
+        if not files_of(beside):  # from now on they are known as a release's
+            write_note(settings.release, {SCORES: {}})
         names = [parquet_name(shard) for shard in shards]
         note["scores"] = write_scores(names, rows, beside, scores)
     else:
-        shutil.rmtree(beside, ignore_errors=True)
+        remove_folder(beside, PUBLISHED[SCORES])
     write_note(settings.release, note)
     _remove_others(settings)
     tell(f"{settings.release}: {describe(shards)} as {' and '.join(data.forms)}")
@@ -130,5 +142,6 @@ def _remove_others(settings: FormSettings) -> None:
     kept = {*forms} if PARQUET in forms else {*forms, ROWS}
     for form, name in FOLDERS.items():
         if form not in kept:
-            shutil.rmtree(_folder(settings, name), ignore_errors=True)
-            shutil.rmtree(os.path.join(settings.work, form), ignore_errors=True)
+            remove_folder(_folder(settings, name), PUBLISHED[name])
+            if form in WORK:
+                remove_folder(os.path.join(settings.work, form), WORK[form])

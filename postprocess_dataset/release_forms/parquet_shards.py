@@ -27,7 +27,8 @@ from postprocess_dataset.manifest.shards import ShardSample, Unreadable
 from postprocess_dataset.manifest.tar_facts import TarReading, kept_path, save_facts
 from postprocess_dataset.progress import Progress
 from postprocess_dataset.publish import Draft, publish_text
-from postprocess_dataset.release_forms.linked_tars import Shard, remove_others
+from postprocess_dataset.release_folder import PUBLISHED, remove_others
+from postprocess_dataset.release_forms.linked_tars import Shard
 from postprocess_dataset.shard_rows import KEY
 from postprocess_dataset.workers import forked, start
 
@@ -77,7 +78,7 @@ def write_parquet(shards: Sequence[Shard], folder: str, work: Work) -> int:
             future.result()
             progress.add(shard.samples, shard.size)
     progress.close()
-    remove_others(folder, {parquet_name(shard) for shard in shards}, ".parquet")
+    remove_others(folder, {parquet_name(shard) for shard in shards}, PUBLISHED["data"])
     return len(todo)
 
 
@@ -136,6 +137,7 @@ def _one(shard: Shard, folder: str, schema: pa.Schema, work: Work) -> None:
                         group.clear()
                 if group.keys:
                     writer.write_table(group.table())
+            refuse_other_count(len(reading.facts.members), shard)
             draft.publish()
     except Unreadable as error:
         raise UserError(
@@ -145,6 +147,12 @@ def _one(shard: Shard, folder: str, schema: pa.Schema, work: Work) -> None:
     file = {"path": shard.name, "bytes": hashed.size, "sha256": hashed.sha256.hexdigest()}
     mark = {"tar": state, "file": file, "changed_ns": os.stat(path).st_mtime_ns}
     publish_text(mark_path(work.folder, shard), orjson.dumps(mark).decode())
+
+
+def refuse_other_count(samples: int, shard: Shard) -> None:
+    """Unreadable: a tar has other samples than when it was written; one of zeros has none."""
+    if samples != shard.samples:
+        raise Unreadable(f"holds {samples:,} samples, {shard.samples:,} were written")
 
 
 def _layout(schema: pa.Schema) -> dict[str, Any]:

@@ -18,10 +18,9 @@ import pyarrow.parquet as pq
 from postprocess_dataset import near_table
 from postprocess_dataset.private_fields import without_folders
 from postprocess_dataset.publish import Draft
-from postprocess_dataset.release_forms.linked_tars import remove_others
+from postprocess_dataset.release_folder import PUBLISHED, SCORES, remove_others
 from postprocess_dataset.score_table import FACTS, KEY, ScoreTable
 
-SCORES = "scores"  # the folder in the release
 SHA256 = "image_sha256"
 
 
@@ -42,7 +41,7 @@ def write_scores(
         scored += sum(key in scores.places for key in keys[KEY].to_pylist())
         kept.add(own := f"part-00000-of-00001.{number:06d}.parquet")
         _write(table, os.path.join(folder, own))
-    remove_others(folder, kept, ".parquet")
+    remove_others(folder, kept, PUBLISHED[SCORES])
     facts = public_facts(scores)
     return {
         "versions": facts["scores"],

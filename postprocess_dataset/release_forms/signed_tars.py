@@ -25,8 +25,10 @@ from postprocess_dataset.manifest.merkle import Tree, sample_leaf
 from postprocess_dataset.manifest.shards import ShardSample, Unreadable, read_shard
 from postprocess_dataset.progress import Progress
 from postprocess_dataset.publish import Draft, publish_text
+from postprocess_dataset.release_folder import WORK, remove_others
 from postprocess_dataset.release_forms.c2pa_signer import Sign, Signer
-from postprocess_dataset.release_forms.linked_tars import Shard, remove_others
+from postprocess_dataset.release_forms.linked_tars import Shard
+from postprocess_dataset.release_forms.parquet_shards import refuse_other_count
 from postprocess_dataset.shard_rows import Sample
 from postprocess_dataset.to_tars.shard_files import TarWriter
 from postprocess_dataset.workers import forked, start
@@ -46,7 +48,8 @@ def sign_tars(shards: Sequence[Shard], folder: str, signer: Signer, workers: int
             progress.add(shard.samples, shard.size)
     progress.close()
     paths = [os.path.join(folder, shard.name) for shard in shards]
-    remove_others(folder, {os.path.basename(path) for path in paths}, ".tar")
+    kept = {os.path.basename(path) for path in paths}
+    remove_others(folder, kept | {f"{name}.json" for name in kept}, WORK["signed"])
     return [
         replace(shard, path=path, size=os.path.getsize(path))
         for shard, path in zip(shards, paths, strict=True)
@@ -72,6 +75,7 @@ def _one(shard: Shard, folder: str, signer: Signer) -> None:
                 record = orjson.dumps(sample.metadata | {"image_sha256": digest.hexdigest()})
                 tar.add(Sample(sample.key, sample.caption, record, None, None, None), image)
                 tree.add(sample_leaf(sample.key, digest.digest(), sample.caption))
+            refuse_other_count(tar.samples, shard)
             tar.end()
             draft.publish()
     except Unreadable as error:

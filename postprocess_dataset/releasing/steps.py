@@ -7,6 +7,7 @@ after its results. If the verification finds anything damaged, unsafe, unlicense
 card and no manifest are made, unless its kinds are allowed by name.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import Any
 
 from common.command_line import DONE, UserError
 from common.files import read_json, write_whole
+from common.untrusted import read_untrusted
 from postprocess_dataset import table
 from postprocess_dataset.manifest import manifest
 from postprocess_dataset.manifest.shards import Unreadable
@@ -23,8 +25,9 @@ from postprocess_dataset.progress import Progress, tell
 from postprocess_dataset.release_card.about import read_about
 from postprocess_dataset.release_card.card import CardSettings, make_card
 from postprocess_dataset.release_card.facts import read_facts
+from postprocess_dataset.release_folder import check_release, making, work_folder
 from postprocess_dataset.release_forms.linked_tars import shards_of
-from postprocess_dataset.release_forms.make_forms import FormSettings, make_forms, rows_form
+from postprocess_dataset.release_forms.make_forms import FormSettings, rows_form, write_forms
 from postprocess_dataset.releasing.known import keep_verified, known_shards
 from postprocess_dataset.releasing.marks import Marks, state_of
 from postprocess_dataset.releasing.own_status import own_status
@@ -61,7 +64,7 @@ class ReleaseSettings:
     @property
     def work(self) -> str:
         """The folder beside the release where all that is not published lies."""
-        return f"{self.release.rstrip('/')}.work"
+        return work_folder(self.release)
 
     @property
     def table(self) -> str:
@@ -71,11 +74,16 @@ class ReleaseSettings:
 def make_release(settings: ReleaseSettings) -> int:
     """Do what is missing; the exit status. UserError: it is not fit to be published."""
     check_place(settings)
-    os.makedirs(settings.work, exist_ok=True)
+    with making(settings.release, settings.data.inputs):
+        return all_steps(settings)
+
+
+def all_steps(settings: ReleaseSettings) -> int:
+    """The steps of make_release(), one after the other."""
     marks = Marks(settings.work)
     update = os.path.exists(settings.table)
     make_table(TableSettings(settings.folders, settings.table, relative=True, update=update))
-    make_forms(forms_of(settings))
+    write_forms(forms_of(settings))
     document = verify_data_set(settings, marks)
     make_report_page(settings, marks)
     allowed = [
@@ -95,16 +103,11 @@ def make_release(settings: ReleaseSettings) -> int:
 
 
 def check_place(settings: ReleaseSettings) -> None:
-    """UserError if the release would lie in a data set, or among other files."""
+    """UserError if the release would lie in a data set."""
     release = os.path.abspath(settings.release)
     for folder in settings.folders:
         if f"{release}/".startswith(f"{os.path.abspath(folder)}/"):
             raise UserError(f"{settings.release} lies in {folder}: choose a place outside of it")
-    if os.path.isdir(release) and os.listdir(release) and not os.path.isdir(settings.work):
-        raise UserError(
-            f"{settings.release} is not empty, and {settings.work} is not there: it was not made "
-            "by release.py; choose another folder"
-        )
 
 
 def forms_of(settings: ReleaseSettings) -> FormSettings:
@@ -134,8 +137,8 @@ def verify_data_set(settings: ReleaseSettings, marks: Marks) -> dict[str, Any]:
         options += (state_of(settings.data.scores),)
     state = state_of(tars, table.identity(settings.table), options)
     path = os.path.join(settings.work, VERIFICATION)
-    if marks.is_done("verify", state):
-        known: dict[str, Any] = read_json(path, DOCUMENT_BYTES)
+    known = known_document(path)
+    if marks.is_done("verify", f"{state} {digest_of(known)}"):
         return known
     report = verify(
         VerifySettings(
@@ -161,8 +164,23 @@ def verify_data_set(settings: ReleaseSettings, marks: Marks) -> dict[str, Any]:
             f"{kinds or 'KIND'}"
         )
     keep_verified(settings.work, report.known)
-    marks.done("verify", state)
+    marks.done("verify", f"{state} {digest_of(document)}")
     return document
+
+
+def known_document(path: str) -> dict[str, Any]:
+    """What an earlier verification has said; {} if there was none, or it is damaged."""
+    try:
+        document = read_json(path, DOCUMENT_BYTES)
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def digest_of(document: dict[str, Any]) -> str:
+    """A verification as its done mark knows it: without the root, which is added later."""
+    said = {name: value for name, value in document.items() if name != "root"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def combined(settings: ReleaseSettings) -> bool:
@@ -212,8 +230,9 @@ def make_report_page(settings: ReleaseSettings, marks: Marks) -> None:
 def make_manifest(settings: ReleaseSettings, marks: Marks) -> str:
     """Write MANIFEST.json again, if a file has changed; its root, in hex."""
     path = os.path.join(settings.release, manifest.NAME)
+    check_release(settings.release)  # what was put there meanwhile is not listed
     state = state_of(settings.release, sorted(settings.allow), without=[manifest.NAME])
-    if not (os.path.exists(path) and marks.is_done("manifest", state)):
+    if not marks.is_done("manifest", f"{state} {manifest_sha256(path)}"):
         progress = Progress("samples in the manifest")
         try:
             shards = shards_of(os.path.join(settings.work, "tars"))
@@ -226,9 +245,17 @@ def make_manifest(settings: ReleaseSettings, marks: Marks) -> str:
             ) from None
         finally:
             progress.close()
-        marks.done("manifest", state)
+        marks.done("manifest", f"{state} {manifest_sha256(path)}")
     root: str = read_json(path, manifest.MANIFEST_BYTES)["root"]
     return root
+
+
+def manifest_sha256(path: str) -> str:
+    """Of its bytes, so that a manifest changed by others is made again; "" without one."""
+    try:
+        return hashlib.sha256(read_untrusted(path, manifest.MANIFEST_BYTES)).hexdigest()
+    except OSError:
+        return ""
 
 
 def note_manifest(settings: ReleaseSettings, document: dict[str, Any], root: str) -> None:

@@ -26,6 +26,7 @@ from common.untrusted import open_jpeg
 from postprocess_dataset import score_table, table
 from postprocess_dataset.progress import Progress
 from postprocess_dataset.publish import Draft, refuse_samples
+from postprocess_dataset.release_folder import work_folder
 from postprocess_dataset.score_table import ScoreTable
 from postprocess_dataset.scored import near_images
 from postprocess_dataset.scored.embeddings import packed
@@ -81,6 +82,12 @@ class FolderScores:
         self.seen: dict[str, str | None] = {}  # key -> sha256 of its image
         self.prints: dict[str, dict[str, int]] = {}  # prompt -> key -> fingerprint
         refuse_samples(self.output)
+        release = os.path.dirname(os.path.realpath(self.output))
+        if os.path.exists(os.path.join(work_folder(release), "public.parquet")):
+            raise UserError(
+                f"{self.output} lies in a release, which replaces it: choose a folder outside, and "
+                "give it to release.py with --scores"
+            )
         if score_table.files_of(self.output):
             self._take_over(ScoreTable.read(self.output))
 

@@ -24,6 +24,7 @@ from postprocess_dataset.manifest.tar_facts import (
     read_facts,
 )
 from postprocess_dataset.progress import Progress
+from postprocess_dataset.release_folder import WORK, others
 from postprocess_dataset.to_tars import shard_plan
 from postprocess_dataset.verification.evidence import Evidence
 from postprocess_dataset.workers import forked, start
@@ -73,6 +74,10 @@ class TarPass:
         for name in there:
             if name not in planned and name not in index:
                 self.found.add("foreign", f"{self.output}/{name}", "neither plan nor index has it")
+        for name in others(self.output, {"": WORK["tars"]}):
+            if name not in there:
+                why = "convert_parquet_to_wds.py writes no such file; the manifest would list it"
+                self.found.add("foreign", f"{self.output}/{name}", why)
         ours = [name for name in planned or sorted(index) if name in there]
         self.seen.names = ours
         for number, (name, shard) in enumerate(self._shards(ours)):

@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import io
 import json
+import shutil
 import sys
 
 import pyarrow.parquet as pq
@@ -158,6 +159,7 @@ def test_killed_while_it_signs_it_goes_on(run, chain, tmp_path, dying):
     words = ("release", run.path, place, "--num_workers", 1, *options)
     for at in range(60, 0, -1):  # until the tar is there, and not its mark
         signed = tmp_path / "birds.work" / "signed"
+        shutil.rmtree(signed, ignore_errors=True)  # a try before has signed all
         if dying(at, *words) == -9 and signed.exists() and not list(signed.glob("*.json")):
             break
     else:
