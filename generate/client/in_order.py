@@ -21,14 +21,12 @@ import weakref
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from numpy import asarray
-
 from common.packed_folder import read_file
-from common.scores.dhash import BITS, fingerprint, nearest
 from common.scores.interface import Values
 from common.untrusted import IMAGE_BYTES, Refused, open_jpeg
 from generate.client.candidate import Candidate
 from generate.client.work import Index
+from generate.dataset.accept_rule import BITS
 from generate.dataset.layout import path_of
 
 log = logging.getLogger(__name__)
@@ -64,6 +62,8 @@ class InOrder:
 
     def put(self, candidate: Candidate, values: Values) -> None:
         """Its pixels are needed no more: thousands may wait."""
+        from common.scores.dhash import fingerprint  # numpy takes 0.1 s: for this score alone
+
         mine = fingerprint(candidate.pixels)
         self.put_back(Waiting(replace(candidate, pixels=None), values, mine))
 
@@ -111,6 +111,8 @@ class InOrder:
 
     def dhash(self, waiting: Waiting) -> float:
         """To be called before its own image is published. OSError: the disk."""
+        from common.scores.dhash import nearest
+
         index = waiting.index
         prints = self._prints.setdefault(index, {})
         for aug in self._published(index) - prints.keys():
@@ -129,6 +131,10 @@ class InOrder:
             return set(range(len(index.record["texts"]))) - open_or_gone
 
     def _read(self, index: int, aug: int) -> int | None:
+        from numpy import asarray
+
+        from common.scores.dhash import fingerprint
+
         path = path_of(self.dataset_dir, index, aug, ".jpg")
         try:
             data = read_file(path, IMAGE_BYTES)
