@@ -97,7 +97,7 @@ def test_who_is_to_leave_tries_for_a_moment_only(client_of, monkeypatch):
     stopping = threading.Event()
     client = client_of(FakeServer((503, {"error": "no"})), server_timeout_s=15, stopping=stopping)
     threading.Timer(0.2, stopping.set).start()
-    assert 0.2 < seconds_until_given_up(client) < 5
+    assert 0.1 < seconds_until_given_up(client) < 5
     assert seconds_until_given_up(client) < 5
 
 
