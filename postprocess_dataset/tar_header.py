@@ -5,6 +5,8 @@ header("HPDv2/000012/12345_3.jpg", 53_120)  # 512 bytes; more for a name with an
 
 import tarfile
 
+END = 1024  # bytes: a tar ends with two empty blocks
+
 
 def padded(size: int) -> int:
     """Bytes in a tar: whole blocks of 512."""

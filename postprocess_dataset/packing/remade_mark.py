@@ -17,10 +17,9 @@ from common.files import keep_damaged
 from common.packed_folder import FILE, HEADER, MARK, TAR, Member, members, ranges, shortfall
 from common.untrusted import open_untrusted
 from postprocess_dataset.packing.publish_mark import publish_mark
-from postprocess_dataset.tar_header import padded
+from postprocess_dataset.tar_header import END, padded
 
 CAPTIONS_BYTES = 64 << 20
-END = 1024  # a tar ends with two empty blocks
 
 
 def remake_mark(folder: Path) -> int:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from common.packed_folder import COLLECTED, HEADER, MARK, TAR, PackedFolder, members, read_file
 from common.untrusted import Refused
+from postprocess_dataset.tar_header import END
 
 MOST_BYTES = 1 << 30  # of one file
-END = 1024  # a tar ends with two empty blocks
 
 
 def remove_unnamed_tars(folder: Path, mark: PackedFolder | None) -> None:
