@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -329,3 +330,17 @@ def seen(path):
     found = [(sample.key, (sample.jpeg(), sample.metadata)) for sample in iterate(path)]
     assert len(dict(found)) == len(found)
     return dict(found)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A data set with table, tars and ledger, as verify_dataset.py finds it; not to be changed."""
+    from tests.postprocess_dataset.verified import make  # which needs this module
+
+    return make(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture
+def root(whole, tmp_path):
+    """A copy of it, to be damaged."""
+    return shutil.copytree(whole, tmp_path / "root")

@@ -1,24 +1,13 @@
 """verify_dataset.py --repair never removes what may be the last copy of an image or a text."""
 
 import json
-import shutil
 
 import pyarrow.parquet as pq
 import pytest
 
 from common.sample_reader import iterate
 from tests.postprocess_dataset.damage import cut, edit_table, edit_tar, sample
-from tests.postprocess_dataset.verified import kinds, make, verify
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("whole"))
-
-
-@pytest.fixture
-def root(whole, tmp_path):
-    return shutil.copytree(whole, tmp_path / "root")
+from tests.postprocess_dataset.verified import kinds, verify
 
 
 def lose(root, *stems):

@@ -20,23 +20,12 @@ from tests.postprocess_dataset.verified import (
     RunFolder,
     convert,
     kinds,
-    make,
     make_tars,
     rewrite,
     verify,
 )
 
 BAD = "a naked woman having sex"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("whole"))
-
-
-@pytest.fixture
-def root(whole, tmp_path):
-    return shutil.copytree(whole, tmp_path / "root")
 
 
 def test_a_whole_data_set_is_provable(root):
