@@ -52,8 +52,8 @@ def python_share():
     That is what a call costs however few images it has, by its CPU time for 1 and for 16. From the
     tiny SD3, whose kernels are short: an upper bound for any bigger model.
     """
-    from generate.client.image_generator import ImageGenerator
-    from generate.client.pipeline import GeneratorSettings
+    from generate.pipelines.image_generator import ImageGenerator
+    from generate.pipelines.pipeline import GeneratorSettings
 
     took = {}
     for size in (1, 16):
@@ -148,8 +148,8 @@ def one_after_the_other(ratio, prompts, python, llm):
 
 BARE_LOOP = """
 import sys, time; sys.path.insert(0, {generate!r})
-from generate.client.image_generator import ImageGenerator
-from generate.client.pipeline import GeneratorSettings
+from generate.pipelines.image_generator import ImageGenerator
+from generate.pipelines.pipeline import GeneratorSettings
 generator = ImageGenerator(GeneratorSettings("tiny"))
 generator.load()
 generator.warm_up()

@@ -33,13 +33,13 @@ import torch
 from benchmarks.real_configs import REAL_MODELS
 from benchmarks.real_sizes import build, build_sd3
 from common.command_line import UserError, run_script
-from generate.client.card_share import peak_of, tflop_per_image
-from generate.client.diffusers_pipeline import this_card
-from generate.client.image_generator import ImageGenerator, problem_with
-from generate.client.model_recipes import folder_of
-from generate.client.pipeline import GeneratorSettings
 from generate.dataset.samples import Place, publish_sample
+from generate.image_models.model_recipes import folder_of
 from generate.launch.speed import PRESETS
+from generate.pipelines.card_share import peak_of, tflop_per_image
+from generate.pipelines.diffusers_pipeline import this_card
+from generate.pipelines.image_generator import ImageGenerator, problem_with
+from generate.pipelines.pipeline import GeneratorSettings
 
 TEXT = "a photo of a small bird on a branch, morning light, number"
 SD3 = "stable-diffusion-3-medium-diffusers"  # by its name it is known

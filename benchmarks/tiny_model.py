@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from examples.tiny_model import drawings
-from generate.client.image_generator import ImageGenerator
-from generate.client.pipeline import GeneratorSettings
 from generate.client.recipes import seed_of
+from generate.pipelines.image_generator import ImageGenerator
+from generate.pipelines.pipeline import GeneratorSettings
 
 CARD = {"background": 1.0, "colours": 1.0, "places": 1.0, "shapes": 0.99, "all": 0.99}
 NAMES, PALETTE = list(drawings.COLORS), np.array(list(drawings.COLORS.values()))

@@ -96,3 +96,8 @@ def amount(size: float) -> str:
     """A number of bytes as text: "412 kB", "8.2 TB"."""
     power = min(5, max(0, (len(f"{size:.0f}") - 1) // 3))
     return f"{size / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB', 'PB')[power]}"
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line of at most 300 characters."""
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]

@@ -13,11 +13,11 @@ from common.command_line import UserError
 from common.console import near_path
 from common.screening import Rules, Screen
 from common.terms import Licences
-from generate.client.pixels import pixels_of
 from generate.dataset.prompts_file import read_prompts
 from generate.launch import progress, tiny_prompts
 from generate.launch.finished import what_next
 from generate.llms.whole_file import read_part, take_over
+from generate.pipelines.pixels import pixels_of
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -32,8 +32,8 @@ def test_it_measures_presets_against_a_bare_loop(tmp_path):
 @pytest.mark.soak
 def test_the_random_sd3_is_loaded_as_sd3(tmp_path):
     from benchmarks.real_sizes import REAL, build_sd3
-    from generate.client.image_generator import ImageGenerator
-    from generate.client.pipeline import GeneratorSettings
+    from generate.pipelines.image_generator import ImageGenerator
+    from generate.pipelines.pipeline import GeneratorSettings
 
     small = {
         "transformer": REAL["transformer"]
@@ -86,8 +86,8 @@ def test_vaes_have_the_published_numbers_of_parameters():
 
 def test_each_recipe_can_be_built():
     from benchmarks.real_configs import REAL_MODELS
-    from generate.client.model_recipes import row_by_name
-    from generate.client.model_table import FAMILIES
+    from generate.image_models.model_recipes import row_by_name
+    from generate.image_models.model_table import FAMILIES
 
     rows = {name: row_by_name(name) for name in REAL_MODELS}
     assert None not in rows.values(), rows
@@ -104,7 +104,7 @@ def test_denoisers_fit_the_tiny_text_encoders():
 
     from benchmarks.real_configs import REAL_MODELS
     from benchmarks.real_sizes import fitted
-    from generate.client.model_recipes import row_by_name
+    from generate.image_models.model_recipes import row_by_name
 
     for name, real in REAL_MODELS.items():
         tiny, arguments = fitted(name)
@@ -134,8 +134,8 @@ def test_the_bare_loop_reads_the_images_where_the_pipeline_has_them(tmp_path, mo
 @pytest.mark.soak
 def test_a_random_denoiser_made_small_goes_through_the_loader(tmp_path):
     from benchmarks.real_sizes import build
-    from generate.client.image_generator import ImageGenerator
-    from generate.client.pipeline import GeneratorSettings
+    from generate.pipelines.image_generator import ImageGenerator
+    from generate.pipelines.pipeline import GeneratorSettings
 
     small = {"dim": 32, "n_layers": 1, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2}
     small |= {"axes_dims": [8, 4, 4], "axes_lens": [2048, 32, 32]}

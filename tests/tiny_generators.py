@@ -4,9 +4,9 @@ tiny = TinyGenerators(tmp_path)
 tiny("sd3", guidance=9.0).generate(["a star"], [1])      # 64 x 64 pixels, few steps
 """
 
-from generate.client.image_generator import ImageGenerator
-from generate.client.model_recipes import family_of
-from generate.client.pipeline import GeneratorSettings
+from generate.image_models.model_recipes import family_of
+from generate.pipelines.image_generator import ImageGenerator
+from generate.pipelines.pipeline import GeneratorSettings
 
 # (guidance changes pixels, a negative prompt arrives)
 GUIDED = {

@@ -15,7 +15,6 @@ from typing import cast
 
 from common.command_line import UserError
 from common.screening import summary
-from generate.client.text_lengths import FAIL, KEEP, in_words, truncated, unread
 from generate.client.work import ClientSettings, Index, Work
 from generate.dataset import samples
 from generate.dataset.caption_check import standing_captions
@@ -30,6 +29,7 @@ from generate.dataset.disk import disk_error
 from generate.dataset.layout import stem
 from generate.dataset.screened import Screened, screened
 from generate.llms.prompter import Prompter, Variations
+from generate.pipelines.text_lengths import FAIL, KEEP, in_words, truncated, unread
 
 log = logging.getLogger(__name__)
 

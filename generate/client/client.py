@@ -17,14 +17,14 @@ import time
 from collections.abc import Callable, Sequence
 
 from generate.client.feeder import READY_BATCHES, TICK_S, Feeder
-from generate.client.image_generator import Image, Interrupted
 from generate.client.job_client import JobClient
-from generate.client.pipeline import Recipe
 from generate.client.publisher import Describe, Publisher
 from generate.client.work import ClientSettings, Sample, Work
 from generate.dataset.prompts_file import Item
 from generate.dataset.samples import Place
 from generate.llms.prompter import Prompter
+from generate.pipelines.image_generator import Image, Interrupted
+from generate.pipelines.pipeline import Recipe
 from generate.protocol.answers import Json
 from generate.protocol.connection import Refused, ServerAway
 

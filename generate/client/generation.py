@@ -15,17 +15,17 @@ from typing import Any
 from common.command_line import UserError
 from common.version import version
 from generate.client.client import Client
-from generate.client.image_generator import Image, ImageGenerator, Interrupted
-from generate.client.pipeline import CannotGenerate, DeviceBroken, GeneratorSettings, Recipe
-from generate.client.provenance import COMMIT
 from generate.client.publisher import Describe
 from generate.client.recipes import Recipes
-from generate.client.text_lengths import Lengths, truncated
 from generate.client.work import Sample
 from generate.dataset.definition import Definition
 from generate.dataset.layout import folder_name, stem
 from generate.dataset.samples import Metadata, utc_now
 from generate.dataset.sizes import Mix
+from generate.image_models.model_commit import COMMIT
+from generate.pipelines.image_generator import Image, ImageGenerator, Interrupted
+from generate.pipelines.pipeline import CannotGenerate, DeviceBroken, GeneratorSettings, Recipe
+from generate.pipelines.text_lengths import Lengths, truncated
 from generate.protocol.output_root import server_folder
 
 log = logging.getLogger(__name__)

@@ -18,11 +18,8 @@ from generate.client.client import Client
 from generate.client.generation import describer, generate_until_done, recipes_of
 from generate.client.job_client import JobClient
 from generate.client.judge import judge_of
-from generate.client.pipeline import DeviceBroken, Pipeline
-from generate.client.provenance import check
 from generate.client.restart import replace_process, requeue, start_again
 from generate.client.start_up import load_generator
-from generate.client.text_lengths import TextLengths
 from generate.client.work import DISK_PAUSE_S, LONGEST_DISK_PAUSE_S, ClientSettings
 from generate.client.worker import this_worker
 from generate.dataset.definition import Definition, in_words
@@ -33,6 +30,9 @@ from generate.dataset.prompts_file import Item
 from generate.dataset.samples import Place
 from generate.dataset.screened import screen_of
 from generate.llms.prompter import Prompter, prompter_of
+from generate.pipelines.pipeline import DeviceBroken, Pipeline
+from generate.pipelines.provenance import check
+from generate.pipelines.text_lengths import TextLengths
 from generate.protocol.answers import AllDone, Json, Wait
 from generate.protocol.connection import Refused, ServerAway
 from generate.protocol.output_root import dataset_folder

@@ -22,19 +22,19 @@ from common.command_line import UserError
 from common.files import sync_folder
 from common.scores.interface import Values
 from generate.client.candidate import Candidate
-from generate.client.image_generator import FLAGGED, Image, problem_with
 from generate.client.in_order import InOrder
 from generate.client.job_client import JobClient
 from generate.client.origins import origins_of
 from generate.client.rejected import Rejected
 from generate.client.scoring import Scoring, Verdicts
-from generate.client.text_lengths import unread
 from generate.client.work import ClientSettings, Index, Sample, Work
 from generate.dataset import samples, tries
 from generate.dataset.captions import missing_of, publish_captions
 from generate.dataset.collected import publish_collected
 from generate.dataset.disk import disk_error
 from generate.dataset.layout import FOLDER, folder_name
+from generate.pipelines.image_generator import FLAGGED, Image, problem_with
+from generate.pipelines.text_lengths import unread
 from generate.protocol.answers import ACCEPTED, ALREADY_DONE, FAILED_PERMANENTLY, MISSING
 from generate.protocol.connection import Refused, ServerAway
 

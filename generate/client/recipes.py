@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from generate.client.pipeline import Recipe
 from generate.dataset.sizes import Mix, size_from
+from generate.pipelines.pipeline import Recipe
 
 # Arguments of a recipe, by the field of an item that overrides them.
 OVERRIDDEN = {

@@ -7,13 +7,13 @@ from argparse import Namespace
 from pathlib import Path
 
 from common.command_line import UserError
-from generate.client.faults import DEVICE, PASSING, CannotStart
 from generate.client.generation import generator_settings
-from generate.client.image_generator import ImageGenerator
 from generate.client.job_client import JobClient
 from generate.client.restart import start_again
 from generate.client.start_calls import cannot_start, loaded, may_load
 from generate.dataset.definition import Definition
+from generate.pipelines.faults import DEVICE, PASSING, CannotStart
+from generate.pipelines.image_generator import ImageGenerator
 
 log = logging.getLogger(__name__)
 

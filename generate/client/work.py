@@ -22,14 +22,14 @@ from pathlib import Path
 
 from common.screening import Screen
 from generate.client.judge import Judge
-from generate.client.pipeline import Recipe
 from generate.client.recipes import Recipes
-from generate.client.text_lengths import KEEP, Lengths
 from generate.dataset.captions import Caption, Captions, missing_of
 from generate.dataset.layout import JPEG_QUALITY, stem
 from generate.dataset.prompts_file import Item
 from generate.dataset.scan import IndexFiles
 from generate.dataset.tries import Tried
+from generate.pipelines.pipeline import Recipe
+from generate.pipelines.text_lengths import KEEP, Lengths
 
 log = logging.getLogger(__name__)
 

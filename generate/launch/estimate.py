@@ -13,11 +13,11 @@ from typing import Any
 
 from common.console import INDENT, amount, duration
 from common.packed_folder import EARLY_FILES
-from generate.client import model_recipes
 from generate.dataset.definition import stored_definition
 from generate.dataset.layout import FOLDER
 from generate.dataset.mapped_prompts import without_variations
 from generate.dataset.prompts_file import Item
+from generate.image_models import model_recipes
 from generate.launch import task_memory
 from generate.launch.acceptance import by_origin, cost_line, draws_of
 from generate.launch.disk_limits import disk_limits

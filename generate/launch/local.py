@@ -18,11 +18,11 @@ from typing import Any
 from common import slurm
 from common.command_line import DONE, FAILED, LEFT_OUT, UserError
 from generate.client.job_client import JobClient
-from generate.client.model_check import check_quantization
 from generate.client.process import nothing_left
 from generate.client.restart import REQUEUE
 from generate.client.worker import gpus, this_host
 from generate.dataset.definition import newest_file
+from generate.image_models.model_check import check_quantization
 from generate.launch import preflight
 from generate.launch.client_process import ClientProcess
 from generate.launch.finished import images_there, interrupted, what_next

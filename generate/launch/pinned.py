@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.command_line import UserError
-from generate.client import lora
-from generate.client.model_check import check_model
-from generate.client.model_recipes import folder_of
-from generate.client.provenance import commit_of, libraries, scheduler_of
 from generate.dataset.definition import MIXED
+from generate.image_models import lora
+from generate.image_models.model_check import check_model
+from generate.image_models.model_commit import commit_of
+from generate.image_models.model_recipes import folder_of
+from generate.pipelines.provenance import libraries, scheduler_of
 
 
 def pinned(args: Namespace, stored: Mapping[str, Any] | None) -> dict[str, Any]:

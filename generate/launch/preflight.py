@@ -8,9 +8,9 @@ from typing import Any
 
 from common import slurm
 from common.command_line import UserError
-from generate.client.model_check import check_model, check_quantization
 from generate.dataset import definition as definitions
 from generate.dataset.layout import has_samples
+from generate.image_models.model_check import check_model, check_quantization
 from generate.protocol.output_root import dataset_folder, make_server_folder
 
 

@@ -13,21 +13,21 @@ from typing import Any
 
 from common.command_line import DONE, LEFT_OUT, UserError
 from common.scores.interface import DHASH, Values
-from generate.client.card_share import share_line
 from generate.client.generation import generator_settings, recipes_of
-from generate.client.image_generator import ImageGenerator, problem_with
 from generate.client.judge import Judge, judge_of
-from generate.client.model_check import check_model, check_quantization
-from generate.client.pipeline import CannotGenerate, DeviceBroken
 from generate.client.recipes import Recipes
 from generate.dataset.layout import stem
 from generate.dataset.prompts_file import Item
 from generate.dataset.samples import decoded, encode_alone
 from generate.dataset.screened import screen_of, screened
+from generate.image_models.model_check import check_model, check_quantization
 from generate.launch.acceptance import preview_lines
 from generate.launch.plan import again, can_ask
 from generate.llms.failures import NoBackendLeft
 from generate.llms.prompter import prompter_of
+from generate.pipelines.card_share import share_line
+from generate.pipelines.image_generator import ImageGenerator, problem_with
+from generate.pipelines.pipeline import CannotGenerate, DeviceBroken
 from generate.protocol.output_root import make_server_folder
 
 SHOWN = 6  # images of a prompt on the contact sheet, the original's included

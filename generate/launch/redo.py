@@ -17,9 +17,9 @@ from common.console import visible
 from common.packed_folder import packed, read_file
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES
 from generate.client.generation import common_settings
-from generate.client.image_generator import ImageGenerator
-from generate.client.pipeline import CannotGenerate, DeviceBroken, GeneratorSettings, Pipeline
 from generate.dataset.layout import folder_name
+from generate.pipelines.image_generator import ImageGenerator
+from generate.pipelines.pipeline import CannotGenerate, DeviceBroken, GeneratorSettings, Pipeline
 
 SAMPLE = re.compile(r"([0-9]{1,18})(?:_([0-9]{1,18}))?")
 SETTINGS = {  # of the generator, and the field of the JSON that has it

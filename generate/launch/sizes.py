@@ -8,10 +8,10 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from common.command_line import UserError
-from generate.client.model_family import Family
 from generate.dataset.mapped_prompts import items_to_check
 from generate.dataset.prompts_file import Item
 from generate.dataset.sizes import Mix, Size, size_from, words_of
+from generate.image_models.model_family import Family
 
 
 def sizes_of(args: Namespace, family: Family) -> tuple[Size, Mix | None]:

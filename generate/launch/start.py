@@ -15,18 +15,15 @@ from common import slurm
 from common.command_line import UserError
 from common.console import start_log
 from common.version import version
-from generate.client import model_recipes
 from generate.client.generation import quantize_args
 from generate.client.judge import acceptance_of
-from generate.client.pipeline import family_for
 from generate.client.process import follow_extension, run_client
-from generate.client.provenance import as_text
-from generate.client.text_lengths import KEEP
 from generate.client.worker import gpus, is_child
 from generate.dataset import definition as definitions
 from generate.dataset.mapped_prompts import open_prompts, prompts_sha256
 from generate.dataset.prompts_file import Item
 from generate.dataset.screened import refused_line, screen_of, screened
+from generate.image_models import model_recipes
 from generate.launch import (
     array,
     local,
@@ -42,6 +39,9 @@ from generate.launch.pinned import pinned
 from generate.launch.plan import plan
 from generate.launch.progress import report
 from generate.launch.sizes import check_batch_size, check_items, sizes_of
+from generate.pipelines.pipeline import family_for
+from generate.pipelines.provenance import as_text
+from generate.pipelines.text_lengths import KEEP
 from generate.protocol.output_root import dataset_folder, dataset_name, server_folder
 
 SHUFFLE_SEED = 42  # as published

@@ -13,14 +13,13 @@ from typing import Any
 
 from common import slurm
 from common.command_line import LEFT_OUT, UserError
-from generate.client import download
-from generate.client.fetch import is_fetched
+from common.console import first_line
 from generate.client.job_client import JobClient
-from generate.client.pipeline import first_line
 from generate.client.process import nothing_left
-from generate.client.provenance import COMMIT
 from generate.client.worker import submission, this_host
 from generate.dataset.prompts_file import Item
+from generate.image_models.fetch import fetch_files, is_fetched
+from generate.image_models.model_commit import COMMIT
 from generate.launch import array, preflight, sbatch, server_job
 from generate.launch.estimate import estimate
 from generate.launch.run_file import store
@@ -102,7 +101,7 @@ def fetch_model(args: Namespace, definition: dict[str, Any]) -> None:
         return
     print(f"fetching {args.model} for all tasks", flush=True)
     try:
-        download.fetch(args.model, revision)
+        fetch_files(args.model, revision)
     except Exception as error:  # of the hub, the network, the disk, diffusers
         why = first_line(error)
         print(f"{args.model} was not fetched here ({why}): the first task fetches it", flush=True)

@@ -3,8 +3,8 @@
 import pytest
 
 from common.model_terms import IMAGE_MODELS, LLMS, terms_of_llm, terms_of_model
-from generate.client.model_recipes import family_of
-from generate.client.model_table import FAMILIES
+from generate.image_models.model_recipes import family_of
+from generate.image_models.model_table import FAMILIES
 
 MODELS = {
     "stabilityai/stable-diffusion-3-medium-diffusers": "Stability AI Community License",

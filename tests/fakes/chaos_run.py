@@ -19,7 +19,6 @@ from PIL import Image
 from generate.client import job_client
 from generate.client.captioner import Captioner
 from generate.client.job_client import JobClient
-from generate.client.pipeline import GeneratorSettings
 from generate.client.recipes import Recipes
 from generate.client.work import ClientSettings, Index, Work
 from generate.client.worker import WorkerIdentity
@@ -27,6 +26,7 @@ from generate.dataset.definition import stored_definition
 from generate.dataset.layout import FOLDER, stem
 from generate.dataset.samples import Place, publish_sample, utc_now
 from generate.dataset.scan import IndexFiles, scan_folder
+from generate.pipelines.pipeline import GeneratorSettings
 from generate.protocol.answers import AllDone, Grant
 from generate.protocol.connection import Refused, ServerAway
 from generate.server import state

@@ -27,9 +27,9 @@ FOLDERS = ("common", "combine_prompts", "generate", "postprocess_dataset")
 # takes 1.2 s of a core, of one that has not a tenth of that.
 HEAVY = (
     "common.scores",
-    "generate.client.compiled_code",
-    "generate.client.compiling",
-    "generate.client.diffusers_pipeline",
+    "generate.pipelines.compiled_code",
+    "generate.pipelines.compiling",
+    "generate.pipelines.diffusers_pipeline",
 )
 HUNG = -1000
 

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 from generate.client.feeder import Feeder
 from generate.client.judge import Judge
-from generate.client.pipeline import GeneratorSettings
 from generate.client.recipes import Recipes
 from generate.client.work import ClientSettings, Work
 from generate.dataset.accept_rule import Rule
+from generate.pipelines.pipeline import GeneratorSettings
 from generate.protocol.answers import Grant
 from tests.fakes.sample_holder import INDEX, RECORD, kill_at
 

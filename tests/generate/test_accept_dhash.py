@@ -15,7 +15,6 @@ from PIL import Image
 
 from common.expression import parse
 from common.scores.dhash import Dhash, distance, fingerprint, nearest
-from generate.client.image_generator import Image as Drawn
 from generate.client.judge import Judge
 from generate.client.publisher import Publisher
 from generate.client.work import ClientSettings, Index, Work
@@ -23,6 +22,7 @@ from generate.dataset import samples
 from generate.dataset.accept_rule import Rule, awaits_dhash
 from generate.dataset.scan import IndexFiles
 from generate.dataset.tries import Tried
+from generate.pipelines.image_generator import Image as Drawn
 from postprocess_dataset.packing.pack_folder import Packing
 from tests.fakes import fake_pipeline
 from tests.fakes.running_client import Run

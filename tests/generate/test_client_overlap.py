@@ -7,12 +7,12 @@ from pathlib import Path
 
 from generate.client import feeder
 from generate.client.client import Client
-from generate.client.pipeline import GeneratorSettings
 from generate.client.recipes import Recipes
 from generate.client.work import ClientSettings, Index
 from generate.dataset.captions import read_captions
 from generate.dataset.samples import Place
 from generate.dataset.sizes import Mix
+from generate.pipelines.pipeline import GeneratorSettings
 from generate.protocol.answers import Grant
 
 RECIPES = Recipes(GeneratorSettings("tiny", height=8, width=8).resolved())

@@ -15,9 +15,7 @@ import pytest
 from common.command_line import UserError
 from common.expression import parse
 from generate.client import process, publisher, restart
-from generate.client.image_generator import Image
 from generate.client.judge import Judge
-from generate.client.pipeline import GeneratorSettings
 from generate.client.publisher import Publisher
 from generate.client.recipes import Recipes
 from generate.client.work import (
@@ -31,6 +29,8 @@ from generate.client.work import (
 from generate.dataset import disk, samples
 from generate.dataset.captions import read_captions
 from generate.dataset.scan import IndexFiles
+from generate.pipelines.image_generator import Image
+from generate.pipelines.pipeline import GeneratorSettings
 from tests.fakes import fake_pipeline
 from tests.fakes.running_server import until
 

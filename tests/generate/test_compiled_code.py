@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-from generate.client import compiled_code
-from generate.client.compiled_code import CompiledCode
 from generate.client.process import leave
+from generate.pipelines import compiled_code
+from generate.pipelines.compiled_code import CompiledCode
 from tests.fakes.running_server import until
 from tests.tiny_generators import build
 
@@ -33,7 +33,7 @@ import logging, sys, time
 from pathlib import Path
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 import torch
-from generate.client.compiled_code import CompiledCode
+from generate.pipelines.compiled_code import CompiledCode
 product = torch.compile(lambda x, y: x @ y)
 code = CompiledCode(Path(sys.argv[1]), ["a card"])
 with code.shared():
@@ -48,8 +48,8 @@ PIPELINE = """
 import hashlib, logging, sys
 from pathlib import Path
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-from generate.client.image_generator import ImageGenerator
-from generate.client.pipeline import GeneratorSettings
+from generate.pipelines.image_generator import ImageGenerator
+from generate.pipelines.pipeline import GeneratorSettings
 small = {"height": 32, "width": 32, "steps": 1, "batch_size": 1}
 settings = GeneratorSettings(sys.argv[2], compile=True, beside=Path(sys.argv[1]), **small)
 generator = ImageGenerator(settings)

@@ -12,8 +12,8 @@ import torch
 from torch._dynamo.utils import counters
 from torch.utils.flop_counter import FlopCounterMode
 
-from generate.client import compiling
-from generate.client.card_share import share_line, tflop_per_image
+from generate.pipelines import compiling
+from generate.pipelines.card_share import share_line, tflop_per_image
 from tests.tiny_generators import GUIDED, TinyGenerators
 
 TEXTS = ["a red circle on a green background", "two cats"]

@@ -8,13 +8,13 @@ import numpy
 import pytest
 
 from common.command_line import UserError
-from generate.client import model_recipes
-from generate.client.faults import CannotStart
-from generate.client.image_generator import Image, ImageGenerator, problem_with
-from generate.client.model_check import check_model
-from generate.client.model_recipes import batch_size_for, dtype_for, family_of, profile_of
-from generate.client.pipeline import CannotGenerate, DeviceBroken, GeneratorSettings
 from generate.client.recipes import seed_of
+from generate.image_models import model_recipes
+from generate.image_models.model_check import check_model
+from generate.image_models.model_recipes import batch_size_for, dtype_for, family_of, profile_of
+from generate.pipelines.faults import CannotStart
+from generate.pipelines.image_generator import Image, ImageGenerator, problem_with
+from generate.pipelines.pipeline import CannotGenerate, DeviceBroken, GeneratorSettings
 
 TEXTS = ["a red circle on a green background", "two cats in the park", "a star", "青い鳥 " * 200]
 SEEDS = [1, 2, 3, 4]

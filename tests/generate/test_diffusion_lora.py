@@ -6,10 +6,10 @@ import numpy
 import pytest
 
 from common.command_line import UserError
-from generate.client import lora
-from generate.client.faults import CannotStart
-from generate.client.image_generator import ImageGenerator
-from generate.client.pipeline import GeneratorSettings
+from generate.image_models import lora
+from generate.pipelines.faults import CannotStart
+from generate.pipelines.image_generator import ImageGenerator
+from generate.pipelines.pipeline import GeneratorSettings
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def adapter(tmp_path_factory):
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 
-    from generate.client.model_recipes import TINY
+    from generate.image_models.model_recipes import TINY
 
     torch.manual_seed(1)
     transformer = diffusers.SD3Transformer2DModel.from_pretrained(TINY / "transformer")

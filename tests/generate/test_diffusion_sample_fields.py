@@ -7,12 +7,12 @@ import pytest
 
 from generate import generate_images
 from generate.client.generation import describer, generator_settings, recipes_of
-from generate.client.image_generator import ImageGenerator
-from generate.client.text_lengths import TextLengths
 from generate.client.work import Index, Sample
 from generate.dataset import samples
 from generate.dataset.scan import IndexFiles
 from generate.launch.start import define
+from generate.pipelines.image_generator import ImageGenerator
+from generate.pipelines.text_lengths import TextLengths
 from postprocess_dataset import sample_json, table
 
 PLACE = samples.Place("1-1", "node", "card", "4242_7")

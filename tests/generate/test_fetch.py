@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from generate.client.model_recipes import TINY
+from generate.image_models.model_recipes import TINY
 from tests.fakes.fake_model_hub import FakeModelHub
 from tests.fakes.running_server import until
 
@@ -22,7 +22,7 @@ CLIENT = """
 import logging, sys, time
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 from huggingface_hub import hf_hub_download
-from generate.client.fetch import load_once
+from generate.image_models.fetch import load_once
 def load(offline):
     print("load", "offline" if offline else "online", flush=True)
     for name in ("model_index.json", "a.safetensors", "b.json"):
@@ -41,8 +41,8 @@ for _ in range(2):
     fetch_model(args, {"model_commit": "%s"})
 """
 TASK = """
-from generate.client.image_generator import ImageGenerator
-from generate.client.pipeline import GeneratorSettings
+from generate.pipelines.image_generator import ImageGenerator
+from generate.pipelines.pipeline import GeneratorSettings
 settings = GeneratorSettings("fake/painter", height=64, width=64, steps=1, revision="%s")
 generator = ImageGenerator(settings)
 generator.load()
@@ -166,7 +166,7 @@ def test_a_submission_fetches_once_for_all_tasks(start, hub):
 
 
 def test_folders_need_no_lock(monkeypatch, tmp_path):
-    from generate.client.fetch import load_once
+    from generate.image_models.fetch import load_once
 
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     assert load_once(str(tmp_path), None, lambda offline: json.dumps(offline)) == "false"

@@ -7,13 +7,13 @@ import time
 import pytest
 
 from common.files import CHECKOUT
-from generate.client import memory_plan
-from generate.client.batch_sizes import KEPT_S, BatchSizes
-from generate.client.faults import MEMORY, PASSING, CannotStart
-from generate.client.memory_plan import Card, host_memory_gib, plan_for
-from generate.client.model_recipes import family_of
-from generate.client.pipeline import GeneratorSettings
+from generate.image_models.model_recipes import family_of
 from generate.launch import task_memory
+from generate.pipelines import memory_plan
+from generate.pipelines.batch_sizes import KEPT_S, BatchSizes
+from generate.pipelines.faults import MEMORY, PASSING, CannotStart
+from generate.pipelines.memory_plan import Card, host_memory_gib, plan_for
+from generate.pipelines.pipeline import GeneratorSettings
 
 SD3 = "stabilityai/stable-diffusion-3-medium-diffusers"
 FLUX = "black-forest-labs/FLUX.1-schnell"
@@ -105,9 +105,9 @@ def test_the_weights_of_an_unknown_model_are_counted_once_it_is_loaded():
     import safetensors
     import torch
 
-    from generate.client.diffusers_pipeline import counted_gib
-    from generate.client.image_generator import ImageGenerator
-    from generate.client.model_recipes import TINY
+    from generate.image_models.model_recipes import TINY
+    from generate.pipelines.diffusers_pipeline import counted_gib
+    from generate.pipelines.image_generator import ImageGenerator
 
     generator = ImageGenerator(GeneratorSettings("tiny"))
     generator.load()

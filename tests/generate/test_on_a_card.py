@@ -25,8 +25,8 @@ def card():
 
 def drawn(**settings):
     """(images by the tiny model, what their JSONs say)."""
-    from generate.client.image_generator import ImageGenerator
-    from generate.client.pipeline import GeneratorSettings
+    from generate.pipelines.image_generator import ImageGenerator
+    from generate.pipelines.pipeline import GeneratorSettings
 
     generator = ImageGenerator(GeneratorSettings("tiny", batch_size=2, **settings))
     generator.load()

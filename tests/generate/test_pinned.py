@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from common.command_line import UserError
-from generate.client.model_recipes import TINY
-from generate.client.pipeline import Pipeline
-from generate.client.provenance import check, commit_of, libraries
 from generate.dataset.definition import Differs, compare
+from generate.image_models.model_commit import commit_of
+from generate.image_models.model_recipes import TINY
+from generate.pipelines.pipeline import Pipeline
+from generate.pipelines.provenance import check, libraries
 from tests.fakes.fake_model_hub import FakeModelHub
 
 ROOT = Path(__file__).resolve().parents[2]

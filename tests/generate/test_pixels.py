@@ -6,9 +6,9 @@ import numpy
 import pytest
 import torch
 
-from generate.client.image_generator import Image, problem_with
-from generate.client.pixels import pixels_of
 from generate.dataset import samples
+from generate.pipelines.image_generator import Image, problem_with
+from generate.pipelines.pixels import pixels_of
 
 
 def values(dtype=torch.float32):

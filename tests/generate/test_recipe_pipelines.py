@@ -7,11 +7,11 @@ import numpy
 import pytest
 
 from common.command_line import UserError
-from generate.client.image_generator import FLAGGED, ImageGenerator, problem_with
-from generate.client.memory_plan import Plan
-from generate.client.pipeline import GeneratorSettings
-from generate.client.provenance import check
-from generate.client.text_lengths import TextLengths, truncated
+from generate.pipelines.image_generator import FLAGGED, ImageGenerator, problem_with
+from generate.pipelines.memory_plan import Plan
+from generate.pipelines.pipeline import GeneratorSettings
+from generate.pipelines.provenance import check
+from generate.pipelines.text_lengths import TextLengths, truncated
 from tests.tiny_generators import GUIDED, TinyGenerators
 
 TEXTS = ["a red circle on a green background", "two cats", "a star"]
@@ -246,7 +246,7 @@ def test_what_the_memory_plan_chose_stands_in_the_json(tiny, monkeypatch):
     """Decoding one by one moves no more than a rounding."""
     whole = tiny("sd15")
     assert (whole.pipeline.facts["vae_slicing"], whole.pipeline.facts["offload"]) == (False, "none")
-    from generate.client import diffusers_pipeline
+    from generate.pipelines import diffusers_pipeline
 
     plan = Plan(3, vae_slicing=True)
     monkeypatch.setattr(diffusers_pipeline, "plan_for", lambda *_: plan)

@@ -4,10 +4,10 @@ import inspect
 
 import pytest
 
-from generate.client import model_recipes
-from generate.client.model_recipes import family_of, numbers_of, own_defaults
-from generate.client.model_table import FAMILIES
-from generate.client.pipeline import GeneratorSettings
+from generate.image_models import model_recipes
+from generate.image_models.model_recipes import family_of, numbers_of, own_defaults
+from generate.image_models.model_table import FAMILIES
+from generate.pipelines.pipeline import GeneratorSettings
 
 OWN = """
 class Base:

@@ -9,15 +9,15 @@ import numpy
 import pytest
 
 from common.command_line import UserError
-from generate.client.image_generator import ImageGenerator
-from generate.client.model_recipes import family_of
-from generate.client.pipeline import CannotGenerate, GeneratorSettings
 from generate.client.recipes import Recipes
 from generate.dataset.definition import Differs, compare
 from generate.dataset.overrides import read_overrides
 from generate.dataset.prompts_file import list_sha256, read_item
 from generate.dataset.sizes import EXAMPLE, Mix, size_from
+from generate.image_models.model_recipes import family_of
 from generate.launch.sizes import check_batch_size, check_items, sizes_of
+from generate.pipelines.image_generator import ImageGenerator
+from generate.pipelines.pipeline import CannotGenerate, GeneratorSettings
 from tests.generate.test_client_overlap import a_client, answered, leased
 
 MIX = "32x32:0.5,48x32:0.25,32x48:0.25"

@@ -5,7 +5,7 @@ from argparse import Namespace
 import pytest
 
 from common.command_line import UserError
-from generate.client import model_check
+from generate.image_models import model_check
 from generate.launch import speed
 
 PLAIN = {"compile": False, "attention": None, "quantize": None, "quantize_args": None}

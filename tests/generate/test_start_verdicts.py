@@ -11,7 +11,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNot
 from requests import Response
 
 from common.command_line import UserError
-from generate.client.faults import (
+from generate.pipelines.faults import (
     COMMAND,
     DEVICE,
     MEMORY,

@@ -54,7 +54,7 @@ def test_the_first_one_stops_the_client(start_run):
 
 def test_a_text_that_one_encoder_has_read_whole_is_not_counted():
     """SD3 and FLUX.1 read with T5 what CLIP has cut. A class without tokenizers says nothing."""
-    from generate.client.text_lengths import truncated, unread
+    from generate.pipelines.text_lengths import truncated, unread
 
     for t5, cut in ((200, False), (300, True)):
         lengths = {"text_encoder": (90, 77), "text_encoder_3": (t5, 256)}

@@ -29,7 +29,7 @@ from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from common.files import write_whole
 from common.untrusted import FLAGS, Refused
-from generate.client.one_first import one_first
+from generate.image_models.one_first import one_first
 
 FOLDER = "compiled"  # in the job server's
 SUFFIX = ".artifacts"

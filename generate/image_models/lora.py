@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import UserError
-from generate.client.hub_file import hub_file
-from generate.client.pipeline import first_line
+from common.console import first_line
+from generate.image_models.hub_file import hub_file
 
 DEFAULT_FILE = "pytorch_lora_weights.safetensors"  # as diffusers' save_lora_weights writes it
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

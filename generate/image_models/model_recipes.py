@@ -1,6 +1,6 @@
 """The numbers of a model, from its row of the table or its pipeline; batch sizes by card.
 
-    python -c "from generate.client.model_recipes import print_tables; print_tables()"
+    python -c "from generate.image_models.model_recipes import print_tables; print_tables()"
 
 Any model that DiffusionPipeline.from_pretrained loads can be used. The table is model_table.py.
 """
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from common.files import CHECKOUT
-from generate.client.hub_file import hub_file
-from generate.client.model_family import Family
-from generate.client.model_table import FAMILIES, SOURCES
+from generate.image_models.hub_file import hub_file
+from generate.image_models.model_family import Family
+from generate.image_models.model_table import FAMILIES, SOURCES
 
 TINY = CHECKOUT / "examples" / "tiny_model"
 UNKNOWN = Family("untested", "DiffusionPipeline", "", 1024, 50, 5.0, tested=False)

@@ -14,27 +14,28 @@ import diffusers
 import torch
 import transformers
 
-from generate.client import compiling, lora
-from generate.client.compiled_code import CompiledCode, use_private_folder
-from generate.client.faults import COMPILER, UNCLEAR, CannotStart
-from generate.client.fetch import load_once
-from generate.client.memory_plan import GIB, Card, plan_for
-from generate.client.model_recipes import (
+from common.console import first_line
+from generate.image_models import lora
+from generate.image_models.fetch import be_quiet, load_once
+from generate.image_models.model_recipes import (
     Profile,
     dtype_for,
     folder_of,
     model_index,
     profile_of,
 )
-from generate.client.pipeline import (
+from generate.pipelines import compiling
+from generate.pipelines.compiled_code import CompiledCode, use_private_folder
+from generate.pipelines.faults import COMPILER, UNCLEAR, CannotStart
+from generate.pipelines.memory_plan import GIB, Card, plan_for
+from generate.pipelines.pipeline import (
     DeviceBroken,
     GeneratorSettings,
     Pipeline,
     Recipe,
-    first_line,
     torch_generator,
 )
-from generate.client.provenance import NATIVE, facts_of
+from generate.pipelines.provenance import NATIVE, facts_of
 
 # Beside torch's own: a context of CUDA takes about 0.5 GiB.
 OTHERS_BYTES = 1 << 30
@@ -199,13 +200,6 @@ def this_card() -> Card | None:
     card = torch.cuda.get_device_properties(0)
     free, total = torch.cuda.mem_get_info()
     return Card(card.name, total / GIB, free / GIB, (card.major, card.minor))
-
-
-def be_quiet() -> None:
-    """No notices (no torchvision, a truncated prompt): they would fill a thousand logs."""
-    for library in (transformers, diffusers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()
 
 
 def left_out(settings: GeneratorSettings, recipe: Recipe, profile: Profile) -> tuple[str, ...]:

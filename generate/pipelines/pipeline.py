@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import UserError
-from generate.client.faults import DEVICE, MEMORY, UNCLEAR
-from generate.client.model_family import Family
-from generate.client.model_recipes import (
+from generate.image_models.model_family import Family
+from generate.image_models.model_recipes import (
     CPU,
     Profile,
     batch_size_for,
     family_of,
     profile_of,
 )
-from generate.client.own_class import family_of_class
+from generate.image_models.own_class import family_of_class
+from generate.pipelines.faults import DEVICE, MEMORY, UNCLEAR
 
 # The caption is what is generated: nothing rewrites it, and nothing cleans it where a package
 # happens to be installed.
@@ -245,8 +245,3 @@ def torch_generator(seed: int) -> Any:
     import torch  # heavy, and not needed by a class with a make_generator of its own
 
     return torch.Generator("cpu").manual_seed(seed)
-
-
-def first_line(error: BaseException) -> str:
-    """An error in one line of at most 300 characters."""
-    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]

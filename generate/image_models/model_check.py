@@ -6,10 +6,10 @@ check_model("stabilityai/stable-diffusion-3-medium-diffusers")
 import importlib.util
 
 from common.command_line import UserError
+from common.console import first_line
 from common.hub import not_a_hub
-from generate.client.hub_file import hub_file
-from generate.client.model_recipes import family_of, folder_of
-from generate.client.pipeline import first_line
+from generate.image_models.hub_file import hub_file
+from generate.image_models.model_recipes import family_of, folder_of
 
 WHOLE = "model_index.json"  # of a folder that holds a whole pipeline
 PACKAGES = {  # that a backend of --quantize imports, and what installs it

@@ -15,19 +15,19 @@ from functools import cached_property
 from typing import Any
 
 from common.command_line import UserError
-from generate.client.batch_sizes import BatchSizes
-from generate.client.faults import COMPILER, DEVICE, MEMORY, UNCLEAR, CannotStart, fault_of
-from generate.client.pipeline import (
+from common.console import first_line
+from generate.pipelines.batch_sizes import BatchSizes
+from generate.pipelines.faults import COMPILER, DEVICE, MEMORY, UNCLEAR, CannotStart, fault_of
+from generate.pipelines.pipeline import (
     CannotGenerate,
     DeviceBroken,
     DoesNotFit,
     GeneratorSettings,
     Pipeline,
     Recipe,
-    first_line,
     load_custom,
 )
-from generate.client.pixels import pixels_of
+from generate.pipelines.pixels import pixels_of
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class ImageGenerator:
         if self.settings.pipeline:
             return load_custom(self.settings, self.recipe)
         # Imports torch, which a class of the user's own may do without.
-        from generate.client import diffusers_pipeline
+        from generate.pipelines import diffusers_pipeline
 
         return diffusers_pipeline.load(self.settings, self.recipe)
 

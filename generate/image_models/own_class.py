@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from generate.client.model_family import Family
-from generate.client.model_recipes import UNKNOWN, row_by_name
+from generate.image_models.model_family import Family
+from generate.image_models.model_recipes import UNKNOWN, row_by_name
 
 
 def family_of_class(pipeline: str, model: str) -> Family:

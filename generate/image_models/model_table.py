@@ -1,6 +1,6 @@
 """What is known of each text-to-image model: one row a model or family.
 
-    python -c "from generate.client.model_recipes import print_tables; print_tables()"
+    python -c "from generate.image_models.model_recipes import print_tables; print_tables()"
 
 Steps and guidance are the defaults of the class in diffusers, but for the rows of SOURCES;
 tests/generate/test_recipes.py compares them, and each row's arguments, with the installed
@@ -8,7 +8,7 @@ diffusers. GiB are by numbers of parameters, multiples as known of the models. T
 pattern is found in a model's name is taken, so special cases come first. A new model is a new row.
 """
 
-from generate.client.model_family import (
+from generate.image_models.model_family import (
     PLAIN,
     Family,
     flux,

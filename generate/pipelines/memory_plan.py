@@ -12,10 +12,10 @@ numbers was measured on a card by this project; their sources stand beside them.
 from dataclasses import dataclass
 from pathlib import Path
 
-from generate.client.faults import MEMORY, PASSING, CannotStart
-from generate.client.model_family import T5_GIB
-from generate.client.model_recipes import batch_size_for, profile_of
-from generate.client.pipeline import GeneratorSettings, Recipe
+from generate.image_models.model_family import T5_GIB
+from generate.image_models.model_recipes import batch_size_for, profile_of
+from generate.pipelines.faults import MEMORY, PASSING, CannotStart
+from generate.pipelines.pipeline import GeneratorSettings, Recipe
 
 GIB = 2**30
 MEGAPIXEL = 2**20

@@ -4,22 +4,17 @@ facts = facts_of(pipe, settings, left_out)     # {"scheduler": "FlowMatchEulerâ€
 check(definition, pipeline, allow_mixed=False)
 """
 
-import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from common.command_line import UserError
-from generate.client import lora
-from generate.client.model_recipes import family_of, folder_of, hub_config, model_index
-from generate.client.pipeline import GeneratorSettings, Pipeline
+from generate.image_models import lora
+from generate.image_models.model_commit import commit_of
+from generate.image_models.model_recipes import family_of, hub_config, model_index
+from generate.pipelines.pipeline import GeneratorSettings, Pipeline
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
-PARTS_OF_A_MODEL = (".json", ".safetensors", ".bin", ".model", ".txt")
-LARGEST_CONFIG = 1 << 20  # bytes; a tokenizer's vocabulary is larger
 COMPARED = (
     "dtype",
     "without_t5",
@@ -72,42 +67,6 @@ def libraries() -> str:
     """ "diffusers 0.42, torch 2.13, transformers 5.23": others may schedule or round otherwise."""
     versions = {name: metadata.version(name) for name in ("diffusers", "torch", "transformers")}
     return ", ".join(f"{name} {'.'.join(v.split('.')[:2])}" for name, v in versions.items())
-
-
-def commit_of(model: str, revision: str | None) -> str | None:
-    """The commit of a hub model in the local cache (40 hex digits), or what a folder holds.
-
-    None: unknown.
-    """
-    folder = folder_of(model)
-    if folder is not None:
-        return contents_of(folder)
-    if revision and COMMIT.fullmatch(revision):
-        return revision
-    from huggingface_hub import constants  # 0.3 s that a local folder does not need
-
-    name = "models--" + model.replace("/", "--")
-    path = Path(constants.HF_HUB_CACHE) / name / "refs" / (revision or "main")
-    try:
-        commit = path.read_text().strip()
-    except OSError:
-        return None
-    return commit if COMMIT.fullmatch(commit) else None
-
-
-def contents_of(folder: Path) -> str:
-    """ "files-â€¦": a hash over names, sizes and configurations; weights of one size are not read."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in name.parts)
-        if hidden or path.suffix not in PARTS_OF_A_MODEL or not path.is_file():
-            continue
-        size = path.stat().st_size
-        digest.update(f"{name}\0{size}\0".encode())
-        if path.suffix == ".json" and size < LARGEST_CONFIG:
-            digest.update(path.read_bytes())
-    return f"files-{digest.hexdigest()[:16]}"
 
 
 def check(definition: Mapping[str, Any], pipeline: Pipeline, allow_mixed: bool) -> None:

@@ -3,7 +3,7 @@
 share_line(generator, images_per_s=0.9)     # "0.47 of the card's 989 TFLOP/s (514 TFLOP an …)"
 """
 
-from generate.client.image_generator import ImageGenerator
+from generate.pipelines.image_generator import ImageGenerator
 
 # Dense 16-bit TFLOP/s of tensor cores, from the makers' data sheets.
 PEAK_TFLOPS = {"B200": 2250, "H200": 989, "H100": 989, "A100": 312, "L40S": 362, "4090": 165}
