@@ -38,7 +38,8 @@ from generate.image_models.model_recipes import folder_of
 from generate.launch.speed import PRESETS
 from generate.pipelines.card_share import peak_of, tflop_per_image
 from generate.pipelines.diffusers_pipeline import this_card
-from generate.pipelines.image_generator import ImageGenerator, problem_with
+from generate.pipelines.image import problem_with
+from generate.pipelines.image_generator import ImageGenerator
 from generate.pipelines.pipeline import GeneratorSettings
 
 TEXT = "a photo of a small bird on a branch, morning light, number"

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from generate.dataset import samples
 from generate.dataset.layout import JPEG_QUALITY, path_of
-from generate.pipelines.image_generator import Image, problem_with
+from generate.pipelines.image import Image, problem_with
 
 TEXT = "a photo of a lighthouse at dusk, long exposure, waves below, detailed, 35 mm " * 3
 

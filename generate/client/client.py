@@ -23,7 +23,8 @@ from generate.client.work import ClientSettings, Sample, Work
 from generate.dataset.prompts_file import Item
 from generate.dataset.samples import Place
 from generate.llms.prompter import Prompter
-from generate.pipelines.image_generator import Image, Interrupted
+from generate.pipelines.image import Image
+from generate.pipelines.image_generator import Interrupted
 from generate.pipelines.pipeline import Recipe
 from generate.protocol.answers import Json
 from generate.protocol.connection import Refused, ServerAway

@@ -23,7 +23,8 @@ from generate.dataset.layout import folder_name, stem
 from generate.dataset.samples import Metadata, utc_now
 from generate.dataset.sizes import Mix
 from generate.image_models.model_commit import COMMIT
-from generate.pipelines.image_generator import Image, ImageGenerator, Interrupted
+from generate.pipelines.image import Image
+from generate.pipelines.image_generator import ImageGenerator, Interrupted
 from generate.pipelines.pipeline import CannotGenerate, DeviceBroken, GeneratorSettings, Recipe
 from generate.pipelines.text_lengths import Lengths, truncated
 from generate.protocol.output_root import server_folder

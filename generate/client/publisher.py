@@ -33,7 +33,7 @@ from generate.dataset.captions import missing_of, publish_captions
 from generate.dataset.collected import publish_collected
 from generate.dataset.disk import disk_error
 from generate.dataset.layout import FOLDER, folder_name
-from generate.pipelines.image_generator import FLAGGED, Image, problem_with
+from generate.pipelines.image import FLAGGED, Image, problem_with
 from generate.pipelines.text_lengths import unread
 from generate.protocol.answers import ACCEPTED, ALREADY_DONE, FAILED_PERMANENTLY, MISSING
 from generate.protocol.connection import Refused, ServerAway

@@ -26,7 +26,8 @@ from generate.launch.plan import again, can_ask
 from generate.llms.failures import NoBackendLeft
 from generate.llms.prompter import prompter_of
 from generate.pipelines.card_share import share_line
-from generate.pipelines.image_generator import ImageGenerator, problem_with
+from generate.pipelines.image import problem_with
+from generate.pipelines.image_generator import ImageGenerator
 from generate.pipelines.pipeline import CannotGenerate, DeviceBroken
 from generate.protocol.output_root import make_server_folder
 

@@ -11,13 +11,13 @@ import gc
 import inspect
 import logging
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any
 
 from common.command_line import UserError
 from common.console import first_line
 from generate.pipelines.batch_sizes import BatchSizes
 from generate.pipelines.faults import COMPILER, DEVICE, MEMORY, UNCLEAR, CannotStart, fault_of
+from generate.pipelines.image import Image, problem_with
 from generate.pipelines.pipeline import (
     CannotGenerate,
     DeviceBroken,
@@ -34,73 +34,10 @@ log = logging.getLogger(__name__)
 WARM_UP_STEPS = 2  # enough to compile for, and to see that an image comes
 WARM_UP_TEXT = "a photo of a bird"
 LONGER = " 1"  # a token or two
-SPREAD = 8  # levels of 255 that some channel spans in an image that shows something
-SPARSE = 8  # every eighth pixel of every eighth row
-FLAGGED = "flagged by the model's safety checker"
 
 
 class Interrupted(Exception):
     """A step's callback has given the batch up."""
-
-
-class Image:
-    """One generated image. values: uint8 array (height, width, 3), or float array (3, height,
-    width) in [0, 1]; batch_size: of the batch it was generated in; finite: whether the pipeline's
-    values were, where that is known already; flagged: the model's own safety checker has blackened
-    it.
-
-    Checked and turned into pixels where it is used, so that this happens in a publishing thread and
-    the device goes on.
-    """
-
-    def __init__(
-        self, values: Any, batch_size: int, finite: bool | None = None, flagged: bool = False
-    ) -> None:
-        self.values = values
-        self.flagged = flagged
-        self.batch_size = batch_size
-        self._finite = finite
-
-    @cached_property
-    def finite(self) -> bool:
-        import numpy  # not before there is an image: a client may find that all is done
-
-        return bool(numpy.isfinite(self.values).all()) if self._finite is None else self._finite
-
-    @cached_property
-    def pixels(self) -> Any:
-        """uint8 array (height, width, 3)."""
-        import numpy  # see finite
-
-        if self.values.dtype == numpy.uint8:
-            return self.values
-        values = self.values if self.finite else numpy.nan_to_num(self.values)
-        levels = (values * 255).round().clip(0, 255).astype(numpy.uint8)
-        return numpy.ascontiguousarray(levels.transpose(1, 2, 0))
-
-
-def problem_with(image: Image, height: int, width: int) -> str | None:
-    """None, or why an image does not count."""
-    if image.flagged:
-        return FLAGGED
-    if not image.finite:
-        return "NaN or infinite pixels"
-    if image.pixels.shape != (height, width, 3):
-        return f"{'x'.join(map(str, image.pixels.shape))} pixels instead of {height}x{width}x3"
-    if image.pixels.max() < 8:
-        return "a black image"
-    if _is_of_one_colour(image.pixels):
-        return "an image of one colour"
-    return None
-
-
-def _is_of_one_colour(pixels: Any) -> bool:
-    """Whether each channel, red as well as blue, spans next to nothing over the whole image."""
-    few = pixels[::SPARSE, ::SPARSE].reshape(-1, 3).astype(int)  # decides for almost every image
-    if (few.max(0) - few.min(0)).max() >= SPREAD:
-        return False
-    levels = pixels.reshape(-1, 3).astype(int)
-    return bool((levels.max(0) - levels.min(0)).max() < SPREAD)
 
 
 class ImageGenerator:

@@ -2,8 +2,8 @@
 
 arrays, finite = pixels_of(pipe(...).images)    # uint8 (height, width, 3) each, whether finite
 
-Only tensors are converted here. Arrays of a class of the user's own go as they are; image_generator
-turns them into bytes in a publishing thread.
+Only tensors are converted here. Arrays of a class of the user's own go as they are; image.py turns
+them into bytes in a publishing thread.
 """
 
 from typing import Any

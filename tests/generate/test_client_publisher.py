@@ -29,7 +29,7 @@ from generate.client.work import (
 from generate.dataset import disk, samples
 from generate.dataset.captions import read_captions
 from generate.dataset.scan import IndexFiles
-from generate.pipelines.image_generator import Image
+from generate.pipelines.image import Image
 from generate.pipelines.pipeline import GeneratorSettings
 from tests.fakes import fake_pipeline
 from tests.fakes.running_server import until

@@ -13,7 +13,8 @@ from generate.image_models import model_recipes
 from generate.image_models.model_check import check_model
 from generate.image_models.model_recipes import batch_size_for, dtype_for, family_of, profile_of
 from generate.pipelines.faults import CannotStart
-from generate.pipelines.image_generator import Image, ImageGenerator, problem_with
+from generate.pipelines.image import Image, problem_with
+from generate.pipelines.image_generator import ImageGenerator
 from generate.pipelines.pipeline import CannotGenerate, DeviceBroken, GeneratorSettings
 
 TEXTS = ["a red circle on a green background", "two cats in the park", "a star", "青い鳥 " * 200]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from generate.dataset import samples
-from generate.pipelines.image_generator import Image, problem_with
+from generate.pipelines.image import Image, problem_with
 from generate.pipelines.pixels import pixels_of
 
 

@@ -7,7 +7,8 @@ import numpy
 import pytest
 
 from common.command_line import UserError
-from generate.pipelines.image_generator import FLAGGED, ImageGenerator, problem_with
+from generate.pipelines.image import FLAGGED, problem_with
+from generate.pipelines.image_generator import ImageGenerator
 from generate.pipelines.memory_plan import Plan
 from generate.pipelines.pipeline import GeneratorSettings
 from generate.pipelines.provenance import check
