@@ -4,6 +4,7 @@ scan_folder("outputs/generate_images/generated_images/HPDv2", 12)[12345].done(im
 """
 
 import errno
+import functools
 import os
 from collections.abc import Container
 from dataclasses import dataclass, field
@@ -60,16 +61,18 @@ def scan_folder(
     """
     path = Path(dataset_dir) / folder_name(folder * FOLDER)
     try:
-        names = set(os.listdir(path))
+        listed = os.listdir(path)
     except FileNotFoundError:
         return {}
     in_tars = _packed(path, only)
     found: dict[int, IndexFiles] = {}
-    for name in [name for name in names if ".prompts" in name]:
+    names = set(listed)
+    for name in [name for name in listed if ".prompts" in name]:
         match = NAME.fullmatch(name)
         if match and (only is None or int(match[1]) in only):
             files = found.setdefault(int(match[1]), IndexFiles())
             files.generation = max(files.generation, int(match[3][7:] or 1))
+            names.discard(name)
     for index, files in found.items():
         if files.generation >= _generation(in_tars.get(index)):
             _count_captions(dataset_dir, index, files)
@@ -104,12 +107,22 @@ def scan_folder(
 
 
 def _take(names: set[str], index: int, count: int, suffix: str) -> set[int]:
-    """The augmentations below `count`, if all their files are in `names`; removes those names."""
-    files = [f"{index}_{aug}{suffix}" for aug in range(count)]
-    if not names.issuperset(files):
+    """The augmentations below `count` whose files are in `names`; removes those names."""
+    if not count:
         return set()
+    files = _pattern(count, suffix).replace("*", str(index)).split("/")
+    if names.issuperset(files):
+        there = set(range(count))
+    else:
+        there = {aug for aug, name in enumerate(files) if name in names}
     names.difference_update(files)
-    return set(range(count))
+    return there
+
+
+@functools.lru_cache(maxsize=8)
+def _pattern(count: int, suffix: str) -> str:
+    """All names with * for the index: of it they are made in a quarter of the time."""
+    return "/".join(f"*_{aug}{suffix}" for aug in range(count))
 
 
 def _generation(files: IndexFiles | None) -> int:

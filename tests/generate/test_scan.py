@@ -69,3 +69,12 @@ def test_a_folder_is_what_its_names_say(tmp_path_factory, names, captions):
     assert scan_folder(dataset, 0, only={12}) == {
         index: files for index, files in by_names(names, captions).items() if index == 12
     }
+
+
+def test_captions_with_half_a_character_count(tmp_path):
+    """An LLM may give a lone surrogate, which the faster JSON parser refuses."""
+    text = {"text": "half a smile \ud83d", "llm_model_name": None, "backend": None}
+    whole = {"prompt_index": 3, "original_prompt": "a", "source": [], "texts": [text]}
+    (tmp_path / "000000").mkdir()
+    (tmp_path / "000000" / "3.prompts").write_text(json.dumps(whole | {"short": None}))
+    assert scan_folder(tmp_path, 0)[3].captions == 1
