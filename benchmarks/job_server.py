@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.command_line import Options
 from generate.dataset.definition import settle
 from generate.dataset.layout import folder_name
-from generate.server.granting import WorkRequest
-from generate.server.ledger import Ledger
-from generate.server.live_leases import LeaseLimits
+from generate.server.ledger.granting import WorkRequest
+from generate.server.ledger.ledger import Ledger
+from generate.server.ledger.live_leases import LeaseLimits
 from generate.server.state import Server, ServerSettings
 from tests.fakes.ledger_run import A, Run
 from tests.fakes.running_server import RunningServer, until

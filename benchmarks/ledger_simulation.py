@@ -24,9 +24,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from generate.protocol.answers import ACCEPTED, AllDone, Grant
-from generate.server.granting import WorkRequest
-from generate.server.ledger import open_ledger
-from generate.server.live_leases import Heartbeat, LeaseLimits
+from generate.server.ledger.granting import WorkRequest
+from generate.server.ledger.ledger import open_ledger
+from generate.server.ledger.live_leases import Heartbeat, LeaseLimits
 
 LOAD_S = 60
 SHM = "/dev/shm" if Path("/dev/shm").is_dir() else None

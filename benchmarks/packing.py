@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.sample_reader import iterate
-from generate.server.blocks import BLOCK, OPEN_BLOCKS, shuffled_places, spread
+from generate.server.storage.blocks import BLOCK, OPEN_BLOCKS, shuffled_places, spread
 from postprocess_dataset.packing.pack_folder import Packing
 
 SHM = "/dev/shm" if Path("/dev/shm").is_dir() else None  # the disk is not what is measured

@@ -58,9 +58,14 @@ from generate.protocol.output_root import default_output_root
 
 def main() -> int:
     args = options()
-    from generate.launch.server_command import run
+    from generate.launch import server_command
 
-    return run(args)
+    status = server_command.run(args)
+    if status is not None:
+        return status
+    from generate.server import app  # flask: only for who serves
+
+    app.run(args)
 
 
 def options() -> argparse.Namespace:

@@ -25,7 +25,7 @@ from generate.launch.finished import images_there
 from generate.launch.status import Answer
 from generate.llms.backends_file import BackendsFile
 from generate.protocol.output_root import dataset_folder, server_folder
-from generate.server.blocks import OPEN_BLOCKS
+from generate.server.storage.blocks import OPEN_BLOCKS
 
 # Assumed until something was measured.
 JPEG_BYTES_A_PIXEL = 0.4

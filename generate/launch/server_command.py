@@ -1,4 +1,4 @@
-"""Do what the options of image_server.py ask for: serve, show the status, send an order."""
+"""Options of image_server.py that ask a running server: its status, or an order to it."""
 
 import argparse
 import http.client
@@ -11,7 +11,6 @@ from common.command_line import UserError
 from generate.launch import local_server
 from generate.launch import status as run_status
 from generate.protocol.connection import Connection, ServerAway
-from generate.server.live_leases import LeaseLimits
 
 ORDERS = (
     "drain",
@@ -25,8 +24,8 @@ ORDERS = (
 )
 
 
-def run(args: argparse.Namespace) -> int:
-    """Do what the options say; the exit status."""
+def run(args: argparse.Namespace) -> int | None:
+    """Do what the options ask of a running server; the exit status. None: they ask to serve."""
     output_root = Path(os.path.abspath(args.output_root))
     if args.status:
         return status(output_root, args.json)
@@ -36,25 +35,7 @@ def run(args: argparse.Namespace) -> int:
         return order(output_root, given)
     if args.while_locked:
         local_server.end_with_runs(args.while_locked)
-    from generate.server.app import serve  # flask: only for who serves
-    from generate.server.state import ServerSettings
-
-    limits = LeaseLimits(
-        ttl_s=args.ttl_s,
-        heartbeat_s=args.beat_s,
-        max_strikes=args.max_marks,
-        max_failures=args.max_failures,
-        probe_s=args.probe_s,
-    )
-    settings = ServerSettings(
-        output_root=output_root,
-        limits=limits,
-        host=args.host,
-        port=args.port,
-        take_over=args.take_over,
-        stop_when_done=args.stop_when_done,
-    )
-    serve(settings)
+    return None
 
 
 def status(output_root: Path, as_json: bool) -> int:

@@ -27,7 +27,7 @@ WORDS = {
     "waiting_llm": "waiting for an LLM",
 }
 
-Document = dict[str, Any]  # GET /status, as generate/server/status.py makes it
+Document = dict[str, Any]  # GET /status, as generate/server/page/status.py makes it
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 serve(ServerSettings(Path("outputs/generate_images"), LeaseLimits()))
 """
 
+import argparse
 import contextlib
 import io
 import logging
@@ -17,9 +18,10 @@ from common.console import start_log
 from common.files import open_log
 from common.untrusted import Refused
 from generate.server import background, identity, routes, signed_calls, wsgi
-from generate.server.ledger import Ledger
+from generate.server.ledger.ledger import Ledger
+from generate.server.ledger.live_leases import LeaseLimits
+from generate.server.page.status import tunnel
 from generate.server.state import Server, ServerSettings
-from generate.server.status import tunnel
 
 log = logging.getLogger("image_server")
 
@@ -38,6 +40,26 @@ def _log_file(path: Path) -> TextIO | None:
         raise
     except OSError:  # no inode, or no right: standard output has the lines
         return None
+
+
+def run(args: argparse.Namespace) -> NoReturn:
+    """Serve as the options of image_server.py say."""
+    limits = LeaseLimits(
+        ttl_s=args.ttl_s,
+        heartbeat_s=args.beat_s,
+        max_strikes=args.max_marks,
+        max_failures=args.max_failures,
+        probe_s=args.probe_s,
+    )
+    settings = ServerSettings(
+        output_root=Path(os.path.abspath(args.output_root)),
+        limits=limits,
+        host=args.host,
+        port=args.port,
+        take_over=args.take_over,
+        stop_when_done=args.stop_when_done,
+    )
+    serve(settings)
 
 
 def serve(settings: ServerSettings) -> NoReturn:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from common import slurm
-from generate.server.ledger import Ledger
+from generate.server.ledger.ledger import Ledger
 from generate.server.slurm_watch import SlurmWatch
 from generate.server.state import Server
 

@@ -38,8 +38,8 @@ from generate.dataset.definition import (
 from generate.dataset.layout import has_samples
 from generate.protocol.output_root import GENERATED_IMAGES
 from generate.server.folders import Folders
-from generate.server.ledger import Ledger
-from generate.server.shared_ledger import SharedLedger
+from generate.server.ledger.ledger import Ledger
+from generate.server.ledger.shared_ledger import SharedLedger
 
 log = logging.getLogger("image_server")
 Stamp = tuple[str, int, int, int] | None  # of the newest definition's file; None: there is none

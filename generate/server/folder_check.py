@@ -22,10 +22,10 @@ from common.files import read_json, write_whole
 from generate.dataset.accept_rule import rule_of
 from generate.dataset.layout import FOLDER
 from generate.dataset.scan import IndexFiles, scan_folder
-from generate.server.comparison import Block
 from generate.server.data_sets import DataSets
 from generate.server.folders import counted, index_done
-from generate.server.ledger import Ledger
+from generate.server.ledger.ledger import Ledger
+from generate.server.storage.comparison import Block
 
 log = logging.getLogger("image_server")
 LOG_EVERY_S = 10

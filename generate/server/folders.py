@@ -16,8 +16,8 @@ from generate.dataset.collected import remove_collected
 from generate.dataset.layout import FOLDER, folder_name, path_of
 from generate.dataset.scan import IndexFiles, scan_folder
 from generate.protocol.output_root import dataset_folder
-from generate.server.ledger import Ledger
-from generate.server.shared_ledger import SharedLedger
+from generate.server.ledger.ledger import Ledger
+from generate.server.ledger.shared_ledger import SharedLedger
 
 SECOND_LOOK_S = 0.3  # a network file system may show new names late
 RETRIES_AT_ONCE = 500  # failed prompts that --retry_failed takes under one lock

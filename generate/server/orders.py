@@ -3,7 +3,7 @@
 from flask import jsonify
 from flask.typing import ResponseReturnValue
 
-from generate.server.fields import BadField, Fields
+from generate.protocol.fields import BadField, Fields
 from generate.server.state import Server
 
 KNOWN = (

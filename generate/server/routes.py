@@ -14,11 +14,11 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 from generate.dataset.definition import Differs, Extended
+from generate.protocol.fields import BadField, Fields
 from generate.protocol.signing import proof_of, same, seen_proof
-from generate.server.fields import BadField, Fields
 from generate.server.identity import EPOCH
 from generate.server.orders import Orders
-from generate.server.page import blueprint
+from generate.server.page.page import blueprint
 from generate.server.signed_calls import guard, server_time
 from generate.server.state import Server
 from generate.server.work_calls import WorkCalls

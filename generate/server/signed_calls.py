@@ -11,6 +11,7 @@ from flask import Flask, Response, g, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from generate.protocol.signing import HEADERS, SIGNATURE, Unsigned, Verifier
+from generate.server.page.page_access import is_signed
 from generate.server.state import Server
 from generate.server.wsgi import Admits
 
@@ -74,8 +75,3 @@ def guard(app: Flask, server: Server) -> None:
             signed = g.verifier.sign_answer(g.signature, response.status_code, response.get_data())
             response.headers.update(signed)
         return response
-
-
-def is_signed() -> bool:
-    """Whether the request that is being answered was signed with the run's token."""
-    return "signature" in g

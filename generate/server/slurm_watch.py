@@ -13,8 +13,8 @@ from pathlib import Path
 
 from common import slurm
 from common.files import keep_damaged, read_json, write_whole
-from generate.server.ledger import Ledger
-from generate.server.shared_ledger import SharedLedger
+from generate.server.ledger.ledger import Ledger
+from generate.server.ledger.shared_ledger import SharedLedger
 
 log = logging.getLogger("image_server")
 Pair = tuple[str, str]  # array, node

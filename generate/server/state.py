@@ -25,13 +25,13 @@ from generate.server import identity
 from generate.server.data_sets import DataSets
 from generate.server.folder_check import FolderCheck
 from generate.server.folders import Folders
-from generate.server.ledger import Ledger, open_ledger
+from generate.server.ledger.ledger import Ledger, open_ledger
+from generate.server.ledger.live_leases import LeaseLimits
+from generate.server.ledger.shared_ledger import SharedLedger
 from generate.server.listen import address, listen
-from generate.server.live_leases import LeaseLimits
 from generate.server.loading import Loading
-from generate.server.page_access import PageAccess
-from generate.server.schema import EpochUsed
-from generate.server.shared_ledger import SharedLedger
+from generate.server.page.page_access import PageAccess
+from generate.server.storage.schema import EpochUsed
 from generate.server.submissions import Submissions
 
 log = logging.getLogger("image_server")

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from generate.server.live_leases import Worker
+from generate.server.ledger.live_leases import Worker
 
 KEPT = 1000
 HOSTS_TO_STOP = {"unclear": 2, "memory": 2, "device": 3}

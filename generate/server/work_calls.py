@@ -13,14 +13,14 @@ from flask.typing import ResponseReturnValue
 
 from common.console import visible
 from generate.protocol import answers
+from generate.protocol import fields as wire
+from generate.protocol.fields import BadField, Fields
 from generate.protocol.output_root import FOLDER_NAME
-from generate.server import acceptance, origins
-from generate.server import fields as wire
-from generate.server.fields import BadField, Fields
-from generate.server.granting import WorkRequest
-from generate.server.ledger import Ledger
-from generate.server.live_leases import Heartbeat
-from generate.server.rejected import reported as rejected_lately
+from generate.server.ledger import acceptance, origins
+from generate.server.ledger.granting import WorkRequest
+from generate.server.ledger.ledger import Ledger
+from generate.server.ledger.live_leases import Heartbeat
+from generate.server.ledger.rejected import reported as rejected_lately
 from generate.server.state import Server
 from generate.server.submissions import Fault
 

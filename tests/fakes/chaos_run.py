@@ -31,9 +31,9 @@ from generate.protocol.answers import AllDone, Grant
 from generate.protocol.connection import Refused, ServerAway
 from generate.server import state
 from generate.server.background import Housekeeping
-from generate.server.granting import COMPARED_S
-from generate.server.ledger import Ledger
-from generate.server.live_leases import LeaseLimits
+from generate.server.ledger.granting import COMPARED_S
+from generate.server.ledger.ledger import Ledger
+from generate.server.ledger.live_leases import LeaseLimits
 from generate.server.orders import Orders
 from generate.server.routes import guarded
 from generate.server.state import Server, ServerSettings

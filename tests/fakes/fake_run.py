@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common.version import version
 from generate.protocol.output_root import dataset_folder, server_folder
-from generate.server.live_leases import LeaseLimits
-from generate.server.page import blueprint
-from generate.server.page_access import PageAccess
+from generate.server.ledger.live_leases import LeaseLimits
+from generate.server.page.page import blueprint
+from generate.server.page.page_access import PageAccess
 
 EVIL = '<script>window.evil = 1; alert(1)</script><img src=x onerror=alert(2)> & "quoted"'
 WORKER = {

@@ -40,7 +40,7 @@ if __name__ == "__main__":
     time.monotonic, time.time, time.sleep = fast.monotonic, fast.time, fast_sleep
     sys.path.insert(0, str(ROOT))
     from generate.protocol import signing
-    from generate.server import live_leases
+    from generate.server.ledger import live_leases
 
     live_leases.SWEEP_S = factor / 4  # else each sweep comes late, and puts all leases off
     signing.WINDOW_S *= factor  # a request needs its real milliseconds

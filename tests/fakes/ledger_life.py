@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 
 from generate.protocol.answers import Grant
-from generate.server import schema
-from generate.server.granting import WorkRequest
-from generate.server.ledger import open_ledger
-from generate.server.live_leases import Heartbeat, LeaseLimits
+from generate.server.ledger.granting import WorkRequest
+from generate.server.ledger.ledger import open_ledger
+from generate.server.ledger.live_leases import Heartbeat, LeaseLimits
+from generate.server.storage import schema
 
 WORKER = {"host": "n", "gpu": "g"}
 FILE_CALLS = ("open", "pwrite", "fsync", "rename", "close")

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from generate.server.blocks import bits_of
-from generate.server.granting import WorkRequest
-from generate.server.ledger import open_ledger
-from generate.server.live_leases import Heartbeat, LeaseLimits
+from generate.server.ledger.granting import WorkRequest
+from generate.server.ledger.ledger import open_ledger
+from generate.server.ledger.live_leases import Heartbeat, LeaseLimits
+from generate.server.storage.blocks import bits_of
 
 A, B, C = (
     {"host": f"node{n}", "gpu": "GPU-0", "array_job": 7, "task": n, "restart": 0} for n in range(3)

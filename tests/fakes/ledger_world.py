@@ -12,9 +12,9 @@ from pathlib import Path
 from hypothesis.stateful import RuleBasedStateMachine
 
 from generate.protocol.answers import AllDone, Grant, Wait
-from generate.server.granting import WorkRequest
-from generate.server.ledger import open_ledger
-from generate.server.live_leases import Heartbeat, LeaseLimits
+from generate.server.ledger.granting import WorkRequest
+from generate.server.ledger.ledger import open_ledger
+from generate.server.ledger.live_leases import Heartbeat, LeaseLimits
 from tests.fakes.ledger_run import dump
 
 LIMITS = LeaseLimits(

@@ -15,8 +15,8 @@ from PIL import Image
 from common.expression import parse
 from generate.dataset import tries
 from generate.launch.acceptance import draws_of, line_of
-from generate.server.live_leases import Heartbeat, LeaseLimits, LiveLeases
-from generate.server.newest import newest_images
+from generate.server.ledger.live_leases import Heartbeat, LeaseLimits, LiveLeases
+from generate.server.page.newest import newest_images
 from tests.fakes.luck_score import Luck
 from tests.fakes.running_client import ROOT, Run
 from tests.fakes.running_server import until

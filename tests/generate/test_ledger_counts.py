@@ -10,9 +10,9 @@ import pytest
 
 from generate.llms.budget import Accounts
 from generate.protocol.answers import AllDone, Grant, Wait, WorkLeft
-from generate.server.granting import WorkRequest
-from generate.server.ledger import open_ledger
-from generate.server.schema import EpochUsed
+from generate.server.ledger.granting import WorkRequest
+from generate.server.ledger.ledger import open_ledger
+from generate.server.storage.schema import EpochUsed
 from tests.fakes.ledger_run import A, B, C, Run, audit
 
 

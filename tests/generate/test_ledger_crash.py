@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from generate.server import schema
-from generate.server.blocks import bits_of
-from generate.server.ledger import open_ledger
+from generate.server.ledger.ledger import open_ledger
+from generate.server.storage import schema
+from generate.server.storage.blocks import bits_of
 from tests.fakes.forking import Forking
 from tests.fakes.ledger_life import FILE_CALLS
 from tests.fakes.ledger_run import Run, audit

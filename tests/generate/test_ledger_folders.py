@@ -3,9 +3,9 @@
 import pytest
 
 from generate.protocol.answers import AllDone, Grant, Wait
-from generate.server.blocks import OPEN_BLOCKS
 from generate.server.folder_check import some_of
-from generate.server.granting import WorkRequest
+from generate.server.ledger.granting import WorkRequest
+from generate.server.storage.blocks import OPEN_BLOCKS
 from tests.fakes.ledger_run import A, B, C, Run, audit
 
 

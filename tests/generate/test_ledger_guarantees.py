@@ -9,8 +9,8 @@ import sqlite3
 import pytest
 
 from generate.protocol.answers import Wait
-from generate.server import stored_answers
-from generate.server.blocks import bits_of
+from generate.server.storage import stored_answers
+from generate.server.storage.blocks import bits_of
 from tests.fakes.ledger_run import A, B, Run
 
 

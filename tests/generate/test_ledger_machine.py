@@ -18,8 +18,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from generate.server import blocks
-from generate.server.ledger import open_ledger
+from generate.server.ledger.ledger import open_ledger
+from generate.server.storage import blocks
 from tests.fakes.ledger_run import audit, dump
 from tests.fakes.ledger_world import BLOCK, BROKEN, CLIENTS, LIMITS, REACHED, LedgerWorld
 

@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import chi2
 
 from generate.protocol.answers import Grant
-from generate.server.blocks import BLOCK, OPEN_BLOCKS, shuffled_places, spread
+from generate.server.storage.blocks import BLOCK, OPEN_BLOCKS, shuffled_places, spread
 from tests.fakes.ledger_run import Run
 
 SHARES = {"a": 0.5, "b": 0.3, "c": 0.15, "d": 0.05}

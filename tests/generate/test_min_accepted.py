@@ -2,7 +2,7 @@
 
 import pytest
 
-from generate.server import acceptance
+from generate.server.ledger import acceptance
 from tests.fakes.running_client import Run
 from tests.generate.test_accept import ACCEPT, LUCK
 

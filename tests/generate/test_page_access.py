@@ -2,7 +2,7 @@
 
 import pytest
 
-from generate.server.page_access import CODE_S, COOKIE_S, MOST_CODES, PageAccess
+from generate.server.page.page_access import CODE_S, COOKIE_S, MOST_CODES, PageAccess
 
 NOW = 1_700_000_000.0
 

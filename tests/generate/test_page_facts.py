@@ -12,18 +12,18 @@ from PIL import Image
 
 from generate.dataset.rejected_images import RejectedImages
 from generate.launch.status import render
-from generate.server import folder_extras
-from generate.server.fields import BadField, Fields
-from generate.server.folder_extras import FolderExtras
-from generate.server.history import RunHistory
-from generate.server.live_leases import Heartbeat, LeaseLimits, LiveLeases
-from generate.server.newest import rejected_address
-from generate.server.origins import MOST_NAMES, OTHERS, SHOWN, reported, section, tally
-from generate.server.queries import Queries
-from generate.server.rejected import KEPT, refused_by
-from generate.server.rejected import reported as rejected_of
-from generate.server.status import StatusDocument
-from generate.server.store import open_store
+from generate.protocol.fields import BadField, Fields
+from generate.server.ledger.live_leases import Heartbeat, LeaseLimits, LiveLeases
+from generate.server.ledger.origins import MOST_NAMES, OTHERS, SHOWN, reported, section, tally
+from generate.server.ledger.queries import Queries
+from generate.server.ledger.rejected import KEPT, refused_by
+from generate.server.ledger.rejected import reported as rejected_of
+from generate.server.page import folder_extras
+from generate.server.page.folder_extras import FolderExtras
+from generate.server.page.history import RunHistory
+from generate.server.page.newest import rejected_address
+from generate.server.page.status import StatusDocument
+from generate.server.storage.store import open_store
 from postprocess_dataset.packing.pack_folder import Packing
 from tests.fakes.fake_llm import FakeOllama
 from tests.fakes.fake_run import FakeRun

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from generate.protocol.latency import LATENCY_BOUNDS_S, quantile_s
-from generate.server import metrics
-from generate.server.history import POINTS, RunHistory
-from generate.server.status import StatusDocument
+from generate.server.page import metrics
+from generate.server.page.history import POINTS, RunHistory
+from generate.server.page.status import StatusDocument
 from tests.fakes.fake_run import FakeRun
 
 

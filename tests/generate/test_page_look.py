@@ -16,8 +16,8 @@ import pytest
 from generate.dataset.layout import path_of
 from generate.dataset.rejected_images import RejectedImages
 from generate.protocol.output_root import dataset_folder
-from generate.server import status as status_module
-from generate.server import watch
+from generate.server.page import status as status_module
+from generate.server.page import watch
 from tests.fakes import fake_run
 from tests.fakes.fake_run import EVIL
 

@@ -5,8 +5,8 @@ import urllib.error
 
 import pytest
 
-from generate.server import folder_extras
-from generate.server.folder_extras import report_of
+from generate.server.page import folder_extras
+from generate.server.page.folder_extras import report_of
 from tests.fakes.page_run import PageRun
 from tests.fakes.running_server import until as wait_for
 

@@ -21,7 +21,7 @@ from generate.launch import finished, local_memory, plan, progress
 from generate.launch.start import start as start_run
 from generate.launch.status import Answer
 from generate.llms.backend import BackendConfig
-from generate.server.newest import from_folders
+from generate.server.page.newest import from_folders
 from tests.fakes.running_client import ENVIRONMENT, PIPELINE, ROOT
 from tests.fakes.running_server import finish, granted, order, until, write_sample
 from tests.fakes.storm_client import definition

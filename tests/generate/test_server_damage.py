@@ -16,7 +16,7 @@ from common.command_line import UserError
 from generate.client.job_client import AllDone, Wait
 from generate.server import state
 from generate.server.identity import claim_epoch, known_epoch, open_folder, run_identity
-from generate.server.live_leases import LeaseLimits
+from generate.server.ledger.live_leases import LeaseLimits
 from tests.fakes.running_server import finish, granted, until
 
 DAMAGED = [b"", b"{", b"[]", b"7", b"\xff\xfe", b"[" * 100_000, b'{"run_id": 7, "token": null}']

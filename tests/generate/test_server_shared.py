@@ -9,8 +9,8 @@ from flask import Flask
 
 from generate.server import folders as folders_module
 from generate.server.folders import Folders
+from generate.server.ledger.shared_ledger import SharedLedger
 from generate.server.routes import answer_errors, guarded
-from generate.server.shared_ledger import SharedLedger
 from tests.fakes.ledger_run import Run
 from tests.fakes.running_server import until, write_sample
 

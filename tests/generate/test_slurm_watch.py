@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-from generate.server.shared_ledger import SharedLedger
+from generate.server.ledger.shared_ledger import SharedLedger
 from generate.server.slurm_watch import SlurmWatch
 from tests.fakes.fake_slurm import FakeSlurm
 from tests.fakes.ledger_run import A, Run

@@ -2,7 +2,7 @@
 
 import signal
 
-from generate.server.live_leases import Heartbeat, LeaseLimits, LiveLeases
+from generate.server.ledger.live_leases import Heartbeat, LeaseLimits, LiveLeases
 from tests.fakes.running_server import until
 
 

@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 
 from common import packed_folder
-from generate.server.schema import SCHEMA
+from generate.server.storage.schema import SCHEMA
 from postprocess_dataset.manifest.kinds import KINDS, Findings
 from postprocess_dataset.score_table import publish
 from postprocess_dataset.verification.chunk import Beside

@@ -11,9 +11,9 @@ import random
 from typing import Literal
 
 from generate.dataset.definition import RULE
-from generate.server import acceptance
-from generate.server.blocks import block_sizes, place_of, spread
-from generate.server.store import Definition, Store
+from generate.server.ledger import acceptance
+from generate.server.storage.blocks import block_sizes, place_of, spread
+from generate.server.storage.store import Definition, Store
 
 TABLES = ("blocks", "held", "trouble", "blames", "leases", "given_back", "tallies", "origins")
 

@@ -62,20 +62,20 @@ from generate.protocol.answers import (
     Wait,
     WorkLeft,
 )
-from generate.server import acceptance
-from generate.server.blame import GENERATING, Blame, Failure
-from generate.server.blocks import Figures
-from generate.server.comparison import FolderComparison
-from generate.server.granting import Granting, WorkRequest
-from generate.server.lease_expiry import JobKey, LeaseExpiry
-from generate.server.ledger_datasets import change_of, define, forget
-from generate.server.live_leases import Heartbeat, LeaseLimits, LiveLeases, worker_key
-from generate.server.queries import Queries
-from generate.server.recount import check_counts
-from generate.server.store import Definition, Store, open_store
-from generate.server.stored_answers import StoredAnswers
-from generate.server.transactions import Transactions
-from generate.server.work_choice import WorkChoice
+from generate.server.ledger import acceptance
+from generate.server.ledger.blame import GENERATING, Blame, Failure
+from generate.server.ledger.granting import Granting, WorkRequest
+from generate.server.ledger.lease_expiry import JobKey, LeaseExpiry
+from generate.server.ledger.ledger_datasets import change_of, define, forget
+from generate.server.ledger.live_leases import Heartbeat, LeaseLimits, LiveLeases, worker_key
+from generate.server.ledger.queries import Queries
+from generate.server.ledger.transactions import Transactions
+from generate.server.ledger.work_choice import WorkChoice
+from generate.server.storage.blocks import Figures
+from generate.server.storage.comparison import FolderComparison
+from generate.server.storage.recount import check_counts
+from generate.server.storage.store import Definition, Store, open_store
+from generate.server.storage.stored_answers import StoredAnswers
 
 HOUSEKEEPING_S = 60.0
 REPLACED = "its folder is another one, or has less; what is done is read from it anew"

@@ -13,7 +13,7 @@ from typing import Any
 
 from common.command_line import UserError
 from common.expression import MOST_PARTS, parse, parts_of
-from generate.server.fields import Fields
+from generate.protocol.fields import Fields
 
 KEPT = 24
 SHOWN = 8

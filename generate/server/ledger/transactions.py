@@ -4,9 +4,9 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 
-from generate.server.blame import Blame
-from generate.server.live_leases import LiveLeases
-from generate.server.store import Store
+from generate.server.ledger.blame import Blame
+from generate.server.ledger.live_leases import LiveLeases
+from generate.server.storage.store import Store
 
 
 class Transactions:

@@ -9,8 +9,8 @@ Each count comes from rows of its own, so that their sum remains a check that ca
 
 import logging
 
-from generate.server.blocks import bits_of
-from generate.server.store import Store
+from generate.server.storage.blocks import bits_of
+from generate.server.storage.store import Store
 
 log = logging.getLogger("image_server")
 

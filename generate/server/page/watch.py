@@ -17,11 +17,11 @@ from collections.abc import Callable
 from typing import Any
 
 from generate.protocol.output_root import server_folder
-from generate.server.folder_extras import FolderExtras
-from generate.server.health import ledger_silent
-from generate.server.history import RunHistory
-from generate.server.ledger import Ledger
-from generate.server.newest import (
+from generate.server.ledger.ledger import Ledger
+from generate.server.page.folder_extras import FolderExtras
+from generate.server.page.health import ledger_silent
+from generate.server.page.history import RunHistory
+from generate.server.page.newest import (
     NEWEST,
     Candidate,
     add_prompts,
@@ -30,7 +30,7 @@ from generate.server.newest import (
     newest_images,
     rejected_address,
 )
-from generate.server.status import Pages, Run, StatusDocument
+from generate.server.page.status import Pages, Run, StatusDocument
 
 EVERY_S = 2.0
 NEWEST_EVERY_S = 6.0  # more often, many GPUs would change all pictures before one looked at them

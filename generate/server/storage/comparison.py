@@ -10,7 +10,7 @@ compared since this start. folder_check.py lists the folders.
 
 from collections.abc import Container
 
-from generate.server.blocks import (
+from generate.server.storage.blocks import (
     OPEN_BLOCKS,
     Figures,
     blob_of,
@@ -19,7 +19,7 @@ from generate.server.blocks import (
     first_of,
     sums_of,
 )
-from generate.server.store import Store
+from generate.server.storage.store import Store
 
 Block = tuple[str, int]  # data set, number
 

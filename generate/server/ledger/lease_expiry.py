@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from common.console import visible
-from generate.server.blame import Blame
-from generate.server.live_leases import LiveLeases
-from generate.server.store import Store
+from generate.server.ledger.blame import Blame
+from generate.server.ledger.live_leases import LiveLeases
+from generate.server.storage.store import Store
 
 log = logging.getLogger("image_server")
 

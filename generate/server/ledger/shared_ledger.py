@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
-from generate.server.ledger import Ledger
+from generate.server.ledger.ledger import Ledger
 
 P = ParamSpec("P")
 T = TypeVar("T")

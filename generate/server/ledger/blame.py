@@ -18,8 +18,8 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
-from generate.server.live_leases import LiveLeases, Worker, worker_key
-from generate.server.store import Store
+from generate.server.ledger.live_leases import LiveLeases, Worker, worker_key
+from generate.server.storage.store import Store
 
 # Failures that count against an index if the same worker generated a canary prompt just before;
 # the canary proves nothing about disks and LLMs.

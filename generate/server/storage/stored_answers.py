@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from generate.server.store import Store
+from generate.server.storage.store import Store
 
 KEPT = 50_000  # 1,000 clients can repeat a request 50 calls later
 

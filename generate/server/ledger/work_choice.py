@@ -7,12 +7,12 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from generate.server.blame import Blame
-from generate.server.blocks import OPEN_BLOCKS, block_of, first_of, numbers, shuffled_places
-from generate.server.comparison import FolderComparison
-from generate.server.live_leases import LiveLeases
-from generate.server.recount import recount
-from generate.server.store import Store
+from generate.server.ledger.blame import Blame
+from generate.server.ledger.live_leases import LiveLeases
+from generate.server.storage.blocks import OPEN_BLOCKS, block_of, first_of, numbers, shuffled_places
+from generate.server.storage.comparison import FolderComparison
+from generate.server.storage.recount import recount
+from generate.server.storage.store import Store
 
 LOOK_AGAIN = 32  # leases
 NEXT_SUSPECTS = 20  # looked at for one that this worker has not failed

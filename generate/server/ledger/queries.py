@@ -10,10 +10,10 @@ import json
 from collections import deque
 from typing import Any
 
-from generate.server.blame import Blame
-from generate.server.live_leases import LeaseLimits, LiveLeases
-from generate.server.rejected import Key
-from generate.server.store import Definition, Store
+from generate.server.ledger.blame import Blame
+from generate.server.ledger.live_leases import LeaseLimits, LiveLeases
+from generate.server.ledger.rejected import Key
+from generate.server.storage.store import Definition, Store
 
 Row = dict[str, Any]
 COUNTS = ("total", "waiting", "leased", "done", "set_aside", "images", "short", "short_images")

@@ -15,6 +15,8 @@ and the run's next server then has another address.
 import secrets
 import threading
 
+from flask import g
+
 from generate.protocol.signing import derived, same
 
 CODE_S = 600.0  # a link is good for so long
@@ -59,3 +61,8 @@ class PageAccess:
     def may_scrape(self, authorization: str) -> bool:
         """Whether an Authorization header holds the metrics secret."""
         return same(authorization.removeprefix("Bearer "), self.metrics_secret)
+
+
+def is_signed() -> bool:
+    """Whether the request that is being answered was signed with the run's token."""
+    return "signature" in g

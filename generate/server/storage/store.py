@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from generate.server.blocks import (
+from generate.server.storage.blocks import (
     Figures,
     bits_of,
     blob_of,
@@ -29,8 +29,8 @@ from generate.server.blocks import (
     place_of,
     sums_of,
 )
-from generate.server.ledger_file import LedgerFile
-from generate.server.schema import note_changes, open_database
+from generate.server.storage.ledger_file import LedgerFile
+from generate.server.storage.schema import note_changes, open_database
 
 # one statement for all indices of a request, given as a JSON list
 AMONG = "dataset = ? AND idx IN (SELECT value FROM json_each(?))"

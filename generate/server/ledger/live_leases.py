@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from generate.server.rejected import RejectedLately
+from generate.server.ledger.rejected import RejectedLately
 
 SWEEP_S = 1.0
 Worker = dict[str, Any]  # {"host", "gpu", "array_job", "task", "restart"}, as its client says

@@ -18,13 +18,13 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from generate.llms.budget import Accounts
-from generate.server import acceptance, origins, rejected
-from generate.server.health import command, health
-from generate.server.history import RunHistory
-from generate.server.ledger import Ledger
-from generate.server.page_access import PageAccess
-from generate.server.queries import Queries
-from generate.server.status_llm import llm_section
+from generate.server.ledger import acceptance, origins, rejected
+from generate.server.ledger.ledger import Ledger
+from generate.server.ledger.queries import Queries
+from generate.server.page.health import command, health
+from generate.server.page.history import RunHistory
+from generate.server.page.page_access import PageAccess
+from generate.server.page.status_llm import llm_section
 
 WORKERS_PAGE = 50
 FAILED_PAGE = 10

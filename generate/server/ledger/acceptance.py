@@ -13,10 +13,10 @@ from typing import Any
 
 from common.command_line import UserError
 from common.expression import MOST_PARTS, parse, parts_of
-from generate.server import origins
-from generate.server.fields import Fields
-from generate.server.queries import Queries
-from generate.server.store import Store
+from generate.protocol.fields import Fields
+from generate.server.ledger import origins
+from generate.server.ledger.queries import Queries
+from generate.server.storage.store import Store
 
 MOST = 10**9  # images of a prompt
 ENOUGH = 2000  # images of finished prompts, before a share of them says anything

@@ -7,13 +7,13 @@ import json
 from dataclasses import dataclass
 
 from generate.protocol.answers import AllDone, Grant, Quarantined, Wait, WorkLeft
-from generate.server.blame import Admission
-from generate.server.lease_expiry import JobKey
-from generate.server.live_leases import Worker, worker_key
-from generate.server.recount import recount, sum_is_right
-from generate.server.stored_answers import StoredAnswers
-from generate.server.transactions import Transactions
-from generate.server.work_choice import WorkChoice
+from generate.server.ledger.blame import Admission
+from generate.server.ledger.lease_expiry import JobKey
+from generate.server.ledger.live_leases import Worker, worker_key
+from generate.server.ledger.transactions import Transactions
+from generate.server.ledger.work_choice import WorkChoice
+from generate.server.storage.recount import recount, sum_is_right
+from generate.server.storage.stored_answers import StoredAnswers
 
 MOST_LEASES = 2  # of a client: one that is generated, one whose prompts are being asked for
 LONGEST_WAIT_S = 60.0  # until a client that waits for a probe asks again

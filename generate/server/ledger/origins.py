@@ -9,9 +9,9 @@ Counted when a prompt is done. A ledger that is lost begins to count anew.
 from typing import Any
 
 from common.console import visible
-from generate.server.fields import BadField, Fields
-from generate.server.queries import Queries
-from generate.server.store import Store
+from generate.protocol.fields import BadField, Fields
+from generate.server.ledger.queries import Queries
+from generate.server.storage.store import Store
 
 KINDS = ("llm", "source")
 COUNTS = ("captions", "images", "rejected")

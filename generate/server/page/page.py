@@ -18,15 +18,14 @@ from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, read_untrusted, real_fol
 from generate.dataset.layout import path_of
 from generate.dataset.rejected_images import RejectedImages
 from generate.protocol.output_root import FOLDER_NAME, dataset_folder
-from generate.server import metrics
-from generate.server.folder_extras import REPORT_BYTES, report_path
-from generate.server.newest import thumbnail
-from generate.server.page_access import COOKIE_S
-from generate.server.signed_calls import is_signed
-from generate.server.status import Pages, Run
-from generate.server.watch import Watch
+from generate.server.page import metrics
+from generate.server.page.folder_extras import REPORT_BYTES, report_path
+from generate.server.page.newest import thumbnail
+from generate.server.page.page_access import COOKIE_S, is_signed
+from generate.server.page.status import Pages, Run
+from generate.server.page.watch import Watch
 
-PAGE = Path(__file__).resolve().parent / "page"
+PAGE = Path(__file__).resolve().parent
 EXACT = 2**53  # JavaScript counts to this without rounding
 STEM = re.compile(r"[0-9]{1,12}_[0-9]{1,6}")
 CONTENT_SECURITY_POLICY = (
