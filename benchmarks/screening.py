@@ -3,6 +3,8 @@
     python benchmarks/screening.py [--safe FILE …] [--foreign FILE …] [--hate FILE]
 
 The validation prompts and their paraphrases below were written after the thresholds were chosen.
+judged_texts.txt: sexual, harmless, foreign and English texts, of which the share that is judged
+wrongly is printed, and each of these texts.
 FILE: a JSON list of prompts (or of objects with "prompt"), or a text file with one a line. --safe:
 what each filter drops of them; --foreign: how many are kept, alone and with an English style tail;
 --hate: test_suite_cases.csv of HateCheck (github.com/paul-rottger/hatecheck-data, CC-BY-4.0).
@@ -20,6 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.judged import mistakes
 from common.language import foreign
 from common.safety import find
 from common.texts import fold
@@ -71,6 +74,7 @@ def main() -> None:
     chosen = random.Random(1).sample(prompts, min(200, len(prompts)))
     for name, rewritten in rewritings(chosen).items():
         show_found(validation, name, rewritten)
+    show_judged()
     for path in [] if args.quick else args.safe:
         show_safe(path, validation)
     for path in [] if args.quick else args.foreign:
@@ -117,6 +121,16 @@ def show_found(validation: ValidationSet, name: str, texts: list[str]) -> None:
     matches = validation.find_all(texts)
     kinds = Counter(match.how for match in matches if match)
     print(f"  {name:<24} {100 * kinds.total() / len(texts):5.1f}   {dict(kinds)}")
+
+
+def show_judged() -> None:
+    print("labelled texts, judged wrongly:")
+    for (number, kind), judged in mistakes().items():
+        wrong = len(judged.wrong)
+        share = f"{100 * wrong / judged.texts:5.1f} %"
+        print(f"  set {number}, {kind:<30} {wrong:>3} of {judged.texts:>3} {share}")
+        for text in judged.wrong:
+            print(f"      {text}")
 
 
 def show_safe(path: Path, validation: ValidationSet) -> None:

@@ -21,6 +21,7 @@ LETTERS_READ = 400
 LETTERS_DETECTED = 80  # as many as the detector reads; of more it says so on the terminal
 LATIN_END = "\u024f"
 ENGLISH_SHARE = 0.25  # of the words, of those that other languages have too ("a", "in", "on")
+SENTENCE = 5  # words in small letters: no name, so the detector is believed
 FEW_WORDS = 3  # a shorter first clause says too little: the detector then gets the whole text
 
 # function words of English that are none in Czech, German, French, Spanish, Italian or Polish
@@ -41,8 +42,13 @@ FOREIGN = word_set(
     el los las una unos unas con del por para que y está sobre su sus
     il lo gli della dello nella nel che con di una uno sono sulla
     w z na się jest są i oraz kobieta mężczyzna
-    een het met zijn haar om uma um com não das"""
+    een het met zijn haar om uma um com não das
+    bei aus nach zwischen ohne wird haben kleine kleines altes sous entre chez quand bajo junto
+    desde hasta hacia cuando donde muy sopra lungo dei delle degli alla sulle sui pelo pela aan
+    og och på ved som ett bir sebuah seorang egy"""
 )
+# the same in names and dishes: two of them in small letters count ("la luna e le montagne")
+WEAK = word_set("la le de en e i y o al du au à da do os as tra")
 # letters of English words that have an accent; names begin with a capital
 BORROWED = word_set(
     """café cafés naïve décor fiancé fiancée crème brûlée façade façades jalapeño piñata señor
@@ -54,9 +60,10 @@ BORROWED = word_set(
 WORDS = re.compile(r"(?<!['\u2019])\b[^\W\d_]+")  # not the s of "Gogh's"
 # within a name: Lana del Rey, the del of her and of Guillermo del Toro, Las Playitas, De Los
 IN_NAMES = re.compile(
-    r"\b[A-Z]\w+ (?:del|da|das|des|von|van) (?=[A-Z])|\bdel (?:rey|toro)\b"
-    r"|(?<=[\w,] )[A-Z][a-z]{1,2}\b"
+    r"\b[A-Z]\w+ (?:de|del|da|das|des|von|van)(?: los| las| la| der| den)? (?=[A-Z])"
+    r"|\bdel (?:rey|toro)\b|(?<=[\w,] )[A-Z][a-z]{1,2}\b"
 )
+PARTICLES = word_set("de la le du des di da del los las van von der den af")  # of names
 TAIL = re.compile(r"[,;|(\[]|\bin the style of\b|\bby [A-Z]")
 
 
@@ -77,6 +84,8 @@ def foreign(text: str) -> str:
     english = sum(word in ENGLISH for word in plain)
     signs = sum(word in FOREIGN and len(word) > 1 for word in map(str.casefold, _no_names(head)))
     signs += sum(not word.isascii() and word not in BORROWED and word.islower() for word in words)
+    weak = sum(word in WEAK for word in words)
+    signs += weak if weak > 1 else 0
     letters = sum(word in FOREIGN and len(word) == 1 for word in plain)
     signs += letters if signs or letters > 1 else 0  # not the y of "dragon ball y"
     if english >= max(1, signs):
@@ -89,9 +98,12 @@ def foreign(text: str) -> str:
     shared = sum(word in SHARED for word in plain)
     if score < SCORE or as_english >= PERHAPS or english + shared >= ENGLISH_SHARE * len(words):
         return ""
-    if 4 * sum(word[0].isupper() for word in words) >= 3 * len(words):
+    said = [word for word in words if word not in PARTICLES]
+    if 4 * sum(word[0].isupper() for word in said) >= 3 * len(said):
         return ""  # names
-    # nouns alone: then the detector must find the whole text foreign too
+    if sum(word.islower() for word in words) >= SENTENCE:
+        return language
+    # a few nouns: then the detector must find the whole text foreign too
     whole_language, whole_score, _ = _detected(text)
     return language if whole_language != "en" and whole_score >= SCORE else ""
 

@@ -56,6 +56,7 @@ AGES = [
         rf"{NUMBER}\b(?! {NO_AGE})"
     ),
     re.compile(rf"\b{NUMBER} ?(?:st|nd|rd|th) (?:birthday|grade|grader|graders)\b"),
+    re.compile(rf"\b(?:girl|boy|child|kid|daughter|son|virgin|maiden) of {NUMBER}\b(?! {NO_AGE})"),
 ]
 UNDER = re.compile(r"^(?:under|below|younger|not|less|before)")
 GRADES = re.compile(r"grade")
@@ -169,7 +170,10 @@ def _counted(hits: list[Hit], words: Sequence[str]) -> list[Hit]:
     return [
         hit
         for hit in hits
-        if hit.end > innocent[hit.start] and (hit.name != "explicit" or hit.end > rude[hit.start])
+        # inside of one, or with its last word in a longer one: "wet pussy" of "wet pussy cat"
+        if hit.end > innocent[hit.start]
+        and hit.end >= innocent[hit.end - 1]
+        and (hit.name != "explicit" or hit.end > rude[hit.start])
     ]
 
 

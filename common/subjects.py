@@ -24,9 +24,11 @@ STYLE = word_set(
     light lighting lit depth field bokeh high low quality resolution hd uhd hdr 4k 8k 16k 2d 3d 5
     trending artstation artstationhq deviantart pixiv cgsociety behance dribbble pinterest
     instagram flickr unsplash shutterstock featured popular wallpaper hq hd full color colour colors
-    colours vivid vibrant by"""
+    colours vivid vibrant by untitled mixed media mural paint modern contemporary"""
 )
-MOST_NAMES = 8  # words after "by": longer clauses are more than a name
+WHOSE = re.compile(r"\bby |\bin (?:the )?style of ", re.I)  # what follows is a name
+EMOJI = re.compile("[\u2600-\u27bf\U0001f000-\U0001faff]")
+MOST_NAMES = 8  # words of a name: longer clauses are more than that
 # no artist's name begins with these: there "by" means where or how ("by the sea", "by hand")
 NO_NAME = word_set("a an the his her its their my our your this that hand day night candlelight")
 JOINED = word_set("and & by of de la le van von der den di da du el y jr sr")
@@ -56,14 +58,14 @@ def find_no_subject(text: str) -> str:
 
 def _is_style(clause: str) -> bool:
     """Whether a clause names a style, a site, or whose work it is."""
-    head, by, names = clause.lower().partition("by ")
-    words = WORD.findall(head)
-    if any(word not in STYLE for word in words) or not (words or by):
-        return False  # emoji alone say something
-    said = names.split()
-    if not by:
-        return True
-    capitals = clause[len(head) + len(by) :].split()
+    whose = WHOSE.search(clause)
+    words = WORD.findall(clause[: whose.start() if whose else None].lower())
+    if any(word not in STYLE for word in words) or EMOJI.search(clause):
+        return False
+    if not whose:
+        return bool(words)
+    capitals = clause[whose.end() :].split()
+    said = [word.lower() for word in capitals]
     return (
         0 < len(said) <= MOST_NAMES
         and said[0] not in NO_NAME

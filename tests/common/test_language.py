@@ -12,6 +12,10 @@ un perro grande corriendo por la playa al atardecer
 un chat noir sur le toit
 Une femme avec un chapeau
 dans les montagnes enneigées
+en hund som sover på en stol
+abuela cocinando galletas en la cocina
+kat die op boeken slaapt
+bir kedi ve köpek
 Muž spí na gauči v zeleném pokoji.
 Malá dívka leze do dřevěného domu
 Černý a flekatý pes

@@ -1,0 +1,49 @@
+"""Texts labelled by hand (judged_texts.txt), and how many of each kind the rules get wrong.
+
+wrong = mistakes()[2, "minors"]       # Judged(texts=55, wrong=["jailbait selfie"])
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.language import foreign
+from common.safety import NOTHING, find
+
+LABELLED = Path(__file__).with_name("judged_texts.txt")
+TAIL = ", highly detailed, digital painting, artstation"
+RIGHT: dict[str, Callable[[str], bool]] = {
+    "minors": lambda text: bool(find(text).minors),
+    "sexual": lambda text: bool(find(text).sexual or find(text).minors),
+    "harmless": lambda text: find(text) == NOTHING,
+    "foreign": lambda text: bool(foreign(text)),
+    "foreign with an English tail": lambda text: bool(foreign(text + TAIL)),
+    "english": lambda text: not foreign(text),
+}
+
+
+@dataclass
+class Judged:
+    """How many texts a kind has, and which of them are judged wrongly."""
+
+    texts: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+
+def mistakes() -> dict[tuple[int, str], Judged]:
+    """By (number of the set, kind)."""
+    judged: defaultdict[tuple[int, str], Judged] = defaultdict(Judged)
+    number = 0
+    kinds: list[str] = []
+    for line in LABELLED.read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            number = int(line[3:])
+        elif line.startswith("# "):
+            kinds = [kind for kind in RIGHT if kind.startswith(line[2:])]
+        else:
+            for kind in kinds:
+                judged[number, kind].texts += 1
+                if not RIGHT[kind](line):
+                    judged[number, kind].wrong.append(line)
+    return judged

@@ -1,0 +1,23 @@
+"""The texts labelled by hand in benchmarks/judged_texts.txt: at most so many are judged wrongly."""
+
+import pytest
+
+from benchmarks.judged import mistakes
+
+JUDGED = mistakes()
+MOST_WRONG = {
+    "minors": 0.01,
+    "sexual": 0.01,
+    "harmless": 0.03,
+    "foreign": 0.02,
+    "foreign with an English tail": 0.025,
+    "english": 0.06,  # two or three words, half of them names: real prompts lose 1 of 3,000
+}
+
+
+@pytest.mark.parametrize("kind", MOST_WRONG)
+def test_few_labelled_texts_are_judged_wrongly(kind):
+    sets = [judged for (_, of), judged in JUDGED.items() if of == kind]
+    assert len(sets) >= 2
+    wrong = [text for judged in sets for text in judged.wrong]
+    assert len(wrong) <= MOST_WRONG[kind] * sum(judged.texts for judged in sets), wrong
