@@ -37,7 +37,7 @@ def test_a_mark_that_no_reader_would_take_is_not_published(data, monkeypatch):
 
 
 @pytest.mark.parametrize("lost", ["deleted", "an older one"])
-def test_a_tar_that_lost_its_mark_is_not_written_over(data, lost):
+def test_a_tar_that_lost_its_mark_is_not_written_over(data, lost, tmp_path):
     """Nothing of its folder is packed until the mark is made again, from all of its tars."""
     before = seen(data.path)
     folder, aside = data.path / "000000", data.path.with_name("aside")
@@ -60,19 +60,20 @@ def test_a_tar_that_lost_its_mark_is_not_written_over(data, lost):
         ended = pack(data.path)
         assert ended.status == 3 and "--repair makes PACKED again" in ended.err
     assert {path: path.read_bytes() for path in folder.glob("part-*.tar")} == tars
-    found = called("verify_dataset", (data.path,))
+    words = (data.path, "--report", tmp_path / "v.json")
+    found = called("verify_dataset", words)
     assert found.status and "foreign" in found.out + found.err
-    called("verify_dataset", (data.path, "--repair"))
+    called("verify_dataset", (*words, "--repair"))
     assert seen(data.path) == before and pack(data.path).status == 0 and seen(data.path) == before
 
 
-def test_what_a_killed_packer_left_is_no_damage(data, dying):
+def test_what_a_killed_packer_left_is_no_damage(data, dying, tmp_path):
     for n in range(60):
         dying(n, "pack_finished_folders", data.path)
         left = list(data.path.glob("000000/part-*.tar"))
         if left and not (data.path / "000000/PACKED").exists():
             break
-    found = called("verify_dataset", (data.path,))
+    found = called("verify_dataset", (data.path, "--report", tmp_path / "v.json"))
     assert "foreign" not in found.out + found.err
     assert pack(data.path).status == 0 and len(seen(data.path)) == 6
 
