@@ -10,6 +10,7 @@ written again from the ledger. A folder is known by the dataset_id in it:
 
 - it left (deleted, renamed, moved): detached, nothing waits for it, until it is back or asked for;
 - it was replaced by another one: the ledger begins anew;
+- a sub-folder left, or came back: it is compared again, so that what counts is there;
 - a copy or a renamed folder is named in the log and not taken in, unless a client asks for it.
 """
 
@@ -38,6 +39,7 @@ from generate.dataset.definition import (
 from generate.dataset.layout import has_samples
 from generate.protocol.output_root import GENERATED_IMAGES
 from generate.server.folders import Folders
+from generate.server.gone_folders import GoneFolders
 from generate.server.ledger.ledger import Ledger
 from generate.server.ledger.shared_ledger import SharedLedger
 
@@ -52,6 +54,7 @@ class DataSets:
         self.folders = folders
         self.ledger = ledger
         self.detached: frozenset[str] = frozenset()
+        self.gone = GoneFolders()
         self._settling = threading.RLock()
         self._asked: dict[str, tuple[Definition, Stamp]] = {}  # as it was last settled
         self._followed: dict[str, Stamp] = {}  # as the ledger last took it over
@@ -176,6 +179,8 @@ class DataSets:
                     gone.add(name)
                 elif name in self.detached or self._stamp(name) != self._followed.get(name):
                     self._follow(name)
+                if name not in gone:
+                    self._look_inside(name)
             except (ValueError, OSError) as error:
                 log.error("data set %s: %s", name, error)
                 self._followed[name] = self._stamp(name)  # log it once
@@ -188,6 +193,14 @@ class DataSets:
         for name in sorted(self.detached - gone):
             log.info("data set %s: its folder is there again", name)
         self.detached = frozenset(gone)
+
+    def _look_inside(self, name: str) -> None:
+        """Have sub-folders that left, or came back, compared again."""
+        blocks = self.gone.look(name, self.folders.path(name))
+        for _, block in blocks:
+            log.warning("data set %s: its %06d was moved, and is compared again", name, block)
+        if blocks:
+            self.ledger.read(lambda ledger: ledger.comparison.compare_again(blocks))
 
     def forget(self, name: str) -> None:
         """Remove all that is known of a data set; its folder stays as it is."""

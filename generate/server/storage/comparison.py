@@ -8,7 +8,7 @@ again before it says that all is done (guarantee 12). Kept in memory is only whi
 compared since this start. folder_check.py lists the folders.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 from generate.server.storage.blocks import (
     OPEN_BLOCKS,
@@ -49,6 +49,13 @@ class FolderComparison:
     def check_again(self, dataset: str) -> None:
         """Every block is to be compared anew, before "all done" is answered."""
         self.compared[dataset] = bytearray(len(self.compared[dataset]))
+
+    def compare_again(self, blocks: Iterable[Block]) -> None:
+        """These are to be compared anew: their folders were moved. A reading of them is void."""
+        for dataset, block in blocks:
+            self.reading.pop((dataset, block), None)
+            if block < len(self.compared.get(dataset, b"")):
+                self.compared[dataset][block] = 0
 
     def is_complete(self, dataset: str) -> bool:
         """Whether all blocks of a data set were compared."""
