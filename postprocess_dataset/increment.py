@@ -23,7 +23,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from common.command_line import UserError
-from common.untrusted import read_untrusted
+from common.files import keep_damaged, refuse_special
+from common.untrusted import Refused, read_untrusted
 from postprocess_dataset import dataset_folder, table
 from postprocess_dataset.dataset_folder import Codes
 from postprocess_dataset.publish import publish_text
@@ -40,6 +41,8 @@ class State(TypedDict):
     folders: dict[str, int]
 
 
+# what a line of a list names; the state has no lines
+NOTES = {"rejects.jsonl": ("json", "image"), "gone.jsonl": ("__key__",), "state": ()}
 NO_STATE = State(table="", scanned_ns=0, folders={})
 
 
@@ -90,6 +93,30 @@ def load_lines(path: str, *names: str) -> list[Line]:
             )
         found.append(line)
     return found
+
+
+def keep_others(output: str) -> list[str]:
+    """Give what is no list or state of ours, and will be replaced, another name; says so in lines.
+
+    OSError: a link, a pipe or a device lies there.
+    """
+    said = []
+    for suffix, names in NOTES.items():
+        path = f"{output}.{suffix}"
+        refuse_special(path)
+        if os.path.lexists(path) and not _is_ours(path, names):
+            said.append(f"{path} was not written by this script: it is {keep_damaged(path)} now")
+    return said
+
+
+def _is_ours(path: str, names: tuple[str, ...]) -> bool:
+    try:
+        if not names:
+            return is_state(orjson.loads(read_untrusted(path, NOTE_BYTES)))
+        load_lines(path, *names)
+    except (UserError, ValueError, Refused):
+        return False
+    return True
 
 
 def save_lines(path: str, lines: Iterable[Line]) -> None:

@@ -50,6 +50,13 @@ def read(folder: str, names: Sequence[str]) -> pa.Table | None:
         raise UserError(f"{path} cannot be read: {error}; remove it, and score again") from None
 
 
+def refuse_other(folder: str) -> None:
+    """UserError if a file of another hand has its name: it would be replaced."""
+    path = os.path.join(folder, NAME)
+    if os.path.lexists(path) and OF not in (table.footer(path).metadata or {}):
+        raise UserError(f"{path} is none of score_images.py; move it to another folder")
+
+
 def publish(folder: str, names: Sequence[str], columns: Sequence[pa.Array]) -> None:
     """Write it, in place of an older one; columns: those of SCHEMA. OSError of the disk."""
     rows = pa.table(list(columns), SCHEMA.with_metadata({OF: _of(names)}))

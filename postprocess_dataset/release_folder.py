@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from common.command_line import UserError
 from common.console import visible
+from postprocess_dataset.own_files import CARD, REPORT, refuse_others
 from postprocess_dataset.progress import tell
 from postprocess_dataset.publish import Draft, refuse_samples
 from postprocess_dataset.release_note import read_note
@@ -22,6 +23,7 @@ from postprocess_dataset.score_table import files_of
 Names = Mapping[str, re.Pattern[str]]  # of a folder ("": the top); other folders are none of ours
 SCORES = "scores"
 KEPT = re.compile(r"tars\.replaced(-\d+)?")  # by verify_dataset.py --repair
+FIRST = "public.parquet"  # in the work folder, before anything lies in the release
 MARK = r"[\w-]+\.tar\.(json|facts)"
 PUBLISHED: Names = {
     "": re.compile(
@@ -61,9 +63,10 @@ def making(release: str, inputs: Iterable[str] = ()) -> Iterator[None]:
     """
     refuse_samples(release)
     work = work_folder(release)
-    if os.path.isdir(release) and os.listdir(release) and not os.path.isdir(work):
+    begun = os.path.join(work, FIRST)
+    if _has_names(release) and not os.path.lexists(begun):
         raise UserError(
-            f"{release} is not empty, and {work} is not there: it was not made by release.py; "
+            f"{release} is not empty, and {begun} is not there: it was not made by release.py; "
             "choose another folder"
         )
     os.makedirs(work, exist_ok=True)
@@ -93,8 +96,14 @@ def check_release(release: str, inputs: Iterable[str] = ()) -> None:
             "folder, and give it with --scores"
         )
     _refuse(release, others(release, PUBLISHED))
+    refuse_others(release, (*CARD, REPORT))
     work = work_folder(release)
     _refuse(work, others(work, WORK))
+
+
+def _has_names(folder: str) -> bool:
+    """Whether anything lies there but hidden files, such as those of a clone of the hub's."""
+    return os.path.isdir(folder) and any(name[0] != "." for name in os.listdir(folder))
 
 
 def is_published(path: str) -> bool:

@@ -131,8 +131,9 @@ def partition_path(output: str, number: int, count: int) -> str:
 
 
 def footer(path: str) -> pq.FileMetaData:
-    """The metadata of a parquet file. UserError: no parquet file, or damaged."""
+    """The metadata of a parquet file. UserError: no parquet file, a pipe or device, or damaged."""
     try:
+        os.close(open_untrusted(path))  # Arrow would wait for the writer of a pipe
         return pq.read_metadata(path)
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise UserError(f"{path} cannot be read as a parquet file: {first_line(error)}") from None

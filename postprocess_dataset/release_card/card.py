@@ -24,6 +24,7 @@ from common.console import in_markdown as cell
 from common.terms import Licences
 from common.version import version
 from postprocess_dataset.hub_features import yaml_features
+from postprocess_dataset.own_files import CARD, refuse_others
 from postprocess_dataset.progress import tell
 from postprocess_dataset.publish import publish_text
 from postprocess_dataset.release_card.about import About, read_about
@@ -64,7 +65,11 @@ class CardSettings:
 
 
 def make_card(settings: CardSettings) -> None:
-    """Write README.md, ATTRIBUTION.md and croissant.json into the release folder."""
+    """Write README.md, ATTRIBUTION.md and croissant.json into the release folder.
+
+    UserError: one of these is there and is not ours; then nothing is written.
+    """
+    refuse_others(settings.release, CARD)
     about = read_about(settings.about)
     facts = read_facts(settings.release)
     rolled = roll_up(facts, Licences.of(settings.licences))

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
 from common.untrusted import open_jpeg
+from postprocess_dataset.own_files import DRAWN
 from postprocess_dataset.progress import first_line, tell
 from postprocess_dataset.publish import Draft
 from postprocess_dataset.release_card.facts import Facts
@@ -36,7 +37,7 @@ def draw_strip(facts: Facts) -> list[str]:
         left = place * (EDGE + GAP) + (EDGE - image.width) // 2
         strip.paste(image, (left, (EDGE - image.height) // 2))
     with Draft(path) as draft:
-        strip.save(draft.file, "JPEG", quality=88)
+        strip.save(draft.file, "JPEG", quality=88, comment=DRAWN)
         draft.publish()
     return [caption for _, caption in found]
 

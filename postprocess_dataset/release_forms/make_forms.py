@@ -14,6 +14,7 @@ from postprocess_dataset import table
 from postprocess_dataset.options import DataOptions
 from postprocess_dataset.progress import tell
 from postprocess_dataset.release_folder import (
+    FIRST,
     PUBLISHED,
     SCORES,
     WORK,
@@ -71,7 +72,7 @@ def write_forms(settings: FormSettings) -> int:
     signer = read_signer(data.c2pa) if data.c2pa else None
     scores = ScoreTable.read(data.scores) if data.scores else None
     os.makedirs(settings.release, exist_ok=True)
-    public = os.path.join(settings.work, "public.parquet")
+    public = os.path.join(settings.work, FIRST)
     make_public(settings.table, public, PublicSettings(base, data.split, settings.keep_private))
     tars = os.path.join(settings.work, "tars")
     status, summary = convert(

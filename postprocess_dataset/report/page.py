@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from common.console import amount, duration, visible
 from common.version import version
+from postprocess_dataset.own_files import REPORT, refuse_other
 from postprocess_dataset.private_fields import without_folders
 from postprocess_dataset.progress import tell
 from postprocess_dataset.publish import publish_text, refuse_name
@@ -20,8 +21,12 @@ HERE = Path(__file__).resolve().parent
 
 
 def make_report(settings: ReportSettings) -> None:
-    """Write the report; the old page stays until the new one is complete."""
+    """Write the report; the old page stays until the new one is complete.
+
+    UserError: another page lies there.
+    """
     refuse_name(settings.output, ".html", "a report")
+    refuse_other(settings.output, REPORT)
     report = gather(settings)
     publish_text(settings.output, render(report))
     seen = report.seen

@@ -23,10 +23,10 @@ from common.sample_reader import Sample, iterate
 from common.scores import dhash
 from common.scores.interface import load_scores, values_of
 from common.untrusted import open_jpeg
-from postprocess_dataset import score_table, table
+from postprocess_dataset import near_table, score_table, table
 from postprocess_dataset.progress import Progress
 from postprocess_dataset.publish import Draft, refuse_samples
-from postprocess_dataset.release_folder import work_folder
+from postprocess_dataset.release_folder import FIRST, work_folder
 from postprocess_dataset.score_table import ScoreTable
 from postprocess_dataset.scored import near_images
 from postprocess_dataset.scored.embeddings import packed
@@ -83,11 +83,13 @@ class FolderScores:
         self.prints: dict[str, dict[str, int]] = {}  # prompt -> key -> fingerprint
         refuse_samples(self.output)
         release = os.path.dirname(os.path.realpath(self.output))
-        if os.path.exists(os.path.join(work_folder(release), "public.parquet")):
+        if os.path.exists(os.path.join(work_folder(release), FIRST)):
             raise UserError(
                 f"{self.output} lies in a release, which replaces it: choose a folder outside, and "
                 "give it to release.py with --scores"
             )
+        if self.hashes:
+            near_table.refuse_other(self.output)
         if score_table.files_of(self.output):
             self._take_over(ScoreTable.read(self.output))
 

@@ -119,6 +119,8 @@ def build(settings: TableSettings) -> tuple[int, str]:
         earlier = Earlier(output, known)
         if earlier.damaged:
             work.progress.say(f"{earlier.damaged}: every folder is looked at again")
+        for line in increment.keep_others(output):
+            work.progress.say(line)
         deleted = work.every_folder(settings.folders, earlier)
         work.progress.close()
         if not_worth_publishing(work, settings, known):
@@ -146,6 +148,11 @@ def base_of(settings: TableSettings, facts: dict[str, Any] | None, update: bool)
                 f"{output} was made {how} --relative; update it the same way, or --rebuild"
             )
     anew = not update and not settings.partition
+    if facts is None and anew and not settings.rebuild and os.path.exists(output):
+        raise UserError(
+            f"{output} was not written by this script and would be replaced; choose another name, "
+            "or --rebuild"
+        )
     if facts and len(facts["generations"]) > 1 and anew and not settings.rebuild:
         raise UserError(
             f"{output} has grown by --update {len(facts['generations']) - 1} times; run --update "

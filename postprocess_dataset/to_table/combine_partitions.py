@@ -7,6 +7,7 @@ OUTPUT/part-00000.parquet                           the table: a directory of N 
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,10 +15,13 @@ from typing import Any
 import pyarrow as pa
 
 from common.command_line import DONE, LEFT_OUT, UserError
+from common.console import visible
 from postprocess_dataset import increment, sorted_rows, table
 from postprocess_dataset.increment import Line
-from postprocess_dataset.progress import Progress
+from postprocess_dataset.progress import Progress, tell
 from postprocess_dataset.publish import Draft
+
+PART = re.compile(r"part-\d{5,}\.parquet")
 
 
 def finish(output: str, count: int) -> tuple[int, str]:
@@ -53,6 +57,8 @@ def _finish(output: str, count: int) -> tuple[int, str]:
         os.rename(output, old)
     os.rename(fresh, output)
     shutil.rmtree(old, ignore_errors=True)
+    for line in increment.keep_others(output):
+        tell(line)
     publish_what_is_beside(output, lines, paths)
     os.rename(folder, used)  # from here on it is done
     shutil.rmtree(used)
@@ -89,6 +95,7 @@ def facts_of(output: str, paths: Sequence[str]) -> list[dict[str, Any]]:
         raise UserError(
             f"{output} is a file; a table of parts is a directory: remove it or give another name"
         )
+    refuse_other_files(output)
     facts = [fact for path in paths if (fact := table.facts(path)) is not None]
     made = {(fact["base"], fact["relative"], *fact.get("scores", ())) for fact in facts}
     if len(made) != 1 or len(facts) < count:
@@ -97,6 +104,19 @@ def facts_of(output: str, paths: Sequence[str]) -> list[dict[str, Any]]:
             "make them anew"
         )
     return facts
+
+
+def refuse_other_files(output: str) -> None:
+    """UserError if a folder lies there that is no table of parts: it would be removed."""
+    if not os.path.isdir(output):
+        return
+    names = sorted(name for name in os.listdir(output) if name[0] != ".")
+    others = [name for name in names if not PART.fullmatch(name)]
+    if others or (names and table.facts(output) is None):
+        raise UserError(
+            f"{output} holds {visible((others or names)[0])}, which is no part of a table of this "
+            "script: move it to another folder"
+        )
 
 
 def rejects_of(paths: Sequence[str]) -> list[Line]:

@@ -23,7 +23,7 @@ from postprocess_dataset.publish import Draft, publish_text
 from postprocess_dataset.shard_images import BUFFER, Images
 from postprocess_dataset.shard_rows import KEY, Sample, samples
 from postprocess_dataset.tar_header import header
-from postprocess_dataset.to_tars.shard_plan import Shard
+from postprocess_dataset.to_tars.shard_plan import INDEX, Shard
 
 NO_TEXT = "row has no key or no caption"
 BAD_KEY = "its key is no path below a folder"  # readers unpack tars: ../../x, /x
@@ -165,6 +165,13 @@ def remove(output: str, shard: Shard) -> None:
     for path in (stats_path(output, shard), os.path.join(output, shard["name"])):
         if os.path.exists(path):
             os.unlink(path)
+
+
+def remove_indexes(output: str) -> None:
+    """Remove index.json and those of the splits."""
+    for name in os.listdir(output):
+        if INDEX.fullmatch(name):
+            os.unlink(os.path.join(output, name))
 
 
 def stats_of(output: str, shard: Shard, images: Images) -> Stats | None:

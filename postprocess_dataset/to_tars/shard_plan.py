@@ -29,6 +29,9 @@ from postprocess_dataset.to_tars.row_order import Split
 
 STEM = "output_dataset"
 SHARD_NAME = re.compile(rf"{STEM}(_\w+)?_\d{{6,}}\.tar")
+INDEX = re.compile(r"index(_\w+)?\.json")
+# What this script writes beside a plan, and replaces. Of others it would be where no plan is.
+REPLACED = re.compile(rf".*\.tar|{INDEX.pattern}|{STEM}\w*_stats\.json")
 TAIL = 1024  # a tar ends with two empty blocks
 Shard = dict[str, Any]  # {"name", "split", "start", "stop"}
 Plan = dict[str, Any]  # {"rows", "digest", "identity", "options", "generations", "shards"}
@@ -45,17 +48,17 @@ def plan_path(output: str) -> str:
 
 
 def load_plan(output: str) -> Plan | None:
-    """The plan of an output folder, or None. UserError for a folder that holds tars without one."""
+    """The plan of an output folder, or None. UserError: tars or an index.json lie there without."""
     path = plan_path(output)
     try:
         plan: Plan = orjson.loads(read_untrusted(path, NOTE_BYTES))
     except FileNotFoundError:
-        foreign = sorted(name for name in os.listdir(output) if name.endswith(".tar"))
+        foreign = sorted(name for name in os.listdir(output) if REPLACED.fullmatch(name))
         if not foreign:
             return None
-        others = f" and {len(foreign) - 1} other tars" if len(foreign) > 1 else ""
+        others = f" and {len(foreign) - 1} other files" if len(foreign) > 1 else ""
         raise UserError(
-            f"{output} holds {foreign[0]}{others} of another table (no {STEM}_plan.json); "
+            f"{output} holds {visible(foreign[0])}{others} of another table (no {STEM}_plan.json); "
             "choose an empty --output_dir"
         ) from None
     except ValueError as error:

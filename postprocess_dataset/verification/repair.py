@@ -18,7 +18,7 @@ from postprocess_dataset.packing.remade_mark import remake_mark
 from postprocess_dataset.to_table.build_table import TableSettings, make_table
 from postprocess_dataset.to_tars import shard_plan
 from postprocess_dataset.to_tars.make_tars import make_tars
-from postprocess_dataset.to_tars.shard_files import remove
+from postprocess_dataset.to_tars.shard_files import remove, remove_indexes
 from postprocess_dataset.to_tars.tar_settings import TarSettings
 from postprocess_dataset.verification.verify import Report, VerifySettings, base_of
 
@@ -86,6 +86,7 @@ def _tars(settings: VerifySettings, report: Report, shards: list[str], anew: boo
             os.rename(os.path.join(output, name), kept / name)
         remove(output, shard)
     if anew:
+        remove_indexes(output)
         os.unlink(shard_plan.plan_path(output))
     make_tars(
         TarSettings(

@@ -9,6 +9,7 @@ from common.console import visible
 from common.files import read_json, write_whole
 from postprocess_dataset.manifest.manifest import NAME, write_manifest
 from postprocess_dataset.manifest.shards import Unreadable
+from postprocess_dataset.own_files import refuse_other
 from postprocess_dataset.progress import Progress
 from postprocess_dataset.publish import refuse_name
 from postprocess_dataset.verification.repair import repair
@@ -27,7 +28,9 @@ def run(settings: VerifySettings, path: str, mend: bool) -> int:
     if not Path(settings.scratch).is_dir():
         raise UserError(f"--report {path}: there is no folder {settings.scratch}")
     refuse_name(path, ".json", "a verification's report")
-    _refuse_other(path)
+    _refuse_other_json(path)
+    if settings.tars:
+        refuse_other(os.path.join(settings.tars, NAME), NAME)
     report = verify(settings)
     if mend and report.found.mends:
         for line in repair(settings, report):
@@ -47,7 +50,7 @@ def run(settings: VerifySettings, path: str, mend: bool) -> int:
     return DONE
 
 
-def _refuse_other(path: str) -> None:
+def _refuse_other_json(path: str) -> None:
     """UserError if the path holds another JSON than a report, such as a sample's."""
     try:
         document = read_json(path, REPORT_BYTES)

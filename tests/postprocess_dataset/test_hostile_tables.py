@@ -186,6 +186,7 @@ def test_broken_notes_beside_a_table(
     assert ended.status == 3 and "3 rows, 0 of them new" in ended.out, ended.err
     assert "0 folders unchanged" in ended.out and deleted(path) == ["HPDv2/000000/2_0"]
     assert "1002_0" in (tmp_path / "t.parquet.rejects.jsonl").read_text()
+    assert (tmp_path / f"t.parquet.{note}.damaged").read_bytes() == content
 
 
 @pytest.mark.parametrize("content", [*BROKEN, b"{}", b'{"shards": [{"name": "../x"}]}'])

@@ -105,9 +105,10 @@ def test_the_forms_alone_are_not_written_among_the_files_of_others(root):
         ended = called("make_release_forms", [mine / "t.parquet", mine, "--base_dir", root])
         refused(ended, "is not empty")
         (root / "mine.work").mkdir(exist_ok=True)
+        (root / "mine.work/public.parquet").touch()
         ended = called("make_release_forms", [mine / "t.parquet", mine, "--base_dir", root])
         refused(ended, "data/mine.parquet")
-        (root / "mine.work").rmdir()
+        shutil.rmtree(root / "mine.work")
     assert bytes_below(mine) == before
 
 
@@ -187,7 +188,6 @@ def test_one_process_at_a_time_makes_a_release(tmp_path):
 def test_a_run_is_still_released_beside_hidden_files(tmp_path):
     """A clone of the hub's repository: .git and the like are neither published nor removed."""
     run = RunFolder(tmp_path / "HPDv2").fill(PROMPTS, IMAGES).finish(PROMPTS)
-    (tmp_path / "birds.work").mkdir()
     (tmp_path / "birds" / ".git").mkdir(parents=True)
     ended = called("release", [run.path, tmp_path / "birds", "--num_workers", 1])
     assert ended.status == 0, ended.err
