@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from combine_prompts.prompt_files import one_line
 from common.command_line import UserError
+from common.files import open_plain
 
 ATTEMPTS = 5
 TIMEOUT_S = 30
@@ -107,7 +108,7 @@ def _fetch_rest(url: str, part: Path, name: str) -> bool:
         print(f"fetching {url}{where}", file=sys.stderr, flush=True)
         total = int(answer.headers.get("Content-Length", 0)) + resumed
         bar = tqdm(total=total, initial=resumed, unit="B", unit_scale=True, desc=name, disable=None)
-        with open(part, "ab" if resumed else "wb") as file, bar:
+        with open(part, "ab" if resumed else "wb", opener=open_plain) as file, bar:
             for block in answer.iter_content(BLOCK):
                 file.write(block)
                 bar.update(len(block))

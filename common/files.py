@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from common.untrusted import Refused, read_untrusted
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-NO_LOG = "is a link, a pipe or a device: nothing is logged there; move it away"
+NOT_PLAIN = "is a link, a pipe or a device: nothing is written there; move it away"
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
@@ -52,25 +52,29 @@ def refuse_special(path: str | os.PathLike[str]) -> None:
             raise OSError(errno.EPERM, "is no plain file, so it is not replaced", os.fspath(path))
 
 
-def open_log(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a log to append to; it is made if it is missing.
+def open_plain(path: str | os.PathLike[str], flags: int) -> int:
+    """A descriptor to write to a file that others may have put there; the `opener` of open().
 
-    OSError for a link (its target would get the lines), a pipe (it waits for a reader) and a
-    device: in a folder that a group may write, others can put them there. Other OSErrors: the disk,
-    or the rights.
+    OSError for a link (its target would be written), a pipe (it waits for a reader) and a device:
+    in a folder that a group may write, others can put them there. Other OSErrors: the disk, or the
+    rights.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a pipe without a reader, a socket
-            raise Refused(NO_LOG, path) from None
+            raise Refused(NOT_PLAIN, path) from None
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise Refused(NO_LOG, path)
-    return os.fdopen(descriptor, "ab")
+        raise Refused(NOT_PLAIN, path)
+    return descriptor
+
+
+def open_log(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a log to append to; it is made if it is missing. OSError as of open_plain()."""
+    return open(path, "ab", opener=open_plain)
 
 
 def write_whole(

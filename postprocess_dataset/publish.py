@@ -42,6 +42,11 @@ class Draft:
         os.truncate(descriptor, 0)
         self.file: BinaryIO = os.fdopen(descriptor, "r+b", buffering=1 << 20)
 
+    @property
+    def opened(self) -> str:
+        """A path of the open file; under the temporary name others may have put a link since."""
+        return f"/proc/self/fd/{self.file.fileno()}"
+
     def _lock(self, wait: bool) -> int | None:
         """The locked descriptor; None if another process holds the lock, or has just published."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK

@@ -74,7 +74,7 @@ class RowWriter:
         self.idx = first_idx
         self.pending: list[pa.Table] = []
         self.pending_rows = 0
-        self.sink = pa.OSFile(draft.temporary, "wb")
+        self.sink = pa.OSFile(draft.opened, "wb")
         # The writer has put its 4 magic bytes, and notes where in the sink each row group begins.
         self.schema = table.schema(table_facts.get("scores", ()))
         self.writer = parquet_writer(self.sink, self.schema)
@@ -128,11 +128,11 @@ class RowWriter:
             empty.add_key_value_metadata(note)
         merged = pq.read_metadata(buffer)
         merged.append_row_groups(pq.read_metadata(old))
-        merged.append_row_groups(pq.read_metadata(self.draft.temporary))
+        merged.append_row_groups(pq.read_metadata(self.draft.opened))
         buffer = io.BytesIO()
         merged.write_metadata_file(buffer)
-        with open(self.draft.temporary, "r+b") as file:
-            file.truncate(os.path.getsize(file.name) - table.footer_size(file))
+        with open(self.draft.opened, "r+b") as file:
+            file.truncate(os.path.getsize(self.draft.opened) - table.footer_size(file))
             file.seek(0, os.SEEK_END)
             file.write(buffer.getvalue()[4:])  # without the magic bytes of a file's beginning
 
@@ -201,7 +201,7 @@ class SortedRows:
         first.close([], follow_old=False)
         with Draft(f"{self.path}.merged") as merged:
             writer = RowWriter(merged, self.facts, self.first_idx, self.old)
-            new = table.read_rows([self.draft.temporary], batch_size=MERGE_BATCH)
+            new = table.read_rows([self.draft.opened], batch_size=MERGE_BATCH)
             for piece in merge([new, *(run.read() for run in self.runs)]):
                 writer.write(piece)
             writer.close(generations)

@@ -157,7 +157,7 @@ def test_a_log_is_a_plain_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "read pipe")
     reader = os.open(tmp_path / "read pipe", os.O_RDONLY | os.O_NONBLOCK)
     for name in ("link", "dangling", "pipe", "read pipe", "/dev/null"):
-        with pytest.raises(Refused, match="nothing is logged there"):
+        with pytest.raises(Refused, match="nothing is written there"):
             files.open_log(tmp_path / name)
     os.close(reader)
     assert not (tmp_path / "nowhere").exists()

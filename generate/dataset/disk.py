@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import secrets
 from pathlib import Path
 
 from common.command_line import UserError
@@ -32,7 +33,8 @@ def probe_folder(dataset_dir: str | os.PathLike[str]) -> None:
     UserError: this file system cannot do it. OSError with an errno in PASSING or ABSENT: it has no
     room or fails at the moment, or the folder is not there.
     """
-    temporary = Path(dataset_dir) / f".probe.{os.uname().nodename}.{os.getpid()}.tmp"
+    # nobody can guess it: in a folder that a group may write, a link could lie there
+    temporary = Path(dataset_dir) / f".probe.{secrets.token_hex(8)}.tmp"
     link = temporary.with_name(temporary.name.replace(".tmp", ".link.tmp"))
     try:
         problem = _problem_with_links(temporary, link)
@@ -54,7 +56,8 @@ def probe_folder(dataset_dir: str | os.PathLike[str]) -> None:
 
 
 def _problem_with_links(temporary: Path, link: Path) -> str | None:
-    temporary.write_bytes(b"x")
+    with open(temporary, "xb") as file:
+        file.write(b"x")
     os.link(temporary, link)
     try:
         os.link(temporary, link)

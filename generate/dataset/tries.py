@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from common.files import open_plain
 from common.untrusted import Refused, read_untrusted
 from generate.dataset.layout import folder_name, path_of
 from generate.dataset.samples import give_up
@@ -42,7 +43,8 @@ def note(
     """Append one try. OSError: the disk."""
     path = _path(dataset_dir, index, lease)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab", buffering=0) as file:  # one write: a kill leaves a whole line or none
+    # one write: a kill leaves a whole line or none
+    with open(path, "ab", buffering=0, opener=open_plain) as file:
         file.write(_line(aug, tried))
 
 
@@ -65,7 +67,10 @@ def take_over(
             found |= _read(folder / name)
     if found:
         text = b"".join(_line(aug, tried) for (aug, _), tried in sorted(found.items()))
-        _path(dataset_dir, index, lease).write_bytes(text)
+        path = _path(dataset_dir, index, lease)
+        path.unlink(missing_ok=True)
+        with open(path, "xb") as file:
+            file.write(text)
     tries: dict[int, list[Tried]] = {}
     for (aug, _), tried in sorted(found.items()):
         tries.setdefault(aug, []).append(tried)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from common.files import open_plain
 from common.untrusted import Refused, read_untrusted
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def one_first(
     """Whether this process is to do it; False: another one has meanwhile, or takes too long."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        lock = open_plain(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         log.info("%s cannot be locked (%s): not only one client %s", path.parent, error, does)
         yield True

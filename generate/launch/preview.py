@@ -3,6 +3,7 @@
 python generate/generate_images.py HPDv2.json --preview 8      # writes preview_HPDv2.jpg
 """
 
+import io
 import json
 import textwrap
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import DONE, LEFT_OUT, UserError
+from common.files import write_whole
 from common.scores.interface import DHASH, Values
 from generate.client.generation import generator_settings, recipes_of
 from generate.client.judge import Judge, judge_of
@@ -76,7 +78,9 @@ def contact_sheet(
     judge = judge_of(args, definition)
     values = _values(judge, rows, images, args.jpeg_quality)
     notes = {key: _note(judge, each) for key, each in values.items()} if judge else {}
-    draw_sheet(rows, images, notes).save(path, "JPEG", quality=90)
+    sheet = io.BytesIO()
+    draw_sheet(rows, images, notes).save(sheet, "JPEG", quality=90)
+    write_whole(path, sheet.getvalue())
     recipe = generator.recipe
     problems = {}
     for (index, aug), image in images.items():

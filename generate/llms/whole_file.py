@@ -25,7 +25,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from common.command_line import LEFT_OUT, UserError
 from common.console import visible
-from common.files import write_whole
+from common.files import open_plain, write_whole
 from generate.dataset.prompts_file import Item, list_sha256, read_prompts
 from generate.llms.commands import log_to_stderr, totals_line
 from generate.llms.failures import NoBackendLeft
@@ -66,7 +66,7 @@ def whole_file(args: argparse.Namespace) -> int:
     )
     began = time.monotonic()
     try:
-        with open(part, "a", encoding="utf-8") as lines, logging_redirect_tqdm():
+        with open(part, "a", encoding="utf-8", opener=open_plain) as lines, logging_redirect_tqdm():
             hold(lines)
             done = read_part(part, about, len(items))
             if not os.path.getsize(part):

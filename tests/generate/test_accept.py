@@ -298,6 +298,21 @@ def test_a_client_whose_images_are_all_rejected_does_not_stand_still() -> None:
     assert live.expired(150) == ["1-1"]
 
 
+def test_tries_are_not_written_through_a_link(tmp_path: Path) -> None:
+    """Their names can be guessed, and a group may write the folder."""
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    tried = tries.Tried(0, 11, {"luck": -1.5})
+    tries.note(tmp_path, 7, "1-1", 3, tried)
+    link = tmp_path / "000000" / ".7.tries.1-2.tmp"
+    link.symlink_to(precious)
+    with pytest.raises(OSError, match="nothing is written there"):
+        tries.note(tmp_path, 7, "1-2", 3, tried)
+    names = [".7.tries.1-1.tmp"]
+    assert tries.take_over(tmp_path, 7, "1-2", names) == {3: [tried]}
+    assert precious.read_text() == "mine" and not link.is_symlink()
+
+
 def test_tries_are_taken_over_from_several_holders(tmp_path: Path) -> None:
     first = tries.Tried(0, 11, {"luck": -1.5, "shape": None})
     second = tries.Tried(1, 12, {"luck": -2.0})

@@ -234,6 +234,11 @@ def test_preview_touches_nothing(tmp_path):
         not run.data.exists()
         and json.loads((run.root / ".server" / "measured.jsonl").read_text())["images_per_hour"] > 0
     )
+    (tmp_path / "preview_birds.jpg").unlink()
+    (tmp_path / "preview_birds.jpg").symlink_to(tmp_path / "precious")
+    refused = run.run("--preview", 1, task=False)
+    assert refused.returncode == 1 and "preview_birds.jpg" in refused.stderr, refused.stderr
+    assert "Traceback" not in refused.stderr and not (tmp_path / "precious").exists()
 
 
 def test_an_image_left_without_json_is_rolled_forward(start_run, tmp_path):

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import signal
 import threading
 from pathlib import Path
@@ -293,6 +294,21 @@ def test_what_does_not_fit_a_comment_is_refused(tmp_path):
             samples.Place("1-1"),
         )
     assert not list(tmp_path.glob("*/*"))
+
+
+def test_what_others_put_under_the_name_of_a_probe_is_not_written_to(tmp_path, monkeypatch):
+    """A folder that a group may write; the name of before was that of the process."""
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in (f".probe.{os.uname().nodename}.{os.getpid()}.tmp", ".probe.known.tmp"):
+        (folder / name).symlink_to(precious)
+    probe_folder(folder)
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "known")
+    with pytest.raises(UserError, match="File exists"):
+        probe_folder(folder)
+    assert precious.read_text() == "mine"
 
 
 def test_a_file_system_without_links_is_refused_by_name(tmp_path, monkeypatch):
