@@ -123,11 +123,12 @@ class Claim:
         self.epoch = epoch
         # Held open, so that its inode cannot be given to another file of that name.
         self._descriptor = descriptor
+        self._opened = os.fstat(descriptor)
+        self._path = os.path.join(folder, "epochs", str(epoch))  # looked up at each answer
 
     def is_lost(self) -> bool:
         """Whether the file was deleted or replaced, together with the ledger as a rule."""
-        path = self.folder / "epochs" / str(self.epoch)
-        return is_away(path, os.fstat(self._descriptor))
+        return is_away(self._path, self._opened)
 
 
 def claim_epoch(folder: Path, above: int = 0) -> Claim:
@@ -184,7 +185,7 @@ def note_lost_history(folder: Path, epoch: int) -> None:
 
 def superseded(folder: Path, epoch: int) -> bool:
     """Whether a later server was started here. Epochs have no gaps: one file name is looked up."""
-    return (folder / "epochs" / str(epoch + 1)).exists()
+    return os.path.exists(f"{folder}/epochs/{epoch + 1}")
 
 
 # ---------------------------------------------------------------- server.json
