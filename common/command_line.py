@@ -188,12 +188,15 @@ class Options(argparse.ArgumentParser):
     def format_help(self) -> str:
         """Help with a usage of one line: a usage that lists 60 options would fill a screen."""
         if self.usage is None:
-            needed = [
-                action.metavar or action.dest
-                for action in self._actions
-                if not action.option_strings and action.nargs != argparse.SUPPRESS
+            places = [action for action in self._actions if not action.option_strings]
+            named = [action for action in self._actions if action.option_strings]
+            words = [str(action.metavar or action.dest) for action in places]
+            words += [
+                f"{action.option_strings[0]} {action.metavar or action.dest.upper()}"
+                for action in named
+                if action.required
             ]
-            self.usage = " ".join(["%(prog)s", *map(str, needed), "[options]"])
+            self.usage = " ".join(["%(prog)s", *words, "[options]"])
         return super().format_help()
 
     def flag(

@@ -47,7 +47,9 @@ def options() -> argparse.Namespace:
     from_file, prompts = words_of(config, parser) if config else ([], None)
     args: argparse.Namespace = parser.parse_args([*from_file, *words])
     if args.data_path is None:
-        args.data_path = prompts or parser.error("which prompts? Name a .json or .txt file")
+        args.data_path = prompts or parser.error(
+            "which prompts? Name a file: .json, .txt, .jsonl or .parquet"
+        )
         words = [args.data_path, *words]
     sys.argv[1:] = [*from_file, *words]
     args.model = args.model or (args.pipeline.rpartition(":")[2] if args.pipeline else MODEL)
@@ -64,7 +66,8 @@ def the_parser() -> Options:
     parser = Options(__doc__)
     prompts = parser.add_argument(
         "data_path",
-        help="prompts JSON or .txt, looked for as given, then in prompts/; a .yaml: see --config",
+        help="prompts file: .json, .txt, .jsonl or .parquet; as given, else in prompts/. "
+        "A .yaml: see --config",
     )
     prompts.required = False  # --config may name it
     most_used = parser.add_argument_group("most used")
@@ -87,12 +90,16 @@ def add_most_used(most_used: argparse._ArgumentGroup) -> None:
         default=100,
         help="images of a prompt, the original's included (default: %(default)s)",
     )
-    most_used.add_argument("--model", help=f"hub id, folder, or tiny (default: {MODEL})")
+    most_used.add_argument(
+        "--model",
+        help="image model: a hub id, a folder, or tiny, a small one that is in this checkout "
+        f"(default: {MODEL})",
+    )
     most_used.add_argument(
         "--resolution",
         metavar="PIXELS",
         type=at_least(16),
-        help="pixels, height and width (default: the model family's, see model_recipes.py)",
+        help="pixels, height and width (default: the model family's, see docs/models.md)",
     )
     most_used.add_argument(
         "--output_root",
@@ -155,7 +162,9 @@ def add_run_options(parser: Options) -> None:
         default=None,
         group=run,
     )
-    run.add_argument("--shuffle_seed", type=at_least(0), help="seed of that order (default: 42)")
+    run.add_argument(
+        "--shuffle_seed", type=at_least(0), help="seed of the random order (default: 42)"
+    )
     parser.flag(
         "--extend",
         "allow appended prompts, more images for each prompt, or another --accept or --max_tries "
@@ -169,7 +178,7 @@ def add_model_options(parser: Options) -> None:
     speed.add_argument(
         "--batch_size",
         type=at_least(1),
-        help="images in a batch (default: by GPU, see model_recipes.py; halved if it does not fit)",
+        help="images in a batch (default: by GPU, see docs/models.md; halved if it does not fit)",
     )
     parser.flag(
         "--compile",
@@ -206,9 +215,10 @@ def add_model_options(parser: Options) -> None:
     speed.add_argument(
         "--quantize_args",
         metavar="JSON",
-        help="arguments of that backend, and components_to_quantize (default: the transformer)",
+        help="arguments of the --quantize backend, and components_to_quantize "
+        "(default: the transformer)",
     )
-    speed.add_argument("--revision", help="commit, tag or branch of a hub model")
+    speed.add_argument("--revision", help="commit, tag or branch of the model on the hub")
     speed.add_argument(
         "--lora",
         metavar="ID[:WEIGHT]",
@@ -232,7 +242,7 @@ def add_model_options(parser: Options) -> None:
     speed.add_argument(
         "--pipeline",
         metavar="FILE.py:CLASS",
-        help="a class of your own, called like a diffusers pipeline",
+        help="a class of your own, called like a diffusers pipeline (docs/models.md)",
     )
 
 
@@ -278,7 +288,7 @@ def add_rare_options(parser: Options) -> None:
         "--jpeg_quality",
         type=int,
         default=JPEG_QUALITY,
-        help="of the images, 1 to 100 (default: %(default)s)",
+        help="quality of the JPEGs, 1 to 100 (default: %(default)s)",
     )
     parser.flag(
         "--is_slurm_task", "this process is a task of the array (set by its script)", group=rare

@@ -90,7 +90,7 @@ def options() -> argparse.Namespace:
         "--ttl_s",
         type=float,
         default=120,
-        help="a lease without a heartbeat for so long expires (default: 120)",
+        help="seconds after which a lease without a heartbeat expires (default: 120)",
     )
     parser.add_argument(
         "--beat_s", type=float, default=15, help="seconds between heartbeats (default: 15)"
@@ -111,7 +111,7 @@ def options() -> argparse.Namespace:
         "--probe_s",
         type=float,
         default=600,
-        help="a quarantined worker is tried again after so long (default: 600)",
+        help="seconds after which a quarantined worker is tried again (default: 600)",
     )
     parser.flag("--status", "print how the running server is doing")
     parser.flag("--json", "with --status: the whole document")

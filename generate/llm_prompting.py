@@ -28,17 +28,22 @@ def main() -> int:
     parser.add_argument(
         "prompts_file",
         nargs="?",
-        help="prompts JSON or .txt, looked for as given, then in prompts/",
+        help="prompts file: .json, .txt, .jsonl or .parquet; as given, else in prompts/",
     )
     parser.add_argument(
-        "--num_variations", type=int, default=9, help="per prompt of the file (default: 9)"
+        "--num_variations",
+        type=int,
+        default=9,
+        help="variations of each prompt of the file (default: 9)",
     )
-    parser.add_argument("--output", metavar="FILE", help="prompts JSON to write")
-    parser.add_argument("--prompt", help="one prompt, interactively")
+    parser.add_argument(
+        "--output", metavar="FILE", help="JSON to write: the prompts with their variations"
+    )
+    parser.add_argument("--prompt", help="print variations of this one prompt")
     parser.add_argument("-n", type=int, default=10, help="variations of --prompt (default: 10)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="another one: other variations")
     parser.flag("--check", "try every backend and print a table of what is wrong with each")
-    parser.flag("--report", "a table and a plot of the file's variations; asks nobody")
+    parser.flag("--report", "a table and a plot of the file's variations; no LLM is asked")
     add_llm_options(parser)
     args = parser.parse_args()
     if sum([args.check, args.prompt is not None, args.prompts_file is not None]) != 1:

@@ -27,7 +27,7 @@ from postprocess_dataset.options import partition
 
 
 def main() -> int:
-    parser = Options(__doc__)
+    parser = Options(__doc__, usage="%(prog)s DIR [DIR …] OUTPUT.parquet [options]")
     parser.add_argument(
         "paths",
         nargs="+",

@@ -46,7 +46,7 @@ def main() -> int:
         help="image_path and links may lead into this folder, too (repeatable; default: only into "
         "--base_dir)",
     )
-    parser.add_argument("--output_dir", required=True)
+    parser.add_argument("--output_dir", required=True, help="the folder of the tars")
     parser.add_argument(
         "--num_workers",
         type=positive,
@@ -63,7 +63,7 @@ def main() -> int:
         "--split",
         metavar="train=0.98,val=0.02",
         type=split,
-        help="by prompt: all images of a prompt go to one side",
+        help="split by prompt: all images of a prompt go to one side",
     )
     parser.add_argument(
         "--shuffle_seed",

@@ -108,7 +108,7 @@ def add_data_options(group: argparse._ActionsContainer) -> None:
         "--split",
         metavar="train=0.98,val=0.02",
         type=split,
-        help="by prompt: all images of a prompt go to one side",
+        help="split by prompt: all images of a prompt go to one side",
     )
     group.add_argument("--shuffle_seed", type=seed, help="shuffle the rows")
     group.add_argument(

@@ -37,7 +37,7 @@ def main() -> int:
         "--watch",
         type=at_least(1),
         metavar="SECONDS",
-        help="look again so often, until it is ended",
+        help="look again every so many seconds, until this process is ended",
     )
     args = parser.parse_args()
     root = Path(args.folder)

@@ -55,7 +55,7 @@ class Draft:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
                 # put there by others, so that another file is written
-                raise UserError(f"{self.temporary} is no file of ours: remove it")
+                raise UserError(f"{self.temporary} was not made by this script: remove it")
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if os.fstat(descriptor).st_ino == os.stat(self.temporary).st_ino:
                 return descriptor

@@ -28,7 +28,7 @@ from postprocess_dataset.options import (
 
 
 def main() -> int:
-    parser = Options(__doc__)
+    parser = Options(__doc__, usage="%(prog)s DIR [DIR …] RELEASE [options]")
     parser.add_argument(
         "paths", metavar="DIR", nargs="+", help="data set folders; the last one is the RELEASE"
     )

@@ -28,13 +28,17 @@ from postprocess_dataset.options import partition
 
 def main() -> int:
     parser = Options(__doc__)
-    parser.add_argument("folder", metavar="DIR", help="the data set folder, or one of tars")
-    parser.add_argument("output", metavar="OUTPUT", help="a folder of parquet files, one table")
+    parser.add_argument("folder", metavar="DIR", help="a data set folder, or a folder of tars")
+    parser.add_argument(
+        "output",
+        metavar="OUTPUT",
+        help="the folder of the scores: parquet files that are one table",
+    )
     parser.add_argument(
         "--scores",
         required=True,
         metavar="NAMES",
-        help="clip,nsfw,dhash,FILE.py:CLASS, see docs/scores.md",
+        help="clip,nsfw,dhash, …, or FILE.py:CLASS of your own, see docs/scores.md",
     )
     parser.add_argument(
         "--part",

@@ -64,7 +64,10 @@ class ScoreTable:
         facts = [facts_of(name) for name in names]
         for name, each in zip(names, facts, strict=True):
             if each["scores"] != facts[0]["scores"]:
-                raise UserError(f"{name}: its scores are not those of {names[0]}")
+                raise UserError(
+                    f"{name} holds other scores than {names[0]}: remove the one that does not "
+                    "belong there, or score into an empty folder"
+                )
         rows = pa.concat_tables(map(_read, names), promote_options="default")
         if rows[KEY].null_count:
             raise UserError(f"{folder}: {rows[KEY].null_count:,} rows of the scores have no {KEY}")

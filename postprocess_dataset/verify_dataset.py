@@ -25,7 +25,9 @@ from postprocess_dataset.options import add_allow_option, add_licence_option
 
 def main() -> int:
     parser = Options(__doc__)
-    parser.add_argument("folders", metavar="DIR", nargs="+", help="data set folders")
+    parser.add_argument(
+        "folders", metavar="DIR", nargs="+", help="data set folders (several are allowed)"
+    )
     parser.add_argument("--parquet_file", help="the table that was made of them")
     parser.add_argument("--tars", metavar="DIR", help="the folder of tars made of the table")
     parser.add_argument("--scores", metavar="DIR", help="the table that score_images.py made")
@@ -43,7 +45,10 @@ def main() -> int:
     add_allow_option(parser)
     parser.flag("--repair", "mend marks, table, tars and index (never an image), then verify again")
     parser.add_argument(
-        "--report", metavar="FILE", default="verification.json", help="(default: %(default)s)"
+        "--report",
+        metavar="FILE",
+        default="verification.json",
+        help="JSON of what was found (default: %(default)s)",
     )
     parser.flag("--manifest", "check a download by its MANIFEST.json alone")
     args = parser.parse_args()

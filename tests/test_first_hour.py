@@ -84,7 +84,7 @@ def test_variations_that_were_made_are_not_asked_for_again(tmp_path):
     output.write_text(json.dumps(made))
     command = ["generate/llm_prompting.py", prompts, "--output", output, "--num_variations=1"]
     ended = call(*command, "--ollama_hosts=127.0.0.1:1")
-    assert ended.returncode == 0 and "nobody is asked" in ended.stdout, ended.stderr
+    assert ended.returncode == 0 and "no LLM is asked" in ended.stdout, ended.stderr
     assert json.loads(output.read_text()) == made
     items = read_prompts(prompts)
     assert take_over(items, output) == {0: [detail], 1: [detail]}

@@ -277,7 +277,7 @@ class Work:
         """The server has given an index up."""
         with self.changed:
             self.failed += 1
-        log.warning("prompt %d failed permanently: the job server has set it aside", index.number)
+        log.warning("prompt %d failed permanently; --retry_failed tries it again", index.number)
 
     def forget(self, index: Index) -> None:
         """Drop an index that is done, failed or lost; a lease without indices is over."""

@@ -33,7 +33,7 @@ def one_first(
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = open_plain(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        log.info("%s cannot be locked (%s): not only one client %s", path.parent, error, does)
+        log.info("%s cannot be locked (%s): more than one client %s", path.parent, error, does)
         yield True
         return
     try:
@@ -61,7 +61,7 @@ def _locked(lock: int, path: Path, does: str) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        log.info("no locks at %s (%s): not only one client %s", path.parent, error, does)
+        log.info("no locks at %s (%s): more than one client %s", path.parent, error, does)
     return True
 
 

@@ -40,13 +40,15 @@ def add_score_options(parser: Options) -> None:
     """Which images are accepted."""
     scores = parser.add_argument_group("scores of images, see docs/scores.md")
     scores.add_argument(
-        "--scores", metavar="NAMES", help="clip,nsfw,dhash,FILE.py:CLASS: numbers of each image"
+        "--scores",
+        metavar="NAMES",
+        help="scores that each image gets: clip,nsfw,dhash, …, or FILE.py:CLASS of your own",
     )
     scores.add_argument(
         "--accept",
         type=expression,
         metavar="EXPRESSION",
-        help='images that are kept: "clip > 0.26 and nsfw < 0.2"; others are drawn again',
+        help='images that are accepted: "clip > 0.26 and nsfw < 0.2"; others are drawn again',
     )
     scores.add_argument(
         "--max_tries",
@@ -59,7 +61,8 @@ def add_score_options(parser: Options) -> None:
         type=share,
         default=0.01,
         metavar="SHARE",
-        help="end the run where fewer images are accepted; 0: never (default: %(default)s)",
+        help="end the run if a smaller share of its images is accepted; 0: never "
+        "(default: %(default)s)",
     )
     scores.add_argument(
         "--keep_rejected",
@@ -100,7 +103,7 @@ def add_slurm_options(parser: Options, most_used: _ArgumentGroup | None = None) 
     slurm.add_argument(
         "--gres",
         default="gpu:1",
-        help="what a task needs (default: %(default)s); '' for sites that name it otherwise",
+        help="GPUs of a task (default: %(default)s); '' for sites that name them otherwise",
     )
     slurm.add_argument("--mem", default="24g", help="memory of a task (default: %(default)s)")
     slurm.add_argument(

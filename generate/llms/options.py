@@ -26,24 +26,24 @@ def add_llm_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--llm_backends",
         metavar="FILE",
-        help="backends (default: llm_backends.yaml beside this script, else "
+        help="YAML file of the LLMs (default: llm_backends.yaml beside this script, else "
         "llm_backends.example.yaml)",
     )
     parser.add_argument(
         "--llm",
         choices=["embedded"],
-        help="embedded: a small model in this process's care; needs no server, key or network",
+        help="embedded: a small model that each client runs itself, without server, key or network",
     )
     parser.add_argument(
         "--llm_budget_usd",
         type=number_to(10**9),
         default=0.0,
-        help="hard cap for paid backends, which are off at 0 (default: 0)",
+        help="USD that paid LLMs may cost at most; at 0 they are not asked (default: 0)",
     )
     parser.add_argument(
         "--ollama_hosts",
         metavar="HOSTS",
-        help="node1:11434-11438,node2; for every Ollama entry of the backends file",
+        help="where Ollama runs: node1:11434-11438,node2; for every Ollama entry of that file",
     )
     parser.add_argument(
         "--llm_instruction",

@@ -57,7 +57,7 @@ def whole_file(args: argparse.Namespace) -> int:
     about = {"prompts_sha256": list_sha256(items), "num_variations": args.num_variations}
     kept_details = take_over(items, output)
     if all(len(item.get("variations") or []) >= args.num_variations for item in items):
-        print(f"{output}: each of {len(items):,} prompts has its variations; nobody is asked")
+        print(f"{output}: each of {len(items):,} prompts has its variations; no LLM is asked")
         return 0
     part = output.with_name(output.name + ".part")
     accounts = output.with_name(output.name + ".accounts")

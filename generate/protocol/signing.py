@@ -146,9 +146,7 @@ class Verifier:
         nonce = headers.get(NONCE) or ""
         digest = headers.get(BODY) or ""
         if not given:
-            raise Unsigned(
-                "this call is not signed; the run's token no longer travels: see docs/job-server.md"
-            )
+            raise Unsigned("this call is not signed with the run's token: see docs/job-server.md")
         wanted = _mac(self._token, "call", method, path, digest, at, nonce, self._epoch)
         if not same(given, wanted):
             raise Unsigned("the signature is wrong: another run's token, or an older server's")

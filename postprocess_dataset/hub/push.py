@@ -153,7 +153,9 @@ def at_most(count: int, entries: Iterable[T]) -> Iterator[T]:
     """The entries. UserError: more than `count`, as in a list whose next page is itself."""
     for number, entry in enumerate(entries):
         if number == count:
-            raise UserError(f"the hub lists more than {count:,} files of the repository")
+            raise UserError(
+                f"the hub lists more than {count:,} files of the repository: is it the right one?"
+            )
         yield entry
 
 
