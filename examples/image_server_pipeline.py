@@ -10,70 +10,60 @@ next is asked, with pauses, for ten minutes; a text that is refused fails.
 """
 
 import base64
+import contextlib
 import io
-import itertools
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, repeat
 from types import SimpleNamespace
 from typing import Any
 
-import numpy
 import requests
 from PIL import Image
 
 TAKEN = ("num_inference_steps", "guidance_scale", "true_cfg_scale")  # besides size, seed, negative
-TOO_MANY = 429  # and above it the server's own errors: asked again
+URLS = [url.strip("/ ") for url in os.environ.get("IMAGES_URLS", "").split(",") if url]
+
+KEY = {"Authorization": f"Bearer {os.environ.get('IMAGES_API_KEY', 'none')}"}
 
 
 class ImageServer:
     make_generator = staticmethod(int)  # the seed goes to the server
     dtype = "as served"
-
-    def __init__(self, model: str) -> None:
-        urls = [url.strip("/ ") for url in os.environ.get("IMAGES_URLS", "").split(",") if url]
-        if not urls:
-            raise ValueError("IMAGES_URLS is not set: http://HOST:PORT, of several with commas")
-        self.versions = ", ".join(sorted({version_of(url) for url in urls}))
-        self.device = f"image server {', '.join(url.split('://')[-1] for url in urls)}"
-        self.asked = {"model": model, "n": 1, "response_format": "b64_json"}
-        self.key = {"Authorization": f"Bearer {os.environ.get('IMAGES_API_KEY', 'none')}"}
-        self.urls = itertools.cycle(f"{url}/v1/images/generations" for url in urls)
+    device = f"image server {', '.join(URLS)}".replace("http://", "")
 
     from_pretrained = classmethod(lambda cls, model: cls(model))
 
-    def __call__(
-        self, prompt: list[str], generator: list[int], height: int, width: int, **rest: Any
-    ) -> SimpleNamespace:
-        """.images: uint8 arrays (height, width, 3)."""
-        asked = self.asked | {name: rest[name] for name in TAKEN if name in rest}
-        asked["size"] = f"{width}x{height}"
-        negative = rest.get("negative_prompt") or [None] * len(prompt)
-        each = [
-            asked | {"prompt": text, "seed": seed % 2**31, "negative_prompt": less}
-            for text, seed, less in zip(prompt, generator, negative, strict=True)
-        ]
-        with ThreadPoolExecutor(len(each)) as threads:
-            return SimpleNamespace(images=list(threads.map(self.image, each)))
+    def __init__(self, model: str) -> None:
+        if not URLS:
+            raise ValueError("IMAGES_URLS is not set: http://HOST:PORT, of several with commas")
+        self.model, self.urls = model, cycle(f"{url}/v1/images/generations" for url in URLS)
+        self.versions = ", ".join(sorted(set(map(version_of, URLS))))
 
-    def image(self, asked: dict[str, Any]) -> Any:
+    def __call__(self, prompt: list[str], height: int, width: int, **rest: Any) -> Any:
+        same = {"model": self.model, "n": 1, "response_format": "b64_json"}
+        same |= {"size": f"{width}x{height}"} | {name: rest[name] for name in TAKEN if name in rest}
+        negative = rest.get("negative_prompt") or repeat(None)
+        with ThreadPoolExecutor(len(prompt)) as threads:
+            images = threads.map(self.image, prompt, rest["generator"], negative, repeat(same))
+            return SimpleNamespace(images=list(images))
+
+    def image(self, text: str, seed: int, negative: str | None, same: dict[str, Any]) -> Any:
+        asked = same | {"prompt": text, "seed": seed % 2**31, "negative_prompt": negative}
         for pause in (1, 2, 4, *[8] * 75):
-            try:
-                answer = requests.post(next(self.urls), json=asked, headers=self.key, timeout=600)
+            with contextlib.suppress(requests.ConnectionError, requests.Timeout):
+                answer = requests.post(next(self.urls), json=asked, headers=KEY, timeout=600)
                 if answer.ok:
                     png = base64.b64decode(answer.json()["data"][0]["b64_json"])
-                    return numpy.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-                if answer.status_code < TOO_MANY:
+                    return Image.open(io.BytesIO(png)).convert("RGB")
+                if answer.status_code < 429:  # from there on it is busy or in trouble
                     raise RuntimeError(f"{answer.status_code}: {answer.text}")
-            except (requests.ConnectionError, requests.Timeout):
-                pass
             time.sleep(pause)
         raise RuntimeError("the image servers are away or busy for ten minutes")
 
 
 def version_of(url: str) -> str:
-    """What a server says of itself, for each image's JSON."""
-    try:
+    with contextlib.suppress(requests.RequestException, KeyError):
         return f"image server {requests.get(f'{url}/version', timeout=10).json()['version']}"
-    except (requests.RequestException, KeyError, TypeError):
-        return "image server of unknown version"
+    return "image server of unknown version"
