@@ -34,7 +34,14 @@ SD3_NOTICE = (
     "model, and asks a licence of who earns over 1 M USD a year; Apache-2.0 models without such a "
     "clause: FLUX.1-schnell, Z-Image-Turbo, Qwen-Image"
 )
-FLUX_NOTICE = "this FLUX model is for non-commercial use; FLUX.1-schnell is Apache-2.0"
+TURBO_NOTICE = (
+    "SDXL-Turbo's licence is for non-commercial research, and counts a model that was trained on "
+    "its images as derived from it; commercial use needs another licence of Stability AI"
+)
+FLUX_NOTICE = (
+    "this FLUX model is for non-commercial use, and no model that competes with it may be trained "
+    "on its images; FLUX.1-schnell and FLUX.2-klein-4B are Apache-2.0"
+)
 SANA_NOTICE = "NVIDIA's licence of SANA allows research only, and Gemma's terms hold too"
 HUNYUAN_NOTICE = (
     "the Tencent Hunyuan Community License is not granted in the EU, the UK and South Korea, and "
@@ -51,7 +58,7 @@ IMAGE_MODELS = (
     ModelTerms(
         r"stable-diffusion-3|^sd3", "Stability AI Community License", "other", SD3_NOTICE, STABILITY
     ),
-    ModelTerms(r"(?i)sdxl-turbo", "Stability AI, non-commercial", "other", SD3_NOTICE, STABILITY),
+    ModelTerms(r"(?i)sdxl-turbo", "Stability AI, non-commercial", "other", TURBO_NOTICE, STABILITY),
     ModelTerms(r"(?i)stable-diffusion-xl|sdxl|pixart", "CreativeML Open RAIL++-M", "openrail++"),
     ModelTerms(
         r"(?i)stable-diffusion-(v)?1|^sd1\.5$", "CreativeML Open RAIL-M", "creativeml-openrail-m"

@@ -48,6 +48,17 @@ def test_every_family_has_terms_under_its_own_name(row):
     assert terms_of_model(row.name) is not None
 
 
+def test_what_licences_say_of_training_on_the_images():
+    """As their texts have it, which differ."""
+    for model, words in {
+        "stabilityai/stable-diffusion-3.5-large": "train a foundation model",
+        "stabilityai/sdxl-turbo": "trained on its images as derived from it",
+        "black-forest-labs/FLUX.2-dev": "no model that competes with it",
+        "tencent/HunyuanImage-2.1": "forbids to train other models",
+    }.items():
+        assert words in terms_of_model(model).notice
+
+
 def test_what_is_not_free_has_a_notice_and_says_where_to_read():
     for row in (*IMAGE_MODELS, *LLMS):
         assert (row.notice is None) == (row.url is None)
