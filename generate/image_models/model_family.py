@@ -123,6 +123,22 @@ def klein(name: str, hub: str, steps: int, guidance: float, gib: float, **rest: 
     return Family(name, "Flux2KleinPipeline", hub, 1024, steps, guidance, 512, **rest)
 
 
+def qwen_image(name: str, hub: str, negative_prompt: str) -> Family:
+    return Family(
+        name,
+        "QwenImagePipeline",
+        hub,
+        1328,
+        50,
+        4.0,
+        512,
+        guidance_argument="true_cfg_scale",
+        negative_prompt=negative_prompt,
+        weights_gib=53.7,
+        largest_gib=38.1,
+    )
+
+
 def sana(name: str, hub: str, size: int, gib: float, **rest: Any) -> Family:
     return Family(
         name,

@@ -15,6 +15,7 @@ from generate.image_models.model_family import (
     hidream,
     klein,
     pixart,
+    qwen_image,
     sana,
     sd3,
     sdxl,
@@ -23,6 +24,23 @@ from generate.image_models.model_family import (
 CHROMA_NEGATIVE = (
     "low quality, ugly, unfinished, out of focus, deformed, disfigure, blurry, smudged, "
     "restricted palette, flat colors"
+)
+
+# Low resolution and quality, deformed limbs and fingers, too saturated, waxen, faces without
+# detail, too smooth, looks like AI; confused composition; blurred, distorted writing.
+QWEN_2512_NEGATIVE = "\uff0c".join(  # the comma of Chinese texts
+    (
+        "低分辨率",
+        "低画质",
+        "肢体畸形",
+        "手指畸形",
+        "画面过饱和",
+        "蜡像感",
+        "人脸无细节",
+        "过度光滑",
+        "画面具有AI感。构图混乱。文字模糊",
+        "扭曲。",
+    )
 )
 
 # Where steps and guidance were read, of the rows that do not have the defaults of their class:
@@ -146,14 +164,14 @@ FAMILIES = [
         r"(?i)FLUX\.2-klein-base",
         50,
         4.0,
-        33.0,
+        32.3,
     ),
     klein(
         "flux2-klein-9b",
         r"(?i)FLUX\.2-klein",
         4,
         1.0,
-        33.0,
+        32.3,
     ),
     Family(
         "flux2",
@@ -166,19 +184,9 @@ FAMILIES = [
         weights_gib=105,
         largest_gib=60.0,
     ),
-    Family(
-        "qwen-image",
-        "QwenImagePipeline",
-        r"(?i)qwen-image(?!-edit|-layered)",
-        1328,
-        50,
-        4.0,
-        512,
-        guidance_argument="true_cfg_scale",
-        negative_prompt=" ",  # without one the pipeline leaves guidance out
-        weights_gib=53.7,
-        largest_gib=38.1,
-    ),
+    qwen_image("qwen-image-2512", r"(?i)qwen-image-2512", QWEN_2512_NEGATIVE),
+    # without a negative prompt the pipeline leaves guidance out
+    qwen_image("qwen-image", r"(?i)qwen-image(?!-edit|-layered)", " "),
     Family(
         "z-image-turbo",
         "ZImagePipeline",

@@ -55,6 +55,13 @@ def test_distilled_models_get_their_few_steps(model, numbers):
     assert (recipe.height, recipe.steps, recipe.guidance) == numbers
 
 
+def test_qwen_images_negative_prompts_are_those_of_their_cards():
+    """Without one there is no guidance at all."""
+    old, new = (GeneratorSettings(f"Qwen/Qwen-Image{x}").resolved() for x in ("", "-2512"))
+    assert old.negative_prompt == " " and len(new.negative_prompt) == 61
+    assert old.arguments(lambda true_cfg_scale: None) == {"true_cfg_scale": 4.0}
+
+
 def test_the_default_model_draws_as_published():
     from generate import generate_images
 
