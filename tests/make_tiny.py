@@ -271,7 +271,7 @@ def flux():
 
 
 def lumina():
-    """Random weights of this class give NaN images: a ready-made case for the check."""
+    """NaN images with an empty negative prompt, of which its tokenizer makes no token at all."""
     tokenizer = gemma_tokenizer()
     return LuminaPipeline(
         tokenizer=tokenizer,

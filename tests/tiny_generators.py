@@ -19,6 +19,7 @@ GUIDED = {
     "flux": (True, False),
     "flux2": (True, False),
     "klein": (False, False),
+    "lumina": (True, True),
     "lumina2": (True, True),
     "z-image": (True, True),
     "qwen-image": (True, True),
@@ -47,6 +48,8 @@ class TinyGenerators:
         if not path.exists():
             build(name, path)
         given = {"height": 64, "width": 64, "steps": STEPS.get(name, 2), "batch_size": 3}
+        if name == "lumina":
+            given["negative_prompt"] = "x"  # see make_tiny.py
         if family_of(str(path)).one_by_one:
             given["batch_size"] = 1
         generator = ImageGenerator(GeneratorSettings(str(path), **(given | settings)))

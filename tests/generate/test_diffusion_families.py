@@ -88,7 +88,7 @@ def test_the_warm_up_batch_has_two_steps(tiny, monkeypatch):
 
 
 def test_nan_images_do_not_count(tiny, tmp_path):
-    """NaN weights, and the random Lumina, whose images are NaN, are found by the check.
+    """NaN weights, and the tiny Lumina, whose images are NaN, are found by the check.
 
     The warm-up batch refuses such a device.
     """
