@@ -67,10 +67,12 @@ def family_of(model: str) -> Family:
     if folder is None:
         pipeline = hub_config(model, "model_index.json").get("_class_name")
     of_class = [row for row in FAMILIES[1:] if row.pipeline == pipeline and not row.base]
-    # of several the one of the most steps: its model is not distilled, or at least images come out
+    # of several the one of the most steps: its model is not distilled, or at least images come out;
+    # of those the last, as special cases come first
     if of_class:
-        row = max(of_class, key=lambda row: (row.steps or 0, row.guidance or 0))
-        return replace(row, size=own_size(model) or row.size)
+        row = max(reversed(of_class), key=lambda row: (row.steps or 0, row.guidance or 0))
+        # another model of that class may have other weights
+        return replace(row, size=own_size(model) or row.size, weights_gib=None, largest_gib=None)
     return own_defaults(pipeline, own_size(model)) if pipeline else UNKNOWN
 
 

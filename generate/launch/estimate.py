@@ -18,6 +18,7 @@ from generate.dataset.layout import FOLDER
 from generate.dataset.mapped_prompts import without_variations
 from generate.dataset.prompts_file import Item
 from generate.image_models import model_recipes
+from generate.image_models.weights import stored_gib
 from generate.launch import task_memory
 from generate.launch.acceptance import by_origin, cost_line, draws_of
 from generate.launch.disk_limits import disk_limits
@@ -70,8 +71,10 @@ def estimate(
         lines.append(INDENT + _tasks(args, prompts))
     lines.append(INDENT + _llm_calls(args, definition, items, answer))
     family = model_recipes.family_of(definition["model"])
-    if args.use_slurm and (line := task_memory.note(args.mem, family.weights_gib)):
-        lines.append(INDENT + line)
+    if args.use_slurm:
+        by_files = stored_gib(definition["model"], definition.get("model_commit"), family.dtype)
+        if line := task_memory.note(args.mem, by_files[0] if by_files else family.weights_gib):
+            lines.append(INDENT + line)
     notice = family.notice
     return lines + ([f"{INDENT}note on the model: {notice}"] if notice else [])
 

@@ -24,6 +24,7 @@ from generate.image_models.model_recipes import (
     model_index,
     profile_of,
 )
+from generate.image_models.weights import stored_gib
 from generate.pipelines import compiling
 from generate.pipelines.compiled_code import CompiledCode, use_private_folder
 from generate.pipelines.faults import COMPILER, UNCLEAR, CannotStart
@@ -113,7 +114,10 @@ def load(settings: GeneratorSettings, recipe: Recipe) -> DiffusersPipeline:
     if settings.offload == "model" and not card:
         raise CannotStart("--offload model needs a GPU, and torch sees none", UNCLEAR)
     without = left_out(settings, recipe, profile)
-    plan = plan_for(recipe, settings, card, bool(without))
+    # how many of the weights a quantization leaves is seen once they are loaded
+    by_files = card and not settings.quantize
+    stored = stored_gib(settings.model, settings.revision, dtype, without) if by_files else None
+    plan = plan_for(recipe, settings, card, bool(without), stored)
     if plan.line:
         log.info("%s", plan.line)
 
@@ -124,7 +128,7 @@ def load(settings: GeneratorSettings, recipe: Recipe) -> DiffusersPipeline:
         return whole
 
     pipe = load_once(settings.model, settings.revision, load_all)
-    if card and recipe.family.weights_gib is None:
+    if card and not stored:
         plan = plan_for(recipe, settings, card, bool(without), counted_gib(pipe))
         log.info("%s", plan.line)
     pipe.set_progress_bar_config(disable=True)

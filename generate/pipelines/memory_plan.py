@@ -20,10 +20,16 @@ from generate.pipelines.pipeline import GeneratorSettings, Recipe
 GIB = 2**30
 MEGAPIXEL = 2**20
 # An image of 1024 x 1024 takes, beside the weights, 2.5 to 6.3 GiB in vLLM-Omni's table of ten
-# models (its page "text to image"), of which the VAE's decoding is 2.2 to 3.0 by counting on meta
-# models; while denoising, the rest.
+# models (its page "text to image"), of which the VAE's decoding is 2.2 to 3.0; while denoising, the
+# rest. A batch is planned with these.
 DENOISING_GIB = 1.5
 DECODING_GIB = 3.0
+# The least that a step takes for one such image, counted (benchmarks/activations.py: at most 0.5).
+# A model is refused by this one, since nothing comes after a refusal. Published by Hugging Face:
+# FLUX.1 offloaded part by part takes 1.1 GiB beside its transformer, with what does not fit
+# together, and CUDA's own.
+STEP_GIB = 0.5
+CONTEXT_GIB = 0.5  # of CUDA, in each process: not among the free memory of a Card
 RESERVE_GIB = 1.0  # CUDA's own, and what does not fit together
 # Of all weights, what stays of them in the precision of a quantization; text encoders and VAE are
 # not quantized, and the denoiser has half to two thirds of the weights in the table.
@@ -58,8 +64,8 @@ def plan_for(
 ) -> Plan:
     """The plan. CannotStart, one line: it does not fit at all, or not beside others (PASSING).
 
-    counted: GiB of all weights of a model that is not in the table and of its largest part, once
-    they are loaded.
+    counted: GiB of all weights and of the largest part, by the files or once they are loaded; None:
+    those of the table.
     """
     profile = profile_of(card.memory_gib if card else None)
     wanted = settings.batch_size or batch_size_for(profile, recipe.height, recipe.width)
@@ -77,7 +83,9 @@ def plan_for(
         offload = "model"
     # offloaded, a part at a time is on the card
     on_card = weights if offload == "none" else weights * largest / whole
-    _refuse(settings.model, weights, on_card, card)
+    # where the option asks for it, a model that fits without its steps is tried all the same
+    step = 0.0 if settings.offload else RESERVE_GIB + STEP_GIB * area
+    _refuse(settings.model, weights, on_card, step, card)
     free = card.free_gib - on_card
     batch = wanted
     while batch > 1 and _working(area, batch) > free and settings.batch_size is None:
@@ -112,14 +120,18 @@ def _working(area: float, batch: int) -> float:
     return RESERVE_GIB + max(batch * DENOISING_GIB, DECODING_GIB) * area
 
 
-def _refuse(model: str, weights: float, on_card: float, card: Card) -> None:
-    """on_card: of the weights, what lies on the card at a time; less than all: offloaded."""
+def _refuse(model: str, weights: float, on_card: float, step: float, card: Card) -> None:
+    """on_card: of the weights, what lies on the card at a time; less than all: offloaded.
+
+    step: what a denoising step needs beside it, with CUDA's own.
+    """
     offloaded = on_card < weights
     what = f"{model}: {weights:.1f} GiB of weights"
     where = f"{card.name} ({card.memory_gib:.1f} GiB)"
-    if on_card > card.memory_gib:
-        parts = ", not even part by part" * offloaded
-        raise CannotStart(f"{what} do not fit on {where}{parts}", MEMORY)
+    if on_card + step > card.memory_gib:
+        parts = f", not even part by part: the largest has {on_card:.1f}" * offloaded
+        beside = f", and a step needs {step:.1f} beside" * (on_card <= card.memory_gib)
+        raise CannotStart(f"{what} do not fit on {where}{parts}{beside}", MEMORY)
     host = host_memory_gib()
     if offloaded and host is not None and weights > host:
         raise CannotStart(
@@ -127,7 +139,7 @@ def _refuse(model: str, weights: float, on_card: float, card: Card) -> None:
             "memory that this process may use (--mem)",
             MEMORY,
         )
-    if on_card > card.free_gib:
+    if on_card + step - CONTEXT_GIB > card.free_gib:
         used = card.memory_gib - card.free_gib
         raise CannotStart(f"{what} wait for {used:.1f} GiB that others have of {where}", PASSING)
 

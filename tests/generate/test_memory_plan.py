@@ -19,6 +19,7 @@ SD3 = "stabilityai/stable-diffusion-3-medium-diffusers"
 FLUX = "black-forest-labs/FLUX.1-schnell"
 FLUX2 = "black-forest-labs/FLUX.2-dev"
 QWEN = "Qwen/Qwen-Image"
+CHROMA = "lodestones/Chroma1-HD"
 
 
 def fake(gib, free=None, name="Fake card"):
@@ -44,9 +45,9 @@ def no_limit(monkeypatch):
         (FLUX, 79.1, 16, "none", True),
         (FLUX, 39.5, 4, "none", True),
         (QWEN, 79.1, 15, "none", True),
-        (QWEN, 39.5, 1, "model", False),
+        (QWEN, 47.4, 5, "model", True),
         (FLUX2, 79.1, 11, "model", True),
-        (FLUX, 23.6, 1, "model", False),
+        (CHROMA, 23.6, 3, "model", True),
     ],
 )
 def test_a_plan_fits_the_weights_to_the_card(model, gib, batch, offload, slicing):
@@ -131,10 +132,18 @@ def test_the_weights_of_an_unknown_model_are_counted_once_it_is_loaded():
         plan_for(given.resolved(), given, fake(23.6), False, (60.0, 40.0))
 
 
+QWENS_LINE = (
+    "53.7 GiB of weights do not fit on Fake card (39.5 GiB), not even part by part: the largest "
+    "has 38.1, and a step needs 1.8 beside; --offload model, --quantize, a smaller --size or"
+)
+
+
 @pytest.mark.parametrize(
     "model, card, settings, fault, says",
     [
         (FLUX2, fake(39.5), {}, MEMORY, "105.0 GiB of weights do not fit on Fake card (39.5 GiB)"),
+        (QWEN, fake(39.5), {"height": 1328, "width": 1328}, MEMORY, QWENS_LINE),
+        (FLUX, fake(23.6), {}, MEMORY, "the largest has 22.2, and a step needs 1.5 beside"),
         (QWEN, fake(39.5), {"offload": "none"}, MEMORY, "--offload model, --quantize"),
         (SD3, fake(79.1, free=9.0), {}, PASSING, "14.3 GiB of weights wait for 70.1 GiB"),
     ],
@@ -143,6 +152,20 @@ def test_what_cannot_fit_is_refused_with_one_line(model, card, settings, fault, 
     with pytest.raises(CannotStart) as refused:
         plan(model, card, **settings)
     assert refused.value.fault == fault and says in str(refused.value)
+
+
+def test_what_fits_without_its_steps_is_tried_where_the_option_asks_for_it():
+    """The step's share is an estimate; the option goes before it, as --batch_size does."""
+    asked = plan(FLUX, fake(23.6), offload="model")
+    assert (asked.batch_size, asked.offload) == (1, "model")
+
+
+def test_cudas_own_is_not_waited_for_as_if_others_had_it():
+    """A process's context is no longer free when the card is asked, on an empty card, too."""
+    assert plan(FLUX2, fake(62.0, free=61.4)).batch_size == 1
+    with pytest.raises(CannotStart) as waits:
+        plan(FLUX2, fake(62.0, free=60.4))
+    assert waits.value.fault == PASSING
 
 
 def test_what_is_offloaded_must_fit_into_the_task(monkeypatch, tmp_path):
@@ -156,7 +179,7 @@ def test_what_is_offloaded_must_fit_into_the_task(monkeypatch, tmp_path):
     assert host_memory_gib(tmp_path, tmp_path / "none") is None
     monkeypatch.setattr(memory_plan, "host_memory_gib", lambda: 24.0)
     with pytest.raises(CannotStart, match=r"24\.0 GiB of memory.*--mem"):
-        plan(QWEN, fake(39.5))
+        plan(QWEN, fake(47.4))
     assert plan(FLUX, fake(79.1)).offload == "none", "what lies on the card needs no room there"
 
 
