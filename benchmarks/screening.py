@@ -3,8 +3,8 @@
     python benchmarks/screening.py [--safe FILE …] [--foreign FILE …] [--hate FILE]
 
 The validation prompts and their paraphrases below were written after the thresholds were chosen.
-judged_texts.txt: sexual, harmless, foreign and English texts, of which the share that is judged
-wrongly is printed, and each of these texts.
+judged_texts.txt: sexual, harmless, foreign and English texts; tests/generate/llm_answers.jsonl:
+answers of LLMs. Of both the share that is judged wrongly is printed, and each of these texts.
 FILE: a JSON list of prompts (or of objects with "prompt"), or a text file with one a line. --safe:
 what each filter drops of them; --foreign: how many are kept, alone and with an English style tail;
 --hate: test_suite_cases.csv of HateCheck (github.com/paul-rottger/hatecheck-data, CC-BY-4.0).
@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.judged import mistakes
+from benchmarks.judged import Judged, answers, mistakes
 from common.language import foreign
 from common.safety import find
 from common.texts import fold
@@ -126,11 +126,17 @@ def show_found(validation: ValidationSet, name: str, texts: list[str]) -> None:
 def show_judged() -> None:
     print("labelled texts, judged wrongly:")
     for (number, kind), judged in mistakes().items():
-        wrong = len(judged.wrong)
-        share = f"{100 * wrong / judged.texts:5.1f} %"
-        print(f"  set {number}, {kind:<30} {wrong:>3} of {judged.texts:>3} {share}")
-        for text in judged.wrong:
-            print(f"      {text}")
+        show_wrong(f"set {number}, {kind}", judged)
+    print("labelled answers of LLMs; wrong of the texts taken, lost of the good ones:")
+    for (half, kind), judged in answers().items():
+        show_wrong(f"{half}, {kind}", judged)
+
+
+def show_wrong(name: str, judged: Judged) -> None:
+    wrong = len(judged.wrong)
+    print(f"  {name:<40} {wrong:>3} of {judged.texts:>3} {100 * wrong / judged.texts:5.1f} %")
+    for text in judged.wrong:
+        print(f"      {text}")
 
 
 def show_safe(path: Path, validation: ValidationSet) -> None:

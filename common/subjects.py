@@ -90,4 +90,5 @@ def is_strange(word: str) -> bool:
     """Whether a word is unpronounceable: lower case, no vowel or five consonants in a row."""
     if len(word) < 3 or not word.isascii() or not word.islower() or not word.isalpha():
         return False
-    return not VOWEL.search(word) or bool(CONSONANTS.search(word))
+    spoken = word.replace("ght", "t").replace("sch", "s")  # lightship, borscht
+    return not VOWEL.search(word) or bool(CONSONANTS.search(spoken))

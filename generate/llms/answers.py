@@ -71,9 +71,10 @@ NUMBER = re.compile(r"\s*(?:[(\[]?(\d{1,3})(?:[.):\]]+|\s-)\s+|[-*•–>]+\s+)"
 # a colour or another order to a terminal: ESC [ 31 m
 TERMINAL = re.compile("\x1b\\[[0-9;?]{0,20}[ -/]?[@-~]")
 # Both at the beginning alone: looked for anywhere, a run of n blanks takes n * n steps.
+LABELS = "(?:variation|caption|rewrite|prompt|option|version)"
 LABEL = re.compile(
-    r"\A\s*(?:variation|caption|rewrite|prompt|option|version)\s*"
-    r"(?:#?\d{1,3}\s*[:.)-]|#?[a-z]?\s*:)\s+",
+    rf"\A\s*{LABELS}\s*(?:#?\d{{1,3}}\s*[:.)-]|#?[a-z]?\s*:)\s+"
+    rf"|\A\s*(\*\*|__){LABELS}\s*#?(?:\d{{1,3}}|[a-z])?\s*[:.)-]?\1[:.)-]?\s+",
     re.I,
 )
 EMPHASIS = re.compile(r"(\*\*|__|\*|_|`)(.+)\1")
@@ -211,8 +212,8 @@ def clean(text: str) -> str:
     text = TERMINAL.sub("", text)
     text = unicodedata.normalize("NFC", text).replace("\u200b", "")
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    text = LABEL.sub("", text, count=1).strip()
     for _ in range(3):
+        text = LABEL.sub("", text, count=1).strip()
         text = text.removesuffix(",").strip()
         if len(text) > 1 and (text[0], text[-1]) in QUOTES:
             text = text[1:-1].strip()

@@ -18,7 +18,8 @@ UNIT = re.compile(r"\b(\d+) (mm|cm|m|k|p|px)\b")
 EMPTY = word_set(
     """a an the of in on at by to for from with and or as is are was be it its his her their this
     that there while which who very highly extremely really detailed beautiful quality high hd uhd
-    best masterpiece image picture scene showing depicting featuring features view s t"""
+    best ultra hyper 4k 8k 16k hdr resolution masterpiece image picture scene showing depicting
+    featuring features view s t"""
 )
 SAME = {"cosy": "cozy", "colour": "color", "grey": "gray", "towards": "toward"}
 TYPO = 86  # rapidfuzz ratio of two long words that are one word spelt twice: Marrakesh, Marrakech

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from common.subjects import is_strange
 from common.texts import word_set
+from generate.llms.chatter import QUOTED
 
 CLAUSE = re.compile(r"[,;:.!?|()]+(?:\s|$)")
 WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
@@ -34,6 +35,11 @@ KNOWN_SHORT = word_set(
     fx id ok yo ha ho ah eh um uh bw ui ux ft lb px ny sf xl ii iii iv vi vii ix ma pa re jr sr co
     hq cg gi dc gt mg wu hr"""
 )
+# one letter at the end of a clause is half a word ("on a red s, lamplight"), but for "plan b"
+LONE = re.compile(r"([^\W_]+) ([b-hj-np-uwyz])(?=,|$)")
+LETTERED = word_set("letter plan model type class grade vitamin group series size level gen and or")
+# a model that falls into Chinese or Russian; what a sign says stands in quotation marks
+OTHER_SCRIPT = re.compile("[\u0370-\u1dff\u2e80-\ud7ff]{3}")
 VOWEL = re.compile("[aeiouy]")
 # doubled they say nothing; "very very" and "bora bora" do
 NEVER_TWICE = word_set("a an the of in on at to for from with and or is am are as by into")
@@ -50,6 +56,11 @@ def fault_of_form(text: str, prompt: str) -> str:
     fragments = [word for word in SHORT.findall(text) if word not in known and _is_fragment(word)]
     if len(fragments) > 1:
         return f"no words: {fragments[0]} {fragments[1]}"
+    if OTHER_SCRIPT.search(QUOTED.sub("", text)) and not OTHER_SCRIPT.search(prompt):
+        return "another script"
+    for before, letter in LONE.findall(text):
+        if letter not in known and before.lower() not in LETTERED:
+            return f"no word: {letter}"
     for word, following in pairwise(words):
         if word == following and word in NEVER_TWICE:
             return f"twice: {word}"

@@ -11,7 +11,8 @@ from generate.llms.variations import VariationFilter
 from tests.growth import MOST, growth
 
 # Written by hand: {"half", "prompt", "answer", "finish", "good": texts that are to be taken}. The
-# rules were made on the half "build"; "report" was looked at once they stood.
+# rules were made on the half "build"; "report" was looked at once they stood. "hard" was written
+# later by somebody else, to mislead them: 23 of 88 taken ones were wrong, 5 of 70 good ones lost.
 LABELLED = Path(__file__).with_name("llm_answers.jsonl")
 MOST_WRONG = 0.03
 
@@ -30,6 +31,8 @@ MOST_WRONG = 0.03
         "- one red fox\n- two grey owls",
         "- one \x1b[31mred\x1b[0m fox\n- \x1b[2K\x1b[1;32mtwo grey owls",
         "Variation 1: one red fox\nVariation 2: two grey owls",
+        "Sure!\n\n**Variation 1:** one red fox\n\n**Variation 2**: two grey owls",
+        '["**Caption 1: one red fox**", "__Prompt B__ two grey owls"]',
         '<think>["a dog"]?</think>{"notes": ["x y"], "variations": [["one red fox"], '
         '["two grey owls"]]}',
         '{"name": "f", "arguments": "[\\"one red fox\\", \\"two grey owls\\"]"}',
@@ -50,9 +53,10 @@ def test_numbers_that_count_are_no_part_of_a_text_and_others_are():
     assert texts_of(json.dumps(texts)) == texts
 
 
-@pytest.mark.parametrize("half", ["build", "report"])
-def test_labelled_answers(half):
-    """Wrong accepts as a share of what is accepted, wrong rejects of what should be: each 3 %."""
+@pytest.mark.parametrize("half, fewest", [("build", 300), ("report", 300), ("hard", 70)])
+def test_labelled_answers(half, fewest):
+    """Wrong accepts as a share of what is accepted, wrong rejects of what should be."""
+    most_wrong = 0.07 if half == "hard" else MOST_WRONG
     good = taken = wrong = lost = 0
     for line in LABELLED.read_text().splitlines():
         entry = json.loads(line)
@@ -65,8 +69,8 @@ def test_labelled_answers(half):
         taken += len(texts)
         wrong += len([text for text in texts if text not in entry["good"]])
         lost += len([text for text in entry["good"] if text not in texts])
-    assert good >= 300
-    assert wrong <= MOST_WRONG * taken
+    assert good >= fewest
+    assert wrong <= most_wrong * taken
     assert lost <= MOST_WRONG * good
 
 
