@@ -170,6 +170,11 @@ def _class_of(path: str, class_name: str) -> Any:
     spec = importlib.util.spec_from_file_location(f"score_of_{Path(path).stem}", path)
     if not class_name or spec is None or spec.loader is None:
         raise UserError(f"--scores {path}:{class_name}: expected FILE.py:CLASS")
+    if not Path(path).is_file():
+        raise UserError(
+            f"--scores {path}:{class_name} cannot be loaded: "
+            f"there is no file {Path(path).resolve()}"
+        )
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where its dataclasses look for their annotations
     try:

@@ -42,7 +42,8 @@ def find_prompts(path: str | os.PathLike[str]) -> Path:
         if candidate.is_file():
             return candidate
     raise UserError(
-        f"{path}: no such file, neither here nor in prompts/; combine_prompts/combine.py makes one"
+        f"{path}: no such file, neither here nor in prompts/; a .txt with one prompt a line is "
+        "enough, combine_prompts/combine.py makes one of public sets"
     )
 
 

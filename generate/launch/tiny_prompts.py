@@ -30,6 +30,6 @@ def lines_of(items: Sequence[Item]) -> list[str]:
     return [
         f"prompts    the tiny model does not know {len(unknown):,} of {len(prompts):,}, like "
         f'"{visible(unknown[0], 80)}": expect wrong images. It knows circles, squares and '
-        "triangles in red, green, blue, yellow, white and black, each time on a … background: "
-        "examples/tiny_model/README.md"
+        "triangles in red, green, blue, yellow, white and black, each on a background of one of "
+        "these colours: examples/tiny_model/README.md"
     ]

@@ -123,7 +123,7 @@ def test_a_score_of_ones_own(tmp_path: Path, pictures: Pictures) -> None:
         ("sharpness,sharpness", "two scores are called sharpness"),
         ("sharpness:model", "takes no model"),
         ("own.py", "expected FILE.py:CLASS"),
-        ("missing.py:A", "cannot be loaded"),
+        ("missing.py:A", "cannot be loaded: there is no file /"),
         ("own.py:Missing", "cannot be loaded"),
         ("own.py:Nameless", "has no name"),
         ("own.py:Shouting", "has the name 'Red ness'"),
