@@ -7,6 +7,7 @@ try resumes.
 
 import hashlib
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.utils import disable_progress_bars
 from tqdm import tqdm
 
+from combine_prompts.processor import Read
 from combine_prompts.prompt_files import one_line
 from common.command_line import UserError
 from common.files import open_plain
@@ -25,6 +27,7 @@ from common.files import open_plain
 ATTEMPTS = 5
 TIMEOUT_S = 30
 BLOCK = 1 << 13
+SPAN = re.compile(r"bytes (\d+)-\d+/(\d+)")  # of a Content-Range: first byte, bytes of the whole
 
 
 def hub_files(repo: str, patterns: Sequence[str], revision: str) -> tuple[list[Path], str]:
@@ -57,21 +60,36 @@ def hub_files(repo: str, patterns: Sequence[str], revision: str) -> tuple[list[P
         raise not_fetched(f"{repo} on the hub", files, error) from None
 
 
-def web_file(url: str) -> Path:
-    """Fetch `url` into the cache, once; a broken transfer is resumed. Returns the local path."""
+def web_file(url: str, read: Read) -> Path:
+    """Fetch `url` into the cache, once; a broken transfer is resumed. Returns the local path.
+
+    What `read` cannot begin to read (a login page) does not stay there.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "prompt_sources" / hashlib.sha256(url.encode()).hexdigest()[:12]
     path = folder / url.rsplit("/", 1)[-1]
-    if path.exists():
+    if path.exists() and not _fault(path, read):
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / "part"
         _fetch_all(url, part, path.name)
+        if fault := _fault(part, read):
+            part.unlink()
+            raise OSError(f"another file came: {fault}")
         os.replace(part, path)
         return path
     except (OSError, requests.RequestException) as error:
         raise not_fetched(url, url, error) from None
+
+
+def _fault(path: Path, read: Read) -> str:
+    """Why the first row cannot be read; "": it can."""
+    try:
+        next(iter(read(path)), None)
+    except Exception as error:  # OSError, ValueError, sqlite3.Error, csv.Error
+        return one_line(error)
+    return ""
 
 
 def _fetch_all(url: str, part: Path, name: str) -> None:
@@ -103,10 +121,16 @@ def _fetch_rest(url: str, part: Path, name: str) -> bool:
         if answer.status_code == 416:
             return False
         answer.raise_for_status()
-        resumed = have if answer.status_code == 206 else 0
+        resumed = 0
+        total = int(answer.headers.get("Content-Length", 0))
+        if answer.status_code == 206:
+            span = SPAN.fullmatch(answer.headers.get("Content-Range", ""))
+            if not have or not span or int(span[1]) != have:
+                raise OSError(f"not the bytes from {have:,} on came, but others")
+            resumed = have
+            total = int(span[2])
         where = f" from byte {resumed:,}" if resumed else ""
         print(f"fetching {url}{where}", file=sys.stderr, flush=True)
-        total = int(answer.headers.get("Content-Length", 0)) + resumed
         bar = tqdm(total=total, initial=resumed, unit="B", unit_scale=True, desc=name, disable=None)
         with open(part, "ab" if resumed else "wb", opener=open_plain) as file, bar:
             for block in answer.iter_content(BLOCK):

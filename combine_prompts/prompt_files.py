@@ -30,6 +30,8 @@ def read_items(path: Path) -> list[Any]:
     `.txt`: one prompt a line; `.jsonl`: one item a line. Raises OSError, or ValueError saying where
     the file is broken.
     """
+    if path.suffix.lower() == ".parquet":
+        raise ValueError("a parquet file; .json, .jsonl and .txt are read here")
     data = read_regular(path)
     if path.suffix == ".txt":
         return [{"prompt": line} for _, line in _text_lines(data)]

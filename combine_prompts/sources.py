@@ -62,14 +62,14 @@ def hpdv2(args: Namespace) -> int:
 
 def sac(args: Namespace) -> int:
     """The prompts of Simulacra Aesthetic Captions."""
-    files, problems = _single_file(args, "sac", "*.sqlite")
+    files, problems = _single_file(args, "sac", "*.sqlite", sac_generations)
     return process(_job(args, sac_generations), files, problems)
 
 
 def gecko(args: Namespace) -> int:
     """Gecko's prompts, the validation set."""
-    files, problems = _single_file(args, "gecko", "prompts.csv")
     read = partial(gecko_prompts, reliable=args.reliable, trainable=args.trainable)
+    files, problems = _single_file(args, "gecko", "prompts.csv", read)
     return process(_job(args, read), files, problems)
 
 
@@ -81,10 +81,12 @@ def _from_hub(args: Namespace, repo: str, patterns: Sequence[str]) -> list[Path]
     return files
 
 
-def _single_file(args: Namespace, source: str, pattern: str) -> tuple[list[Path], list[str]]:
+def _single_file(
+    args: Namespace, source: str, pattern: str, read: Read
+) -> tuple[list[Path], list[str]]:
     if args.input:
         return local_files(args.input, [pattern])
-    return [web_file(args.url.replace("{revision}", chosen(source, args.revision)))], []
+    return [web_file(args.url.replace("{revision}", chosen(source, args.revision)), read)], []
 
 
 def _job(args: Namespace, read: Read) -> Job:

@@ -16,6 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from combine_prompts.prompt_files import read_items
+from common.command_line import UserError
+from generate.dataset.prompts_file import read_prompts
+
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {
     k: v for k, v in os.environ.items() if k not in ("UNIDISC_DIR", "OLLAMA_HOST", "OLLAMA_HOSTS")
@@ -68,6 +72,20 @@ def test_prompts_file(tmp_path, content, says):
         tmp_path / "out",
     )
     assert not list(tmp_path.glob("out/generated_images/*"))
+
+
+def test_a_pipe_or_folder_as_prompts_file(tmp_path):
+    os.mkfifo(tmp_path / "p.parquet")
+    (tmp_path / "p.json").mkdir()
+    for name in ("p.parquet", "p.json"):
+        with pytest.raises(UserError, match=f"{name} is a folder, a device or a pipe"):
+            read_prompts(tmp_path / name)
+
+
+def test_combine_says_which_files_it_reads(tmp_path):
+    (tmp_path / "p.parquet").write_bytes(b"PAR1\0")
+    with pytest.raises(ValueError, match=r"a parquet file; \.json, \.jsonl and \.txt are read"):
+        read_items(tmp_path / "p.parquet")
 
 
 def test_who_speaks_is_the_script_that_was_called(tmp_path):

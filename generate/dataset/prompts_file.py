@@ -41,6 +41,8 @@ def find_prompts(path: str | os.PathLike[str]) -> Path:
     for candidate in (Path(path), Path("prompts") / path, CHECKOUT / "prompts" / path):
         if candidate.is_file():
             return candidate
+    if Path(path).exists():
+        raise UserError(f"{path} is a folder, a device or a pipe; give a file of prompts")
     raise UserError(
         f"{path}: no such file, neither here nor in prompts/; a .txt with one prompt a line is "
         "enough, combine_prompts/combine.py makes one of public sets"

@@ -270,6 +270,33 @@ def test_plain_file_torn_and_resumed(tmp_path, hub, script, name, folder):
 
 
 @pytest.mark.parametrize(
+    "status, headers, begun",
+    [
+        (206, {"Content-Range": "bytes 0-35/1000000"}, False),
+        (206, {"Content-Range": "bytes 5-9/3"}, True),
+        (200, {}, False),  # a login page
+    ],
+)
+def test_another_file_than_the_one_asked_for_is_not_kept(
+    tmp_path, hub, monkeypatch, status, headers, begun
+):
+    """A part that nobody asked for; a page of another form. When the mirror is right, all is."""
+    data = (EXAMPLES / "gecko/prompts.csv").read_bytes()
+    words = ("process_gecko", "--url", f"{hub}/raw/x/prompts.csv")
+    if begun:
+        FakeHub.files, FakeHub.tear = {("raw", "x", "prompts.csv"): data * 9}, 9
+        run(tmp_path, "http://127.0.0.1:9", *words, status=1)
+    page = data[:36] if status == 206 else b"<html>login</html>"
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeHub, "do_GET", lambda self: self.answer(status, page, headers))
+        ended, prompts = run(tmp_path, "http://127.0.0.1:9", *words, status=1)
+    assert prompts is None and "cannot fetch" in ended.stderr and "came" in ended.stderr
+    FakeHub.files, FakeHub.tear = {("raw", "x", "prompts.csv"): data}, 0
+    _, prompts = run(tmp_path, "http://127.0.0.1:9", *words)
+    assert prompts == local(tmp_path, "process_gecko", "gecko")
+
+
+@pytest.mark.parametrize(
     "script, says",
     [
         ("process_image_reward", "metadata-train.parquet"),
