@@ -6,6 +6,7 @@ Beside a C program that only reads them, pandas, GNU tar and webdataset.
     python benchmarks/postprocess.py
     python benchmarks/postprocess.py --quick                # a tenth of the sizes: two minutes
     python benchmarks/postprocess.py tar --folder /data/tmp # one of json, collected, update, …
+    python benchmarks/postprocess.py tar --images 200000    # 22 GB of temporary files
 
 See cost.py for what the figures are.
 """
@@ -16,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -159,8 +161,8 @@ def measure_update(where, small, less, repetitions):
     )
 
 
-def measure_tar(where, small, less, repetitions):
-    n, ours, table = 20_000 // less, where / "ours", where / "ours.parquet"
+def measure_tar(where, small, less, repetitions, images=20_000):
+    n, ours, table = images // less, where / "ours", where / "ours.parquet"
     make_samples(ours, 0, n, pictures(53_000), ours=True)
     subprocess.run([*map(str, TO_PARQUET), ours, table], check=True, stdout=subprocess.DEVNULL)
     names, size = where / "names", sum(path.stat().st_size for path in ours.glob("*/*.jpg"))
@@ -200,7 +202,7 @@ def measure_tar(where, small, less, repetitions):
                 where / "out.tar",
             ],
         },
-        "GNU tar of the images",
+        "GNU tar of the images, then fsync",
         repetitions,
         before,
     )
@@ -277,8 +279,10 @@ def main():
         help="json, collected, update, tar or growth (default: all)",
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the sizes")
+    parser.add_argument("--images", type=int, default=20_000, help="of tar (default: 20,000)")
     parser.add_argument("--folder", help="where temporary data goes (default: the system's)")
     args = parser.parse_args()
+    measures["tar"] = partial(measure_tar, images=args.images)
     small = pictures(1000)
     for which in args.which or measures:
         where = Path(tempfile.mkdtemp(prefix="postprocess-", dir=args.folder))

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from common.packed_folder import member_of
+from common.packed_folder import LOOK_EVERY_S, Member, member_of, packed
 from common.untrusted import IMAGE_BYTES, Refused, open_untrusted, real_folders
 from postprocess_dataset.sample_checks import DIFFERS, bytes_fault
 
@@ -26,6 +26,7 @@ class Images:
     def __init__(self, base_dir: str, image_dirs: Iterable[str] = ()) -> None:
         self.base_dir = base_dir
         self.inside = real_folders([base_dir, *image_dirs])
+        self._unpacked = "", 0.0  # a folder that had no mark, and until when that is believed
 
     def places(self, image_path: str | None, key: str) -> list[str]:
         """Where a row's image may be, likeliest first."""
@@ -40,8 +41,8 @@ class Images:
         """Bytes of a row's image; None if there is none, or it is too large for read()."""
         for path in self.places(*place):
             try:
-                member = member_of(path)
-                size = member.size if member else os.stat(path).st_size
+                member = self._member(path)
+                size = member.size if member else self._loose_size(path)
             except (OSError, ValueError):  # a NUL in the name
                 continue
             return size if size <= IMAGE_BYTES else None
@@ -82,11 +83,44 @@ class Images:
             return image, wrong
         return b"", fault
 
+    def _member(self, path: str) -> Member | None:
+        """Where a packed image lies. None: it is loose, or was packed a moment ago.
+
+        A look for the mark at each image would be a tenth of the time.
+        """
+        folder, _, name = path.rpartition("/")
+        known, until = self._unpacked
+        now = time.monotonic()
+        if folder == known and now < until:
+            return None
+        found = packed(folder)
+        if found:
+            return found.find(name)
+        self._unpacked = folder, now + LOOK_EVERY_S
+        return None
+
+    def _loose_size(self, path: str) -> int:
+        try:
+            return os.stat(path).st_size
+        except FileNotFoundError:
+            if member := member_of(path):  # packed since
+                return member.size
+            raise
+
     def _read(self, path: str, buffer: bytearray) -> bytes | memoryview:
-        if member := member_of(path):
-            if not os.path.realpath(member.path).startswith(self.inside):
-                raise Refused(f"it lies outside of {' and '.join(self.inside)}", path)
-            return member.read(IMAGE_BYTES)
+        member = self._member(path)
+        if not member:
+            try:
+                return self._read_loose(path, buffer)
+            except FileNotFoundError:
+                member = member_of(path)  # packed since
+                if not member:
+                    raise
+        if not os.path.realpath(member.path).startswith(self.inside):
+            raise Refused(f"it lies outside of {' and '.join(self.inside)}", path)
+        return member.read(IMAGE_BYTES)
+
+    def _read_loose(self, path: str, buffer: bytearray) -> bytes | memoryview:
         fd = open_untrusted(path, self.inside)
         try:
             size = os.readv(fd, [buffer])

@@ -14,6 +14,7 @@ from generate.dataset.captions import publish_captions, read_captions
 from generate.dataset.scan import scan_folder
 from generate.server.folders import index_done
 from postprocess_dataset.packing.pack_folder import Packing
+from postprocess_dataset.shard_images import BUFFER, Images
 from tests.postprocess_dataset.conftest import called, captions, pack, seen
 
 
@@ -43,6 +44,18 @@ def test_both_converters_take_packed_samples(data, to_parquet, to_tars, rows_of,
     assert "0 of them new" in to_parquet(data.path, loose, "--update").out
     assert to_tars(tight, data.path.parent, data.path.parent / "b").status == 0
     assert tar_members(data.path.parent / "b") == tar_members(data.path.parent / "a")
+
+
+def test_an_image_that_is_packed_between_two_looks_is_found(data):
+    """The tars' reader does not look for the mark at each image."""
+    images = Images(str(data.path.parent))
+    place = None, f"{data.path.name}/000000/3_1"
+    before = bytes(images.read(place, None, bytearray(BUFFER))[0])
+    size = images.size(place)
+    pack(data.path)
+    assert not (data.path / "000000/3_1.jpg").exists()
+    assert images.read(place, None, bytearray(BUFFER)) == (before, None)
+    assert images.size(place) == size == len(before)
 
 
 def test_an_extension_is_packed_beside_what_was(data):
