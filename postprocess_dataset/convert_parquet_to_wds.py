@@ -88,10 +88,12 @@ def main() -> int:
     if args.scores and not args.where:
         parser.error("--scores is for --where: which rows?")
 
+    from common.without_pandas import without_pandas
     from postprocess_dataset.scored.where import Where
     from postprocess_dataset.to_tars.make_tars import make_tars
     from postprocess_dataset.to_tars.tar_settings import TarSettings
 
+    without_pandas()
     return make_tars(
         TarSettings(
             table=args.parquet_file,
