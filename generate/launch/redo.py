@@ -15,7 +15,7 @@ from typing import Any
 from common.command_line import DONE, FAILED, LEFT_OUT, UserError
 from common.console import visible
 from common.packed_folder import packed, read_file
-from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES
+from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_jpeg
 from generate.client.generation import common_settings
 from generate.dataset.layout import folder_name
 from generate.pipelines.image_generator import ImageGenerator
@@ -52,7 +52,7 @@ NEEDED: dict[str, tuple[type, ...]] = {
 def redo(args: Namespace, dataset_dir: Path, which: str) -> int:
     """Print for each sample how the new image differs; the exit status.
 
-    1 if any does, else 3 if a JSON does not say how its image was drawn.
+    1 if any does, else 3 if a JSON does not say how its image was drawn, or an image is damaged.
     """
     generator = None
     loaded: dict[str, Any] = {}
@@ -61,6 +61,7 @@ def redo(args: Namespace, dataset_dir: Path, which: str) -> int:
     for path in _samples(dataset_dir, which):
         try:
             record = read_record(path)
+            stored = read_image(path)
         except (OSError, ValueError, RecursionError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             print(f"{path}: cannot be drawn again: {visible(why)}", file=sys.stderr)
@@ -77,7 +78,13 @@ def redo(args: Namespace, dataset_dir: Path, which: str) -> int:
             image = generator.generate([record["augmented_prompt"]], [record["seed"]])[0]
         except (DeviceBroken, CannotGenerate) as error:
             raise UserError(f"the pipeline failed: {error}") from None
-        differ += _compare(path, image, record, generator.pipeline)
+        if stored.size != image.pixels.shape[1::-1]:
+            height, width = image.pixels.shape[:2]
+            here = f"{width} x {height}"
+            print(f"{path.stem}: is {stored.width} x {stored.height} pixels, drawn again {here}")
+            differ += 1
+            continue
+        differ += _compare(path.stem, (stored, image), record, generator.pipeline)
     return FAILED if differ else LEFT_OUT if left_out else DONE
 
 
@@ -99,6 +106,17 @@ def read_record(path: Path) -> dict[str, Any]:
     if not isinstance(json.loads(record.get("quantize_args") or "{}"), dict):
         raise ValueError(f"its quantize_args is {record['quantize_args']!r:.80}")
     return record
+
+
+def read_image(path: Path) -> Any:
+    """The decoded image of a sample's JSON. OSError; ValueError: it is no JPEG, or damaged."""
+    data = read_file(path.with_suffix(".jpg"), IMAGE_BYTES)
+    try:
+        stored = open_jpeg(data)
+        stored.load()
+    except Exception as error:  # Pillow raises anything at a damaged file
+        raise ValueError(f"its image cannot be decoded: {error}") from None
+    return stored
 
 
 def _later(record: dict[str, Any]) -> dict[str, Any]:
@@ -133,17 +151,15 @@ def _samples(dataset_dir: Path, which: str) -> list[Path]:
     return paths
 
 
-def _compare(path: Path, image: Any, record: dict[str, Any], here: Pipeline) -> bool:
-    """Print how a new image differs from the stored one; whether it does.
+def _compare(stem: str, images: tuple[Any, Any], record: dict[str, Any], here: Pipeline) -> bool:
+    """Print how a new image differs from the stored one, of the same size; whether it does.
 
-    The new one goes through the JPEG tables of the stored one first.
+    images: stored and new. The new one goes through the JPEG tables of the stored one first.
     """
     import numpy  # not loaded by those who submit
     from PIL import Image, JpegImagePlugin
 
-    stored: Any = Image.open(
-        io.BytesIO(read_file(path.with_suffix(".jpg"), IMAGE_BYTES)), formats=["JPEG"]
-    )
+    stored, image = images
     file = io.BytesIO()
     Image.fromarray(image.pixels).save(
         file, "JPEG", qtables=stored.quantization, subsampling=JpegImagePlugin.get_sampling(stored)
@@ -151,13 +167,13 @@ def _compare(path: Path, image: Any, record: dict[str, Any], here: Pipeline) -> 
     new = numpy.asarray(Image.open(file), int)
     difference = numpy.abs(numpy.asarray(stored.convert("RGB"), int) - new)
     if not difference.any():
-        print(f"{path.stem}: identical")
+        print(f"{stem}: identical")
         return False
     versions, gpu = record.get("library_versions"), record.get("gpu_name")
     stack = f"; generated with {visible(versions)}, here {here.versions}"
     card = f"; generated on {visible(gpu or 'a CPU')}, here {here.gpu_name or 'a CPU'}"
     print(
-        f"{path.stem}: {(difference > 0).any(2).mean():.1%} of the pixels differ, by "
+        f"{stem}: {(difference > 0).any(2).mean():.1%} of the pixels differ, by "
         f"{difference.mean():.2f} of 255 on average, at most {difference.max()}"
         f"{stack if versions != here.versions else ''}"
         f"{card if gpu != here.gpu_name else ''}"

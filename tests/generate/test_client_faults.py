@@ -210,15 +210,21 @@ def test_a_sample_that_does_not_say_how_it_was_drawn(tmp_path, field, value):
 
 
 def test_redo_names_a_broken_sample_and_goes_on(start_run):
-    run, _server = start_run(total=1, images=2)
+    run, _server = start_run(total=1, images=4)
     assert run.start().wait(60) == 0
     path = run.data / "000000" / "0_0.json"
     record = json.loads(path.read_text())
     del record["height"]
     path.write_text(json.dumps(record))
+    (run.data / "000000/0_1.jpg").write_bytes(b"no JPEG")
     ended = run.run("--redo", "0", task=False)
     assert ended.returncode == 3 and "its height is None" in ended.stderr
-    assert ended.stdout.strip() == "0_1: identical" and "Traceback" not in ended.stderr
+    assert "0_1.json: cannot be drawn again: its image cannot be decoded" in ended.stderr
+    assert ended.stdout.splitlines() == ["0_2: identical", "0_3: identical"]
+    Image.new("RGB", (24, 16)).save(run.data / "000000/0_2.jpg")
+    ended = run.run("--redo", "0_2", task=False)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert re.fullmatch(r"0_2: is 24 x 16 pixels, drawn again \d+ x \d+", ended.stdout.strip())
 
 
 def test_preview_touches_nothing(tmp_path):
