@@ -211,6 +211,22 @@ def test_the_estimate_counts_what_is_left_to_draw(tmp_path):
     )
 
 
+def test_the_estimate_counts_the_weights_of_a_folder_by_its_files(tmp_path):
+    """More than a task's memory; FLUX's class, whose row of the table has other weights."""
+    folder = tmp_path / "painter"
+    part = folder / "transformer"
+    part.mkdir(parents=True)
+    index = {"_class_name": "FluxPipeline", "transformer": ["diffusers", "X"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    (part / "config.json").write_text("{}")
+    header = json.dumps({"a": {"dtype": "BF16", "shape": [1000, 20_000_000]}}).encode()
+    size = len(header).to_bytes(8, "little")
+    (part / "diffusion_pytorch_model.safetensors").write_bytes(size + header)
+    assert "37.3 GiB of weights" in estimated(tmp_path, model=str(folder))
+    (part / "diffusion_pytorch_model.safetensors").unlink()
+    assert "GiB of weights" not in estimated(tmp_path, model=str(folder)), "not known then"
+
+
 def test_the_estimate_says_whether_tasks_are_spare(tmp_path):
     assert "no task is spare: if one fails, nobody takes its place; --num_chunks 12" in estimated(
         tmp_path
