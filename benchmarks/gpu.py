@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py                          # SD3-medium at its real size, random weights
     python benchmarks/gpu.py --model Z-Image-Turbo    # of real_configs.py; a hub id: the real one
+    python benchmarks/gpu.py --model all              # each of real_configs.py, one after the other
     python benchmarks/gpu.py --model tiny --batches 2 # on a CPU: that it runs
 
 It needs a CUDA card, no hub and no weights: SD3-medium without T5 (5.4 GiB, in a temporary folder)
@@ -12,10 +13,11 @@ before the next batch) and, for each preset of --speed, the code of the client: 
 ImageGenerator; checked, encoded, hashed and published by threads behind the device. Printed are
 images/s, their ratio to the bare loop, TFLOP/s and the share of the card's peak, the share of the
 time in which the device was busy, recompiles since the warm-up, seconds to load and for the first
-batch, peak memory. A preset that cannot be had says why in its row.
+batch, peak memory. A preset or a model that cannot be had says why in its row.
 """
 
 import argparse
+import gc
 import json
 import sys
 import tempfile
@@ -33,6 +35,7 @@ import torch
 from benchmarks.real_configs import REAL_MODELS
 from benchmarks.real_sizes import build, build_sd3
 from common.command_line import UserError, run_script
+from common.console import first_line
 from generate.dataset.samples import Place, publish_sample
 from generate.image_models.model_recipes import folder_of
 from generate.launch.speed import PRESETS
@@ -50,23 +53,43 @@ PUBLISHERS = 4  # threads, as the client has
 def main() -> int:
     args = options()
     card = this_card()
-    with tempfile.TemporaryDirectory() as temporary:
-        model = args.model or str(build_sd3(Path(temporary) / SD3))
-        if args.model in REAL_MODELS:
-            model = str(build(args.model, Path(temporary) / args.model))
-        rows = [measure_bare(args, model)]
-        for preset in args.presets.split(","):
-            rows.append(measure_preset(args, model, preset, Path(temporary)))
-    report(args, rows, card.name if card else "CPU")
+    found = []
+    for name in REAL_MODELS if args.model == "all" else args.model.split(","):
+        with tempfile.TemporaryDirectory() as temporary:
+            rows = measure(args, name, Path(temporary))
+        report(name, rows, card.name if card else "CPU")
+        found.append({"model": name, "rows": rows})
+    if args.json:
+        document = {"card": card.name if card else None, "models": found}
+        Path(args.json).write_text(json.dumps(document, indent=1) + "\n")
     return 0
+
+
+def measure(args: argparse.Namespace, name: str, folder: Path) -> list[dict[str, Any]]:
+    """The rows of a model: bare diffusers, and each preset."""
+    model = name
+    if name == SD3:
+        model = str(build_sd3(folder / SD3))
+    elif name in REAL_MODELS:
+        model = str(build(name, folder / name))
+    try:
+        rows = [measure_bare(args, model)]
+    except (UserError, torch.OutOfMemoryError) as error:
+        rows = [{"preset": "bare diffusers", "note": first_line(error)}]
+    for preset in args.presets.split(","):
+        gc.collect()  # of the one before
+        torch.cuda.empty_cache()
+        rows.append(measure_preset(args, model, preset, folder))
+    return rows
 
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--model",
-        help=f"hub id, folder, tiny, or with random weights {', '.join(REAL_MODELS)} "
-        "(default: SD3-medium with random weights)",
+        default=SD3,
+        help="hub ids, folders, tiny, several with commas; with random weights "
+        f"{', '.join(REAL_MODELS)}, or all of these (default: SD3-medium with random weights)",
     )
     parser.add_argument("--size", type=int, help="pixels (default: the model's)")
     parser.add_argument("--batch_size", type=int, help="default: by the memory plan")
@@ -187,13 +210,14 @@ def timed(one: Callable[[int], None], batch: int, batches: int) -> dict[str, Any
     return {"images_per_s": rate, "first_batch_s": first, "peak_gib": peak, "seconds": seconds}
 
 
-def report(args: argparse.Namespace, rows: list[dict[str, Any]], card: str) -> None:
-    """A table in Markdown; with --json the figures in a file."""
-    bare, work = rows[0]["images_per_s"], rows[0]["tflop_per_image"]
+def report(name: str, rows: list[dict[str, Any]], card: str) -> None:
+    """A table in Markdown."""
+    bare, work = rows[0].get("images_per_s"), rows[0].get("tflop_per_image")
     peak = peak_of(card)
-    print(f"{args.model or 'SD3-medium without T5, random weights'} on {card}; ", end="")
-    print(f"torch {torch.__version__}, diffusers {diffusers.__version__}; ", end="")
-    print(f"{work:.4g} TFLOP an image\n")
+    weights = ", random weights" * (name == SD3 or name in REAL_MODELS)
+    counted = f"; {work:.4g} TFLOP an image" if work else ""
+    print(f"{name}{weights} on {card}; ", end="")
+    print(f"torch {torch.__version__}, diffusers {diffusers.__version__}{counted}\n")
     print(
         "| preset | images/s | of bare | TFLOP/s | of peak | busy | recompiles | load s "
         "| first batch s | GiB | |"
@@ -204,16 +228,17 @@ def report(args: argparse.Namespace, rows: list[dict[str, Any]], card: str) -> N
             print(f"| {row['preset']} | | | | | | | | | | {row['note']} |")
             continue
         rate = row["images_per_s"]
-        share = f"{rate * work / peak:.2f}" if peak else ""
+        ratio = f"{rate / bare:.2f}" if bare else ""
+        speed = f"{rate * work:.3g}" if work else ""
+        share = f"{rate * work / peak:.2f}" if work and peak else ""
         memory = "" if row["peak_gib"] is None else f"{row['peak_gib']:.1f}"
         busy = f"{row['busy']:.2f}" if "busy" in row else ""
         print(
-            f"| {row['preset']} | {rate:.3g} | {rate / bare:.2f} | {rate * work:.3g} | {share} | "
+            f"| {row['preset']} | {rate:.3g} | {ratio} | {speed} | {share} | "
             f"{busy} | {row.get('recompiles', '')} | {row['load_s']:.1f} | "
             f"{row['first_batch_s']:.1f} | {memory} | {row['note']} |"
         )
-    if args.json:
-        Path(args.json).write_text(json.dumps({"card": card, "rows": rows}, indent=1) + "\n")
+    print()
 
 
 if __name__ == "__main__":

@@ -151,6 +151,11 @@ def klein(billions: str, joint_attention_dim: int, **arguments: Any) -> Real:
     return flux2("klein", billions, **arguments)
 
 
+def qwen_image() -> Real:
+    vae = diffusers.AutoencoderKLQwenImage
+    return Real("qwen-image", "QwenImageTransformer2DModel", vae, "20", JOINT)
+
+
 def z_image() -> Real:
     return Real("z-image", "ZImageTransformer2DModel", kl_vae, "6", ("cap_feat_dim",))
 
@@ -269,13 +274,8 @@ REAL_MODELS = {
     "FLUX.2-klein-9B": klein("9", 12288, **KLEIN_9B),
     "FLUX.2-klein-base-9B": klein("9", 12288, **KLEIN_9B),
     "FLUX.2-dev": flux2("flux2", "32"),
-    "Qwen-Image": Real(
-        "qwen-image",
-        "QwenImageTransformer2DModel",
-        diffusers.AutoencoderKLQwenImage,
-        "20",
-        JOINT,
-    ),
+    "Qwen-Image": qwen_image(),
+    "Qwen-Image-2512": qwen_image(),
     "Z-Image": z_image(),
     "Z-Image-Turbo": z_image(),
     "Sana_1600M_512px_diffusers": sana(size=512),
