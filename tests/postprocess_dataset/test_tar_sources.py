@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from postprocess_dataset import shard_images
+
 
 def test_where_images_lie(folder, to_parquet, to_tars, tar_members, tmp_path):
     data = folder().fill([1], 2)
@@ -190,3 +192,15 @@ def test_numbers_that_json_does_not_know(table, to_tars, tar_members, tmp_path):
     }
     read = datasets.load_dataset("webdataset", split="train", **where)  # reads to the end
     assert read.num_rows == 36
+
+
+def test_a_slow_disk_is_asked_for_sizes_by_several_threads(tmp_path, monkeypatch):
+    for number in range(200):
+        if number != 150:
+            (tmp_path / f"{number}.jpg").write_bytes(bytes(number))
+    places = [(None, str(number)) for number in range(200)]
+    sizes = [None if number == 150 else number for number in range(200)]
+    images = shard_images.Images(str(tmp_path))
+    assert images.sizes(places) == sizes
+    monkeypatch.setattr(shard_images, "COLD_S", 0)
+    assert images.sizes(places) == sizes
