@@ -110,6 +110,7 @@ class Judge:
 
     def __init__(self, validation: "ValidationSet | None" = None) -> None:
         self.validation = validation
+        safety.find("")  # makes its tables: workers that are forked later need not, 0.13 s each
 
     def judge(self, place: str, texts: Sequence[str], found: Findings) -> None:
         """A finding for each text that is unsafe, or of the validation set."""
