@@ -11,8 +11,7 @@ picture needs nor generation writes: they may say who made the file.
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import xxhash
 
@@ -44,8 +43,7 @@ MOST_SCANS = 100
 Segment = tuple[int, int, int]  # marker, begin, end
 
 
-@dataclass(frozen=True)
-class JpegHead:
+class JpegHead(NamedTuple):
     """width, height: pixels. comment: the metadata in it; {} where it carries none.
 
     picture: 16 bytes, the same for the same picture encoded in the same way. foreign: names of

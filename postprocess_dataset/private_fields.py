@@ -4,6 +4,7 @@ private_fields({"hostname": "node1", "note": "see /home/x/y", "seed": 7})    # [
 """
 
 import re
+from functools import lru_cache
 from typing import Any
 
 from common.jpeg import JpegHead
@@ -15,6 +16,7 @@ WEB = re.compile(r"(?i)\bhttps?://\S+")  # public addresses
 ABSOLUTE = re.compile(
     r"(?<![\w.])/+[\w.~-]|~[\w.-]*/|\$\{?\w+\}?/|\b[A-Za-z]:[\\/]\S|\\\\[\w.-]+\\|\b[a-z][\w+.-]*://"
 )
+SHORT = 100  # letters: a cache of longer texts would take memory
 TEXTS = frozenset(("caption", "original_prompt", "augmented_prompt", "negative_prompt"))
 # Names of foreign fields in `extra` that are private.
 PRIVATE_NAME = re.compile(
@@ -53,9 +55,17 @@ def private_parts(head: JpegHead) -> list[str]:
 def tells_path(value: object) -> bool:
     """Whether an absolute path stands anywhere in a text or list: it names users and machines."""
     if isinstance(value, str):
-        slashes = "/" in value or "\\" in value
-        return slashes and ABSOLUTE.search(WEB.sub("", value)) is not None
+        if "/" not in value and "\\" not in value:
+            return False
+        return _short_has_path(value) if len(value) <= SHORT else _has_path(value)
     return isinstance(value, list) and any(map(tells_path, value))
+
+
+def _has_path(text: str) -> bool:
+    return ABSOLUTE.search(WEB.sub("", text)) is not None
+
+
+_short_has_path = lru_cache(1000)(_has_path)  # names of models, in each sample the same
 
 
 def without_folders(value: Any) -> Any:

@@ -22,6 +22,7 @@ Parsed = tuple[pa.Table, Sequence[int], dict[int, str]]
 NOT_NEGATIVE = ("prompt_index", "augmentation_idx")
 INT64 = range(-1 << 63, 1 << 63)
 PLAIN = {"float": float, "bool": bool, "str": str}
+FIELDS = [(name, *kind, PLAIN.get(kind[0])) for name, kind in table.JSON_FIELDS.items()]
 
 
 class Piece(NamedTuple):
@@ -144,9 +145,9 @@ def fault_of(record: Any) -> str | None:
         return "not a JSON object"
     if isinstance(record.get("source"), str):
         record["source"] = [record["source"]]
-    for name, (kind, nullable) in table.JSON_FIELDS.items():
+    for name, kind, nullable, plain in FIELDS:
         value = record.get(name)
-        if type(value) is PLAIN.get(kind):
+        if type(value) is plain:
             continue
         if value is None:
             if not nullable:

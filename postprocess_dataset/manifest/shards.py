@@ -11,8 +11,7 @@ import math
 import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import orjson
 import pyarrow as pa
@@ -34,8 +33,7 @@ class Unreadable(Exception):
     """A shard that is damaged; the text says where and how."""
 
 
-@dataclass(frozen=True)
-class ShardSample:
+class ShardSample(NamedTuple):
     """One sample of a shard. metadata: of a tar its .json, of parquet the other columns."""
 
     key: str

@@ -17,6 +17,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -130,14 +131,21 @@ def hash_of(text: str) -> bytes:
 
 def facts_of(values: Iterable[Any]) -> bytes:
     """The values of FACTS of a sample's JSON, of a row, of a tar's JSON, as they are compared."""
-    told = [None if value == [] else value for value in values]  # a tar leaves out both
+    told = list(values)
+    if [] in told:
+        told = [None if value == [] else value for value in told]  # a tar leaves out both
     for place in range(len(OF_FOLDERS)):
-        told[place] = str(told[place]).replace("\\", "/").rstrip("/").rpartition("/")[2]
+        told[place] = _last_part(str(told[place]))
     texts = orjson.dumps(told[: -len(OTHERS)])
     others = orjson.dumps(told[-len(OTHERS) :])
     if b"/" in others or b"\\" in others:  # nor does a release tell any other path
         others = orjson.dumps([_without_path(value) for value in told[-len(OTHERS) :]])
     return hashlib.blake2b(texts + others, digest_size=TEXT_BYTES).digest()
+
+
+@lru_cache(16)  # a few models and prompts files
+def _last_part(path: str) -> str:
+    return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
 def _without_path(value: Any) -> Any:

@@ -9,7 +9,7 @@ name has a wrong hash, too, and that would say less.
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -47,8 +47,7 @@ class Look:
         return self.index, self.augmentation
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What the table and the tars are compared with.
 
     sha256, print, picture, caption and facts (hashes): None where the sample itself is damaged.
