@@ -114,11 +114,11 @@ sys.excepthook = say_what_is_missing
 
 
 def _disk_or_pipe(error: OSError) -> int:
-    """Print an OSError: of the file that it names, else of standard output."""
+    """Print an OSError with the file that it names. Those of print() and read() name none."""
     if isinstance(error, BrokenPipeError):
         return _say("standard output was closed before the end", OUTPUT_CLOSED)
-    what = f"{error.filename}:" if error.filename else "cannot write to standard output:"
-    return _say(f"{what} {error.strerror or error}")
+    what = error.filename or "standard output or a file"
+    return _say(f"{what}: {error.strerror or error}")
 
 
 def _flushed(status: int) -> int:
@@ -129,6 +129,7 @@ def _flushed(status: int) -> int:
     except (OSError, ValueError) as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if status == DONE and isinstance(error, OSError):
+            error.filename = "standard output"
             return _disk_or_pipe(error)
     return status
 

@@ -8,6 +8,7 @@ kept = keep_damaged(".server/run.json")                  # run.json.damaged
 
 import contextlib
 import errno
+import io
 import json
 import os
 import secrets
@@ -77,6 +78,29 @@ def open_log(path: str | os.PathLike[str]) -> BinaryIO:
     return open(path, "ab", opener=open_plain)
 
 
+@contextlib.contextmanager
+def named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """OSErrors of this block that name no file (those of write and fsync) name `path`."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)
+        raise
+
+
+class NamedFile(io.FileIO):
+    """An open file whose failed writes name `path`, the result that it will be."""
+
+    def __init__(self, descriptor: int, mode: str, path: str | os.PathLike[str]) -> None:
+        super().__init__(descriptor, mode)
+        self.path = path
+
+    def write(self, data: Any) -> int:
+        """As FileIO. OSError: the disk is full, for example; it names the file."""
+        with named(self.path):
+            return super().write(data)
+
+
 def write_whole(
     path: str | os.PathLike[str], data: str | bytes, mode: int = 0o666, temporary: str = ""
 ) -> None:
@@ -107,10 +131,11 @@ def written_whole(path: str | os.PathLike[str], mode: int = 0o666) -> Iterator[B
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with io.BufferedWriter(NamedFile(descriptor, "wb", path)) as stream:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
+            with named(path):
+                os.fsync(stream.fileno())
         os.replace(draft, path)
     except BaseException:
         _remove(draft)
@@ -189,7 +214,7 @@ def _write_temporary(path: Path, data: str | bytes, mode: int, name: str) -> Pat
         draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with named(path), os.fdopen(descriptor, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())

@@ -8,6 +8,7 @@ with Draft("out.parquet") as draft:        # .out.parquet.tmp, locked: a second 
 """
 
 import fcntl
+import io
 import os
 import re
 import stat
@@ -15,7 +16,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from common.command_line import UserError
-from common.files import refuse_special, sync_folder
+from common.files import NamedFile, named, refuse_special, sync_folder
 
 # what lies at the top of a data set folder, and nowhere else
 SAMPLES = re.compile(r"dataset\.yaml|\d{6}|\d+_\d+\.(?:jpg|json)")
@@ -40,7 +41,7 @@ class Draft:
                     "wait for it or end it"
                 )
         os.truncate(descriptor, 0)
-        self.file: BinaryIO = os.fdopen(descriptor, "r+b", buffering=1 << 20)
+        self.file: BinaryIO = io.BufferedRandom(NamedFile(descriptor, "r+b", self.path), 1 << 20)
 
     @property
     def opened(self) -> str:
@@ -70,7 +71,8 @@ class Draft:
     def publish(self, path: str = "") -> None:
         """Give the file its name (or `path`, another one in the same folder), durably."""
         self.file.flush()
-        os.fsync(self.file.fileno())
+        with named(self.path):
+            os.fsync(self.file.fileno())
         os.rename(self.temporary, path or self.path)
         sync_folder(os.path.dirname(self.path) or ".")
         self.file.close()
@@ -107,10 +109,6 @@ def refuse_samples(folder: str) -> None:
 
 def publish_text(path: str, text: str) -> None:
     """Replace the file at `path` by `text`; waits for another process that is writing it."""
-    try:
-        with Draft(path, wait=True) as draft:
-            draft.file.write(text.encode())
-            draft.publish()
-    except OSError as error:
-        error.filename = error.filename or path  # a full disk does not say of what
-        raise
+    with Draft(path, wait=True) as draft:
+        draft.file.write(text.encode())
+        draft.publish()

@@ -88,11 +88,34 @@ def test_a_closed_output_is_one_line() -> None:
     assert ended.stderr == "draw_things: standard output was closed before the end\n"
 
 
-def test_a_full_output_is_no_traceback_at_exit() -> None:
+@pytest.mark.parametrize("unbuffered, what", [("", ""), ("1", " or a file")])
+def test_a_full_output_is_no_traceback_at_exit(unbuffered: str, what: str) -> None:
     with open("/dev/full", "w") as full:
-        ended = script("sys.stdout.write('x')", stdout=full)
+        env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+        ended = script("sys.stdout.write('x')", stdout=full, env=env)
     assert ended.returncode == 1
-    assert ended.stderr == "draw_things: cannot write to standard output: No space left on device\n"
+    assert ended.stderr == f"draw_things: standard output{what}: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        "from common.files import write_whole; write_whole(path, 'x' * 5000)",
+        "from common.files import written_whole\n"
+        "    with written_whole(path) as file: file.write(b'x' * 5000)",
+        "from postprocess_dataset.publish import Draft\n"
+        "    with Draft(path) as draft: draft.file.write(b'x' * 5000); draft.publish()",
+    ],
+)
+def test_a_write_that_fails_names_its_file(tmp_path: Path, write: str) -> None:
+    """Not standard output, which is fine; and the file before it stays."""
+    path = tmp_path / "result"
+    path.write_text("before")
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
+    ended = script(f"{limit}\n    path = {str(path)!r}\n    {write}", stdout=subprocess.DEVNULL)
+    assert ended.stderr == f"draw_things: {path}: File too large\n"
+    assert ended.returncode == 1 and path.read_text() == "before"
+    assert os.listdir(tmp_path) == ["result"]
 
 
 def test_a_closed_error_output_changes_no_status() -> None:

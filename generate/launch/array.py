@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from common import slurm
 from common.command_line import UserError
+from common.files import named
 from generate.launch import sbatch
 from generate.protocol.output_root import server_folder
 
@@ -25,7 +26,8 @@ def job_name(dataset: str) -> str:
 
 def record(output_root: Path, entry: dict[str, Any]) -> None:
     """Note a submitted array: {"dataset", "array": its number, "tasks", "server", "script"}."""
-    with open(_file(output_root), "a") as file:
+    path = _file(output_root)
+    with named(path), open(path, "a") as file:
         file.write(json.dumps(entry) + "\n")
 
 

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from common.command_line import UserError
-from common.files import CHECKOUT, open_log
+from common.files import CHECKOUT, named, open_log
 from generate.launch.progress import report
 from generate.protocol.connection import Connection, ServerAway, read_server_json
 from generate.protocol.output_root import make_server_folder
@@ -126,7 +126,8 @@ class LocalServer:
                 start_new_session=True,
             )
         report(f"job server: process {self.process.pid}, log {self.log}")
-        self.held.write_text(str(self.process.pid))
+        with named(self.held):
+            self.held.write_text(str(self.process.pid))
         end = time.monotonic() + START_S
         while time.monotonic() < end and self.process.poll() is None:
             if self._answers():

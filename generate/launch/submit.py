@@ -14,6 +14,7 @@ from typing import Any
 from common import slurm
 from common.command_line import LEFT_OUT, UserError
 from common.console import first_line
+from common.files import write_whole
 from generate.client.job_client import JobClient
 from generate.client.process import nothing_left
 from generate.client.worker import submission, this_host
@@ -63,7 +64,7 @@ def submit(
     folder = preflight.check(args, definition, output_root, script)
     if args.start_server:
         limit_s = slurm.partition_limit_s(args.partition)
-        server_job.script_path(output_root).write_text(sbatch.server(args, output_root, limit_s))
+        write_whole(server_job.script_path(output_root), sbatch.server(args, output_root, limit_s))
     server = waiting_server(args, output_root)
     if not server:
         job = JobClient(output_root, definition, this_host(), server_timeout_s=30)
@@ -74,7 +75,7 @@ def submit(
     name = definition["name"]
     store(args, definition, dataset_folder(output_root, name))
     path = folder / f"{array.job_name(name)}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.sbatch"
-    path.write_text(script)
+    write_whole(path, script)
     arrays = []
     for part in parts:
         after = [f"--dependency=after:{server}"] if server else []
