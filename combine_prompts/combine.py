@@ -15,10 +15,15 @@ a fair sample of all sources. The same inputs and options give the same bytes.
 
 import os
 import sys
-from pathlib import Path
 
 # the checkout: modules are imported by their full names
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+if __name__ == "__main__":
+    import common
+
+    sys.excepthook = common.interrupted  # first of all: from here on Ctrl-C is one line
+
+from pathlib import Path
 
 from combine_prompts.options import PROMPTS_FOLDER
 from common.command_line import Options, run_script

@@ -13,11 +13,15 @@ Expected of the real source (counted): 1,546 rows, 1,545 prompts; --reliable 1,0
 --trainable 1,438 rows.
 """
 
+import os
 import sys
-from pathlib import Path
 
 # the checkout: modules are imported by their full names
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+if __name__ == "__main__":
+    import common
+
+    sys.excepthook = common.interrupted  # first of all: from here on Ctrl-C is one line
 
 from combine_prompts.options import processor_options
 from common.command_line import run_script

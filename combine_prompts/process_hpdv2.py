@@ -12,11 +12,15 @@ Expected of the real source (counted): 4 x 800 prompts, 3,172 distinct (anime 78
 paintings 798, photo 800); 3,170 are written after cleaning.
 """
 
+import os
 import sys
-from pathlib import Path
 
 # the checkout: modules are imported by their full names
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+if __name__ == "__main__":
+    import common
+
+    sys.excepthook = common.interrupted  # first of all: from here on Ctrl-C is one line
 
 from combine_prompts.options import processor_options
 from common.command_line import run_script

@@ -12,11 +12,15 @@ Expected of the real source (by the cards): v1 583,747 + 17,439 + 14,073 rows, v
 captions of 6 words and more. By the paper: 35,000 distinct prompts in v1.
 """
 
+import os
 import sys
-from pathlib import Path
 
 # the checkout: modules are imported by their full names
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+if __name__ == "__main__":
+    import common
+
+    sys.excepthook = common.interrupted  # first of all: from here on Ctrl-C is one line
 
 from combine_prompts.options import processor_options
 from common.command_line import run_script

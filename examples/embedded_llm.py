@@ -9,12 +9,17 @@ ones. generate/llms/embedded.py starts it as a child process.
 """
 
 import os
-import secrets
 import sys
-from importlib import metadata
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+# the checkout: modules are imported by their full names
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+if __name__ == "__main__":
+    import common
+
+    sys.excepthook = common.interrupted  # first of all: from here on Ctrl-C is one line
+
+import secrets
+from importlib import metadata
 
 from common.command_line import UserError, run_script
 

@@ -10,13 +10,20 @@ come parquet, WebDataset tars, a report, a contact sheet and a release. Each fig
 table is counted by an independent reader; the demo fails if two that must be equal are not.
 """
 
+import os
+import sys
+
+# the checkout: modules are imported by their full names
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+if __name__ == "__main__":
+    import common
+
+    sys.excepthook = common.interrupted  # first of all: from here on Ctrl-C is one line
+
 import argparse
 import json
 import shutil
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.command_line import UserError, run_script
 from common.files import CHECKOUT

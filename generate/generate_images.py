@@ -11,12 +11,17 @@ of these may run at once and may be killed at any moment: what is published stay
 generates the rest.
 """
 
-import argparse
+import os
 import sys
-from pathlib import Path
 
 # the checkout: modules are imported by their full names
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+if __name__ == "__main__":
+    import common
+
+    sys.excepthook = common.interrupted  # first of all: from here on Ctrl-C is one line
+
+import argparse
 
 from common.command_line import Options, at_least, run_script
 from generate.dataset.layout import JPEG_QUALITY

@@ -21,16 +21,17 @@ clients find it by <output root>/.server/server.json and go on. Its log is
 <output root>/image_server.out.
 """
 
-import argparse
 import os
-import subprocess
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-if "SLURM_JOB_ID" in os.environ and not Path(__file__).with_name("server").is_dir():
+# the checkout: modules are imported by their full names
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+if "SLURM_JOB_ID" in os.environ and not os.path.isdir(sys.path[0] + "/generate/server"):
     # SLURM runs a copy from its spool folder: the true path is the `Command=` of the job. The
     # arguments follow it, and it may hold blanks itself.
+    import subprocess
+    from pathlib import Path
+
     try:
         shown = subprocess.run(
             ["scontrol", "show", "job", os.environ["SLURM_JOB_ID"]],
@@ -51,6 +52,12 @@ if "SLURM_JOB_ID" in os.environ and not Path(__file__).with_name("server").is_di
         )
     sys.path.insert(0, str(found[0].resolve().parents[1]))
     sys.argv[0] = str(found[0])
+if __name__ == "__main__":
+    import common
+
+    sys.excepthook = common.interrupted  # first of all: from here on Ctrl-C is one line
+
+import argparse
 
 from common.command_line import Options, run_script
 from generate.protocol.output_root import default_output_root

@@ -12,11 +12,15 @@ file whose items carry "variations"; generate_images.py uses them without asking
 embedded LLM is a small model that needs nothing. Backends: generate/llm_backends.example.yaml.
 """
 
+import os
 import sys
-from pathlib import Path
 
 # The checkout: modules are imported by their full names.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+if __name__ == "__main__":
+    import common
+
+    sys.excepthook = common.interrupted  # first of all: from here on Ctrl-C is one line
 
 from common.command_line import Options, run_script
 from generate.llms.options import add_llm_options

@@ -8,10 +8,15 @@ Counts, columns, settings and licences are those of the release. What only you k
 authors, uses, …) stands in a YAML file; what it lacks is named in the card as a gap.
 """
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+# the checkout: modules are imported by their full names
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+if __name__ == "__main__":
+    import common
+
+    sys.excepthook = common.interrupted  # first of all: from here on Ctrl-C is one line
 
 from common.command_line import Options, run_script
 from postprocess_dataset.options import add_about_option, add_licence_option

@@ -10,10 +10,15 @@ a crash, or after convert_json_to_parquet.py --update what is new. What it needs
 release/HPDv2.work; its tars and those of the release are the same files, by hard links.
 """
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+# the checkout: modules are imported by their full names
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+if __name__ == "__main__":
+    import common
+
+    sys.excepthook = common.interrupted  # first of all: from here on Ctrl-C is one line
 
 from common.command_line import Options, run_script
 from postprocess_dataset.options import DataOptions, add_data_options, add_image_options

@@ -10,10 +10,15 @@ sizes, lengths, scores; images that look alike; time and energy; what was left o
 large table a part is read that is spread evenly over it: the time does not grow with the images.
 """
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+# the checkout: modules are imported by their full names
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+if __name__ == "__main__":
+    import common
+
+    sys.excepthook = common.interrupted  # first of all: from here on Ctrl-C is one line
 
 from common.command_line import Options, run_script
 from postprocess_dataset.options import add_image_options, add_status_option

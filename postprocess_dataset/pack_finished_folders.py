@@ -6,12 +6,19 @@ python postprocess_dataset/pack_finished_folders.py outputs/generate_images/gene
 It may run beside a generation, on several nodes, and may be killed at any instant.
 """
 
-import re
+import os
 import sys
+
+# the checkout: modules are imported by their full names
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+if __name__ == "__main__":
+    import common
+
+    sys.excepthook = common.interrupted  # first of all: from here on Ctrl-C is one line
+
+import re
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.command_line import DONE, LEFT_OUT, Options, UserError, at_least, run_script
 from common.console import visible

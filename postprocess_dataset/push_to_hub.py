@@ -9,10 +9,15 @@ kill, and later uploads only new shards. It publishes what release.py has verifi
 HF_ENDPOINT names another hub, `hf auth login` or HF_TOKEN who you are.
 """
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+# the checkout: modules are imported by their full names
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+if __name__ == "__main__":
+    import common
+
+    sys.excepthook = common.interrupted  # first of all: from here on Ctrl-C is one line
 
 from common.command_line import Options, run_script
 

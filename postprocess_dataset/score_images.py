@@ -17,10 +17,15 @@ bits of 64. On a cluster, 64 tasks and a last one that compares the images of al
 What cannot be read is left out, named, and makes the exit status 3.
 """
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# the checkout: modules are imported by their full names
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+if __name__ == "__main__":
+    import common
+
+    sys.excepthook = common.interrupted  # first of all: from here on Ctrl-C is one line
 
 from common.command_line import DONE, LEFT_OUT, Options, run_script
 from postprocess_dataset.options import partition

@@ -14,10 +14,17 @@ checks a download by its MANIFEST.json alone. Exit status: 0 all agree; 1 someth
 nothing could be checked.
 """
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+# the checkout: modules are imported by their full names
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+if __name__ == "__main__":
+    import common
+
+    sys.excepthook = common.interrupted  # first of all: from here on Ctrl-C is one line
+
+from pathlib import Path
 
 from common.command_line import Options, run_script
 from postprocess_dataset.options import add_allow_option, add_licence_option

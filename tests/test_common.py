@@ -63,14 +63,39 @@ def test_ctrl_c_while_modules_are_imported_is_one_line() -> None:
     assert ended.stderr == b"draw_things: interrupted\n" and ended.returncode in (-2, 130)
 
 
-def test_ctrl_c_at_the_first_import_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "difflib.py").write_text("import os\nos.kill(os.getpid(), 2)")
+FOLDERS = ("combine_prompts", "generate", "postprocess_dataset", "examples")
+SCRIPTS = [
+    path
+    for folder in FOLDERS
+    for path in sorted((ROOT / folder).glob("*.py"))
+    if "\n    run_script(main)\n" in path.read_text()
+]
+FIRST_IMPORT = """
+import os, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in ("common", "sitecustomize", "usercustomize"):
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), 2)
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_ctrl_c_at_the_first_import_is_one_line(tmp_path: Path, path: Path) -> None:
+    """The first that is no module of `common`: what Python has loaded itself is not searched."""
+    (tmp_path / "sitecustomize.py").write_text(FIRST_IMPORT)
     ended = subprocess.run(
-        [sys.executable, ROOT / "generate" / "generate_images.py", "--help"],
+        [sys.executable, path, "--help"],
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
+        text=True,
     )
-    assert ended.stderr == b"generate_images: interrupted\n" and ended.returncode in (-2, 130)
+    assert ended.stderr == f"{path.stem}: interrupted\n" and ended.returncode in (-2, 130)
+
+
+def test_every_script_is_tried() -> None:
+    assert len(SCRIPTS) == 21
 
 
 def test_an_unexpected_error_keeps_its_traceback() -> None:
