@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from benchmarks.real_configs import REAL_MODELS
 from benchmarks.real_sizes import denoiser_of, fitted
 from common.command_line import run_script
+from common.console import first_line
 from generate.image_models.fetch import be_quiet
 from generate.image_models.model_recipes import family_of
 from generate.pipelines.pipeline import Recipe
@@ -120,7 +121,7 @@ def main() -> int:
         try:
             counted = f"{step_gib(name):.2f}"
         except NotImplementedError as error:  # of device meta, which has no values
-            counted = f"cannot be counted: {str(error).splitlines()[0]}"
+            counted = f"cannot be counted: {first_line(error):.80}"
         print(f"| {name} | {counted} |", flush=True)
     return 0
 

@@ -24,8 +24,8 @@ MEGAPIXEL = 2**20
 # rest. A batch is planned with these.
 DENOISING_GIB = 1.5
 DECODING_GIB = 3.0
-# The least that a step takes for one such image, counted (benchmarks/activations.py: at most 0.5).
-# A model is refused by this one, since nothing comes after a refusal. Published by Hugging Face:
+# What a step takes at least for one such image; counted (benchmarks/activations.py): 0.12 to 1.1. A
+# model is refused by this one, since nothing comes after a refusal. Published by Hugging Face:
 # FLUX.1 offloaded part by part takes 1.1 GiB beside its transformer, with what does not fit
 # together, and CUDA's own.
 STEP_GIB = 0.5
