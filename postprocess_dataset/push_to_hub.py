@@ -26,7 +26,7 @@ def main() -> int:
     parser = Options(__doc__)
     parser.add_argument("release", metavar="RELEASE", help="made by release.py")
     parser.add_argument("repo", metavar="ORGANISATION/NAME")
-    parser.flag("--public", "make a new repository public")
+    parser.flag("--public", "a new repository is public, and the repository may be public")
     parser.flag("--dry_run", "say what would be uploaded, and do nothing")
     parser.flag("--allow_unverified", "publish what was not verified, or was found damaged")
     args = parser.parse_args()

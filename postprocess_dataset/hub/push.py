@@ -65,11 +65,17 @@ def push(settings: PushSettings) -> int:
         if not settings.dry_run:
             private = None if settings.public else True
             api.create_repo(settings.repo, repo_type="dataset", private=private, exist_ok=True)
+            about = api.repo_info(settings.repo, repo_type="dataset")
+            if about.private is False and not settings.public:
+                raise UserError(
+                    f"{settings.repo} is public: make it private on the hub, or publish the "
+                    "release there with --public"
+                )
         found = difference(files, remote_files(api, settings))
         if settings.dry_run:
             tell_plan(settings, found)
             return DONE
-        count = upload(api, settings, found)
+        count = upload(api, settings, files, found)
     tell(
         f"{settings.repo}: {len(found.shards) + len(found.last):,} files "
         f"({amount(found.bytes)}) in {count} commits, {found.same:,} were there; "
@@ -172,18 +178,37 @@ def tell_plan(settings: PushSettings, found: Difference) -> None:
     )
 
 
-def upload(api: HfApi, settings: PushSettings, found: Difference) -> int:
-    """Upload and commit; the number of commits."""
+def upload(
+    api: HfApi, settings: PushSettings, files: Sequence[LocalFile], found: Difference
+) -> int:
+    """Upload and commit; the number of commits. UserError: what was committed is not there."""
     count = 0
     total = len(list(commits(found.shards)))
     for batch in commits(found.shards):
         count += 1
         commit(api, settings, batch, [], f"Shards, part {count} of {total}")
-        tell(f"{settings.repo}: {batch[-1].path} and {len(batch) - 1} others are there")
+        tell(f"{settings.repo}: {batch[-1].path} and {len(batch) - 1} others are committed")
+    if found.shards:  # before the card says that they are there
+        refuse_missing(settings.repo, difference(files, remote_files(api, settings)).shards)
     if found.last or found.stale:
         count += 1
         commit(api, settings, found.last, found.stale, "Card and manifest")
+        after = difference(files, remote_files(api, settings))
+        refuse_missing(settings.repo, [*after.shards, *after.last])
     return count
+
+
+def refuse_missing(repo: str, missing: Sequence[LocalFile]) -> None:
+    """UserError if files that were committed are missing.
+
+    From a commit the hub's client leaves out, without a word, what the hub says to ignore.
+    """
+    if missing:
+        others = f" and {len(missing) - 1:,} others" if len(missing) > 1 else ""
+        raise UserError(
+            f"{repo}: {visible(missing[0].path)}{others} is not there after its commit; if a "
+            ".gitignore of the repository names it, remove that, then the same command again"
+        )
 
 
 def commit(

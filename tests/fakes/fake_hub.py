@@ -41,6 +41,9 @@ class FakeHub:
         self.objects: dict[str, bytes] = {}
         self.calls: list[tuple[str, str]] = []
         self.before: Callable[[str, str], None] = lambda verb, path: None
+        self.ignored: tuple[str, ...] = ()  # endings that a .gitignore of the repository names
+        self.public = False  # every repository is
+        self.lost = False  # commits are answered and not made
         self.raw: bytes | None = None  # the answer to everything: it is no hub
         hub = self
 
@@ -127,7 +130,8 @@ class FakeHub:
         assert asked["type"] == "dataset"
         if name in self.repos:
             raise Refuse(409)
-        self.repos[name] = Repo(asked.get("visibility") == "private" or bool(asked.get("private")))
+        private = asked.get("visibility") == "private" or bool(asked.get("private"))
+        self.repos[name] = Repo(private and not self.public)
         return {"url": f"{self.url}/datasets/{name}"}
 
     def mode(self, file: dict[str, object]) -> object:
@@ -135,7 +139,8 @@ class FakeHub:
             (".parquet", ".tar")
         )
         mode = "lfs" if large else "regular"
-        return {"path": file["path"], "uploadMode": mode, "shouldIgnore": False}
+        ignored = str(file["path"]).endswith(self.ignored)
+        return {"path": file["path"], "uploadMode": mode, "shouldIgnore": ignored}
 
     def batch(self, asked: dict[str, list[dict[str, object]]]) -> object:
         found = []
@@ -187,6 +192,7 @@ class FakeHub:
                     raise Refuse(400)
                 files[value["path"]] = self.objects[value["oid"]]
                 large.add(value["path"])
-        repo.files, repo.large = files, large
+        if not self.lost:
+            repo.files, repo.large = files, large
         repo.commits.append((lines[0]["value"]["summary"], paths))
         return {"commitUrl": f"{self.url}/datasets/{name}/commit/1", "commitOid": "1" * 40}

@@ -108,6 +108,37 @@ def test_what_is_new_goes_with_the_card_last(hub, release):
     ]
 
 
+@pytest.mark.parametrize(
+    "ignored, missing, messages",
+    [
+        ((".tar",), "webdataset/train-000000.tar and 2 others is", ["Shards, part 1 of 1"]),
+        ((".html",), "report.html is", ["Shards, part 1 of 1", "Card and manifest"]),
+    ],
+)
+def test_what_the_hub_ignores_is_named(hub, release, ignored, missing, messages):
+    """Where a shard is missing, no card says that it is there."""
+    hub.ignored = ignored
+    line = push(hub, release, status=1)
+    assert line.startswith(f"push_to_hub: me/birds: {missing} not there after its commit")
+    assert [message for message, _ in hub.repos[REPO].commits] == messages
+    hub.ignored = ()
+    push(hub, release)
+    assert hub.repos[REPO].files == contents(release)
+
+
+def test_a_commit_that_was_not_made_is_named(hub, release):
+    hub.lost = True
+    assert "data/train-00000.parquet and 4 others is not there" in push(hub, release, status=1)
+
+
+def test_nothing_goes_to_a_public_repository_unasked(hub, release):
+    hub.public = True  # as an organisation may set it
+    assert "is public" in push(hub, release, status=1)
+    assert hub.objects == {} and hub.repos[REPO].commits == []
+    push(hub, release, "--public")
+    assert hub.repos[REPO].files == contents(release)
+
+
 def test_killed_in_mid_upload_it_goes_on(hub, release):
     reached = threading.Event()
     hold = threading.Event()
