@@ -150,7 +150,8 @@ def strips(seen: Seen, pictures: Pictures) -> list[Strip]:
     chance = random.Random(1)
     by_source: dict[str, list[Prompt]] = {}
     for prompt in chance.sample(prompts, len(prompts)):
-        by_source.setdefault("+".join(prompt.rows[0].get("source") or []), []).append(prompt)
+        sources = "+".join(map(str, prompt.rows[0].get("source") or []))
+        by_source.setdefault(sources, []).append(prompt)
     for some in by_source.values():
         some.sort(key=lambda prompt: not prompt.variations)
     in_turn = [

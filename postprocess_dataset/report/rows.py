@@ -21,12 +21,13 @@ import pyarrow.parquet as pq
 from common.command_line import UserError
 from postprocess_dataset import table
 from postprocess_dataset.row_filter import RowFilter
-from postprocess_dataset.shard_rows import KEY, values_of
+from postprocess_dataset.shard_rows import KEY, is_text, schema_of, values_of
 
 GROUPS = 128  # row groups of 16,384 rows
 TEXTS = 20_000  # rows whose texts are read
 COUNTED = ("source", "llm_model_name", "model_name", "gpu_name", "is_augmented", "input_file")
 SIZE = ("width", "height")
+TEXT = (KEY, "image_path", "caption", "original_prompt", "llm_model_name", "model_name", "source")
 Row = dict[str, Any]
 
 
@@ -82,6 +83,8 @@ def look(files: Sequence[str], seed: int = 0, where: RowFilter | None = None) ->
             f"{files[0]}: no table of this project, or one without rows; make it with "
             "convert_json_to_parquet.py"
         )
+    for path in files:
+        check_types(path)
     chance = random.Random(seed)
     chosen = _spread(groups, chance)
     wanted = max(1, TEXTS // len(chosen))
@@ -95,7 +98,21 @@ def look(files: Sequence[str], seed: int = 0, where: RowFilter | None = None) ->
             seen.prompts += _prompts(file, number, start, wanted, where)
     if where:
         seen.rows = round(seen.rows * seen.counted / read)
+    elif not seen.prompts:
+        raise UserError(f"{files[0]}: no row has key and caption")
     return seen
+
+
+def check_types(path: str) -> None:
+    """UserError unless texts are text (`source`: or lists of it), and sizes whole numbers."""
+    for column in schema_of(path):
+        kind = column.type
+        if column.name == "source" and pa.types.is_list(kind):
+            kind = kind.value_type
+        if column.name in TEXT and not is_text(kind):
+            raise UserError(f"{path}: its column {column.name} is {column.type}, not text")
+        if column.name in SIZE and not pa.types.is_integer(kind):
+            raise UserError(f"{path}: its column {column.name} is {kind}, not a whole number")
 
 
 def _spread(groups: list[tuple[str, int]], chance: random.Random) -> list[tuple[str, int]]:
@@ -172,7 +189,7 @@ def _records(batch: pa.RecordBatch) -> list[Row]:
     found = []
     for values in zip(*columns, strict=True):
         row = dict(zip(batch.schema.names, values, strict=True))
-        if not isinstance(row.get("caption"), str):
+        if not (isinstance(row[KEY], str) and isinstance(row["caption"], str)):
             continue
         extra = _extra(row.pop("extra", None))
         found.append({**extra, **row})

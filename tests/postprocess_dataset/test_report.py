@@ -12,6 +12,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
 
@@ -155,6 +157,28 @@ def test_what_is_wrong_is_one_line(data, tmp_path):
     (tmp_path / "HPDv2" / "dataset.yaml").write_text("{torn")
     says(["dataset.yaml is damaged"], data, tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()
+
+
+@pytest.mark.parametrize(
+    "name, value, says",
+    [
+        ("caption", 5, "its column caption is int64, not text"),
+        ("caption", [["a"]], "its column caption is list"),
+        ("source", 5, "its column source is int64, not text"),
+        ("source", [["a"]], "its column source is list"),
+        ("width", "64", "its column width is string, not a whole number"),
+        ("__key__", None, "no row has key and caption"),
+        ("source", [None], ""),
+    ],
+)
+def test_a_column_of_another_type_is_named(data, tmp_path, name, value, says):
+    rows = pq.read_table(data)
+    kind = pa.string() if value is None else pa.list_(pa.string()) if value == [None] else None
+    other = pa.array([value] * len(rows), kind)
+    pq.write_table(rows.set_column(rows.schema.get_field_index(name), name, other), data)
+    ended = called("make_report", [data, tmp_path / "r.html", "--base_dir", tmp_path])
+    assert says in ended.err and "Traceback" not in ended.err
+    assert (ended.status, ended.err.count("\n")) == ((1, 1) if says else (0, 0)), ended.err
 
 
 def test_an_image_that_cannot_be_read_is_counted_once(folder, to_parquet, tmp_path):
