@@ -36,8 +36,10 @@ def run(settings: VerifySettings, path: str, mend: bool) -> int:
         for line in repair(settings, report):
             print(f"mended: {visible(line)}", flush=True)
         report = verify(settings)
-    show(report)
-    write_whole(path, json.dumps(report.document(), indent=1) + "\n")
+    try:
+        show(report)
+    finally:  # a full disk under standard output loses no hours of reading
+        write_whole(path, json.dumps(report.document(), indent=1) + "\n")
     if not report.counted["samples"]:
         raise UserError(f"{', '.join(settings.folders)}: no sample there: nothing was checked")
     if not report.good:

@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 
@@ -14,7 +16,7 @@ from postprocess_dataset.score_table import publish
 from postprocess_dataset.verification.chunk import Beside
 from postprocess_dataset.verification.evidence import Evidence
 from postprocess_dataset.verification.verify import Report, prompts_file
-from tests.postprocess_dataset.conftest import called
+from tests.postprocess_dataset.conftest import SCRIPTS, called
 from tests.postprocess_dataset.damage import DAMAGE, an_unsafe_text, cut, edit_tar, remake, sample
 from tests.postprocess_dataset.verified import (
     RunFolder,
@@ -42,6 +44,18 @@ def test_a_whole_data_set_is_provable(root):
     }
     assert "not checked: ledger" in ended.out and "not checked: validation set" in ended.out
     assert called("verify_dataset", (root / "tars", "--manifest")).status == 0
+
+
+def test_a_full_output_does_not_cost_the_report(root, tmp_path):
+    words = (root / "HPDv2", "--report", tmp_path / "v.json")
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-u", SCRIPTS / "verify_dataset.py", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
+    assert ended.returncode == 1 and b"standard output" in ended.stderr
+    assert json.loads((tmp_path / "v.json").read_text())["counted"]["samples"] == 24
 
 
 @pytest.mark.parametrize("name", DAMAGE)
