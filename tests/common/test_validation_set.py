@@ -33,3 +33,11 @@ def test_short_prompts_are_found_themselves():
     assert how("two chairs, oil painting") == "same text"
     assert how("a poster of a cat on a mat in a hall") == "inside it"
     assert how("") is None and how("a") is None
+
+
+def test_the_same_meaning_needs_some_of_the_letters():
+    """Few words about the same things are near to the embeddings, whatever they say."""
+    short = ValidationSet.of(["A dog is to the right of the cat.", "two horses by a river"])
+    assert short.find_all(["a dog dressed like a cat"]) == [None]
+    match = short.find_all(["a pair of horses beside the river"])[0]
+    assert match is not None and match.how == "same meaning"
