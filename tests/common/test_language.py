@@ -24,7 +24,13 @@ lena y su esposo
 el hombre de los muertos
 Der Wanderer über dem Nebelmeer
 зимний лес ночью
-涼宮ハルヒの憂鬱、アニメ""".splitlines()
+涼宮ハルヒの憂鬱、アニメ
+öreg halász, reggeli köd
+cuisine moderne en bois clair
+wit paard rent over het strand
+photo en noir et blanc d'un mineur
+häxan kokar soppa i sin stuga
+nelayan tua dengan janggut putih""".splitlines()
 ENGLISH = """a corgi wearing a top hat
 A bicycle chained to a pole on a snowy day
 a red potato
