@@ -40,6 +40,16 @@ CLOSE = 0.7  # difflib ratio of a suggestion: `promt` for `prompt` 0.91, `bogus`
 TAB = "_ARGCOMPLETE"  # set by the shell when the Tab key is pressed, see complete()
 
 
+class _Closed(io.TextIOWrapper):
+    """Standard output that was closed (`>&-`): what is printed is lost, and `lost` says so."""
+
+    lost = False
+
+    def write(self, text: str) -> int:
+        self.lost = self.lost or bool(text)
+        return super().write(text)
+
+
 class UserError(Exception):
     """An error that the user can fix. The text says what is wrong, where, and what to do."""
 
@@ -80,7 +90,10 @@ def _open_streams() -> None:
             if nowhere != number:
                 os.dup2(nowhere, number)
                 os.close(nowhere)
-            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+            if name == "stdout":
+                sys.stdout = _Closed(os.fdopen(number, "wb", closefd=False))
+            else:
+                setattr(sys, name, os.fdopen(number, mode, closefd=False))
     if isinstance(sys.stdout, io.TextIOWrapper):  # Python's own choice for standard error
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -131,6 +144,8 @@ def _flushed(status: int) -> int:
         if status == DONE and isinstance(error, OSError):
             error.filename = "standard output"
             return _disk_or_pipe(error)
+    if status == DONE and isinstance(sys.stdout, _Closed) and sys.stdout.lost:
+        return _say("standard output is closed, so that what was printed is lost")
     return status
 
 

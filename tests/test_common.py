@@ -161,8 +161,24 @@ def test_a_closed_stream_leads_nowhere(tmp_path: Path, number: int) -> None:
     command = [sys.executable, "-c", SCRIPT.format(root=str(ROOT), body=body)]
     shell = ["sh", "-c", f'exec "$@" {number}{"<" if number == 0 else ">"}&-', "sh", *command]
     ended = subprocess.run(shell, capture_output=True, stdin=subprocess.DEVNULL)
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == (1 if number == 1 else 0), ended.stderr
     assert path.read_text() == "data"
+
+
+@pytest.mark.parametrize(
+    "body, status, says",
+    [
+        ("print('3 of 6 done')", 1, b"standard output is closed, so that what was printed is lost"),
+        ("print('3 of 6 done'); return 3", 3, b""),
+        ("return 0", 0, b""),
+    ],
+)
+def test_what_a_closed_output_loses_is_said(body: str, status: int, says: bytes) -> None:
+    """As with a full one; a script that has printed nothing has lost nothing."""
+    command = [sys.executable, "-c", SCRIPT.format(root=str(ROOT), body=body)]
+    ended = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], capture_output=True)
+    assert ended.returncode == status
+    assert ended.stderr.removeprefix(b"draw_things: ").strip() == says
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
