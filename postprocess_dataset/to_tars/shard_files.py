@@ -10,6 +10,7 @@ index.json                              url, nsamples, filesize of each (wids re
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,12 @@ from postprocess_dataset.to_tars.shard_plan import INDEX, Shard
 
 NO_TEXT = "row has no key or no caption"
 BAD_KEY = "its key is no path below a folder"  # readers unpack tars: ../../x, /x
+UNCLEAN_KEY = "its key has a control character"  # a list of names has one name a line
+LONG_KEY = "its key is too long for a file's name"
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+SUFFIX = 5  # bytes of .json, the longest
+MOST_PART = 255 - SUFFIX  # bytes between two slashes that Linux takes
+MOST_KEY = 4096 - 1 - SUFFIX  # bytes of a whole path
 ZEROS = bytes(512)
 # Bytes after which Linux is asked to begin writing to the disk, instead of waiting for the fsync:
 # 0.8 of the wall time.
@@ -87,8 +94,13 @@ def _name_fault(sample: Sample) -> str | None:
     """Why a row cannot go into a tar, apart from its image; or None."""
     if not sample.key or not isinstance(sample.caption, str):
         return NO_TEXT
-    if "\0" in sample.key or not {"", ".", ".."}.isdisjoint(sample.key.split("/")):
+    parts = sample.key.split("/")
+    if not {"", ".", ".."}.isdisjoint(parts):
         return BAD_KEY
+    if CONTROL.search(sample.key):
+        return UNCLEAN_KEY
+    if len(sample.key.encode()) > MOST_KEY or any(len(p.encode()) > MOST_PART for p in parts):
+        return LONG_KEY
     return None
 
 

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from common.command_line import INTERRUPTED, UserError, script_name
-from common.console import amount
+from common.console import amount, name_of
 from postprocess_dataset import table
 from postprocess_dataset.progress import Progress
 from postprocess_dataset.publish import Draft
@@ -89,7 +89,9 @@ def report(output: str, stats: Stats, progress: str) -> list[str]:
     size = amount(stats["filesize"])
     lines = [f"{name}: {stats['nsamples']:,} images, {size}{without}; {progress}"]
     left_out = stats["left_out"]
-    lines += [f"{name}: left out {one['__key__']}: {one['reason']}" for one in left_out[:SHOWN]]
+    lines += [
+        f"{name}: left out {name_of(one['__key__'])}: {one['reason']}" for one in left_out[:SHOWN]
+    ]
     if len(left_out) > SHOWN:
         path = shard_files.stats_path(output, stats)
         lines.append(f"{name}: left out {len(left_out) - SHOWN} more, see {path}")

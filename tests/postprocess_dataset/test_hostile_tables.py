@@ -48,6 +48,24 @@ def test_keys_that_lead_elsewhere(table, to_tars, tmp_path):
     assert all(name.startswith("good/") for name in names)
 
 
+def test_keys_that_no_reader_can_name_or_unpack(table, to_tars, tmp_path):
+    data, _path = table
+    images = sorted(str(path) for path in data.path.glob("*/*.jpg"))[:8]
+    bad = ["a/0\n1/0_0", "a\x1b[31m", "a\x85b", "x" * 251, "é" * 126, "a/" * 2050 + "a"]
+    good = ["x" * 250, "é" * 125 + "/" + "y" * 250]
+    rows = {"__key__": [*bad, *good], "image_path": images, "caption": ["a"] * 8}
+    pq.write_table(pa.table(rows), tmp_path / "other.parquet")
+    ended = to_tars(tmp_path / "other.parquet", data.path, tmp_path / "tars")
+    assert ended.status == 3 and f"{len(bad)} left out" in ended.out, ended.err
+    assert "left out a/0\\x0a1/0_0: its key has a control character" in ended.err
+    assert f"left out {'x' * 200}…: its key is too long for a file's name" in ended.err
+    assert len(names_in(tmp_path / "tars")) == 3 * len(good)
+    for path in (tmp_path / "tars").glob("*.tar"):
+        with tarfile.open(path) as tar:
+            tar.extractall(tmp_path / "unpacked", filter="data")
+    assert len(list(tmp_path.glob("unpacked/**/*.jpg"))) == len(good)
+
+
 @pytest.mark.parametrize("base", ["/", ".."])
 def test_image_paths_that_lead_elsewhere(table, folder, to_tars, tmp_path, base):
     data, _path = table
