@@ -9,7 +9,7 @@ from common.command_line import UserError
 from common.console import first_line
 from common.hub import not_a_hub
 from generate.image_models.hub_file import hub_file
-from generate.image_models.model_recipes import family_of, folder_of
+from generate.image_models.model_recipes import family_of, folder_of, read_config
 
 WHOLE = "model_index.json"  # of a folder that holds a whole pipeline
 PACKAGES = {  # that a backend of --quantize imports, and what installs it
@@ -32,7 +32,7 @@ def check_quantization(backend: str | None) -> None:
 
 
 def check_model(model: str, revision: str | None = None) -> None:
-    """UserError if a model cannot be had: missing, gated, no token, no room."""
+    """UserError if a model cannot be had: missing, gated, no token, no room, no JSON."""
     folder = folder_of(model)
     family = family_of(model)
     alone = family.lora_file or "transformer/config.json"
@@ -50,7 +50,7 @@ def _check_hub(model: str, name: str, revision: str | None) -> None:
     from huggingface_hub import errors  # 0.3 s that a local folder does not need
 
     try:
-        hub_file(model, name, revision)
+        path = hub_file(model, name, revision)
     except errors.GatedRepoError:
         raise UserError(
             f"the model {model} is gated: accept its terms at https://huggingface.co/{model}, "
@@ -66,3 +66,5 @@ def _check_hub(model: str, name: str, revision: str | None) -> None:
         raise UserError(f"the model {model} cannot be had: {first_line(error)}") from None
     except Exception as error:
         raise UserError(f"the model {model} cannot be had: {not_a_hub(error)}") from None
+    if path.suffix == ".json":
+        read_config(path)

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from common.command_line import UserError
 from common.files import CHECKOUT
 from generate.image_models.hub_file import hub_file
 from generate.image_models.model_family import Family
@@ -35,20 +36,27 @@ def hub_config(model: str, name: str, revision: str | None = None) -> dict[str, 
     if "/" not in model:
         return {}
     try:
-        contents = json.loads(hub_file(model, name, revision).read_text())
-    except (OSError, ValueError):  # check_model() says why, where the whole model is missing
+        return read_config(hub_file(model, name, revision))
+    except (OSError, ValueError, UserError):  # check_model() says why, for the whole model
         return {}
-    return contents if isinstance(contents, dict) else {}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The JSON object of a model's file. UserError: it is none, as of a login page."""
+    try:
+        contents = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        contents = None
+    if not isinstance(contents, dict):
+        raise UserError(f"{path} holds no JSON object: remove the model's folder, and get it again")
+    return contents
 
 
 def model_index(model: str) -> dict[str, Any]:
     """A local folder's model_index.json; {} for a hub id or a folder of a single component."""
     folder = folder_of(model)
     path = folder / "model_index.json" if folder else None
-    if path is None or not path.is_file():
-        return {}
-    contents: dict[str, Any] = json.loads(path.read_text())
-    return contents
+    return read_config(path) if path and path.is_file() else {}
 
 
 def family_of(model: str) -> Family:
@@ -100,8 +108,7 @@ def _config(model: str, part: str) -> dict[str, Any]:
     if folder is None:
         return hub_config(model, f"{part}/config.json")
     path = folder / part / "config.json"
-    contents: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return contents
+    return read_config(path) if path.is_file() else {}
 
 
 def own_defaults(pipeline: str, size: int | None) -> Family:

@@ -64,6 +64,8 @@ def contact_sheet(
         [text for text in (item["prompt"], *more) for _ in range(each)][:shown]
         for item, more in zip(items, texts, strict=True)
     ]
+    # a minute and more where cores are shared: torch and diffusers alone are 5 s of CPU
+    print(f"loading {args.pipeline or args.model}, then drawing {len(items)} prompts", flush=True)
     try:
         generator.load()
         generator.warm_up()

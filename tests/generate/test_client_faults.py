@@ -234,6 +234,7 @@ def test_preview_touches_nothing(tmp_path):
         shown.stdout + shown.stderr
     )
     assert re.search(r"[\d,]+ images an hour on the .*, in batches of \d+; a run is", shown.stdout)
+    assert re.match(r"loading \S+, then drawing 3 prompts\n", shown.stdout), shown.stdout
     sheet = Image.open(tmp_path / "preview_birds.jpg")
     assert sheet.size[0] > 4 * 256 and sheet.size[1] > 3 * 256
     assert (

@@ -15,6 +15,7 @@ from generate.dataset.prompts_file import read_prompts
 from generate.launch import run_file
 from generate.launch.start import define
 from generate.protocol.connection import Refused
+from tests.fakes.fake_model_hub import FakeModelHub
 from tests.fakes.running_server import finish, granted, until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -136,6 +137,25 @@ def test_a_wrong_model_defines_no_data_set(tmp_path):
     )
     assert done.returncode == 1 and "holds no model_index.json" in done.stderr, done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("model", ["evil/model", "model"])
+@pytest.mark.parametrize("words", [[], ["--preview=1"]], ids=["run", "preview"])
+def test_a_model_without_json_is_refused_before_it_is_loaded(tmp_path, model, words):
+    """On the hub (a login page in between) and in a folder; loading takes long on a busy CPU."""
+    hub = FakeModelHub(lambda path, sent: b"evil", "0" * 40)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/model_index.json").write_text("evil")
+    (tmp_path / "birds.json").write_text('["a bird", "another bird"]')
+    command = [sys.executable, "-X", "importtime", SCRIPT, "birds.json", f"--model={model}"]
+    command += ["--output_root=out", "--augment_prompts=False", *words]
+    env = os.environ | hub.environment(tmp_path / "hub")
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    hub.shutdown()
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert done.returncode == 1 and len(lines) == 1, lines
+    assert "model_index.json holds no JSON object" in lines[0]
+    assert "diffusers.pipelines" not in done.stderr, "it is refused before anything is loaded"
 
 
 def test_a_data_set_without_an_image_may_be_defined_anew(start):
