@@ -33,6 +33,7 @@ from postprocess_dataset.hub.difference import (
     commits,
     difference,
 )
+from postprocess_dataset.hub.patience import limit_waits
 from postprocess_dataset.manifest import manifest
 from postprocess_dataset.progress import tell
 from postprocess_dataset.release_folder import is_published, work_folder
@@ -60,6 +61,7 @@ def push(settings: PushSettings) -> int:
     if not settings.allow_unverified:
         check_verified(settings.release, root)
         refuse_others(settings.release, files)
+    limit_waits()
     api = HfApi()
     with hub_errors_as_one_line(settings.repo):
         if not settings.dry_run:
@@ -247,4 +249,6 @@ def hub_errors_as_one_line(repo: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
+        if isinstance(error.__cause__, UserError):  # of a thread that uploads
+            raise UserError(f"{repo}: {error.__cause__}") from None
         raise UserError(f"{repo}: {not_a_hub(error)}") from None

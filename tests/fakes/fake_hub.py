@@ -43,6 +43,7 @@ class FakeHub:
         self.before: Callable[[str, str], None] = lambda verb, path: None
         self.ignored: tuple[str, ...] = ()  # endings that a .gitignore of the repository names
         self.public = False  # every repository is
+        self.retry_after = ""  # the header of refusals
         self.lost = False  # commits are answered and not made
         self.raw: bytes | None = None  # the answer to everything: it is no hub
         hub = self
@@ -89,6 +90,8 @@ class FakeHub:
             status, document = refused.args[0], {"error": "refused", "url": place}
             if status == 404:
                 headers["X-Error-Code"] = "RepoNotFound"
+            if self.retry_after:
+                headers["Retry-After"] = self.retry_after
         content = json.dumps(document).encode() if self.raw is None else self.raw
         if self.raw is not None:
             status = 200

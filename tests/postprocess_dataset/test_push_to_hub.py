@@ -180,6 +180,43 @@ def test_a_commit_that_fails_is_one_line_and_goes_on(hub, release):
     assert hub.repos[REPO].files == contents(release) and len(hub.repos[REPO].commits) == 2
 
 
+@pytest.mark.parametrize("call", ["/objects/", "/commit/", "/tree/"])
+def test_a_hub_that_asks_for_years_is_one_line(hub, release, call):
+    """A wait of a second is kept, one of 30 years is left to the user."""
+    refused = []
+
+    def before(verb, path):
+        if call in path and len(refused) < 2:
+            refused.append(path)
+            hub.retry_after = "0" if len(refused) == 1 and call == "/objects/" else "1000000000"
+            raise Refuse(429)
+
+    hub.before = before
+    line = push(hub, release, status=1)
+    assert "the hub says 429 and asks to wait 1,000,000,000 s" in line
+    hub.before = lambda verb, path: None
+    hub.retry_after = ""
+    push(hub, release)
+    assert hub.repos[REPO].files == contents(release)
+
+
+def test_a_hub_that_never_answers_is_one_line(hub, release, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import postprocess_dataset.hub.patience as patience\npatience.ANSWER_S = 1.0\n"
+    )
+    waiting = threading.Event()
+
+    def before(verb, path):
+        if "/commit/" in path:
+            waiting.wait(120)
+
+    hub.before = before
+    python_path = f"{tmp_path}{os.pathsep}{SCRIPTS.parent}"
+    line = push(hub, release, status=1, PYTHONPATH=python_path)
+    waiting.set()
+    assert "the hub cannot be reached: timed out" in line and "goes on" in line
+
+
 def test_what_was_not_verified_does_not_go(hub, release):
     vouch(release, good=False)
     assert "--allow_unverified" in push(hub, release, status=1)
