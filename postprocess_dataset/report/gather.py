@@ -231,8 +231,12 @@ def lengths(rows: Sequence[Row]) -> Histogram | None:
 
 def cut_texts(rows: Sequence[Row]) -> tuple[int, int]:
     """(captions that a text encoder has not read to the end, those that none has)."""
-    cut = [row for row in rows if row.get("truncated")]
-    return len(cut), sum(len(row["truncated"]) == len(row.get("text_tokens") or ()) for row in cut)
+    cut = [row for row in rows if row.get("truncated") and isinstance(row["truncated"], list)]
+    read = [row.get("text_tokens") for row in cut]
+    encoders = [len(tokens) if isinstance(tokens, list) else 0 for tokens in read]
+    return len(cut), sum(
+        len(row["truncated"]) == count for row, count in zip(cut, encoders, strict=True)
+    )
 
 
 def near_duplicates(report: Report, pictures: Pictures) -> None:

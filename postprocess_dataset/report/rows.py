@@ -27,7 +27,8 @@ GROUPS = 128  # row groups of 16,384 rows
 TEXTS = 20_000  # rows whose texts are read
 COUNTED = ("source", "llm_model_name", "model_name", "gpu_name", "is_augmented", "input_file")
 SIZE = ("width", "height")
-TEXT = (KEY, "image_path", "caption", "original_prompt", "llm_model_name", "model_name", "source")
+TEXT = {KEY, "image_path", "image_sha256", "caption", "original_prompt", "source"}
+TEXT |= {"llm_model_name", "model_name", "gpu_name", "input_file"}
 Row = dict[str, Any]
 
 
@@ -104,13 +105,15 @@ def look(files: Sequence[str], seed: int = 0, where: RowFilter | None = None) ->
 
 
 def check_types(path: str) -> None:
-    """UserError unless texts are text (`source`: or lists of it), and sizes whole numbers."""
+    """UserError where a column that is read has another type than our tables give it."""
     for column in schema_of(path):
         kind = column.type
         if column.name == "source" and pa.types.is_list(kind):
             kind = kind.value_type
         if column.name in TEXT and not is_text(kind):
             raise UserError(f"{path}: its column {column.name} is {column.type}, not text")
+        if column.name == "is_augmented" and pa.types.is_nested(kind):
+            raise UserError(f"{path}: its column is_augmented is {kind}, not true or false")
         if column.name in SIZE and not pa.types.is_integer(kind):
             raise UserError(f"{path}: its column {column.name} is {kind}, not a whole number")
 
@@ -201,4 +204,10 @@ def _extra(text: Any) -> Row:
         extra = orjson.loads(text) if text else {}
     except orjson.JSONDecodeError:  # of a foreign table; the row itself counts
         return {}
-    return extra if isinstance(extra, dict) else {}
+    if not isinstance(extra, dict):
+        return {}
+    return {
+        name: value
+        for name, value in extra.items()
+        if name not in TEXT or isinstance(value, str) or (name, type(value)) == ("source", list)
+    }
