@@ -42,13 +42,13 @@ def hub_config(model: str, name: str, revision: str | None = None) -> dict[str, 
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The JSON object of a model's file. UserError: it is none, as of a login page."""
+    """The JSON object of a model's file. UserError: it is none, as a login page, or damaged."""
     try:
         contents = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         contents = None
-    if not isinstance(contents, dict):
-        raise UserError(f"{path} holds no JSON object: remove the model's folder, and get it again")
+    if not isinstance(contents, dict) or not isinstance(contents.get("_class_name", ""), str):
+        raise UserError(f"{path} is no model's JSON: remove the model's folder, and get it again")
     return contents
 
 
@@ -99,7 +99,8 @@ def own_size(model: str) -> int | None:
     """Pixels, from the model's configurations; None where they do not say."""
     samples = [_config(model, part).get("sample_size") for part in ("transformer", "unet")]
     sample = next((size for size in samples if isinstance(size, int)), None)
-    channels = _config(model, "vae").get("block_out_channels") or [0] * 4
+    channels = _config(model, "vae").get("block_out_channels")
+    channels = channels if channels and isinstance(channels, list) else [0] * 4
     return sample * 2 ** (len(channels) - 1) if sample else None
 
 

@@ -139,13 +139,14 @@ def test_a_wrong_model_defines_no_data_set(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("contents", [b"evil", b'{"_class_name": 5}'], ids=["text", "damaged"])
 @pytest.mark.parametrize("model", ["evil/model", "model"])
 @pytest.mark.parametrize("words", [[], ["--preview=1"]], ids=["run", "preview"])
-def test_a_model_without_json_is_refused_before_it_is_loaded(tmp_path, model, words):
+def test_a_model_without_json_is_refused_before_it_is_loaded(tmp_path, contents, model, words):
     """On the hub (a login page in between) and in a folder; loading takes long on a busy CPU."""
-    hub = FakeModelHub(lambda path, sent: b"evil", "0" * 40)
+    hub = FakeModelHub(lambda path, sent: contents, "0" * 40)
     (tmp_path / "model").mkdir()
-    (tmp_path / "model/model_index.json").write_text("evil")
+    (tmp_path / "model/model_index.json").write_bytes(contents)
     (tmp_path / "birds.json").write_text('["a bird", "another bird"]')
     command = [sys.executable, "-X", "importtime", SCRIPT, "birds.json", f"--model={model}"]
     command += ["--output_root=out", "--augment_prompts=False", *words]
@@ -154,7 +155,7 @@ def test_a_model_without_json_is_refused_before_it_is_loaded(tmp_path, model, wo
     hub.shutdown()
     lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert done.returncode == 1 and len(lines) == 1, lines
-    assert "model_index.json holds no JSON object" in lines[0]
+    assert "model_index.json is no model's JSON" in lines[0]
     assert "diffusers.pipelines" not in done.stderr, "it is refused before anything is loaded"
 
 
