@@ -4,7 +4,8 @@ gone = GoneFolders()
 gone.look("HPDv2", folder)      # [("HPDv2", 12)]: 000012 lay there at the last look, and is away
 
 A look costs one stat. Names are listed only where the folder's mtime has changed since: a
-sub-folder came or went.
+sub-folder came or went. One that came and went between two looks is not noticed here; like every
+other it is compared before the server says that all is done.
 """
 
 import os
