@@ -14,6 +14,13 @@ PARTS_OF_A_MODEL = (".json", ".safetensors", ".bin", ".model", ".txt")
 LARGEST_CONFIG = 1 << 20  # bytes; a tokenizer's vocabulary is larger
 
 
+def cached(model: str) -> Path:
+    """The folder of a hub model in the local cache; it need not be there."""
+    from huggingface_hub import constants  # 0.3 s that a local folder does not need
+
+    return Path(constants.HF_HUB_CACHE) / ("models--" + model.replace("/", "--"))
+
+
 def commit_of(model: str, revision: str | None) -> str | None:
     """The commit of a hub model in the local cache (40 hex digits), or what a folder holds.
 
@@ -24,10 +31,7 @@ def commit_of(model: str, revision: str | None) -> str | None:
         return contents_of(folder)
     if revision and COMMIT.fullmatch(revision):
         return revision
-    from huggingface_hub import constants  # 0.3 s that a local folder does not need
-
-    name = "models--" + model.replace("/", "--")
-    path = Path(constants.HF_HUB_CACHE) / name / "refs" / (revision or "main")
+    path = cached(model) / "refs" / (revision or "main")
     try:
         commit = path.read_text().strip()
     except OSError:

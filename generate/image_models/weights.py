@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from generate.image_models.fetch import is_fetched
-from generate.image_models.model_commit import commit_of
+from generate.image_models.model_commit import cached, commit_of
 from generate.image_models.model_recipes import folder_of
 
 GIB = 2**30
@@ -47,10 +47,7 @@ def _folder(model: str, revision: str | None) -> Path | None:
     folder = folder_of(model)
     if folder is not None or not is_fetched(model, revision):
         return folder
-    from huggingface_hub import constants  # 0.3 s that a local folder does not need
-
-    name = "models--" + model.replace("/", "--")
-    return Path(constants.HF_HUB_CACHE) / name / "snapshots" / str(commit_of(model, revision))
+    return cached(model) / "snapshots" / str(commit_of(model, revision))
 
 
 def _is_a_model(part: Path, what: Any) -> bool:
