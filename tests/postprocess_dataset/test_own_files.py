@@ -11,7 +11,7 @@ import pytest
 
 from postprocess_dataset.own_files import CARD
 from tests.postprocess_dataset.conftest import called
-from tests.postprocess_dataset.verified import make
+from tests.postprocess_dataset.verified import make, refused, release
 
 PAGE = "<html>my own page, made by me</html>"
 
@@ -27,16 +27,6 @@ def made(tmp_path_factory):
 @pytest.fixture
 def root(made, tmp_path):
     return Path(shutil.copytree(made, tmp_path / "root", copy_function=shutil.copy2))
-
-
-def release(root):
-    return called("release", [root / "HPDv2", root / "birds", "--num_workers", 1])
-
-
-def refused(ended, *words):
-    """In one line, which names the file."""
-    assert ended.status == 1 and ended.err.count("\n") == 1, (ended.status, ended.err)
-    assert all(word in ended.err for word in words), ended.err
 
 
 def bytes_below(folder):

@@ -11,7 +11,7 @@ import pytest
 from postprocess_dataset.manifest.manifest import write_manifest
 from postprocess_dataset.release_folder import PUBLISHED, WORK, making, others, work_folder
 from tests.postprocess_dataset.conftest import called
-from tests.postprocess_dataset.verified import IMAGES, PROMPTS, RunFolder, make
+from tests.postprocess_dataset.verified import IMAGES, PROMPTS, RunFolder, make, refused, release
 
 
 @pytest.fixture(scope="module")
@@ -27,16 +27,6 @@ def root(made, tmp_path):
     """A copy; its tars and those of the release are one file each, as a release leaves them."""
     copy = shutil.copytree(made, tmp_path / "root", copy_function=shutil.copy2)
     return Path(copy)
-
-
-def release(root, *options):
-    return called("release", [root / "HPDv2", root / "birds", "--num_workers", 1, *options])
-
-
-def refused(ended, *words):
-    """In one line, which names the file."""
-    assert ended.status == 1 and ended.err.count("\n") == 1, ended.err
-    assert all(word in ended.err for word in words), ended.err
 
 
 def bytes_below(folder):

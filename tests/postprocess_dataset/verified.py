@@ -119,3 +119,14 @@ def put(place, image):
     """Another image under a sample's name, with the JSON that tells of it."""
     place.with_suffix(".jpg").write_bytes(image)
     rewrite(place.with_suffix(".json"), image_sha256=hashlib.sha256(image).hexdigest())
+
+
+def release(root, *options):
+    """Make the release birds of the data set HPDv2 below root."""
+    return called("release", [root / "HPDv2", root / "birds", "--num_workers", 1, *options])
+
+
+def refused(ended, *words):
+    """In one line, which names the file."""
+    assert ended.status == 1 and ended.err.count("\n") == 1, (ended.status, ended.err)
+    assert all(word in ended.err for word in words), ended.err
