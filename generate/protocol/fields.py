@@ -58,7 +58,13 @@ log = logging.getLogger("image_server")
 
 
 class BadField(Exception):
-    """The text names the field, what it must be, and (shortened) what it was."""
+    """The text names the field, what it must be, and (shortened) what it was.
+
+    The names of fields are foreign, too: half a surrogate pair in one can be sent in no answer.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(visible(text))
 
 
 class Fields:

@@ -31,7 +31,7 @@ ANYTHING = st.recursive(
     | st.sampled_from(["1-1", "gpu", "drawing", "storm", "tester", "../x", "\ud800", "\0"]),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.text(string.ascii_letters, max_size=6), inner, max_size=3)
+        | st.dictionaries(st.text(string.ascii_letters + "\ud800", max_size=6), inner, max_size=3)
     ),
     max_leaves=6,
 )
@@ -162,6 +162,28 @@ def test_what_a_client_says_of_its_llms_cannot_stop_the_page(server):
     )
     assert status == 200
     assert "status page" not in server.log() and "Traceback" not in server.log()
+
+
+HALF = "\ud800"  # half a surrogate pair, which JSON can carry and UTF-8 cannot
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("complete", {"results": [{"index": 1, "images": 1, "origins": {"llm": {HALF: 1}}}]}),
+        ("complete", {"results": [{"index": 1, "images": 1, "origins": {"source": {HALF: [1]}}}]}),
+        ("get_indices", {"dataset": {HALF: 1}}),
+        ("beat", {HALF: HALF, "state": HALF}),
+        ("admin", {"forget": HALF, HALF: 1}),
+    ],
+)
+def test_a_name_that_no_answer_can_carry_is_refused_in_words(server, path, fields):
+    body = asked(server) if path == "get_indices" else RIGHT
+    if "dataset" in fields:
+        fields = {"dataset": body["dataset"] | fields["dataset"]}
+    status, answer = server.post(f"/{path}", body | fields)
+    assert status == 400 and answer["error"], answer
+    assert "Traceback" not in server.log()
 
 
 def calls(random):
