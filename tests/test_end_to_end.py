@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.fakes.running_server import until
+
 ROOT = Path(__file__).resolve().parent.parent
 PIPELINE = "tests/fakes/fake_pipeline.py:FakePipeline"
 ENVIRONMENT = {
@@ -38,14 +40,6 @@ def start(*command, log=None):
         return subprocess.Popen(
             [sys.executable, *map(str, command)], cwd=ROOT, env=ENVIRONMENT, stdout=out, stderr=out
         )
-
-
-def wait_for(condition, what, seconds=90):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, f"waited {seconds} s for {what}"
-        time.sleep(0.1)
-    return found
 
 
 @pytest.mark.timeout(600)
@@ -128,13 +122,12 @@ def test_kill_a_client_and_the_server(tmp_path, llm):
     server = start(*server_command, log=root / "image_server.out")
     clients = []
     try:
-        wait_for((root / ".server" / "server.json").exists, "server.json")
+        log = (root / "image_server.out").read_text
+        until((root / ".server" / "server.json").exists, log, process=server)
         clients = [start(*client_command, log=root / f"client{i}.out") for i in range(2)]
-        wait_for(lambda: len(list(data.glob("*/*.json"))) > 10, "the first images")
-        worker = re.search(
-            r"client \d+: process (\d+)",
-            wait_for(lambda: (root / "client0.out").read_text(), "client 0's log"),
-        )
+        log = (root / "client0.out").read_text
+        until(lambda: len(list(data.glob("*/*.json"))) > 10, log, 90, process=clients[0])
+        worker = re.search(r"client \d+: process (\d+)", until(log, "client 0's log"))
         os.kill(int(worker[1]), signal.SIGKILL)
         server.kill()
         server.wait()

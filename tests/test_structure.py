@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from common.expression import PARSING
-
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = ("combine_prompts", "generate", "postprocess_dataset")
 PRODUCT = ("common", *STEPS)
@@ -27,8 +25,7 @@ def modules() -> dict[str, Path]:
 
 @cache
 def tree_of(path: Path) -> ast.Module:
-    with PARSING:  # a server that another test left in this process parses as well
-        return ast.parse(path.read_text())
+    return ast.parse(path.read_text())
 
 
 def imported_names(path: Path) -> set[str]:

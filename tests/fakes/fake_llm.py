@@ -24,12 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.fakes.fake_answers import FAULTS_OF_CONTENT, FAULTS_OF_TRANSPORT, answer
 from tests.fakes.llm_http import Handler, Server
+from tests.fakes.own_ports import own_port
 
 COMPRESSED = {"gzip": 0, "bomb": 200 << 20}  # fault -> spaces in front of the answer
 
 
 class FakeLLM:
-    """A server on a free loopback port.
+    """A server on a loopback port that stays its own while it is stopped.
 
     billed: what the provider's bill would say, once the model had run.
     """
@@ -44,7 +45,7 @@ class FakeLLM:
         usd_per_million=(0.0, 0.0),
         hang_s=60.0,
         seed=0,
-        port=0,
+        port=None,
         slots=None,
     ):
         self.latency = latency
@@ -69,7 +70,7 @@ class FakeLLM:
         # called (in the server's thread) once a call is billed and before its answer leaves
         self.after_bill = None
         self.elsewhere = ""  # where the fault "redirect" sends the caller
-        self.port = port
+        self.port = own_port() if port is None else port
         self.server = None
 
     @property

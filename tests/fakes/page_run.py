@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 from urllib.parse import unquote
 
 from tests.fakes.fake_run import EVIL
+from tests.fakes.own_ports import own_port
+from tests.fakes.running_server import until
 from tests.fakes.signed_caller import page_link, signer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +34,7 @@ class PageRun:
             "FAKE_BATCH_S": "0.4",
         }
         self.server = None
+        self.port = own_port()
 
     def start(self, *command):
         with open(self.folder / "processes.log", "ab") as log:
@@ -54,15 +56,18 @@ class PageRun:
             self.root,
             "--host",
             "127.0.0.1",
+            "--port",
+            self.port,
             "--ttl_s",
             20,
             "--beat_s",
             1,
             *options,
         )
-        wait_for(
+        until(
             lambda: self.known() and self.known()["pid"] == self.server.pid and self.answers(),
-            "the server",
+            self.log,
+            process=self.server,
         )
 
     def start_clients(self, prompts, images, *options, workers=2):
@@ -82,6 +87,10 @@ class PageRun:
             "--max_chunk_size=3",
             *options,
         )
+
+    def log(self):
+        """The last lines of the server and of the clients."""
+        return (self.folder / "processes.log").read_text()[-3000:]
 
     def known(self):
         path = self.root / ".server" / "server.json"
@@ -114,14 +123,6 @@ class PageRun:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def wait_for(condition, what, seconds=90):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, f"waited {seconds} s for {what}"
-        time.sleep(0.1)
-    return found
 
 
 def prompts(n, each):

@@ -27,12 +27,21 @@ ENVIRONMENT = {
 }
 
 
-def until(condition, what, seconds=60, pause=0.05):
+def until(condition, what, seconds=60, pause=0.05, process=None):
+    """What condition() gives, once it is true.
+
+    what: words, or a function that gives a log. process: whose end ends the waiting, too.
+    """
     end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, f"waited {seconds} s for {what}"
+    while True:
+        # asked first: what the process does last may make the condition true
+        status = process.poll() if process else None
+        if found := condition():
+            return found
+        if status is not None or time.monotonic() >= end:
+            why = f"waited {seconds} s for" if status is None else f"ended with {status}:"
+            raise AssertionError(f"{why} {what() if callable(what) else what}")
         time.sleep(pause)
-    return found
 
 
 class RunningServer:
@@ -74,11 +83,7 @@ class RunningServer:
             self.process = subprocess.Popen(command, stdout=out, stderr=out, env=self.environment)
         self.processes.append(self.process)
         if wait:
-            until(
-                lambda: self.answers(before) or self.process.poll() is not None,
-                f"the server\n{self.log()}",
-            )
-            assert self.process.poll() is None, self.log()
+            until(lambda: self.answers(before), self.log, process=self.process)
 
     def answers(self, before=0):
         try:

@@ -7,7 +7,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import time
 from functools import partial
@@ -16,6 +15,7 @@ import pytest
 
 from tests.fakes import running_client
 from tests.fakes.fake_llm import FakeOllama
+from tests.fakes.own_ports import own_port
 from tests.fakes.running_server import until
 
 
@@ -125,16 +125,11 @@ def test_the_server_is_killed_and_comes_back_elsewhere(start_run):
     server.kill()
     time.sleep(1)
     assert client.poll() is None, "a client whose server is away goes on with what it holds"
-    server.start("--port", free_port())
+    server.start("--port", own_port())
     assert server.json["url"] != port
     assert client.wait(60) == 0, run.log()
     run.check()
     assert server.dataset("birds")["done"] == 10
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
 
 
 def test_a_server_that_stays_away(start_run):

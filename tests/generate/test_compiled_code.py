@@ -98,9 +98,10 @@ def counts(process):
 
 def test_one_compiles_while_the_others_wait_and_they_load_it(start, server_folder, tmp_path):
     first = start(CLIENT, tmp_path / "gate", 2)
-    until(lambda: list(server_folder.glob("compiled/*.lock")), first.said, 300)
+    until(lambda: list(server_folder.glob("compiled/*.lock")), first.said, 300, process=first)
     second = start(CLIENT, tmp_path / "gate", 2)
-    until(lambda: "compiles for such a card; waiting for it" in second.said(), second.said, 300)
+    waits = "compiles for such a card; waiting for it"
+    until(lambda: waits in second.said(), second.said, 300, process=second)
     (tmp_path / "gate").touch()
     assert counts(first) == (2, 0), "one for the first size, and one for any other"
     assert counts(second)[0] <= 1 and "compiled code is loaded" in second.said()

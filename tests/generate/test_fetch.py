@@ -111,11 +111,13 @@ def start(tmp_path, hub, processes):
 
 def test_one_fetches_and_the_others_wait_also_over_its_death(start, hub):
     first = start()
-    until(lambda: hub.asked, "the first file", 60)
+    until(lambda: hub.asked, first.log.read_text, process=first)
     others = [start(), start()]
     waiting = f"process {first.pid} on {os.uname().nodename} fetches fake/model; waiting for it"
     for other in others:
-        until(lambda other=other: waiting in other.log.read_text(), other.log.read_text, 60)
+        until(
+            lambda other=other: waiting in other.log.read_text(), other.log.read_text, process=other
+        )
     assert hub.asked == ["model_index.json"]
     first.send_signal(signal.SIGKILL)
     hub.gate.set()

@@ -6,13 +6,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.fake_llm import FakeOllama, FakeOpenAI
 from tests.fakes.prompters import backends_file
+from tests.fakes.running_server import until
 
 pytestmark = pytest.mark.timeout(240)
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,8 +51,11 @@ def test_whole_file_is_killed_and_goes_on_where_it_was(tmp_path):
         args = (prompts, "--num_variations", 12, "--output", output, "--ollama_hosts", fake.url)
         part = tmp_path / "p.augmented.json.part"
         process = start(*args)
-        while not part.exists() or part.read_text().count("\n") < 6:
-            time.sleep(0.02)
+        until(
+            lambda: part.exists() and part.read_text().count("\n") >= 6,
+            "six lines",
+            process=process,
+        )
         process.kill()
         process.communicate()
         assert not output.exists()
@@ -74,8 +77,7 @@ def test_whole_file_is_killed_and_goes_on_where_it_was(tmp_path):
         )
 
         process = start(*args)
-        while len(fake.asked) < asked_before + 20:
-            time.sleep(0.02)
+        until(lambda: len(fake.asked) >= asked_before + 20, "20 questions", process=process)
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
         assert (
@@ -164,8 +166,7 @@ def test_two_at_once_and_an_output_that_cannot_be(tmp_path):
     with FakeOllama(latency=1, slots=1) as fake:
         args = (prompts, "--output", output, "--num_variations", 2, "--ollama_hosts", fake.url)
         first = start(*args)
-        while not fake.calls:
-            time.sleep(0.02)
+        until(lambda: fake.calls, "a call", process=first)
         status, _, err = call(*args)
         assert status == 1 and "another process is writing" in err.strip().splitlines()[-1]
         first.communicate(timeout=60)

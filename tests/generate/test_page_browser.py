@@ -11,7 +11,8 @@ import sys
 import pytest
 
 from tests.fakes.fake_llm import FakeOllama
-from tests.fakes.page_run import HOST, ROOT, PageRun, prompts, wait_for
+from tests.fakes.page_run import HOST, ROOT, PageRun, prompts
+from tests.fakes.running_server import until as wait_for
 
 
 @pytest.fixture
@@ -79,9 +80,7 @@ def test_the_page_follows_a_run_and_outlives_its_server(run, llm, open_page, unt
         assert before["datasets"][0]["done"] <= shown["states"][0] <= after["datasets"][0]["done"]
         assert sum(shown["states"]) == n and numbers(shown["bar"])[0] == n
         seen.append(shown["states"][0])
-        assert len(seen) < 60 and clients.poll() in (None, 0), (
-            run.folder / "processes.log"
-        ).read_text()[-3000:]
+        assert len(seen) < 60 and clients.poll() in (None, 0), run.log()
         if len(seen) == 2 or (len(seen) < 2 and shown["states"][0] > n // 3):  # in the middle of it
             break
     assert HOST in page.inner_text("#workers")
@@ -90,16 +89,15 @@ def test_the_page_follows_a_run_and_outlives_its_server(run, llm, open_page, unt
     points = wait_for(
         lambda: json.loads(line.read_text()).get("page test"), "the line of the run's life"
     )["points"]
-    port = run.known()["url"].rstrip("/").rsplit(":", 1)[1]
     os.killpg(run.server.pid, signal.SIGKILL)
     run.server.wait()
     page.wait_for_selector("#away:not([hidden])", timeout=40_000)
     assert "does not answer" in page.inner_text("#away") and "as of" in page.inner_text("#away")
     assert page.is_visible(".dataset")  # what is known stays
-    run.start_server("--port", port)
+    run.start_server()
     page.wait_for_selector("#away", state="hidden", timeout=40_000)
 
-    assert clients.wait(120) == 0, (run.folder / "processes.log").read_text()[-3000:]
+    assert clients.wait(120) == 0, run.log()
     until(page, "n => parseInt(document.querySelector('.legend li').textContent) === n", arg=n)
     document = run.get("/status")
     shown = figures(page)
@@ -165,8 +163,8 @@ def test_what_failed_is_named_with_its_log_and_a_command_that_works(run, llm, op
     poison = {"prompt": "a poison <b>bottle</b>", "variations": ["poison again"]}
     texts = [poison, *prompts(6, 2)[1:]]
     assert run.start_clients(texts, 2, "--ollama_hosts", llm.url, workers=2).wait(120) in (0, 3), (
-        run.folder / "processes.log"
-    ).read_text()[-3000:]
+        run.log()
+    )
     page = open_page(run.link)
     page.wait_for_selector("#failed tr")
     text = page.inner_text("#failed-section")

@@ -90,7 +90,7 @@ def test_images_only_from_inside_the_data_set(run, llm):
     run.start_server()
     assert (
         run.start_clients(prompts(2, 2), 2, "--ollama_hosts", llm.url, workers=1).wait(120) == 0
-    ), (run.folder / "processes.log").read_text()[-3000:]
+    ), run.log()
     folder = run.root / "generated_images" / "page test"
     assert (
         run.get("/image/page%20test/1_1")[:2] == b"\xff\xd8"

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -233,10 +232,7 @@ def test_a_run_without_an_llm_says_why_and_how_to_go_on(tmp_path):
     log = tmp_path / "log"
     with open(log, "wb") as out:
         run = subprocess.Popen([*map(str, command)], env=ENVIRONMENT, stdout=out, stderr=out)
-    end = time.monotonic() + 150
-    while "client 0: process" not in log.read_text():
-        assert run.poll() is None and time.monotonic() < end, log.read_text()
-        time.sleep(0.1)
+    until(lambda: "client 0: process" in log.read_text(), log.read_text, 150, process=run)
     os.kill(run.pid, signal.SIGINT)
     assert run.wait(120) == 130
     text = log.read_text()

@@ -47,7 +47,7 @@ class Fortnight:
         with open(self.log, "ab") as out:
             words = [sys.executable, *map(str, command)]
             self.process = subprocess.Popen(words, stdout=out, stderr=out, env=ENVIRONMENT)
-        until(self.answers, "the server")
+        until(self.answers, self.log.read_text, process=self.process)
 
     def answers(self):
         try:

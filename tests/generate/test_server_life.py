@@ -13,6 +13,7 @@ import pytest
 
 from generate.protocol.answers import AllDone, Wait
 from generate.protocol.connection import ServerAway, WrongServer
+from tests.fakes.own_ports import own_port
 from tests.fakes.running_server import finish, granted, order, until, write_sample
 
 
@@ -182,8 +183,9 @@ def test_a_client_refuses_an_older_server(start):
 
 def test_a_stranger_on_the_port_never_sees_the_token(start):
     """The server is gone, another program listens on its port and logs what it is sent."""
-    server = start()
-    port, token = int(server.json["url"].rsplit(":")[-1].strip("/")), server.json["token"]
+    port = own_port()
+    server = start("--port", port)
+    token = server.json["token"]
     client = server.client(server_timeout_s=2)
     client.get_indices(
         0

@@ -18,6 +18,7 @@ import pytest
 from generate.protocol.connection import Connection, ServerAway, WrongServer
 from generate.server import listen
 from generate.server.wsgi import CONNECTIONS_OF_ONE, SILENT_S
+from tests.fakes.own_ports import own_port
 from tests.fakes.running_server import RunningServer, granted
 from tests.fakes.signed_caller import known, request, signed, signer
 
@@ -152,8 +153,8 @@ def test_a_name_is_published_as_the_address_that_is_listened_on():
 
 def test_a_stranger_who_drips_bytes_holds_nobody_up(start):
     """A new server, --status and clients give up on the whole answer, not on each byte."""
-    server = start()
-    port = server.port
+    port = own_port()
+    server = start("--port", port)
     server.kill()
     ended = threading.Event()
     with socket.create_server(("127.0.0.1", port)) as stranger:
@@ -181,7 +182,7 @@ def test_a_stranger_who_drips_bytes_holds_nobody_up(start):
         with pytest.raises(ServerAway):
             Connection(server.root)
         assert time.monotonic() - began < 30
-        server.start()
+        server.start("--port", 0)
         ended.set()
     granted(server.client(total=10))
 
