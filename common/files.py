@@ -9,7 +9,6 @@ kept = keep_damaged(".server/run.json")                  # run.json.damaged
 import contextlib
 import errno
 import io
-import json
 import os
 import secrets
 import stat
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from common.json_text import parse_json
 from common.untrusted import Refused, read_untrusted
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -167,8 +167,8 @@ def read_json(path: str | os.PathLike[str], most: int = SMALL) -> Any:
     large, or no regular file. Other OSErrors: the disk, or the rights.
     """
     try:
-        return json.loads(read_untrusted(path, most))
-    except (ValueError, RecursionError) as error:
+        return parse_json(read_untrusted(path, most))
+    except ValueError as error:
         raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from None
     except Refused as error:
         raise ValueError(f"{path} is damaged: {error.strerror}") from None

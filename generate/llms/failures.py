@@ -25,6 +25,7 @@ CUT_NAMES = {"RemoteProtocolError", "ReadError", "WriteError", "APIConnectionErr
 GARBLED_NAMES = {
     "JSONDecodeError",
     "ValueError",
+    "RecursionError",
     "TypeError",
     "KeyError",
     "AttributeError",

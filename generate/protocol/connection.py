@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import read_json
+from common.json_text import parse_json
 from generate.protocol.output_root import is_copy
 from generate.protocol.signing import Signer, proof_of, same, seen_proof
 
@@ -200,7 +201,7 @@ class Connection:
 
 
 def _object(data: bytes) -> Answer:
-    answer = json.loads(data)
+    answer = parse_json(data)
     if not isinstance(answer, dict):
         raise ValueError("not an object")
     return answer

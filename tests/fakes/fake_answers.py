@@ -23,6 +23,7 @@ FAULTS_OF_TRANSPORT = [
     "503",
     "html",
     "truncated",
+    "deep",
     "no_done",
     "error_line",
     "load",

@@ -121,6 +121,8 @@ class Handler(BaseHTTPRequestHandler):
             )
         if fault == "html":
             return self.send(200, b"<html><body>502 Bad Gateway</body></html>", "text/html")
+        if fault == "deep":
+            return self.send(200, b"[" * 100_000, "application/json")
         if fault == "content_filter" and not fake.ollama:
             return self.error(
                 400,

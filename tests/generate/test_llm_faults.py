@@ -28,6 +28,7 @@ DISABLING = {"404": "model", "401": "key", "402": "credit", "quota": "credit"}
 BAD = {
     "html": "garbled",
     "truncated": "garbled",
+    "deep": "garbled",
     "invalid_json": "unusable",
     "wrong_type": "unusable",
     "empty": "unusable",
@@ -66,6 +67,7 @@ CASES = (
             "402",
             "html",
             "truncated",
+            "deep",
             "refusal",
             "content_filter",
         )

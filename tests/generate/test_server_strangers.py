@@ -187,6 +187,46 @@ def test_a_stranger_who_drips_bytes_holds_nobody_up(start):
     granted(server.client(total=10))
 
 
+@pytest.mark.parametrize("said", [b"[" * 99_999, b'{"proof": %b}' % (b"[" * 930 + b"]" * 930)])
+def test_a_strangers_answer_ends_nobody(start, said):
+    """On the port of a dead server: clients look on, and a new server starts."""
+    port = own_port()
+    server = start("--port", port)
+    client = server.client()
+    before = set(threading.enumerate())
+    client.start_heartbeats(lambda: {"leases": [], "state": "idle", "drawing": [], "images": 0})
+    (heartbeats,) = set(threading.enumerate()) - before
+    held = granted(client).lease
+    server.kill()
+    asked = threading.Event()
+    with socket.create_server(("127.0.0.1", port)) as stranger:
+
+        def answer():
+            while True:
+                try:
+                    line, _ = stranger.accept()
+                except OSError:
+                    return
+                with line:
+                    line.recv(65536)
+                    line.sendall(
+                        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said)
+                    )
+                asked.set()
+
+        threading.Thread(target=answer, daemon=True).start()
+        assert asked.wait(20), "a heartbeat reached the stranger"
+        with pytest.raises(WrongServer, match="another program has its port"):
+            client.check()
+        release = threading.Thread(target=client.release, args=(held,))
+        release.start()
+        server.start("--port", 0)
+        release.join(20)
+    lives = heartbeats.is_alive()
+    client.stop_heartbeats()
+    assert lives and not release.is_alive()
+
+
 def test_strangers_bodies_are_not_kept(start):
     """A body without a right signature is refused when its headers are there."""
     server = start()
