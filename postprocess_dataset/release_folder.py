@@ -18,6 +18,7 @@ from postprocess_dataset.own_files import CARD, REPORT, refuse_others
 from postprocess_dataset.progress import tell
 from postprocess_dataset.publish import Draft, refuse_samples
 from postprocess_dataset.release_note import read_note
+from postprocess_dataset.same_folder import lies_in
 from postprocess_dataset.score_table import files_of
 
 Names = Mapping[str, re.Pattern[str]]  # of a folder ("": the top); other folders are none of ours
@@ -83,9 +84,8 @@ def making(release: str, inputs: Iterable[str] = ()) -> Iterator[None]:
 
 def check_release(release: str, inputs: Iterable[str] = ()) -> None:
     """UserError: files of others lie in a release or its work folder, or an input in a release."""
-    inside = os.path.join(os.path.realpath(release), "")
     for path in inputs:
-        if os.path.join(os.path.realpath(path), "").startswith(inside):
+        if lies_in(path, release):
             raise UserError(
                 f"{path} lies in {release}, whose files are published: move it to another folder"
             )

@@ -33,6 +33,7 @@ from postprocess_dataset.releasing.marks import Marks, state_of
 from postprocess_dataset.releasing.own_status import own_status
 from postprocess_dataset.report.gather import ReportSettings
 from postprocess_dataset.report.page import make_report
+from postprocess_dataset.same_folder import lies_in
 from postprocess_dataset.scored.where import Where
 from postprocess_dataset.shard_names import braces
 from postprocess_dataset.to_table.build_table import TableSettings, make_table
@@ -104,9 +105,8 @@ def all_steps(settings: ReleaseSettings) -> int:
 
 def check_place(settings: ReleaseSettings) -> None:
     """UserError if the release would lie in a data set."""
-    release = os.path.abspath(settings.release)
     for folder in settings.folders:
-        if f"{release}/".startswith(f"{os.path.abspath(folder)}/"):
+        if lies_in(settings.release, folder):
             raise UserError(f"{settings.release} lies in {folder}: choose a place outside of it")
 
 

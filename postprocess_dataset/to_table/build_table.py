@@ -16,6 +16,7 @@ from postprocess_dataset import increment, score_columns, table
 from postprocess_dataset.increment import Earlier, Known, Line
 from postprocess_dataset.progress import first_line, tell
 from postprocess_dataset.publish import Draft
+from postprocess_dataset.same_folder import refuse_other_names, refuse_twice
 from postprocess_dataset.sample_checks import Checks, is_utf8
 from postprocess_dataset.sorted_rows import SortedRows
 from postprocess_dataset.to_table import combine_partitions
@@ -78,12 +79,7 @@ def absolute(folders: Sequence[str]) -> list[str]:
             raise UserError(
                 f"{folder!r}: its name is not UTF-8, which a table's text must be; rename it"
             )
-    for first in found:
-        for second in found:
-            if first is not second and f"{second}/".startswith(f"{first}/"):
-                raise UserError(
-                    f"{second} is given twice or lies in {first}: its samples would count twice"
-                )
+    refuse_twice(found)
     return found
 
 
@@ -117,6 +113,7 @@ def build(settings: TableSettings) -> tuple[int, str]:
         checks = Checks(base, inside, settings.verify, settings.relative, scores)
         work = Conversion(checks, settings.partition, rows, rejects.file)
         earlier = Earlier(output, known)
+        refuse_other_names(settings.folders, base, earlier.folders)
         if earlier.damaged:
             work.progress.say(f"{earlier.damaged}: every folder is looked at again")
         for line in increment.keep_others(output):
