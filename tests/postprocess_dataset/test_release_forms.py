@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from postprocess_dataset import hub_features
-from postprocess_dataset.manifest.shards import read_shard
+from postprocess_dataset.manifest.hashed import HashedWriter
+from postprocess_dataset.manifest.shards import ShardSample, read_shard
 from postprocess_dataset.private_fields import without_folders
 from postprocess_dataset.release_forms import parquet_shards, public_rows
 from tests.postprocess_dataset.conftest import called
@@ -136,6 +137,23 @@ def test_each_row_group_has_its_own_images(table, tmp_path, monkeypatch):
     assert pq.ParquetFile(path).num_row_groups == 8
     found = [(row["__key__"], row["image"]["bytes"]) for row in parquet_rows(tmp_path / "release")]
     assert found == [(row.key, row.image) for row in tar_rows(tmp_path / "release")]
+
+
+def test_images_of_a_row_group_are_written_in_several_pages():
+    """In one page they are one write, which costs more, and a reader of one row reads them all."""
+    schema = pa.schema([pa.field("image", hub_features.IMAGE), pa.field("__key__", pa.string())])
+    group = parquet_shards.RowGroup(schema)
+    while not group.full:
+        group.add(ShardSample(f"000000/{len(group.keys)}_0", bytes(50_000), "a fox", {}))
+    written = io.BytesIO()
+    sizes = []
+    written.write = sizes.append
+    with pq.ParquetWriter(
+        HashedWriter(written), schema, **parquet_shards._layout(schema)
+    ) as parquet:
+        parquet.write_table(group.table())
+    pages = [len(piece) for piece in sizes if len(piece) > 100_000]
+    assert sum(pages) > parquet_shards.GROUP_BYTES and max(pages) < 2 << 20
 
 
 def test_an_update_writes_only_new_shards(table, to_parquet, tmp_path, small_shards):
