@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 
 from common.command_line import UserError
+from common.files import keep_damaged
 from generate.client.captioner import Captioner
 from generate.client.job_client import JobClient
 from generate.client.work import ClientSettings, Index, Work
@@ -181,6 +182,7 @@ class Feeder:
                     remove_collected(dataset_dir, number)
                 for aug in files.opened:
                     path_of(dataset_dir, number, aug, ".failed").unlink(missing_ok=True)
+                self._set_aside_damaged(number, files)
         except OSError as error:
             pause = self.work.pause_for_disk()
             self.job.release(grant.lease, "disk")
@@ -199,6 +201,20 @@ class Feeder:
         for index in indices:
             index.tried = tried.get(index.number, {})
         self.work.add_lease(grant.lease, indices, grant.canary)
+
+    def _set_aside_damaged(self, number: int, files: IndexFiles) -> None:
+        """Rename a prompt's damaged .failed, so that a new one finds its name free."""
+        marks = [
+            path_of(self.settings.dataset_dir, number, aug, ".failed")
+            for aug in sorted(files.damaged)
+        ]
+        kept = [keep_damaged(mark).name for mark in marks]
+        if kept:
+            log.warning(
+                "%s damaged, which gives nothing up: it is generated; kept as %s",
+                ", ".join(mark.name for mark in marks),
+                ", ".join(kept),
+            )
 
     def _tries(self, number: int, lease: str, files: IndexFiles) -> dict[int, list[Tried]]:
         """Tries of a prompt that were not accepted, by augmentation; also those of captions that

@@ -11,17 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+from common.given_up import read_given_up
 from common.packed_folder import packed
 from generate.dataset.accept_rule import Rule
 from generate.dataset.captions import Missing, read_generation
-from generate.dataset.layout import FOLDER, NAME, TEMPORARY, folder_name
+from generate.dataset.layout import FOLDER, NAME, TEMPORARY, folder_name, path_of
 
 
 @dataclass
 class IndexFiles:
-    """What lies in the folder for one prompt; images, jsons, failed, opened: augmentations.
+    """What lies in the folder for one prompt; images, jsons, failed, …: augmentations.
 
-    opened: they have a .failed that the present rule would not give.
+    opened: they have a .failed that the present rule would not give; damaged: none that counts.
     """
 
     captions: int | None = None  # how many its newest .prompts holds; None: none, or a broken one
@@ -31,6 +32,7 @@ class IndexFiles:
     jsons: set[int] = field(default_factory=set)
     failed: set[int] = field(default_factory=set)
     opened: set[int] = field(default_factory=set)
+    damaged: set[int] = field(default_factory=set)
     temporary: list[str] = field(default_factory=list)  # names of temporary files
     collected: bool = False  # whether a loose .samples lies there
 
@@ -54,9 +56,10 @@ def scan_folder(
 ) -> dict[int, IndexFiles]:
     """{index: IndexFiles} of one sub-folder; only: the indices asked for, default all of them.
 
-    rule: as of rule_of(); with it each .failed without an image is read.
+    rule: as of rule_of(), by which a .failed may count no more.
 
-    Reads each loose .prompts file; a broken one counts as no captions. A missing folder is empty.
+    Reads each loose .prompts file; a broken one counts as no captions. Each .failed without an
+    image is read, too. A missing folder is empty.
     What is packed is taken from the folder's mark, without a look at its tars' contents.
     """
     path = Path(dataset_dir) / folder_name(folder * FOLDER)
@@ -98,12 +101,27 @@ def scan_folder(
         if files.generation >= loose.generation:
             loose.captions, loose.short = files.captions, files.short
             loose.generation = files.generation
-    if rule:
-        for index, files in found.items():
+    for index, files in found.items():
+        for aug in files.failed - (files.images & files.jsons):
+            _look_into_mark(dataset_dir, index, aug, files)
+        if rule:
             given_up = files.failed - files.images
             files.opened = {aug for aug in given_up if not rule.gave_up(dataset_dir, index, aug)}
             files.failed -= files.opened
     return found
+
+
+def _look_into_mark(
+    dataset_dir: str | os.PathLike[str], index: int, aug: int, files: IndexFiles
+) -> None:
+    """Leave a .failed out of files.failed if it is damaged, or has just been removed."""
+    try:
+        read_given_up(path_of(dataset_dir, index, aug, ".failed"))
+    except FileNotFoundError:
+        files.failed.discard(aug)
+    except ValueError:
+        files.failed.discard(aug)
+        files.damaged.add(aug)
 
 
 def _take(names: set[str], index: int, count: int, suffix: str) -> set[int]:

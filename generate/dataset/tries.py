@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import open_plain
+from common.given_up import read_given_up
 from common.untrusted import Refused, read_untrusted
 from generate.dataset.layout import folder_name, path_of
 from generate.dataset.samples import give_up
@@ -100,11 +101,11 @@ def not_accepted(dataset_dir: str | os.PathLike[str], index: int, aug: int) -> l
     None: it was given up for another reason, or its .failed is gone or not to be read.
     """
     try:
-        record = json.loads(read_untrusted(path_of(dataset_dir, index, aug, ".failed"), LARGEST))
+        record = read_given_up(path_of(dataset_dir, index, aug, ".failed"))
         if record["reason"] != NOT_ACCEPTED:
             return None
         rejected = [(each["seed"], each["scores"]) for each in record["rejected"]]
-    except (FileNotFoundError, Refused, ValueError, KeyError, TypeError, RecursionError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     if not all(type(seed) is int and _are_scores(scores) for seed, scores in rejected):
         return None

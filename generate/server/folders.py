@@ -4,11 +4,13 @@ folders = Folders(output_root, ledger)         # ledger: SharedLedger
 folders.done("HPDv2", [3, 4])                  # {3: True, 4: False}
 """
 
+import contextlib
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from common.given_up import is_given_up
 from common.packed_folder import exists
 from generate.dataset.accept_rule import Rule, rule_of
 from generate.dataset.captions import images_wanted, read_captions
@@ -81,7 +83,9 @@ class Folders:
                     folder = self.path(dataset) / folder_name(index)
                     remove_collected(self.path(dataset), index)
                     for mark in folder.glob(f"{index}_*.failed"):
-                        mark.unlink(missing_ok=True)
+                        # a folder of that name counts for nothing; a client renames it
+                        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                            mark.unlink()
                 count += self.ledger.read(Ledger.retry_failed, dataset, indices)
                 self.unmark(dataset, indices)  # a folder check may have ended meanwhile
         return count
@@ -91,7 +95,7 @@ def index_done(folder: Path, index: int, images_per_prompt: int, rule: Rule | No
     """Whether every text of an index is an image with its JSON, or .failed.
 
     Each name is looked up: 20 names, not a listing of 400,000. rule: as of rule_of(); a .failed
-    that it would not give does not count.
+    that it would not give, or that is damaged, does not count.
     """
     record = read_captions(folder, index)
     if not record or images_wanted(record) < images_per_prompt:
@@ -100,9 +104,12 @@ def index_done(folder: Path, index: int, images_per_prompt: int, rule: Rule | No
     def there(aug: int, suffix: str) -> bool:
         return exists(path_of(folder, index, aug, suffix))
 
+    def given_up(aug: int) -> bool:
+        mark = path_of(folder, index, aug, ".failed")
+        return is_given_up(mark) and (rule is None or rule.gave_up(folder, index, aug))
+
     return all(
-        (there(aug, ".jpg") and there(aug, ".json"))
-        or (there(aug, ".failed") and (rule is None or rule.gave_up(folder, index, aug)))
+        (there(aug, ".jpg") and there(aug, ".json")) or given_up(aug)
         for aug in range(len(record["texts"]))
     )
 

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from common.files import sync_folder
+from common.given_up import is_given_up
 from common.packed_folder import (
     COLLECTED,
     EARLY_FILES,
@@ -128,12 +129,11 @@ class Packing:
         if any(self._identity(name) != known for name, known in self.identities.items()):
             self.result.left.append(f"{self.folder}: its files change at this moment; later")
             return
-        record: dict[str, Any] = {"format": 1, "tars": [], "prompts": {}}
-        if mark:
-            record = mark.record
-        record = record | {
-            "tars": record["tars"] + self.tars,
-            "prompts": record["prompts"] | self.entries,
+        none: dict[str, Any] = {"format": 1, "tars": [], "prompts": {}}
+        before = mark.record if mark else none
+        record = before | {
+            "tars": before["tars"] + self.tars,
+            "prompts": before["prompts"] | self.entries,
         }
         publish_mark(self.folder, record)
         self.result.prompts = len(self.entries)
@@ -208,7 +208,7 @@ class Packing:
             return False
         images = prompt.images | (before.images if before else set())
         return all(
-            aug in images or (self.folder / f"{prompt.index}_{aug}.failed").exists()
+            aug in images or is_given_up(self.folder / f"{prompt.index}_{aug}.failed")
             for aug in range(count)
         )
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from common import safety
+from common.given_up import read_given_up
 from common.packed_folder import COLLECTED, MARK, read_file
 from common.sample_reader import CAPTIONS_BYTES, read_captions
 from common.terms import source_of
@@ -91,7 +92,7 @@ class Chunk:
 
 @dataclass
 class Checked:
-    """What a chunk gave. done: prompts of which nothing is missing.
+    """What a chunk gave. done: prompts of which nothing is missing. given_up: images.
 
     facts: of each sample, and without any hash of those that should be there and are not.
     """
@@ -99,6 +100,7 @@ class Checked:
     found: Findings = field(default_factory=Findings)
     facts: list[Sample] = field(default_factory=list)
     samples: int = 0
+    given_up: int = 0
     licences: Licences = field(default_factory=Counter)
     done: list[int] = field(default_factory=list)
     wanted: int = 0  # images that the LLMs' texts fell short
@@ -221,15 +223,30 @@ def _prompt(
     if done.found.counts.total() == before:
         _collected(chunk, index, jsons.digest(), done.found)
     judge.judge(place, captions, done.found)
+    damaged = _damaged_marks(chunk, index, names)
+    given_up = names.failed - names.samples - damaged.keys()
+    done.given_up += len(given_up)
     if texts is None:
         return
     judge.judge(f"{place}.prompts", texts, done.found)
-    missing = set(range(len(texts))) - names.failed - names.images - names.jsons
+    missing = set(range(len(texts))) - given_up - names.images - names.jsons
     for augmentation in sorted(missing):
-        done.found.add("missing", f"{place}_{augmentation}", "neither an image nor .failed")
+        why = damaged.get(augmentation, "neither an image nor .failed")
+        done.found.add("missing", f"{place}_{augmentation}", why)
         done.facts.append(absent(f"{place}_{augmentation}"))
-    if set(range(len(texts))) <= names.failed | names.samples:
+    if set(range(len(texts))) <= given_up | names.samples:
         done.done.append(index)
+
+
+def _damaged_marks(chunk: Chunk, index: int, names: PromptNames) -> dict[int, str]:
+    """{augmentation: why its .failed counts for nothing}; where an image is, that counts."""
+    damaged = {}
+    for augmentation in names.failed - names.samples:
+        try:
+            read_given_up(f"{chunk.path}/{index}_{augmentation}.failed")
+        except (OSError, ValueError) as error:
+            damaged[augmentation] = str(error)
+    return damaged
 
 
 def _collected(chunk: Chunk, index: int, jsons: bytes, found: Findings) -> None:

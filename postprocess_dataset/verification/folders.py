@@ -103,6 +103,7 @@ class FolderPass:
         self.found.merge(checked.found)
         self.evidence.add_samples(checked.facts)
         self.seen.samples += checked.samples
+        self.seen.failed += checked.given_up
         self.seen.bytes += checked.bytes
         self.seen.short += checked.wanted
         self.seen.licences.update(checked.licences)
@@ -123,7 +124,6 @@ class FolderPass:
                 subdirectory = os.path.relpath(path, self.base)
                 names = list_names(path, subdirectory, self.found)
                 waiting += [f"{path}/{name}" for name in reversed(names.folders)]
-                self.seen.failed += sum(len(each.failed) for each in names.prompts.values())
                 prompts += len(names.prompts) + len(names.lost)
                 if names.unknown:
                     unknown = True

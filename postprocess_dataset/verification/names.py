@@ -137,7 +137,6 @@ def _add_packed(subdirectory: str, mark: PackedFolder, names: Names, found: Find
         prompt = names.of(index)
         prompt.images |= packed_prompt.images
         prompt.jsons |= packed_prompt.images
-        prompt.failed |= packed_prompt.failed
         prompt.generation = max(prompt.generation, packed_prompt.generation)
     names.lost = {index: sorted(prompt.images) for index, prompt in mark.lost.items()}
 

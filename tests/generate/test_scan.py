@@ -63,6 +63,9 @@ def test_a_folder_is_what_its_names_say(tmp_path_factory, names, captions):
     folder.mkdir()
     for name in names:
         (folder / name).touch()
+        if match := re.fullmatch(r"(\d+)_(\d+)\.failed", name):
+            mark = {"prompt_index": int(match[1]), "augmentation_idx": int(match[2])}
+            (folder / name).write_text(json.dumps(mark | {"reason": "image"}))
     for name, count in captions.items():
         (folder / name).write_text(record(int(name.split(".")[0]), count))
     assert scan_folder(dataset, 0) == by_names(names, captions)

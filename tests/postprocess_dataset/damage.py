@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from common.screening import Screen
 from common.validation_set import ValidationSet
-from generate.dataset.samples import PLACE, comment_of, encode
+from generate.dataset.samples import PLACE, comment_of, encode, publish_failed
 from postprocess_dataset import table
 from postprocess_dataset.manifest.shards import tar_members
 from tests.odd_jpegs import PRIVATE, progressive
@@ -89,7 +89,14 @@ def an_unsafe_text(root):
     """Its image was given up, so it stands in no table."""
     text = {"text": "a naked woman having sex", "llm_model_name": None, "backend": None}
     edit_captions(root, lambda texts: texts.append(text))
-    sample(root, "995_3.failed").write_text("{}")
+    publish_failed(root / "HPDv2", 995, 3, "image", "a black image", "1-1")
+
+
+def a_damaged_mark(root):
+    """It gives no image up."""
+    text = {"text": "a fox at dawn", "llm_model_name": None, "backend": None}
+    edit_captions(root, lambda texts: texts.append(text))
+    sample(root, "995_3.failed").write_text("[")
 
 
 def the_same_picture(root):
@@ -239,6 +246,7 @@ DAMAGE = {
     ),
     "wrong size": ("wrong_size", lambda r: rewrite(sample(r, "995_1.json"), width=16)),
     "leak": ("validation_leak", leak),
+    "damaged .failed": ("missing", a_damaged_mark),
     "unsafe": ("unsafe_text", an_unsafe_text),
     "unsafe beside": ("unsafe_text", lambda r: remake(r, note="a naked woman having sex")),
     "duplicate": ("duplicate_image", the_same_picture),

@@ -11,6 +11,7 @@ import pytest
 
 from common.packed_folder import members, numbers, packed, ranges
 from generate.dataset.captions import publish_captions, read_captions
+from generate.dataset.samples import publish_failed
 from generate.dataset.scan import scan_folder
 from generate.server.folders import index_done
 from postprocess_dataset.packing.pack_folder import Packing
@@ -78,7 +79,9 @@ def test_finished_prompts_of_an_open_folder_are_packed_when_they_are_many(data):
     data.fill([20, 21, 22], 2)
     publish_captions(data.path, captions(20, 3), "1-1")  # its third image is missing
     publish_captions(data.path, captions(21, 3), "1-1")
-    (inside / "21_2.failed").write_text("{}")
+    publish_failed(data.path, 21, 2, "image", "black", "1-1")
+    publish_captions(data.path, captions(22, 3), "1-1")
+    (inside / "22_2.failed").write_text("[")  # damaged: its image is missing, too
     (inside / "7_1.json").rename(inside / ".7_1.json.9-1.tmp")  # being published
     os.utime(inside / "3_0.jpg", (4_000_000_000, 4_000_000_000))  # of a clock that was wrong
     before = seen(data.path)
