@@ -44,7 +44,8 @@ def status(output_root: Path, as_json: bool) -> int:
         return run_status.show(output_root)
     answer = run_status.fetch(output_root)
     if not answer.document:
-        raise UserError(f"no job server for {output_root}: {answer.why}")
+        why = f"no job server for {output_root}: {answer.why}"
+        raise UserError(run_status.with_a_start(why, output_root))
     print(json.dumps(answer.document))
     return 0
 
@@ -52,8 +53,12 @@ def status(output_root: Path, as_json: bool) -> int:
 def order(output_root: Path, orders: dict[str, Any]) -> int:
     """Have the running server do something, and print what it did."""
     try:
-        code, answer = Connection(output_root).post("/admin", orders)
-    except (ServerAway, OSError, http.client.HTTPException, ValueError) as error:
+        connection = Connection(output_root)
+    except ServerAway as error:
+        raise UserError(run_status.with_a_start(str(error), output_root)) from None
+    try:
+        code, answer = connection.post("/admin", orders)
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise UserError(str(error)) from None
     if code != 200:
         raise UserError(str(answer.get("error")))

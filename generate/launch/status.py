@@ -6,6 +6,7 @@ python generate/image_server.py --status
 
 import http.client
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def show(output_root: Path, dataset: str | None = None) -> int:
             raise UserError(f"{answer.why}; {error}") from None
         if not lines:
             none = f"; there is no data set {dataset} in {output_root}" if dataset else ""
-            raise UserError(answer.why + none)
+            raise UserError(with_a_start(answer.why + none, output_root))
         print("\n".join(lines))
         return 0
     print(render(answer.document, dataset, output_root))
@@ -94,6 +95,14 @@ def show(output_root: Path, dataset: str | None = None) -> int:
     link = page_link(output_root) if terminal else "(its link is a secret: on a terminal only)"
     print(f"page       {link}")
     return 0
+
+
+def with_a_start(why: str, output_root: Path) -> str:
+    """Why no server answers, and how to start one: that of a local run has ended with it."""
+    start = "python generate/image_server.py --output_root"
+    return (
+        why if start in why else f"{why}; start it first: {start} {shlex.quote(str(output_root))}"
+    )
 
 
 def render(

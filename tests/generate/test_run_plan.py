@@ -222,6 +222,19 @@ def test_retrying_an_unknown_data_set_names_those_that_are_known(start):
     assert "Traceback" not in server.log()
 
 
+def test_an_order_to_a_server_that_has_ended_says_how_to_start_one(start):
+    """As after a local run; the command works as it is said."""
+    server = start()
+    server.client(total=3).look()
+    server.stop()
+    for words in (["--retry_failed", "storm"], ["--status"], ["--status", "--json"]):
+        ended = order(server, *words)
+        command = f"start it first: python generate/image_server.py --output_root {server.root}\n"
+        assert ended.returncode == FAILED and ended.stderr.endswith(command), ended
+    server.start()
+    assert order(server, "--retry_failed", "storm").stdout.startswith("0 failed prompts")
+
+
 def test_a_run_without_an_llm_says_why_and_how_to_go_on(tmp_path):
     """Nothing listens where the LLM should be; then Ctrl-C."""
     (tmp_path / "birds.json").write_text(json.dumps(["a bird", "a cat"]))
