@@ -8,16 +8,16 @@ import functools
 import itertools
 import os
 import runpy
+import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from common.command_line import Options
-from tests.fakes.forked_script import HUNG, ForkedScripts
+from tests.fakes.forked_script import forked
 from tests.fakes.hostile_files import make_hostile_files
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -178,15 +178,20 @@ def command_lines(script: Script, files: dict[str, str], all_of_them: bool) -> l
     return lines
 
 
-def run(
-    scripts: ForkedScripts, script: Script, words: list[str], folder: Path
-) -> tuple[int, str, bool]:
-    """(status, stderr, whether it said anything); its process group is ended if it hangs."""
-    status, output, error = scripts.run(script.path, words, folder, LONGEST_S)
-    if status == HUNG:
-        return status, f"did not end within {LONGEST_S} s", True
-    said = bool(output.strip() or error.strip())
-    return status, error.decode(errors="replace"), said
+def complaint_of(script: Script, words: list[str], folder: Path) -> str:
+    """What is wrong with how a command line ends; its process group is ended if it hangs."""
+    try:
+        ended = forked(
+            script.path,
+            *words,
+            folder=folder,
+            environment=os.environ | {"COLUMNS": "80"},
+            seconds=LONGEST_S,
+        )
+    except subprocess.TimeoutExpired:
+        return f"did not end within {LONGEST_S} s"
+    said = bool(ended.stdout.strip() or ended.stderr.strip())
+    return wrong(ended.returncode, ended.stderr, said)
 
 
 def wrong(status: int, error: str, said: bool = True) -> str:
@@ -204,19 +209,11 @@ def wrong(status: int, error: str, said: bool = True) -> str:
     return ""
 
 
-@pytest.fixture(scope="module")
-def scripts() -> Iterator[ForkedScripts]:
-    with ForkedScripts() as forked:
-        yield forked
-
-
-def check(
-    scripts: ForkedScripts, script: Script, part: int, folder: Path, all_of_them: bool
-) -> None:
+def check(script: Script, part: int, folder: Path, all_of_them: bool) -> None:
     complaints = []
     lines = command_lines(script, make_hostile_files(folder), all_of_them)
     for words in lines[part :: script.parts]:
-        if complaint := wrong(*run(scripts, script, words, folder)):
+        if complaint := complaint_of(script, words, folder):
             complaints.append(f"{script.path} {words}: {complaint}")
     assert complaints == [], "\n".join(complaints)
     assert not (folder / "pwned").exists()
@@ -234,17 +231,15 @@ each_part = pytest.mark.parametrize(
 
 @pytest.mark.timeout(900)
 @each_part
-def test_hostile_values(scripts: ForkedScripts, script: Script, part: int, tmp_path: Path) -> None:
-    check(scripts, script, part, tmp_path, all_of_them=False)
+def test_hostile_values(script: Script, part: int, tmp_path: Path) -> None:
+    check(script, part, tmp_path, all_of_them=False)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 @each_part
-def test_all_hostile_values(
-    scripts: ForkedScripts, script: Script, part: int, tmp_path: Path
-) -> None:
-    check(scripts, script, part, tmp_path, all_of_them=True)
+def test_all_hostile_values(script: Script, part: int, tmp_path: Path) -> None:
+    check(script, part, tmp_path, all_of_them=True)
 
 
 def test_each_kind_of_option_meets_each_value(tmp_path: Path) -> None:

@@ -1,20 +1,12 @@
 """The processors run as a user runs them, for the tests."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.fakes.forked_script import forked
 
 
 def run(script, *options, status=0):
-    ended = subprocess.run(
-        [sys.executable, ROOT / "combine_prompts" / f"{script}.py", *map(str, options)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    ended = forked(f"combine_prompts/{script}.py", *options)
     assert ended.returncode == status, ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
     return ended

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.fakes.forked_script import ROOT, forked
+
 COMBINE = ROOT / "combine_prompts" / "combine.py"
 NOTHING_DROPPED = (
     "--language any --min_words 1 --min_chars 1 --profanity keep --sexual keep --hate keep"
@@ -19,10 +20,12 @@ def combine(
     *options: Any,
     status: int = 0,
     filtered: bool = False,
+    anew: bool = False,
 ) -> tuple[Any, Any, Any, Any]:
     """Write `files` {name: items} and combine all but those called exclude*.
 
-    Returns (ended, combined, removed, report). Without the filters unless asked for.
+    Returns (ended, combined, removed, report). Without the filters unless asked for. anew: by an
+    interpreter of its own, with another hash seed.
     """
     for name, items in files.items():
         (folder / name).write_bytes(
@@ -36,8 +39,12 @@ def combine(
         *([] if filtered else NOTHING_DROPPED.split()),
         *options,
     ]
-    command = [sys.executable, COMBINE, *inputs, "--output", output, *all_options]
-    ended = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300)
+    words = [str(word) for word in (*inputs, "--output", output, *all_options)]
+    if anew:
+        command = [sys.executable, str(COMBINE), *words]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    else:
+        ended = forked("combine_prompts/combine.py", *words)
     assert ended.returncode == status and "Traceback" not in ended.stderr, (
         ended.stdout + ended.stderr
     )

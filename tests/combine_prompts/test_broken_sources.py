@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.combine_prompts.processing import ROOT, counts, process, run
+from tests.combine_prompts.processing import counts, process, run
+from tests.fakes.forked_script import ROOT
 
 
 def broken(tmp_path, source, path, *says, others=None):

@@ -192,7 +192,8 @@ def test_same_bytes_and_every_prefix_is_a_fair_sample(tmp_path):
     for number, options in enumerate([[], [], ["--num_workers", 1], ["--seed", 1]]):
         folder = tmp_path / str(number)
         folder.mkdir()
-        _, combined, _, _ = combine(folder, files, "--near_duplicates=False", *options)
+        words = ("--near_duplicates=False", *options)
+        _, combined, _, _ = combine(folder, files, *words, anew=True)
         bytes_of.append(
             [
                 (folder / "out" / name).read_bytes()

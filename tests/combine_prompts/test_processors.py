@@ -11,7 +11,8 @@ import pytest
 
 from combine_prompts.chat_debris import repair
 from combine_prompts.readers import NOT_FOR_TRAINING
-from tests.combine_prompts.processing import ROOT, counts, process
+from tests.combine_prompts.processing import counts, process
+from tests.fakes.forked_script import ROOT
 
 SOURCES = {
     "image_reward": "image_reward",
@@ -32,7 +33,9 @@ def test_examples(source, tmp_path):
     assert len(set(prompts)) == len(prompts) and all(
         prompt == prompt.strip() and "  " not in prompt for prompt in prompts
     )
-    process(source, ROOT / "examples" / source, tmp_path / "two.json")
+    command = [sys.executable, ROOT / "combine_prompts" / f"process_{source}.py"]
+    command += ["--input", ROOT / "examples" / source, "--output", tmp_path / "two.json"]
+    subprocess.run(command, check=True, capture_output=True)  # with another hash seed
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "one.json",

@@ -1,15 +1,17 @@
 """Runs the project's scripts as processes of their own, without starting Python anew for each.
 
-    with ForkedScripts() as scripts:
-        status, output, error = scripts.run("combine_prompts/combine.py", ["x.json"], folder, 20)
+    ended = forked("combine_prompts/combine.py", "x.json", "--output", "y.json")
+    ended.returncode, ended.stdout, ended.stderr        # as of subprocess.run
 
 A process that has imported all modules forks for each call. The child has its own session, folder
 and streams, runs the script as `python SCRIPT WORDS…` does, and ends as an interpreter does, but
 for taking all modules apart, which is six sevenths of its work. That takes a fiftieth of a start
-from nothing.
+from nothing. Its hash seed is that of the others: whether a script writes the same bytes again is
+not seen here.
 """
 
 import atexit
+import functools
 import gc
 import importlib
 import json
@@ -22,60 +24,56 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("common", "combine_prompts", "generate", "postprocess_dataset")
-# They load torch, which no command line of these tests comes to. The end of a child that has it
-# takes 1.2 s of a core, of one that has not a tenth of that.
+# they load torch, which no command line of these tests comes to
 HEAVY = (
     "common.scores",
     "generate.pipelines.compiled_code",
     "generate.pipelines.compiling",
     "generate.pipelines.diffusers_pipeline",
 )
+LATE = ("langchain.chat_models", "langchain_ollama")  # which scripts import when they need them
 HUNG = -1000
 
 
-class ForkedScripts:
-    """The process that forks, and where its children write."""
+@functools.cache
+def forking() -> "subprocess.Popen[str]":
+    """The process that forks. It ends with this one, which holds its input open."""
+    return subprocess.Popen(
+        [sys.executable, __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        errors="surrogateescape",
+    )
 
-    def __init__(self) -> None:
-        environment = os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "80"}
-        self.process: subprocess.Popen[str] = subprocess.Popen(
-            [sys.executable, __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-            errors="surrogateescape",
-        )
 
-    def __enter__(self) -> "ForkedScripts":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait(30)
-
-    def run(
-        self, script: str, words: list[str], folder: Path, seconds: float
-    ) -> tuple[int, bytes, bytes]:
-        """(status or minus its signal, stdout, stderr); HUNG: it did not end within `seconds`.
-
-        Then its process group is killed.
-        """
-        assert self.process.stdin and self.process.stdout
-        with tempfile.TemporaryDirectory() as streams:
-            job = {"script": script, "words": words, "folder": str(folder)}
-            job |= {"streams": streams, "seconds": seconds}
-            self.process.stdin.write(json.dumps(job) + "\n")
-            self.process.stdin.flush()
-            status = int(self.process.stdout.readline())
-            output, error = (Path(streams, name).read_bytes() for name in ("out", "err"))
-        return status, output, error
+def forked(
+    script: str,
+    *words: object,
+    folder: Path = ROOT,
+    environment: Mapping[str, str] = os.environ,
+    seconds: float = 120,
+) -> "subprocess.CompletedProcess[str]":
+    """Run a script to its end. TimeoutExpired: its process group was killed after `seconds`."""
+    process = forking()
+    assert process.stdin and process.stdout
+    with tempfile.TemporaryDirectory() as streams:
+        job = {"script": script, "words": [str(word) for word in words], "folder": str(folder)}
+        job |= {"streams": streams, "seconds": seconds, "environment": dict(environment)}
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()
+        status = int(process.stdout.readline())
+        output, error = (Path(streams, name).read_text(errors="replace") for name in ("out", "err"))
+    if status == HUNG:
+        raise subprocess.TimeoutExpired(job["words"], seconds, output, error)
+    return subprocess.CompletedProcess(job["words"], status, output, error)
 
 
 def import_all() -> None:
@@ -84,6 +82,8 @@ def import_all() -> None:
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
             if not name.startswith(HEAVY):
                 importlib.import_module(name)
+    for name in LATE:
+        importlib.import_module(name)
     if "torch" in sys.modules:
         raise RuntimeError("a module loads torch: name it in HEAVY")
     gc.freeze()  # a child need not look through what it has from its parent
@@ -93,6 +93,9 @@ def become(job: dict[str, Any]) -> NoReturn:
     """This forked process runs the script, and ends with it."""
     os.setsid()
     os.chdir(job["folder"])
+    os.environ.clear()
+    os.environ.update(job["environment"])
+    tempfile.tempdir = None
     for number, (name, mode) in enumerate(
         [(os.devnull, os.O_RDONLY), (f"{job['streams']}/out", 0), (f"{job['streams']}/err", 0)]
     ):
