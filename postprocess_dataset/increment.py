@@ -159,12 +159,12 @@ class Known:
         column = schema.names.index("subdirectory")
         for path in table.files(output):
             if not pq.read_schema(path).equals(schema):
-                raise UserError(f"{path}: its columns are not those of this script; --rebuild it")
+                raise table.NotUpdatable(f"{path}: its columns are not those of this script")
             metadata = pq.read_metadata(path)
             for group in range(metadata.num_row_groups):
                 bounds = metadata.row_group(group).column(column).statistics
                 if not bounds or not bounds.has_min_max:
-                    raise UserError(f"{path}: not a table of this script; --rebuild it")
+                    raise table.NotUpdatable(f"{path}: not a table of this script")
                 self.groups.append((path, group, bounds.min, bounds.max))
             self.rows += metadata.num_rows
 

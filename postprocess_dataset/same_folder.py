@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from common.command_line import UserError
+from postprocess_dataset.table import NotUpdatable
 
 BLOCK = re.compile(r"/\d{6}$")  # a sub-folder of 1,000 prompts
 
@@ -49,7 +50,5 @@ def refuse_other_names(folders: Sequence[str], base: str, known: Iterable[str]) 
         before = os.path.join(base, name)
         for folder in folders:
             if not f"{before}/".startswith(f"{folder}/") and lies_in(before, folder):
-                raise UserError(
-                    f"the samples of {folder} are in the table as those of {before}: name it so, "
-                    "or --rebuild the table"
-                )
+                why = f"the samples of {folder} are in the table as those of {before}"
+                raise NotUpdatable(why, "name it so, or --rebuild the table")

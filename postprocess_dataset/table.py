@@ -78,6 +78,14 @@ ARROW_TYPES = {
 JSON_SCHEMA = pa.schema([(name, ARROW_TYPES[kind]) for name, (kind, _) in JSON_FIELDS.items()])
 
 
+class NotUpdatable(UserError):
+    """A table that cannot be updated, and `why`; what to do is said by the script that is used."""
+
+    def __init__(self, why: str, advice: str = "--rebuild it") -> None:
+        super().__init__(f"{why}; {advice}")
+        self.why = why
+
+
 def row_schema(scores: Sequence[str] = ()) -> pa.Schema:
     """A row before it has a number: those keys, `extra` (a JSON object of the unknown ones),
     `score_NAME` of each score, and ours.

@@ -83,7 +83,10 @@ def all_steps(settings: ReleaseSettings) -> int:
     """The steps of make_release(), one after the other."""
     marks = Marks(settings.work)
     update = os.path.exists(settings.table)
-    make_table(TableSettings(settings.folders, settings.table, relative=True, update=update))
+    try:
+        make_table(TableSettings(settings.folders, settings.table, relative=True, update=update))
+    except table.NotUpdatable as error:
+        raise UserError(f"{error.why}; remove {settings.table}, and it is made anew") from None
     write_forms(forms_of(settings))
     document = verify_data_set(settings, marks)
     make_report_page(settings, marks)

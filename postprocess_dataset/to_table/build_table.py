@@ -135,15 +135,12 @@ def base_of(settings: TableSettings, facts: dict[str, Any] | None, update: bool)
     output = settings.output
     if update:
         if facts is None:
-            raise UserError(
-                f"{output}: not a table of this script, so it cannot be updated; "
-                "choose another name or --rebuild"
-            )
+            why = f"{output}: not a table of this script, so it cannot be updated"
+            raise table.NotUpdatable(why, "choose another name or --rebuild")
         if facts["relative"] != settings.relative:
             how = "with" if facts["relative"] else "without"
-            raise UserError(
-                f"{output} was made {how} --relative; update it the same way, or --rebuild"
-            )
+            why = f"{output} was made {how} --relative"
+            raise table.NotUpdatable(why, "update it the same way, or --rebuild")
     anew = not update and not settings.partition
     if facts is None and anew and not settings.rebuild and os.path.exists(output):
         raise UserError(
@@ -166,10 +163,8 @@ def base_of(settings: TableSettings, facts: dict[str, Any] | None, update: bool)
         base = facts["base"]
     for folder in folders:
         if not folder.startswith(os.path.join(base, "")):
-            raise UserError(
-                f"{folder} lies outside {base}, the base folder of {output}'s keys; "
-                "--rebuild makes it anew"
-            )
+            why = f"{folder} lies outside {base}, the base folder of {output}'s keys"
+            raise table.NotUpdatable(why)
     return base
 
 

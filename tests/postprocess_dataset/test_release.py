@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from generate.dataset.samples import PLACE, comment_of, encode
@@ -256,6 +257,20 @@ def test_where_a_release_may_not_lie(run, tmp_path):
     (tmp_path / "mine" / "thesis.tex").touch()
     says("is not empty", tmp_path / "mine")
     assert called("release", [run.path]).status == 2
+
+
+def test_a_table_that_is_not_its_own_is_named_with_what_helps(run, tmp_path):
+    """Each advice that release.py gives can be followed with release.py."""
+    place = tmp_path / "birds"
+    assert release(run, place).status == 0
+    path = Path(f"{place}.work/table.parquet")
+    pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
+    ended = release(run, place)
+    assert ended.status == 1 and f"; remove {path}, and it is made anew" in ended.err, ended.err
+    assert "--rebuild" not in ended.err
+    path.unlink()
+    ended = release(run, place)
+    assert ended.status == 0 and intact(place)[0], ended.err
 
 
 def test_an_image_of_other_hands_is_refused_by_name(run, tmp_path):
