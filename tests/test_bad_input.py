@@ -19,6 +19,7 @@ import pytest
 from combine_prompts.prompt_files import read_items
 from common.command_line import UserError
 from generate.dataset.prompts_file import read_prompts
+from tests.fakes.forked_script import forked
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {
@@ -27,14 +28,18 @@ ENVIRONMENT = {
 
 
 def fails_with(says, *command, **environment):
-    ended = subprocess.run(
-        [sys.executable, *map(str, command)],
-        cwd=ROOT,
-        env=ENVIRONMENT | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    """environment: what is read as the hub's client is imported; a Python of its own reads it."""
+    if environment:
+        ended = subprocess.run(
+            [sys.executable, *map(str, command)],
+            cwd=ROOT,
+            env=ENVIRONMENT | environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    else:
+        ended = forked(*command, environment=ENVIRONMENT)
     lines = [
         line
         for line in ended.stderr.splitlines()

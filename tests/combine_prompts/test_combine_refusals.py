@@ -1,11 +1,9 @@
 """combine.py and what it refuses: broken files, items that are no prompts, its own inputs."""
 
-import subprocess
-import sys
-
 import pytest
 
-from tests.combine_prompts.running import COMBINE, combine
+from tests.combine_prompts.running import combine
+from tests.fakes.forked_script import forked
 
 
 def test_output_that_is_an_input(tmp_path):
@@ -16,12 +14,8 @@ def test_output_that_is_an_input(tmp_path):
         ["link.json"],
         ["other.json", "--exclude", "combined.json"],
     ):
-        ended = subprocess.run(
-            [sys.executable, COMBINE, *arguments, "--output", "combined.json"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
+        words = (*arguments, "--output", "combined.json")
+        ended = forked("combine_prompts/combine.py", *words, folder=tmp_path)
         assert (
             ended.returncode == 1
             and "would overwrite" in ended.stderr

@@ -12,6 +12,7 @@ import pytest
 
 from common.screening import Screen
 from tests.combine_prompts.running import COMBINE, combine
+from tests.fakes.forked_script import forked
 
 FILES = {
     "pickscore.json": ["a fox in the snow", "a hare in the field"],
@@ -170,8 +171,7 @@ def test_a_closed_output_is_one_line(tmp_path):
 
 
 def run(folder, *words):
-    command = [sys.executable, COMBINE, *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    return forked("combine_prompts/combine.py", *words, folder=folder)
 
 
 def test_names_of_sources_are_shown_harmless(tmp_path):

@@ -65,7 +65,7 @@ def forked(
     process = forking()
     assert process.stdin and process.stdout
     with tempfile.TemporaryDirectory() as streams:
-        job = {"script": script, "words": [str(word) for word in words], "folder": str(folder)}
+        job = {"script": script, "words": [*map(text, words)], "folder": str(folder)}
         job |= {"streams": streams, "seconds": seconds, "environment": dict(environment)}
         process.stdin.write(json.dumps(job) + "\n")
         process.stdin.flush()
@@ -74,6 +74,10 @@ def forked(
     if status == HUNG:
         raise subprocess.TimeoutExpired(job["words"], seconds, output, error)
     return subprocess.CompletedProcess(job["words"], status, output, error)
+
+
+def text(word: object) -> str:
+    return os.fsdecode(word) if isinstance(word, bytes) else str(word)
 
 
 def import_all() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.fake_llm import FakeOllama, FakeOpenAI
+from tests.fakes.forked_script import forked
 from tests.fakes.prompters import backends_file
 from tests.fakes.running_server import until
 
@@ -36,10 +37,9 @@ def start(*args, **env):
 
 
 def call(*args, **env):
-    process = start(*args, **env)
-    out, err = process.communicate(timeout=200)
-    assert "Traceback" not in err, err
-    return process.returncode, out, err
+    ended = forked("generate/llm_prompting.py", *args, environment=CLEAN | env)
+    assert "Traceback" not in ended.stderr, ended.stderr
+    return ended.returncode, ended.stdout, ended.stderr
 
 
 def test_whole_file_is_killed_and_goes_on_where_it_was(tmp_path):
