@@ -68,7 +68,7 @@ def _one(shard: Shard, folder: str, signer: Signer) -> None:
     tree = Tree()
     try:
         with Draft(path, wait=True) as draft:
-            tar = TarWriter(draft.file.fileno(), hashlib.sha256())
+            tar = TarWriter(draft.file, hashlib.sha256())
             for sample in read_shard(shard.path):
                 image = _signed(sample, sign)
                 digest = hashlib.sha256(image)

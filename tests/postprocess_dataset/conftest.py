@@ -139,15 +139,16 @@ def dies(function, torn=False):
         left[0] -= 1
         if left[0] < 0:
             if torn and len(args) > 1:
-                function(args[0], [args[1][0][:7]])
+                function(args[0], args[1][:7])
             os.killpg(0, signal.SIGKILL)
         return function(*args, **kwargs)
     return wrapped
 for name in ("rename", "fsync", "unlink", "truncate"):
     setattr(os, name, dies(getattr(os, name)))
-os.writev = dies(os.writev, torn=True)
 sys.path.insert(0, sys.argv[1])
 sys.argv = sys.argv[2:]
+from common.files import NamedFile
+NamedFile.write = dies(NamedFile.write, torn=True)
 from postprocess_dataset import sorted_rows
 cut = sorted_rows.RowWriter._cut
 sorted_rows.RowWriter._cut = dies(cut)

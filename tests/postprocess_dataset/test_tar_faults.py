@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from common.files import NamedFile
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -18,9 +20,8 @@ def test_a_write_that_takes_only_a_part(table, to_tars, tmp_path, monkeypatch, t
     """As a signal, a quota or a network disk may do: the rest is written after it."""
     data, path = table
     assert to_tars(path, data.path, tmp_path / "whole").status == 0
-    write = os.write
-    monkeypatch.setattr(os, "writev", lambda fd, pieces: write(fd, b"".join(pieces)[:300]))
-    monkeypatch.setattr(os, "write", lambda fd, piece: write(fd, piece[:100]))
+    write = NamedFile.write
+    monkeypatch.setattr(NamedFile, "write", lambda file, data: write(file, data[:100]))
     assert to_tars(path, data.path, tmp_path / "tars").status == 0 and tree(
         tmp_path / "tars"
     ) == tree(tmp_path / "whole")
@@ -97,6 +98,7 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 sys.argv = sys.argv[1:]
 from common.command_line import run_script
+from common.files import NamedFile
 from postprocess_dataset import convert_parquet_to_wds
 from postprocess_dataset.to_tars import shard_files
 write_shard = shard_files.write_shard
@@ -118,7 +120,7 @@ run_script(convert_parquet_to_wds.main)
         ),
         (
             "full = os.open('/dev/full', os.O_WRONLY)\n"
-            "    if '000001' in shard: os.writev = lambda *args: os.write(full, b'x')",
+            "    if '000001' in shard: NamedFile.write = lambda *args: os.write(full, b'x')",
             "No space left",
         ),
     ],
