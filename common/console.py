@@ -11,10 +11,11 @@ import shutil
 import sys
 import time
 import unicodedata
-from typing import TextIO
+from typing import Any, TextIO
 
 FORMAT = "%(asctime)sZ %(levelname)s %(message)s"
 TIME = "%Y-%m-%d %H:%M:%S"
+LONGEST_MESSAGE = 20_000  # characters
 
 
 def start_log(name: str, file: TextIO | None = None) -> logging.Logger:
@@ -23,12 +24,27 @@ def start_log(name: str, file: TextIO | None = None) -> logging.Logger:
     Logging never raises: a full disk or a closed output costs lines, not the run.
     """
     logging.raiseExceptions = False
-    logging.Formatter.converter = time.gmtime
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
     if file is not None:
         handlers.append(logging.StreamHandler(file))
-    logging.basicConfig(level=logging.INFO, handlers=handlers, format=FORMAT, datefmt=TIME)
+    for handler in handlers:
+        handler.setFormatter(VisibleLines(FORMAT, TIME))
+    logging.basicConfig(level=logging.INFO, handlers=handlers)
     return logging.getLogger(name)
+
+
+class VisibleLines(logging.Formatter):
+    """Every message on one line, and every foreign name in it harmless for a terminal."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        return time.strftime(datefmt or TIME, time.gmtime(record.created))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = visible(record.message, LONGEST_MESSAGE)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        return "\n".join(visible(line) for line in super().formatException(ei).split("\n"))
 
 
 def visible(text: object, limit: int = 2000) -> str:

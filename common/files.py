@@ -182,8 +182,10 @@ def parse_yaml(text: str | bytes) -> Any:
     """The value of a YAML text. ValueError: no YAML, a value of a wrong type, nested too deep."""
     import yaml  # not every script that writes a file reads YAML
 
+    from common.yaml_loader import LinearLoader
+
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=LinearLoader)
     except (yaml.YAMLError, RecursionError, *OF_TAGS) as error:
         raise ValueError(" ".join(f"{type(error).__name__}: {error}".split())[:300]) from None
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import orjson
 import pyarrow as pa
-import yaml
 
+from common.files import parse_yaml
 from common.untrusted import read_untrusted
 
 DEFINITION = re.compile(r"dataset(?:\.([0-9]+))?\.yaml")
@@ -35,8 +35,8 @@ def _names(folder: str) -> list[str]:
     newest = max(found, key=lambda match: int(match[1] or 1))[0]
     try:
         text = read_untrusted(os.path.join(folder, newest), DEFINITION_BYTES)
-        scores = yaml.safe_load(text)["scores"]
-    except (OSError, ValueError, yaml.YAMLError, RecursionError, KeyError, TypeError):
+        scores = parse_yaml(text)["scores"]
+    except (OSError, ValueError, KeyError, TypeError):
         return []  # damaged, or a run without scores: they stay in `extra`
     words = scores.split(SEPARATOR) if isinstance(scores, str) else []
     return [word.split(" ")[0] for word in words if NAME.fullmatch(word.split(" ")[0])]

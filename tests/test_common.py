@@ -277,5 +277,22 @@ def test_foreign_text_stays_readable() -> None:
     assert len(console.visible("x" * 10_000)) == 2001
 
 
+def test_a_log_line_shows_foreign_names_as_they_are_and_stays_one_line() -> None:
+    code = r"""
+from common.console import start_log
+log = start_log("x")
+log.warning("folder %s", "e\x1b[31m\nERROR all is lost \u202e\udcff")
+try:
+    raise ValueError("\x1b[31m")
+except ValueError:
+    log.exception("failed")
+"""
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    first, second, *rest = ran.stdout.splitlines()
+    assert first.endswith("WARNING folder e\\x1b[31m\\x0aERROR all is lost \\u202e\\udcff")
+    assert second.endswith("ERROR failed") and rest[0].startswith("Traceback")
+    assert rest[-1] == "ValueError: \\x1b[31m" and not ran.stderr
+
+
 def test_the_version_names_the_commit() -> None:
     assert re.fullmatch(re.escape(__version__) + r"(\+[0-9a-f]{12}(\.dirty)?)?", version())
