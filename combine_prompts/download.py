@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-import requests
+import httpx2
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.utils import disable_progress_bars
 from tqdm import tqdm
@@ -23,10 +23,12 @@ from combine_prompts.processor import Read
 from combine_prompts.prompt_files import one_line
 from common.command_line import UserError
 from common.files import open_plain
+from common.hub import limit_hub
+from common.web import BadPeer, limited
 
 ATTEMPTS = 5
 TIMEOUT_S = 30
-BLOCK = 1 << 13
+MOST_BYTES = 16 << 30  # of a file that only holds texts
 SPAN = re.compile(r"bytes (\d+)-\d+/(\d+)")  # of a Content-Range: first byte, bytes of the whole
 
 
@@ -38,6 +40,7 @@ def hub_files(repo: str, patterns: Sequence[str], revision: str) -> tuple[list[P
     """
     if not sys.stderr.isatty():
         disable_progress_bars()
+    limit_hub()
     try:
         about = HfApi().dataset_info(repo, revision=revision, timeout=TIMEOUT_S)
         names = [file.rfilename for file in about.siblings]
@@ -79,7 +82,7 @@ def web_file(url: str, read: Read) -> Path:
             raise OSError(f"another file came: {fault}")
         os.replace(part, path)
         return path
-    except (OSError, requests.RequestException) as error:
+    except (OSError, httpx2.HTTPError, httpx2.InvalidURL, BadPeer) as error:
         raise not_fetched(url, url, error) from None
 
 
@@ -100,11 +103,7 @@ def _fetch_all(url: str, part: Path, name: str) -> None:
             if _fetch_rest(url, part, name):
                 return
             part.unlink()  # it is no part of this file
-        except (
-            requests.ConnectionError,
-            requests.Timeout,
-            requests.exceptions.ChunkedEncodingError,
-        ):
+        except httpx2.TransportError:
             if attempt == ATTEMPTS - 1 or _size(part) <= have:
                 raise
             time.sleep(attempt)
@@ -114,10 +113,11 @@ def _fetch_all(url: str, part: Path, name: str) -> None:
 def _fetch_rest(url: str, part: Path, name: str) -> bool:
     """Append what `part` lacks of `url`; False if the server says that it is no part of it."""
     have = _size(part)
-    headers = {"Accept-Encoding": "identity"}  # compressed, the lengths would differ
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    with (
+        limited(httpx2.Client(follow_redirects=True, timeout=TIMEOUT_S)) as client,
+        client.stream("GET", url, headers=headers) as answer,
+    ):
         if answer.status_code == 416:
             return False
         answer.raise_for_status()
@@ -125,21 +125,25 @@ def _fetch_rest(url: str, part: Path, name: str) -> bool:
         total = int(answer.headers.get("Content-Length", 0))
         if answer.status_code == 206:
             span = SPAN.fullmatch(answer.headers.get("Content-Range", ""))
+            if have and span and int(span[2]) < have:
+                return False
             if not have or not span or int(span[1]) != have:
                 raise OSError(f"not the bytes from {have:,} on came, but others")
             resumed = have
             total = int(span[2])
+        if total > MOST_BYTES:
+            raise OSError(f"it has {total:,} bytes, more than any file of prompts")
         where = f" from byte {resumed:,}" if resumed else ""
         print(f"fetching {url}{where}", file=sys.stderr, flush=True)
         bar = tqdm(total=total, initial=resumed, unit="B", unit_scale=True, desc=name, disable=None)
         with open(part, "ab" if resumed else "wb", opener=open_plain) as file, bar:
-            for block in answer.iter_content(BLOCK):
+            for block in answer.iter_bytes():
                 file.write(block)
                 bar.update(len(block))
             file.flush()
             os.fsync(file.fileno())
     if total and _size(part) != total:
-        raise requests.ConnectionError(f"got {_size(part):,} of {total:,} bytes")
+        raise httpx2.ReadError(f"got {_size(part):,} of {total:,} bytes")
     return True
 
 

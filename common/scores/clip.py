@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from common.command_line import UserError
+from common.hub import limit_hub
 from common.scores.interface import CLIP, Pixels
 
 MODEL = CLIP
@@ -24,6 +25,7 @@ class Embedder:
 
     def __init__(self, model: str, device: str | None = None) -> None:
         """UserError if it cannot be had or is no such model."""
+        limit_hub()
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             self.model: Any = transformers.AutoModel.from_pretrained(model).to(self.device).eval()

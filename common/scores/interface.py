@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from common.command_line import UserError
 from common.expression import NAME
+from common.hub import limit_hub
 
 Values = dict[str, float | None]  # by the scores' names; None: the image has none
 Pixels = Any  # numpy array, uint8, height x width x 3 (RGB)
@@ -157,6 +158,7 @@ def _built_in(word: str) -> Any:
 
 def _from_file(path: str, class_name: str) -> Score:
     wanted = _class_of(path, class_name)
+    limit_hub()  # it may load a model
     try:
         made: Score = wanted()
     except Exception as error:  # whatever the user's own file does

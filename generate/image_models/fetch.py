@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from common.hub import limit_hub
 from generate.image_models.model_commit import commit_of
 from generate.image_models.model_recipes import family_of, folder_of
 from generate.image_models.one_first import one_first
@@ -30,6 +31,7 @@ def load_once(model: str, revision: str | None, load: Callable[[bool], T]) -> T:
     """What load(offline) returns; offline: every file is in the cache. Any error of load."""
     if folder_of(model) is not None:
         return load(False)
+    limit_hub()
     if _mark(model, revision).exists():
         try:
             return load(True)

@@ -8,6 +8,8 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from common.hub import limit_hub
+
 REACH_S = 3.0  # to open a connection to the hub
 
 
@@ -20,6 +22,7 @@ def hub_file(repo: str, name: str, revision: str | None = None) -> Path:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    limit_hub()
     away = not constants.HF_HUB_OFFLINE and not _reachable(constants.ENDPOINT)
     try:
         path = hf_hub_download(repo, name, revision=revision, local_files_only=away)

@@ -77,7 +77,9 @@ def fault_of(error: BaseException) -> str:
 
 
 def _passes(error: BaseException) -> bool:
-    """A disk that may answer later; a hub that has too many requests, or an error of its own."""
+    """A disk that may answer later; a hub that is slow, or has an error or requests too many."""
+    if type(error).__name__ == "BadPeer":  # common.web's, which loads a client of HTTP
+        return True
     if isinstance(error, OSError) and error.errno in PASSING_ERRNOS:
         return True
     status = getattr(getattr(error, "response", None), "status_code", None)

@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 from common.command_line import DONE, UserError
 from common.console import amount, visible
 from common.files import read_json
-from common.hub import not_a_hub
+from common.hub import limit_hub, not_a_hub
 from common.untrusted import read_untrusted
 from postprocess_dataset.hub.difference import (
     Difference,
@@ -33,7 +33,6 @@ from postprocess_dataset.hub.difference import (
     commits,
     difference,
 )
-from postprocess_dataset.hub.patience import limit_waits
 from postprocess_dataset.manifest import manifest
 from postprocess_dataset.progress import tell
 from postprocess_dataset.release_folder import is_published, work_folder
@@ -61,7 +60,7 @@ def push(settings: PushSettings) -> int:
     if not settings.allow_unverified:
         check_verified(settings.release, root)
         refuse_others(settings.release, files)
-    limit_waits()
+    limit_hub()
     api = HfApi()
     with hub_errors_as_one_line(settings.repo):
         if not settings.dry_run:

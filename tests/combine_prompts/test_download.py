@@ -1,5 +1,6 @@
 """Fetching without --input: the hub and plain HTTP, torn transfers, no network."""
 
+import contextlib
 import gzip
 import http.server
 import json
@@ -8,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -244,28 +246,13 @@ def test_plain_file_torn_and_resumed(tmp_path, hub, script, name, folder):
         )
     FakeHub.files = {("raw", "abc", name): data}
     FakeHub.tear = 2
-    _, prompts = run(
-        tmp_path,
-        "http://127.0.0.1:9",
-        script,
-        "--url",
-        f"{hub}/raw/{{revision}}/{name}",
-        "--revision",
-        "abc",
-    )
+    words = (script, "--url", f"{hub}/raw/{{revision}}/{name}", "--revision", "abc")
+    _, prompts = run(tmp_path, "http://127.0.0.1:9", *words)
     (tmp_path / name).write_bytes(data)
     assert prompts == local(tmp_path, script, tmp_path / name)
     ranges = [asked for _, _, asked in FakeHub.asked]
     assert ranges[0] is None and len(ranges) == 3 and all(ranges[1:])  # resumed, not begun again
-    run(
-        tmp_path,
-        "http://127.0.0.1:9",
-        script,
-        "--url",
-        f"{hub}/raw/{{revision}}/{name}",
-        "--revision",
-        "abc",
-    )
+    run(tmp_path, "http://127.0.0.1:9", *words)
     assert len(FakeHub.asked) == 3  # cached
 
 
@@ -284,7 +271,7 @@ def test_another_file_than_the_one_asked_for_is_not_kept(
     data = (EXAMPLES / "gecko/prompts.csv").read_bytes()
     words = ("process_gecko", "--url", f"{hub}/raw/x/prompts.csv")
     if begun:
-        FakeHub.files, FakeHub.tear = {("raw", "x", "prompts.csv"): data * 9}, 9
+        FakeHub.files, FakeHub.tear = {("raw", "x", "prompts.csv"): data * 200}, 9
         run(tmp_path, "http://127.0.0.1:9", *words, status=1)
     page = data[:36] if status == 206 else b"<html>login</html>"
     with monkeypatch.context() as patch:
@@ -315,6 +302,37 @@ def test_without_network(tmp_path, script, says):
     ended, prompts = run(tmp_path, "http://127.0.0.1:9", script, *url, status=1)
     assert prompts is None and len(ended.stderr.splitlines()) == 1
     assert "cannot fetch" in ended.stderr and says in ended.stderr and "--input" in ended.stderr
+
+
+@pytest.mark.parametrize("script", ["process_sac", "process_hpdv2"])
+def test_a_server_that_drips_is_one_line_and_what_came_is_kept(tmp_path, hub, monkeypatch, script):
+    """A mirror of a file, and the hub; the next try takes the rest of the file."""
+    name = "sac_public_2022_06_29.sqlite"
+    data = (EXAMPLES / "sac" / name).read_bytes()
+    FakeHub.files = {("raw", "x", name): data} | {
+        ("ymhao/HPDv2", "main", f"benchmark/{path.name}"): path.read_bytes()
+        for path in (EXAMPLES / "hpdv2").iterdir()
+    }
+    hook = f"import sys\nsys.path[:0] = {sys.path!r}\nimport common.web\ncommon.web.WINDOW_S = 1.0"
+    (tmp_path / "sitecustomize.py").write_text(hook)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    options = ("--url", f"{hub}/raw/x/{name}") if script == "process_sac" else ()
+
+    def drip(self):
+        self.send_response(200)
+        self.send_header("Content-Length", len(data))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for byte in data:
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.02)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeHub, "do_GET", drip)
+        ended, _ = run(tmp_path, hub, script, *options, status=1)
+    assert "sends fewer than 1,000 bytes a second" in ended.stderr and "--input" in ended.stderr
+    run(tmp_path, hub, script, *options)
+    assert script != "process_sac" or FakeHub.asked[-1][2].startswith("bytes=")
 
 
 def test_a_source_that_lost_a_file(tmp_path, hub):

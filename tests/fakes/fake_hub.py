@@ -14,6 +14,7 @@ import hashlib
 import http.server
 import json
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
@@ -46,6 +47,9 @@ class FakeHub:
         self.retry_after = ""  # the header of refusals
         self.lost = False  # commits are answered and not made
         self.raw: bytes | None = None  # the answer to everything: it is no hub
+        self.drips = ""  # a part of the path of calls that are answered a byte at a time
+        self.endless: int | None = None  # names on each page of a list that has no end
+        self.next_page = ""  # where every list is said to go on
         hub = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -99,8 +103,16 @@ class FakeHub:
         for name, value in headers.items():
             request.send_header(name, value)
         request.send_header("Content-Type", "application/json")
-        request.send_header("Content-Length", str(len(content)))
+        slow = self.drips and self.drips in address.path
+        length = 1 << 20 if slow else len(content)
+        request.send_header("Content-Length", str(length))
         request.end_headers()
+        while slow:
+            try:
+                request.wfile.write(b" ")
+            except OSError:
+                return
+            time.sleep(0.02)
         request.wfile.write(content)
 
     def call(
@@ -163,6 +175,13 @@ class FakeHub:
 
     def tree(self, repo: Repo, path: str, query: str, headers: dict[str, str]) -> object:
         start = int(parse_qs(query).get("cursor", ["0"])[0])
+        if self.next_page:
+            headers["Link"] = f'<{self.next_page}>; rel="next"'
+            return []
+        if self.endless is not None:
+            headers["Link"] = f'<{self.url}{path}?recursive=true&cursor={start + 1}>; rel="next"'
+            entry = {"type": "file", "size": 1, "oid": "0" * 40}
+            return [{**entry, "path": f"x/{start}-{n}"} for n in range(self.endless)]
         names = sorted(repo.files)
         if start + PAGE < len(names):
             link = f"{self.url}{path}?recursive=true&cursor={start + PAGE}"

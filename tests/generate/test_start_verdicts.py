@@ -11,6 +11,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNot
 from requests import Response
 
 from common.command_line import UserError
+from common.web import BadPeer
 from generate.pipelines.faults import (
     COMMAND,
     DEVICE,
@@ -57,6 +58,7 @@ def answered(status, kind=HfHubHTTPError):
         (caused(OSError("cannot load the model"), answered(403, GatedRepoError)), COMMAND),
         (caused(OSError("cannot load the model"), answered(429)), PASSING),
         (answered(503), PASSING),
+        (caused(OSError("cannot load"), BadPeer("hub.example", "sends nothing")), PASSING),
         (OSError(errno.ESTALE, "Stale file handle"), PASSING),
         (LocalEntryNotFoundError("the hub cannot be reached"), UNCLEAR),
         (ValueError("`height` has to be divisible by 16"), COMMAND),

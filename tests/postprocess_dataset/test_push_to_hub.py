@@ -8,8 +8,10 @@ import sys
 import threading
 from pathlib import Path
 
+import httpx2
 import pytest
 
+from common.hub import keep_token
 from postprocess_dataset.hub import difference
 from postprocess_dataset.manifest import manifest
 from tests.fakes.fake_hub import FakeHub, Refuse
@@ -209,9 +211,6 @@ def test_a_hub_that_asks_for_years_is_one_line(hub, release, tmp_path, call):
 
 
 def test_a_hub_that_never_answers_is_one_line(hub, release, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(
-        "import postprocess_dataset.hub.patience as patience\npatience.ANSWER_S = 1.0\n"
-    )
     waiting = threading.Event()
 
     def before(verb, path):
@@ -219,10 +218,63 @@ def test_a_hub_that_never_answers_is_one_line(hub, release, tmp_path):
             waiting.wait(120)
 
     hub.before = before
-    python_path = f"{tmp_path}{os.pathsep}{SCRIPTS.parent}"
-    line = push(hub, release, status=1, PYTHONPATH=python_path)
+    line = push(hub, release, status=1, **limits(tmp_path, ANSWER_S=1.0))
     waiting.set()
     assert "the hub cannot be reached: timed out" in line and "goes on" in line
+
+
+def limits(tmp_path, module="common.web", **values):
+    """The environment of a process with other limits."""
+    lines = [f"import {module} as module", *(f"module.{name} = {values[name]}" for name in values)]
+    hook = f"import sys\nsys.path[:0] = {sys.path!r}\n" + "\n".join(lines)
+    (tmp_path / "sitecustomize.py").write_text(hook)
+    return {"PYTHONPATH": f"{tmp_path}{os.pathsep}{SCRIPTS.parent}"}
+
+
+@pytest.mark.parametrize("call", ["/create", "/tree/", "/objects/", "/commit/"])
+def test_a_hub_that_drips_is_one_line(hub, release, tmp_path, call):
+    """And what was uploaded before is not sent again."""
+    hub.drips = call
+    line = push(hub, release, status=1, **limits(tmp_path, WINDOW_S=1.0))
+    assert f"{hub.url[7:]} sends fewer than 1,000 bytes a second" in line and "again" in line
+    hub.drips = ""
+    push(hub, release)
+    assert hub.repos[REPO].files == contents(release)
+    assert len(hub.puts()) <= len(set(hub.puts())) + (5 if call == "/objects/" else 0)
+
+
+def test_a_list_without_an_end_is_one_line(hub, release, tmp_path):
+    """Of empty pages as of new names."""
+    few = limits(tmp_path, "common.hub", MOST_PAGES=20)
+    for names in (0, 7):
+        hub.endless = names
+        hub.calls.clear()
+        assert "more than 20 pages" in push(hub, release, status=1, **few)
+        assert len(hub.calls) < 30
+
+
+def test_only_the_hub_gets_the_token(hub, release):
+    """Not where it says that its list goes on, which is not followed; nor where uploads go."""
+    with FakeHub() as other:
+        hub.next_page = f"{other.url}/api/datasets/{REPO}/tree/main"
+        line = push(hub, release, status=1)
+        assert f"its list goes on at {hub.next_page}" in line and "HF_ENDPOINT" in line
+        assert other.calls == []
+
+
+def test_the_token_stays_at_the_endpoint(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://hub.example:443")
+    for url, kept in [
+        ("https://hub.example/api", True),
+        ("https://HUB.example:443/api", True),
+        ("http://hub.example/api", False),
+        ("https://hub.example:8443/api", False),
+        ("https://hub.example.org/api", False),
+        ("https://hub.example@other.org/api", False),
+    ]:
+        request = httpx2.Request("GET", url, headers={"Authorization": "Bearer hf_secret"})
+        keep_token(request)
+        assert ("authorization" in request.headers) == kept, url
 
 
 def test_what_was_not_verified_does_not_go(hub, release):
