@@ -191,6 +191,7 @@ class Options(argparse.ArgumentParser):
             **kwargs,
         )
         self.flags: set[str] = set()
+        self.may_be_empty: set[str] = set()  # options for which "" is a value
         # no attribute of the result: some scripts pass all of them on
         self.add_argument(
             "--version",
@@ -251,6 +252,20 @@ class Options(argparse.ArgumentParser):
             hint = f", did you mean {near}?" if near else ", see --help"
             self.error(f"unknown argument {option!r}{hint}")
         return known
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """As argparse; "", as an unset shell variable gives it, is no value of an option."""
+        is_option = bool(action.option_strings) and "" not in (action.default, action.const)
+        if is_option and not arg_string and self.may_be_empty.isdisjoint(action.option_strings):
+            raise argparse.ArgumentError(action, "it is empty; leave the option out")
+        return super()._get_value(action, arg_string)
+
+    def at_most_one(self, args: argparse.Namespace, *names: str) -> None:
+        """End with status 2 if several of these options are given: all but one would be lost."""
+        values = [(name, getattr(args, name)) for name in names]
+        given = [f"--{name}" for name, value in values if value is not None and value is not False]
+        if len(given) > 1:
+            self.error(f"{' and '.join(given)} do not go together: one at a time")
 
     def plain_words(self, words: list[str]) -> list[str]:
         """The words in one spelling: `--name` of a flag as `--name=True`, `--no-name` as

@@ -62,6 +62,8 @@ def options() -> argparse.Namespace:
         parser.error("--jpeg_quality is a number from 1 to 100")
     if args.resolution and args.resolution % 8:
         parser.error("--resolution is a multiple of 8")
+    parser.at_most_one(args, "status", "cancel", "redo", "preview", "tail_log")
+    parser.at_most_one(args, "cancel", "dry_run")
     apply(args)
     return args
 
@@ -142,6 +144,7 @@ def add_run_options(parser: Options) -> None:
         metavar="WxH:SHARE,…",
         help="a mix of sizes with their shares: 1024x1024:0.5,1344x768:0.25,768x1344:0.25",
     )
+    parser.may_be_empty.add("--negative_prompt")
     run.add_argument(
         "--negative_prompt", help="what the images must not show (default: the model family's)"
     )

@@ -62,12 +62,23 @@ import argparse
 from common.command_line import Options, run_script
 from generate.protocol.output_root import default_output_root
 
+ORDERS = (  # to a running server
+    "drain",
+    "resume",
+    "retry_failed",
+    "release_quarantine",
+    "forget",
+    "llm_budget_usd",
+    "llm_spent_usd",
+    "rotate_token",
+)
+
 
 def main() -> int:
     args = options()
     from generate.launch import server_command
 
-    status = server_command.run(args)
+    status = server_command.run(args, ORDERS)
     if status is not None:
         return status
     from generate.server import app  # flask: only for who serves
@@ -149,6 +160,14 @@ def options() -> argparse.Namespace:
         "--llm_spent_usd", type=float, help="what the LLMs had cost before the ledger was lost"
     )
     args: argparse.Namespace = parser.parse_args()
+    parser.at_most_one(args, "drain", "resume")
+    for order in ORDERS:
+        for other in ("status", "take_over", "stop_when_done"):
+            parser.at_most_one(args, other, order)
+    parser.at_most_one(args, "status", "take_over")
+    parser.at_most_one(args, "status", "stop_when_done")
+    if args.json and not args.status:
+        parser.error("--json goes with --status")
     return args
 
 

@@ -61,6 +61,8 @@ def main() -> int:
     args = parser.parse_args()
     if args.manifest and len(args.folders) > 1:
         parser.error("--manifest takes one DIR")
+    for name in ("parquet_file", "tars", "scores", "repair"):
+        parser.at_most_one(args, "manifest", name)
     if args.repair and args.tars and not args.parquet_file:
         parser.error("--repair of tars needs the table: --parquet_file")
 

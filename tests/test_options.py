@@ -134,6 +134,57 @@ def test_an_unknown_option_is_named(script):
     )
 
 
+GENERATE = "generate/generate_images.py p.json --output_root out"
+SERVER = "generate/image_server.py --output_root out"
+VERIFY = "postprocess_dataset/verify_dataset.py data"
+
+
+@pytest.mark.parametrize(
+    "line, says",
+    [
+        (f"{SERVER} --drain --resume", "--drain and --resume do not go together"),
+        (f"{SERVER} --status --drain", "--status and --drain do not go together"),
+        (f"{SERVER} --status --llm_budget_usd=0", "--status and --llm_budget_usd"),
+        (f"{SERVER} --retry_failed --take_over", "--take_over and --retry_failed"),
+        (f"{SERVER} --json", "--json goes with --status"),
+        (f"{GENERATE} --status --redo=3", "--status and --redo do not go together"),
+        (f"{GENERATE} --cancel --dry_run", "--cancel and --dry_run do not go together"),
+        (f"{VERIFY} --manifest --tars t", "--manifest and --tars do not go together"),
+        (f"{GENERATE} --redo=", "argument --redo: it is empty"),
+        (f"{GENERATE} --model=", "argument --model: it is empty"),
+        ("generate/image_server.py --output_root=", "argument --output_root: it is empty"),
+        (f"{VERIFY} --parquet_file=", "argument --parquet_file: it is empty"),
+        ("combine_prompts/combine.py p.json --output=", "argument --output: it is empty"),
+    ],
+)
+def test_no_order_is_lost_and_no_value_is_empty(line, says, tmp_path):
+    """As when a shell variable is not set. Nothing is begun."""
+    script, *words = line.split()
+    (tmp_path / "p.json").write_text('["a fox"]')
+    shown = subprocess.run(
+        [sys.executable, ROOT / script, *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert shown.returncode == 2 and says in shown.stderr, shown
+    assert shown.stderr.count("\n") == 1 and os.listdir(tmp_path) == ["p.json"]
+
+
+def test_a_budget_of_nothing_is_an_order(tmp_path):
+    """0 equals False: the order was lost, and a server was started instead."""
+    command = [sys.executable, ROOT / "generate/image_server.py", "--output_root", tmp_path]
+    ended = subprocess.run([*command, "--llm_budget_usd=0"], capture_output=True, text=True)
+    assert ended.returncode == 1 and "no job server was started" in ended.stderr, ended
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_empty_value_that_means_something_is_taken():
+    options = Options("x")
+    options.may_be_empty.add("--gres")
+    options.add_argument("--gres", default="gpu:1")
+    options.add_argument("--setup", default="")
+    given = options.parse_args(["--gres=", "--setup", ""])
+    assert (given.gres, given.setup) == ("", "")
+
+
 def tab(line, folder):
     """What the shell offers after the words of a line."""
     script = ROOT / line.split()[0]

@@ -100,6 +100,7 @@ def add_slurm_options(parser: Options, most_used: _ArgumentGroup | None = None) 
     slurm.add_argument(
         "--time", default="6:00:00", help="time limit of a task (default: %(default)s)"
     )
+    parser.may_be_empty.add("--gres")
     slurm.add_argument(
         "--gres",
         default="gpu:1",

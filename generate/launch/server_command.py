@@ -4,6 +4,7 @@ import argparse
 import http.client
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,20 @@ from generate.launch import local_server
 from generate.launch import status as run_status
 from generate.protocol.connection import Connection, ServerAway
 
-ORDERS = (
-    "drain",
-    "resume",
-    "retry_failed",
-    "release_quarantine",
-    "forget",
-    "llm_budget_usd",
-    "llm_spent_usd",
-    "rotate_token",
-)
 
+def run(args: argparse.Namespace, orders: Sequence[str]) -> int | None:
+    """Do what the options ask of a running server; the exit status. None: they ask to serve.
 
-def run(args: argparse.Namespace) -> int | None:
-    """Do what the options ask of a running server; the exit status. None: they ask to serve."""
+    orders: names of the options that are orders to it.
+    """
     output_root = Path(os.path.abspath(args.output_root))
     if args.status:
         return status(output_root, args.json)
-    orders = {name: getattr(args, name) for name in ORDERS}
-    given = {name: value for name, value in orders.items() if value not in (None, False)}
+    asked = {name: getattr(args, name) for name in orders}
+    # a budget of 0 is one, and equals False
+    given = {
+        name: value for name, value in asked.items() if value is not None and value is not False
+    }
     if given:
         return order(output_root, given)
     if args.while_locked:

@@ -22,6 +22,8 @@ class Orders:
         """Carry out the orders; the answer has a sentence for each."""
         ledger = self.server.ledger
         done = []
+        if fields.values.get("drain") is True and fields.values.get("resume") is True:
+            raise BadField("drain and resume do not go together: one at a time")
         if fields.values.get("drain") is True:
             ledger.read(lambda ledger: ledger.store.drain())
             done.append("draining: leases that run are finished, no more are granted")
