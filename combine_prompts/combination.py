@@ -15,6 +15,7 @@ from typing import Any
 from combine_prompts import near_duplicates
 from combine_prompts.inputs import (
     Entry,
+    Hashes,
     Item,
     exact,
     read_excluded,
@@ -85,6 +86,7 @@ class Outcome:
 
     counts: Counts
     excluded: list[str]
+    hashes: Hashes
     kept: list[Entry] = field(default_factory=list)
     removed: list[Item] = field(default_factory=list)
 
@@ -127,11 +129,12 @@ def combine(settings: Settings) -> int:
     refuse_overwriting(settings.inputs, settings.exclude, settings.outputs())
     licences = Licences.of(settings.licence)
     problems: list[str] = []
-    entries, counts = read_inputs(settings.inputs, problems)
-    excluded = read_excluded(settings.exclude)
+    hashes: Hashes = {}
+    entries, counts = read_inputs(settings.inputs, problems, hashes)
+    excluded = read_excluded(settings.exclude, hashes)
     validation = ValidationSet.of(excluded) if excluded else None
     screen = Screen(settings.rules(), validation)
-    outcome = Outcome(counts, excluded)
+    outcome = Outcome(counts, excluded, hashes)
     sort_out(exact(entries, outcome.remove), screen, settings, licences, outcome)
     random.Random(settings.seed).shuffle(outcome.kept)
     for name, count in Counter(name for name, _ in outcome.kept).items():
@@ -187,7 +190,8 @@ def write(settings: Settings, screen: Screen, outcome: Outcome, licences: Licenc
     lines = [to_json(item["prompt"] if settings.plain else item) for item in items]
     text = "[\n" + ",\n".join(lines) + "\n]\n"
     sha256 = hashlib.sha256(text.encode()).hexdigest()
-    report = summary(settings, outcome.counts, items, licences) | {"sha256": sha256}
+    report = summary(settings, outcome.counts, outcome.hashes, items, licences)
+    report["sha256"] = sha256
     write_output(settings.beside("removed.json"), _indented(outcome.removed))
     write_output(settings.beside("report.json"), _indented(report))
     write_output(settings.beside("ATTRIBUTION.md"), attribution(items, licences))

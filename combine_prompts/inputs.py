@@ -14,6 +14,7 @@ from common.texts import fold
 
 Item = dict[str, Any]  # as in the prompts file: "prompt", "source", and whatever else it holds
 Entry = tuple[str, Item]  # the file that had it first, and the item
+Hashes = dict[Path, str]  # sha256 of the bytes that were read
 
 
 def refuse_folder(output: Path) -> None:
@@ -45,14 +46,16 @@ def refuse_overwriting(
         )
 
 
-def read_inputs(inputs: Sequence[Path], problems: list[str]) -> tuple[list[Entry], Counts]:
+def read_inputs(
+    inputs: Sequence[Path], problems: list[str], hashes: Hashes
+) -> tuple[list[Entry], Counts]:
     """The items of all files, and the counts so far. A broken file is named and left out."""
     entries: list[Entry] = []
     counts: Counts = {}
     invalid: Counter[str] = Counter()
     for path in inputs:
         try:
-            found = read_items(path)
+            found, hashes[path] = read_items(path)
         except (OSError, ValueError) as error:
             problems.append(f"{path}: {one_line(error)}")
             continue
@@ -74,12 +77,12 @@ def read_inputs(inputs: Sequence[Path], problems: list[str]) -> tuple[list[Entry
     return entries, counts
 
 
-def read_excluded(paths: Sequence[Path]) -> list[str]:
+def read_excluded(paths: Sequence[Path], hashes: Hashes) -> list[str]:
     """The validation prompts. UserError for a broken or empty file: the set would leak."""
     prompts: list[str] = []
     for path in paths:
         try:
-            items = read_items(path)
+            items, hashes[path] = read_items(path)
             if not items:
                 raise ValueError("holds no prompt")
             for position, item in enumerate(items):

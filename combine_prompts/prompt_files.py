@@ -1,9 +1,10 @@
 """Read prompts files (JSON lists, .jsonl and text files) and write outputs; each problem is named.
 
-items = read_items(Path("prompts/sac.json"))        # [{"prompt": …, …}, …]
+items, sha256 = read_items(Path("prompts/sac.json"))        # [{"prompt": …, …}, …], "9c1f…"
 write_output(Path("prompts/combined.json"), text)
 """
 
+import hashlib
 import json
 import os
 import stat
@@ -24,8 +25,8 @@ to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 LONGEST_LINE = 1 << 20  # bytes of a prompt
 
 
-def read_items(path: Path) -> list[Any]:
-    """The items of a prompts file, strings as {"prompt": …}; other items as they stand.
+def read_items(path: Path) -> tuple[list[Any], str]:
+    """(items of a prompts file, sha256 of these very bytes); strings become {"prompt": …}.
 
     `.txt`: one prompt a line; `.jsonl`: one item a line. Raises OSError, or ValueError saying where
     the file is broken.
@@ -34,9 +35,11 @@ def read_items(path: Path) -> list[Any]:
         raise ValueError("a parquet file; .json, .jsonl and .txt are read here")
     data = read_regular(path)
     if path.suffix == ".txt":
-        return [{"prompt": line} for _, line in _text_lines(data)]
-    items = _json_lines(data) if path.suffix == ".jsonl" else json_list(data)
-    return [{"prompt": item} if isinstance(item, str) else item for item in items]
+        items: list[Any] = [line for _, line in _text_lines(data)]
+    else:
+        items = _json_lines(data) if path.suffix == ".jsonl" else json_list(data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    return [{"prompt": item} if isinstance(item, str) else item for item in items], sha256
 
 
 def _json_lines(data: bytes) -> list[Any]:

@@ -1,8 +1,7 @@
 """Report and attribution beside the output of combine.py, and the table on the terminal."""
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,13 +29,20 @@ class Combined(Protocol):
 
 
 def summary(
-    settings: Combined, counts: Counts, kept: Sequence[dict[str, Any]], licences: Licences
+    settings: Combined,
+    counts: Counts,
+    hashes: Mapping[Path, str],
+    kept: Sequence[dict[str, Any]],
+    licences: Licences,
 ) -> dict[str, Any]:
-    """The report: deterministic (no time, no path), so that two runs can be compared."""
+    """The report: deterministic (no time, no path), so that two runs can be compared.
+
+    hashes: of the bytes that were read, for a file may be replaced while the others are judged.
+    """
     options = {name: value for name, value in vars(settings).items() if name not in PLACES}
     by_source = Counter(source for item in kept for source in item["source"])
     sources: dict[str, dict[str, Any]] = {
-        path.stem: {"sha256": sha256(path), "counts": dict(counts[path.stem])}
+        path.stem: {"sha256": hashes[path], "counts": dict(counts[path.stem])}
         for path in settings.inputs
         if path.stem in counts
     }
@@ -51,7 +57,7 @@ def summary(
         "versions": versions(),
         "sources": sources,
         "excluded": {
-            path.stem: {"sha256": sha256(path), "terms": licences.terms_of(path.stem)}
+            path.stem: {"sha256": hashes[path], "terms": licences.terms_of(path.stem)}
             for path in settings.exclude
         },
     }
@@ -65,12 +71,6 @@ def versions() -> dict[str, Any]:
         "embeddings": model_name(),
         "word lists": list_versions(),
     }
-
-
-def sha256(path: Path) -> str:
-    """sha256 (hex) of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def attribution(kept: Iterable[dict[str, Any]], licences: Licences) -> str:

@@ -6,10 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from combine_prompts import combination
+from combine_prompts.combine import main
+from combine_prompts.verdicts import judge
 from common.screening import Screen
 from tests.combine_prompts.running import COMBINE, combine
 from tests.fakes.forked_script import forked
@@ -35,6 +39,27 @@ def test_terms_come_from_the_items_sources_also_of_a_combined_file(tmp_path):
     _, _, _, again = combine(tmp_path / "again", {"combined.json": combined})
     terms = {name: about.get("terms") for name, about in again["sources"].items()}
     assert terms["sac"]["licence"] == "CC0-1.0" and terms["combined"] is None
+
+
+def test_the_report_hashes_the_bytes_that_were_read(tmp_path, monkeypatch):
+    """A colleague replaces the files while their prompts are judged."""
+    mine, held_out = tmp_path / "mine.json", tmp_path / "gecko.json"
+    read = {mine: b'["a goose on the pond"]', held_out: b'["an owl in the barn"]'}
+    for path, data in read.items():
+        path.write_bytes(data)
+
+    def replaced_meanwhile(*asked):
+        for path in read:
+            path.write_bytes(b'["a hare in the field"]')
+        return judge(*asked)
+
+    monkeypatch.setattr(combination, "judge", replaced_meanwhile)
+    options = [f"--exclude={held_out}", f"--output={tmp_path / 'combined.json'}"]
+    monkeypatch.setattr(sys, "argv", ["combine.py", str(mine), *options])
+    assert main() == 0
+    report = json.loads((tmp_path / "combined.report.json").read_text())
+    said = report["sources"]["mine"]["sha256"], report["excluded"]["gecko"]["sha256"]
+    assert said == tuple(sha256(data).hexdigest() for data in read.values())
 
 
 def test_publishable_leaves_out_what_states_no_licence(tmp_path):
