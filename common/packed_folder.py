@@ -263,6 +263,8 @@ def packed(folder: str | os.PathLike[str]) -> PackedFolder | None:
         there = os.stat(path, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except ValueError as error:  # a NUL in a path of a foreign table
+        raise Refused(str(error), path) from None
     if not stat.S_ISREG(there.st_mode):
         raise Refused("it is no regular file", path)
     found = _load(os.fspath(folder), there.st_ino, there.st_mtime_ns, there.st_size)

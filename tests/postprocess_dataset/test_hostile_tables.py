@@ -79,6 +79,31 @@ def test_image_paths_that_lead_elsewhere(table, folder, to_tars, tmp_path, base)
     assert ended.err.count("lies outside") == 2 and "null byte" in ended.err
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "\0/c.jpg",
+        "000000\0/995_0.jpg",
+        "\0",
+        "000000/995_0.jpg/c.jpg",
+        "000000",
+        "a" * 300 + "/c.jpg",
+        "a/" * 2050 + "c.jpg",
+        "/" * 5000,
+        "\ud7ff\uffff/c.jpg",
+        "000000/../../../../../../etc/hostname",
+    ],
+)
+def test_a_path_that_no_disk_has_costs_its_own_row(table, to_tars, tmp_path, path):
+    data, _path = table
+    images = sorted(str(path) for path in data.path.glob("*/*.jpg"))[:3]
+    images[1] = path
+    pq.write_table(pa.table({"image_path": images, "caption": ["a"] * 3}), tmp_path / "o.parquet")
+    ended = to_tars(tmp_path / "o.parquet", data.path, tmp_path / "tars")
+    assert ended.status == 3 and "2 images" in ended.out, ended.err
+    assert ended.err.count("\n") <= 3 and "Traceback" not in ended.err
+
+
 def foreign(**columns):
     rows = {"image_path": ["000000/995_0.jpg"] * 2, "caption": ["a"] * 2} | columns
     return pa.table({name: values for name, values in rows.items() if values is not None})
