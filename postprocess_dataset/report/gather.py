@@ -199,10 +199,15 @@ def _group(
         return value in own if isinstance(own, list) else own == value
 
     chosen = [(prompt, row) for prompt in seen.prompts for row in prompt.rows if belongs(row)]
-    varied = [(prompt, row) for prompt, row in chosen if row.get("is_augmented")]
     by_prompt: dict[str, list[str]] = {}
-    for prompt, row in varied:
-        by_prompt.setdefault(prompt.original, []).append(row["caption"])
+    for prompt, row in chosen:
+        if row.get("is_augmented"):
+            by_prompt.setdefault(prompt.original, []).append(row["caption"])
+    kept: list[float | None] = []
+    differ: list[float | None] = []
+    for original, captions in by_prompt.items():
+        kept += [texts.keeps(original, caption) for caption in captions]
+        differ.append(texts.differs(captions))
     some = random.Random(2).sample(chosen, min(OF_GROUP, len(chosen)))
     name, count = shown_name
     return Group(
@@ -210,8 +215,8 @@ def _group(
         count,
         count / seen.counted,
         texts.mean([texts.words(row["caption"]) for _, row in chosen]),
-        texts.mean([texts.keeps(prompt.original, row["caption"]) for prompt, row in varied]),
-        texts.mean([texts.differs(variations) for variations in by_prompt.values()]),
+        texts.mean(kept),
+        texts.mean(differ),
         [shown(row, pictures) for _, row in some],
     )
 

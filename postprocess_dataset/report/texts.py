@@ -21,12 +21,13 @@ FUNCTION_WORDS = frozenset(
 PAIRS = 50  # of the variations of one prompt that are compared
 
 
+@lru_cache(maxsize=1 << 15)  # all that a report reads: several of its sections ask for each
 def words(text: str) -> int:
     """The number of words of a text."""
     return len(WORD.findall(text))
 
 
-@lru_cache(maxsize=256)  # of a prompt it is asked for each of its variations
+@lru_cache(maxsize=256)  # of one prompt and its variations it is asked several times
 def content(text: str) -> frozenset[str]:
     """The content words of a text, in lower case."""
     return frozenset(WORD.findall(text.lower())) - FUNCTION_WORDS
