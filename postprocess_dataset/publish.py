@@ -68,11 +68,15 @@ class Draft:
         os.close(descriptor)
         return None
 
-    def publish(self, path: str = "") -> None:
-        """Give the file its name (or `path`, another one in the same folder), durably."""
+    def sync(self) -> None:
+        """What was written is on the disk. OSError: it has no room for it."""
         self.file.flush()
         with named(self.path):
             os.fsync(self.file.fileno())
+
+    def publish(self, path: str = "") -> None:
+        """Give the file its name (or `path`, another one in the same folder), durably."""
+        self.sync()
         os.rename(self.temporary, path or self.path)
         sync_folder(os.path.dirname(self.path) or ".")
         self.file.close()

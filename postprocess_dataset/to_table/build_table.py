@@ -122,8 +122,14 @@ def build(settings: TableSettings) -> tuple[int, str]:
         work.progress.close()
         if not_worth_publishing(work, settings, known):
             return refuse(work, rejects, output, settings)
-        publish(work, rejects, deleted, Target(output, base, facts, known))
-        increment.save_state(output, scanned_ns, work.mtimes)
+        publish(work, rejects, Target(output, base, facts, known))
+        try:
+            publish_notes(work, rejects, deleted, output, scanned_ns)
+        except OSError as error:
+            raise UserError(
+                f"{error}; {output} is published, the lists beside it are not: give the same "
+                "command again"
+            ) from error
     return LEFT_OUT if work.rejected else DONE, summary(work, output, known, len(deleted))
 
 
@@ -193,14 +199,20 @@ def refuse(
     return LEFT_OUT if work.rejected else DONE, ""
 
 
-def publish(work: Conversion, rejects: Draft, deleted: list[Line], target: Target) -> None:
-    """Publish the table and its lists; the caller writes the state afterwards (increment.py)."""
-    output = target.output
+def publish(work: Conversion, rejects: Draft, target: Target) -> None:
+    """Publish the table, if it has new rows. The list of rejects has its room on the disk then."""
+    rejects.sync()
     if work.new or not target.known:
         before: list[int] = []
-        if target.known and target.facts and not os.path.isdir(output):
+        if target.known and target.facts and not os.path.isdir(target.output):
             before = target.facts["generations"]
         work.rows.publish([*before, work.new])
+
+
+def publish_notes(
+    work: Conversion, rejects: Draft, deleted: list[Line], output: str, scanned_ns: int
+) -> None:
+    """Publish what belongs to the table that now stands: its lists, and last its state."""
     for path, lines in ((f"{output}.gone.jsonl", deleted), (f"{output}.rejects.jsonl", work.noted)):
         if not lines and os.path.exists(path):
             os.unlink(path)
@@ -208,6 +220,7 @@ def publish(work: Conversion, rejects: Draft, deleted: list[Line], target: Targe
         increment.save_lines(f"{output}.gone.jsonl", deleted)
     if work.noted:
         rejects.publish()
+    increment.save_state(output, scanned_ns, work.mtimes)
 
 
 def rejected(work: Conversion, output: str) -> str:

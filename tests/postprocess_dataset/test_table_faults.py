@@ -48,12 +48,51 @@ def test_a_disk_that_fills_up_half_way(folder, to_parquet, process, tmp_path):
     assert (
         ended.returncode == 1
         and ended.stderr.count("\n") == 1
-        and f"{tmp_path / 'tars'}: " in ended.stderr
+        and f"{tmp_path / 'tars' / 'output_dataset_000000.tar'}'; finished shards stay"
+        in ended.stderr
     ), ended.stderr
     assert (
         process("convert_parquet_to_wds", *args).returncode == 0
         and to_parquet(data.path, table, "--update").status == 0
     )
+
+
+def test_a_list_of_rejects_that_has_no_room_publishes_no_table(folder, process, tmp_path):
+    import resource
+
+    data, table = folder().fill([1], 1), tmp_path / "t.parquet"
+    for number in range(1000, 1600):
+        (data.path / "000001").mkdir(exist_ok=True)
+        (data.path / "000001" / f"{number}_0.json").write_text("torn")
+        (data.path / "000001" / f"{number}_0.jpg").write_bytes(b"torn")
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000,) * 2)
+
+    ended = process("convert_json_to_parquet", data.path, table, preexec_fn=limit)
+    assert ended.returncode == 1 and "nothing was published" in ended.stderr, ended.stderr
+    assert "t.parquet.rejects.jsonl" in ended.stderr and not table.exists()
+    assert process("convert_json_to_parquet", data.path, table).returncode == 3
+    assert table.stat().st_size < 40_000 < (tmp_path / "t.parquet.rejects.jsonl").stat().st_size
+
+
+def test_a_table_whose_state_has_no_room_is_said_to_be_published(
+    folder, to_parquet, tmp_path, monkeypatch
+):
+    from postprocess_dataset import increment
+
+    data, table = folder().fill([1], 1), tmp_path / "t.parquet"
+
+    def full(path, text):
+        raise OSError(28, "No space left on device", path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(increment, "publish_text", full)
+        ended = to_parquet(data.path, table)
+    assert ended.status == 1 and table.exists() and ended.err.count("\n") == 1
+    assert f"{table} is published, the lists beside it are not" in ended.err
+    assert "nothing was published" not in ended.err
+    assert to_parquet(data.path, table).status == 0
 
 
 def test_two_writers_of_one_table(folder, to_parquet, tmp_path):
