@@ -169,8 +169,11 @@ def open_jpeg(data: bytes) -> "Image":
     Only JPEG is accepted: Pillow would start Ghostscript for a PostScript file named .jpg. OSError,
     SyntaxError, ValueError: no JPEG, an absurd size, or too many scans.
     """
-    from PIL import Image  # heavy, and the job server's ledger does without it
+    from PIL import Image, UnidentifiedImageError  # heavy: the job server's ledger does without
 
-    image = Image.open(io.BytesIO(data), formats=["JPEG"])
+    try:
+        image = Image.open(io.BytesIO(data), formats=["JPEG"])
+    except UnidentifiedImageError:  # its text is the address of an object
+        raise UnidentifiedImageError("it is no JPEG") from None
     refuse_many_scans(data)
     return image

@@ -122,3 +122,10 @@ def test_only_jpegs(tmp_path, kind):
         open_jpeg((tmp_path / "x").read_bytes())
     Image.new("RGB", (8, 8)).save(tmp_path / "x", "JPEG")
     assert open_jpeg((tmp_path / "x").read_bytes()).size == (8, 8)
+
+
+def test_what_is_no_jpeg_is_said_in_words() -> None:
+    """Not by the address of an object, as Pillow says it."""
+    for data in (b"", b"x" * 9000, b"\x89PNG\r\n\x1a\n"):
+        with pytest.raises(OSError, match=r"^it is no JPEG$"):
+            open_jpeg(data)
