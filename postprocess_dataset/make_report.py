@@ -38,7 +38,7 @@ def main() -> int:
     from postprocess_dataset.report.gather import ReportSettings
     from postprocess_dataset.report.page import make_report
 
-    make_report(
+    return make_report(
         ReportSettings(
             table=args.table,
             output=args.output,
@@ -48,7 +48,6 @@ def main() -> int:
             name=args.name,
         )
     )
-    return 0
 
 
 if __name__ == "__main__":

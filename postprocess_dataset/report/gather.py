@@ -100,7 +100,7 @@ class Report:
     mean_bytes: float | None = None
     left_out: list[tuple[str, int]] = field(default_factory=list)
     definition: dict[str, Any] = field(default_factory=dict)
-    missing: int = 0
+    unread_images: Sequence[str] = ()  # their keys
 
 
 def gather(settings: ReportSettings) -> Report:
@@ -134,7 +134,7 @@ def gather(settings: ReportSettings) -> Report:
         "Image models": groups(seen, "model_name", pictures),
     }
     near_duplicates(report, pictures)
-    report.missing = len(pictures.unread)
+    report.unread_images = sorted(pictures.unread)
     if not any(shown.uri for strip in report.strips for shown in strip.pictures):
         raise UserError(f"none of the images that were looked for lies below {base}: --base_dir?")
     return report

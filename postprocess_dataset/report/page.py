@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from common.command_line import DONE, LEFT_OUT
 from common.console import amount, duration, visible
 from common.version import version
 from postprocess_dataset.own_files import REPORT, refuse_other
@@ -17,11 +18,12 @@ from postprocess_dataset.progress import tell
 from postprocess_dataset.publish import publish_text, refuse_name
 from postprocess_dataset.report.gather import Report, ReportSettings, gather
 
+SHOWN = 5  # images that cannot be read
 HERE = Path(__file__).resolve().parent
 
 
-def make_report(settings: ReportSettings) -> None:
-    """Write the report; the old page stays until the new one is complete.
+def make_report(settings: ReportSettings) -> int:
+    """Write the report; the exit status. The old page stays until the new one is complete.
 
     UserError: another page lies there.
     """
@@ -31,7 +33,13 @@ def make_report(settings: ReportSettings) -> None:
     publish_text(settings.output, render(report))
     seen = report.seen
     counted = "" if seen.exact else f" ({seen.counted:,} of them counted)"
-    tell(f"{settings.output}: report of {seen.rows:,} images{counted}; {report.missing:,} unread")
+    unread = report.unread_images
+    tell(f"{settings.output}: report of {seen.rows:,} images{counted}; {len(unread):,} unread")
+    if unread:
+        more = f" and {len(unread) - SHOWN:,} more" if len(unread) > SHOWN else ""
+        names = ", ".join(unread[:SHOWN])
+        tell(f"not shown, since they cannot be read: {names}{more}")
+    return LEFT_OUT if unread else DONE
 
 
 def render(report: Report) -> str:

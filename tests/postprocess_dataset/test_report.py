@@ -71,7 +71,7 @@ def test_the_figures_are_those_of_the_table(data):
         ("/home/alice/own.py", 119),
         ("clip", 119),
     ]
-    assert report.left_out == [("not JSON", 1)] and report.missing == 0
+    assert report.left_out == [("not JSON", 1)] and not report.unread_images
     assert report.costs.seconds_per_image == 10
     assert report.costs.kwh == pytest.approx(10 * 119 / 3600 * 0.7)
     assert len(report.strips) == 10 and {len(strip.pictures) for strip in report.strips} <= {3, 4}
@@ -151,7 +151,13 @@ def test_what_is_wrong_is_one_line(data, tmp_path):
         assert all(word in ended.err for word in words), ended.err
 
     says(["none.parquet", "no such table"], tmp_path / "none.parquet", tmp_path / "r.html")
-    says(["--base_dir?"], data, tmp_path / "r.html", "--base_dir", tmp_path / "elsewhere")
+    says(
+        ["is no folder", "--base_dir"],
+        data,
+        tmp_path / "r.html",
+        "--base_dir",
+        tmp_path / "elsewhere",
+    )
     (tmp_path / "status.json").write_text("[]")
     says(["--status"], data, tmp_path / "r.html", "--status", tmp_path / "status.json")
     (tmp_path / "HPDv2" / "dataset.yaml").write_text("{torn")
@@ -195,7 +201,9 @@ def test_an_image_that_cannot_be_read_is_counted_once(folder, to_parquet, tmp_pa
     assert to_parquet(made.path, tmp_path / "t.parquet").status == 0
     made.place(1, 1).with_suffix(".jpg").write_bytes(b"gone")
     ended = called("make_report", [tmp_path / "t.parquet", tmp_path / "r.html"])
-    assert ended.status == 0 and "; 1 unread" in ended.out, ended.out
+    assert ended.status == 3 and "; 1 unread" in ended.out, ended.out
+    assert f"cannot be read: {made.path.name}/000000/1_1" in ended.out
+    assert (tmp_path / "r.html").exists()
 
 
 def test_tokens_and_failed_prompts_come_from_the_status(data):
