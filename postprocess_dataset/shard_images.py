@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from common.command_line import UserError
 from common.packed_folder import LOOK_EVERY_S, Member, member_of, packed
 from common.untrusted import IMAGE_BYTES, Refused, open_untrusted, real_folders
 from postprocess_dataset.sample_checks import DIFFERS, bytes_fault
@@ -19,6 +20,15 @@ COLD_S = 40e-6  # a stat; a warm one takes 2 us, and then more threads only cost
 THREADS = 8
 TASK = 64  # images
 Place = tuple[str | None, str]  # image_path and key of a row
+
+
+def check_folders(folders: Iterable[str]) -> None:
+    """UserError if one of the folders where images may lie is none."""
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise UserError(
+                f"{folder!r} is no folder, and images should lie there: --base_dir, --image_dir"
+            )
 
 
 class Images:

@@ -31,6 +31,7 @@ from postprocess_dataset.release_forms.signed_tars import sign_tars
 from postprocess_dataset.release_note import Note, write_note
 from postprocess_dataset.score_table import ScoreTable, files_of
 from postprocess_dataset.scored.where import Where
+from postprocess_dataset.shard_images import check_folders
 from postprocess_dataset.to_tars.make_tars import convert
 from postprocess_dataset.to_tars.tar_settings import TarSettings
 
@@ -68,6 +69,7 @@ def write_forms(settings: FormSettings) -> int:
     base = settings.base_dir or (table.facts(settings.table) or {}).get("base", "")
     if not base:
         raise UserError(f"{settings.table} does not say where its images lie: give --base_dir")
+    check_folders([base, *settings.image_dirs])
     data = settings.data
     signer = read_signer(data.c2pa) if data.c2pa else None
     scores = ScoreTable.read(data.scores) if data.scores else None

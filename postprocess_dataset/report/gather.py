@@ -22,7 +22,7 @@ from postprocess_dataset.report.pictures import Pictures, alike
 from postprocess_dataset.report.rows import Prompt, Row, Seen, look
 from postprocess_dataset.report.scores import accepted_share, histograms
 from postprocess_dataset.row_filter import RowFilter
-from postprocess_dataset.shard_images import Images
+from postprocess_dataset.shard_images import Images, check_folders
 from postprocess_dataset.shard_rows import KEY
 
 PROMPTS = 10  # shown with their variations
@@ -109,6 +109,7 @@ def gather(settings: ReportSettings) -> Report:
     base = settings.base_dir or (table.facts(settings.table) or {}).get("base", "")
     if not base:
         raise UserError(f"{settings.table} does not say where its images lie: give --base_dir")
+    check_folders([base, *settings.image_dirs])
     if settings.where:
         settings.where.check(files)
     seen = look(files, where=settings.where)

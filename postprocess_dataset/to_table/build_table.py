@@ -18,6 +18,7 @@ from postprocess_dataset.progress import first_line, tell
 from postprocess_dataset.publish import Draft
 from postprocess_dataset.same_folder import refuse_other_names, refuse_twice
 from postprocess_dataset.sample_checks import Checks, is_utf8
+from postprocess_dataset.shard_images import check_folders
 from postprocess_dataset.sorted_rows import SortedRows
 from postprocess_dataset.to_table import combine_partitions
 from postprocess_dataset.to_table.conversion import Conversion
@@ -54,6 +55,7 @@ def make_table(settings: TableSettings) -> int:
     output = settings.output
     try:
         settings = replace(settings, folders=absolute(settings.folders))
+        check_folders(settings.image_dirs)
         os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
         if settings.finish and settings.partition:
             status, summary = combine_partitions.finish(output, settings.partition[1])

@@ -16,6 +16,7 @@ from common.console import amount
 from postprocess_dataset import increment, shard_rows, table
 from postprocess_dataset.progress import first_line, tell
 from postprocess_dataset.publish import Draft, refuse_samples
+from postprocess_dataset.shard_images import check_folders
 from postprocess_dataset.to_tars import shard_files, shard_plan, tars_readme
 from postprocess_dataset.to_tars.shard_files import Stats
 from postprocess_dataset.to_tars.shard_plan import Plan, Shard, ShardSizes
@@ -50,6 +51,7 @@ def convert(settings: TarSettings) -> tuple[int, str]:
     """
     output = settings.output
     files = table.files(settings.table)
+    check_folders([settings.base_dir, *settings.image_dirs])
     refuse_samples(output)
     os.makedirs(output, exist_ok=True)
     shard_rows.check_columns(files)
