@@ -16,6 +16,7 @@ from typing import Any
 from common.command_line import DONE, LEFT_OUT, UserError, script_name
 from common.console import visible
 from common.files import write_whole
+from common.json_text import parse_json
 from common.untrusted import Refused, refuse_no_text
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Windows editors put it in front of a text file
@@ -46,8 +47,8 @@ def _json_lines(data: bytes) -> list[Any]:
     items = []
     for number, line in _text_lines(data):
         try:
-            items.append(json.loads(line))
-        except (ValueError, RecursionError) as error:
+            items.append(parse_json(line))
+        except ValueError as error:
             raise ValueError(f"line {number} is not JSON: {one_line(error)}") from None
     return items
 
@@ -100,8 +101,6 @@ def why_no_prompt(item: Any) -> str:
         to_json(item).encode()
     except UnicodeEncodeError:
         return "it holds half a surrogate pair"
-    except RecursionError:
-        return "it is nested too deep"
     except ValueError:
         return "it holds NaN or an infinite number, which no JSON can"
     return ""
@@ -110,14 +109,12 @@ def why_no_prompt(item: Any) -> str:
 def json_list(data: bytes) -> list[Any]:
     """The items of a JSON list. Raises ValueError saying what it is instead."""
     try:
-        found = json.loads(data)
+        found = parse_json(data)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(f"not UTF-8 (line {line}, byte {error.start:,})") from None
     except ValueError as error:
         raise ValueError(f"not JSON: {one_line(error)}") from None
-    except RecursionError:
-        raise ValueError("nested too deep") from None
     if not isinstance(found, list):
         raise ValueError(f"not a JSON list of prompts but a {type(found).__name__}")
     return found

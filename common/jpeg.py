@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import xxhash
 
+from common.json_text import parse_json
+
 SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a frame: they hold the pixels
 COMMENT = 0xFE
 APPLICATION = range(0xE0, 0xF0)
@@ -182,21 +184,10 @@ def without_folders(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def _metadata(comment: bytes) -> dict[str, Any]:
     """The JSON object of a comment; {} where it is another program's."""
     try:
-        found = DECODER.decode(comment.decode())
-    except (ValueError, RecursionError):
+        found = parse_json(comment.decode(), unique=True)
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. ValueError if a name stands there twice: readers would differ about it."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name stands twice")
-    return found
-
-
-DECODER = json.JSONDecoder(object_pairs_hook=_each_once)
 
 
 def _refuse_too_few(frame: bytes, left: int) -> None:

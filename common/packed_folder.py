@@ -14,7 +14,6 @@ that no mark names does not count. A tar that is missing or has another size is 
 """
 
 import functools
-import json
 import logging
 import os
 import re
@@ -25,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from common.json_text import parse_json
 from common.untrusted import Refused, open_untrusted, read_untrusted
 
 MARK = "PACKED"
@@ -45,7 +45,7 @@ LOOK_EVERY_S = 1.0  # at the tars of a folder: a folder may have 200 of them
 EARLY_FILES = 2_000
 PROMPTS_KEPT = 64  # and of so many prompts the places of their files
 
-DAMAGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)
+DAMAGE = (ValueError, LookupError, TypeError, AttributeError, OverflowError)
 
 log = logging.getLogger(__name__)
 
@@ -286,7 +286,7 @@ def _load(folder: str, inode: int, changed: int, size: int) -> PackedFolder:
     path = Path(folder)
     mark = path / MARK
     try:
-        record = json.loads(read_untrusted(mark, MARK_BYTES))
+        record = parse_json(read_untrusted(mark, MARK_BYTES))
         tars = []
         if len({entry["name"] for entry in record["tars"]}) < len(record["tars"]):
             raise ValueError("it names a tar twice")

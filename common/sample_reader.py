@@ -12,7 +12,6 @@ WebDataset tars (one, or a folder of them). A sample counts when its image and i
 there; each comes once. What cannot be read is left out and named.
 """
 
-import json
 import logging
 import os
 import re
@@ -22,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.json_text import parse_json
 from common.packed_folder import TAR, Member, PackedFolder, packed, read_file, shortfall
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_untrusted, read_untrusted
 
@@ -85,12 +85,12 @@ def read_captions(folder: Path, index: int, generation: int = 1) -> dict[str, An
     number = generation if generation > 1 else ""
     data = read_file(folder / f"{index}.prompts{number}", CAPTIONS_BYTES)
     try:
-        record: dict[str, Any] = json.loads(data)
+        record: dict[str, Any] = parse_json(data)
         whole = record.get("prompt_index", index) == index and all(
             isinstance(text["text"], str) for text in record["texts"]
         )
         shortfall(record.get("short"))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"is damaged: {type(error).__name__}: {error}") from None
     if not whole:
         raise ValueError("is of another prompt, or holds no texts")
@@ -175,8 +175,8 @@ def _order(stem: str) -> tuple[int, int, str]:
 
 def _metadata(data: bytes) -> dict[str, Any] | None:
     try:
-        record = json.loads(data)
-    except (ValueError, RecursionError):
+        record = parse_json(data)
+    except ValueError:
         return None
     whole = isinstance(record, dict) and isinstance(record.get("augmented_prompt"), str)
     return record if whole else None

@@ -27,6 +27,7 @@ from zipfile import BadZipFile
 from common import safety
 from common.command_line import UserError
 from common.files import write_whole
+from common.json_text import parse_json
 from common.language import foreign
 from common.subjects import find_gibberish, find_no_subject
 
@@ -197,7 +198,7 @@ class Screen:
 
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        about = json.loads(arrays.pop("about").tobytes())
+        about = parse_json(arrays.pop("about").tobytes())
         if about["format"] != FORMAT or about["embeddings"] != model_name():
             raise UserError(
                 f"{path}: was made with {about['embeddings']}, here is {model_name()}; "

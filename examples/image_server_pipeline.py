@@ -64,6 +64,6 @@ class ImageServer:
 
 
 def version_of(url: str) -> str:
-    with contextlib.suppress(requests.RequestException, KeyError):
+    with contextlib.suppress(requests.RequestException, LookupError, TypeError, RecursionError):
         return f"image server {requests.get(f'{url}/version', timeout=10).json()['version']}"
     return "image server of unknown version"

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from common.command_line import UserError
 from common.console import visible
 from common.expression import NAME
+from common.json_text import parse_json
 from postprocess_dataset import near_table, table
 from postprocess_dataset.publish import Draft
 
@@ -141,7 +142,7 @@ def _read(name: str) -> pa.Table:
 def facts_of(path: str) -> Facts:
     """What a file says of itself; UserError when it is none of ours."""
     try:
-        facts = json.loads((table.footer(path).metadata or {}).get(FACTS, b""))
+        facts = parse_json((table.footer(path).metadata or {}).get(FACTS, b""))
         if isinstance(facts["scores"], dict):
             return dict(facts)
     except (ValueError, TypeError, KeyError):

@@ -1,6 +1,7 @@
 """Rules of structure that a reader relies on, checked in the source."""
 
 import ast
+import re
 import subprocess
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -108,6 +109,29 @@ def test_nobody_imports_a_script() -> None:
         if is_script(known[other])
     ]
     assert wrong == []
+
+
+# What the job server itself has written into its database, and what orjson parses, is left out.
+ITS_OWN = ("generate.server.ledger", "generate.server.storage", "generate.llms.account_tables")
+PARSERS = {
+    "common.json_text": ("json.loads",),
+    "common.files": ("yaml.safe_load",),
+    "generate.launch.run_file": ("yaml.load",),
+}
+RAISE_MORE = re.compile(
+    r"(?<!or)(json\.loads?|json\.JSONDecoder|\.json(?=\(\))|yaml\.\w*load\w*)\("
+)
+
+
+def test_what_others_wrote_is_parsed_in_one_place() -> None:
+    """json.loads and yaml raise RecursionError, which nobody expects of a parser."""
+    wrong = {
+        module: left
+        for module, path in modules().items()
+        if not module.startswith(ITS_OWN)
+        and (left := set(RAISE_MORE.findall(path.read_text())) - {*PARSERS.get(module, ())})
+    }
+    assert wrong == {}
 
 
 def sources() -> list[Path]:

@@ -4,7 +4,6 @@ generator = ImageGenerator(generator_settings(args, definition, output_root))
 broken = generate_until_done(client, generator)
 """
 
-import json
 import logging
 import time
 from argparse import Namespace
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import UserError
+from common.json_text import parse_json
 from common.version import version
 from generate.client.client import Client
 from generate.client.publisher import Describe
@@ -77,7 +77,7 @@ def common_settings(args: Namespace) -> dict[str, Any]:
 def quantize_args(text: str | None) -> dict[str, Any]:
     """What --quantize_args says. UserError: it is no JSON object."""
     try:
-        given = json.loads(text or "{}")
+        given = parse_json(text or "{}")
     except ValueError as error:
         raise UserError(f"--quantize_args {text}: not JSON: {error}") from None
     if not isinstance(given, dict):

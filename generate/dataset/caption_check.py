@@ -9,13 +9,13 @@ made again from the metadata in the images. What contradicts them is renamed (12
 12345_3.jpg.foreign).
 """
 
-import json
 import logging
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.json_text import parse_json
 from common.packed_folder import read_file
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, Refused, read_untrusted
 from generate.dataset.captions import Caption, Captions, read_generation
@@ -136,8 +136,8 @@ def _metadata_of(
 
 def _read_json(path: Path) -> Metadata | None:
     try:
-        metadata = json.loads(read_file(path, SAMPLE_BYTES))
-    except (FileNotFoundError, Refused, ValueError, RecursionError):
+        metadata = parse_json(read_file(path, SAMPLE_BYTES))
+    except (FileNotFoundError, Refused, ValueError):
         return None
     if isinstance(metadata, dict) and isinstance(metadata.get("augmented_prompt"), str):
         return metadata

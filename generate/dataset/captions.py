@@ -7,12 +7,12 @@ An extension adds `12345.prompts2`, which begins with the captions that stand: t
 image never changes.
 """
 
-import json
 import os
 from typing import Any, NotRequired, TypedDict
 
 import orjson
 
+from common.json_text import parse_json
 from common.packed_folder import read_file
 from common.untrusted import Refused
 from generate.dataset.layout import captions_path
@@ -74,7 +74,7 @@ def read_generation(
     path = captions_path(dataset_dir, index, generation)
     try:
         record = _parsed(read_file(path, CAPTIONS_BYTES))
-    except (Refused, ValueError, RecursionError):
+    except (Refused, ValueError):
         return None
     return record if is_captions(record, index) else None
 
@@ -83,7 +83,7 @@ def _parsed(data: bytes) -> Any:
     try:
         return orjson.loads(data)  # half of the time of json
     except orjson.JSONDecodeError:  # torn, or a lone surrogate
-        return json.loads(data)
+        return parse_json(data)
 
 
 def is_captions(record: object, index: int) -> bool:

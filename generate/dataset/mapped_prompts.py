@@ -28,6 +28,7 @@ from typing import IO, Any, cast, overload
 
 from common.command_line import UserError
 from common.files import read_json, write_whole, written_whole
+from common.json_text import parse_json
 from generate.dataset.prompts_file import (
     Item,
     canonical,
@@ -75,12 +76,12 @@ class MappedPrompts(Sequence[Item]):
         if not 0 <= number < len(self):
             raise IndexError(which)
         batch = self.reader.get_batch(number // ROWS)
-        return cast(Item, json.loads(batch.column(0)[number % ROWS].as_py()))
+        return cast(Item, parse_json(batch.column(0)[number % ROWS].as_py()))
 
     def __iter__(self) -> Iterator[Item]:
         for number in range(self.reader.num_record_batches):
             for text in self.reader.get_batch(number).column(0).to_pylist():
-                yield json.loads(text)
+                yield parse_json(text)
 
     def sha256(self, count: int) -> str:
         """list_sha256() of the first `count` items."""

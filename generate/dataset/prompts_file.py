@@ -19,6 +19,7 @@ from typing import Any, NotRequired, cast
 from common.command_line import UserError
 from common.console import name_of
 from common.files import CHECKOUT
+from common.json_text import parse_json
 from common.untrusted import refuse_no_text
 from generate.dataset.overrides import Overrides, read_overrides
 
@@ -80,10 +81,10 @@ def _json(path: Path) -> list[Any]:
     refuse_no_text(path)
     data = path.read_bytes()
     try:
-        items = json.loads(data.decode("utf-8-sig"))
+        items = parse_json(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise _not_utf8(path, error.start) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: not JSON: {error}") from None
     if not isinstance(items, list):
         kind = type(items).__name__
@@ -111,8 +112,8 @@ def _lines(path: Path) -> Iterator[str]:
 def _json_lines(path: Path) -> Iterator[Any]:
     for number, line in enumerate(_lines(path)):
         try:
-            yield json.loads(line)
-        except (ValueError, RecursionError) as error:
+            yield parse_json(line)
+        except ValueError as error:
             raise UserError(f"{path}: item {number} is not JSON: {error}") from None
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from common.jpeg import XMP, carried, without_folders
+from common.json_text import parse_json
 from common.sample_reader import iterate as iterate
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, Refused, open_jpeg, read_untrusted
 from generate.dataset.layout import JPEG_QUALITY, folder_name, path_of, stem
@@ -154,8 +155,8 @@ def read_comment(data: bytes) -> Metadata:
     try:
         image = open_jpeg(data)
         image.load()
-        metadata = json.loads(image.info["comment"])
-    except (OSError, SyntaxError, KeyError, ValueError, RecursionError) as error:
+        metadata = parse_json(image.info["comment"])
+    except (OSError, SyntaxError, KeyError, ValueError) as error:
         raise ValueError(f"not a whole JPEG with metadata: {error}") from None
     if not isinstance(metadata, dict):
         raise ValueError("the JPEG's comment is not metadata")
@@ -174,9 +175,9 @@ def _agree(image_path: Path, lease: str) -> None:
     except (FileNotFoundError, Refused, ValueError):
         return  # removed or replaced just now: the next holder generates it again
     try:
-        record = json.loads(read_untrusted(path, SAMPLE_BYTES))
+        record = parse_json(read_untrusted(path, SAMPLE_BYTES))
         agrees = record["image_sha256"] == hashlib.sha256(data).hexdigest()
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         agrees = False  # no JSON of a sample, or gone
     if not agrees:
         path.unlink(missing_ok=True)
@@ -240,7 +241,7 @@ def remove_temporary(
 def ascii_json(record: Mapping[str, Any]) -> bytes:
     """One line of ASCII. ValueError for NaN; a lone surrogate becomes "?"."""
     text = json.dumps(record, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
-    return json.dumps(json.loads(text)).encode() + b"\n"
+    return json.dumps(parse_json(text)).encode() + b"\n"
 
 
 def utc_now() -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 from common.files import open_plain
 from common.given_up import read_given_up
+from common.json_text import parse_json
 from common.untrusted import Refused, read_untrusted
 from generate.dataset.layout import folder_name, path_of
 from generate.dataset.samples import give_up
@@ -142,9 +143,9 @@ def _read(path: Path) -> dict[tuple[int, int], Tried]:
         return {}
     for line in lines:
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             aug, attempt, seed = (record[key] for key in ("aug", "attempt", "seed"))
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError):
             continue
         scores = record.get("scores")
         if all(type(n) is int and n >= 0 for n in (aug, attempt, seed)) and _are_scores(scores):

@@ -6,7 +6,6 @@ Any model that DiffusionPipeline.from_pretrained loads can be used. The table is
 """
 
 import inspect
-import json
 import re
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,6 +14,7 @@ from typing import Any
 
 from common.command_line import UserError
 from common.files import CHECKOUT
+from common.json_text import parse_json
 from generate.image_models.hub_file import hub_file
 from generate.image_models.model_family import Family
 from generate.image_models.model_table import FAMILIES, SOURCES
@@ -44,8 +44,8 @@ def hub_config(model: str, name: str, revision: str | None = None) -> dict[str, 
 def read_config(path: Path) -> dict[str, Any]:
     """The JSON object of a model's file. UserError: it is none, as a login page, or damaged."""
     try:
-        contents = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
+        contents = parse_json(path.read_bytes())
+    except ValueError:
         contents = None
     if not isinstance(contents, dict) or not isinstance(contents.get("_class_name", ""), str):
         raise UserError(f"{path} is no model's JSON: remove the model's folder, and get it again")

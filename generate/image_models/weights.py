@@ -5,13 +5,13 @@
 The files of a folder, or of a hub model that was fetched whole. None where they do not tell.
 """
 
-import json
 import math
 import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from common.json_text import parse_json
 from generate.image_models.fetch import is_fetched
 from generate.image_models.model_commit import cached, commit_of
 from generate.image_models.model_recipes import folder_of
@@ -30,13 +30,13 @@ def stored_gib(
     """(all weights, the largest part) as loaded in `dtype`; without: components left out."""
     folder = _folder(model, revision)
     try:
-        index = json.loads((folder / "model_index.json").read_text()) if folder else {}
+        index = parse_json((folder / "model_index.json").read_text()) if folder else {}
         parts = {
             name: _parameters(folder / name)
             for name, what in index.items()
             if folder and name not in without and _is_a_model(folder / name, what)
         }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     sizes = [count * BYTES[dtype] / GIB for count in parts.values()]
     return (sum(sizes), max(sizes)) if sizes else None
@@ -75,5 +75,5 @@ def _parameters_of_file(path: Path) -> int:
         size = int.from_bytes(file.read(8), "little")
         if not 0 < size <= LARGEST_HEADER:
             raise ValueError(f"{path}: a header of {size} bytes")
-        header = json.loads(file.read(size))
+        header = parse_json(file.read(size))
     return sum(math.prod(each["shape"]) for key, each in header.items() if key != "__metadata__")

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from common import slurm
 from common.command_line import UserError
 from common.files import named
+from common.json_text import parse_json
 from generate.launch import sbatch
 from generate.protocol.output_root import server_folder
 
@@ -41,11 +42,11 @@ def submitted(output_root: Path, dataset: str) -> list[dict[str, Any]]:
     entries = []
     for number, line in enumerate(lines, 1):
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             if not all(isinstance(entry[name], str) for name in ("dataset", "array")):
                 raise ValueError("not what record() writes")
             entries.append(entry)
-        except (ValueError, LookupError, TypeError, RecursionError):
+        except (ValueError, LookupError, TypeError):
             raise UserError(
                 f"{file}: line {number} is torn (a full disk?); remove it, and look for its array "
                 "in squeue"

@@ -4,7 +4,6 @@ print("\n".join(estimate(args, definition, items, output_root, fetch(output_root
 """
 
 import contextlib
-import json
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.console import INDENT, amount, duration
+from common.json_text import parse_json
 from common.packed_folder import EARLY_FILES
 from generate.dataset.definition import stored_definition
 from generate.dataset.layout import FOLDER
@@ -211,8 +211,8 @@ def _measurements(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line in lines:
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
+            row = parse_json(line)
+        except ValueError:
             continue
         if isinstance(row, dict) and isinstance(row.get("images_per_hour"), int | float):
             rows.append(row)

@@ -4,7 +4,6 @@ python generate/generate_images.py HPDv2.json --redo 12345_3   # or 12345: all i
 """
 
 import io
-import json
 import re
 import sys
 from argparse import Namespace
@@ -14,6 +13,7 @@ from typing import Any
 
 from common.command_line import DONE, FAILED, LEFT_OUT, UserError
 from common.console import visible
+from common.json_text import parse_json
 from common.packed_folder import packed, read_file
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_jpeg
 from generate.client.generation import common_settings
@@ -62,7 +62,7 @@ def redo(args: Namespace, dataset_dir: Path, which: str) -> int:
         try:
             record = read_record(path)
             stored = read_image(path)
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             print(f"{path}: cannot be drawn again: {visible(why)}", file=sys.stderr)
             left_out += 1
@@ -90,7 +90,7 @@ def redo(args: Namespace, dataset_dir: Path, which: str) -> int:
 
 def read_record(path: Path) -> dict[str, Any]:
     """A sample's JSON. OSError, ValueError: it does not say how its image was drawn."""
-    record = json.loads(read_file(path, SAMPLE_BYTES))
+    record = parse_json(read_file(path, SAMPLE_BYTES))
     if not isinstance(record, dict):
         raise ValueError("its JSON is no object")
     for field, kinds in NEEDED.items():
@@ -103,8 +103,9 @@ def read_record(path: Path) -> dict[str, Any]:
     lora = record.get("lora") or []
     if not isinstance(lora, list) or not all(isinstance(each, str) for each in lora):
         raise ValueError(f"its lora is {lora!r:.80}")
-    if not isinstance(json.loads(record.get("quantize_args") or "{}"), dict):
-        raise ValueError(f"its quantize_args is {record['quantize_args']!r:.80}")
+    given = record.get("quantize_args")
+    if not isinstance(given, str | None) or not isinstance(parse_json(given or "{}"), dict):
+        raise ValueError(f"its quantize_args is {given!r:.80}")
     return record
 
 
@@ -127,7 +128,7 @@ def _later(record: dict[str, Any]) -> dict[str, Any]:
     if "lora" in record:
         settings["lora"] = ",".join(record["lora"]) or None
     if "quantize_args" in record:
-        settings["quantize_args"] = json.loads(record["quantize_args"])
+        settings["quantize_args"] = parse_json(record["quantize_args"] or "{}")
     return settings
 
 

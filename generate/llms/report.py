@@ -7,7 +7,6 @@ table goes to standard output, a plot to FILE.variations.svg beside it.
 """
 
 import argparse
-import json
 import re
 import statistics
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 from common.command_line import DONE, UserError
 from common.console import visible
 from common.files import write_whole
+from common.json_text import parse_json
 from generate.dataset.captions import read_captions
 from generate.dataset.prompts_file import find_prompts, read_prompts
 from generate.dataset.scan import scan_folder
@@ -112,7 +112,7 @@ def _of_file(path: Path) -> Iterator[Varied]:
     items = read_prompts(path)
     details: list[Any] = [None] * len(items)
     if path.suffix.lower() not in (".txt", ".jsonl", ".parquet"):  # as prompts_file.py tells them
-        details = json.loads(path.read_bytes())
+        details = parse_json(path.read_bytes())
     for item, raw in zip(items, details, strict=True):
         texts = item.get("variations")
         if texts:

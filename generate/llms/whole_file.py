@@ -26,6 +26,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from common.command_line import LEFT_OUT, UserError
 from common.console import visible
 from common.files import open_plain, write_whole
+from common.json_text import parse_json
 from generate.dataset.prompts_file import Item, list_sha256, read_prompts
 from generate.llms.commands import log_to_stderr, totals_line
 from generate.llms.failures import NoBackendLeft
@@ -197,10 +198,10 @@ def read_part(part: Path, about: dict[str, Any], prompts: int) -> dict[int, Line
     lines: list[Any] = []
     for number, line in enumerate(whole.splitlines(), 1):
         try:
-            lines.append(json.loads(line))
+            lines.append(parse_json(line))
             if number > 1 and not is_line(lines[-1], prompts):
                 raise ValueError("no line of this script")
-        except (ValueError, RecursionError):
+        except ValueError:
             raise UserError(
                 f"{part}: line {number} is damaged; remove that line, and its prompt is asked for "
                 "again (the first one: remove the file)"
@@ -248,7 +249,7 @@ def take_over(items: list[Item], output: Path) -> dict[int, list[Any]]:
         )
     details = {}
     for k, (item, before, raw) in enumerate(
-        zip(items, known, json.loads(output.read_bytes()), strict=True)
+        zip(items, known, parse_json(output.read_bytes()), strict=True)
     ):
         if before.get("variations"):
             item["variations"] = before["variations"]

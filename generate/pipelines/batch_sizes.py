@@ -14,6 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.json_text import parse_json
+
 KEPT_S = 7 * 86400
 
 
@@ -40,8 +42,8 @@ class BatchSizes:
             return None
         sizes = []
         for line in lines:
-            with contextlib.suppress(ValueError, RecursionError, TypeError, KeyError):
-                row = json.loads(line)
+            with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError):
+                row = parse_json(line)
                 if row["key"] == self.key and time.time() - row["time"] < KEPT_S:
                     sizes.append(max(1, int(row["batch_size"])))
         return min(sizes, default=None)

@@ -28,6 +28,7 @@ from torch._dynamo.utils import counters
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from common.files import write_whole
+from common.json_text import parse_json
 from common.untrusted import FLAGS, Refused
 from generate.image_models.one_first import one_first
 
@@ -109,7 +110,7 @@ class CompiledCode:
             content = stream.read(MOST_BYTES + 1)
         head, _, rest = content.partition(b"\n")
         try:
-            sizes = json.loads(head)["sizes"]
+            sizes = parse_json(head)["sizes"]
             saved = [rest[sum(sizes[:n]) : sum(sizes[: n + 1])] for n in range(len(sizes))]
         except (ValueError, KeyError, TypeError):
             saved = []

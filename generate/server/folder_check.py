@@ -102,7 +102,7 @@ class FolderCheck:
         try:
             self.compare(name, block)
             self.logged.pop((name, block), None)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             why = f"{type(error).__name__}: {error}"
             self.tried_at = time.monotonic()
             self.put_off[name, block] = why

@@ -3,7 +3,6 @@
 app = application(server)          # server: state.Server
 """
 
-import json
 import logging
 import sqlite3
 import time
@@ -13,6 +12,7 @@ from flask import Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
+from common.json_text import parse_json
 from generate.dataset.definition import Differs, Extended
 from generate.protocol.fields import BadField, Fields
 from generate.protocol.signing import proof_of, same, seen_proof
@@ -101,10 +101,10 @@ def guarded(
     def view() -> ResponseReturnValue:
         server.was_asked()
         try:
-            fields = Fields(json.loads(request.get_data(cache=False)))
+            fields = Fields(parse_json(request.get_data(cache=False)))
         except BadField as error:
             return jsonify(error=str(error)), 400
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             return jsonify(error=f"the body is not JSON: {type(error).__name__}"), 400
         try:
             return call(fields)

@@ -18,6 +18,7 @@ from typing import Any
 
 from common.files import write_whole
 from common.jpeg import C2PA, read_jpeg
+from common.json_text import parse_json
 from common.untrusted import Refused, open_untrusted, read_untrusted, real_folders
 from postprocess_dataset.manifest.hashed import Hashed
 from postprocess_dataset.manifest.kinds import Findings
@@ -259,7 +260,7 @@ def read_manifest(folder: str) -> dict[str, Any]:
     place = os.path.join(folder, NAME)
     try:
         content = read_untrusted(place, MANIFEST_BYTES, real_folders([folder]))
-        manifest = json.loads(content, object_pairs_hook=_each_once)
+        manifest = parse_json(content, unique=True)
         good = (
             manifest["format"] == FORMAT
             and all(map(_is_text, [manifest["root"], *manifest["allowed"]]))
@@ -271,19 +272,11 @@ def read_manifest(folder: str) -> dict[str, Any]:
         raise ValueError(f"{place} is damaged: {error.strerror}") from None
     except (KeyError, TypeError):
         good = False
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"{place} is damaged: {type(error).__name__}: {error}") from None
     if not good:
         raise ValueError(f"{place} is damaged: it is no manifest of this form ({FORMAT})")
     found: dict[str, Any] = manifest
-    return found
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; readers would differ about one in which a name stands twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name stands twice in an object")
     return found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import write_whole
+from common.json_text import parse_json
 from common.packed_folder import DAMAGE, MARK, MARK_BYTES, PackedFolder
 from common.untrusted import Refused
 
@@ -21,7 +22,7 @@ def publish_mark(folder: Path, record: dict[str, Any]) -> None:
     try:
         if len(text) > MARK_BYTES:
             raise ValueError(f"it is larger than {MARK_BYTES:,} bytes")
-        PackedFolder(folder, json.loads(text), [folder / tar["name"] for tar in record["tars"]])
+        PackedFolder(folder, parse_json(text), [folder / tar["name"] for tar in record["tars"]])
     except DAMAGE as error:
         why = f"nothing is packed: no reader would take it ({error})"
         raise Refused(why, folder / MARK) from None

@@ -7,13 +7,13 @@ stays as PACKED.damaged.
 """
 
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from common.command_line import UserError
 from common.files import keep_damaged
+from common.json_text import parse_json
 from common.packed_folder import FILE, HEADER, MARK, TAR, Member, members, ranges, shortfall
 from common.untrusted import open_untrusted
 from postprocess_dataset.packing.publish_mark import publish_mark
@@ -82,7 +82,7 @@ def _add(entries: dict[str, dict[str, Any]], tar: int, files: list[tuple[str, Me
 def _add_captions(entry: dict[str, Any], generation: int, member: Member) -> None:
     if generation < entry["generation"]:
         return
-    record = json.loads(member.read(CAPTIONS_BYTES))
+    record = parse_json(member.read(CAPTIONS_BYTES))
     try:
         short = shortfall(record.get("short"))
     except ValueError:

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from common.command_line import DONE, LEFT_OUT, UserError
 from common.console import visible
+from common.json_text import parse_json
 from postprocess_dataset import increment, sorted_rows, table
 from postprocess_dataset.increment import Line
 from postprocess_dataset.progress import Progress, tell
@@ -126,7 +127,7 @@ def rejects_of(paths: Sequence[str]) -> list[Line]:
         for path in paths
         for line in increment.load_lines(f"{path}.rejects.jsonl", "json", "image")
     }
-    return [json.loads(line) for line in sorted(unique)]
+    return [parse_json(line) for line in sorted(unique)]
 
 
 def write_rows(paths: Sequence[str], folder: str, total: int, facts: dict[str, Any]) -> None:

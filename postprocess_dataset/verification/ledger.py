@@ -5,12 +5,12 @@ ledger.given_up("HPDv2"), ledger.compare("HPDv2", done, found)
 """
 
 import contextlib
-import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from common.json_text import parse_json
 from postprocess_dataset.dataset_folder import BLOCK
 from postprocess_dataset.manifest.kinds import Findings
 
@@ -59,7 +59,7 @@ class Ledger:
     def llm_use(self) -> dict[str, float]:
         """Tokens and USD of all LLM calls of the output root, as its accounts sum them up."""
         past = self._all("SELECT value FROM llm_facts WHERE name = 'past'")
-        uses = [json.loads(text) for (text,) in [*past, *self._all("SELECT use FROM llm_clients")]]
+        uses = [parse_json(text) for (text,) in [*past, *self._all("SELECT use FROM llm_clients")]]
         backends = [use for each in uses for use in (each.get("backends") or {}).values()]
         return {key: sum(use.get(key) or 0 for use in backends) for key in LLM_SUMS}
 

@@ -7,13 +7,13 @@ name has a wrong hash, too, and that would say less.
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
 
 from common.jpeg import JpegHead, read_jpeg, without_folders
+from common.json_text import parse_json
 from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.manifest.shards import not_finite
 from postprocess_dataset.manifest.tar_facts import FACTS, facts_of, hash_of, print_of
@@ -110,7 +110,7 @@ def _record(look: Look, content: bytes | OSError, found: Findings) -> dict[str, 
     try:
         record = _parsed(content)
         fault = fault_of(record)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         fault = f"is no JSON: {error}" if content else "is empty"
     if fault:
         found.add("torn", place, fault)
@@ -128,7 +128,7 @@ def _parsed(content: bytes) -> Any:
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
-        return json.loads(content)  # takes NaN
+        return parse_json(content)  # takes NaN
 
 
 def _head(

@@ -196,6 +196,7 @@ def test_redo(start_run):
         ("negative_prompt", [1]),
         ("lora", 5),
         ("quantize_args", "[1]"),
+        ("quantize_args", 5),
     ],
 )
 def test_a_sample_that_does_not_say_how_it_was_drawn(tmp_path, field, value):

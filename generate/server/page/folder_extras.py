@@ -11,7 +11,6 @@ report:
 """
 
 import contextlib
-import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from common.json_text import parse_json
 from common.packed_folder import DAMAGE, MARK, MARK_BYTES
 from common.untrusted import read_untrusted
 from generate.dataset.layout import FOLDER, folder_name
@@ -109,7 +109,7 @@ def _identity(path: Path) -> tuple[int, ...] | None:
 def _images_of(mark: Path) -> int:
     """How many images a mark lists; 0: it is damaged, which the folder check says."""
     try:
-        prompts = json.loads(read_untrusted(mark, MARK_BYTES))["prompts"]
+        prompts = parse_json(read_untrusted(mark, MARK_BYTES))["prompts"]
         return sum(sum(_lengths(entry["images"])) for entry in prompts.values())
     except (OSError, *DAMAGE):
         return 0

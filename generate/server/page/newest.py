@@ -4,13 +4,13 @@ import contextlib
 import functools
 import io
 import itertools
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from common.json_text import parse_json
 from common.packed_folder import changed_ns, exists, read_file
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_jpeg
 from generate.dataset.captions import Captions, read_captions
@@ -87,8 +87,8 @@ def _newest_of(output_root: Path, dataset: str, index: int) -> Json | None:
 def _judged(path: Path) -> Json:
     """{"scores": {name: number or null}, "tries"} of a sample's JSON; both None without scores."""
     record: Any = None
-    with contextlib.suppress(OSError, ValueError, RecursionError):  # not written yet, or damaged
-        record = json.loads(read_file(path, SAMPLE_BYTES))
+    with contextlib.suppress(OSError, ValueError):  # not written yet, or damaged
+        record = parse_json(read_file(path, SAMPLE_BYTES))
     scores = record.get("scores") if isinstance(record, dict) else None
     if not isinstance(scores, dict):
         return {"scores": None, "tries": None}

@@ -13,6 +13,7 @@ from flask import Blueprint, Response, abort, make_response, redirect, request, 
 from flask.typing import ResponseReturnValue
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from common.json_text import parse_json
 from common.packed_folder import changed_ns, member_of, read_file
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, read_untrusted, real_folders
 from generate.dataset.layout import path_of
@@ -173,8 +174,8 @@ def blueprint(run: Run) -> Blueprint:
     def sample(dataset: str, stem: str) -> ResponseReturnValue:
         path = _inside(run.output_root, dataset, stem, ".json")
         try:
-            fields = dict(json.loads(read_file(path, SAMPLE_BYTES)))
-        except (OSError, ValueError, TypeError, RecursionError):
+            fields = dict(parse_json(read_file(path, SAMPLE_BYTES)))
+        except (OSError, ValueError, TypeError):
             abort(404, "The sample's JSON is broken.")
         exact = {
             name: str(value) if type(value) is int and abs(value) > EXACT else value
