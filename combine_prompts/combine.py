@@ -27,6 +27,7 @@ from pathlib import Path
 
 from combine_prompts.options import PROMPTS_FOLDER
 from common.command_line import Options, run_script
+from common.number_options import LARGEST_SEED, MOST_PROCESSES, whole
 
 
 def main() -> int:
@@ -56,17 +57,22 @@ def main() -> int:
         help="default: %(default)s",
     )
     options.flag("--plain", "write strings instead of objects")
-    add("--seed", type=int, default=0, help="of the order (default: %(default)s)")
+    add(
+        "--seed",
+        type=whole(-LARGEST_SEED, LARGEST_SEED),
+        default=0,
+        help="of the order (default: %(default)s)",
+    )
     add(
         "--language",
         choices=("en", "any"),
         default="en",
         help="keep English prompts, or any (default: %(default)s)",
     )
-    add("--min_words", type=int, default=3, help="default: %(default)s")
-    add("--max_words", type=int, default=200, help="default: %(default)s")
-    add("--min_chars", type=int, default=8, help="default: %(default)s")
-    add("--max_chars", type=int, default=1000, help="default: %(default)s")
+    add("--min_words", type=whole(0), default=3, help="default: %(default)s")
+    add("--max_words", type=whole(0), default=200, help="default: %(default)s")
+    add("--min_chars", type=whole(0), default=8, help="default: %(default)s")
+    add("--max_chars", type=whole(0), default=1000, help="default: %(default)s")
     add(
         "--profanity",
         choices=actions,
@@ -99,7 +105,7 @@ def main() -> int:
     )
     add(
         "--num_workers",
-        type=int,
+        type=whole(1, MOST_PROCESSES),
         default=len(os.sched_getaffinity(0)),
         help="processes (default: the cores, %(default)s)",
     )

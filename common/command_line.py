@@ -308,18 +308,6 @@ def complete(parser: argparse.ArgumentParser) -> None:
     argcomplete.autocomplete(parser)
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """For argparse: a whole number from `least` on."""
-
-    def whole_number(word: str) -> int:
-        number = int(word)
-        if number < least:
-            raise argparse.ArgumentTypeError(f"{word} is too small: at least {least}")
-        return number
-
-    return whole_number
-
-
 def expression(word: str) -> str:
     """For argparse: an expression that is not empty (as an unset shell variable would be)."""
     if not word.strip():

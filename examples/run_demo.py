@@ -27,6 +27,7 @@ from pathlib import Path
 
 from common.command_line import UserError, run_script
 from common.files import CHECKOUT
+from common.number_options import whole
 from examples.demo_generation import generate
 from examples.demo_steps import Steps
 from examples.demo_table import CHOSEN, SOURCES, Demo, shown, table_of
@@ -65,11 +66,14 @@ def options() -> argparse.Namespace:
         help="the demo's folder (default: %(default)s)",
     )
     parser.add_argument(
-        "--prompts", type=int, default=10, help="prompts to draw (default: %(default)s)"
+        "--prompts",
+        type=whole(1, 10_000),
+        default=10,
+        help="prompts to draw (default: %(default)s)",
     )
     parser.add_argument(
         "--images",
-        type=int,
+        type=whole(1, 10_000),
         default=10,
         help="images of each prompt, the original's included (default: %(default)s)",
     )

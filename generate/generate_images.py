@@ -23,14 +23,24 @@ if __name__ == "__main__":
 
 import argparse
 
-from common.command_line import Options, at_least, run_script
+from common.command_line import Options, run_script
+from common.number_options import (
+    LARGEST_SEED,
+    MOST_PARTS,
+    YEAR_S,
+    number,
+    whole,
+)
 from generate.dataset.layout import JPEG_QUALITY
 from generate.launch.options import add_look_options, add_score_options, add_slurm_options
 from generate.launch.run_file import config_of, words_of
 from generate.launch.speed import EXACT, PRESETS, apply
 from generate.llms.options import add_llm_options
+from generate.protocol.fields import MOST_CHUNK, MOST_IMAGES
 from generate.protocol.output_root import default_output_root
 
+MOST_PIXELS = 65_536  # of a side; a JPEG has no more
+MOST_STEPS = 100_000
 MODEL = "stabilityai/stable-diffusion-3-medium-diffusers"
 
 
@@ -58,8 +68,6 @@ def options() -> argparse.Namespace:
         words = [args.data_path, *words]
     sys.argv[1:] = [*from_file, *words]
     args.model = args.model or (args.pipeline.rpartition(":")[2] if args.pipeline else MODEL)
-    if not 1 <= args.jpeg_quality <= 100:
-        parser.error("--jpeg_quality is a number from 1 to 100")
     if args.resolution and args.resolution % 8:
         parser.error("--resolution is a multiple of 8")
     parser.at_most_one(args, "status", "cancel", "redo", "preview", "tail_log")
@@ -93,7 +101,7 @@ def add_most_used(most_used: argparse._ArgumentGroup) -> None:
     most_used.add_argument(
         "--expected_samples_per_index",
         metavar="N",
-        type=at_least(1),
+        type=whole(1, MOST_IMAGES),
         default=100,
         help="images of a prompt, the original's included (default: %(default)s)",
     )
@@ -105,7 +113,7 @@ def add_most_used(most_used: argparse._ArgumentGroup) -> None:
     most_used.add_argument(
         "--resolution",
         metavar="PIXELS",
-        type=at_least(16),
+        type=whole(16, MOST_PIXELS),
         help="pixels, height and width (default: the model family's, see docs/models.md)",
     )
     most_used.add_argument(
@@ -133,7 +141,7 @@ def add_run_options(parser: Options) -> None:
     run.add_argument(
         "--images_per_text",
         metavar="N",
-        type=at_least(1),
+        type=whole(1, MOST_IMAGES),
         default=1,
         help="images of each text, with different seeds; they count as images of the prompt, so "
         "200 images are 50 texts with 4 (default: %(default)s)",
@@ -150,15 +158,17 @@ def add_run_options(parser: Options) -> None:
     )
     run.add_argument(
         "--num_inference_steps",
-        type=at_least(1),
+        type=whole(1, MOST_STEPS),
         help="denoising steps (default: the model family's)",
     )
     run.add_argument(
-        "--guidance_scale", type=float, help="strength of guidance (default: the model family's)"
+        "--guidance_scale",
+        type=number(-1000, 1000),
+        help="strength of guidance (default: the model family's)",
     )
     run.add_argument(
         "--seed",
-        type=at_least(0),
+        type=whole(0, LARGEST_SEED),
         default=0,
         help="run seed: each image's seed comes from it, from the prompt's index and from the "
         "variation's (default: %(default)s)",
@@ -171,7 +181,7 @@ def add_run_options(parser: Options) -> None:
         group=run,
     )
     run.add_argument(
-        "--shuffle_seed", type=at_least(0), help="seed of the random order (default: 42)"
+        "--shuffle_seed", type=whole(0, LARGEST_SEED), help="seed of the random order (default: 42)"
     )
     parser.flag(
         "--extend",
@@ -185,7 +195,7 @@ def add_model_options(parser: Options) -> None:
     speed = parser.add_argument_group("model and speed")
     speed.add_argument(
         "--batch_size",
-        type=at_least(1),
+        type=whole(1, MOST_IMAGES),
         help="images in a batch (default: by GPU, see docs/models.md; halved if it does not fit)",
     )
     parser.flag(
@@ -258,43 +268,43 @@ def add_rare_options(parser: Options) -> None:
     rare = parser.add_argument_group("rarely needed")
     rare.add_argument(
         "--chunk_size",
-        type=at_least(1),
+        type=whole(1, MOST_CHUNK),
         help="prompts in a lease (default: max(1, min(total // num_workers, max_chunk_size)))",
     )
     rare.add_argument(
         "--max_chunk_size",
-        type=at_least(1),
+        type=whole(1, MOST_CHUNK),
         default=512,
         help="prompts in a lease at most (default: %(default)s)",
     )
     rare.add_argument(
         "--max_leases",
-        type=at_least(1),
+        type=whole(1),
         help="leave after so many leases; 1 is what the published script does (default: no limit)",
     )
     rare.add_argument(
         "--parallel_loads",
-        type=at_least(1),
+        type=whole(1, MOST_PARTS),
         default=8,
         metavar="N",
         help="clients of the run that load their models at the same time (default: %(default)s)",
     )
     rare.add_argument(
         "--max_idle",
-        type=float,
+        type=number(0, YEAR_S),
         metavar="S",
         help="leave after so many seconds without anything to generate (default: wait for ever)",
     )
     rare.add_argument(
         "--server_timeout",
-        type=float,
+        type=number(0, YEAR_S / 3600),
         default=6,
         metavar="HOURS",
         help="how long to wait for a server that is away (default: %(default)s)",
     )
     rare.add_argument(
         "--jpeg_quality",
-        type=int,
+        type=whole(1, 100),
         default=JPEG_QUALITY,
         help="quality of the JPEGs, 1 to 100 (default: %(default)s)",
     )

@@ -60,6 +60,7 @@ if __name__ == "__main__":
 import argparse
 
 from common.command_line import Options, run_script
+from common.number_options import DAY_S, MANY, YEAR_S, number, whole
 from generate.protocol.output_root import default_output_root
 
 ORDERS = (  # to a running server
@@ -98,7 +99,9 @@ def options() -> argparse.Namespace:
         default="::",
         help="address to listen on (default: all, since clients are on other nodes)",
     )
-    parser.add_argument("--port", type=int, help="default: 5000, else the next free one")
+    parser.add_argument(
+        "--port", type=whole(0, 65_535), help="default: 5000, else the next free one"
+    )
     parser.flag("--take_over", "take the place of a server that runs already")
     parser.add_argument(
         "--while_locked", metavar="FILE", help="end once nobody locks FILE (a local run gives it)"
@@ -106,28 +109,31 @@ def options() -> argparse.Namespace:
     parser.flag("--stop_when_done", "stop once all is done and no client has asked for 10 minutes")
     parser.add_argument(
         "--ttl_s",
-        type=float,
+        type=number(0.1, DAY_S),
         default=120,
         help="seconds after which a lease without a heartbeat expires (default: 120)",
     )
     parser.add_argument(
-        "--beat_s", type=float, default=15, help="seconds between heartbeats (default: 15)"
+        "--beat_s",
+        type=number(0.01, DAY_S),
+        default=15,
+        help="seconds between heartbeats (default: 15)",
     )
     parser.add_argument(
         "--max_marks",
-        type=int,
+        type=whole(1),
         default=3,
         help="failures (strikes) after which a prompt has failed for good (default: 3)",
     )
     parser.add_argument(
         "--max_failures",
-        type=int,
+        type=whole(1),
         default=5,
         help="failures in a row that quarantine a worker (default: 5)",
     )
     parser.add_argument(
         "--probe_s",
-        type=float,
+        type=number(0, YEAR_S),
         default=600,
         help="seconds after which a quarantined worker is tried again (default: 600)",
     )
@@ -155,9 +161,13 @@ def options() -> argparse.Namespace:
     )
     parser.flag("--drain", "let the running leases finish and grant no more")
     parser.flag("--resume", "grant leases again")
-    parser.add_argument("--llm_budget_usd", type=float, help="change the cap on the cost of LLMs")
     parser.add_argument(
-        "--llm_spent_usd", type=float, help="what the LLMs had cost before the ledger was lost"
+        "--llm_budget_usd", type=number(0, MANY), help="change the cap on the cost of LLMs"
+    )
+    parser.add_argument(
+        "--llm_spent_usd",
+        type=number(0, MANY),
+        help="what the LLMs had cost before the ledger was lost",
     )
     args: argparse.Namespace = parser.parse_args()
     parser.at_most_one(args, "drain", "resume")
@@ -168,6 +178,8 @@ def options() -> argparse.Namespace:
     parser.at_most_one(args, "status", "stop_when_done")
     if args.json and not args.status:
         parser.error("--json goes with --status")
+    if args.beat_s > args.ttl_s / 2:
+        parser.error("--beat_s is at most half of --ttl_s: one lost heartbeat would end a lease")
     return args
 
 

@@ -23,7 +23,9 @@ if __name__ == "__main__":
     sys.excepthook = common.interrupted  # first of all: from here on Ctrl-C is one line
 
 from common.command_line import Options, run_script
+from common.number_options import LARGEST_SEED, whole
 from generate.llms.options import add_llm_options
+from generate.protocol.fields import MOST_IMAGES
 
 
 def main() -> int:
@@ -36,7 +38,7 @@ def main() -> int:
     )
     parser.add_argument(
         "--num_variations",
-        type=int,
+        type=whole(1, MOST_IMAGES),
         default=9,
         help="variations of each prompt of the file (default: 9)",
     )
@@ -44,8 +46,15 @@ def main() -> int:
         "--output", metavar="FILE", help="JSON to write: the prompts with their variations"
     )
     parser.add_argument("--prompt", help="print variations of this one prompt")
-    parser.add_argument("-n", type=int, default=10, help="variations of --prompt (default: 10)")
-    parser.add_argument("--seed", type=int, default=0, help="another one: other variations")
+    parser.add_argument(
+        "-n", type=whole(1, MOST_IMAGES), default=10, help="variations of --prompt (default: 10)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=whole(-LARGEST_SEED, LARGEST_SEED),
+        default=0,
+        help="another one: other variations",
+    )
     parser.flag("--check", "try every backend and print a table of what is wrong with each")
     parser.flag("--report", "a table and a plot of the file's variations; no LLM is asked")
     add_llm_options(parser)
@@ -56,9 +65,6 @@ def main() -> int:
         parser.error("--report needs a prompts file with variations, or a data set's folder")
     if args.prompts_file and not args.output and not args.report:
         parser.error("--output FILE is needed: where the prompts with their variations go")
-    for name, value in (("-n", args.n), ("--num_variations", args.num_variations)):
-        if value < 1:
-            parser.error(f"{name} must be at least 1")
     if args.prompt is not None and not args.prompt.strip():
         parser.error("--prompt is blank")
     # Deferred, so that --help is quick.

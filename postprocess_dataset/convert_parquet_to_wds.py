@@ -27,7 +27,8 @@ if __name__ == "__main__":
     sys.excepthook = common.interrupted  # first of all: from here on Ctrl-C is one line
 
 from common.command_line import Options, run_script
-from postprocess_dataset.options import add_where_option, partition, positive, seed, split
+from common.number_options import LARGEST_SEED, MOST_PROCESSES, whole
+from postprocess_dataset.options import MOST_MB, add_where_option, partition, split
 
 
 def main() -> int:
@@ -53,13 +54,13 @@ def main() -> int:
     parser.add_argument("--output_dir", required=True, help="the folder of the tars")
     parser.add_argument(
         "--num_workers",
-        type=positive,
+        type=whole(1, MOST_PROCESSES),
         default=min(8, len(os.sched_getaffinity(0))),
         help="processes (default: %(default)s)",
     )
     parser.add_argument(
         "--shard_size_mb",
-        type=positive,
+        type=whole(1, MOST_MB),
         default=500,
         help="at most so many MB (10**6 bytes) a shard (default: %(default)s)",
     )
@@ -71,7 +72,7 @@ def main() -> int:
     )
     parser.add_argument(
         "--shuffle_seed",
-        type=seed,
+        type=whole(0, LARGEST_SEED),
         help="shuffle the rows (after an --update the new ones among themselves)",
     )
     parser.add_argument(

@@ -1,34 +1,27 @@
 """Argument types of the converters, and the options that several scripts take."""
 
 import argparse
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from common.command_line import expression
+from common.number_options import LARGEST_SEED, MOST_PARTS, MOST_PROCESSES, whole
+
+MOST_MB = 10**6  # of a shard
 
 
 def partition(text: str) -> tuple[int, int]:
-    """(I, N) of "I/N". ValueError unless 0 <= I < N."""
-    number, count = map(int, text.split("/"))
-    if not 0 <= number < count:
-        raise ValueError
-    return number, count
-
-
-def positive(text: str) -> int:
-    """A whole number above 0, else ValueError."""
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
-
-
-def seed(text: str) -> int:
-    """A whole number, 0 or more (numpy takes no other seed), else ValueError."""
-    if int(text) < 0:
-        raise ValueError
-    return int(text)
+    """(I, N) of "I/N"; for argparse."""
+    with contextlib.suppress(ValueError):
+        number, count = map(int, text.split("/"))
+        if 0 <= number < count <= MOST_PARTS:
+            return number, count
+    raise argparse.ArgumentTypeError(
+        f"{text[:30]} is no part I/N with 0 <= I < N <= {MOST_PARTS:,}"
+    )
 
 
 def split(text: str) -> str:
@@ -110,16 +103,16 @@ def add_data_options(group: argparse._ActionsContainer) -> None:
         type=split,
         help="split by prompt: all images of a prompt go to one side",
     )
-    group.add_argument("--shuffle_seed", type=seed, help="shuffle the rows")
+    group.add_argument("--shuffle_seed", type=whole(0, LARGEST_SEED), help="shuffle the rows")
     group.add_argument(
         "--shard_size_mb",
-        type=positive,
+        type=whole(1, MOST_MB),
         default=500,
         help="at most so many MB (10**6 bytes) a shard (default: %(default)s)",
     )
     group.add_argument(
         "--num_workers",
-        type=positive,
+        type=whole(1, MOST_PROCESSES),
         default=min(8, len(os.sched_getaffinity(0))),
         help="processes (default: %(default)s)",
     )

@@ -20,8 +20,9 @@ import re
 import time
 from pathlib import Path
 
-from common.command_line import DONE, LEFT_OUT, Options, UserError, at_least, run_script
+from common.command_line import DONE, LEFT_OUT, Options, UserError, run_script
 from common.console import visible
+from common.number_options import YEAR_S, whole
 from postprocess_dataset.options import partition
 from postprocess_dataset.packing.pack_folder import Packing
 
@@ -42,7 +43,7 @@ def main() -> int:
     )
     parser.add_argument(
         "--watch",
-        type=at_least(1),
+        type=whole(1, YEAR_S),
         metavar="SECONDS",
         help="look again every so many seconds, until this process is ended",
     )

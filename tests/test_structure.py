@@ -134,6 +134,12 @@ def test_what_others_wrote_is_parsed_in_one_place() -> None:
     assert wrong == {}
 
 
+def test_numbers_of_a_command_line_have_bounds() -> None:
+    bare = re.compile(r"[( ]type=(?:int|float)\b")
+    wrong = [module for module, path in modules().items() if bare.search(path.read_text())]
+    assert wrong == []
+
+
 def sources() -> list[Path]:
     """The files that people read and change: git's, but for data, prose and generated ones."""
     listed = subprocess.run(

@@ -1,8 +1,10 @@
 """Options of generate_images.py: scores, SLURM, and looking at a run."""
 
-from argparse import ArgumentTypeError, _ArgumentGroup
+from argparse import _ArgumentGroup
 
-from common.command_line import Options, at_least, expression
+from common.command_line import Options, expression
+from common.number_options import MOST_PARTS, MOST_PROCESSES, number, whole
+from generate.protocol.fields import MOST_IMAGES
 
 # Options that concern the submission alone: a task's command line is without them.
 SUBMISSION_FLAGS = (
@@ -28,14 +30,6 @@ SUBMISSION_VALUES = (
 )
 
 
-def share(text: str) -> float:
-    """A number from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ArgumentTypeError(f"{text} is no share from 0 to 1")
-    return value
-
-
 def add_score_options(parser: Options) -> None:
     """Which images are accepted."""
     scores = parser.add_argument_group("scores of images, see docs/scores.md")
@@ -52,13 +46,13 @@ def add_score_options(parser: Options) -> None:
     )
     scores.add_argument(
         "--max_tries",
-        type=at_least(1),
+        type=whole(1, 10_000),
         metavar="N",
         help="images of a caption that are drawn at most (default: 4)",
     )
     scores.add_argument(
         "--min_accepted",
-        type=share,
+        type=number(0, 1),
         default=0.01,
         metavar="SHARE",
         help="end the run if a smaller share of its images is accepted; 0: never "
@@ -66,7 +60,7 @@ def add_score_options(parser: Options) -> None:
     )
     scores.add_argument(
         "--keep_rejected",
-        type=at_least(1),
+        type=whole(1, MOST_IMAGES),
         metavar="N",
         help="keep N images of each prompt that are not accepted, in OUTPUT_ROOT/rejected_images",
     )
@@ -80,7 +74,7 @@ def add_slurm_options(parser: Options, most_used: _ArgumentGroup | None = None) 
     usual.add_argument(
         "--num_workers",
         metavar="N",
-        type=at_least(1),
+        type=whole(1, MOST_PARTS),
         default=1,
         help="clients at a time: tasks of the array that run together, or processes here "
         "(default: %(default)s)",
@@ -88,7 +82,7 @@ def add_slurm_options(parser: Options, most_used: _ArgumentGroup | None = None) 
     usual.add_argument(
         "--num_chunks",
         metavar="N",
-        type=at_least(1),
+        type=whole(1, MOST_PARTS),
         help="tasks of the array (default: num_workers)",
     )
     parser.flag(
@@ -108,7 +102,10 @@ def add_slurm_options(parser: Options, most_used: _ArgumentGroup | None = None) 
     )
     slurm.add_argument("--mem", default="24g", help="memory of a task (default: %(default)s)")
     slurm.add_argument(
-        "--cpus_per_task", type=at_least(1), default=8, help="CPUs of a task (default: %(default)s)"
+        "--cpus_per_task",
+        type=whole(1, MOST_PROCESSES),
+        default=8,
+        help="CPUs of a task (default: %(default)s)",
     )
     slurm.add_argument("--account", help="SLURM account")
     slurm.add_argument("--qos", help="SLURM quality of service")
@@ -132,7 +129,7 @@ def add_look_options(parser: Options, most_used: _ArgumentGroup | None = None) -
     usual = most_used or looking
     usual.add_argument(
         "--preview",
-        type=at_least(1),
+        type=whole(1, 10_000),
         metavar="N",
         help="generate the first N prompts into a contact sheet, and measure images an hour",
     )

@@ -4,21 +4,8 @@ add_llm_options(parser)         # prompter.prompter_of(args) makes the Prompter 
 """
 
 import argparse
-from collections.abc import Callable
 
-
-def number_to(most: float) -> Callable[[str], float]:
-    """For argparse: a number from 0 to `most`.
-
-    Not nan, which no comparison finds too large: as a cap it would be none.
-    """
-
-    def number(word: str) -> float:
-        if not 0 <= float(word) <= most:
-            raise argparse.ArgumentTypeError(f"{word} is not a number from 0 to {most:,}")
-        return float(word)
-
-    return number
+from common.number_options import MANY, number
 
 
 def add_llm_options(parser: argparse._ActionsContainer) -> None:
@@ -36,7 +23,7 @@ def add_llm_options(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument(
         "--llm_budget_usd",
-        type=number_to(10**9),
+        type=number(0, MANY),
         default=0.0,
         help="USD that paid LLMs may cost at most; at 0 they are not asked (default: 0)",
     )

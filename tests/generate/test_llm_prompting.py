@@ -259,7 +259,7 @@ def test_check_says_what_to_do_about_each(tmp_path):
         ([], 2, "name a prompts file, or --prompt TEXT, or --check"),
         (["--prompt", "x", "--check"], 2, "name a prompts file"),
         (["p.json"], 2, "--output FILE is needed"),
-        (["--prompt", "x", "-n", "0"], 2, "-n must be at least 1"),
+        (["--prompt", "x", "-n", "0"], 2, "0 is not a whole number from 1 to 100,000"),
         (["--promt", "x"], 2, "did you mean --prompt?"),
         (["nowhere.json", "--output", "o.json"], 1, "nowhere.json"),
         (

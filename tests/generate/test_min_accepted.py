@@ -69,4 +69,4 @@ def test_only_a_run_with_accept_ends():
 
 def test_no_share_is_one_line(tmp_path):
     refused = Run(tmp_path, options=ACCEPT).run("--min_accepted", 7, task=False)
-    assert refused.returncode == 2 and "7 is no share from 0 to 1" in refused.stderr
+    assert refused.returncode == 2 and "7 is not a number from 0 to 1" in refused.stderr
