@@ -48,7 +48,7 @@ def sac_generations(path: Path) -> Iterator[Row]:
     Raises sqlite3.Error if the file is locked, damaged or no such database. For a value that is too
     large, a text of as many "?" comes: the processor then drops it as too long.
     """
-    database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=5)
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
     database.text_factory = bytes  # a prompt that is not UTF-8 is one bad row, not the end
     database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
     try:

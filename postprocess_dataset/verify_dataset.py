@@ -24,7 +24,6 @@ if __name__ == "__main__":
 
     sys.excepthook = common.interrupted  # first of all: from here on Ctrl-C is one line
 
-from pathlib import Path
 
 from common.command_line import Options, run_script
 from postprocess_dataset.options import add_allow_option, add_licence_option
@@ -84,7 +83,7 @@ def main() -> int:
             prompts=args.prompts,
             licences=args.licence,
             allow=args.allow,
-            scratch=str(Path(args.report).resolve().parent),
+            scratch=os.path.dirname(os.path.realpath(args.report)),
         ),
         args.report,
         args.repair,

@@ -14,6 +14,7 @@ import hashlib
 import importlib
 import importlib.util
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -175,7 +176,7 @@ def _class_of(path: str, class_name: str) -> Any:
     if not Path(path).is_file():
         raise UserError(
             f"--scores {path}:{class_name} cannot be loaded: "
-            f"there is no file {Path(path).resolve()}"
+            f"there is no file {os.path.abspath(path)}"
         )
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where its dataclasses look for their annotations

@@ -79,7 +79,7 @@ class JobClient:
         server_timeout_s: float = 600.0,
         stopping: threading.Event | None = None,
     ) -> None:
-        self.output_root = Path(output_root).resolve()
+        self.output_root = Path(os.path.realpath(output_root))
         self.definition = definition
         self.worker = worker
         self.server_timeout_s = server_timeout_s

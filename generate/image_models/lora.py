@@ -10,6 +10,7 @@ sha256.
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -69,9 +70,9 @@ def _one(text: str) -> Lora:
     if not math.isfinite(weight):
         raise UserError(f"--lora {text}: the weight is no number")
     if path.is_dir():
-        return replace(lora, source=str(path.resolve()))
+        return replace(lora, source=os.path.realpath(path))
     if path.is_file():
-        return replace(lora, source=str(path.resolve().parent), file=path.name)
+        return replace(lora, source=os.path.dirname(os.path.realpath(path)), file=path.name)
     source, file = "/".join(path.parts[:2]), "/".join(path.parts[2:])
     if not HUB_ID.fullmatch(source):
         raise UserError(f"--lora {text}: neither a hub id (OWNER/NAME), nor a folder or file here")

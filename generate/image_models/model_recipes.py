@@ -6,6 +6,7 @@ Any model that DiffusionPipeline.from_pretrained loads can be used. The table is
 """
 
 import inspect
+import os
 import re
 from dataclasses import dataclass, replace
 from functools import cache
@@ -27,7 +28,7 @@ def folder_of(model: str) -> Path | None:
     """The local folder a model name means ("tiny" or a path), or None for a hub id."""
     if model == "tiny":
         return TINY
-    return Path(model).resolve() if Path(model).is_dir() else None
+    return Path(os.path.realpath(model)) if Path(model).is_dir() else None
 
 
 @cache

@@ -17,7 +17,7 @@ Limit = tuple[str, float | None, float | None]  # who sets it, bytes left, files
 
 def disk_limits(output_root: Path) -> list[Limit]:
     """What may still be written below output_root, by the file system and by quotas."""
-    root = output_root.resolve()
+    root = Path(os.path.realpath(output_root))
     root = next(folder for folder in (root, *root.parents) if folder.exists())
     stat = os.statvfs(root)
     # btrfs and some network file systems count no files

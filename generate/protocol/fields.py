@@ -7,6 +7,7 @@ chunk = fields.number("chunk_size", 1, 100_000)
 
 import logging
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -231,11 +232,10 @@ def output_dir(fields: Fields, output_root: Path) -> str:
     text = fields.text("output_dir", 4096)
     base = output_root / GENERATED_IMAGES
     path = Path(text)
-    wanted = f"a folder directly in {base}"
-    if not path.is_absolute() or ".." in path.parts or not FOLDER_NAME.fullmatch(path.name):
-        raise fields.bad("output_dir", wanted, text)
-    if path.is_symlink() or base.is_symlink() or path.parent.resolve() != base.resolve():
-        raise fields.bad("output_dir", wanted, text)
+    plain = path.is_absolute() and ".." not in path.parts and FOLDER_NAME.fullmatch(path.name)
+    linked = plain and (path.is_symlink() or base.is_symlink())
+    if not plain or linked or os.path.realpath(path.parent) != os.path.realpath(base):
+        raise fields.bad("output_dir", f"a folder directly in {base}", text)
     return path.name
 
 

@@ -26,7 +26,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.database = sqlite3.connect(":memory:")
-        uri = f"{path.resolve().as_uri()}?mode=ro"
+        uri = f"{path.absolute().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0)) as stored:
             stored.backup(self.database, progress=_not_waiting)
 

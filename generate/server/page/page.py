@@ -5,6 +5,7 @@ curl -H "Authorization: Bearer $SECRET" http://localhost:5000/metrics     .serve
 """
 
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -222,8 +223,9 @@ def _numbers_of(stem: str) -> tuple[int, int]:
 
 def _truly_in(folder: Path, path: Path) -> Path:
     """The path without links, or 404: it is no regular file that lies in the folder."""
-    real = path.resolve()
-    if folder.is_symlink() or folder.resolve() not in real.parents or not _is_there(real):
+    real = Path(os.path.realpath(path))
+    inside = Path(os.path.realpath(folder)) in real.parents
+    if folder.is_symlink() or not inside or not _is_there(real):
         abort(404)
     return real
 
