@@ -22,7 +22,7 @@ import orjson
 
 from common import safety
 from common.given_up import read_given_up
-from common.packed_folder import COLLECTED, MARK, read_file
+from common.packed_folder import COLLECTED, MARK, packed, read_file
 from common.sample_reader import CAPTIONS_BYTES, read_captions
 from common.terms import source_of
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_untrusted, read_untrusted
@@ -232,7 +232,11 @@ def _prompt(
     missing = set(range(len(texts))) - given_up - names.images - names.jsons
     for augmentation in sorted(missing):
         why = damaged.get(augmentation, "neither an image nor .failed")
-        done.found.add("missing", f"{place}_{augmentation}", why)
+        mend = ""
+        if _lies_in_tar(chunk.path, index, augmentation):
+            why = f"it lies in a tar, and {MARK} does not list it"
+            mend = f"mark {chunk.path}"
+        done.found.add("missing", f"{place}_{augmentation}", why, mend=mend)
         done.facts.append(absent(f"{place}_{augmentation}"))
     if set(range(len(texts))) <= given_up | names.samples:
         done.done.append(index)
@@ -261,7 +265,19 @@ def _collected(chunk: Chunk, index: int, jsons: bytes, found: Findings) -> None:
         return
     if hashlib.sha256(content).digest() != jsons:
         place = f"{chunk.subdirectory}/{index}{COLLECTED}"
-        found.add("wrong_hash", place, "its lines are not the JSONs", mend=f"file {path}")
+        # a packed one cannot be renamed: the mark is made again from what its tars hold
+        mend = f"file {path}" if os.path.lexists(path) else f"mark {chunk.path}"
+        found.add("wrong_hash", place, "its lines are not the JSONs", mend=mend)
+
+
+def _lies_in_tar(folder: str, index: int, augmentation: int) -> bool:
+    """Whether a packed sub-folder's tars hold a sample that its mark does not list."""
+    try:
+        mark = packed(folder)
+        files = mark.files_of(index) if mark else {}
+    except OSError:  # a damaged tar, which is named as such
+        return False
+    return {f"{index}_{augmentation}.{kind}" for kind in ("jpg", "json")} <= files.keys()
 
 
 def _captions(chunk: Chunk, index: int, names: PromptNames, done: Checked) -> dict[str, Any] | None:
