@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from generate.dataset.collected import publish_collected
 from tests.postprocess_dataset.conftest import called, pack, seen
 
 
@@ -71,8 +72,9 @@ def test_a_tar_that_lost_its_mark_is_not_written_over(data, lost, tmp_path):
 def test_a_mark_that_does_not_list_a_packed_image_is_made_again(data, collected, tmp_path):
     """Else a run would generate the image anew, while it lies in the tar."""
     if collected:
-        lines = [(data.path / f"000000/7_{n}.json").read_bytes() + b"\n" for n in range(2)]
-        (data.path / "000000/7.samples").write_bytes(b"".join(lines))
+        for path in data.path.glob("000000/7_*.json"):
+            path.write_text(path.read_text().strip() + "\n")
+        assert publish_collected(data.path, 7, 2, "1-1")
     before = seen(data.path)
     assert pack(data.path).status == 0
     mark = data.path / "000000/PACKED"
