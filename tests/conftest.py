@@ -53,6 +53,7 @@ TOGETHER = {
     "tests/generate/test_diffusion_": "torch",
     "tests/generate/test_recipe_pipelines.py": "torch",
     "tests/generate/test_compil": "torch",
+    "tests/generate/test_pixels.py": "torch",
     "tests/test_structure.py": "structure",
 }
 

@@ -12,16 +12,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
-from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from generate.client.process import leave
-from generate.pipelines import compiled_code
-from generate.pipelines.compiled_code import CompiledCode
 from tests.fakes.running_server import until
 from tests.tiny_generators import build
 
 ROOT = Path(__file__).resolve().parents[2]
+MODULE = "generate.pipelines.compiled_code"
 COUNT = """
 from torch._dynamo.utils import counters
 found = counters["inductor"]
@@ -137,14 +134,25 @@ def test_a_second_process_compiles_nothing_of_a_pipeline(start, server_folder, t
     assert pixels[0] == pixels[1] and "True " + pixels[0][0] in first.said()
 
 
+def code_of(folder, card):
+    """Of a client in this process. The module imports torch, which other workers are spared."""
+    from generate.pipelines.compiled_code import CompiledCode
+
+    return CompiledCode(folder, [card])
+
+
+def shared(folder, card):
+    return code_of(folder, card).shared()
+
+
 @pytest.fixture
 def kept(server_folder, monkeypatch):
     """A file that was kept; .loaded: what was given to torch."""
-    monkeypatch.setattr(torch.compiler, "save_cache_artifacts", lambda: (b"code", None))
-    monkeypatch.setattr(compiled_code, "compiled", lambda: len(loaded))
+    monkeypatch.setattr("torch.compiler.save_cache_artifacts", lambda: (b"code", None))
+    monkeypatch.setattr(f"{MODULE}.compiled", lambda: len(loaded))
     loaded = []
-    monkeypatch.setattr(torch.compiler, "load_cache_artifacts", lambda c: loaded.append(c) or True)
-    code = CompiledCode(server_folder, ["a card"])
+    monkeypatch.setattr("torch.compiler.load_cache_artifacts", lambda c: loaded.append(c) or True)
+    code = code_of(server_folder, "a card")
     with code.shared():
         pass
     code.loaded = loaded
@@ -152,11 +160,11 @@ def kept(server_folder, monkeypatch):
 
 
 def test_a_file_is_loaded_as_it_was_kept(kept, server_folder):
-    with CompiledCode(server_folder, ["a card"]).shared():
+    with shared(server_folder, "a card"):
         assert kept.loaded == [b"code"]
-    with CompiledCode(server_folder, ["another card"]).shared():
+    with shared(server_folder, "another card"):
         assert kept.loaded == [b"code"]
-    with CompiledCode(server_folder / "nowhere", ["a card"]).shared():
+    with shared(server_folder / "nowhere", "a card"):
         assert kept.loaded == [b"code"]
     assert not (server_folder / "nowhere").exists()
 
@@ -193,40 +201,45 @@ UNFIT = {
 def test_what_others_can_have_written_is_never_loaded(kept, server_folder, said, caplog):
     """One line and a compile; the next process finds the file that this one has made instead."""
     UNFIT[said](kept.path)
-    with CompiledCode(server_folder, ["a card"]).shared():
+    with shared(server_folder, "a card"):
         pass
     assert kept.loaded == [] and caplog.text.count(said) == 1, caplog.text
     if "folder" in said:
         assert not os.path.lexists(kept.path.with_suffix(".refused"))
         return
     assert os.path.lexists(kept.path.with_suffix(".refused"))
-    with CompiledCode(server_folder, ["a card"]).shared():
+    with shared(server_folder, "a card"):
         assert kept.loaded == [b"code"]
 
 
 def test_the_folder_is_bounded_and_too_large_a_file_is_not_read(
     kept, server_folder, monkeypatch, caplog
 ):
-    monkeypatch.setattr(compiled_code, "MOST_IN_ALL", 2 * kept.path.stat().st_size + 50)
+    monkeypatch.setattr(f"{MODULE}.MOST_IN_ALL", 2 * kept.path.stat().st_size + 50)
     os.utime(kept.path, (time.time() - 99, time.time() - 99))
     for name in ("b card", "c card"):
-        with CompiledCode(server_folder, [name]).shared():
+        with shared(server_folder, name):
             pass
     assert len(list(kept.path.parent.glob("*.artifacts"))) == 2 and not kept.path.exists()
-    monkeypatch.setattr(compiled_code, "MOST_BYTES", 20)
-    with CompiledCode(server_folder, ["c card"]).shared():
+    monkeypatch.setattr(f"{MODULE}.MOST_BYTES", 20)
+    with shared(server_folder, "c card"):
         assert kept.loaded == [] and "is not loaded, it is torn" in caplog.text
 
 
 def test_a_disk_that_is_full_costs_a_line(server_folder, monkeypatch, caplog):
     (server_folder / "compiled").write_text("")
-    with CompiledCode(server_folder, ["a card"]).shared():
+    with shared(server_folder, "a card"):
         pass
     assert "compiled code is not shared" in caplog.text
 
 
 def test_torchs_own_folder_is_private(tmp_path, monkeypatch):
     """A folder that somebody has made in /tmp before is left to him."""
+    import torch
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    from generate.pipelines import compiled_code
+
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for planted in (False, True):
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")

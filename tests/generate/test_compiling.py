@@ -1,18 +1,15 @@
 """--compile: what is compiled, how often, and what happens where it cannot be.
 
 torch's "eager" backend stands for the inductor, which takes minutes: the very tracing, guards and
-recompiles, without code generation. With the inductor: a soak.
+recompiles, without code generation. With the inductor: a soak. torch is imported in the functions:
+it takes 2 s, which the workers without these tests are spared.
 """
 
 import dataclasses
 
 import numpy
 import pytest
-import torch
-from torch._dynamo.utils import counters
-from torch.utils.flop_counter import FlopCounterMode
 
-from generate.pipelines import compiling
 from generate.pipelines.card_share import share_line, tflop_per_image
 from tests.tiny_generators import GUIDED, TinyGenerators
 
@@ -21,16 +18,25 @@ TEXTS = ["a red circle on a green background", "two cats"]
 
 @pytest.fixture
 def tiny(tmp_path):
+    import torch
+
     yield TinyGenerators(tmp_path)
     torch._dynamo.reset()
 
 
 @pytest.fixture
 def eager(monkeypatch):
+    """How many graphs torch has made."""
+    import torch
+    from torch._dynamo.utils import counters
+
+    from generate.pipelines import compiling
+
     real = compiling.compile_parts
     monkeypatch.setattr(compiling, "compile_parts", lambda pipe: real(pipe, "eager"))
     torch._dynamo.reset()
     counters.clear()
+    return lambda: counters["stats"]["unique_graphs"]
 
 
 def apart(one, other):
@@ -48,16 +54,18 @@ QUICK = ("z-image", "qwen-image")  # the others are soaks
 )
 def test_blocks_are_compiled_and_pixels_stay(tiny, eager, name, caplog):
     """After the warm-up nothing is compiled for texts of other lengths, alike or not in a batch."""
+    from generate.pipelines.compiling import compiled_modules
+
     caplog.set_level("INFO")
     generator = tiny(name, compile=True)
     pipe = generator.pipeline.pipe
-    count = compiling.compiled_modules(pipe)
+    count = compiled_modules(pipe)
     assert count >= 2 and generator.pipeline.facts["compiled"] is True
     assert f"{count - ('VAE decoder' in caplog.text)} blocks of" in caplog.text
     assert ("VAE decoder" in caplog.text) == (name != "qwen-image")
     generator.warm_up()
     assert generator.pipeline.facts["compiled"] is True, caplog.text
-    assert counters["stats"]["unique_graphs"] >= 2
+    assert eager() >= 2
     images = generator.generate(TEXTS, [1, 2])
     for stars in (1, 3, 7):
         longer = TEXTS[0] + " and a star" * stars
@@ -75,11 +83,13 @@ def test_in_another_size_it_stays_compiled(tiny, eager, caplog):
     generator.generate(TEXTS, [1, 2], [recipe] * 2)
     generator.generate(TEXTS[:1], [1], [recipe])
     assert generator.pipeline.facts["compiled"] is True, caplog.text
-    assert counters["stats"]["unique_graphs"] > 8
+    assert eager() > 8
 
 
 def test_code_is_kept_under_all_that_it_depends_on(tiny, eager, tmp_path):
     """An empty file here: the eager backend generates none."""
+    import torch
+
     (tmp_path / ".server").mkdir(mode=0o700)
     beside = tmp_path / ".server"
     for other in ({}, {"width": 32}, {"batch_size": 2}, {"quantize_args": {"a": 1}}):
@@ -91,6 +101,9 @@ def test_code_is_kept_under_all_that_it_depends_on(tiny, eager, tmp_path):
 
 def test_where_it_cannot_be_compiled_it_is_generated_without(tiny, monkeypatch, caplog):
     """One line, and the JSONs say so; the text is not blamed."""
+    import torch
+
+    from generate.pipelines import compiling
 
     def fails(graph, inputs):
         raise RuntimeError("no such compiler (fake)")
@@ -140,6 +153,8 @@ def test_with_the_real_compiler(tiny, caplog):
 
 def test_the_share_of_a_cards_peak_is_counted_however_it_is_compiled(tiny, eager):
     """By a Fake H100: as many FLOPs eager and compiled, in a batch of any size; a CPU has none."""
+    from torch.utils.flop_counter import FlopCounterMode
+
     shares = set()
     for settings in ({}, {"compile": True, "batch_size": 1}):
         generator = tiny("sd3", **settings)

@@ -4,22 +4,25 @@ import json
 
 import numpy
 import pytest
-import torch
 
 from generate.dataset import samples
 from generate.pipelines.image import Image, problem_with
 from generate.pipelines.pixels import pixels_of
 
 
-def values(dtype=torch.float32):
+def values(dtype="float32"):
     """(2, 3, 4, 5) in [0, 1], with every kind of rounding."""
+    import torch  # 2 s that the workers without these tests are spared
+
     numbers = torch.linspace(-0.1, 1.1, 120).reshape(2, 3, 4, 5)
-    return numbers.to(dtype)
+    return numbers.to(getattr(torch, dtype))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_bytes_are_made_on_the_device(monkeypatch, dtype):
     """A quarter of what floats would take is copied, and the levels are those of numpy."""
+    import torch
+
     copied = []
     real = torch.Tensor.cpu
     monkeypatch.setattr(
@@ -37,7 +40,7 @@ def test_bytes_are_made_on_the_device(monkeypatch, dtype):
 
 def test_what_is_not_finite_is_found_before_it_is_black():
     broken = values().clamp(0, 1)
-    broken[1, 2, 3, 4] = torch.nan
+    broken[1, 2, 3, 4] = numpy.nan
     images, finite = pixels_of(broken)
     assert finite == [True, False]
     said = [problem_with(Image(*each), 4, 5) for each in zip(images, (2, 2), finite, strict=True)]
