@@ -18,6 +18,7 @@ from common.command_line import run_script
 from common.jpeg import carried
 from common.sample_reader import iterate
 from generate.dataset.captions import publish_captions
+from tests.fakes.forked_script import forked
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "postprocess_dataset"
@@ -220,9 +221,11 @@ def to_tars():
 
 @pytest.fixture
 def process():
-    """A script as a real process: process("convert_json_to_parquet", args…, env={…}, cwd=…)."""
+    """A script as a process, forked but for an option: process("score_images", args…, env={…})."""
 
     def run(script, *args, env=None, **kwargs):
+        if not env and not kwargs:
+            return forked(f"postprocess_dataset/{script}.py", *args)
         return subprocess.run(
             [sys.executable, str(SCRIPTS / f"{script}.py"), *map(str, args)],
             capture_output=True,
