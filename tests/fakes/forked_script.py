@@ -60,13 +60,18 @@ def forked(
     folder: Path = ROOT,
     environment: Mapping[str, str] = os.environ,
     seconds: float = 120,
+    before: str = "",
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a script to its end. TimeoutExpired: its process group was killed after `seconds`."""
+    """Run a script to its end. TimeoutExpired: its process group was killed after `seconds`.
+
+    before: Python that its process runs first.
+    """
     process = forking()
     assert process.stdin and process.stdout
     with tempfile.TemporaryDirectory() as streams:
         job = {"script": script, "words": [*map(text, words)], "folder": str(folder)}
         job |= {"streams": streams, "seconds": seconds, "environment": dict(environment)}
+        job["before"] = before
         process.stdin.write(json.dumps(job) + "\n")
         process.stdin.flush()
         status = int(process.stdout.readline())
@@ -110,6 +115,7 @@ def become(job: dict[str, Any]) -> NoReturn:
     sys.path[0] = str(Path(sys.argv[0]).parent)
     status = 0
     try:
+        exec(job["before"], {})
         runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)

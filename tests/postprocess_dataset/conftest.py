@@ -133,7 +133,7 @@ def folder(tmp_path):
 
 
 CRASH = """
-import os, signal, sys
+import os, signal
 left = [int(os.environ["DIE_AT"])]
 def dies(function, torn=False):
     def wrapped(*args, **kwargs):
@@ -146,19 +146,11 @@ def dies(function, torn=False):
     return wrapped
 for name in ("rename", "fsync", "unlink", "truncate"):
     setattr(os, name, dies(getattr(os, name)))
-sys.path.insert(0, sys.argv[1])
-sys.argv = sys.argv[2:]
 from common.files import NamedFile
 NamedFile.write = dies(NamedFile.write, torn=True)
 from postprocess_dataset import sorted_rows
 cut = sorted_rows.RowWriter._cut
 sorted_rows.RowWriter._cut = dies(cut)
-import importlib
-from common.command_line import run_script
-from common.jpeg import carried
-from common.sample_reader import iterate
-from generate.dataset.captions import publish_captions
-run_script(importlib.import_module(f"postprocess_dataset.{sys.argv[0]}").main)
 """
 
 
@@ -168,15 +160,13 @@ def dying():
 
     It SIGKILLs itself at its n-th write, rename, fsync, unlink.
     """
-    return lambda at, *args: (
-        subprocess.run(
-            [sys.executable, "-c", CRASH, str(ROOT), *map(str, args)],
-            capture_output=True,
-            timeout=120,
-            start_new_session=True,
-            env={**os.environ, "DIE_AT": str(at)},
-        ).returncode
-    )
+
+    def run(at, script, *args):
+        at = os.environ | {"DIE_AT": str(at)}
+        path = f"postprocess_dataset/{script}.py"
+        return forked(path, *args, environment=at, before=CRASH).returncode
+
+    return run
 
 
 class Ended:
