@@ -91,7 +91,7 @@ def read_server_json(output_root: str | os.PathLike[str]) -> ServerRecord:
     if not isinstance(record, dict):
         raise ServerAway(f"{path} cannot be read: it holds no object")
     known: dict[str, Any] = {name: record.get(name) for name in ServerRecord.__dataclass_fields__}
-    wrong = [name for name in ("url", "token", "run_id") if not isinstance(known[name], str)]
+    wrong = [name for name in ("url", "token", "run_id") if not _plain(known[name])]
     if wrong or type(known["epoch"]) is not int:
         raise ServerAway(f"{path} cannot be read: no {wrong[0] if wrong else 'epoch'} in it")
     if is_copy(output_root, known["output_root"], known["inode"]):
@@ -100,6 +100,11 @@ def read_server_json(output_root: str | os.PathLike[str]) -> ServerRecord:
             f"start one here: python generate/image_server.py --output_root {output_root}"
         )
     return ServerRecord(**known)
+
+
+def _plain(value: object) -> bool:
+    """Whether a value can be sent: a text of plain characters."""
+    return isinstance(value, str) and value.isascii() and value.isprintable() and value != ""
 
 
 class Connection:

@@ -14,6 +14,7 @@ import pytest
 
 from common.command_line import UserError
 from generate.client.job_client import AllDone, Wait
+from generate.protocol.connection import Connection, ServerAway
 from generate.server import state
 from generate.server.identity import claim_epoch, known_epoch, open_folder, run_identity
 from generate.server.ledger.live_leases import LeaseLimits
@@ -111,6 +112,16 @@ def test_the_first_of_two_at_the_same_instant_does_not_wait_for_the_seconds_ledg
         state.claim_ledger(folder, LeaseLimits())
     assert time.monotonic() - began < 5
     holder.close()
+
+
+@pytest.mark.parametrize("field", ["url", "token", "run_id"])
+@pytest.mark.parametrize("value", [None, 5, "", "\ud800", "a\r\nb", "\x00"])
+def test_a_server_json_that_no_call_can_carry_is_damaged(tmp_path, field, value):
+    (tmp_path / ".server").mkdir()
+    record = {"url": "http://127.0.0.1:9/", "token": "t", "run_id": "r", "epoch": 1}
+    (tmp_path / ".server" / "server.json").write_text(json.dumps(record | {field: value}))
+    with pytest.raises(ServerAway, match=f"cannot be read: no {field} in it"):
+        Connection(tmp_path)
 
 
 @pytest.mark.parametrize("damage", [None, b"", b"{", b'{"url": 3}', b"[" * 100_000])
