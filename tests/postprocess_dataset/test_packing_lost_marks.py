@@ -5,7 +5,6 @@ import os
 
 import pytest
 
-from generate.dataset.collected import publish_collected
 from tests.postprocess_dataset.conftest import called, pack, seen
 
 
@@ -66,28 +65,6 @@ def test_a_tar_that_lost_its_mark_is_not_written_over(data, lost, tmp_path):
     assert found.status and "foreign" in found.out + found.err
     called("verify_dataset", (*words, "--repair"))
     assert seen(data.path) == before and pack(data.path).status == 0 and seen(data.path) == before
-
-
-@pytest.mark.parametrize("collected", [False, True])
-def test_a_mark_that_does_not_list_a_packed_image_is_made_again(data, collected, tmp_path):
-    """Else a run would generate the image anew, while it lies in the tar."""
-    if collected:
-        for path in data.path.glob("000000/7_*.json"):
-            path.write_text(path.read_text().strip() + "\n")
-        assert publish_collected(data.path, 7, 2, "1-1")
-    before = seen(data.path)
-    assert pack(data.path).status == 0
-    mark = data.path / "000000/PACKED"
-    record = json.loads(mark.read_bytes())
-    assert record["prompts"]["7"]["images"] == "0-1"
-    record["prompts"]["7"]["images"] = "0"
-    mark.write_text(json.dumps(record))
-    words = (data.path, "--report", tmp_path / "v.json")
-    found = called("verify_dataset", words)
-    assert found.status == 1 and "7_1: it lies in a tar, and PACKED does not list it" in found.out
-    ended = called("verify_dataset", (*words, "--repair"))
-    assert "PACKED: made again from its tars" in ended.out, ended.err
-    assert seen(data.path) == before
 
 
 def test_what_a_killed_packer_left_is_no_damage(data, dying, tmp_path):
