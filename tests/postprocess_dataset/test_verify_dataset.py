@@ -10,7 +10,6 @@ import sys
 import pytest
 
 from common import packed_folder
-from generate.dataset.collected import publish_collected
 from generate.server.storage.schema import SCHEMA
 from postprocess_dataset.manifest.kinds import KINDS, Findings
 from postprocess_dataset.score_table import publish
@@ -316,39 +315,6 @@ def test_repair_mends_what_the_evidence_allows(root, name):
     assert ended.status == 0 and "mended: " in ended.out, ended.out + ended.err
     assert {path: path.read_bytes() for path in root.glob("HPDv2/*/*.jpg")} == images
     assert called("verify_dataset", (root / "tars", "--manifest")).status == 0
-
-
-def test_repair_makes_a_lost_mark_from_its_tars(root):
-    (root / "HPDv2/000000/COMPLETE").write_text("{}")
-    assert called("pack_finished_folders", (root / "HPDv2",)).status == 0
-    mark = root / "HPDv2/000000/PACKED"
-    before = json.loads(mark.read_text())
-    cut(mark)
-    assert kinds(verify(root)) == {"torn": 1}
-    assert verify(root, "--repair").status == 0
-    assert json.loads(mark.read_text()) == before
-
-
-@pytest.mark.parametrize("collected", [False, True])
-def test_repair_makes_a_mark_again_that_does_not_list_an_image(root, collected):
-    """Else a run would generate the image anew, while it lies in the tar."""
-    if collected:
-        for path in (root / "HPDv2/000000").glob("995_*.json"):
-            path.write_text(json.dumps(json.loads(path.read_text())) + "\n")
-        assert publish_collected(root / "HPDv2", 995, 3, "1-1")
-    (root / "HPDv2/000000/COMPLETE").write_text("{}")
-    assert called("pack_finished_folders", (root / "HPDv2",)).status == 0
-    mark = root / "HPDv2/000000/PACKED"
-    before = json.loads(mark.read_text())
-    edited = json.loads(mark.read_text())
-    edited["prompts"]["995"]["images"] = "0"
-    mark.write_text(json.dumps(edited))
-    ended = verify(root)
-    assert ended.status == 1 and "and PACKED does not list it" in ended.out
-    assert kinds(ended).keys() >= ({"missing", "wrong_hash"} if collected else {"missing"})
-    ended = verify(root, "--repair")
-    assert ended.status == 0, ended.out + ended.err
-    assert json.loads(mark.read_text()) == before
 
 
 def test_repair_leaves_images_alone(root):
