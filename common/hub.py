@@ -9,6 +9,7 @@ huggingface_hub itself waits for an answer for ever, as long as a Retry-After as
 list's pages without an end, and sends the token to wherever the next page is said to be.
 """
 
+import sys
 import threading
 import traceback
 from functools import cache
@@ -36,10 +37,17 @@ _pages = _Pages()
 
 @cache  # a second time it would close the connections of other threads
 def limit_hub() -> None:
-    """Every later call of huggingface_hub in this process has these limits and common.web's."""
+    """Every later call of huggingface_hub in this process has these limits and common.web's.
+
+    Its bars are for a terminal, not for logs; of what it tries again the script says the outcome.
+    """
     from huggingface_hub import set_client_factory  # 0.3 s that nobody else needs
+    from huggingface_hub.utils import disable_progress_bars, logging
 
     set_client_factory(client)
+    logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        disable_progress_bars()
 
 
 def client() -> "httpx2.Client":

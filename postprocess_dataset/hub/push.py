@@ -235,19 +235,27 @@ def hub_errors_as_one_line(repo: str) -> Iterator[None]:
     """The hub's errors, and the network's, as one line."""
     try:
         yield
-    except HFValidationError as error:
-        raise UserError(f"{repo}: {str(error).splitlines()[0]}") from None
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        hint = "; hf auth login with a token that may write" if status in (401, 403) else ""
-        text = error.server_message or str(error).splitlines()[0]
-        raise UserError(f"{repo}: the hub says {status}: {text}{hint}; {AGAIN}") from None
-    except (HTTPError, OSError) as error:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{repo}: the hub cannot be reached: {text}; {AGAIN}") from None
     except UserError:
         raise
     except Exception as error:
-        if isinstance(error.__cause__, UserError):  # of a thread that uploads
-            raise UserError(f"{repo}: {error.__cause__}") from None
-        raise UserError(f"{repo}: {not_a_hub(error)}") from None
+        cause = error.__cause__  # a thread that uploads has wrapped it
+        if type(error) is RuntimeError and isinstance(cause, Exception):
+            error = cause
+        raise UserError(f"{repo}: {in_words(error)}") from None
+
+
+def in_words(error: Exception) -> str:
+    """An error of the hub's library, or of the network; any other is raised again."""
+    if isinstance(error, UserError):  # of the limits
+        return str(error)
+    if isinstance(error, HFValidationError):
+        return str(error).splitlines()[0]
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        hint = "; hf auth login with a token that may write" if status in (401, 403) else ""
+        text = error.server_message or str(error).splitlines()[0]
+        return f"the hub says {status}: {text}{hint}; {AGAIN}"
+    if isinstance(error, (HTTPError, OSError)):
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return f"the hub cannot be reached: {text}; {AGAIN}"
+    return not_a_hub(error)

@@ -61,7 +61,6 @@ def command(hub, release, *options):
     """(words, environment) of the script."""
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_fake"}
     environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HOME": f"{release}.hf"}
-    environment["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     return [sys.executable, str(SCRIPTS / "push_to_hub.py"), str(release), *options], environment
 
 
@@ -71,7 +70,7 @@ def push(hub, release, *options, repo=REPO, status=0, **changes):
         words, env=environment | changes, capture_output=True, text=True, timeout=240
     )
     assert ended.returncode == status, ended.stdout + ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert "Traceback" not in ended.stderr and "\r" not in ended.stderr
     return ended.stdout if status == 0 else ended.stderr.splitlines()[-1]
 
 
@@ -180,6 +179,24 @@ def test_a_commit_that_fails_is_one_line_and_goes_on(hub, release):
     hub.before = lambda verb, path: None
     push(hub, release)
     assert hub.repos[REPO].files == contents(release) and len(hub.repos[REPO].commits) == 2
+
+
+def test_a_log_gets_lines_and_no_bars(hub, release):
+    """Standard error is no terminal; an upload is refused again and again."""
+
+    def before(verb, path):
+        if verb == "PUT":
+            hub.retry_after = "0"
+            raise Refuse(500)
+
+    hub.before = before
+    words, environment = command(hub, release, REPO)
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 1 and ended.stderr.count("\n") == 1, ended.stderr
+    assert ended.stderr.startswith("push_to_hub: me/birds: the hub says 500")
+    assert "\x1b" not in ended.stderr + ended.stdout and "\r" not in ended.stderr
+    hub.before = lambda verb, path: None
+    push(hub, release)
 
 
 NO_LONG_SLEEP = """
