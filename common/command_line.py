@@ -69,6 +69,10 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
         status = _say("interrupted", INTERRUPTED)
     except ModuleNotFoundError as error:
         status = _say(_missing(error))
+    except SystemExit as end:  # --help, --version, a wrong option
+        if not isinstance(end.code, int | None):
+            raise
+        status = end.code or DONE
     except RecursionError:
         status = _say("the input is nested too deep to be read")
     except MemoryError:
@@ -215,6 +219,13 @@ class Options(argparse.ArgumentParser):
             ]
             self.usage = " ".join(["%(prog)s", *words, "[options]"])
         return super().format_help()
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """As argparse, but that --help on a full disk is an error."""
+        if file is sys.stdout:
+            print(message, end="")
+        else:
+            super()._print_message(message, file)
 
     def flag(
         self,

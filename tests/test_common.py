@@ -181,6 +181,19 @@ def test_what_a_closed_output_loses_is_said(body: str, status: int, says: bytes)
     assert ended.stderr.removeprefix(b"draw_things: ").strip() == says
 
 
+@pytest.mark.parametrize("where", [">/dev/full", ">&-"])
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_that_nobody_gets_is_an_error(option: str, where: str) -> None:
+    """Longer than what is kept in memory, or shorter."""
+    for lines in (1, 5000):
+        body = f"from common.command_line import Options; Options('help\\n' * {lines}).parse_args()"
+        command = [sys.executable, "-c", SCRIPT.format(root=str(ROOT), body=body), option]
+        shell = f'exec "$@" {where}'
+        ended = subprocess.run(["sh", "-c", shell, "sh", *command], capture_output=True, text=True)
+        assert ended.returncode == 1 and ended.stderr.startswith("draw_things: standard output")
+        assert ended.stderr.count("\n") == 1, ended.stderr
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_what_an_output_cannot_show_is_escaped(encoding: str) -> None:
     ended = script(
