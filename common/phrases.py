@@ -43,7 +43,7 @@ def list_versions() -> dict[str, str]:
     """sha256 (12 hex digits) of each word list, for reports."""
     return {
         path.stem: hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-        for path in sorted(FOLDER.glob("*.txt"))
+        for path in sorted(FOLDER.glob("*.txt*"))
     }
 
 

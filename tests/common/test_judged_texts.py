@@ -9,9 +9,9 @@ MOST_WRONG = {
     "minors": 0.01,
     "sexual": 0.01,
     "harmless": 0.03,
-    "foreign": 0.022,
+    "foreign": 0.023,
     "foreign with an English tail": 0.025,
-    "english": 0.06,  # two or three words, half of them names: real prompts lose 1 of 3,000
+    "english": 0.025,  # one to five words, most of them names: real prompts lose 1 of 4,000
 }
 
 

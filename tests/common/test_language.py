@@ -30,7 +30,19 @@ cuisine moderne en bois clair
 wit paard rent over het strand
 photo en noir et blanc d'un mineur
 häxan kokar soppa i sin stuga
-nelayan tua dengan janggut putih""".splitlines()
+nelayan tua dengan janggut putih
+robot bermain piano
+kucing menatap burung
+gato mirando pájaro
+kat kijkt naar vogel
+sowa czyta gazetę
+kedi gazete okuyor
+ekorre samlar nötter
+pupazzo di neve
+hund mit hut und brille
+chat regarde oiseau
+guarda-chuva amarelo, rua molhada
+zamek nad rekou""".splitlines()
 ENGLISH = """a corgi wearing a top hat
 A bicycle chained to a pole on a snowy day
 a red potato
@@ -55,13 +67,17 @@ zen koan ink
 fox, furry art artstation
 ms-dos game
 a yellow diamond-shaped sign
-Białowieża Forest trail cam footage""".splitlines()
+Białowieża Forest trail cam footage
+samurai au naturel
+quattro stagioni
+elle magazine, vogue magazine cover""".splitlines()
 
 
 @pytest.mark.parametrize("text", FOREIGN)
 def test_foreign_texts_with_and_without_an_english_tail(text):
     assert foreign(text)
     assert foreign(text + TAIL)
+    assert foreign(text + " by alphonse mucha and greg rutkowski")
 
 
 def test_a_long_text_brings_no_message_of_the_detector(caplog):
