@@ -266,7 +266,7 @@ def packed(folder: str | os.PathLike[str]) -> PackedFolder | None:
     except ValueError as error:  # a NUL in a path of a foreign table
         raise Refused(str(error), path) from None
     if not stat.S_ISREG(there.st_mode):
-        raise Refused("it is no regular file", path)
+        raise Refused(f"its mark {MARK} is no regular file", path)
     found = _load(os.fspath(folder), there.st_ino, there.st_mtime_ns, there.st_size)
     now = time.monotonic()
     if now - found.looked_at < LOOK_EVERY_S:
@@ -299,7 +299,9 @@ def _load(folder: str, inode: int, changed: int, size: int) -> PackedFolder:
                 log.error("%s is missing or cut: what was packed in it does not count", tar)
         return PackedFolder(path, record, tars)
     except DAMAGE as error:
-        raise Refused(f"it is damaged: {type(error).__name__}: {error}", mark) from None
+        why = f"it has no {error}" if isinstance(error, KeyError) else "a value has another type"
+        why = str(error) if isinstance(error, ValueError) else why
+        raise Refused(f"its mark {MARK} is damaged: {why}", mark) from None
 
 
 def _is_whole(tar: Path, entry: dict[str, Any]) -> bool:

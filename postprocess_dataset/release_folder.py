@@ -20,6 +20,7 @@ from postprocess_dataset.publish import Draft, refuse_samples
 from postprocess_dataset.release_note import read_note
 from postprocess_dataset.same_folder import lies_in
 from postprocess_dataset.score_table import files_of
+from postprocess_dataset.table import refuse_no_utf8
 
 Names = Mapping[str, re.Pattern[str]]  # of a folder ("": the top); other folders are none of ours
 SCORES = "scores"
@@ -62,6 +63,7 @@ def making(release: str, inputs: Iterable[str] = ()) -> Iterator[None]:
     inputs: files and folders that it is made of. UserError: it would replace or publish what no
     release has written.
     """
+    refuse_no_utf8(release)
     refuse_samples(release)
     work = work_folder(release)
     begun = os.path.join(work, FIRST)

@@ -128,6 +128,7 @@ def files_of(folder: str) -> list[str]:
     """The files of a table of scores, in the order in which they count; [] when there is none."""
     if not os.path.isdir(folder):
         return []
+    table.refuse_no_utf8(folder)
     names = [name for name in os.listdir(folder) if FILE.fullmatch(name)]
     ordered = sorted(names, key=lambda name: (int(name.split(".")[-2]), name))
     return [os.path.join(folder, name) for name in ordered]

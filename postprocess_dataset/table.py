@@ -107,9 +107,18 @@ def schema(scores: Sequence[str] = ()) -> pa.Schema:
     return row_schema(scores).append(pa.field("idx", pa.int64(), nullable=False))
 
 
+def refuse_no_utf8(path: str) -> None:
+    """UserError for a name that Arrow cannot open: a table could be written there, and not read."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{visible(path)}: this name is not UTF-8; choose another") from None
+
+
 def files(path: str | os.PathLike[str]) -> list[str]:
     """The parquet files of a table in the order of its rows. UserError when there is none."""
     path = str(path)
+    refuse_no_utf8(path)
     found = [path]
     inside: tuple[str, ...] = ()
     if os.path.isdir(path):

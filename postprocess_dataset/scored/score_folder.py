@@ -110,6 +110,7 @@ class FolderScores:
 
     def run(self, number: int, count: int) -> None:
         """Score what this part of the prompts lacks. OSError of the disk that is written to."""
+        table.refuse_no_utf8(self.output)
         os.makedirs(self.output, exist_ok=True)
         stem = os.path.join(self.output, f"part-{number:05d}-of-{count:05d}")
         rows: list[Row] = []

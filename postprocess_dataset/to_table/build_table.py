@@ -53,6 +53,7 @@ class Target:
 def make_table(settings: TableSettings) -> int:
     """Do what was asked for; the exit status. UserError: the old table stands."""
     output = settings.output
+    table.refuse_no_utf8(output)
     try:
         settings = replace(settings, folders=absolute(settings.folders))
         check_folders(settings.image_dirs)
