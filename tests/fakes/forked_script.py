@@ -37,6 +37,7 @@ HEAVY = (
     "generate.pipelines.compiling",
     "generate.pipelines.diffusers_pipeline",
 )
+TOOL = "common.make_known_words"  # of the developers, with packages that no script needs
 LATE = ("langchain.chat_models", "langchain_ollama")  # which scripts import when they need them
 HUNG = -1000
 
@@ -89,7 +90,7 @@ def import_all() -> None:
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*.py")):
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-            if not name.startswith(HEAVY):
+            if not name.startswith((*HEAVY, TOOL)):
                 importlib.import_module(name)
     for name in LATE:
         importlib.import_module(name)
