@@ -224,6 +224,8 @@ def wrong(status: int, error: str, said: bool = True) -> str:
         return f"a traceback: {error[-300:]}"
     if len(error.splitlines()) > 3:
         return f"{len(error.splitlines())} lines: {error[:300]}"
+    if " object at 0x" in error:
+        return f"an object's address: {error[:300]}"
     if status in (1, 2) and not said:
         return "not a word"
     if any(ord(character) < 32 and character not in "\n\r\t" for character in error):
@@ -293,4 +295,9 @@ def test_each_number_has_a_least_and_a_largest_value() -> None:
 def test_complaints_are_made() -> None:
     assert wrong(0, "") == wrong(1, "x: no\n") == wrong(143, "") == ""
     assert wrong(1, "", False) and wrong(1, "Traceback (most recent call last):\n")
-    assert wrong(1, "\n" * 4) and wrong(-11, "x") and wrong(1, "\x1b[31m")
+    assert (
+        wrong(1, "\n" * 4)
+        and wrong(-11, "x")
+        and wrong(1, "\x1b[31m")
+        and wrong(1, "<x object at 0x7f>")
+    )
