@@ -15,10 +15,9 @@ import orjson
 import pyarrow as pa
 
 from common.files import parse_yaml
-from common.untrusted import read_untrusted
+from common.untrusted import DEFINITION_BYTES, read_untrusted
 
 DEFINITION = re.compile(r"dataset(?:\.([0-9]+))?\.yaml")
-DEFINITION_BYTES = 1 << 20
 SEPARATOR = "; "
 NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")  # of a score
 

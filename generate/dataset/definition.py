@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from common.files import create_whole, keep_damaged, parse_yaml
-from common.untrusted import Refused, read_untrusted
+from common.untrusted import DEFINITION_BYTES, Refused, read_untrusted
 
 Definition = dict[str, Any]
 
@@ -47,7 +47,6 @@ RULE = ("accept", "max_tries")  # of what is accepted: may be changed in a run
 # Later fields whose absence from a definition means None.
 NONE_IF_ABSENT = ("lora", "sizes", "truncated", "images_per_text")
 MIXED = ("libraries", "model_commit", "scheduler")  # what one may go on with knowingly
-DEFINITION_BYTES = 1 << 20  # of a dataset.yaml
 # for one that is damaged, where no ledger knows the data set
 REMEDY = "restore it from a backup, or move the folder away"
 MOST = {"total": 10**9, "images_per_prompt": 100_000}

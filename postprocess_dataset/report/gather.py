@@ -13,7 +13,7 @@ from typing import Any
 from common.command_line import UserError
 from common.files import parse_yaml
 from common.scores.histogram import Histogram, histogram
-from common.untrusted import read_untrusted
+from common.untrusted import DEFINITION_BYTES, read_untrusted
 from postprocess_dataset import increment, table
 from postprocess_dataset.private_fields import without_folders
 from postprocess_dataset.report import texts
@@ -31,7 +31,6 @@ OF_GROUP = 8  # pictures of a source, an LLM, a model
 GROUPS = 12  # shown of each kind; the rest are counted together
 COMPARED = 600  # images that are compared for near duplicates
 ALIKE_SHOWN = 6
-DEFINITION_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)

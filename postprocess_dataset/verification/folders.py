@@ -14,7 +14,7 @@ from typing import Any
 
 from common.files import parse_yaml
 from common.packed_folder import exists
-from common.untrusted import read_text
+from common.untrusted import DEFINITION_BYTES, read_text
 from postprocess_dataset.dataset_folder import BLOCK
 from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.progress import Progress
@@ -154,7 +154,7 @@ class FolderPass:
         for number in range(1, 1000):
             name = "dataset.yaml" if number == 1 else f"dataset.{number}.yaml"
             try:
-                newest = parse_yaml(read_text(f"{folder}/{name}"))
+                newest = parse_yaml(read_text(f"{folder}/{name}", DEFINITION_BYTES))
             except FileNotFoundError:
                 break
             except (OSError, ValueError) as error:

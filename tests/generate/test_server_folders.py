@@ -10,7 +10,9 @@ import time
 import pytest
 import yaml
 
+from common.untrusted import DEFINITION_BYTES
 from generate.client.job_client import AllDone, Wait
+from generate.dataset.definition import read_definition
 from generate.dataset.layout import captions_path, path_of
 from generate.protocol.connection import Refused
 from tests.fakes.running_server import asked, finish, granted, order, until
@@ -121,6 +123,17 @@ def test_a_damaged_definition_is_written_again_from_the_ledger(start, damage):
     until(lambda: path.is_file() and yaml.safe_load(path.read_text()), "the definition", 20)
     assert yaml.safe_load(path.read_text()) == yaml.safe_load(whole)
     no_trace(server)
+
+
+def test_a_definition_of_many_values_is_not_parsed(tmp_path):
+    """PyYAML takes a minute for 1 MB of a list, and the server waits for it."""
+    path = tmp_path / "dataset.yaml"
+    text = "total: 5\nimages_per_prompt: 2\nnegative_prompt: " + "雪" * 4096
+    path.write_text(text)
+    assert read_definition(path)["total"] == 5
+    path.write_text(f"{text}\n#{'x' * DEFINITION_BYTES}")
+    with pytest.raises(ValueError, match="is damaged: it is larger than"):
+        read_definition(path)
 
 
 def test_a_damaged_definition_that_nobody_knows_is_one_line(start):
