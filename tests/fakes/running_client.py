@@ -17,6 +17,7 @@ from generate.dataset import samples
 from generate.dataset.captions import read_captions
 from generate.dataset.layout import collected_path, path_of, stem
 from tests.fakes import fake_pipeline
+from tests.fakes.forked_script import forked
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PIPELINE = f"{ROOT}/tests/fakes/fake_pipeline.py:FakePipeline"
@@ -123,14 +124,9 @@ class Run:
 
     def run(self, *options, task=True, **environment):
         """Run a command to its end."""
-        return subprocess.run(
-            self.command(*options, task=task),
-            capture_output=True,
-            text=True,
-            env=ENVIRONMENT | self.environment | environment,
-            cwd=self.folder,
-            timeout=120,
-        )
+        _, _, _, *words = self.command(*options, task=task)
+        env = ENVIRONMENT | self.environment | environment
+        return forked("generate/generate_images.py", *words, folder=self.folder, environment=env)
 
     def log(self):
         return (self.root / "client.out").read_text(errors="replace")

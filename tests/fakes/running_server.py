@@ -18,6 +18,7 @@ from generate.dataset.captions import publish_captions
 from generate.dataset.layout import path_of
 from generate.protocol.answers import Wait
 from generate.protocol.connection import Connection, ServerAway
+from tests.fakes.forked_script import forked
 from tests.fakes.signed_caller import request, signer
 from tests.fakes.storm_client import definition
 
@@ -219,14 +220,9 @@ def write_sample(folder, index, images, lease="1-1"):
             path_of(folder, index, aug, suffix).write_text("{}")
 
 
-def order(server, *words, timeout_s=120):
-    return subprocess.run(
-        [sys.executable, ROOT / "generate/image_server.py", "--output_root", server.root, *words],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-    )
+def order(server, *words):
+    words = ("--output_root", server.root, *words)
+    return forked("generate/image_server.py", *words, environment=ENVIRONMENT)
 
 
 class Clients:

@@ -118,7 +118,7 @@ def test_a_client_without_a_server_says_so(start, tmp_path):
 
 def test_the_second_server_refuses_naming_the_first(start):
     server = start()
-    second = order(server, "--host", "127.0.0.1", timeout_s=20)
+    second = order(server, "--host", "127.0.0.1")
     assert (
         second.returncode == 1
         and server.json["url"] in second.stderr
