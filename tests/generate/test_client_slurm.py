@@ -83,15 +83,15 @@ def test_a_squeue_that_fails_is_no_limit(fake, monkeypatch):
 
 
 def test_before_its_time_is_over_it_leaves_in_order_and_is_requeued(fake, start_run):
-    """33 s are left: it generates for two, publishes, releases the rest and is requeued.
+    """37 s are left: it generates for six, publishes, releases the rest and is requeued.
 
     The next one finishes.
     """
-    fake("squeue", "echo 0:33")
+    fake("squeue", "echo 0:37")
     fake("scontrol", "exit 0")
     run, server = start_run(total=40, images=4, ttl_s=60, PATH=fake.path)
     began = time.monotonic()
-    assert run.start(FAKE_BATCH_S="0.2", **TASK).wait(60) == 0, run.log()
+    assert run.start(FAKE_BATCH_S="0.25", **TASK).wait(60) == 0, run.log()
     assert time.monotonic() - began < 30, "the limit's last half minute is for what may go wrong"
     assert fake.calls("scontrol") == ["requeue 42_7"]
     counts = server.dataset("birds")
@@ -202,8 +202,8 @@ def test_a_task_with_two_gpus_runs_a_client_on_each(two_gpus):
 
 def test_a_task_with_two_gpus_is_requeued_once_when_both_have_published(fake, two_gpus):
     run, server, task = two_gpus
-    fake("squeue", "echo 0:34")
-    assert run.start(**task).wait(60) == 0, run.log()
+    fake("squeue", "echo 0:38")
+    assert run.start(**task | {"FAKE_BATCH_S": "0.5"}).wait(60) == 0, run.log()
     assert fake.calls("scontrol") == ["requeue 42_7"]
     assert [line.rpartition(":")[2] for line in (run.folder / "left").read_text().splitlines()] == [
         "1",
