@@ -24,9 +24,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from simplemma.strategies.dictionaries.dictionary_factory import DefaultDictionaryFactory
-from wordfreq import get_frequency_dict
-
 from common.known_words import LETTERS, LIST
 from common.texts import word_set
 
@@ -66,6 +63,8 @@ def main() -> None:
 
 def levels_of(language: str, size: str) -> dict[str, int]:
     """{word: level} of the words in Latin letters that a language knows."""
+    from wordfreq import get_frequency_dict  # installed for this script alone, as simplemma is
+
     found = {}
     for word, frequency in get_frequency_dict(language, size).items():
         if LETTERS.fullmatch(word) and (language == "en" or frequency >= FEWEST):
@@ -76,6 +75,8 @@ def levels_of(language: str, size: str) -> dict[str, int]:
 
 def dictionary_of(language: str) -> set[str]:
     """The case-folded words of a language's dictionary."""
+    from simplemma.strategies.dictionaries.dictionary_factory import DefaultDictionaryFactory
+
     code = DICTIONARY.get(language, language)
     factory = DefaultDictionaryFactory(cache_max_size=1)  # Polish alone takes 400 MB
     entries = factory.get_dictionary(code)
