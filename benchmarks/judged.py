@@ -23,6 +23,7 @@ RIGHT: dict[str, Callable[[str], bool]] = {
     "harmless": lambda text: find(text) == NOTHING,
     "foreign": lambda text: bool(foreign(text)),
     "foreign with an English tail": lambda text: bool(foreign(text + TAIL)),
+    "tailed, foreign with an English tail of its own": lambda text: bool(foreign(text)),
     "english": lambda text: not foreign(text),
 }
 

@@ -11,6 +11,7 @@ MOST_WRONG = {
     "harmless": 0.03,
     "foreign": 0.023,
     "foreign with an English tail": 0.025,
+    "tailed, foreign with an English tail of its own": 0.05,
     "english": 0.025,  # one to five words, most of them names: real prompts lose 1 of 4,000
 }
 
