@@ -34,6 +34,7 @@ INDEX = re.compile(r"0|[1-9]\d{0,11}", re.ASCII)
 FILE = re.compile(r"(\d{1,12})(?:_(\d{1,6}))?\.([0-9A-Za-z.]{1,40})")  # of a prompt: can be packed
 COLLECTED = ".samples"  # of a prompt: its JSONs, one a line
 HEADER = 512  # bytes; a tar consists of blocks of so many
+SIZE = re.compile(rb"[0-7]{11}")  # in a header; tar can also write negative ones
 LEAST_FILE = HEADER  # bytes that a file takes in a tar: an empty one is its header
 MOST_AUGMENTATIONS = 1_000_000  # of a prompt: names have six digits
 MOST_TAR = 1 << 44  # bytes
@@ -243,7 +244,8 @@ def members(tar: Path, start: int, stop: int) -> Iterator[tuple[str, Member]]:
     try:
         while start < stop:
             head = os.pread(descriptor, HEADER, start)
-            if len(head) < HEADER or head[257:262] != b"ustar" or head[156:157] not in b"0\0":
+            is_file = len(head) == HEADER and head[257:262] == b"ustar" and head[156:157] in b"0\0"
+            if not is_file or not SIZE.fullmatch(head, 124, 135):
                 raise Refused(f"it is damaged: no file begins at byte {start:,}", tar)
             name = head[:100].rstrip(b"\0").decode("ascii", "replace")
             size = int(head[124:135], 8)

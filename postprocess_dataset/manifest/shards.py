@@ -148,7 +148,7 @@ def tar_members(file: BinaryIO | Hashed) -> Iterator[tuple[str, bytes]]:
             member = _plain(head) or tarfile.TarInfo.frombuf(head, "utf-8", "strict")
         except (tarfile.HeaderError, UnicodeDecodeError) as error:
             raise Unreadable(f"no file begins at byte {place:,}: {error}") from None
-        if member.size > (IMAGE_BYTES if member.isreg() else PAX_BYTES):
+        if not 0 <= member.size <= (IMAGE_BYTES if member.isreg() else PAX_BYTES):
             raise Unreadable(f"{member.name} has {member.size:,} bytes")
         content = file.read(padded(member.size))
         if len(content) < padded(member.size):
