@@ -45,6 +45,7 @@ def read(folder: str, names: Sequence[str]) -> pa.Table | None:
         return None
     try:
         rows = pq.ParquetFile(path).read()
+        rows.validate(full=True)
         return rows if rows.schema.equals(SCHEMA) else None
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} cannot be read: {error}; remove it, and score again") from None

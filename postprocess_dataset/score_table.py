@@ -26,6 +26,7 @@ from common.console import visible
 from common.expression import NAME
 from common.json_text import parse_json
 from postprocess_dataset import near_table, table
+from postprocess_dataset.column_values import arrow_errors
 from postprocess_dataset.publish import Draft
 
 KEY = "__key__"
@@ -69,10 +70,14 @@ class ScoreTable:
                     f"{name} holds other scores than {names[0]}: remove the one that does not "
                     "belong there, or score into an empty folder"
                 )
-        rows = pa.concat_tables(map(_read, names), promote_options="default")
+        with arrow_errors(folder):
+            rows = pa.concat_tables(map(_read, names), promote_options="default")
+        refuse_no_scores(folder, rows.schema)
+        with arrow_errors(folder):
+            rows.validate(full=True)  # that its texts are UTF-8, too
         if rows[KEY].null_count:
             raise UserError(f"{folder}: {rows[KEY].null_count:,} rows of the scores have no {KEY}")
-        _refuse_no_scores(folder, rows)
+        _refuse_no_hashes(folder, rows)
         keys = rows[KEY].to_pylist()
         places = {key: row for row, key in enumerate(keys)}
         return cls(facts[0], rows, places, near_table.read(folder, names))
@@ -106,9 +111,9 @@ class ScoreTable:
         return {row.pop(KEY): row for row in rows}
 
 
-def _refuse_no_scores(folder: str, rows: pa.Table) -> None:
+def refuse_no_scores(folder: str, schema: pa.Schema) -> None:
     """UserError: a column holds other things than scores; they would be published with them."""
-    for field in rows.schema:
+    for field in schema:
         name = field.name
         kind = field.type
         own = NAME.fullmatch(name.removeprefix("score_")) and name.startswith("score_")
@@ -118,6 +123,9 @@ def _refuse_no_scores(folder: str, rows: pa.Table) -> None:
                 f"{folder}: its column {visible(name, 80)} ({visible(str(kind), 80)}) is no score: "
                 f"those are score_NAME, of numbers, and {', '.join(OTHERS)}"
             )
+
+
+def _refuse_no_hashes(folder: str, rows: pa.Table) -> None:
     if "dhash" in rows.schema.names:
         good = pc.match_substring_regex(rows["dhash"].cast(pa.string()), "^[0-9a-f]{1,16}$")
         if not pc.all(good, min_count=0).as_py():

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from common.command_line import UserError
 from common.console import visible
 from postprocess_dataset import table
+from postprocess_dataset.column_values import in_json, values_of
 
 KEY = "__key__"
 OWN = (KEY, "caption", "extra")  # in the tar as names, as .txt, and merged into .json
@@ -66,45 +67,6 @@ def samples(batch: pa.RecordBatch, first: int) -> Iterator[Sample]:
         yield Sample(key, caption, metadata, sha256, path, fault)
 
 
-def values_of(column: pa.Array) -> list[Any]:
-    """A column's values as Python and JSON know them; text that is not UTF-8 is None."""
-    column = readable(column)
-    try:
-        values: list[Any] = column.to_pylist()
-    except UnicodeDecodeError:
-        values = [_text(value) for value in column.cast(pa.binary()).to_pylist()]
-    except (OverflowError, ValueError):  # a date that Python has none for
-        values = column.cast(pa.string()).to_pylist()
-    return values
-
-
-def _text(value: bytes | None) -> str | None:
-    try:
-        return value.decode() if value is not None else None
-    except UnicodeDecodeError:
-        return None
-
-
-def readable(column: pa.Array) -> pa.Array:
-    """A column of types that Python and JSON know."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    # older pandas writes nanoseconds; a datetime holds microseconds
-    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
-        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
-    if pa.types.is_floating(column.type):
-        column = pc.if_else(pc.is_finite(column), column, None)  # NaN and infinity are no JSON
-    return column
-
-
-def in_json(value: Any) -> str:
-    """For orjson: values of foreign tables that JSON does not have.
-
-    Bytes become hexadecimal digits, durations and decimals text.
-    """
-    return value.hex() if isinstance(value, bytes) else str(value)
-
-
 def row_keys(batch: pa.RecordBatch, first: int) -> list[str]:
     """The rows' keys in a tar: `__key__`, or the row's number in a table that has none.
 
@@ -148,6 +110,34 @@ def is_text(kind: pa.DataType) -> bool:
         kind = kind.value_type
     text = pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null
     return any(test(kind) for test in text)
+
+
+def fits(kind: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether a column of another writer's type gives the same Python values, or none."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_list(wanted):
+        lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        return pa.types.is_null(kind) or (lists and fits(kind.value_type, wanted.value_type))
+    if pa.types.is_string(wanted):
+        return is_text(kind)
+    tests = [pa.types.is_null, pa.types.is_integer]
+    if pa.types.is_floating(wanted):
+        tests.append(pa.types.is_floating)
+    if pa.types.is_boolean(wanted):
+        tests = [pa.types.is_null, pa.types.is_boolean]
+    return any(test(kind) for test in tests)
+
+
+def check_kinds(path: str) -> None:
+    """UserError where a column that we know has values of another kind than our tables give it."""
+    known = {field.name: field.type for field in table.schema()}
+    for field in schema_of(path):
+        if field.name in known and not fits(field.type, known[field.name]):
+            raise UserError(
+                f"{path}: its column {field.name} is {visible(str(field.type), 80)}, "
+                f"not {known[field.name]}"
+            )
 
 
 def check_unique(files: Sequence[str]) -> None:
@@ -210,6 +200,6 @@ def as_text(column: pa.Array) -> pa.Array:
     if column.type == pa.list_(pa.string()):
         return pc.binary_join(column, "\x1e")
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
-        values = [None if value is None else repr(value) for value in column.to_pylist()]
+        values = [None if value is None else repr(value) for value in values_of(column)]
         return pa.array(values, pa.string())
     return column.cast(pa.string())

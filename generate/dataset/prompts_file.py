@@ -126,10 +126,26 @@ def _parquet(path: Path) -> Iterator[Any]:
             names = [name for name in Item.__annotations__ if name in file.schema_arrow.names]
             if "prompt" not in names:
                 raise UserError(f'{path}: has no column "prompt"')
+            first = 0
             for batch in file.iter_batches(READ_AT_ONCE, columns=names):
-                yield from batch.to_pylist()
+                try:
+                    items = batch.to_pylist()
+                except (ValueError, OverflowError):  # text that is no UTF-8, a date of no year
+                    items = [
+                        _row(path, first + row, batch.slice(row, 1)) for row in range(len(batch))
+                    ]
+                yield from items
+                first += len(batch)
     except pa.ArrowException as error:
         raise UserError(f"{path}: not a parquet file: {' '.join(str(error).split())}") from None
+
+
+def _row(path: Path, number: int, batch: Any) -> Any:
+    """The one row of a batch."""
+    try:
+        return batch.to_pylist()[0]
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"{path}: item {number} cannot be read: {error}") from None
 
 
 def _not_utf8(path: Path, byte: int) -> UserError:
@@ -140,7 +156,7 @@ def read_item(item: Any) -> Item:
     """One item of the list. ValueError says what is wrong with it."""
     item = {"prompt": item} if isinstance(item, str) else item
     if not isinstance(item, dict) or not isinstance(item.get("prompt"), str):
-        shown = json.dumps(item)[:80]
+        shown = json.dumps(item, default=repr)[:80]  # of parquet: bytes, dates
         raise ValueError(f'is {shown}: neither a string nor an object with a "prompt"')
     source = item.get("source") or []
     source = [source] if isinstance(source, str) else source

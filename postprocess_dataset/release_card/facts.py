@@ -21,9 +21,10 @@ import pyarrow.parquet as pq
 from common.command_line import UserError
 from common.terms import source_of
 from postprocess_dataset import table
+from postprocess_dataset.column_values import arrow_errors, values_of
 from postprocess_dataset.release_note import Note, read_note
-from postprocess_dataset.report.rows import SIZE, count_values
-from postprocess_dataset.shard_rows import values_of
+from postprocess_dataset.report.rows import SIZE, count_sizes, count_values
+from postprocess_dataset.shard_rows import check_kinds
 
 SHARD = re.compile(r"(\w+)-(\d{5,})\.(parquet|tar)")
 COUNTED = (
@@ -109,8 +110,10 @@ def read_facts(folder: str) -> Facts:
     facts = Facts(folder, rows_in, table.footer(str(files[0][1])).schema.to_arrow_schema())
     hashes: list[np.ndarray] = [np.empty(0, np.int64)]
     for split, path in files:
-        _add_file(facts, facts.splits.setdefault(split, Split()), path)
-        hashes.append(_count(facts, path))
+        with arrow_errors(str(path)):
+            check_kinds(str(path))
+            _add_file(facts, facts.splits.setdefault(split, Split()), path)
+            hashes.append(_count(facts, path))
     for split, path in _shards(folder, "webdataset", "tar"):
         facts.splits.setdefault(split, Split()).tars.append(path.name)
         facts.tar_bytes += path.stat().st_size
@@ -161,7 +164,9 @@ def _first_image(path: Path) -> bytes:
         if "image" not in file.schema_arrow.names:
             return b""
         for batch in file.iter_batches(1, columns=["image"], use_threads=False):
-            return bytes(batch["image"][0].as_py()["bytes"])
+            image = batch["image"][0].as_py()
+            content = image.get("bytes") if isinstance(image, dict) else None
+            return content if isinstance(content, bytes) else b""
     return b""
 
 
@@ -179,9 +184,7 @@ def _count(facts: Facts, path: Path) -> np.ndarray:
             if "source" in columns:
                 _count_sourceless(facts, batch)
             if set(SIZE) <= set(columns):
-                both = pc.add(pc.shift_left(batch["width"], 32), batch["height"])
-                for value, count in count_values(both).items():
-                    facts.sizes[value >> 32, value & 0xFFFFFFFF] += count
+                facts.sizes.update(count_sizes(batch))
             if PROMPT in columns:
                 texts.update(hash(text) for text in values_of(pc.unique(batch[PROMPT])))
             if TIME in columns:

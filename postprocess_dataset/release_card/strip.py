@@ -56,11 +56,10 @@ def _chosen(facts: Facts) -> Iterator[tuple[Image.Image, str]]:
                     continue
                 batch = file.read_row_group(group, columns=["image", "caption"])
                 for row in here:
-                    data = batch["image"][row].as_py()["bytes"]
                     try:
-                        with open_jpeg(data) as image:
+                        with open_jpeg(batch["image"][row].as_py()["bytes"]) as image:
                             small = ImageOps.contain(image.convert("RGB"), (EDGE, EDGE))
-                    except Exception as error:  # Pillow raises anything at a damaged file
+                    except Exception as error:  # none, or damaged: Pillow raises anything
                         tell(f"{NAME}: an image of {name} is left out: {first_line(error)}")
                         continue
                     yield small, batch["caption"][row].as_py() or ""

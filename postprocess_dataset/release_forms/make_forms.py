@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from common.command_line import UserError
 from postprocess_dataset import table
+from postprocess_dataset.column_values import arrow_errors
 from postprocess_dataset.options import DataOptions
 from postprocess_dataset.progress import tell
 from postprocess_dataset.release_folder import (
@@ -66,6 +67,11 @@ def make_forms(settings: FormSettings) -> int:
 
 def write_forms(settings: FormSettings) -> int:
     """make_forms() of a release that this process is making already."""
+    with arrow_errors(settings.table):
+        return _write(settings)
+
+
+def _write(settings: FormSettings) -> int:
     base = settings.base_dir or (table.facts(settings.table) or {}).get("base", "")
     if not base:
         raise UserError(f"{settings.table} does not say where its images lie: give --base_dir")

@@ -19,10 +19,11 @@ import pyarrow.parquet as pq
 
 from common.command_line import UserError
 from postprocess_dataset import increment, table
+from postprocess_dataset.column_values import arrow_errors, json_column, json_type, values_of
 from postprocess_dataset.options import shares
 from postprocess_dataset.private_fields import TEXTS, tells_path, without_folders, without_private
 from postprocess_dataset.publish import Draft
-from postprocess_dataset.shard_rows import KEY, check_columns, values_of
+from postprocess_dataset.shard_rows import KEY, check_columns, check_kinds
 from postprocess_dataset.sorted_rows import ROW_GROUP
 from postprocess_dataset.to_tars.row_order import side
 
@@ -51,6 +52,8 @@ def make_public(source: str, output: str, settings: PublicSettings) -> None:
             f"{source}: no table of this project (it lacks {KEY}, caption or original_prompt); "
             "make it with convert_json_to_parquet.py"
         )
+    for path in files:
+        check_kinds(path)
     gone = increment.load_lines(f"{source.rstrip('/')}.gone.jsonl", KEY)
     # a digest: the footer is published, and the settings tell a path
     made_of = hashlib.sha256(f"{table.identity(source)} {settings}".encode()).hexdigest().encode()
@@ -67,12 +70,14 @@ def public_schema(whole: pa.Schema, keep_private: bool) -> pa.Schema:
     first = ("caption", "original_prompt", KEY)
     names = [*first, *(name for name in whole.names if name not in (*first, SPLIT))]
     kept = [name for name in names if keep_private or name not in PRIVATE]
-    fields = [pa.field(name, _plain(whole.field(name).type)) for name in kept]
+    ours = table.schema()
+    fields = [
+        ours.field(name)
+        if name in ours.names and pa.types.is_null(whole.field(name).type)
+        else pa.field(name, json_type(whole.field(name).type))
+        for name in kept
+    ]
     return pa.schema([*fields, pa.field(SPLIT, pa.string())])
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _is_made_of(path: str, made_of: bytes) -> bool:
@@ -90,44 +95,58 @@ def _write(files: Sequence[str], output: str, settings: PublicSettings, made_of:
         with pq.ParquetWriter(
             draft.file, schema.with_metadata({SOURCE: made_of}), compression="zstd"
         ) as writer:
-            for batch in table.read_rows(files, batch_size=ROW_GROUP):
-                columns = {name: batch[name] for name in batch.schema.names}
-                prompts = values_of(columns["original_prompt"])
-                columns[SPLIT] = pa.array([side(text or "", sides) for text in prompts])
-                if not settings.keep_private:
-                    _make_public(columns, base)
-                row_group = [columns[field.name].cast(field.type) for field in schema]
-                writer.write_table(pa.Table.from_arrays(row_group, schema=schema))
+            for path in files:
+                for batch in table.read_rows([path], batch_size=ROW_GROUP):
+                    row_group = []
+                    for field in schema:
+                        with arrow_errors(path, field.name):
+                            row_group.append(_public_column(batch, field, sides, base, settings))
+                    writer.write_table(pa.Table.from_arrays(row_group, schema=schema))
         draft.publish()
 
 
-def _make_public(columns: dict[str, pa.Array], base: str) -> None:
-    """Paths and `extra` of a batch as they may be published."""
-    for name, column in columns.items():
-        if name == "image_path":
-            columns[name] = _each(column, lambda path: relative(path, base))
-        elif name == "extra":
-            columns[name] = _each(column, public_extra)
-        elif name in ("model_name", "input_file"):
-            columns[name] = _each(column, without_folders)
-        elif name not in (*TEXTS, KEY) and _is_text(column.type) and _has_slashes(column):
-            columns[name] = _each(column, lambda text: None if tells_path(text) else text)
-        elif _is_texts(column.type) and _has_slashes(column.flatten()):
-            rows = [without_folders(texts) for texts in values_of(column)]
-            columns[name] = pa.array(rows, pa.list_(pa.string()))
+def _public_column(
+    batch: pa.RecordBatch,
+    field: pa.Field,
+    sides: dict[str, float],
+    base: str,
+    settings: PublicSettings,
+) -> pa.Array:
+    if field.name == SPLIT:
+        prompts = values_of(batch["original_prompt"])
+        return pa.array([side(text or "", sides) for text in prompts])
+    column = json_column(batch[field.name], field.type)
+    return column if settings.keep_private else _without_places(field.name, column, base)
+
+
+def _without_places(name: str, column: pa.Array, base: str) -> pa.Array:
+    """Paths and `extra` of a column as they may be published."""
+    if name == "image_path":
+        return _each(column, lambda path: relative(path, base))
+    if name == "extra":
+        return _each(column, public_extra)
+    if name in ("model_name", "input_file"):
+        return _each(column, without_folders)
+    if name not in (*TEXTS, KEY) and pa.types.is_string(column.type) and _has_slashes(column):
+        return _each(column, lambda text: None if tells_path(text) else text)
+    if column.type == pa.list_(pa.string()) and _has_slashes(column.flatten()):
+        rows = [without_folders(texts) for texts in values_of(column)]
+        return pa.array(rows, pa.list_(pa.string()))
+    return column
 
 
 def _each(column: pa.Array, change: Callable[[Any], str | None]) -> pa.Array:
     """Texts, each different one changed once."""
-    texts = column.cast(pa.string()).dictionary_encode()
+    texts = column.dictionary_encode()
     changed = [None if text is None else change(text) for text in values_of(texts.dictionary)]
     return pa.array(changed, pa.string()).take(texts.indices)
 
 
 def _has_slashes(column: pa.Array) -> bool:
     """Whether any text of a column may tell a path: each has one of these signs."""
-    texts = column.cast(pa.string())
-    return any(pc.any(pc.match_substring(texts, sign), min_count=0).as_py() for sign in ("/", "\\"))
+    return any(
+        pc.any(pc.match_substring(column, sign), min_count=0).as_py() for sign in ("/", "\\")
+    )
 
 
 def relative(path: Any, base: str) -> str | None:
@@ -146,12 +165,3 @@ def public_extra(text: Any) -> str | None:
         return None  # of a foreign table: it may hold anything
     kept = without_private(extra) if isinstance(extra, dict) else None
     return orjson.dumps(kept, option=orjson.OPT_SORT_KEYS).decode() if kept else None
-
-
-def _is_texts(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind)) and _is_text(kind.value_type)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    plain = _plain(kind)
-    return bool(pa.types.is_string(plain) or pa.types.is_large_string(plain))

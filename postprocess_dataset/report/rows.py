@@ -20,13 +20,15 @@ import pyarrow.parquet as pq
 
 from common.command_line import UserError
 from postprocess_dataset import table
+from postprocess_dataset.column_values import arrow_errors, values_of
 from postprocess_dataset.row_filter import RowFilter
-from postprocess_dataset.shard_rows import KEY, is_text, schema_of, values_of
+from postprocess_dataset.shard_rows import KEY, is_text, schema_of
 
 GROUPS = 128  # row groups of 16,384 rows
 TEXTS = 20_000  # rows whose texts are read
 COUNTED = ("source", "llm_model_name", "model_name", "gpu_name", "is_augmented", "input_file")
 SIZE = ("width", "height")
+LONGEST = 1 << 16  # characters of a caption
 TEXT = {KEY, "image_path", "image_sha256", "caption", "original_prompt", "source"}
 TEXT |= {"llm_model_name", "model_name", "gpu_name", "input_file"}
 Row = dict[str, Any]
@@ -91,7 +93,7 @@ def look(files: Sequence[str], seed: int = 0, where: RowFilter | None = None) ->
     wanted = max(1, TEXTS // len(chosen))
     read = 0
     for path, number in chosen:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
+        with arrow_errors(path), pq.ParquetFile(path, pre_buffer=False) as file:
             _count(file, number, names, seen, where)
             rows = file.metadata.row_group(number).num_rows
             read += rows
@@ -139,18 +141,27 @@ def _count(
                 found = seen.counts.setdefault(name, Counter())
                 found.update(count_values(batch[name]))
         if set(SIZE) <= set(columns):
-            both = pc.add(pc.shift_left(batch["width"], 32), batch["height"])
-            for value, count in count_values(both).items():
-                if value is not None:
-                    seen.sizes[value >> 32, value & 0xFFFFFFFF] += count
+            seen.sizes.update(count_sizes(batch))
+
+
+def count_sizes(batch: pa.RecordBatch) -> Counter[tuple[int, int]]:
+    """How often each (width, height) stands in a batch; not where one of them is missing."""
+    width, height = (batch[name].cast(pa.int64()) for name in SIZE)
+    counts = count_values(pc.add(pc.shift_left(width, 32), height))
+    del counts[None]
+    return Counter({(both >> 32, both & 0xFFFFFFFF): count for both, count in counts.items()})
 
 
 def count_values(column: pa.Array) -> Counter[Any]:
     """How often each value stands in a column; in one of lists each item counts."""
     if pa.types.is_list(column.type):
         column = pc.list_flatten(column)
-    found = pc.value_counts(column).to_pylist()
-    return Counter({pair["values"]: pair["counts"] for pair in found})
+    found = pc.value_counts(column)
+    counts: Counter[Any] = Counter()
+    values = values_of(found.field("values"))
+    for value, count in zip(values, found.field("counts").to_pylist(), strict=True):
+        counts[value] += count  # all that is no text is None
+    return counts
 
 
 def _prompts(
@@ -192,11 +203,16 @@ def _records(batch: pa.RecordBatch) -> list[Row]:
     found = []
     for values in zip(*columns, strict=True):
         row = dict(zip(batch.schema.names, values, strict=True))
-        if not (isinstance(row[KEY], str) and isinstance(row["caption"], str)):
+        if not (_short(row[KEY]) and _short(row["caption"])):
             continue
         extra = _extra(row.pop("extra", None))
         found.append({**extra, **row})
     return found
+
+
+def _short(text: Any) -> bool:
+    """Whether it is a text that a sample can have: no JPEG carries a longer one."""
+    return isinstance(text, str) and len(text) <= LONGEST
 
 
 def _extra(text: Any) -> Row:

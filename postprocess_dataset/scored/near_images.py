@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from common.command_line import UserError
 from postprocess_dataset import near_table
+from postprocess_dataset.column_values import arrow_errors
 from postprocess_dataset.score_table import KEY, files_of
 from postprocess_dataset.scored.embeddings import Embeddings
 from postprocess_dataset.scored.near_prints import NEAR, WINDOW, Array, nearest_earlier
@@ -44,7 +45,9 @@ class Compared:
 def compare(folder: str) -> Compared:
     """Write which image is near which earlier one. UserError: a dhash that is none."""
     names = files_of(folder)
-    rows = pa.concat_tables([pq.read_table(name, columns=[KEY, HASH]) for name in names])
+    parts = [pq.read_table(name, columns=[KEY, HASH]) for name in names]
+    with arrow_errors(folder):
+        rows = pa.concat_tables(parts, promote_options="default")
     total = len(rows)
     rows = _newest(rows)
     try:

@@ -104,7 +104,8 @@ class FolderScores:
         self.seen = dict(zip(keys, rows["image_sha256"].to_pylist(), strict=True))
         if self.hashes:
             for key, value in zip(keys, rows[DHASH].to_pylist(), strict=True):
-                self.prints.setdefault(prompt_of(key), {})[key] = int(value, 16)
+                if value is not None:
+                    self.prints.setdefault(prompt_of(key), {})[key] = int(value, 16)
 
     # ------------------------------------------------------------ one part
 

@@ -23,8 +23,9 @@ import pyarrow as pa
 from common.command_line import UserError
 from common.expression import Expression, parse
 from postprocess_dataset import near_table, table
+from postprocess_dataset.column_values import values_of
 from postprocess_dataset.score_table import ScoreTable
-from postprocess_dataset.shard_rows import KEY, columns_of, row_keys, values_of
+from postprocess_dataset.shard_rows import KEY, columns_of, row_keys
 
 SCORE = "score_"
 EXTRA = "extra"  # the column with what the JSONs hold beside the known fields

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 
 from common.command_line import UserError
 from postprocess_dataset import sorted_rows, table
+from postprocess_dataset.column_values import values_of
 from postprocess_dataset.row_filter import RowFilter
-from postprocess_dataset.shard_rows import is_text, values_of
+from postprocess_dataset.shard_rows import is_text
 
 BUCKET = 32768  # rows shuffled in memory at a time, about 40 MB
 MAX_BUCKETS = 256  # open files; beyond 8 million rows a bucket grows instead

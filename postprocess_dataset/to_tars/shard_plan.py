@@ -21,9 +21,10 @@ from common.command_line import UserError
 from common.console import visible
 from common.untrusted import read_untrusted
 from postprocess_dataset import table
+from postprocess_dataset.column_values import values_of
 from postprocess_dataset.increment import NOTE_BYTES
 from postprocess_dataset.shard_images import Images, Place
-from postprocess_dataset.shard_rows import KEY, columns_of, row_keys, values_of
+from postprocess_dataset.shard_rows import KEY, columns_of, row_keys
 from postprocess_dataset.tar_header import padded
 from postprocess_dataset.to_tars.row_order import Split
 

@@ -10,12 +10,15 @@ import pyarrow.compute as pc
 
 from common.command_line import UserError
 from postprocess_dataset import table
+from postprocess_dataset.column_values import values_of
 from postprocess_dataset.manifest.kinds import Findings
+from postprocess_dataset.manifest.tar_facts import SHA256
 from postprocess_dataset.progress import Progress, first_line
-from postprocess_dataset.score_table import KEY, facts_of, files_of
+from postprocess_dataset.score_table import EMBEDDING, KEY, facts_of, files_of, refuse_no_scores
+from postprocess_dataset.shard_rows import schema_of
 from postprocess_dataset.verification.evidence import Evidence
 
-SHA256 = "image_sha256"
+NAME = "image_sha256"
 
 
 def check_scores(folder: str, evidence: Evidence, found: Findings) -> tuple[int, bool]:
@@ -33,6 +36,8 @@ def check_scores(folder: str, evidence: Evidence, found: Findings) -> tuple[int,
     for path in files:
         try:
             facts_of(path)
+            columns = [field for field in schema_of(path) if field.name != EMBEDDING]
+            refuse_no_scores(path, pa.schema(columns))
             for batch in table.read_rows([path]):
                 _not_finite(batch, found)
                 evidence.add_scores(_rows(batch))
@@ -47,8 +52,9 @@ def check_scores(folder: str, evidence: Evidence, found: Findings) -> tuple[int,
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[tuple[str, bytes | None]]:
-    sums = batch[SHA256].to_pylist()
-    for key, sha256 in zip(batch[KEY].to_pylist(), sums, strict=True):
+    for key, sha256 in zip(values_of(batch[KEY]), values_of(batch[NAME]), strict=True):
+        if key is None or (sha256 is not None and not SHA256.fullmatch(sha256)):
+            raise UserError(f"{key}: its {NAME if key else KEY} is none")
         yield key, bytes.fromhex(sha256) if sha256 else None
 
 
@@ -57,5 +63,5 @@ def _not_finite(batch: pa.RecordBatch, found: Findings) -> None:
         if pa.types.is_floating(batch.schema.field(name).type):
             bad = pc.fill_null(pc.invert(pc.is_finite(batch[name])), False)
             for row in pc.indices_nonzero(bad).to_pylist():
-                key = batch[KEY][row].as_py()
+                key = values_of(batch[KEY])[row]
                 found.add("nan_score", f"scores: {key}", f"{name} is no number")

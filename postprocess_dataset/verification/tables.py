@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 from common.command_line import UserError
 from common.console import visible
 from postprocess_dataset import table
+from postprocess_dataset.column_values import values_of
 from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.manifest.tar_facts import FACTS, SHA256, facts_of, hash_of
 from postprocess_dataset.progress import Progress, first_line
-from postprocess_dataset.shard_rows import check_columns, is_text, values_of
+from postprocess_dataset.shard_rows import check_columns, fits
 from postprocess_dataset.sorted_rows import ORDER
 from postprocess_dataset.verification.evidence import Evidence, Row
 
@@ -113,23 +114,6 @@ class TablePass:
                 self.found.add("wrong_order", where, f"its idx is {number}", mend="table")
             self.before = place
             self.rows += 1
-
-
-def fits(kind: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether a column of another writer's type gives the same Python values, or none."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if pa.types.is_list(wanted):
-        lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-        return pa.types.is_null(kind) or (lists and fits(kind.value_type, wanted.value_type))
-    if pa.types.is_string(wanted):
-        return is_text(kind)
-    tests = [pa.types.is_null, pa.types.is_integer]
-    if pa.types.is_floating(wanted):
-        tests.append(pa.types.is_floating)
-    if pa.types.is_boolean(wanted):
-        tests = [pa.types.is_null, pa.types.is_boolean]
-    return any(test(kind) for test in tests)
 
 
 def _sortable(place: tuple[Any, ...]) -> tuple[tuple[bool, Any], ...]:

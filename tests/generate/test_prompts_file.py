@@ -1,5 +1,9 @@
 """What becomes of each form of a prompts file; an item's place is its prompt_index."""
 
+import re
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from common.command_line import UserError
@@ -82,3 +86,18 @@ def test_the_lists_sha256_is_that_of_its_items_not_of_its_bytes(tmp_path):
     a, b, c = (read_prompts(tmp_path / name) for name in ("a.json", "b.txt", "c.json"))
     assert list_sha256(a) == list_sha256(b) != list_sha256(c)
     assert list_sha256(a[:1]) == list_sha256(c[1:])
+
+
+@pytest.mark.parametrize(
+    "column, says",
+    [
+        (pa.array([b"\xff\xfe"] * 2), 'is {"prompt": "b'),
+        (pa.array([b"\xff\xfe"] * 2).view(pa.string()), "cannot be read: 'utf-8' codec"),
+        (pa.array([2**60] * 2).cast(pa.timestamp("ms")), "cannot be read: "),
+        (pa.array([[None, b"\xff"]] * 2, pa.list_(pa.binary())), 'is {"prompt": [null'),
+    ],
+)
+def test_a_parquet_whose_prompts_are_no_text_is_one_line(tmp_path, column, says):
+    pq.write_table(pa.table({"prompt": column}), tmp_path / "p.parquet")
+    with pytest.raises(UserError, match=f"p.parquet: item 0 {re.escape(says)}"):
+        read_prompts(tmp_path / "p.parquet")
