@@ -103,7 +103,7 @@ def _generate(
         return status
     if heard and counts:
         report(interrupted(counts["done"], counts["total"], counts["images"]))
-    return 128 + heard[0] if heard and status == DONE else status
+    return 128 + heard[0] if heard else status  # whatever became of its clients
 
 
 def _begin(args: Namespace, definition: dict[str, Any], root: Path, plan: Sequence[str]) -> int:

@@ -121,6 +121,19 @@ def test_a_terminal_that_goes_away_leaves_nothing_behind(root, number):
     assert images(root) < 40
 
 
+def test_the_status_is_the_signals_also_when_a_client_could_not_leave_in_order(root):
+    run = start(root, batch_s=2)
+    until(lambda: images(root) >= 2, "images")
+    (client,) = (pid for pid, line in processes(root).items() if "--is_slurm_task" in line)
+    os.kill(client, signal.SIGSTOP)  # so that it cannot say goodbye
+    run.send_signal(signal.SIGTERM)
+    time.sleep(2)  # the run has passed the signal on, and waits
+    os.kill(client, signal.SIGKILL)
+    out, _ = run.communicate(timeout=90)
+    assert run.returncode == 128 + signal.SIGTERM and "Type it again to go on" in out, out
+    gone(root)
+
+
 # ---------------------------------------------------------------- clients that die
 
 
