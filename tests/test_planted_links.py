@@ -1,9 +1,11 @@
 """A link that others put where this user's processes write leads to no other file."""
 
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -49,27 +51,25 @@ def test_variations_of_a_whole_file(precious: Path, tmp_path: Path) -> None:
     assert precious.read_text() == "mine"
 
 
-def test_a_download(precious: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class FakeMirror(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "3")
+        self.end_headers()
+        self.wfile.write(b"abc")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_download(precious: Path, tmp_path: Path) -> None:
     (tmp_path / "part").symlink_to(precious)
-
-    class FakeAnswer:
-        status_code, headers = 200, {"Content-Length": "3"}
-
-        def __enter__(self) -> "FakeAnswer":
-            return self
-
-        def __exit__(self, *error: object) -> None:
-            pass
-
-        def raise_for_status(self) -> None:
-            pass
-
-        def iter_content(self, size: int) -> list[bytes]:
-            return [b"abc"]
-
-    monkeypatch.setattr(download.requests, "get", lambda *_, **__: FakeAnswer())
-    with pytest.raises(OSError, match="nothing is written there"):
-        download._fetch_rest("http://127.0.0.1/x", tmp_path / "part", "x")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeMirror) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/x"
+        with pytest.raises(OSError, match="nothing is written there"):
+            download._fetch_rest(url, tmp_path / "part", "x")
+        server.shutdown()
     assert precious.read_text() == "mine"
 
 
