@@ -75,8 +75,10 @@ ANSWERS = {
         lambda send, request: forever(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100)(send),
         "a head of more than",
     ),
-    "an endless body": (
-        after(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", forever(CHUNK)),
+    "a long body": (
+        after(
+            HEAD + b"Transfer-Encoding: chunked\r\n\r\n", lambda s: s(CHUNK * 300 + b"0\r\n\r\n")
+        ),
         "more than 1,000,000 bytes",
     ),
     "a small bomb": (
@@ -94,6 +96,7 @@ ANSWERS = {
 def hurry(monkeypatch):
     monkeypatch.setattr(web, "WINDOW_S", 0.4)
     monkeypatch.setattr(web, "MOST_IN_MEMORY", 1_000_000)
+    monkeypatch.setattr(web, "WHOLE_S", 10.0)
     web._meter.begin()
 
 

@@ -241,7 +241,13 @@ def test_what_is_wrong_is_one_line(table, tmp_path):
 
     says(["none.parquet", "no such table"], tmp_path / "none.parquet", tmp_path / "r")
     says(["give webdataset, parquet"], table[1], tmp_path / "r", "--form", "zip")
-    says(["--base_dir right?"], table[1], tmp_path / "r", "--base_dir", tmp_path / "elsewhere")
+    says(
+        ["is no folder", "--base_dir"],
+        table[1],
+        tmp_path / "r",
+        "--base_dir",
+        tmp_path / "elsewhere",
+    )
     foreign = tmp_path / "foreign.parquet"
     pq.write_table(pq.read_table(table[1]).drop(["original_prompt"]), foreign)
     says(["no table of this project"], foreign, tmp_path / "r", "--base_dir", tmp_path)
