@@ -19,13 +19,14 @@ def test_where_images_lie(folder, to_parquet, to_tars, tar_members, tmp_path):
     assert to_parquet(data.path, tmp_path / "relative.parquet", "--relative").status == 0
     assert to_parquet(data.path, tmp_path / "absolute.parquet").status == 0
     (tmp_path / "new").mkdir()
+    (tmp_path / "empty").mkdir()
     os.rename(
         data.path, tmp_path / "new" / "HPDv2"
     )  # then image_path is right relative to base_dir, or stale and the key leads there
     for kind in ("relative", "absolute"):
         assert to_tars(tmp_path / f"{kind}.parquet", tmp_path / "new", tmp_path / kind).status == 0
         assert len(tar_members(tmp_path / kind)) == 6
-        ended = to_tars(tmp_path / f"{kind}.parquet", tmp_path / "nowhere", tmp_path / "none")
+        ended = to_tars(tmp_path / f"{kind}.parquet", tmp_path / "empty", tmp_path / "none")
         assert (
             ended.status == 1
             and "is --base_dir right?" in ended.err
