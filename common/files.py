@@ -164,10 +164,10 @@ def read_json(path: str | os.PathLike[str], most: int = SMALL) -> Any:
     """What a JSON file holds.
 
     FileNotFoundError: it is not there. ValueError, naming it: torn, not JSON, nested too deep, too
-    large, or no regular file. Other OSErrors: the disk, or the rights.
+    large, or no regular file with text. Other OSErrors: the disk, or the rights.
     """
     try:
-        return parse_json(read_untrusted(path, most))
+        return parse_json(read_untrusted(path, most, text=True))
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from None
     except Refused as error:

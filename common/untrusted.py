@@ -97,12 +97,19 @@ def _place_of(descriptor: int) -> str:
 
 
 def read_untrusted(
-    path: Path, limit: int, inside: Sequence[str] = (), dir_fd: int | None = None
+    path: Path,
+    limit: int,
+    inside: Sequence[str] = (),
+    dir_fd: int | None = None,
+    text: bool = False,
 ) -> bytes:
-    """The bytes of the regular file at `path`, at most `limit` of them, else OSError."""
+    """The bytes of the regular file at `path`, at most `limit` of them, else OSError.
+
+    text: OSError, too, at its first zero byte. So no sparse file is read into memory.
+    """
     descriptor = open_untrusted(path, inside, dir_fd)
     try:
-        return _read(descriptor, path, limit)
+        return _read(descriptor, path, limit, text=text)
     finally:
         os.close(descriptor)
 
@@ -119,17 +126,23 @@ def read_text(path: Path, limit: int = 16 << 20) -> str:
     return read_untrusted(path, limit).decode("utf-8-sig")
 
 
-def _read(descriptor: int, path: Path, limit: int, first: int = PIECE) -> bytes:
-    """Read in pieces, the first one of `first` bytes: the stated size of a file can be false."""
+def _read(descriptor: int, path: Path, limit: int, first: int = PIECE, text: bool = False) -> bytes:
+    """Read in pieces, the first one of `first` bytes: the stated size of a file can be false.
+
+    One that states too much is not read further; one that states too little is read to the limit.
+    """
     content = os.read(descriptor, first)
     # A full piece may be followed by more. One that is not full was the last.
     size = len(content)
-    if size < first and size <= limit:
+    if size < first and size <= limit and not text:
         return content
+    stated = os.fstat(descriptor).st_size
     pieces = [content]
     piece = content
     while piece:
-        if size > limit:
+        if text and b"\0" in piece:
+            raise Refused("it is no text: there are zero bytes in it", path)
+        if max(size, stated) > limit:
             raise Refused(f"it is larger than {limit:,} bytes", path)
         piece = os.read(descriptor, 1 << 20)
         size += len(piece)

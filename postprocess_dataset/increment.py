@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypedDict
 
 import numpy as np
@@ -24,13 +24,14 @@ import pyarrow.parquet as pq
 
 from common.command_line import UserError
 from common.files import keep_damaged, refuse_special
-from common.untrusted import Refused, read_untrusted
+from common.untrusted import Refused, open_untrusted, read_untrusted
 from postprocess_dataset import dataset_folder, table
 from postprocess_dataset.dataset_folder import Codes
 from postprocess_dataset.publish import publish_text
 
 Line = dict[str, Any]  # of a .jsonl file
-NOTE_BYTES = 4 << 30  # of a file of ours beside a table: 20 million names take 2 GB
+STATE_BYTES = 256 << 20  # some 50 bytes a folder: 1 MB for 20 million samples
+LINE_BYTES = 16 << 20  # of a list: a path and a reason
 
 
 class State(TypedDict):
@@ -49,7 +50,7 @@ NO_STATE = State(table="", scanned_ns=0, folders={})
 def load_state(output: str) -> State:
     """The state of the table as it stands, else NO_STATE."""
     try:
-        state: State = orjson.loads(read_untrusted(f"{output}.state", NOTE_BYTES))
+        state: State = orjson.loads(read_untrusted(f"{output}.state", STATE_BYTES, text=True))
         if is_state(state) and state["table"] == table.identity(output):
             return state
     except (OSError, ValueError):
@@ -77,22 +78,28 @@ def load_lines(path: str, *names: str) -> list[Line]:
 
     Each has text under one of the `names`, else UserError.
     """
+    return list(_lines(path, names))
+
+
+def _lines(path: str, names: tuple[str, ...]) -> Iterator[Line]:
+    """One after the other: the file may be of any size, and of zero bytes."""
     try:
-        lines = read_untrusted(path, NOTE_BYTES).splitlines()
+        descriptor = open_untrusted(path)
     except FileNotFoundError:
-        return []
-    found = []
-    for number, content in enumerate(lines, 1):
-        try:
-            line = orjson.loads(content)
-        except ValueError:
-            line = None
-        if not isinstance(line, dict) or not any(isinstance(line.get(n), str) for n in names):
-            raise UserError(
-                f"{path}: line {number} is not what was written there; --update the table"
-            )
-        found.append(line)
-    return found
+        return
+    with open(descriptor, "rb") as file:
+        number = 0
+        while content := file.readline(LINE_BYTES + 1):
+            number += 1
+            try:
+                line = orjson.loads(content) if len(content) <= LINE_BYTES else None
+            except ValueError:
+                line = None
+            if not isinstance(line, dict) or not any(isinstance(line.get(n), str) for n in names):
+                raise UserError(
+                    f"{path}: line {number} is not what was written there; --update the table"
+                )
+            yield line
 
 
 def keep_others(output: str) -> list[str]:
@@ -112,8 +119,9 @@ def keep_others(output: str) -> list[str]:
 def _is_ours(path: str, names: tuple[str, ...]) -> bool:
     try:
         if not names:
-            return is_state(orjson.loads(read_untrusted(path, NOTE_BYTES)))
-        load_lines(path, *names)
+            return is_state(orjson.loads(read_untrusted(path, STATE_BYTES, text=True)))
+        for _ in _lines(path, names):
+            pass
     except (UserError, ValueError, Refused):
         return False
     return True

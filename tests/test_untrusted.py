@@ -98,6 +98,26 @@ def test_no_more_than_the_limit(place):
         read_untrusted(place / "sparse", 1 << 20)
 
 
+def test_what_is_too_large_or_no_text_is_not_read_on(place, monkeypatch):
+    """By its stated size, or by a zero byte: it may be sparse, with a large limit."""
+    asked, read = [], os.read
+    monkeypatch.setattr(os, "read", lambda fd, size: (asked.append(size), read(fd, size))[1])
+    with open(place / "sparse", "wb") as file:
+        file.write(b"{")
+        file.truncate(3 << 30)
+    for limit, text, why in ((1 << 30, False, "larger"), (4 << 30, True, "zero bytes")):
+        with pytest.raises(Refused, match=why):
+            read_untrusted(place / "sparse", limit, text=text)
+        assert sum(asked) <= 1 << 20
+        asked.clear()
+    (place / "late").write_bytes(b"a" * 3_000_000 + b"\0")
+    (place / "text").write_bytes(b"a" * 3_000_000)
+    with pytest.raises(Refused, match="zero bytes"):
+        read_untrusted(place / "late", 1 << 30, text=True)
+    assert len(read_untrusted(place / "late", 3_000_001)) == 3_000_001
+    assert len(read_untrusted(place / "text", 3_000_000, text=True)) == 3_000_000
+
+
 def test_a_nul_in_the_name(place):
     with pytest.raises(OSError):
         read_untrusted(f"{place}/a\0b", 100)

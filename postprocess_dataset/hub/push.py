@@ -109,7 +109,7 @@ def listed(release: str) -> tuple[list[LocalFile], str]:
                 f"{file.bytes:,}: run release.py again"
             )
     root: str = document["root"]
-    content = read_untrusted(path, manifest.MANIFEST_BYTES)
+    content = read_untrusted(path, manifest.MANIFEST_BYTES, text=True)
     digest = hashlib.sha256(content).hexdigest()
     return [*files, LocalFile(release, manifest.NAME, len(content), digest)], root
 

@@ -259,7 +259,7 @@ def read_manifest(folder: str) -> dict[str, Any]:
     """The manifest; every path in it lies below the folder."""
     place = os.path.join(folder, NAME)
     try:
-        content = read_untrusted(place, MANIFEST_BYTES, real_folders([folder]))
+        content = read_untrusted(place, MANIFEST_BYTES, real_folders([folder]), text=True)
         manifest = parse_json(content, unique=True)
         good = (
             manifest["format"] == FORMAT

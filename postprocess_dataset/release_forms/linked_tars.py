@@ -19,7 +19,6 @@ from postprocess_dataset.release_folder import PUBLISHED, remove_others
 from postprocess_dataset.release_forms.public_rows import ONLY_SPLIT
 from postprocess_dataset.to_tars import shard_plan
 
-INDEX_BYTES = 1 << 28
 TARS = PUBLISHED["webdataset"]
 
 
@@ -43,7 +42,7 @@ def shards_of(tars: str) -> list[Shard]:
     """All tars that make_tars() has written to a folder, by split and number."""
     plan = shard_plan.load_plan(tars)
     try:
-        index = read_json(os.path.join(tars, "index.json"), INDEX_BYTES)
+        index = read_json(os.path.join(tars, "index.json"), shard_plan.INDEX_BYTES)
         counted = {line["url"]: (line["nsamples"], line["filesize"]) for line in index["shardlist"]}
         listed = plan["shards"] if plan else []
         return [

@@ -37,7 +37,7 @@ def known_shards(work: str, shards: Sequence[Shard], signed: bool) -> dict[str, 
     """{path in the release: what is known of it}. shards: those of the work folder's tars."""
     found: dict[str, Known] = {}
     try:
-        verified = orjson.loads(read_untrusted(os.path.join(work, VERIFIED), BYTES))
+        verified = orjson.loads(read_untrusted(os.path.join(work, VERIFIED), BYTES, text=True))
     except DAMAGED:
         verified = {}
     for shard in shards:

@@ -256,7 +256,7 @@ def make_manifest(settings: ReleaseSettings, marks: Marks) -> str:
 def manifest_sha256(path: str) -> str:
     """Of its bytes, so that a manifest changed by others is made again; "" without one."""
     try:
-        return hashlib.sha256(read_untrusted(path, manifest.MANIFEST_BYTES)).hexdigest()
+        return hashlib.sha256(read_untrusted(path, manifest.MANIFEST_BYTES, text=True)).hexdigest()
     except OSError:
         return ""
 

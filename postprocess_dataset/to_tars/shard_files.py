@@ -19,7 +19,6 @@ import orjson
 
 from common.untrusted import read_untrusted
 from postprocess_dataset import table
-from postprocess_dataset.increment import NOTE_BYTES
 from postprocess_dataset.publish import Draft, publish_text
 from postprocess_dataset.shard_images import BUFFER, Images
 from postprocess_dataset.shard_rows import KEY, Sample, samples
@@ -35,6 +34,7 @@ SUFFIX = 5  # bytes of .json, the longest
 MOST_PART = 255 - SUFFIX  # bytes between two slashes that Linux takes
 MOST_KEY = 4096 - 1 - SUFFIX  # bytes of a whole path
 ZEROS = bytes(512)
+STATS_BYTES = 1 << 30  # some 200 bytes an image that was left out
 # Bytes after which Linux is asked to begin writing to the disk, instead of waiting for the fsync:
 # 0.8 of the wall time.
 SEND = 8 << 20
@@ -185,7 +185,9 @@ def stats_of(output: str, shard: Shard, images: Images) -> Stats | None:
     Done: whole, of these rows, and no image that was left out then can be taken now.
     """
     try:
-        stats: Stats = orjson.loads(read_untrusted(stats_path(output, shard), NOTE_BYTES))
+        stats: Stats = orjson.loads(
+            read_untrusted(stats_path(output, shard), STATS_BYTES, text=True)
+        )
         whole = os.path.getsize(os.path.join(output, shard["name"])) == stats["filesize"]
         same = all(stats[name] == shard[name] for name in ("split", "start", "stop"))
         buffer = bytearray(BUFFER)

@@ -22,7 +22,6 @@ from common.console import visible
 from common.untrusted import read_untrusted
 from postprocess_dataset import table
 from postprocess_dataset.column_values import values_of
-from postprocess_dataset.increment import NOTE_BYTES
 from postprocess_dataset.shard_images import Images, Place
 from postprocess_dataset.shard_rows import KEY, columns_of, row_keys
 from postprocess_dataset.tar_header import padded
@@ -33,6 +32,8 @@ SHARD_NAME = re.compile(rf"{STEM}(_\w+)?_\d{{6,}}\.tar")
 INDEX = re.compile(r"index(_\w+)?\.json")
 # What this script writes beside a plan, and replaces. Of others it would be where no plan is.
 REPLACED = re.compile(rf".*\.tar|{INDEX.pattern}|{STEM}\w*_stats\.json")
+PLAN_BYTES = 1 << 30  # some 120 bytes a shard
+INDEX_BYTES = 1 << 28  # of an index.json; some 90 bytes a shard
 TAIL = 1024  # a tar ends with two empty blocks
 Shard = dict[str, Any]  # {"name", "split", "start", "stop"}
 Plan = dict[str, Any]  # {"rows", "digest", "identity", "options", "generations", "shards"}
@@ -52,7 +53,7 @@ def load_plan(output: str) -> Plan | None:
     """The plan of an output folder, or None. UserError: tars or an index.json lie there without."""
     path = plan_path(output)
     try:
-        plan: Plan = orjson.loads(read_untrusted(path, NOTE_BYTES))
+        plan: Plan = orjson.loads(read_untrusted(path, PLAN_BYTES, text=True))
     except FileNotFoundError:
         foreign = sorted(name for name in os.listdir(output) if REPLACED.fullmatch(name))
         if not foreign:

@@ -14,7 +14,6 @@ from typing import Any
 
 from common.command_line import UserError
 from common.files import read_json
-from postprocess_dataset.increment import NOTE_BYTES
 from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.manifest.manifest import Known
 from postprocess_dataset.manifest.tar_facts import (
@@ -116,7 +115,7 @@ class TarPass:
         """{shard: its entry} of index.json."""
         path = os.path.join(self.output, "index.json")
         try:
-            listed = read_json(path, NOTE_BYTES)["shardlist"]
+            listed = read_json(path, shard_plan.INDEX_BYTES)["shardlist"]
             return {
                 entry["url"]: {name: int(entry[name]) for name in ("nsamples", "filesize")}
                 for entry in listed

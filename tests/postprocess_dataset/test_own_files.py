@@ -1,6 +1,7 @@
 """What another hand wrote under a name that a script writes stays, and is named in one line."""
 
 import os
+import resource
 import shutil
 import stat
 from pathlib import Path
@@ -154,6 +155,40 @@ def test_notes_of_another_hand_are_kept(folder, to_parquet, tmp_path, note, part
     assert kept.read_text() == "a letter\n"
     ended = to_parquet(data.path, path, "--update")
     assert ended.status == 0 and kept.name not in ended.err
+
+
+def little_memory():
+    resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))
+
+
+@pytest.mark.parametrize("begin", [b"", b"{"])
+@pytest.mark.parametrize("note", ["state", "rejects.jsonl", "gone.jsonl"])
+def test_a_sparse_note_is_not_read_into_memory(folder, process, tmp_path, note, begin):
+    data = folder().fill([1, 2], 2)
+    path, other = tmp_path / "t.parquet", tmp_path / f"t.parquet.{note}"
+    assert process("convert_json_to_parquet", data.path, path).returncode == 0
+    other.write_bytes(begin)
+    os.truncate(other, 3 << 30)
+    words = "convert_json_to_parquet", data.path, path, "--update"
+    ended = process(*words, preexec_fn=little_memory)
+    kept = tmp_path / f"t.parquet.{note}.damaged"
+    assert ended.returncode == 0 and f"it is {kept} now" in ended.stderr, ended.stderr
+    assert kept.stat().st_size == 3 << 30
+
+
+@pytest.mark.parametrize("name", ["plan", "000000_stats"])
+def test_a_sparse_plan_is_not_read_into_memory(folder, process, tmp_path, name):
+    data, path, tars = folder().fill([1, 2], 2), tmp_path / "t.parquet", tmp_path / "tars"
+    assert process("convert_json_to_parquet", data.path, path).returncode == 0
+    words = "--parquet_file", path, "--base_dir", data.path.parent, "--output_dir", tars
+    assert process("convert_parquet_to_wds", *words).returncode == 0
+    os.truncate(tars / f"output_dataset_{name}.json", 3 << 30)
+    ended = process("convert_parquet_to_wds", *words, preexec_fn=little_memory)
+    if name == "plan":
+        assert ended.returncode == 1 and "zero bytes" in ended.stderr, ended.stderr
+        assert ended.stderr.count("\n") == 1
+    else:
+        assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize("note", ["state", "rejects.jsonl", "gone.jsonl"])
