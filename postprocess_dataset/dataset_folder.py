@@ -26,6 +26,7 @@ STEM = r"(?P<prompt>0|[1-9][0-9]{0,11})_(?P<augmentation>0|[1-9][0-9]{0,5})"
 COLLECTED_NAME = re.compile(rf"(0|[1-9][0-9]{{0,11}}){re.escape(COLLECTED)}")
 NAME = rf"^{STEM}\.(?P<kind>jpg|json)$"
 CODE = 1 << 20  # prompt_index and augmentation_idx in one integer: 8 bytes a name instead of 70
+NOT_FOLLOWED = "a link to a folder is not followed; give it as a DIR of its own"
 # A folder is skipped if its mtime is older than the last scan by this much: NFS may show an mtime
 # so late.
 MARGIN_NS = 60 * 10**9
@@ -202,21 +203,24 @@ def walk(
                     say(f"{subdirectory}: holds tars made here, no samples; skipped")
                     continue
                 inside = [f"{subdirectory}/{name}" for name in listing.folders]
-                for link in listing.links:
-                    say(
-                        f"{subdirectory}/{link}: a link to a folder is not followed; "
-                        "give it as a DIR of its own"
-                    )
         except OSError as error:
             listing = error
         yield subdirectory, listing
+        for link in listing.links if isinstance(listing, Listing) else ():
+            if link.isdecimal():  # as a sub-folder of prompts: its samples are left out
+                yield f"{subdirectory}/{link}", OSError(errno.ELOOP, NOT_FOLLOWED)
+            else:
+                say(f"{subdirectory}/{link}: {NOT_FOLLOWED}")
         waiting += reversed(inside)
 
 
 def _unchanged(path: str, subdirectory: str, earlier: Seen) -> bool:
+    """Whether it is as it was. PermissionError: nothing of it can be read any more."""
     then = earlier.mtimes.get(subdirectory)
-    return (
-        then is not None
-        and then < earlier.scanned_ns - MARGIN_NS
-        and os.stat(path).st_mtime_ns == then
-    )
+    if then is None or then >= earlier.scanned_ns - MARGIN_NS:
+        return False
+    if os.stat(path).st_mtime_ns != then:
+        return False
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+    return True

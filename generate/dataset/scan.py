@@ -61,8 +61,12 @@ def scan_folder(
     Reads each loose .prompts file; a broken one counts as no captions. Each .failed without an
     image is read, too. A missing folder is empty.
     What is packed is taken from the folder's mark, without a look at its tars' contents.
+    OSError: it cannot be read, or is a link, through which no step after this one would look.
     """
     path = Path(dataset_dir) / folder_name(folder * FOLDER)
+    if os.path.islink(path):
+        why = "it is a link, which no table follows; put the folder itself in its place"
+        raise NotADirectoryError(errno.ENOTDIR, why, os.fspath(path))
     try:
         listed = os.listdir(path)
     except FileNotFoundError:

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.console import INDENT, near_path, this_python
+from common.console import INDENT, near_path, this_python, visible
 from common.files import CHECKOUT
 from common.terms import source_of
 from generate.dataset.accept_rule import rule_of
@@ -26,6 +26,7 @@ class Counted:
     done: int  # prompts
     images: int
     given_up: int  # images
+    unread: list[str]  # sub-folders, each with the reason
 
 
 def count(root: Path, name: str) -> Counted | None:
@@ -35,12 +36,18 @@ def count(root: Path, name: str) -> Counted | None:
     if definition is None:
         return None
     done = images = given_up = 0
+    unread = []
     for number in range(-(-definition["total"] // FOLDER)):
-        for files in scan_folder(folder, number, rule=rule_of(definition)).values():
+        try:
+            found = scan_folder(folder, number, rule=rule_of(definition))
+        except OSError as error:  # the server puts its prompts off; the others go on
+            unread.append(f"{visible(error.filename)}: {error.strerror}")
+            continue
+        for files in found.values():
             done += files.done(definition["images_per_prompt"])
             images += len(files.images & files.jsons)
             given_up += len(files.failed)
-    return Counted(definition, done, images, given_up)
+    return Counted(definition, done, images, given_up, unread)
 
 
 def images_there(root: Path, name: str) -> int:
@@ -70,6 +77,7 @@ def lines_of(root: Path, name: str) -> list[str]:
         f"{INDENT}{definition.get('model')}, {definition['images_per_prompt']} images a prompt, "
         f"begun {definition.get('created', '')}",
         f"{INDENT}images: {folder}",
+        *(f"{INDENT}not counted: {line}" for line in counted.unread),
     ]
     if counted.done < total:
         lines.append(f"{INDENT}go on: the command that began it; its options: {folder}/run.yaml")

@@ -23,6 +23,7 @@ NAME = re.compile(
 )
 OURS = re.compile(r"COMPLETE|dataset(\.\d+)?\.yaml|run\.yaml")
 # Files that the run itself has renamed, and its temporary files.
+FOREIGN = "no name of a data set"
 ASIDE = re.compile(r"\..*|.*\.(foreign|broken|damaged)(-\d+)?")
 
 
@@ -97,7 +98,8 @@ def list_names(path: str, subdirectory: str, found: Findings) -> Names:
             elif block is not None and TAR.fullmatch(entry.name):
                 tars.append(entry.name)
             elif not OURS.fullmatch(entry.name) and not (block is not None and entry.name == MARK):
-                found.add("foreign", place, "no name of a data set")
+                why = "is a link, which is not followed" if entry.is_symlink() else FOREIGN
+                found.add("foreign", place, why)
     names.others = other_jsons & other_images
     for stem in sorted(other_jsons ^ other_images):
         found.add("missing", f"{subdirectory}/{stem}", "image or JSON is not beside the other")

@@ -235,6 +235,21 @@ def test_an_order_to_a_server_that_has_ended_says_how_to_start_one(start):
     assert order(server, "--retry_failed", "storm").stdout.startswith("0 failed prompts")
 
 
+def test_a_sub_folder_that_cannot_be_read_is_named_and_the_others_are_counted(tmp_path):
+    """The server puts its prompts off; a run's first look must not end the run."""
+    folder = tmp_path / "generated_images" / "birds"
+    folder.mkdir(parents=True)
+    definition = {"name": "birds", "total": 2000, "images_per_prompt": 1}
+    (folder / "dataset.yaml").write_text(json.dumps(definition))
+    (folder / "000000").write_text("a file")
+    (folder / "000001").mkdir()
+    for ending in ("jpg", "json"):
+        (folder / f"000001/1005_0.{ending}").write_text("x")
+    assert finished.images_there(tmp_path, "birds") == 1
+    lines = finished.lines_of(tmp_path, "birds")
+    assert f"not counted: {folder / '000000'}: Not a directory" in "\n".join(lines)
+
+
 def test_a_run_without_an_llm_says_why_and_how_to_go_on(tmp_path):
     """Nothing listens where the LLM should be; then Ctrl-C."""
     (tmp_path / "birds.json").write_text(json.dumps(["a bird", "a cat"]))

@@ -74,8 +74,9 @@ def test_torn_captions_of_a_done_prompt_stop_nothing(start, damage):
     no_trace(server)
 
 
-def test_a_folder_that_cannot_be_read_holds_up_no_other(start):
-    """V3, V4: its sub-folder is a file, or closed to the server; the others are compared."""
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_folder_that_cannot_be_read_holds_up_no_other(start, kind, tmp_path):
+    """V3, V4: its sub-folder is a file, closed, or a link that no table would follow."""
     server = start()
     client = server.client(total=2500)
     finish(client, granted(client, 20))
@@ -84,7 +85,10 @@ def test_a_folder_that_cannot_be_read_holds_up_no_other(start):
     server.stop()
     block = folder_of(server) / "000001"
     shutil.rmtree(block, ignore_errors=True)
-    block.write_text("not a folder")
+    if kind == "file":
+        block.write_text("not a folder")
+    else:
+        block.symlink_to(tmp_path)
     server.start()
     until(lambda: "000001 cannot be compared" in server.log(), "the error", 20)
     assert isinstance(work_and_wait(other), AllDone)

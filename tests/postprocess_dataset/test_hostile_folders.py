@@ -7,9 +7,12 @@ import json
 import os
 import shutil
 import socket
+import time
 from pathlib import Path
 
 import pytest
+
+from tests.postprocess_dataset.conftest import called
 
 
 def rejects(table):
@@ -30,6 +33,41 @@ def private(folder, tmp_path):
     path.parent.mkdir()
     path.write_bytes(folder("else").image(1, 1, "private"))
     return path
+
+
+def test_a_sub_folder_that_is_a_link_is_left_out_and_counted(folder, to_parquet, tmp_path):
+    data = folder().fill([1, 1001], 2)
+    (data.path / "000001").rename(tmp_path / "elsewhere")
+    (data.path / "000001").symlink_to(tmp_path / "elsewhere")
+    (data.path / "latest").symlink_to(tmp_path / "elsewhere")
+    ended = to_parquet(data.path, tmp_path / "t.parquet")
+    assert ended.status == 3 and "2 rows; 1 rejected" in ended.out, ended.out
+    assert "HPDv2/000001: folder cannot be read: a link to a folder is not followed" in ended.err
+    assert "HPDv2/latest: a link to a folder is not followed" in ended.err
+    ended = called("verify_dataset", (data.path, "--report", tmp_path / "v.json"))
+    assert "HPDv2/000001: is a link, which is not followed" in ended.out
+
+
+def test_a_folder_that_was_closed_since_is_named_by_update(
+    folder, to_parquet, tmp_path, monkeypatch
+):
+    """Its rows stay; its rejects cannot be looked at again, and are not forgotten in silence."""
+    data = folder().fill([1], 2)
+    (data.path / "000000/5_0.json").write_text("torn")
+    old = time.time() - 1000
+    for path in (data.path / "000000", data.path):
+        os.utime(path, (old, old))
+    assert to_parquet(data.path, tmp_path / "t.parquet").status == 3
+    ended = to_parquet(data.path, tmp_path / "t.parquet", "--update")
+    assert ended.status == 3 and "2 folders unchanged" in ended.out
+    real = os.access
+    closed = str(data.path / "000000")
+    with monkeypatch.context() as patched:  # root may read all
+        patched.setattr(os, "access", lambda path, mode: path != closed and real(path, mode))
+        ended = to_parquet(data.path, tmp_path / "t.parquet", "--update")
+    assert ended.status == 3 and "000000: folder cannot be read: Permission denied" in ended.err
+    ended = to_parquet(data.path, tmp_path / "t.parquet", "--update")
+    assert ended.status == 3 and "1 rejected" in ended.out and "2 rows" in ended.out
 
 
 @pytest.mark.parametrize("depth", [300, 1000, 100_000])
