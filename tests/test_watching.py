@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -165,6 +166,31 @@ def test_tail_log_follows_the_newest_logs_of_the_data_sets_arrays(tmp_path, prom
         tail.kill()
         tail.wait()
     assert "this is 7_0\n" not in shown and "this is 8_0\n" not in shown
+
+
+def test_tail_log_shows_plain_files_alone_and_harmless(tmp_path, prompts):
+    """Libraries write into the logs, too, and a colleague can put a link or a pipe beside them."""
+    root = tmp_path / "out"
+    root.mkdir()
+    (root / "local_a.out").write_bytes(b"a\x1b[31mred\x1b]0;t\x07 \xff\n")
+    (tmp_path / "private").write_text("my secret\n")
+    (root / "local_b.out").symlink_to(tmp_path / "private")
+    os.mkfifo(root / "local_c.out")
+    command = [sys.executable, CLIENT, prompts, "--output_root", root, "--tail_log"]
+    tail = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    try:
+        assert tail.stdout.readline() == "a\\x1b[31mred\\x1b]0;t\\x07 \\xff\n"
+        with open(root / "local_a.out", "a") as log:
+            log.write("the end\n")
+        assert tail.stdout.readline() == "the end\n"
+        tail.send_signal(signal.SIGINT)
+        assert tail.wait(30) == 130
+    finally:
+        tail.kill()
+        tail.wait()
+    (root / "local_a.out").unlink()
+    ended = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
+    assert ended.returncode == 1 and "is no plain file, so it is not shown" in ended.stderr
 
 
 def test_dry_run_shows_the_script_first(tmp_path, prompts):

@@ -5,13 +5,16 @@ python generate/generate_images.py HPDv2.json --cancel
 
 import json
 import os
+import stat
+import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from common import slurm
-from common.command_line import UserError
+from common.command_line import DONE, FAILED, UserError
+from common.console import visible
 from common.files import named
 from common.json_text import parse_json
 from generate.launch import sbatch
@@ -105,13 +108,11 @@ def cancel(output_root: Path, dataset: str) -> int:
 
 
 def tail_log(output_root: Path, dataset: str) -> int:
-    """Follow the newest logs of the last submission's tasks, or of local runs (`tail -F`); does
-    not return.
-    """
+    """Follow the newest logs of the last submission's tasks, or of local runs (`tail -f`)."""
     entries = submitted(output_root, dataset)
     if not entries:
         if logs := list(output_root.glob("local_*.out")):
-            _follow(logs)
+            return _follow(logs)
         raise UserError(f"no client of {dataset} has run in {output_root}: there are no logs yet")
     # an array that was split has several numbers and one script
     script = entries[-1].get("script")
@@ -119,9 +120,20 @@ def tail_log(output_root: Path, dataset: str) -> int:
     while not (logs := [log for array in arrays for log in output_root.glob(f"{array}_*.out")]):
         print(f"array {', '.join(arrays)}: no task has started yet", flush=True)
         time.sleep(10)
-    _follow(logs)
+    return _follow(logs)
 
 
-def _follow(logs: Sequence[Path]) -> NoReturn:
-    newest = sorted(logs, key=lambda log: log.stat().st_mtime)[-NEWEST_LOGS:]
-    os.execvp("tail", ["tail", "-n", "20", "-F", *map(str, newest)])
+def _follow(logs: Sequence[Path]) -> int:
+    """Show them until a signal ends this; libraries write into them, too, and so do others.
+
+    A link or a pipe among them would show a file of elsewhere, or hold all of them up.
+    """
+    plain = [log for log in logs if stat.S_ISREG(log.lstat().st_mode)]
+    if not plain:
+        raise UserError(f"{logs[0]} is no plain file, so it is not shown")
+    newest = sorted(plain, key=lambda log: log.stat().st_mtime)[-NEWEST_LOGS:]
+    command = ["tail", f"--pid={os.getpid()}", "-n", "20", "-f", *map(str, newest)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as tail:
+        for line in tail.stdout or ():
+            print(visible(line.decode(errors="backslashreplace").rstrip("\n")), flush=True)
+    return DONE if tail.returncode == 0 else FAILED
