@@ -32,6 +32,7 @@ Answer = dict[str, Any]
 CONNECT_S = 10  # for a connection and its proof
 ANSWER_S = 60  # an answer waits for the server's disk, which may be busy
 LARGEST_ANSWER = 4 << 20
+LAST_EPOCH = 10**11  # a count of starts, or a Unix time in seconds
 
 
 class ServerAway(Exception):
@@ -92,7 +93,7 @@ def read_server_json(output_root: str | os.PathLike[str]) -> ServerRecord:
         raise ServerAway(f"{path} cannot be read: it holds no object")
     known: dict[str, Any] = {name: record.get(name) for name in ServerRecord.__dataclass_fields__}
     wrong = [name for name in ("url", "token", "run_id") if not _plain(known[name])]
-    if wrong or type(known["epoch"]) is not int:
+    if wrong or type(known["epoch"]) is not int or not 0 <= known["epoch"] <= LAST_EPOCH:
         raise ServerAway(f"{path} cannot be read: no {wrong[0] if wrong else 'epoch'} in it")
     if is_copy(output_root, known["output_root"], known["inode"]):
         raise CopiedRoot(

@@ -43,6 +43,8 @@ class RunIdentity:
 def open_folder(output_root: str | os.PathLike[str]) -> Path:
     """The server's folder, made with mode 0700. UserError if the output root cannot be written."""
     folder = make_server_folder(output_root)
+    if (folder / "epochs").is_symlink():  # each start would make a file where it leads
+        raise UserError(f"{folder / 'epochs'} is a link; remove it")
     try:
         (folder / "epochs").mkdir(exist_ok=True)
     except OSError as error:

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import threading
 import time
+from itertools import product
 
 import pytest
 
@@ -114,14 +115,29 @@ def test_the_first_of_two_at_the_same_instant_does_not_wait_for_the_seconds_ledg
     holder.close()
 
 
-@pytest.mark.parametrize("field", ["url", "token", "run_id"])
-@pytest.mark.parametrize("value", [None, 5, "", "\ud800", "a\r\nb", "\x00"])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *product(["url", "token", "run_id"], [None, 5, "", "\ud800", "a\r\nb", "\x00"]),
+        *product(["epoch"], [None, "1", 1.0, True, -1, 10**12, 10**40]),
+    ],
+)
 def test_a_server_json_that_no_call_can_carry_is_damaged(tmp_path, field, value):
     (tmp_path / ".server").mkdir()
     record = {"url": "http://127.0.0.1:9/", "token": "t", "run_id": "r", "epoch": 1}
     (tmp_path / ".server" / "server.json").write_text(json.dumps(record | {field: value}))
     with pytest.raises(ServerAway, match=f"cannot be read: no {field} in it"):
         Connection(tmp_path)
+
+
+def test_epochs_that_are_a_link_are_refused(tmp_path):
+    """Each start would make a file where it leads."""
+    (tmp_path / ".server").mkdir(mode=0o700)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".server" / "epochs").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="epochs is a link; remove it"):
+        open_folder(tmp_path)
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 @pytest.mark.parametrize("damage", [None, b"", b"{", b'{"url": 3}', b"[" * 100_000])
