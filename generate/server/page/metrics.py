@@ -11,6 +11,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+from common.console import visible
 from generate.protocol.latency import LATENCY_BOUNDS_S
 
 HEALTH = ("fair", "storm", "draining", "rebuilding", "idle", "finished")
@@ -32,10 +33,13 @@ class _Figures:
         self.document = document
 
     def collect(self) -> Iterator[Any]:
-        yield from self._datasets()
-        yield from self._workers()
-        yield from self._server()
-        yield from self._llm()
+        for part in (self._datasets, self._workers, self._server, self._llm):
+            for family in part():
+                family.samples = [
+                    sample._replace(labels={k: visible(v) for k, v in sample.labels.items()})
+                    for sample in family.samples
+                ]
+                yield family
 
     def _datasets(self) -> Iterator[Any]:
         prompts = GaugeMetricFamily(

@@ -1,5 +1,5 @@
 // The status page: asks /status every two seconds and changes only what has changed, so that nothing flickers and a selection stays.
-// Whatever comes from a run (prompts, host names, errors) is set as text, never as markup.
+// Whatever comes from a run (prompts, host names, errors) is set as text, never as markup, by put(), make() and mark().
 "use strict";
 
 const EVERY_MS = 2000, AWAY_MS = 5000, HIDDEN_MS = 30000, PATIENCE_MS = 20000;
@@ -296,7 +296,7 @@ function render(status) {
   title((status.weather.state === "storm" ? "⚠ " : "") + (total ? `${percent(done, total)} · ` : "") + (status.datasets.length === 1 ? status.datasets[0].name : "Image generation"));
 }
 
-function title(text) { if (document.title !== text) document.title = text; }
+function title(text) { put(document.querySelector("title"), text); }
 
 function away(text) {
   put(el("away-text"), text);

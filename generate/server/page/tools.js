@@ -26,20 +26,27 @@ function when(time) {  // ISO or unix seconds, as local time; with the day unles
   return date.toDateString() === now.toDateString() ? clock : date.toLocaleDateString("en-GB", { weekday: "short", day: "numeric", month: "short" }) + " " + clock;
 }
 
+/** Foreign text as visible() of common/console.py shows it: control, bidi and invisible characters as \x1b, \u202e. They would turn around or hide what stands beside them. */
+const HARMFUL = /[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu;
+const visible = text => String(text).replace(HARMFUL, character => {
+  const hex = character.codePointAt(0).toString(16);
+  return hex.length < 3 ? "\\x" + hex.padStart(2, "0") : hex.length < 5 ? "\\u" + hex.padStart(4, "0") : "\\U" + hex.padStart(8, "0");
+});
+
 function put(node, text) {
-  text = text == null ? "" : String(text);
+  text = text == null ? "" : visible(text);
   if (node.textContent !== text) node.textContent = text;
 }
 
 function mark(node, name, value) {
   if (value == null) { if (node.hasAttribute(name)) node.removeAttribute(name); }
-  else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
+  else if (node.getAttribute(name) !== (value = visible(value))) node.setAttribute(name, value);
 }
 
 function make(tag, classes, parent, text) {
   const node = document.createElement(tag);
   if (classes) node.className = classes;
-  if (text != null) node.textContent = text;
+  if (text != null) put(node, text);
   if (parent) parent.append(node);
   return node;
 }
