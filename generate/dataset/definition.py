@@ -153,19 +153,27 @@ def read_definition(path: Path) -> Definition:
         raise ValueError(f"{path} is damaged: {error.strerror}") from None
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
+    if isinstance(stored, dict) and isinstance(stored.get("created"), date):
+        stored["created"] = stored["created"].isoformat()  # edited without its quotes
+    if fault := fault_of(stored):
+        raise ValueError(f"{path} is damaged: {fault}")
+    fields: Definition = stored
+    return fields
+
+
+def fault_of(stored: object) -> str | None:
+    """Why a value cannot be a definition, or None."""
     if not isinstance(stored, dict):
-        raise ValueError(f"{path} is damaged: it holds no fields")
+        return "it holds no fields"
     for field, most in MOST.items():
         value = stored.get(field)
         if type(value) is not int or not 1 <= value <= most:
-            raise ValueError(f"{path} is damaged: {field} must be a whole number from 1 to {most}")
-    if isinstance(stored.get("created"), date):  # edited without its quotes
-        stored["created"] = stored["created"].isoformat()
+            return f"{field} must be a whole number from 1 to {most}"
     for field, value in stored.items():
         types = TYPES.get(field, (str, int, float, bool, NoneType))
         if not isinstance(field, str) or not isinstance(value, types):
-            raise ValueError(f"{path} is damaged: {str(field)[:80]} is of a wrong type")
-    return stored
+            return f"{str(field)[:80]} is of a wrong type"
+    return None
 
 
 def restore(folder: Path, definition: Definition) -> Path | None:

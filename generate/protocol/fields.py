@@ -53,8 +53,6 @@ MOST_CHUNK = 100_000
 MOST_RESULTS = 10_000
 MOST_SHOWN = 80  # characters of a wrong value in a refusal
 Json = dict[str, Any]
-
-
 log = logging.getLogger("image_server")
 
 
@@ -250,7 +248,7 @@ def llm(fields: Fields, name: str) -> Json | None:
     given = {key: value for key, value in given.items() if value is not None}
     backends = given.get("backends", {})
     parts = [given, *(backends.values() if isinstance(backends, dict) else [None])]
-    if not all(_counts_can_be_added(part) for part in parts):
+    if not all(counts_can_be_added(part) for part in parts):
         wanted = "what the client's LLM side says (numbers, and backends as objects)"
         raise fields.bad(name, wanted, given)
     return given
@@ -268,9 +266,11 @@ def llm_report(fields: Fields) -> Json | None:
         return None
 
 
-def _counts_can_be_added(part: Any) -> bool:
-    """Whether all numbers of one backend (or of all together) are numbers."""
-    if not isinstance(part, dict) or not isinstance(part.get("state"), str | None):
+def counts_can_be_added(part: Any) -> bool:
+    """Whether all numbers of one backend (or of all together) are numbers, its texts are texts."""
+    if not isinstance(part, dict):
+        return False
+    if not all(isinstance(part.get(name), str | None) for name in ("state", "because")):
         return False
     failures = part.get("failures") or {}
     seconds = part.get("seconds") or []
@@ -278,7 +278,7 @@ def _counts_can_be_added(part: Any) -> bool:
         return False
     numbers = [*failures.values(), *seconds, *(part[key] for key in COUNTED if key in part)]
     numbers += [part[key] for key in LIMITS if part.get(key) is not None]
-    return all(type(n) in (int, float) for n in numbers)
+    return all(type(n) in (int, float) and math.isfinite(n) for n in numbers)
 
 
 def worker(fields: Fields) -> Json:

@@ -212,7 +212,8 @@ def claim_ledger(folder: Path, limits: LeaseLimits) -> tuple[Ledger, identity.Cl
         except sqlite3.OperationalError as error:
             if "locked" not in str(error):
                 raise UserError(
-                    f"cannot open {path}: {error}; moved away, it is made again from the folders"
+                    f"cannot open {path}: {error}; if the disk is well, move the file away: it is "
+                    "made again from the folders"
                 ) from None
         if identity.superseded(folder, claim.epoch):
             raise UserError(f"a later server was started for {folder.parent} at the same time")

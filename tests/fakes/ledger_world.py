@@ -72,7 +72,7 @@ class LedgerWorld(RuleBasedStateMachine):
             "images_per_prompt": self.per,
             "order_seed": 7,
             "prompts_sha256": str(self.total),
-            "dataset_id": self.folder_id,
+            "dataset_id": str(self.folder_id),
         }
 
     def define(self):

@@ -189,13 +189,6 @@ def test_a_ledger_on_a_failing_disk_is_not_torn(tmp_path, monkeypatch):
     assert not run.ledger.rebuilt and run.held_by("a") == {grant.lease: ("d", grant.indices)}
 
 
-def test_what_cannot_be_opened_is_left_alone(tmp_path):
-    (tmp_path / "ledger.sqlite").mkdir()
-    with pytest.raises(sqlite3.OperationalError, match="unable to open"):
-        open_ledger(tmp_path / "ledger.sqlite", 1, 0.0)
-    assert (tmp_path / "ledger.sqlite").is_dir()
-
-
 @pytest.mark.parametrize("verb", ["lease", "complete", "fail", "release"])
 def test_a_full_disk_leaves_the_ledger_as_it_was(tmp_path, verb):
     """SQLite cannot commit: the answer is an error, and memory and disk are as before."""

@@ -66,6 +66,7 @@ from generate.server.ledger import acceptance
 from generate.server.ledger.blame import GENERATING, Blame, Failure
 from generate.server.ledger.granting import Granting, WorkRequest
 from generate.server.ledger.lease_expiry import JobKey, LeaseExpiry
+from generate.server.ledger.ledger_check import check_values
 from generate.server.ledger.ledger_datasets import change_of, define, forget
 from generate.server.ledger.live_leases import Heartbeat, LeaseLimits, LiveLeases, worker_key
 from generate.server.ledger.queries import Queries
@@ -88,7 +89,7 @@ def open_ledger(
     path: Path, epoch: int, now: float, limits: LeaseLimits | None = None, utc: float | None = None
 ) -> "Ledger":
     """utc: Unix time at which now was 0. Errors: as of schema.open_database."""
-    store = open_store(path, epoch, utc)
+    store = open_store(path, epoch, utc, check_values)
     live = LiveLeases(limits or LeaseLimits(), now)
     return Ledger(store, Blame(store, live), live, now)
 

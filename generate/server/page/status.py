@@ -262,7 +262,7 @@ def log_of(worker: Json) -> str | None:
         return str(worker["log"])
     if worker.get("array_job") is None:
         return None
-    return f"{worker['array_job']}_{worker['task']}.out"
+    return f"{worker['array_job']}_{worker.get('task')}.out"
 
 
 def _mark_slow(workers: list[Json], history: RunHistory) -> None:

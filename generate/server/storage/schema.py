@@ -16,6 +16,8 @@ import contextlib
 import json
 import os
 import sqlite3
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from common.files import sync_folder
@@ -63,7 +65,12 @@ CREATE TABLE origins (dataset TEXT, kind TEXT, name TEXT, captions INTEGER, imag
 CREATE TABLE answers (n INTEGER PRIMARY KEY, client_id TEXT, request_id TEXT, answer TEXT,
     UNIQUE (client_id, request_id));
 """
+Check = Callable[[sqlite3.Connection], object]
 LATER = ("tallies", "origins")  # tables that older ledgers do not have
+
+
+def unchecked(connection: sqlite3.Connection) -> None:
+    """No check of the tables' contents."""
 
 
 class EpochUsed(Exception):
@@ -75,13 +82,14 @@ class EpochUsed(Exception):
 
 
 def open_database(
-    path: Path, epoch: int, utc: float | None = None
+    path: Path, epoch: int, utc: float | None = None, check: Check = unchecked
 ) -> tuple[sqlite3.Connection, str | None]:
     """(connection, lost): the ledger's file, with this server's epoch in it before any grant.
 
     lost: None, or why it is not what the last server left: "deleted", "torn: …" (moved aside, a
     new one begun) or "rolled back". utc: Unix time at which now was 0; times stored by an earlier
-    server are moved to this one's. Raises sqlite3.OperationalError while another process holds the
+    server are moved to this one's. check: raises sqlite3.DatabaseError where the tables hold what
+    cannot be read: torn, too. Raises sqlite3.OperationalError while another process holds the
     file ("database is locked"), or when the disk fails: the file is then left as it is. Raises
     EpochUsed if a higher epoch is to be claimed.
     """
@@ -91,7 +99,8 @@ def open_database(
     if noted_epoch and not path.exists():
         lost = "deleted"
     try:
-        connection = _connect(path)
+        _refuse_special(path)
+        connection = _connect(path, check)
         stored, changes = connection.execute("SELECT epoch, changes FROM server").fetchone()
         if stored >= epoch:
             connection.close()
@@ -103,7 +112,7 @@ def open_database(
             raise
         lost = f"torn: {error}"
         _move_aside(path, epoch)
-        connection = _connect(path)
+        connection = _connect(path, check)
     connection.execute("BEGIN IMMEDIATE")
     before, lost_before = connection.execute("SELECT utc, lost FROM server").fetchone()
     # the server that replaced the file may have died before it reported that
@@ -118,22 +127,30 @@ def open_database(
     return connection, lost
 
 
+def _refuse_special(path: Path) -> None:
+    """sqlite3.DatabaseError before SQLite waits for a pipe, or writes where a link leads."""
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISREG(os.lstat(f"{path}{suffix}").st_mode):
+                raise sqlite3.DatabaseError(f"{path.name}{suffix} is no regular file")
+
+
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
     """Whether the file is no ledger, rather than held by another process or on a failing disk."""
-    code = getattr(error, "sqlite_errorcode", None)  # None: raised here, by the integrity check
+    code = getattr(error, "sqlite_errorcode", None)  # None: raised here, by a check
     damage = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
     return code is None or code & 0xFF in damage
 
 
 def _move_aside(path: Path, epoch: int) -> None:
     """Rename a torn ledger: its journal first, or it would be played into the new file."""
-    for suffix in ("-journal", ""):
-        with contextlib.suppress(FileNotFoundError):
+    for suffix in ("-shm", "-wal", "-journal", ""):
+        if os.path.lexists(f"{path}{suffix}"):
             os.rename(f"{path}{suffix}", path.with_name(f"ledger-torn-{epoch}.sqlite{suffix}"))
     sync_folder(path.parent)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, check: Check) -> sqlite3.Connection:
     # no waiting for a lock: the server tries again for as long as the one before it may live
     connection = sqlite3.connect(path, timeout=0, check_same_thread=False, isolation_level=None)
     try:
@@ -153,6 +170,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         verdict = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if verdict != "ok" or not connection.execute("SELECT epoch FROM server").fetchone():
             raise sqlite3.DatabaseError(verdict)
+        check(connection)
     except BaseException:
         connection.close()
         raise

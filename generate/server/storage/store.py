@@ -30,7 +30,7 @@ from generate.server.storage.blocks import (
     sums_of,
 )
 from generate.server.storage.ledger_file import LedgerFile
-from generate.server.storage.schema import note_changes, open_database
+from generate.server.storage.schema import Check, note_changes, open_database, unchecked
 
 # one statement for all indices of a request, given as a JSON list
 AMONG = "dataset = ? AND idx IN (SELECT value FROM json_each(?))"
@@ -45,9 +45,11 @@ ADD_OPEN = "UPDATE blocks SET open = open + ? WHERE dataset = ? AND block = ?"
 Definition = dict[str, Any]  # as in dataset.yaml
 
 
-def open_store(path: Path, epoch: int, utc: float | None = None) -> "Store":
-    """utc: Unix time at which now was 0. Errors: as of schema.open_database."""
-    connection, lost = open_database(path, epoch, utc)
+def open_store(
+    path: Path, epoch: int, utc: float | None = None, check: Check = unchecked
+) -> "Store":
+    """Parameters and errors: as of schema.open_database."""
+    connection, lost = open_database(path, epoch, utc, check)
     return Store(connection, path, epoch, lost)
 
 
