@@ -85,7 +85,10 @@ def test_a_wrong_value_names_the_file(tmp_path, parse, capsys):
     with pytest.raises(SystemExit):
         parse("a.json", "--config", written(tmp_path, "num_workers: many"))
     error = capsys.readouterr().err
-    assert "a.yaml: argument --num_workers: invalid" in error and error.count("\n") == 1
+    assert (
+        "a.yaml: argument --num_workers: many is not a whole number" in error
+        and error.count("\n") == 1
+    )
     with pytest.raises(UserError, match="No such file"):
         parse("a.json", "--config", tmp_path / "none.yaml")
 
