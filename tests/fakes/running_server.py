@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,6 +44,16 @@ def until(condition, what, seconds=60, pause=0.05, process=None):
             why = f"waited {seconds} s for" if status is None else f"ended with {status}:"
             raise AssertionError(f"{why} {what() if callable(what) else what}")
         time.sleep(pause)
+
+
+def delete_while_it_is_used(folder):
+    """As `rm -r` does that is typed again: a server may write a file between listing and rmdir."""
+
+    def gone():
+        shutil.rmtree(folder, ignore_errors=True)
+        return not folder.exists()
+
+    until(gone, "the folder to go", 10, pause=0)
 
 
 class RunningServer:

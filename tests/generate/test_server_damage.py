@@ -19,7 +19,7 @@ from generate.protocol.connection import Connection, ServerAway
 from generate.server import state
 from generate.server.identity import claim_epoch, known_epoch, open_folder, run_identity
 from generate.server.ledger.live_leases import LeaseLimits
-from tests.fakes.running_server import finish, granted, until
+from tests.fakes.running_server import delete_while_it_is_used, finish, granted, until
 
 DAMAGED = [b"", b"{", b"[]", b"7", b"\xff\xfe", b"[" * 100_000, b'{"run_id": 7, "token": null}']
 
@@ -162,7 +162,7 @@ def test_the_servers_folder_is_deleted_while_it_runs(start):
     finish(client, first)
     second = granted(client)
     old = server.json
-    shutil.rmtree(server.root / ".server")
+    delete_while_it_is_used(server.root / ".server")
     until(lambda: server.answers(old["epoch"]), "the server to start anew", 30)
     assert server.json["epoch"] > 10**9 and server.json["token"] != old["token"]
     assert server.process.poll() is None and server.json["pid"] == server.process.pid
@@ -212,7 +212,7 @@ def test_two_servers_after_the_folder_was_deleted_leave_one(start):
     server = start()
     granted(server.client())
     first = server.process
-    shutil.rmtree(server.root / ".server")
+    delete_while_it_is_used(server.root / ".server")
     server.start(wait=False)  # it may be the one that ends
     until(lambda: first.poll() is not None or server.process.poll() is not None, "one to end", 40)
     time.sleep(1.5)
