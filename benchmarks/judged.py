@@ -24,6 +24,8 @@ RIGHT: dict[str, Callable[[str], bool]] = {
     "foreign": lambda text: bool(foreign(text)),
     "foreign with an English tail": lambda text: bool(foreign(text + TAIL)),
     "tailed, foreign with an English tail of its own": lambda text: bool(foreign(text)),
+    "sentences, foreign": lambda text: bool(foreign(text)),
+    "sentences with a tail of their own, foreign": lambda text: bool(foreign(text)),
     "english": lambda text: not foreign(text),
 }
 

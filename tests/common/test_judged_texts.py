@@ -9,9 +9,11 @@ MOST_WRONG = {
     "minors": 0.01,
     "sexual": 0.01,
     "harmless": 0.03,
-    "foreign": 0.023,
-    "foreign with an English tail": 0.025,
-    "tailed, foreign with an English tail of its own": 0.05,
+    "sentences, foreign": 0.01,
+    "sentences with a tail of their own, foreign": 0.03,
+    "foreign": 0.035,  # half of them are three or four nouns
+    "foreign with an English tail": 0.035,
+    "tailed, foreign with an English tail of its own": 0.09,
     "english": 0.025,  # one to five words, most of them names: real prompts lose 1 of 4,000
 }
 
