@@ -8,7 +8,6 @@ request only.
 """
 
 import contextlib
-import json
 import math
 import sqlite3
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from common.json_text import parse_json
 from generate.dataset.definition import fault_of
 from generate.protocol import fields as wire
+from generate.protocol.connection import LAST_EPOCH
 from generate.protocol.fields import BadField, Fields
 from generate.server.storage.blocks import BLOCK
 from generate.server.storage.schema import SCHEMA
@@ -34,7 +34,7 @@ MAY_BE_NULL = {
 }
 LATEST_S = 1e10  # 300 years
 BOUNDS = {
-    "epoch": (0, 10**11),  # it is part of the names of leases
+    "epoch": (0, LAST_EPOCH),  # it is part of the names of leases
     "size": (0, BLOCK),
     **dict.fromkeys(("utc", "time", "since", "until", "pause"), (-LATEST_S, LATEST_S)),
 }
@@ -89,20 +89,20 @@ def _check_rows(connection: sqlite3.Connection, table: str) -> None:
     cursor = connection.execute(f"SELECT * FROM {table}")
     names = [column for column, *_ in cursor.description]
     facts: dict[str, Any] = {}
-    seen: set[tuple[str, str]] = set()  # one worker stands in many rows
+    read: dict[tuple[str, str], Any] = {}  # one worker stands in many rows
     for values in cursor:
         row = dict(zip(names, values, strict=True))
         for column in JSON.keys() & names:
             try:
-                if (column, row[column]) not in seen:
-                    JSON[column](parse_json(row[column]))
+                if (column, row[column]) not in read:
+                    value = read[column, row[column]] = parse_json(row[column])
+                    JSON[column](value)
                 if table == "datasets":
-                    _as_defined(row)
+                    _as_defined(row, read[column, row[column]])
                 elif table == "llm_facts":
-                    facts[row["name"]] = json.loads(row[column])
+                    facts[row["name"]] = read[column, row[column]]
             except WRONG:
                 raise sqlite3.DatabaseError(f"{table}.{column} is damaged") from None
-            seen.add((column, row[column]))
     try:
         _facts(facts)
     except WRONG:
@@ -144,8 +144,7 @@ def _definition(value: Any) -> None:
     _must(fault_of(value) is None)
 
 
-def _as_defined(row: dict[str, Any]) -> None:
-    definition = json.loads(row["definition"])
+def _as_defined(row: dict[str, Any], definition: Any) -> None:
     _must((definition["name"], definition["total"]) == (row["name"], row["total"]))
 
 
