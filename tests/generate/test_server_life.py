@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import threading
 import time
 
@@ -15,6 +14,7 @@ from generate.protocol.answers import AllDone, Wait
 from generate.protocol.connection import ServerAway, WrongServer
 from tests.fakes.own_ports import own_port
 from tests.fakes.running_server import finish, granted, order, until, write_sample
+from tests.fakes.stranger import reply_with, stranger_on
 
 
 def test_a_whole_small_run(start):
@@ -193,24 +193,14 @@ def test_a_stranger_on_the_port_never_sees_the_token(start):
     server.kill()
     heard = []
     said = b'{"ok": true, "run_id": "x", "epoch": 99, "time": 5.5, "proof": "00000000000"}'
-    with socket.create_server(("127.0.0.1", port)) as stranger:
 
-        def answer():
-            while True:
-                try:
-                    line, _ = stranger.accept()
-                except OSError:
-                    return
-                with line:
-                    while data := line.recv(65536):
-                        heard.append(data)
-                        line.sendall(
-                            b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said)
-                        )
+    def answer(line):
+        while data := line.recv(65536):
+            heard.append(data)
+            line.sendall(reply_with(said))
 
-        threading.Thread(target=answer, daemon=True).start()
-        with pytest.raises(WrongServer, match="another program"):
-            client.get_indices(1)
+    with stranger_on(port, answer), pytest.raises(WrongServer, match="another program"):
+        client.get_indices(1)
     assert heard and not any(token.encode() in data for data in heard)
     assert not any(b"POST" in data for data in heard), "nothing is asked of a stranger"
 

@@ -3,6 +3,7 @@
 None learns the token, has a call taken, or keeps clients from their server.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from generate.server.wsgi import CONNECTIONS_OF_ONE, SILENT_S
 from tests.fakes.own_ports import own_port
 from tests.fakes.running_server import RunningServer, granted
 from tests.fakes.signed_caller import known, request, signed, signer
+from tests.fakes.stranger import reply_with, stranger_on
 
 RELAY = Path(__file__).resolve().parents[1] / "fakes" / "relay.py"
 
@@ -157,27 +159,18 @@ def test_a_stranger_who_drips_bytes_holds_nobody_up(start):
     server = start("--port", port)
     server.kill()
     ended = threading.Event()
-    with socket.create_server(("127.0.0.1", port)) as stranger:
 
-        def drip():
-            while True:
-                try:
-                    line, _ = stranger.accept()
-                except OSError:
-                    return
-                threading.Thread(target=slowly, args=(line,), daemon=True).start()
+    def drip(line):
+        threading.Thread(target=slowly, args=(line.dup(),), daemon=True).start()
 
-        def slowly(line):
-            with line:
-                try:
-                    for byte in b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 1000:
-                        line.sendall(bytes([byte]))
-                        if ended.wait(0.5):
-                            return
-                except OSError:
+    def slowly(line):
+        with line, contextlib.suppress(OSError):
+            for byte in b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 1000:
+                line.sendall(bytes([byte]))
+                if ended.wait(0.5):
                     return
 
-        threading.Thread(target=drip, daemon=True).start()
+    with stranger_on(port, drip):
         began = time.monotonic()
         with pytest.raises(ServerAway):
             Connection(server.root)
@@ -199,22 +192,13 @@ def test_a_strangers_answer_ends_nobody(start, said):
     held = granted(client).lease
     server.kill()
     asked = threading.Event()
-    with socket.create_server(("127.0.0.1", port)) as stranger:
 
-        def answer():
-            while True:
-                try:
-                    line, _ = stranger.accept()
-                except OSError:
-                    return
-                with line:
-                    line.recv(65536)
-                    line.sendall(
-                        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said)
-                    )
-                asked.set()
+    def answer(line):
+        line.recv(65536)
+        line.sendall(reply_with(said))
+        asked.set()
 
-        threading.Thread(target=answer, daemon=True).start()
+    with stranger_on(port, answer):
         assert asked.wait(20), "a heartbeat reached the stranger"
         with pytest.raises(WrongServer, match="another program has its port"):
             client.check()
