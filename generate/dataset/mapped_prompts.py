@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, Any, cast, overload
 
 from common.command_line import UserError
-from common.files import read_json, write_whole, written_whole
+from common.files import open_plain, read_json, write_whole, written_whole
 from common.json_text import parse_json
 from generate.dataset.prompts_file import (
     Item,
@@ -135,7 +135,7 @@ def _facts(final: Path) -> dict[str, Any] | None:
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """A lock: other processes that want the same map wait. Without locks each makes its own."""
-    with open(path, "wb") as file:
+    with open(path, "wb", opener=open_plain) as file:
         if not _lock(file, fcntl.LOCK_EX):
             log.warning("%s: this file system has no locks", path)
         yield

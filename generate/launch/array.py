@@ -15,8 +15,9 @@ from typing import Any
 from common import slurm
 from common.command_line import DONE, FAILED, UserError
 from common.console import visible
-from common.files import named
+from common.files import named, open_plain
 from common.json_text import parse_json
+from common.untrusted import read_text
 from generate.launch import sbatch
 from generate.protocol.output_root import server_folder
 
@@ -31,7 +32,7 @@ def job_name(dataset: str) -> str:
 def record(output_root: Path, entry: dict[str, Any]) -> None:
     """Note a submitted array: {"dataset", "array": its number, "tasks", "server", "script"}."""
     path = _file(output_root)
-    with named(path), open(path, "a") as file:
+    with named(path), open(path, "a", opener=open_plain) as file:
         file.write(json.dumps(entry) + "\n")
 
 
@@ -39,7 +40,7 @@ def submitted(output_root: Path, dataset: str) -> list[dict[str, Any]]:
     """What record() noted for this data set, oldest first."""
     file = _file(output_root)
     try:
-        lines = file.read_text().splitlines()
+        lines = read_text(file).splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return []
     entries = []

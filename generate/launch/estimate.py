@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from common.console import INDENT, amount, duration
+from common.files import SMALL
 from common.json_text import parse_json
 from common.packed_folder import EARLY_FILES
+from common.untrusted import read_untrusted
 from generate.dataset.definition import stored_definition
 from generate.dataset.layout import FOLDER
 from generate.dataset.mapped_prompts import without_variations
@@ -205,7 +207,7 @@ def _measured_rate(
 def _measurements(path: Path) -> list[dict[str, Any]]:
     """The rows that previews have left; a line that cannot be read is none."""
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        lines = read_untrusted(path, SMALL).decode(errors="replace").splitlines()
     except OSError:
         return []
     rows = []

@@ -23,7 +23,8 @@ from types import TracebackType
 from typing import IO, Self
 
 from common.command_line import UserError
-from common.files import CHECKOUT, named, open_log
+from common.files import CHECKOUT, named, open_log, open_plain
+from common.untrusted import open_untrusted, read_text
 from generate.launch.progress import report
 from generate.protocol.connection import Connection, ServerAway, read_server_json
 from generate.protocol.output_root import make_server_folder
@@ -53,7 +54,7 @@ class LocalServer:
 
     def __enter__(self) -> Self:
         """UserError, with the server's last line, if none answers and none can be started."""
-        self.lock = open(self.held, "a+")
+        self.lock = open(self.held, "a+", opener=open_plain)
         with contextlib.suppress(OSError):  # a file system without locks: see _stop
             fcntl.flock(self.lock, fcntl.LOCK_SH)
         try:
@@ -102,14 +103,14 @@ class LocalServer:
     def _is_local(self) -> bool:
         """Whether the last server of this output root was started by a local run (its pid)."""
         try:
-            return self.held.read_text().strip() == str(read_server_json(self.root).pid)
+            return read_text(self.held).strip() == str(read_server_json(self.root).pid)
         except (OSError, ServerAway):
             return False
 
     @contextlib.contextmanager
     def _only_one(self) -> Iterator[None]:
         """Let one of several runs start the server while the others wait for it."""
-        with open(self.starting, "a") as lock:
+        with open(self.starting, "a", opener=open_plain) as lock:
             with contextlib.suppress(OSError):
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -166,7 +167,7 @@ def _watch(held: str) -> None:
     while not free:
         time.sleep(1)
         try:
-            with open(held) as lock:
+            with os.fdopen(open_untrusted(held)) as lock:
                 free = _is_free(lock)
         except FileNotFoundError:
             free = True  # the output root was deleted or moved away

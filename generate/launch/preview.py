@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import DONE, LEFT_OUT, UserError
-from common.files import named, write_whole
+from common.files import named, open_plain, write_whole
 from common.scores.interface import DHASH, Values
 from generate.client.generation import generator_settings, recipes_of
 from generate.client.judge import Judge, judge_of
@@ -117,7 +117,7 @@ def contact_sheet(
         "accepted_share": share,
     }
     speeds = make_server_folder(root) / "measured.jsonl"
-    with named(speeds), open(speeds, "a") as file:
+    with named(speeds), open(speeds, "a", opener=open_plain) as file:
         file.write(json.dumps(measured) + "\n")
     return LEFT_OUT if bad else DONE
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from common import slurm
 from common.command_line import UserError
+from common.untrusted import read_text
 from generate.client.job_client import JobClient
 from generate.protocol.output_root import server_folder
 
@@ -26,6 +27,7 @@ NAME = "image_server"
 # A server that dies is started again by its own script; on another node that takes two minutes.
 AWAY_S = float(os.environ.get("GENERATE_IMAGES_SERVER_AWAY_S") or 300)
 LOOK_S = 15.0
+CLAIM_BYTES = 1000
 CLAIM_S = 300.0  # for the process that has made a claim to submit the job
 
 
@@ -56,7 +58,7 @@ def submit(output_root: str | os.PathLike[str]) -> str | None:
 
 def _lives(claim: Path) -> bool:
     """Whether the job of a claim is queued or runs. Assumed as long as SLURM does not answer."""
-    job = claim.read_text().strip()
+    job = read_text(claim, CLAIM_BYTES).strip()
     if not job:
         return time.time() - claim.stat().st_mtime < CLAIM_S
     queue = slurm.queue()

@@ -14,7 +14,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.files import SMALL, open_plain
 from common.json_text import parse_json
+from common.untrusted import read_untrusted
 
 KEPT_S = 7 * 86400
 
@@ -31,13 +33,13 @@ class BatchSizes:
         if self.path is None:
             return
         row = {"key": self.key, "batch_size": batch_size, "time": int(time.time())}
-        with contextlib.suppress(OSError), open(self.path, "a") as file:
+        with contextlib.suppress(OSError), open(self.path, "a", opener=open_plain) as file:
             file.write(json.dumps(row) + "\n")
 
     def smallest(self) -> int | None:
         """The smallest size noted within a week; a torn line costs one batch that does not fit."""
         try:
-            lines = self.path.read_bytes().splitlines() if self.path else []
+            lines = read_untrusted(self.path, SMALL).splitlines() if self.path else []
         except OSError:
             return None
         sizes = []

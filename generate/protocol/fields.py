@@ -5,7 +5,6 @@ chunk = fields.number("chunk_size", 1, 100_000)
 # BadField: "chunk_size must be a whole number from 1 to 100000, not '10'"
 """
 
-import logging
 import math
 import os
 import re
@@ -14,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from common.console import visible
-from generate.protocol.output_root import FOLDER_NAME, GENERATED_IMAGES
+from generate.protocol.output_root import GENERATED_IMAGES, can_be_dataset
 
-NAME = re.compile(r"[A-Za-z0-9_.:@-]{1,80}")
+NAME = re.compile(r"[A-Za-z0-9_.:@-]{1,80}").fullmatch
 NAME_FORM = "1 to 80 letters, digits or _.:@-"
-LEASE = re.compile(r"[0-9]{1,12}-[0-9]{1,15}")
-SHA256 = re.compile(r"[0-9a-f]{64}")
+LEASE = re.compile(r"[0-9]{1,12}-[0-9]{1,15}").fullmatch
+SHA256 = re.compile(r"[0-9a-f]{64}").fullmatch
 STATES = (
     "loading",
     "compiling",
@@ -53,7 +52,6 @@ MOST_CHUNK = 100_000
 MOST_RESULTS = 10_000
 MOST_SHOWN = 80  # characters of a wrong value in a refusal
 Json = dict[str, Any]
-log = logging.getLogger("image_server")
 
 
 class BadField(Exception):
@@ -91,12 +89,12 @@ class Fields:
             raise self.bad(name, f"a whole number from {low} to {high}", value)
         return value
 
-    def word(self, name: str, pattern: re.Pattern[str], what: str, default: Any = ...) -> Any:
-        """A text that the pattern matches as a whole; what: the pattern in words."""
+    def word(self, name: str, fits: Callable[[str], object], what: str, default: Any = ...) -> Any:
+        """A text that fits; what: which texts do, in words."""
         value = self._get(name, default)
         if value is default:
             return value
-        if not isinstance(value, str) or not pattern.fullmatch(value):
+        if not isinstance(value, str) or not fits(value):
             raise self.bad(name, what, value)
         return value
 
@@ -146,7 +144,7 @@ class Fields:
         """A list of at most `most` names of leases; [] if absent."""
         value: Any = self.values.get(name, [])
         fits = isinstance(value, list) and len(value) <= most
-        if not fits or not all(isinstance(n, str) and LEASE.fullmatch(n) for n in value):
+        if not fits or not all(isinstance(n, str) and LEASE(n) for n in value):
             raise self.bad(name, f"a list of at most {most} leases like 3-17", value)
         return list(value)
 
@@ -230,7 +228,7 @@ def output_dir(fields: Fields, output_root: Path) -> str:
     text = fields.text("output_dir", 4096)
     base = output_root / GENERATED_IMAGES
     path = Path(text)
-    plain = path.is_absolute() and ".." not in path.parts and FOLDER_NAME.fullmatch(path.name)
+    plain = path.is_absolute() and ".." not in path.parts and can_be_dataset(path.name)
     linked = plain and (path.is_symlink() or base.is_symlink())
     if not plain or linked or os.path.realpath(path.parent) != os.path.realpath(base):
         raise fields.bad("output_dir", f"a folder directly in {base}", text)
@@ -252,18 +250,6 @@ def llm(fields: Fields, name: str) -> Json | None:
         wanted = "what the client's LLM side says (numbers, and backends as objects)"
         raise fields.bad(name, wanted, given)
     return given
-
-
-def llm_report(fields: Fields) -> Json | None:
-    """What a heartbeat says of its LLMs; None, with a line in the log, if it cannot be used.
-
-    The numbers come from LLM hosts and may be wrong: that costs the report, never the lease.
-    """
-    try:
-        return llm(fields, "llm_use")
-    except BadField as error:
-        log.warning("client %s: %s", visible(fields.values.get("client_id")), visible(error))
-        return None
 
 
 def counts_can_be_added(part: Any) -> bool:
@@ -323,7 +309,7 @@ def definition(fields: Fields) -> Json | None:
     if given is None:
         return None
     wanted = {
-        "name": given.word("name", FOLDER_NAME, "the name of a folder"),
+        "name": given.word("name", can_be_dataset, "the name of a folder"),
         "prompts_file": given.text("prompts_file", 4096, None),
         "prompts_sha256": given.word("prompts_sha256", SHA256, "64 hexadecimal digits", None),
         "total": given.number("total", 1, MOST_INDICES),

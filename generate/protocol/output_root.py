@@ -32,13 +32,18 @@ def dataset_name(prompts: str | os.PathLike[str]) -> str:
     UserError if no folder can have this name, or if it has invisible characters.
     """
     name = Path(prompts).stem
-    shown = visible(name) == name and name.strip() == name
-    if shown and FOLDER_NAME.fullmatch(name) and len(os.fsencode(name)) <= MOST_NAME_BYTES:
+    if can_be_dataset(name):
         return name
     raise UserError(
         f"{prompts}: no data set can be called {name!r}: rename the file. A name has 1 to "
         f"{MOST_NAME_BYTES} bytes, no invisible characters, no dot in front, no blank at its ends"
     )
+
+
+def can_be_dataset(name: str) -> bool:
+    """Whether a data set can have this name: it leads nowhere else, and can be read as it is."""
+    shown = visible(name) == name and name.strip() == name
+    return bool(shown and FOLDER_NAME.fullmatch(name) and len(os.fsencode(name)) <= MOST_NAME_BYTES)
 
 
 def dataset_folder(output_root: str | os.PathLike[str], name: str) -> Path:

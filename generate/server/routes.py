@@ -5,7 +5,6 @@ app = application(server)          # server: state.Server
 
 import logging
 import sqlite3
-import time
 from collections.abc import Callable
 
 from flask import Flask, Response, jsonify, request
@@ -17,6 +16,7 @@ from generate.dataset.definition import Differs, Extended
 from generate.protocol.fields import BadField, Fields
 from generate.protocol.signing import proof_of, same, seen_proof
 from generate.server.identity import EPOCH
+from generate.server.logged import Logged
 from generate.server.orders import Orders
 from generate.server.page.page import blueprint
 from generate.server.signed_calls import guard, server_time
@@ -70,7 +70,7 @@ def application(server: Server) -> Flask:
 
 def answer_errors(app: Flask) -> None:
     """What a call raises becomes a JSON answer with its cause."""
-    logged = Logged()
+    logged = Logged(LOG_AGAIN_S)
 
     @app.errorhandler(HTTPException)
     def known(error: HTTPException) -> ResponseReturnValue:
@@ -119,18 +119,3 @@ def guarded(
             return jsonify(error=f"the server cannot write its ledger: {error}"), 503
 
     return view
-
-
-class Logged:
-    """Texts logged lately: a thousand clients that try again must not fill the log."""
-
-    def __init__(self) -> None:
-        self._when: dict[str, float] = {}
-
-    def warning_once(self, text: str) -> None:
-        """Log a text, at most once a minute."""
-        now = time.monotonic()
-        if now - self._when.get(text, float("-inf")) > LOG_AGAIN_S:
-            self._when = {said: at for said, at in self._when.items() if now - at < LOG_AGAIN_S}
-            self._when[text] = now
-            log.warning("%s", text)

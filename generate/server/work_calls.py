@@ -15,18 +15,20 @@ from common.console import visible
 from generate.protocol import answers
 from generate.protocol import fields as wire
 from generate.protocol.fields import BadField, Fields
-from generate.protocol.output_root import FOLDER_NAME
+from generate.protocol.output_root import can_be_dataset
 from generate.server.ledger import acceptance, origins
 from generate.server.ledger.granting import WorkRequest
 from generate.server.ledger.ledger import Ledger
 from generate.server.ledger.live_leases import Heartbeat
 from generate.server.ledger.rejected import reported as rejected_lately
+from generate.server.logged import Logged
 from generate.server.state import Server
 from generate.server.submissions import Fault
 
 MOST_LEASES = 16  # named in one heartbeat; a client holds two
 MOST_DRAWING = 1000
 LONGEST_ERROR = 1 << 20
+MISREPORT_AGAIN_S = 3600  # a client's wrong count comes with each heartbeat
 ERROR_TEXT = 2000  # characters of an error that are kept
 Json = dict[str, Any]
 log = logging.getLogger("image_server")
@@ -43,6 +45,7 @@ class WorkCalls:
         self.accounts = server.accounts
         self.submissions = server.submissions
         self.loading = server.loading
+        self.misreported = Logged(MISREPORT_AGAIN_S)
 
     def get_indices(self, fields: Fields) -> ResponseReturnValue:
         """POST /get_indices: a lease, or why there is none. chunk_size 0: only asks."""
@@ -113,9 +116,9 @@ class WorkCalls:
         state = fields.one_of("state", wire.STATES)
         drawing = fields.numbers("drawing", MOST_DRAWING, 0, wire.MOST_INDICES, [])
         images = fields.number("images", 0, 10**12, 0)
-        dataset = fields.word("dataset", FOLDER_NAME, "the name of a data set", None)
+        dataset = fields.word("dataset", can_be_dataset, "the name of a data set", None)
         worker = wire.worker(fields)
-        use = wire.llm_report(fields)
+        use = self._llm_report(fields, client_id)
         fields.short_id("slurm_job_id")  # only its form is checked
         rejected = fields.number("rejected", 0, 10**12, 0)
         steps = fields.number("steps", 0, 10**15, 0)
@@ -131,6 +134,17 @@ class WorkCalls:
             return answer, share
 
         return reply(*self.ledger.run(step))
+
+    def _llm_report(self, fields: Fields, client_id: str) -> Json | None:
+        """What a heartbeat says of its LLMs; None, with a line in the log, if it cannot be used.
+
+        The numbers come from LLM hosts and may be wrong: that costs the report, never the lease.
+        """
+        try:
+            return wire.llm(fields, "llm_use")
+        except BadField as error:
+            self.misreported.warning_once(f"client {client_id}: {visible(error)}", client_id)
+            return None
 
     def complete(self, fields: Fields) -> ResponseReturnValue:
         """POST /complete: a verdict for each index, after a look at its files."""
@@ -187,7 +201,7 @@ class WorkCalls:
     def cannot_start(self, fields: Fields) -> ResponseReturnValue:
         """A worker cannot load its model: the answer says whether any other could."""
         wire.client_id(fields)
-        name = fields.word("dataset", FOLDER_NAME, "the name of a data set")
+        name = fields.word("dataset", can_be_dataset, "the name of a data set")
         worker = wire.worker(fields)
         kind = fields.one_of("kind", wire.CANNOT_START)
         fault = Fault(kind, visible(fields.text("error", LONGEST_ERROR)[:ERROR_TEXT]))
@@ -219,7 +233,11 @@ class WorkCalls:
 def report(fields: Fields) -> tuple[str, str, str]:
     """(client_id, lease, request_id) of a client that reports what became of its indices."""
     lease = fields.word("lease", wire.LEASE, "a lease like 3-17")
-    return wire.client_id(fields), lease, fields.word("request_id", wire.NAME, wire.NAME_FORM)
+    return (
+        wire.client_id(fields),
+        lease,
+        fields.word("request_id", wire.NAME, wire.NAME_FORM),
+    )
 
 
 def _too_few(ledger: Ledger, name: str, floor: float) -> str | None:

@@ -137,6 +137,16 @@ def test_the_status_is_the_signals_also_when_a_client_could_not_leave_in_order(r
 # ---------------------------------------------------------------- clients that die
 
 
+@pytest.mark.parametrize("name", ["local_runs.lock", "local_start.lock"])
+def test_a_lock_that_is_a_pipe_is_named(root, name):
+    (root / ".server").mkdir(parents=True, mode=0o700)
+    os.mkfifo(root / ".server" / name)
+    run = start(root)
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 1 and name in output and "pipe" in output, output
+    gone(root)
+
+
 def test_a_client_that_dies_again_and_again_is_given_up(tmp_path, monkeypatch):
     script = tmp_path / "dies.py"
     script.write_text("import os; os.kill(os.getpid(), 9)")

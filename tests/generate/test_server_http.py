@@ -90,6 +90,8 @@ def test_an_output_dir_outside_of_the_root(server, tmp_path):
         server.root / "storm",
         tmp_path / "elsewhere",
         base / ".hidden",
+        base / "turned\u202earound",  # as on the command line: a name can be read as it is
+        base / "line\x85end",
         f"{base}/storm/../../.server",
     ):
         body = asked(server, output_dir=str(wrong), dataset=definition("link", 3000, 2))

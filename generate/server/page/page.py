@@ -19,7 +19,7 @@ from common.packed_folder import changed_ns, member_of, read_file
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, read_untrusted, real_folders
 from generate.dataset.layout import path_of
 from generate.dataset.rejected_images import RejectedImages
-from generate.protocol.output_root import FOLDER_NAME, dataset_folder
+from generate.protocol.output_root import can_be_dataset, dataset_folder
 from generate.server.page import metrics
 from generate.server.page.folder_extras import REPORT_BYTES, report_path
 from generate.server.page.newest import thumbnail
@@ -231,8 +231,8 @@ def _truly_in(folder: Path, path: Path) -> Path:
 
 
 def _folder_name(dataset: str) -> str:
-    """A data set's name, or 404 for what leads elsewhere or is longer than any folder's name."""
-    if not FOLDER_NAME.fullmatch(dataset) or len(dataset.encode()) > 255:
+    """A data set's name, or 404 for what no data set is called."""
+    if not can_be_dataset(dataset):
         abort(404)
     return dataset
 
