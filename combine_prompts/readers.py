@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from combine_prompts.prompt_files import json_list
+from common.sqlite_files import open_to_read
 
 BATCH = 20_000  # rows a batch: of a table of any size only one column of so many is in memory
 LONGEST_LINE = 1 << 30  # a line without its closing quote is named, not refused at 128 kB
@@ -48,7 +49,7 @@ def sac_generations(path: Path) -> Iterator[Row]:
     Raises sqlite3.Error if the file is locked, damaged or no such database. For a value that is too
     large, a text of as many "?" comes: the processor then drops it as too long.
     """
-    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+    database = open_to_read(path, timeout_s=5)
     database.text_factory = bytes  # a prompt that is not UTF-8 is one bad row, not the end
     database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
     try:

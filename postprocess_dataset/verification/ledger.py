@@ -10,11 +10,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from common.json_form import in_form, number
 from common.json_text import parse_json
+from common.sqlite_files import open_to_read
 from postprocess_dataset.dataset_folder import BLOCK
 from postprocess_dataset.manifest.kinds import Findings
 
+BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 LLM_SUMS = ("prompt_tokens", "completion_tokens", "usd")
+USE = {"backends?": (None, {str: {f"{name}?": (None, number) for name in LLM_SUMS}})}
+# The columns that are read, with their types.
+READ = {
+    "datasets": {"name": "text"}
+    | dict.fromkeys(("total", "waiting", "leased", "done", "set_aside"), "integer"),
+    "blocks": {"dataset": "text", "block": "integer", "done": "blob"},
+    "trouble": {"dataset": "text", "idx": "integer", "state": "text"},
+}
 
 
 class InUse(Exception):
@@ -26,8 +37,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.database = sqlite3.connect(":memory:")
-        uri = f"{path.absolute().as_uri()}?mode=ro"
-        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0)) as stored:
+        with contextlib.closing(open_to_read(path)) as stored:
             stored.backup(self.database, progress=_not_waiting)
 
     @classmethod
@@ -38,12 +48,23 @@ class Ledger:
             return None
         try:
             ledger = cls(path)
-            ledger._all("SELECT count(*) FROM datasets")
-        except sqlite3.OperationalError as error:
-            raise InUse(f"{path}: {error}") from None
-        except sqlite3.DatabaseError as error:
-            raise ValueError(f"{path}: {error}") from None
+            ledger._check()
+        except (sqlite3.DatabaseError, ValueError) as error:
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) in BUSY:
+                raise InUse(f"{path}: {error}; end the job server first (sbatch or kill)") from None
+            raise ValueError(f"{path} is damaged: {error}") from None
         return ledger
+
+    def _check(self) -> None:
+        """sqlite3.DatabaseError, ValueError: what is read holds other values, or is computed."""
+        kinds = {kind for (kind,) in self._all("SELECT type FROM sqlite_master")}
+        if foreign := kinds - {"table", "index"}:
+            raise sqlite3.DatabaseError(f"it holds a {min(foreign)}")
+        for table, columns in READ.items():
+            fits = " AND ".join(f"typeof({name}) = '{kind}'" for name, kind in columns.items())
+            if self._all(f"SELECT 1 FROM {table} WHERE NOT ({fits}) LIMIT 1"):
+                raise sqlite3.DatabaseError(f"a value in its table {table} is of another type")
+        self.llm_use()
 
     def _all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         return self.database.execute(query, values).fetchall()
@@ -58,8 +79,11 @@ class Ledger:
 
     def llm_use(self) -> dict[str, float]:
         """Tokens and USD of all LLM calls of the output root, as its accounts sum them up."""
+        if not self._all("SELECT 1 FROM sqlite_master WHERE name = 'llm_facts'"):
+            return dict.fromkeys(LLM_SUMS, 0)  # no call was accounted for
         past = self._all("SELECT value FROM llm_facts WHERE name = 'past'")
-        uses = [parse_json(text) for (text,) in [*past, *self._all("SELECT use FROM llm_clients")]]
+        texts = [*past, *self._all("SELECT use FROM llm_clients")]
+        uses = [in_form(parse_json(str(text)), USE) for (text,) in texts]
         backends = [use for each in uses for use in (each.get("backends") or {}).values()]
         return {key: sum(use.get(key) or 0 for use in backends) for key in LLM_SUMS}
 
@@ -94,8 +118,10 @@ class Ledger:
 
 def _not_waiting(status: int, remaining: int, total: int) -> None:
     """Stop sqlite's backup if a server holds the file; else it would wait for the server's end."""
-    if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        raise sqlite3.OperationalError("database is locked")
+    if status in BUSY:
+        error = sqlite3.OperationalError("database is locked")
+        error.sqlite_errorcode = status
+        raise error
 
 
 def places(bits: int) -> Iterator[int]:

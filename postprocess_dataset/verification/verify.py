@@ -189,7 +189,7 @@ def ledgers_of(
             ledger = Ledger.of(root)
         except (InUse, ValueError) as error:
             if output_root:
-                raise UserError(f"{error}; end the job server first (sbatch or kill)") from None
+                raise UserError(str(error)) from None
             report.not_checked.append(f"ledger: {error}")
             continue
         name = os.path.basename(folder)

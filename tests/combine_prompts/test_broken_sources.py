@@ -93,6 +93,19 @@ def test_sqlite_locked_empty_other(tmp_path):
     lock.close()
 
 
+@pytest.mark.parametrize("beside", ["-journal", "-wal", "-shm"])
+def test_a_pipe_beside_a_sqlite_file_is_not_waited_for(tmp_path, beside):
+    """SQLite would wait for its writer, for ever; it looks beside the file that a link leads to."""
+    (tmp_path / "real").mkdir()
+    path = tmp_path / "real/sac 100%.sqlite"
+    path.write_bytes((ROOT / "examples" / "sac" / "sac_public_2022_06_29.sqlite").read_bytes())
+    link = tmp_path / "sac.sqlite"
+    link.symlink_to(path)
+    assert process("sac", [link], tmp_path / "out.json", status=0)[1]
+    os.mkfifo(f"{path}{beside}")
+    broken(tmp_path, "sac", link, f"sac 100%.sqlite{beside} is no regular file")
+
+
 def test_sqlite_row_that_is_not_utf8(tmp_path):
     database = sqlite3.connect(tmp_path / "sac.sqlite")
     database.execute("CREATE TABLE generations (id INTEGER PRIMARY KEY, prompt TEXT)")

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from generate.dataset.samples import PLACE, comment_of, encode
+from generate.server.storage.schema import SCHEMA
 from postprocess_dataset.manifest.manifest import write_manifest
 from postprocess_dataset.manifest.shards import read_shard
 from postprocess_dataset.releasing.own_status import own_status
@@ -212,11 +213,10 @@ def test_the_report_reads_tokens_from_the_runs_ledger(tmp_path):
     assert own_status([str(own)], str(tmp_path)) == ""
     place.parent.mkdir()
     with contextlib.closing(sqlite3.connect(place)) as ledger:
-        ledger.execute("create table datasets (name text)")
-        ledger.execute("create table trouble (dataset text, idx int, state text)")
+        ledger.executescript(SCHEMA)
         ledger.execute("create table llm_facts (name text, value text)")
         ledger.execute("create table llm_clients (use text)")
-        ledger.execute("insert into datasets values ('HPDv2')")
+        ledger.execute("insert into datasets (name, total, waiting) values ('HPDv2', 9, 9)")
         ledger.execute("insert into trouble values ('HPDv2', 5, 'set_aside')")
         ledger.execute("insert into llm_facts values ('past', ?)", [json.dumps(use)])
         ledger.execute("insert into llm_clients values (?)", [json.dumps(use)])
@@ -224,7 +224,7 @@ def test_the_report_reads_tokens_from_the_runs_ledger(tmp_path):
         document = json.loads(Path(own_status([str(own)], str(tmp_path))).read_text())
         assert document["datasets"] == [{"name": "HPDv2", "set_aside": 1}]
         assert document["llm"] == {"prompt_tokens": 2400, "completion_tokens": 68, "usd": 1.0}
-        ledger.execute("insert into datasets values ('cats')")
+        ledger.execute("insert into datasets (name, total, waiting) values ('cats', 9, 9)")
         ledger.commit()
     assert own_status([str(own)], str(tmp_path)) == "", "the tokens of cats are among them"
 

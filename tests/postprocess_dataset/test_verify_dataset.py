@@ -3,14 +3,12 @@
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 
 import pytest
 
 from common import packed_folder
-from generate.server.storage.schema import SCHEMA
 from postprocess_dataset.manifest.kinds import KINDS, Findings
 from postprocess_dataset.score_table import publish
 from postprocess_dataset.verification.chunk import Beside
@@ -244,49 +242,6 @@ def test_packed_folders_are_verified_as_loose_ones(root):
     cut(part)
     packed_folder._load.cache_clear()  # one process looks once a second
     assert kinds(verify(root)) == {"unreadable_shard": 1}
-
-
-def ledger(root, done):
-    """A real ledger's tables, with so many of the 8 prompts done."""
-    path = root / ".server/ledger.sqlite"
-    path.parent.mkdir()
-    with sqlite3.connect(path) as database:
-        database.executescript(SCHEMA)
-        database.execute(
-            "INSERT INTO datasets (name, definition, version, total, waiting, done) "
-            "VALUES ('HPDv2', '{}', 1, 8, ?, ?)",
-            (8 - done, done),
-        )
-        for block, bits in ((0, 0b11111 << 995), (1, 0b111)):
-            blob = bits.to_bytes(125, "little")
-            if block == 1 and done < 8:
-                blob = (bits >> 1).to_bytes(125, "little")
-            database.execute(
-                "INSERT INTO blocks (dataset, block, position, size, open, done) "
-                "VALUES ('HPDv2', ?, 0, 1000, 0, ?)",
-                (block, blob),
-            )
-    database.close()
-    return path
-
-
-def test_the_ledger_agrees_or_is_named(root):
-    ledger(root, 8)
-    ended = verify(root, "--output_root", root)
-    assert ended.status == 0, ended.out + ended.err
-    shutil.rmtree(root / ".server")
-    ledger(root, 7)
-    assert kinds(verify(root, "--output_root", root)) == {"ledger_differs": 1}
-    path = root / ".server/ledger.sqlite"
-    with sqlite3.connect(path) as database:  # prompt 1002 has failed permanently
-        database.execute("UPDATE datasets SET waiting = 0, set_aside = 1")
-        database.execute("INSERT INTO trouble VALUES ('HPDv2', 1002, 'set_aside')")
-    database.close()
-    assert verify(root, "--output_root", root).status == 0
-    with sqlite3.connect(path, isolation_level=None) as server:
-        server.execute("BEGIN EXCLUSIVE")
-        ended = verify(root, "--output_root", root)
-    assert ended.status == 1 and "end the job server first" in ended.err
 
 
 MENDED = {

@@ -16,11 +16,11 @@ import contextlib
 import json
 import os
 import sqlite3
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from common.files import sync_folder
+from common.sqlite_files import BESIDE, refuse_special
 from common.untrusted import read_untrusted
 
 SCHEMA = """
@@ -99,7 +99,7 @@ def open_database(
     if noted_epoch and not path.exists():
         lost = "deleted"
     try:
-        _refuse_special(path)
+        refuse_special(path)
         connection = _connect(path, check)
         stored, changes = connection.execute("SELECT epoch, changes FROM server").fetchone()
         if stored >= epoch:
@@ -127,14 +127,6 @@ def open_database(
     return connection, lost
 
 
-def _refuse_special(path: Path) -> None:
-    """sqlite3.DatabaseError before SQLite waits for a pipe, or writes where a link leads."""
-    for suffix in ("", "-journal", "-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            if not stat.S_ISREG(os.lstat(f"{path}{suffix}").st_mode):
-                raise sqlite3.DatabaseError(f"{path.name}{suffix} is no regular file")
-
-
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
     """Whether the file is no ledger, rather than held by another process or on a failing disk."""
     code = getattr(error, "sqlite_errorcode", None)  # None: raised here, by a check
@@ -144,7 +136,7 @@ def _is_damage(error: sqlite3.DatabaseError) -> bool:
 
 def _move_aside(path: Path, epoch: int) -> None:
     """Rename a torn ledger: its journal first, or it would be played into the new file."""
-    for suffix in ("-shm", "-wal", "-journal", ""):
+    for suffix in reversed(BESIDE):
         if os.path.lexists(f"{path}{suffix}"):
             os.rename(f"{path}{suffix}", path.with_name(f"ledger-torn-{epoch}.sqlite{suffix}"))
     sync_folder(path.parent)

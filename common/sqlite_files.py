@@ -1,0 +1,34 @@
+"""SQLite files that others may have put there: SQLite itself waits for a pipe, for ever.
+
+    database = open_to_read("sac_public_2022_06_29.sqlite")      # sqlite3.DatabaseError: a pipe …
+    refuse_special(".server/ledger.sqlite")
+
+SQLite also opens what lies beside a file: its journal, its write-ahead log.
+"""
+
+import contextlib
+import os
+import sqlite3
+import stat
+from pathlib import Path
+
+BESIDE = ("", "-journal", "-wal", "-shm")
+
+
+def refuse_special(path: str | os.PathLike[str]) -> None:
+    """sqlite3.DatabaseError if the file, or one beside it, is a link, a pipe or a device."""
+    for suffix in BESIDE:
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISREG(os.lstat(f"{os.fspath(path)}{suffix}").st_mode):
+                name = os.path.basename(path)
+                raise sqlite3.DatabaseError(f"{name}{suffix} is no regular file")
+
+
+def open_to_read(path: str | os.PathLike[str], timeout_s: float = 0) -> sqlite3.Connection:
+    """A connection that reads only. timeout_s: how long a lock of another process is waited for.
+
+    sqlite3.DatabaseError: as of refuse_special(), but that the path itself may be a link.
+    """
+    real = os.path.realpath(path)  # as SQLite does: it looks beside the file that a link leads to
+    refuse_special(real)
+    return sqlite3.connect(f"{Path(real).as_uri()}?mode=ro", uri=True, timeout=timeout_s)
