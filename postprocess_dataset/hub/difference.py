@@ -7,32 +7,15 @@ Nothing is hashed for it: the manifest and the hub know the SHA-256 of every lar
 small one git's own hash is compared.
 """
 
-import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from common.untrusted import read_untrusted, real_folders
+from postprocess_dataset.hub.local_file import SMALL, LocalFile, blob_of
 
 FOLDERS = ("data/", "webdataset/", "metadata/")  # what a release alone writes
 SHARDS = (".parquet", ".tar")
-SMALL = 64 << 20  # bytes of a file that git itself may hold
 MOST_FILES = 100  # in a commit
 MOST_BYTES = 20 << 30
-
-
-@dataclass(frozen=True)
-class LocalFile:
-    """A file that the manifest lists. folder: of the release."""
-
-    folder: str
-    path: str
-    bytes: int
-    sha256: str
-
-    @property
-    def place(self) -> str:
-        return os.path.join(self.folder, self.path)
 
 
 @dataclass(frozen=True)
@@ -75,19 +58,12 @@ def difference(files: Sequence[LocalFile], remote: Mapping[str, RemoteFile]) -> 
 
 
 def is_same(file: LocalFile, there: RemoteFile) -> bool:
-    """Whether the repository has this very file."""
+    """Whether the repository has this very file. UserError: it is not the manifest's here."""
     if file.bytes != there.bytes:
         return False
     if there.sha256:
         return file.sha256 == there.sha256
     return file.bytes <= SMALL and blob_of(file) == there.blob
-
-
-def blob_of(file: LocalFile) -> str:
-    """The hash that git gives the file. OSError: it cannot be read."""
-    content = read_untrusted(file.place, SMALL, real_folders([file.folder]))
-    head = b"blob %d\0" % len(content)
-    return hashlib.sha1(head + content, usedforsecurity=False).hexdigest()
 
 
 def commits(shards: Sequence[LocalFile]) -> Iterator[list[LocalFile]]:

@@ -9,7 +9,7 @@ again. Only files that were verified and that the manifest lists are uploaded, b
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -25,14 +25,9 @@ from common.command_line import DONE, UserError
 from common.console import amount, visible
 from common.files import read_json
 from common.hub import limit_hub, not_a_hub
-from common.untrusted import read_untrusted
-from postprocess_dataset.hub.difference import (
-    Difference,
-    LocalFile,
-    RemoteFile,
-    commits,
-    difference,
-)
+from common.untrusted import real_folders
+from postprocess_dataset.hub.difference import Difference, RemoteFile, commits, difference
+from postprocess_dataset.hub.local_file import LocalFile, source
 from postprocess_dataset.manifest import manifest
 from postprocess_dataset.progress import tell
 from postprocess_dataset.release_folder import is_published, work_folder
@@ -89,13 +84,18 @@ def listed(release: str) -> tuple[list[LocalFile], str]:
     """(the files of a release, its root). UserError: there is no manifest, or not its files."""
     path = os.path.join(release, manifest.NAME)
     try:
-        document = manifest.read_manifest(release)
+        content = manifest.read_content(release)
+        document = manifest.parse(content, path)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file; release.py writes it") from None
     except ValueError as error:
         raise UserError(f"{error}; make the release again with release.py") from None
+    root: str = document["root"]
+    if root != manifest.root_of(document["files"], document["allowed"]):
+        raise UserError(f"{path}: its root is not the one of what it lists; run release.py again")
+    inside = real_folders([release])
     files = [
-        LocalFile(release, file["path"], file["bytes"], file["sha256"])
+        LocalFile(release, file["path"], file["bytes"], file["sha256"], inside)
         for file in document["files"]
     ]
     for file in files:
@@ -108,10 +108,8 @@ def listed(release: str) -> tuple[list[LocalFile], str]:
                 f"{visible(file.place)} has {size:,} bytes, {manifest.NAME} states "
                 f"{file.bytes:,}: run release.py again"
             )
-    root: str = document["root"]
-    content = read_untrusted(path, manifest.MANIFEST_BYTES, text=True)
     digest = hashlib.sha256(content).hexdigest()
-    return [*files, LocalFile(release, manifest.NAME, len(content), digest)], root
+    return [*files, LocalFile(release, manifest.NAME, len(content), digest, inside)], root
 
 
 def check_verified(release: str, root: str) -> None:
@@ -216,18 +214,16 @@ def commit(
     api: HfApi, settings: PushSettings, files: Sequence[LocalFile], stale: Sequence[str], what: str
 ) -> None:
     """One commit. UserError: a file is not the one of the manifest."""
-    additions = [CommitOperationAdd(file.path, file.place) for file in files]
-    api.preupload_lfs_files(settings.repo, additions, repo_type="dataset", free_memory=False)
-    for file, addition in zip(files, additions, strict=True):
-        if addition.upload_info.sha256.hex() != file.sha256:
-            raise UserError(
-                f"{visible(file.place)} is not the file that {manifest.NAME} lists: "
-                "run release.py again"
-            )
     removals = [CommitOperationDelete(path, is_folder=False) for path in stale]
-    api.create_commit(
-        settings.repo, [*additions, *removals], commit_message=what, repo_type="dataset"
-    )
+    with ExitStack() as opened:
+        additions = [CommitOperationAdd(file.path, source(file, opened)) for file in files]
+        api.preupload_lfs_files(settings.repo, additions, repo_type="dataset", free_memory=False)
+        for file, addition in zip(files, additions, strict=True):
+            if addition.upload_info.sha256.hex() != file.sha256:
+                raise file.another()
+        api.create_commit(
+            settings.repo, [*additions, *removals], commit_message=what, repo_type="dataset"
+        )
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from io import BufferedReader
 from typing import Any
 
 from common.files import write_whole
@@ -26,9 +27,8 @@ from postprocess_dataset.manifest.merkle import Tree, file_leaf, sample_leaf
 from postprocess_dataset.manifest.shards import (
     ShardSample,
     Unreadable,
-    is_shard,
     not_finite,
-    read_shard,
+    parquet_samples,
     tar_samples,
 )
 from postprocess_dataset.private_fields import private_fields, private_parts
@@ -124,8 +124,12 @@ def root_of(files: list[File], allowed: Iterable[str]) -> str:
 
 def _file(folder: str, path: str) -> File:
     with os.fdopen(open_untrusted(os.path.join(folder, path), real_folders([folder])), "rb") as f:
-        digest = hashlib.file_digest(f, "sha256").hexdigest()
-        return {"path": path, "bytes": f.tell(), "sha256": digest}
+        return _hashed(f, path)
+
+
+def _hashed(opened: BufferedReader, path: str) -> File:
+    digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    return {"path": path, "bytes": opened.tell(), "sha256": digest}
 
 
 def _size(folder: str, path: str) -> int:
@@ -145,15 +149,17 @@ def look(
     a link to elsewhere.
     """
     whole = os.path.join(folder, path)
-    if not path.endswith(".tar"):
-        file = _file(folder, path)
-        samples = read_shard(whole) if is_shard(whole) else None
-        return file, _shard(path, samples, found, progress) if samples else None
     with os.fdopen(open_untrusted(whole, real_folders([folder])), "rb") as opened:
-        hashed = Hashed(opened)
-        shard = _shard(path, tar_samples(hashed), found, progress)
-        size, sha256 = hashed.finish()
-    return {"path": path, "bytes": size, "sha256": sha256}, shard
+        if path.endswith(".tar"):
+            hashed = Hashed(opened)
+            shard = _shard(path, tar_samples(hashed), found, progress)
+            size, sha256 = hashed.finish()
+            return {"path": path, "bytes": size, "sha256": sha256}, shard
+        file = _hashed(opened, path)
+        if not path.endswith(".parquet"):
+            return file, None
+        samples = parquet_samples(opened)  # of this very file, whatever has its name by now
+        return file, _shard(path, samples, found, progress) if samples is not None else None
 
 
 def _shard(
@@ -256,10 +262,22 @@ def _intact_shard(folder: str, stated: File, found: Findings, progress: Progress
 
 
 def read_manifest(folder: str) -> dict[str, Any]:
-    """The manifest; every path in it lies below the folder."""
+    """The manifest. ValueError: it is damaged. FileNotFoundError: there is none."""
+    return parse(read_content(folder), os.path.join(folder, NAME))
+
+
+def read_content(folder: str) -> bytes:
+    """The bytes of the manifest. Errors as of read_manifest()."""
     place = os.path.join(folder, NAME)
     try:
-        content = read_untrusted(place, MANIFEST_BYTES, real_folders([folder]), text=True)
+        return read_untrusted(place, MANIFEST_BYTES, real_folders([folder]), text=True)
+    except Refused as error:
+        raise ValueError(f"{place} is damaged: {error.strerror}") from None
+
+
+def parse(content: bytes, place: str) -> dict[str, Any]:
+    """The manifest in these bytes; every path in it lies below the folder. ValueError: damaged."""
+    try:
         manifest = parse_json(content, unique=True)
         good = (
             manifest["format"] == FORMAT
@@ -268,8 +286,6 @@ def read_manifest(folder: str) -> dict[str, Any]:
             and all(_is_file(file) for file in manifest["files"])
             and all(_is_text(shard["path"]) for shard in manifest["shards"])
         )
-    except Refused as error:
-        raise ValueError(f"{place} is damaged: {error.strerror}") from None
     except (KeyError, TypeError):
         good = False
     except ValueError as error:

@@ -55,35 +55,33 @@ def not_finite(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def is_shard(path: str) -> bool:
-    """Whether a file holds samples with their images: a tar, or parquet with an image column.
+def read_shard(path: str) -> Iterator[ShardSample]:
+    """The samples of a tar. Unreadable: it is damaged from there on. OSError: the disk."""
+    with os.fdopen(open_untrusted(path), "rb") as file:
+        yield from tar_samples(file)
 
-    Unreadable: a .parquet that is none.
+
+def parquet_samples(opened: BinaryIO) -> Iterator[ShardSample] | None:
+    """The samples of an open parquet file; None of one without images.
+
+    Unreadable: it is none, or damaged from there on.
     """
-    return path.endswith(".tar") or (path.endswith(".parquet") and _has_images(path))
-
-
-def _has_images(path: str) -> bool:
+    place = f"/proc/self/fd/{opened.fileno()}"  # Arrow reads it without Python's lock
     try:
-        schema = pq.read_schema(path)
+        schema = pq.read_schema(place)
     except (pa.ArrowException, OSError) as error:
         raise Unreadable(f"is no parquet file: {str(error).splitlines()[0]}") from None
+    return _rows(place) if _has_images(schema) else None
+
+
+def _has_images(schema: pa.Schema) -> bool:
     if not all(name in schema.names for name in COLUMNS):
         return False
     kind = schema.field("image").type
     return bool(pa.types.is_struct(kind)) and kind.get_field_index("bytes") >= 0
 
 
-def read_shard(path: str) -> Iterator[ShardSample]:
-    """The samples. Unreadable: it is damaged from there on. OSError: the disk."""
-    if path.endswith(".tar"):
-        with os.fdopen(open_untrusted(path), "rb") as file:
-            yield from tar_samples(file)
-    else:
-        yield from _parquet_samples(path)
-
-
-def _parquet_samples(path: str) -> Iterator[ShardSample]:
+def _rows(path: str) -> Iterator[ShardSample]:
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:  # or a whole shard is in memory
             for batch in file.iter_batches(ROWS, use_threads=False):
