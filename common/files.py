@@ -20,7 +20,7 @@ from common.json_text import parse_json
 from common.untrusted import Refused, read_untrusted
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-NOT_PLAIN = "is a link, a pipe or a device: nothing is written there; move it away"
+NOT_PLAIN = "it is a link, a pipe or a device: nothing is written there; move it away"
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
@@ -50,7 +50,7 @@ def refuse_special(path: str | os.PathLike[str]) -> None:
     with contextlib.suppress(FileNotFoundError):
         mode = os.lstat(path).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise OSError(errno.EPERM, "is no plain file, so it is not replaced", os.fspath(path))
+            raise Refused("it is no plain file, so it is not replaced", path)
 
 
 def open_plain(path: str | os.PathLike[str], flags: int) -> int:

@@ -44,6 +44,10 @@ class Refused(OSError):
     def __init__(self, reason: str, path: Path) -> None:
         super().__init__(errno.EPERM, reason, os.fspath(path))
 
+    def __str__(self) -> str:
+        """Without "[Errno 1]", as nothing was asked of the system."""
+        return f"{self.filename}: {self.strerror}"
+
 
 def real_folders(folders: Iterable[Path]) -> tuple[str, ...]:
     """The folders as `inside` takes them: absolute, their links followed, with a slash."""

@@ -279,7 +279,7 @@ def test_a_log_that_is_no_file(tmp_path, prompts, kind):
     root.mkdir()
     (tmp_path / "kept").write_text("as it was")
     log.symlink_to("../kept") if kind == "link" else os.mkfifo(log)
-    says = (str(log), "is a link, a pipe or a device", "move it away")
+    says = (f"{log}: it is a link, a pipe or a device", "move it away")
     fails_with(says, "generate/image_server.py", "--output_root", root, "--port=0")
     words = [prompts, "--model=tiny", "--augment_prompts=False", "--output_root", root]
     fails_with(says, "generate/generate_images.py", *words)

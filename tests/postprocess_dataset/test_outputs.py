@@ -24,7 +24,8 @@ def test_a_link_as_output(table, to_parquet, to_tars, tmp_path):
     link.unlink()
     link.symlink_to("nothing")
     ended = to_parquet(data.path, link)
-    assert ended.status == 1 and "is no plain file" in ended.err and link.is_symlink()
+    said = f"{link}: it is no plain file, so it is not replaced"
+    assert ended.status == 1 and said in ended.err and link.is_symlink()
     (tmp_path / "tars").mkdir()
     (tmp_path / "tars/output_dataset_000000.tar").symlink_to("../precious")
     (tmp_path / "tars/output_dataset_plan.json").symlink_to("../precious")
