@@ -29,7 +29,8 @@ from common.web import BadPeer, limited
 ATTEMPTS = 5
 TIMEOUT_S = 30
 MOST_BYTES = 16 << 30  # of a file that only holds texts
-SPAN = re.compile(r"bytes (\d+)-\d+/(\d+)")  # of a Content-Range: first byte, bytes of the whole
+# of a Content-Range: first byte, bytes of the whole; int() refuses 5,000 digits
+SPAN = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})")
 
 
 def hub_files(repo: str, patterns: Sequence[str], revision: str) -> tuple[list[Path], str]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SAMPLE_BYTES = 1 << 20  # of a sample's JSON; the project's own are below 10 kB
-DEFINITION_BYTES = 1 << 16  # of a dataset.yaml, some 2 kB; PyYAML takes 2 s for so many
+DEFINITION_BYTES = 1 << 16  # of the YAML of a data set or a card, some 2 kB; PyYAML takes 2 s
 IMAGE_BYTES = 64 << 20  # of one image; 8192 x 8192 pixels at quality 95 take 30 MB
 PIECE = 1 << 16  # most images in one call; more memory at once is new memory each time
 SMALL_PIECE = 1 << 12  # most JSONs; 0.3 us less than room for an image

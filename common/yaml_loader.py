@@ -3,22 +3,21 @@
     yaml.load(text, Loader=LinearLoader)
 
 Numbers to the base of 60 (1:59:59, of YAML 1.1) take time that grows with the square of their
-length. Mappings that are merged into each other (`<<: [*a, *a]`) double with each level.
+length. Lists and mappings of aliases (`[*a, *a]`, `<<: [*a, *a]`) double with each level: they are
+small in memory, and take for ever once somebody prints or merges them.
 """
 
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import yaml
 
-MOST_PAIRS = 1_000_000  # of all mappings together; a file of 1 MB has 250,000
+MOST_REPEATED = 1_000_000  # characters and values that aliases add; people repeat some lines
 
 
 class LinearLoader(yaml.SafeLoader):
     """Reads in a time that grows with the length of the text alone."""
-
-    def __init__(self, stream: Any) -> None:
-        super().__init__(stream)
-        self.pairs = 0
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> Any:
         """A whole number; what has colons is a text, as in YAML 1.2."""
@@ -30,12 +29,38 @@ class LinearLoader(yaml.SafeLoader):
         text = self.construct_scalar(node)
         return text if ":" in text else super().construct_yaml_float(node)
 
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Merge what the mapping names by `<<`. YAMLError: more than MOST_PAIRS in all."""
-        super().flatten_mapping(node)
-        self.pairs += len(node.value)
-        if self.pairs > MOST_PAIRS:
-            raise yaml.YAMLError(f"its merged mappings have more than {MOST_PAIRS:,} pairs")
+    def get_single_node(self) -> Any:
+        """The text's values. YAMLError: aliases repeat too much, or a value holds itself."""
+        node = super().get_single_node()
+        if node is not None:
+            _refuse_repetition(node)
+        return node
+
+
+def _refuse_repetition(root: yaml.Node) -> None:
+    wholes: dict[int, int] = {}  # of each node: its characters and values, with what it names
+    written = 0
+
+    def whole(node: yaml.Node) -> int:
+        nonlocal written
+        known = wholes.get(id(node))
+        if known is None:
+            wholes[id(node)] = 0
+            own = 1 + (len(node.value) if isinstance(node, yaml.ScalarNode) else 0)
+            written += own
+            known = wholes[id(node)] = own + sum(map(whole, _parts(node)))
+        elif known == 0:
+            raise yaml.YAMLError("a value of it holds itself")
+        return known
+
+    if whole(root) - written > MOST_REPEATED:
+        raise yaml.YAMLError(f"its aliases repeat more than {MOST_REPEATED:,} characters")
+
+
+def _parts(node: yaml.Node) -> Iterable[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return chain.from_iterable(node.value)
+    return node.value if isinstance(node, yaml.SequenceNode) else ()
 
 
 for kind in ("int", "float"):

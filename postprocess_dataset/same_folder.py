@@ -4,10 +4,10 @@ lies_in("link/000012", "HPDv2")        # link -> HPDv2
 refuse_twice(["HPDv2", "link"])        # UserError: its samples would count twice
 """
 
-import contextlib
+import functools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from common.command_line import UserError
 from postprocess_dataset.table import NotUpdatable
@@ -17,27 +17,42 @@ BLOCK = re.compile(r"/\d{6}$")  # a sub-folder of 1,000 prompts
 
 def lies_in(path: str, folder: str) -> bool:
     """Whether `path` is the folder or lies in it. It need not exist; the folder must."""
-    try:
-        wanted = os.stat(folder)
-    except OSError:
-        return False
+    wanted = _identity(folder)
+    return wanted is not None and any(_identity(place) == wanted for place in _upwards(path))
+
+
+def _upwards(path: str) -> Iterator[str]:
+    """The path without links, then each folder that it lies in."""
     place = ""
     above = os.path.realpath(path)
     while above != place:
         place, above = above, os.path.dirname(above)
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.stat(place), wanted):
-                return True
-    return False
+        yield place
+
+
+def _identity(place: str) -> tuple[int, int] | None:
+    """What tells a file from any other, under whatever name; None: it cannot be looked at."""
+    try:
+        found = os.stat(place)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def refuse_twice(folders: Sequence[str]) -> None:
     """UserError if one of the folders is another, or lies in another."""
-    for first in folders:
-        for second in folders:
-            if first is not second and lies_in(second, first):
+    identity = functools.cache(_identity)  # 5,000 folders lie in the same ones
+    given: dict[tuple[int, int] | None, int] = {}
+    for number, folder in enumerate(folders):
+        given.setdefault(identity(os.path.realpath(folder)), number)
+    given.pop(None, None)
+    for number, folder in enumerate(folders):
+        for place in _upwards(folder):
+            other = given.get(identity(place), number)
+            if other != number:
                 raise UserError(
-                    f"{second} is given twice or lies in {first}: its samples would count twice"
+                    f"{folder} is given twice or lies in {folders[other]}: "
+                    "its samples would count twice"
                 )
 
 

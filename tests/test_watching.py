@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from common.command_line import OUTPUT_CLOSED
+
 ROOT = Path(__file__).resolve().parent.parent
 CLIENT = ROOT / "generate" / "generate_images.py"
 NOT_OURS = ("SLURM", "FAKE_", "UNIDISC_DIR", "OLLAMA_HOST")
@@ -168,6 +170,12 @@ def test_tail_log_follows_the_newest_logs_of_the_data_sets_arrays(tmp_path, prom
     assert "this is 7_0\n" not in shown and "this is 8_0\n" not in shown
 
 
+def most_kb(process):
+    """The most memory that a process has had."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1])
+
+
 def test_tail_log_shows_plain_files_alone_and_harmless(tmp_path, prompts):
     """Libraries write into the logs, too, and a colleague can put a link or a pipe beside them."""
     root = tmp_path / "out"
@@ -183,11 +191,22 @@ def test_tail_log_shows_plain_files_alone_and_harmless(tmp_path, prompts):
         with open(root / "local_a.out", "a") as log:
             log.write("the end\n")
         assert tail.stdout.readline() == "the end\n"
+        before = most_kb(tail.pid)
+        with open(root / "local_a.out", "a") as log:
+            log.truncate(48 << 20)
+            log.write("\nafter it\n")
+        assert tail.stdout.readline().startswith("\\x00")
+        assert tail.stdout.readline() == "after it\n"
+        assert most_kb(tail.pid) - before < 20_000
         tail.send_signal(signal.SIGINT)
         assert tail.wait(30) == 130
     finally:
         tail.kill()
         tail.wait()
+    tail = subprocess.Popen(command, stdout=subprocess.PIPE, env=ENVIRONMENT)
+    assert tail.stdout.readline()
+    tail.stdout.close()  # as of `| head -1`, while no line comes any more
+    assert tail.wait(30) == OUTPUT_CLOSED
     (root / "local_a.out").unlink()
     ended = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
     assert ended.returncode == 1 and "is no plain file, so it is not shown" in ended.stderr

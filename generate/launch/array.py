@@ -5,12 +5,14 @@ python generate/generate_images.py HPDv2.json --cancel
 
 import json
 import os
+import select
 import stat
 import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from common import slurm
 from common.command_line import DONE, FAILED, UserError
@@ -22,6 +24,7 @@ from generate.launch import sbatch
 from generate.protocol.output_root import server_folder
 
 NEWEST_LOGS = 5
+LONGEST_LINE = 1 << 16
 
 
 def job_name(dataset: str) -> str:
@@ -124,6 +127,25 @@ def tail_log(output_root: Path, dataset: str) -> int:
     return _follow(logs)
 
 
+def _lines(stream: IO[bytes]) -> Iterator[str]:
+    """Each line; of a long one the beginning, since a sparse file is one line of any length.
+
+    BrokenPipeError: nobody reads standard output any more, also while no line comes.
+    """
+    ready = select.poll()
+    ready.register(stream, select.POLLIN)
+    ready.register(sys.stdout.fileno(), 0)  # only that its reader has gone
+    rest = b""
+    while True:
+        if sys.stdout.fileno() in dict(ready.poll()):
+            raise BrokenPipeError
+        if not (piece := os.read(stream.fileno(), LONGEST_LINE)):
+            return
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from (line.decode(errors="backslashreplace") for line in lines)
+        rest = rest[:LONGEST_LINE]
+
+
 def _follow(logs: Sequence[Path]) -> int:
     """Show them until a signal ends this; libraries write into them, too, and so do others.
 
@@ -135,6 +157,9 @@ def _follow(logs: Sequence[Path]) -> int:
     newest = sorted(plain, key=lambda log: log.stat().st_mtime)[-NEWEST_LOGS:]
     command = ["tail", f"--pid={os.getpid()}", "-n", "20", "-f", *map(str, newest)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as tail:
-        for line in tail.stdout or ():
-            print(visible(line.decode(errors="backslashreplace").rstrip("\n")), flush=True)
+        try:
+            for line in _lines(cast(IO[bytes], tail.stdout)):
+                print(visible(line), flush=True)
+        finally:
+            tail.terminate()
     return DONE if tail.returncode == 0 else FAILED

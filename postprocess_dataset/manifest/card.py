@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from common.files import parse_yaml
-from common.untrusted import read_text
+from common.untrusted import DEFINITION_BYTES, read_text
 from postprocess_dataset.manifest.kinds import Findings
 
 NAME = "README.md"
@@ -36,12 +36,15 @@ def check_card(folder: str, counts: dict[str, int], found: Findings) -> bool:
 
 
 def header(text: str) -> dict[str, Any]:
-    """The YAML between the first two lines of ---; {} without one. ValueError: it is no mapping."""
+    """The mapping between the first two lines of ---; {} without one. ValueError: it is none."""
     lines = text.splitlines()
     if not lines or lines[0].strip() != "---":
         return {}
     end = next((n for n, line in enumerate(lines[1:], 1) if line.strip() == "---"), len(lines))
-    about = parse_yaml("\n".join(lines[1:end])) or {}
+    head = "\n".join(lines[1:end])
+    if len(head) > DEFINITION_BYTES:
+        raise ValueError(f"it is longer than {DEFINITION_BYTES:,} characters")
+    about = parse_yaml(head) or {}
     if not isinstance(about, dict):
         raise ValueError("it is no mapping")
     return about

@@ -35,16 +35,15 @@ from common.packed_folder import (
     shortfall,
     text_count,
 )
-from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_untrusted, read_untrusted
+from common.untrusted import open_untrusted
+from postprocess_dataset.packing.loose_file import OTHER_BYTES, read_loose
 from postprocess_dataset.packing.publish_mark import publish_mark
 from postprocess_dataset.packing.unnamed_tars import remove_unnamed_tars
 from postprocess_dataset.tar_header import header, padded
 
 TAR_BYTES = 1 << 30  # a tar ends after so many bytes, and the next one begins
-LIMITS = {".jpg": IMAGE_BYTES, ".json": SAMPLE_BYTES}
 QUIET_S = 60.0  # a prompt of an open folder is packed if it was not touched for so long
 AHEAD_S = 3600.0  # a later time than that is of a clock that was wrong
-OTHER_BYTES = 1 << 30  # of .prompts, .samples
 Identity = tuple[int, int, int]  # of a file: inode, size, time of change
 
 
@@ -148,7 +147,7 @@ class Packing:
         member = mark.find(name)
         if member is None:
             return False
-        if member.read(OTHER_BYTES) == read_untrusted(self.folder / name, OTHER_BYTES):
+        if member.read(OTHER_BYTES) == read_loose(self.folder, name):
             return True
         return not name.endswith(COLLECTED) and self._is_sound(mark, member.path)
 
@@ -199,7 +198,7 @@ class Packing:
         try:
             if newest:
                 name = f"{prompt.index}.prompts{newest if newest > 1 else ''}"
-                data = read_untrusted(self.folder / name, OTHER_BYTES)
+                data = read_loose(self.folder, name)
                 count = len(orjson.loads(data)["texts"])
             ages = [time.time() - (self.folder / name).lstat().st_mtime for name in prompt.names]
         except (OSError, ValueError, KeyError, TypeError):
@@ -254,8 +253,7 @@ class Packing:
         try:
             for name in prompt.names:
                 identities[name] = self._identity(name)
-                limit = LIMITS.get(os.path.splitext(name)[1], OTHER_BYTES)
-                contents[name] = read_untrusted(self.folder / name, limit)
+                contents[name] = read_loose(self.folder, name)
             self._check(prompt, contents)
         except FileNotFoundError:
             return []  # taken away just now

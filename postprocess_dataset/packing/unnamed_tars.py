@@ -12,9 +12,8 @@ from pathlib import Path
 
 from common.packed_folder import COLLECTED, HEADER, MARK, TAR, PackedFolder, members, read_file
 from common.untrusted import Refused
+from postprocess_dataset.packing.loose_file import OTHER_BYTES
 from postprocess_dataset.tar_header import END
-
-MOST_BYTES = 1 << 30  # of one file
 
 
 def remove_unnamed_tars(folder: Path, mark: PackedFolder | None) -> None:
@@ -43,9 +42,10 @@ def first_only_in(tar: Path) -> str | None:
     for name, member in members(tar, 0, max(tar.stat().st_size - END, HEADER)):
         if name.endswith(COLLECTED):
             continue
+        packed_bytes = member.read(OTHER_BYTES)
         try:
-            if read_file(tar.parent / name, MOST_BYTES) != member.read(MOST_BYTES):
+            if read_file(tar.parent / name, member.size) != packed_bytes:
                 return name
-        except FileNotFoundError:
+        except (FileNotFoundError, Refused):  # Refused: it is larger
             return name
     return None

@@ -261,6 +261,7 @@ def test_plain_file_torn_and_resumed(tmp_path, hub, script, name, folder):
     [
         (206, {"Content-Range": "bytes 0-35/1000000"}, False),
         (206, {"Content-Range": "bytes 5-9/3"}, True),
+        (206, {"Content-Range": f"bytes 10-20/{'9' * 5000}"}, True),
         (200, {}, False),  # a login page
     ],
 )

@@ -31,16 +31,32 @@ def test_the_time_grows_with_the_length(made: Callable[[int], str]) -> None:
     assert growth(parse, made) <= MOST
 
 
-def test_mappings_that_double_are_refused() -> None:
-    levels = ["a0: &a0 {x: 1}"]
-    levels += [f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}], y{i}: 1}}" for i in range(1, 22)]
-    with pytest.raises(ValueError, match="more than 1,000,000 pairs"):
+@pytest.mark.parametrize("level", ["{{<<: [*a{0}, *a{0}], y{0}: 1}}", "[*a{0}, *a{0}]"])
+def test_aliases_that_double_are_refused(level: str) -> None:
+    levels = ["a0: &a0 {x: 1, y: 2}"]
+    levels += [f"a{i}: &a{i} {level.format(i - 1)}" for i in range(1, 20)]
+    with pytest.raises(ValueError, match="aliases repeat more than 1,000,000"):
         parse_yaml("\n".join(levels))
 
 
+@pytest.mark.parametrize("text", ["a: &a [*a]", "a: &a {b: *a}"])
+def test_a_value_that_holds_itself_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="holds itself"):
+        parse_yaml(text)
+
+
 def test_what_people_write_is_read_as_before() -> None:
-    text = "a: 12\nb: 1.5\nc: 0x1f\nd: {<<: {e: 1, f: 1}, f: 2}\ng: 2026-11-30\nh: yes\ni: 6:00:00"
+    text = "a: &n 12\nb: 1.5\nc: 0x1f\nd: {<<: {e: 1, f: 1}, f: 2}\ng: 2026-11-30\nh: yes\n"
+    text += "i: 6:00:00\nj: [*n, *n]"
     values = parse_yaml(text)
     assert values.pop("g").isoformat() == "2026-11-30"
-    expected = {"a": 12, "b": 1.5, "c": 31, "d": {"e": 1, "f": 2}, "h": True, "i": "6:00:00"}
+    expected = {
+        "a": 12,
+        "b": 1.5,
+        "c": 31,
+        "d": {"e": 1, "f": 2},
+        "h": True,
+        "i": "6:00:00",
+        "j": [12, 12],
+    }
     assert values == expected

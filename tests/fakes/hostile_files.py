@@ -82,3 +82,11 @@ def hostile(folder: Path) -> dict[str, Path]:
     line_break.write_text('["a red fox in the snow"]')
     paths = {path.name.replace(".", "_").replace("\n", "_"): path for path in where.iterdir()}
     return paths | {"missing": where / "missing.json", "zero": Path("/dev/zero")}
+
+
+def doubling(text: str, levels: int = 26) -> str:
+    """A YAML value of some hundred characters that is 2**levels texts where it is printed."""
+    value = f"&a0 {text}"
+    for level in range(levels):
+        value = f"&a{level + 1} [{value}, *a{level}]"
+    return value

@@ -23,6 +23,7 @@ from postprocess_dataset.manifest.manifest import (
 )
 from postprocess_dataset.manifest.merkle import Tree
 from postprocess_dataset.manifest.shards import Unreadable, read_shard, tar_members
+from tests.fakes.hostile_files import doubling
 from tests.postprocess_dataset.conftest import called
 
 KIB = 1 << 10
@@ -199,6 +200,11 @@ CHANGES = {
         lambda r: card(r, "---\ndataset_info: {splits: [{num_examples: 35}]}\n---\n"),
         "card_counts",
     ),
+    "aliases": (
+        lambda r: card(r, f"---\ndataset_info: {{config_name: {doubling('x')}}}\n---\n"),
+        "card_counts",
+    ),
+    "a long head": (lambda r: card(r, f"---\na: [{'a,' * 100_000}]\n---\n"), "card_counts"),
     "no YAML": (lambda r: card(r, "---\na: [\n---\n"), "card_counts"),
 }
 

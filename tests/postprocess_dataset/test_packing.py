@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import tarfile
 import time
@@ -129,6 +130,23 @@ def test_what_is_broken_stays_loose_and_is_named(data):
     left = sorted(os.listdir(data.path / "000000"))
     assert {"3_1.jpg", "3.prompts", "7_5.jpg", "7_9.failed"} <= set(left)
     assert "7_0.jpg" not in left and len(seen(data.path)) == 6
+
+
+def little_memory():
+    resource.setrlimit(resource.RLIMIT_DATA, (700 << 20, 700 << 20))
+
+
+@pytest.mark.parametrize("name", ["3.prompts", "3.samples"])
+def test_a_sparse_text_is_not_read_into_memory(data, process, name):
+    path = data.path / "000000" / name
+    with open(path, "ab") as file:
+        file.truncate((1 << 30) - 1)
+    os.utime(path, (1, 1))
+    ended = process("pack_finished_folders", data.path, preexec_fn=little_memory)
+    assert ended.returncode == 3, ended.stderr
+    assert "Memory" not in ended.stderr and "Traceback" not in ended.stderr
+    left = os.listdir(data.path / "000000")
+    assert name in left and "3_0.jpg" in left and "7_0.jpg" not in left
 
 
 def test_die_anywhere(data, dying):

@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 from common.scores.histogram import histogram
 from postprocess_dataset.report import costs, gather, pictures, rows, texts
 from postprocess_dataset.shard_images import Images
+from tests.fakes.hostile_files import doubling
 from tests.postprocess_dataset.conftest import called
 
 AXE = Path(__file__).resolve().parents[1] / "node_modules" / "axe-core" / "axe.min.js"
@@ -162,6 +163,8 @@ def test_what_is_wrong_is_one_line(data, tmp_path):
     says(["--status"], data, tmp_path / "r.html", "--status", tmp_path / "status.json")
     (tmp_path / "HPDv2" / "dataset.yaml").write_text("{torn")
     says(["dataset.yaml is damaged"], data, tmp_path / "r.html")
+    (tmp_path / "HPDv2" / "dataset.yaml").write_text(f"model: {doubling('/x/y')}")
+    says(["dataset.yaml is damaged", "aliases"], data, tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()
 
 

@@ -1,8 +1,11 @@
 """A folder under two names: its samples are taken once, or nothing is done."""
 
+import os
+
 import pytest
 
-from postprocess_dataset.same_folder import lies_in
+from common.command_line import UserError
+from postprocess_dataset.same_folder import lies_in, refuse_twice
 from tests.postprocess_dataset.conftest import called
 
 
@@ -29,6 +32,20 @@ def test_a_folder_is_given_twice(data, tmp_path, script, name, turned):
     assert (ended.status, ended.err.count("\n")) == (1, 1), ended.err
     assert "is given twice or lies in" in ended.err
     assert not list(tmp_path.glob("*.parquet"))
+
+
+def test_each_folder_is_looked_at_a_few_times(tmp_path, monkeypatch):
+    """On a file server each look is a call, and many sub-folders can be given one by one."""
+    folders = [str(tmp_path / "data" / f"{number:06d}") for number in range(200)]
+    for folder in folders:
+        os.makedirs(folder)
+    looks = []
+    real = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **how: looks.append(path) or real(path, **how))
+    refuse_twice(folders)
+    assert len(looks) < 5 * len(folders)
+    with pytest.raises(UserError, match="lies in"):
+        refuse_twice([*folders, str(tmp_path / "data")])
 
 
 def test_an_update_under_another_name(data, folder, to_parquet, rows_of, tmp_path):

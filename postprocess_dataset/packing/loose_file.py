@@ -1,0 +1,21 @@
+"""Read a loose file of a prompt, to be packed or to be compared with its packed copy.
+
+    data = read_loose("HPDv2/000012", "12345_3.json")
+
+Others may have put files of any size there: each kind has its limit, and what should be a text is
+read to its first zero byte only, since a sparse file of 1 GB costs nothing on the disk.
+"""
+
+import os
+
+from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, read_untrusted
+
+LIMITS = {".jpg": IMAGE_BYTES, ".json": SAMPLE_BYTES}
+OTHER_BYTES = 1 << 30  # of .prompts, .samples
+
+
+def read_loose(folder: str | os.PathLike[str], name: str) -> bytes:
+    """The bytes of a loose file. OSError as of read_untrusted(): it is too large, or no text."""
+    end = os.path.splitext(name)[1]
+    limit = LIMITS.get(end, OTHER_BYTES)
+    return read_untrusted(os.path.join(folder, name), limit, text=end != ".jpg")
