@@ -265,10 +265,12 @@ class Options(argparse.ArgumentParser):
         return known
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
-        """As argparse; "", as an unset shell variable gives it, is no value of an option."""
-        is_option = bool(action.option_strings) and "" not in (action.default, action.const)
-        if is_option and not arg_string and self.may_be_empty.isdisjoint(action.option_strings):
-            raise argparse.ArgumentError(action, "it is empty; leave the option out")
+        """As argparse; "", as an unset shell variable gives it, is no value."""
+        means = "" in (action.default, action.const)
+        means = means or not self.may_be_empty.isdisjoint(action.option_strings)
+        if not arg_string and not means:
+            what_helps = "; leave the option out" if action.option_strings else ""
+            raise argparse.ArgumentError(action, f"it is empty{what_helps}")
         return super()._get_value(action, arg_string)
 
     def at_most_one(self, args: argparse.Namespace, *names: str) -> None:

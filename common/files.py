@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from common.json_text import parse_json
-from common.untrusted import Refused, read_untrusted
+from common.untrusted import Refused, open_untrusted, read_untrusted
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+LAST_BYTES = 1 << 16  # of a log, in which the last line is looked for
 NOT_PLAIN = "it is a link, a pipe or a device: nothing is written there; move it away"
 
 
@@ -76,6 +77,15 @@ def open_plain(path: str | os.PathLike[str], flags: int) -> int:
 def open_log(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a log to append to; it is made if it is missing. OSError as of open_plain()."""
     return open(path, "ab", opener=open_plain)
+
+
+def last_line(path: str | os.PathLike[str], start: int = 0) -> str:
+    """The last line of what a log got from byte `start` on, "" for none. OSError: no plain file."""
+    with os.fdopen(open_untrusted(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        file.seek(max(start, size - LAST_BYTES))
+        lines = file.read(LAST_BYTES).decode(errors="backslashreplace").strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 @contextlib.contextmanager

@@ -8,8 +8,8 @@
         sample.texts()        # all captions of its prompt
 
 Read are data set folders, any folder below one, the flat folders of the published scripts, and
-WebDataset tars (one, or a folder of them). A sample counts when its image and its JSON are both
-there; each comes once. What cannot be read is left out and named.
+WebDataset tars (one, or a folder of them; not those that lie in a data set). A sample counts when
+its image and its JSON are both there; each comes once. What cannot be read is left out and named.
 """
 
 import logging
@@ -113,22 +113,25 @@ def iterate(path: str | os.PathLike[str], problem: Problem | None = None) -> Ite
         yield from _tar(root, say)
 
 
-def _folder(path: Path, below: str, say: Problem) -> Iterator[Sample]:
+def _folder(path: Path, below: str, say: Problem, of_dataset: bool = False) -> Iterator[Sample]:
+    """of_dataset: it lies in a data set, whose tars are made of its samples: they count once."""
     try:
         names = sorted(os.listdir(path))
         mark = packed(path)
     except OSError as error:
         say(f"{path}: cannot be read: {error.strerror}")
         return
+    of_dataset = of_dataset or any(map(FOLDER_OF_PROMPTS.fullmatch, names))
     yield from _samples(path, below, set(names), mark, say)
     for name in names:
         inside = path / name
         if name.startswith("."):
             continue
-        if name.endswith(".tar") and not _is_part(path, name, mark):
-            yield from _tar(inside, say)
+        if name.endswith(".tar"):
+            if not of_dataset and not _is_part(path, name, mark):
+                yield from _tar(inside, say)
         elif inside.is_dir() and not inside.is_symlink():
-            yield from _folder(inside, f"{below}{name}/", say)
+            yield from _folder(inside, f"{below}{name}/", say, of_dataset)
 
 
 def _is_part(path: Path, name: str, mark: PackedFolder | None) -> bool:

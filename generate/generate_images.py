@@ -59,6 +59,8 @@ def options() -> argparse.Namespace:
     """
     parser = the_parser()
     config, words = config_of(parser.plain_words(sys.argv[1:]))
+    if config == "":
+        parser.error("argument --config: it is empty; leave the option out")
     from_file, prompts = words_of(config, parser) if config else ([], None)
     args: argparse.Namespace = parser.parse_args([*from_file, *words])
     if args.data_path is None:

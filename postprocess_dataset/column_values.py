@@ -21,6 +21,12 @@ from postprocess_dataset.progress import first_line
 
 ARROW_ERRORS = (pa.ArrowException, UnicodeError, OverflowError)
 PLAIN = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
+BYTES = (
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_fixed_size_binary,
+    pa.types.is_binary_view,
+)
 LISTS = (
     pa.types.is_list,
     pa.types.is_large_list,
@@ -94,6 +100,15 @@ def json_type(kind: pa.DataType) -> pa.DataType:
     return kind if any(test(kind) for test in PLAIN) else pa.string()
 
 
+def is_deep(kind: pa.DataType) -> bool:
+    """Whether its values hold others or bytes; a list of texts is flat."""
+    if pa.types.is_dictionary(kind):
+        return is_deep(kind.value_type)
+    if any(test(kind) for test in LISTS):
+        return pa.types.is_nested(kind.value_type) or is_deep(kind.value_type)
+    return pa.types.is_nested(kind) or any(test(kind) for test in BYTES)
+
+
 def json_column(column: pa.Array, kind: pa.DataType) -> pa.Array:
     """A column as one of `kind`, which is its json_type(). ARROW_ERRORS: it cannot be."""
     if column.type == kind:
@@ -101,7 +116,12 @@ def json_column(column: pa.Array, kind: pa.DataType) -> pa.Array:
     plain = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if any(test(plain) for test in (*PLAIN, pa.types.is_large_string, pa.types.is_null)):
         return column.cast(kind)
-    values = orjson.loads(orjson.dumps(values_of(column), default=in_json))
+    return json_values(values_of(column), kind)
+
+
+def json_values(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """Values of Python as a column of `kind`, a json_type(). ARROW_ERRORS: they cannot be."""
+    values = orjson.loads(orjson.dumps(values, default=in_json))
     if pa.types.is_string(kind):
         values = [
             value if value is None or isinstance(value, str) else orjson.dumps(value).decode()

@@ -84,13 +84,18 @@ def without_private(value: Any) -> Any:
             if not PRIVATE_NAME.search(name) and not _is_private(name)
         }
         return {name: without_private(part) for name, part in kept.items() if not _is_private(part)}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):  # a pair of an Arrow map is a tuple
         return [without_private(part) for part in value if not _is_private(part)]
     return value
 
 
 def _is_private(part: Any) -> bool:
-    """Whether a foreign text has a path, a person, a host or a key in it."""
+    """Whether a foreign text, or one in bytes, has a path, a person, a host or a key in it."""
+    if isinstance(part, bytes):
+        try:
+            part = part.decode()
+        except UnicodeDecodeError:
+            return False  # no text
     return isinstance(part, str) and (
         tells_path(part) or PRIVATE_TEXT.search(WEB.sub("", part)) is not None
     )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,7 @@ def test_an_unknown_option_is_named(script):
     )
 
 
+PACK = "postprocess_dataset/pack_finished_folders.py"
 GENERATE = "generate/generate_images.py p.json --output_root out"
 SERVER = "generate/image_server.py --output_root out"
 VERIFY = "postprocess_dataset/verify_dataset.py data"
@@ -151,6 +153,8 @@ VERIFY = "postprocess_dataset/verify_dataset.py data"
         (f"{GENERATE} --cancel --dry_run", "--cancel and --dry_run do not go together"),
         (f"{VERIFY} --manifest --tars t", "--manifest and --tars do not go together"),
         (f"{GENERATE} --redo=", "argument --redo: it is empty"),
+        (f"{GENERATE} --config=", "argument --config: it is empty"),
+        (f"{PACK} ''", "argument DIR: it is empty"),
         (f"{GENERATE} --model=", "argument --model: it is empty"),
         ("generate/image_server.py --output_root=", "argument --output_root: it is empty"),
         (f"{VERIFY} --parquet_file=", "argument --parquet_file: it is empty"),
@@ -159,7 +163,7 @@ VERIFY = "postprocess_dataset/verify_dataset.py data"
 )
 def test_no_order_is_lost_and_no_value_is_empty(line, says, tmp_path):
     """As when a shell variable is not set. Nothing is begun."""
-    script, *words = line.split()
+    script, *words = shlex.split(line)
     (tmp_path / "p.json").write_text('["a fox"]')
     shown = subprocess.run(
         [sys.executable, ROOT / script, *words], cwd=tmp_path, capture_output=True, text=True

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 from common import slurm
-from common.files import open_log
+from common.console import visible
+from common.files import last_line, open_log
 from generate.client.restart import REQUEUE
 from generate.client.worker import CHILD
 from generate.launch.progress import report
@@ -102,13 +103,14 @@ class ClientProcess:
             return False
         if status not in (0, 3, REQUEUE) and not leaving:
             with contextlib.suppress(OSError):
-                print(self._last_words(status), file=sys.stderr, flush=True)
+                print(visible(self._last_words(status)), file=sys.stderr, flush=True)
         return True
 
     def _last_words(self, status: int) -> str:
-        text = self.log.read_bytes()[self.log_start :].decode(errors="replace").strip()
-        known = f"client {self.number} ended with status {status}, log {self.log}"
-        return text.splitlines()[-1] if text else known
+        with contextlib.suppress(OSError):  # somebody has put something else in the log's place
+            if line := last_line(self.log, self.log_start):
+                return line
+        return f"client {self.number} ended with status {status}, log {self.log}"
 
 
 def _end_with_parent() -> None:

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from common.command_line import UserError
-from common.files import CHECKOUT, named, open_log, open_plain
+from common.files import CHECKOUT, last_line, named, open_log, open_plain
 from common.untrusted import open_untrusted, read_text
 from generate.launch.progress import report
 from generate.protocol.connection import Connection, ServerAway, read_server_json
@@ -136,8 +136,7 @@ class LocalServer:
             time.sleep(0.1)
         self.process.kill()
         self.process.wait()
-        text = self.log.read_bytes()[log_start:].decode(errors="replace").strip()
-        why = text.splitlines()[-1] if text else "it wrote nothing"
+        why = last_line(self.log, log_start) or "it wrote nothing"
         raise UserError(f"the job server did not start: {why}; its log is {self.log}")
 
     def _stop(self) -> None:

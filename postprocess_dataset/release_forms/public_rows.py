@@ -19,7 +19,14 @@ import pyarrow.parquet as pq
 
 from common.command_line import UserError
 from postprocess_dataset import increment, table
-from postprocess_dataset.column_values import arrow_errors, json_column, json_type, values_of
+from postprocess_dataset.column_values import (
+    arrow_errors,
+    is_deep,
+    json_column,
+    json_type,
+    json_values,
+    values_of,
+)
 from postprocess_dataset.options import shares
 from postprocess_dataset.private_fields import TEXTS, tells_path, without_folders, without_private
 from postprocess_dataset.publish import Draft
@@ -115,7 +122,11 @@ def _public_column(
     if field.name == SPLIT:
         prompts = values_of(batch["original_prompt"])
         return pa.array([side(text or "", sides) for text in prompts])
-    column = json_column(batch[field.name], field.type)
+    found = batch[field.name]
+    if not settings.keep_private and is_deep(found.type):
+        kept = (without_private([value]) for value in values_of(found))
+        return json_values([value[0] if value else None for value in kept], field.type)
+    column = json_column(found, field.type)
     return column if settings.keep_private else _without_places(field.name, column, base)
 
 

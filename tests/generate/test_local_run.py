@@ -39,7 +39,12 @@ def processes(root):
     found = {}
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
-            line = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            line = (
+                Path(f"/proc/{entry}/cmdline")
+                .read_bytes()
+                .replace(b"\0", b" ")
+                .decode(errors="replace")
+            )
         except OSError:
             continue
         if str(root) in line and "generate/" in line:
@@ -145,6 +150,29 @@ def test_a_lock_that_is_a_pipe_is_named(root, name):
     output, _ = run.communicate(timeout=60)
     assert run.returncode == 1 and name in output and "pipe" in output, output
     gone(root)
+
+
+@pytest.mark.parametrize("instead", ["pipe", "sparse", "controls"])
+def test_the_log_of_a_client_that_ended_is_a_foreign_file(tmp_path, monkeypatch, capfd, instead):
+    """Libraries write into it, and in a group's folder others can put something in its place."""
+    script = tmp_path / "ends.py"
+    script.write_text("print('dying soon'); raise SystemExit(1)")
+    monkeypatch.setattr("sys.argv", [str(script)])
+    client = ClientProcess(0, None, tmp_path)
+    client.start()
+    client.process.wait()
+    if instead == "pipe":
+        client.log.unlink()
+        os.mkfifo(client.log)
+    elif instead == "sparse":
+        os.truncate(client.log, 30 << 30)
+    else:
+        client.log.write_bytes(b"dying soon\n\x1b]0;evil\x07\n")
+    assert client.ended(leaving=False)
+    shown = capfd.readouterr().err
+    assert "\x1b" not in shown and "\0" not in shown and shown.count("\n") == 1, shown
+    wanted = {"pipe": "ended with status 1", "sparse": "", "controls": "\\x1b]0;evil\\x07"}
+    assert wanted[instead] in shown and len(shown) < 3000
 
 
 def test_a_client_that_dies_again_and_again_is_given_up(tmp_path, monkeypatch):

@@ -174,8 +174,8 @@ def swap_two(release):
     edit_manifest(release, lambda document: document.update(shards=shards))
 
 
-def card(release, text):
-    (release / "README.md").write_text(text)
+def card(release, head):
+    (release / "README.md").write_text(f"---\n{head}\n---\n")
     write_manifest(str(release), allowed=["private_field"])
 
 
@@ -196,16 +196,13 @@ CHANGES = {
         lambda r: edit_manifest(r, lambda document: document.update(root="00" * 32)),
         "index_without_shard",
     ),
-    "counts": (
-        lambda r: card(r, "---\ndataset_info: {splits: [{num_examples: 35}]}\n---\n"),
-        "card_counts",
-    ),
+    "counts": (lambda r: card(r, "dataset_info: {splits: [{num_examples: 35}]}"), "card_counts"),
     "aliases": (
-        lambda r: card(r, f"---\ndataset_info: {{config_name: {doubling('x')}}}\n---\n"),
+        lambda r: card(r, f"dataset_info: {{config_name: {doubling('x')}}}"),
         "card_counts",
     ),
-    "a long head": (lambda r: card(r, f"---\na: [{'a,' * 100_000}]\n---\n"), "card_counts"),
-    "no YAML": (lambda r: card(r, "---\na: [\n---\n"), "card_counts"),
+    "a long head": (lambda r: card(r, f"a: [{'a,' * 100_000}]"), "card_counts"),
+    "no YAML": (lambda r: card(r, "a: ["), "card_counts"),
 }
 
 

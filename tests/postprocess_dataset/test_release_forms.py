@@ -129,6 +129,32 @@ def test_nothing_private_is_published(folder, to_parquet, tmp_path):
     assert parquet_rows(tmp_path / "all")[0]["hostname"] == "node1"
 
 
+NESTED = {
+    "bytes": (b"/home/alice/x", pa.binary()),
+    "struct": ({"place": "/home/alice/x", "user": "alice"}, None),
+    "structs": ([{"place": "/home/alice/x"}], None),
+    "lists": ([["/home/alice/x", "alice@b"]], None),
+    "map": ([("/home/alice/x", 1)], pa.map_(pa.string(), pa.int64())),
+    "coded": (b"/home/alice/x", pa.dictionary(pa.int8(), pa.binary())),
+}
+
+
+def test_nothing_private_of_nested_columns_is_published(table, tmp_path):
+    rows = pq.read_table(table[1])
+    for name, (value, kind) in NESTED.items():
+        rows = rows.append_column(name, pa.array([value] * len(rows), kind))
+    kept = {"hash": [b"\xff\x00\x01"] * len(rows), "size": [{"width": 3}] * len(rows)}
+    for name, values in kept.items():
+        rows = rows.append_column(name, pa.array(values))
+    pq.write_table(rows, tmp_path / "more.parquet")
+    release = tmp_path / "release"
+    forms(tmp_path / "more.parquet", release, "--base_dir", table[0].path.parent)
+    together = b"".join(tree(release).values())
+    assert [word for word in (b"alice", b"616c696365") if word in together] == []
+    row = parquet_rows(release)[0]
+    assert row["hash"] == "ff0001" and row["size"] == {"width": 3}
+
+
 def test_each_row_group_has_its_own_images(table, tmp_path, monkeypatch):
     """Their memory is used again."""
     monkeypatch.setattr(parquet_shards, "GROUP_ROWS", 5)

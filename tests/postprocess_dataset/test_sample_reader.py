@@ -49,6 +49,15 @@ def test_published_flat_folders_and_tars_are_read(folder, to_parquet, to_tars, t
     assert [sample.key for sample in iterate(one)] == [sample.key for sample in found]
 
 
+def test_tars_within_a_data_set_are_no_further_samples(folder, to_parquet, to_tars, tmp_path):
+    data, table = folder().fill([3, 7], 2), tmp_path / "t.parquet"
+    assert to_parquet(data.path, table).status == 0
+    for place in ("tars", "more/tars"):
+        assert to_tars(table, data.path.parent, data.path / place).status == 0
+    assert len(list(iterate(data.path))) == len(list(iterate(tmp_path))) == 4
+    assert len(list(iterate(data.path / "more"))) == 4
+
+
 def test_what_cannot_be_read_is_named_and_takes_no_other_with_it(folder, tmp_path):
     data = folder().fill([1, 2, 3], 1)
     inside = data.path / "000000"
@@ -56,15 +65,18 @@ def test_what_cannot_be_read_is_named_and_takes_no_other_with_it(folder, tmp_pat
     (inside / "2_0.json").unlink()
     os.mkfifo(inside / "2_0.json")
     (inside / "4_0.jpg").write_bytes(b"no JSON yet")
-    (data.path / "torn.tar").write_bytes(b"no tar at all" * 100)
+    tars = data.path.parent / "tars"
+    tars.mkdir()
+    (tars / "torn.tar").write_bytes(b"no tar at all" * 100)
     for size in ("99999999999999999999", "-5"):
-        with tarfile.open(data.path / f"vast{size}.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        with tarfile.open(tars / f"vast{size}.tar", "w", format=tarfile.PAX_FORMAT) as tar:
             for name in ("1_0.jpg", "1_0.json"):
                 member = tarfile.TarInfo(name)
                 member.pax_headers = {"size": size}
                 tar.addfile(member)
     problems: list[str] = []
-    assert [sample.key for sample in iterate(data.path, problems.append)] == ["000000/3_0"]
+    found = [sample.key for sample in iterate(data.path.parent, problems.append)]
+    assert found == [f"{data.path.name}/000000/3_0"]
     assert sorted({text.split(":")[0].rsplit("/", 1)[1] for text in problems}) == [
         "1_0.json",
         "2_0.json",
