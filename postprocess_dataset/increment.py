@@ -76,7 +76,7 @@ def save_state(output: str, scanned_ns: int, folders: dict[str, int]) -> None:
 def load_lines(path: str, *names: str) -> list[Line]:
     """The objects of a .jsonl file, none when there is no such file.
 
-    Each has text under one of the `names`, else UserError.
+    Each has text under one of the `names`, and nothing else there, else UserError.
     """
     return list(_lines(path, names))
 
@@ -95,11 +95,17 @@ def _lines(path: str, names: tuple[str, ...]) -> Iterator[Line]:
                 line = orjson.loads(content) if len(content) <= LINE_BYTES else None
             except ValueError:
                 line = None
-            if not isinstance(line, dict) or not any(isinstance(line.get(n), str) for n in names):
+            if not isinstance(line, dict) or not _names(line, names):
                 raise UserError(
                     f"{path}: line {number} is not what was written there; --update the table"
                 )
             yield line
+
+
+def _names(line: Line, names: tuple[str, ...]) -> bool:
+    """Whether a line has text under one of these names at least, and nothing else there."""
+    stated = [line[name] for name in names if name in line]
+    return bool(stated) and all(isinstance(text, str) and text for text in stated)
 
 
 def keep_others(output: str) -> list[str]:

@@ -26,13 +26,19 @@ def partition(text: str) -> tuple[int, int]:
 
 def split(text: str) -> str:
     """The text, when it names a split; see shares()."""
-    try:
-        shares(text)
-    except ValueError:
+    if not is_split(text):
         raise argparse.ArgumentTypeError(
             f"{text}: give names and shares that make 1, as in train=0.98,val=0.02"
-        ) from None
+        )
     return text
+
+
+def is_split(value: object) -> bool:
+    """Whether it is a text that names a split."""
+    try:
+        return isinstance(value, str) and bool(shares(value))
+    except ValueError:
+        return False
 
 
 def shares(text: str) -> dict[str, float]:

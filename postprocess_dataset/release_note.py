@@ -14,10 +14,33 @@ from typing import Any
 
 from common.command_line import UserError
 from common.files import read_json
+from common.json_form import COUNT, has_form, in_form
 from postprocess_dataset.publish import publish_text
+from postprocess_dataset.row_filter import WHERE
 
 NAME = "release.json"
+SCORES = "scores"  # also a folder of the release
 Note = dict[str, Any]
+OF_SCORES = {
+    "versions": {str: str},
+    "licences": {str: (None, str)},
+    "scored": COUNT,
+    "without": COUNT,
+}
+
+
+def _is_of_scores(value: Any) -> bool:
+    """Whether it is what the card says of scores; {}: they are being written."""
+    return value == {} or (
+        has_form(value, OF_SCORES) and value["versions"].keys() == value["licences"].keys()
+    )
+
+
+NOTE = {
+    "c2pa?": dict.fromkeys(("signer", "issuer", "certificate_sha256", "valid_until"), str),
+    "where?": WHERE,
+    "scores?": _is_of_scores,
+}
 
 
 def write_note(release: str, note: Note) -> None:
@@ -33,11 +56,12 @@ def read_note(release: str) -> Note:
     """{} where there is none. UserError: it is damaged."""
     path = os.path.join(release, NAME)
     try:
-        note = read_json(path)
+        note: Note = in_form(read_json(path), NOTE)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}; make the release again") from None
-    if not isinstance(note, dict):
-        raise UserError(f"{path} holds no fields; make the release again")
+        raise UserError(
+            f"{path}: cannot be read: {error}; remove it, and {SCORES} beside it, and make the "
+            "release again"
+        ) from None
     return note

@@ -5,6 +5,17 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from common.json_form import COUNT
+
+# What it took, as index.json and release.json tell it, so that others can do the same.
+WHERE = {
+    "expression": str,
+    "scores": (None, {str: str}),
+    "rows": COUNT,
+    "taken": COUNT,
+    "refused": COUNT,
+}
+
 
 class RowFilter(Protocol):
     """Decides for each row by its values alone."""

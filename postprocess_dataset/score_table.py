@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from common.command_line import UserError
 from common.console import visible
 from common.expression import NAME
+from common.json_form import in_form
 from common.json_text import parse_json
 from postprocess_dataset import near_table, table
 from postprocess_dataset.column_values import arrow_errors
@@ -42,7 +43,8 @@ OTHERS = {
     near_table.COSINE: pa.float64(),
 }
 EMBEDDING = "embedding"  # a column that near_images alone reads
-# {"scores": {name: version}, "licences": {name: licence}, "embedding": a score's name, or absent}
+# scores: their versions; embedding: the score that it is of; licences: {name: licence}
+FACTS_FORM = {"scores": {str: str}, "embedding?": str}
 Facts = dict[str, Any]
 
 
@@ -152,11 +154,9 @@ def facts_of(path: str) -> Facts:
     """What a file says of itself; UserError when it is none of ours."""
     try:
         facts = parse_json((table.footer(path).metadata or {}).get(FACTS, b""))
-        if isinstance(facts["scores"], dict):
-            return dict(facts)
-    except (ValueError, TypeError, KeyError):
-        pass
-    raise UserError(f"{visible(path)} is no file of score_images.py")
+        return dict(in_form(facts, FACTS_FORM))
+    except ValueError as error:
+        raise UserError(f"{visible(path)} is no file of score_images.py: {error}") from None
 
 
 def publish(rows: Sequence[Mapping[str, Any]], path: str, facts: Facts) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from common.files import write_whole
 from common.jpeg import C2PA, read_jpeg
+from common.json_form import COUNT, SHA256, TIME_NS, in_form
 from common.json_text import parse_json
 from common.untrusted import Refused, open_untrusted, read_untrusted, real_folders
 from postprocess_dataset.manifest.hashed import Hashed
@@ -40,8 +41,11 @@ MANIFEST_BYTES = 1 << 30
 # What a sample may say, if its publisher knows of it. All other kinds are damage of the download.
 OF_SAMPLES = ("private_field", "nan_score")
 NOT_LISTED = {NAME, "verification.json"}  # in the release folder itself; below it they are files
-File = dict[str, Any]  # {"path", "bytes", "sha256"}
-Shard = dict[str, Any]  # {"path", "samples", "merkle_root"}
+File = dict[str, Any]
+Shard = dict[str, Any]
+FILE = {"path": str, "bytes": COUNT, "sha256": SHA256}
+SHARD = {"path": str, "samples": COUNT, "merkle_root": SHA256}
+KNOWN = {"file": FILE, "shard": SHARD, "changed_ns": TIME_NS}  # as of each tar
 
 
 def files_below(folder: str) -> Iterator[str]:
@@ -65,6 +69,12 @@ class Known:
     file: File
     shard: Shard | None
     changed_ns: int
+
+    @classmethod
+    def of(cls, document: Any) -> "Known":
+        """As it was written by asdict(). ValueError: it has another form."""
+        in_form(document, KNOWN)
+        return cls(document["file"], document["shard"], document["changed_ns"])
 
     def under(self, path: str) -> "Known":
         """The same of a file of another name."""

@@ -176,7 +176,7 @@ def load_facts(path: str, tar: str) -> TarFacts | None:
     """What was kept of a tar that has not changed since; else None."""
     try:
         rows = pa.ipc.open_file(read_untrusted(path, SAVED_BYTES)).read_all()
-        known = Known(**orjson.loads(rows.schema.metadata[KNOWN]))
+        known = Known.of(orjson.loads(rows.schema.metadata[KNOWN]))
         if not known.is_still(tar) or not rows.schema.equals(COLUMNS):
             return None
         columns = (rows[name].to_pylist() for name in COLUMNS.names)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.command_line import UserError
-from common.files import read_json, sync_folder
+from common.files import sync_folder
 from postprocess_dataset.publish import publish_text
 from postprocess_dataset.release_folder import PUBLISHED, remove_others
 from postprocess_dataset.release_forms.public_rows import ONLY_SPLIT
@@ -42,7 +42,7 @@ def shards_of(tars: str) -> list[Shard]:
     """All tars that make_tars() has written to a folder, by split and number."""
     plan = shard_plan.load_plan(tars)
     try:
-        index = read_json(os.path.join(tars, "index.json"), shard_plan.INDEX_BYTES)
+        index = shard_plan.load_index(tars)
         counted = {line["url"]: (line["nsamples"], line["filesize"]) for line in index["shardlist"]}
         listed = plan["shards"] if plan else []
         return [
@@ -54,7 +54,7 @@ def shards_of(tars: str) -> list[Shard]:
             )
             for shard in listed
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{tars}: its index.json is not the one of its plan ({error}); remove {tars} and run "
             "the same command again"
@@ -63,7 +63,7 @@ def shards_of(tars: str) -> list[Shard]:
 
 def where_of(tars: str) -> dict[str, Any] | None:
     """What --where took of the rows for a folder of tars, as its index.json says; None: all."""
-    where: dict[str, Any] | None = read_json(os.path.join(tars, "index.json")).get("where")
+    where: dict[str, Any] | None = shard_plan.load_index(tars).get("where")
     return where
 
 

@@ -19,10 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.command_line import UserError
+from common.json_form import COUNT, TIME_NS, in_form
 from common.untrusted import read_untrusted
 from postprocess_dataset.hub_features import HUGGINGFACE, IMAGE, footer_note
 from postprocess_dataset.manifest.hashed import HashedWriter
-from postprocess_dataset.manifest.manifest import Known
+from postprocess_dataset.manifest.manifest import FILE, Known
 from postprocess_dataset.manifest.shards import ShardSample, Unreadable
 from postprocess_dataset.manifest.tar_facts import TarReading, kept_path, save_facts
 from postprocess_dataset.progress import Progress
@@ -42,6 +43,7 @@ BATCH_ROWS = 16
 # Columns of few values; a dictionary of the others would only be thrown away again.
 REPEATED = ("original_prompt", "model_name", "llm_model_name", "gpu_name", "input_file", "dtype")
 MARK_BYTES = 1 << 16
+MARK = {"tar": [COUNT], "file": FILE, "changed_ns": TIME_NS}
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def _is_done(shard: Shard, folder: str, work: Work) -> bool:
     try:
         file, tar = known_parquet(work.folder, shard)
         return tar == _state(shard) and file.is_still(os.path.join(folder, parquet_name(shard)))
-    except (OSError, ValueError, KeyError, TypeError):  # none yet, or not ours: done again
+    except (OSError, ValueError):  # none yet, or not ours: done again
         return False
 
 
@@ -117,9 +119,9 @@ def known_parquet(marks: str, shard: Shard) -> tuple[Known, list[int]]:
     """The file as it was written, and size and time of the tar that it was made of.
 
     marks: the folder of the done marks.
-    OSError, ValueError, KeyError, TypeError: it is not there yet.
+    OSError, ValueError: it is not there yet.
     """
-    mark = orjson.loads(read_untrusted(mark_path(marks, shard), MARK_BYTES))
+    mark = in_form(orjson.loads(read_untrusted(mark_path(marks, shard), MARK_BYTES)), MARK)
     return Known(mark["file"], None, mark["changed_ns"]), mark["tar"]
 
 

@@ -97,12 +97,15 @@ def _signed(sample: ShardSample, sign: Sign) -> bytes:
 def _is_done(path: str, mark: str, made_of: list[Any]) -> bool:
     try:
         noted = orjson.loads(read_untrusted(mark, MARK_BYTES))
-        return bool(noted["made_of"] == made_of and Known(**noted["known"]).is_still(path))
+        return bool(noted["made_of"] == made_of and Known.of(noted["known"]).is_still(path))
     except (OSError, ValueError, KeyError, TypeError):  # none yet, or not ours: signed again
         return False
 
 
 def known_signed(folder: str, shard: Shard) -> Known:
-    """What was read of a signed tar as it was written. OSError, ValueError: it is not there."""
+    """What was read of a signed tar as it was written.
+
+    OSError, ValueError, KeyError, TypeError: it is not there.
+    """
     noted = orjson.loads(read_untrusted(os.path.join(folder, f"{shard.name}.json"), MARK_BYTES))
-    return Known(**noted["known"])
+    return Known.of(noted["known"])

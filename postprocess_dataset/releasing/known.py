@@ -42,7 +42,7 @@ def known_shards(work: str, shards: Sequence[Shard], signed: bool) -> dict[str, 
         verified = {}
     for shard in shards:
         try:
-            tar = Known(**verified[os.path.basename(shard.path)])
+            tar = Known.of(verified[os.path.basename(shard.path)])
             if signed:
                 tar = known_signed(os.path.join(work, "signed"), shard)
         except DAMAGED:

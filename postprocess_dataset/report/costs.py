@@ -14,6 +14,7 @@ from typing import Any
 
 from common.command_line import UserError
 from common.files import read_json
+from common.json_form import COUNT, in_form, number
 from postprocess_dataset.report.rows import Prompt, Seen
 
 # Watts of a whole card: "max thermal design power" or "total board power" in NVIDIA's data sheet of
@@ -36,6 +37,11 @@ BOARD_POWER = {
     "RTX 2080 Ti": 250,
     "T4": 70,
 }
+LLM = dict.fromkeys(("prompt_tokens?", "completion_tokens?", "usd?"), (None, number))
+STATUS = {
+    "datasets": [{"name?": str, "set_aside?": (None, COUNT)}],
+    "llm?": (None, LLM),
+}
 LEAST_IMAGES = 4  # of a prompt, for its time an image
 
 
@@ -54,11 +60,11 @@ class Costs:
 def read_status(path: str | Path) -> dict[str, Any]:
     """The document of `image_server.py --status --json`. UserError: it is none."""
     try:
-        document = read_json(path)
+        document: dict[str, Any] = in_form(read_json(path), STATUS)
     except (OSError, ValueError) as error:
-        raise UserError(f"--status: {error}") from None
-    if not isinstance(document, dict) or not isinstance(document.get("datasets"), list):
-        raise UserError(f"--status {path}: not the document of image_server.py --status --json")
+        raise UserError(
+            f"--status {path}: not the document of image_server.py --status --json: {error}"
+        ) from None
     return document
 
 
@@ -67,8 +73,7 @@ def costs_of(seen: Seen, status: dict[str, Any] | None) -> Costs:
     seconds = seconds_per_image(seen.prompts)
     hours = seconds * seen.rows / 3600 if seconds is not None else None
     watts = mean_power(seen.counts.get("gpu_name", Counter()))
-    llm = (status or {}).get("llm")
-    llm = llm if isinstance(llm, dict) else {}
+    llm = (status or {}).get("llm") or {}
     return Costs(
         seconds,
         hours,

@@ -272,8 +272,7 @@ def left_out(path: str, status: dict[str, Any] | None) -> list[tuple[str, int]]:
     if gone:
         counts["its files were deleted after they were listed"] = gone
     for dataset in (status or {}).get("datasets", ()):
-        failed = dataset.get("set_aside") if isinstance(dataset, dict) else None
-        if failed:
+        if failed := dataset.get("set_aside"):
             counts[f"prompts of {dataset.get('name')} that failed again and again"] = failed
     return counts.most_common()
 

@@ -121,15 +121,16 @@ def plan_of(settings: TarSettings, files: Sequence[str], deleted: set[str]) -> P
     """
     identity = table.identity(settings.table)
     old = load_plan(settings)
-    if old and old["identity"] == identity:
+    if old and old["identity"] == identity and not settings.anew:
         check_kept(settings, files, old)
         return old
     # of many partitions that start at once, one makes the plan
     with Draft(shard_plan.plan_path(settings.output), wait=True) as draft:
         old = load_plan(settings)
-        if old and old["identity"] == identity:
+        if old and old["identity"] == identity and not settings.anew:
             return old
-        plan = new_plan(settings, files, old, deleted) | {"identity": identity}
+        kept = None if settings.anew else old
+        plan = new_plan(settings, files, kept, deleted) | {"identity": identity}
         names = {shard["name"] for shard in plan["shards"]}
         for shard in old["shards"] if old else ():
             if shard["name"] not in names:  # a plan that got shorter: its last images are deleted

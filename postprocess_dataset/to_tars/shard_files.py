@@ -17,13 +17,14 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from common.json_form import COUNT, in_form
 from common.untrusted import read_untrusted
 from postprocess_dataset import table
 from postprocess_dataset.publish import Draft, publish_text
 from postprocess_dataset.shard_images import BUFFER, Images
 from postprocess_dataset.shard_rows import KEY, Sample, samples
 from postprocess_dataset.tar_header import header
-from postprocess_dataset.to_tars.shard_plan import INDEX, Shard
+from postprocess_dataset.to_tars.shard_plan import MARKS, SHARD, Shard
 
 NO_TEXT = "row has no key or no caption"
 BAD_KEY = "its key is no path below a folder"  # readers unpack tars: ../../x, /x
@@ -38,7 +39,9 @@ STATS_BYTES = 1 << 30  # some 200 bytes an image that was left out
 # Bytes after which Linux is asked to begin writing to the disk, instead of waiting for the fsync:
 # 0.8 of the wall time.
 SEND = 8 << 20
-Stats = dict[str, Any]  # a Shard with {"nsamples", "filesize", "gone", "left_out"}
+Stats = dict[str, Any]
+LEFT_OUT = {KEY: (None, str), "image_path": (None, str), "reason": str}
+STATS = SHARD | {"nsamples": COUNT, "filesize": COUNT, "gone": COUNT, "left_out": [LEFT_OUT]}
 Counted = Callable[[int, int], None]  # images and bytes done since the last call
 
 
@@ -167,15 +170,23 @@ def mark_done(output: str, shard: Shard, stats: Stats) -> None:
 
 def remove(output: str, shard: Shard) -> None:
     """Remove a shard and its done mark, the mark first."""
-    for path in (stats_path(output, shard), os.path.join(output, shard["name"])):
-        if os.path.exists(path):
-            os.unlink(path)
+    remove_mark(output, shard)
+    path = os.path.join(output, shard["name"])
+    if os.path.lexists(path):
+        os.unlink(path)
 
 
-def remove_indexes(output: str) -> None:
-    """Remove index.json and those of the splits."""
+def remove_mark(output: str, shard: Shard) -> None:
+    """Remove a shard's done mark: it is then written again, in place of the one that is there."""
+    path = stats_path(output, shard)
+    if os.path.lexists(path):
+        os.unlink(path)
+
+
+def remove_all_marks(output: str) -> None:
+    """Remove the done marks of all shards, and the indexes."""
     for name in os.listdir(output):
-        if INDEX.fullmatch(name):
+        if MARKS.fullmatch(name):
             os.unlink(os.path.join(output, name))
 
 
@@ -185,22 +196,20 @@ def stats_of(output: str, shard: Shard, images: Images) -> Stats | None:
     Done: whole, of these rows, and no image that was left out then can be taken now.
     """
     try:
-        stats: Stats = orjson.loads(
-            read_untrusted(stats_path(output, shard), STATS_BYTES, text=True)
-        )
+        content = read_untrusted(stats_path(output, shard), STATS_BYTES, text=True)
+        stats: Stats = in_form(orjson.loads(content), STATS)
         whole = os.path.getsize(os.path.join(output, shard["name"])) == stats["filesize"]
-        same = all(stats[name] == shard[name] for name in ("split", "start", "stop"))
+        same = all(stats[name] == shard[name] for name in SHARD)
         buffer = bytearray(BUFFER)
         for line in stats["left_out"]:
             place = line["image_path"], line[KEY]
             if line["reason"].startswith("image "):
-                fault = images.read(place, line["image_sha256"], buffer)[1]
+                fault = images.read(place, line.get("image_sha256"), buffer)[1]
                 if fault is None:
                     return None
-        counts = stats["nsamples"] + stats["gone"] + stats["filesize"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError):
         return None  # none, or damaged
-    return stats if whole and same and type(counts) is int else None
+    return stats if whole and same else None
 
 
 def write_index(

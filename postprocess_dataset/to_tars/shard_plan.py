@@ -19,9 +19,14 @@ import pyarrow.compute as pc
 
 from common.command_line import UserError
 from common.console import visible
+from common.files import read_json
+from common.json_form import COUNT, SHA256, in_form
+from common.number_options import LARGEST_SEED
 from common.untrusted import read_untrusted
 from postprocess_dataset import table
 from postprocess_dataset.column_values import values_of
+from postprocess_dataset.options import MOST_MB, is_split, shares
+from postprocess_dataset.row_filter import WHERE
 from postprocess_dataset.shard_images import Images, Place
 from postprocess_dataset.shard_rows import KEY, columns_of, row_keys
 from postprocess_dataset.tar_header import padded
@@ -29,14 +34,35 @@ from postprocess_dataset.to_tars.row_order import Split
 
 STEM = "output_dataset"
 SHARD_NAME = re.compile(rf"{STEM}(_\w+)?_\d{{6,}}\.tar")
-INDEX = re.compile(r"index(_\w+)?\.json")
+MARKS = re.compile(rf"index(_\w+)?\.json|{STEM}\w*_stats\.json")
 # What this script writes beside a plan, and replaces. Of others it would be where no plan is.
-REPLACED = re.compile(rf".*\.tar|{INDEX.pattern}|{STEM}\w*_stats\.json")
+REPLACED = re.compile(rf".*\.tar|{MARKS.pattern}")
 PLAN_BYTES = 1 << 30  # some 120 bytes a shard
 INDEX_BYTES = 1 << 28  # of an index.json; some 90 bytes a shard
 TAIL = 1024  # a tar ends with two empty blocks
-Shard = dict[str, Any]  # {"name", "split", "start", "stop"}
-Plan = dict[str, Any]  # {"rows", "digest", "identity", "options", "generations", "shards"}
+Shard = dict[str, Any]
+Plan = dict[str, Any]
+# name: it becomes a path, also of what is removed
+SHARD = {"name": SHARD_NAME, "split": (None, str), "start": COUNT, "stop": COUNT}
+PLAN = {
+    "rows": COUNT,
+    "digest": SHA256,
+    "identity": SHA256,
+    "options": {
+        "shard_size_mb": range(1, MOST_MB + 1),
+        "split": (None, is_split),
+        "shuffle_seed": (None, range(LARGEST_SEED + 1)),
+        "where?": (None, str),  # an older plan has none
+        "scores?": (None, {str: str}),
+    },
+    "generations": [COUNT],
+    "kept?": [(str, COUNT)],  # rows that --where takes, sha256 over their keys
+    "shards": [SHARD],
+}
+INDEX_FORM = {
+    "shardlist": [{"url": str, "nsamples": COUNT, "filesize": COUNT}],
+    "where?": WHERE,
+}
 
 
 def name_of(split: Split, number: int) -> str:
@@ -53,7 +79,7 @@ def load_plan(output: str) -> Plan | None:
     """The plan of an output folder, or None. UserError: tars or an index.json lie there without."""
     path = plan_path(output)
     try:
-        plan: Plan = orjson.loads(read_untrusted(path, PLAN_BYTES, text=True))
+        plan = check_plan(orjson.loads(read_untrusted(path, PLAN_BYTES, text=True)))
     except FileNotFoundError:
         foreign = sorted(name for name in os.listdir(output) if REPLACED.fullmatch(name))
         if not foreign:
@@ -65,32 +91,37 @@ def load_plan(output: str) -> Plan | None:
         ) from None
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); choose an empty --output_dir") from None
-    if not is_plan(plan):
-        raise UserError(f"{path} is no plan of this script; choose an empty --output_dir")
     return plan
 
 
-def is_plan(plan: Any) -> bool:
-    """Whether it has the parts of a plan.
+def check_plan(plan: Any) -> Plan:
+    """The plan. ValueError: it has another form, or its shards are not those of its rows."""
+    in_form(plan, PLAN)
+    text = plan["options"]["split"]
+    names: list[Split] = list(shares(text)) if text else [None]
+    ends = dict.fromkeys(names, (0, 0))  # of each split: shards, rows
+    for shard in plan["shards"]:
+        if shard["split"] not in ends:
+            raise ValueError(f"{shard['split']} is no split of it")
+        number, row = ends[shard["split"]]
+        name = name_of(shard["split"], number)
+        if (shard["name"], shard["start"]) != (name, row) or shard["stop"] <= row:
+            raise ValueError(f"{name} does not begin at row {row:,} of its split")
+        ends[shard["split"]] = number + 1, shard["stop"]
+    kept = plan.get("kept", [plan["rows"], ""])
+    if [type(value) for value in kept] != [int, str] or kept[0] > plan["rows"]:
+        raise ValueError("kept is not a number of its rows and a text")
+    if sum(plan["generations"]) != plan["rows"] or sum(row for _, row in ends.values()) > kept[0]:
+        raise ValueError("its rows are not those of its generations and shards")
+    return dict(plan)
 
-    Its shards' names become paths, also of what is removed.
-    """
-    try:
-        return (
-            type(plan["rows"]) is int
-            and isinstance(plan["digest"], str)
-            and isinstance(plan["identity"], str)
-            and {"shard_size_mb", "split", "shuffle_seed"} <= plan["options"].keys()
-            and all(type(rows) is int for rows in plan["generations"])
-            and all(
-                SHARD_NAME.fullmatch(shard["name"])
-                and type(shard["start"]) is type(shard["stop"]) is int
-                and (shard["split"] is None or isinstance(shard["split"], str))
-                for shard in plan["shards"]
-            )
-        )
-    except (KeyError, TypeError, AttributeError):
-        return False
+
+def load_index(output: str) -> dict[str, Any]:
+    """index.json of a folder of tars. FileNotFoundError; ValueError: it is damaged."""
+    index: dict[str, Any] = in_form(
+        read_json(os.path.join(output, "index.json"), INDEX_BYTES), INDEX_FORM
+    )
+    return index
 
 
 class ShardSizes:

@@ -27,6 +27,7 @@ class TarSettings:
     finish: bool = False
     image_dirs: Sequence[str] = ()  # where images may lie too
     where: RowFilter | None = None  # only the rows that it takes
+    anew: bool = False  # make another plan than the one that is there
 
     @property
     def rows_folder(self) -> str:

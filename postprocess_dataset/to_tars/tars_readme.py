@@ -10,11 +10,10 @@ from pathlib import Path
 
 import yaml
 
-from common.json_text import parse_json
 from common.untrusted import read_text
 from postprocess_dataset.publish import publish_text
 from postprocess_dataset.shard_names import braces
-from postprocess_dataset.to_tars.shard_plan import STEM
+from postprocess_dataset.to_tars.shard_plan import STEM, load_index
 
 NAME = "README.md"
 ABOUT = """
@@ -30,7 +29,7 @@ MIXED = (
 
 def explain(output: str, shuffled: bool) -> list[str]:
     """Write README.md for the shards of index.json; lines that tell how to load them."""
-    listed = parse_json(Path(output, "index.json").read_text())["shardlist"]
+    listed = load_index(output)["shardlist"]
     stems: dict[str, list[str]] = {}  # {output_dataset_val: its shards}, in the order of the plan
     for shard in listed:
         stems.setdefault(shard["url"].rpartition("_")[0], []).append(shard["url"])

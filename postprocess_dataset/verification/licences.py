@@ -8,10 +8,13 @@ from pathlib import Path
 
 from common.command_line import UserError
 from common.files import read_json
+from common.json_form import in_form
 from common.model_terms import terms_of_llm, terms_of_model
 from common.terms import UNKNOWN, UNSTATED, Licences
 from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.verification.chunk import Licences as Counted
+
+SOURCES = {"sources": {str: {"terms?": {"licence?": str}}}}  # of combine.py's report
 
 
 def check_licences(counted: Counted, licences: Licences, found: Findings) -> None:
@@ -45,10 +48,10 @@ def stated_licences(options: list[str], prompts: Path | None) -> Licences:
     if report is None or not report.is_file():
         return Licences(stated)
     try:
-        for name, about in read_json(report)["sources"].items():
+        for name, about in in_form(read_json(report), SOURCES)["sources"].items():
             licence = about.get("terms", {}).get("licence", UNKNOWN)
             if licence != UNKNOWN and not licence.startswith(UNSTATED):
                 stated.setdefault(name, licence)
-    except (ValueError, KeyError, AttributeError) as error:
+    except ValueError as error:
         raise UserError(f"{report}: {error}; write it again with combine.py") from None
     return Licences(stated)

@@ -18,7 +18,7 @@ from postprocess_dataset.packing.remade_mark import remake_mark
 from postprocess_dataset.to_table.build_table import TableSettings, make_table
 from postprocess_dataset.to_tars import shard_plan
 from postprocess_dataset.to_tars.make_tars import make_tars
-from postprocess_dataset.to_tars.shard_files import remove, remove_indexes
+from postprocess_dataset.to_tars.shard_files import remove_all_marks, remove_mark
 from postprocess_dataset.to_tars.tar_settings import TarSettings
 from postprocess_dataset.verification.verify import Report, VerifySettings, base_of
 
@@ -84,10 +84,9 @@ def _tars(settings: VerifySettings, report: Report, shards: list[str], anew: boo
         if name in report.last_copies:
             kept.mkdir(exist_ok=True)
             os.rename(os.path.join(output, name), kept / name)
-        remove(output, shard)
+        remove_mark(output, shard)  # the tar itself stays until the new one is whole
     if anew:
-        remove_indexes(output)
-        os.unlink(shard_plan.plan_path(output))
+        remove_all_marks(output)
     make_tars(
         TarSettings(
             table=str(settings.parquet_file),
@@ -97,6 +96,7 @@ def _tars(settings: VerifySettings, report: Report, shards: list[str], anew: boo
             shard_size_mb=options["shard_size_mb"],
             split=options["split"],
             shuffle_seed=options["shuffle_seed"],
+            anew=anew,
         )
     )
     done = [f"{output}: {'all' if anew else len(shards)} shards and the index made again"]

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from common.command_line import UserError
-from common.files import read_json
 from postprocess_dataset.manifest.kinds import Findings
 from postprocess_dataset.manifest.manifest import Known
 from postprocess_dataset.manifest.tar_facts import (
@@ -113,16 +112,12 @@ class TarPass:
 
     def _index(self) -> dict[str, Any]:
         """{shard: its entry} of index.json."""
-        path = os.path.join(self.output, "index.json")
         try:
-            listed = read_json(path, shard_plan.INDEX_BYTES)["shardlist"]
-            return {
-                entry["url"]: {name: int(entry[name]) for name in ("nsamples", "filesize")}
-                for entry in listed
-            }
+            listed = shard_plan.load_index(self.output)["shardlist"]
+            return {entry["url"]: entry for entry in listed}
         except FileNotFoundError:
             self._wrong("index_without_shard", "index.json", "there is none")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except ValueError as error:
             self._wrong("index_without_shard", "index.json", f"cannot be read: {error}")
         return {}
 

@@ -253,8 +253,29 @@ def test_a_plan_that_names_files_elsewhere(table, to_tars, tmp_path):
     plan = tmp_path / "tars/output_dataset_plan.json"
     record = json.loads(plan.read_text())
     record["shards"].append({**record["shards"][0], "name": "../precious.tar"})
-    plan.write_text(json.dumps(record | {"identity": ""}))
+    plan.write_text(json.dumps(record | {"identity": 64 * "0"}))
     assert told(to_tars(path, data.path, tmp_path / "tars")) and precious.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"split": "zz", "name": "output_dataset_zz_000000.tar"},
+        {"name": "output_dataset_000001.tar"},
+        {"start": 1},
+        {"stop": 0},
+        {"stop": 37},
+    ],
+)
+def test_a_plan_whose_shards_are_not_those_of_its_rows(table, to_tars, tmp_path, change):
+    data, path = table
+    assert to_tars(path, data.path, tmp_path / "tars").status == 0
+    plan = tmp_path / "tars/output_dataset_plan.json"
+    record = json.loads(plan.read_text())
+    record["shards"][0] |= change
+    plan.write_text(json.dumps(record))
+    ended = to_tars(path, data.path, tmp_path / "tars")
+    assert told(ended) and "output_dataset_plan.json is damaged" in ended.err
 
 
 KINDS = {

@@ -5,7 +5,9 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
+from common.command_line import UserError
 from common.sample_reader import iterate
+from postprocess_dataset.verification import repair
 from tests.postprocess_dataset.damage import cut, edit_table, edit_tar, sample
 from tests.postprocess_dataset.verified import kinds, verify
 
@@ -63,6 +65,45 @@ def test_tars_with_last_copies_are_kept_beside_the_new_ones(root, damage):
         assert f"{kept}: tars as they were" in ended.out
     if (root / "t.parquet").read_bytes() != table:
         assert (root / "t.parquet.replaced").read_bytes() == table
+
+
+def test_a_repair_that_fails_leaves_the_tars(root, monkeypatch):
+    """Each stands until its successor is whole; the next repair goes on from there."""
+    edit_tar(root, lambda members: members.extend(members[-3:]))
+    before = images_in(root / "tars")
+
+    def fails(settings):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(repair, "make_tars", fails)
+    for _ in range(2):
+        assert "the disk is full" in verify(root, "--repair").err
+        assert images_in(*root.glob("tars*")) == before
+    monkeypatch.undo()
+    ended = verify(root, "--repair")
+    assert ended.status == 0, ended.out
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shard_size_mb": "x"},
+        {"shard_size_mb": 10**30},
+        {"split": "train=0.5"},
+        {"split": ["train=1"]},
+        {"shuffle_seed": -1},
+    ],
+)
+def test_a_plan_of_other_options_costs_no_tar(root, change):
+    """The tars are to be made again, and with these options they cannot be."""
+    edit_tar(root, lambda members: members.extend(members[-3:]))
+    plan = root / "tars/output_dataset_plan.json"
+    record = json.loads(plan.read_text())
+    plan.write_text(json.dumps(record | {"options": record["options"] | change}))
+    before = images_in(root / "tars")
+    ended = verify(root, "--repair")
+    assert ended.status == 1 and "output_dataset_plan.json is damaged" in ended.err
+    assert ended.err.count("\n") == 1 and images_in(root / "tars") == before
 
 
 def test_another_image_or_text_of_a_sample_is_kept_too(root):
