@@ -51,7 +51,7 @@ def refuse_special(path: str | os.PathLike[str]) -> None:
     with contextlib.suppress(FileNotFoundError):
         mode = os.lstat(path).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise Refused("it is no plain file, so it is not replaced", path)
+            raise Refused("it is no plain file, so it is not replaced; move it away", path)
 
 
 def open_plain(path: str | os.PathLike[str], flags: int) -> int:

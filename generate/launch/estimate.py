@@ -4,6 +4,7 @@ print("\n".join(estimate(args, definition, items, output_root, fetch(output_root
 """
 
 import contextlib
+import stat
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -14,7 +15,7 @@ from common.console import INDENT, amount, duration
 from common.files import SMALL
 from common.json_text import parse_json
 from common.packed_folder import EARLY_FILES
-from common.untrusted import read_untrusted
+from common.untrusted import IMAGE_BYTES, read_untrusted
 from generate.dataset.definition import stored_definition
 from generate.dataset.layout import FOLDER
 from generate.dataset.mapped_prompts import without_variations
@@ -86,7 +87,7 @@ def estimate(
 
 def _disk(args: Namespace, definition: dict[str, Any], output_root: Path, images: int) -> list[str]:
     folder = dataset_folder(output_root, definition["name"])
-    sizes = [path.stat().st_size for path in islice(_comparable_images(folder, definition), 50)]
+    sizes = list(islice(_image_sizes(folder, definition), 50))
     assumed = JPEG_BYTES_A_PIXEL * definition["height"] * definition["width"]
     size = sum(sizes) / len(sizes) if sizes else assumed
     of_prompts = 2 if definition["images_per_prompt"] > 1 else 1  # .prompts, .samples
@@ -110,14 +111,20 @@ def _disk(args: Namespace, definition: dict[str, Any], output_root: Path, images
     return lines
 
 
-def _comparable_images(folder: Path, definition: dict[str, Any]) -> Iterator[Path]:
-    """The data set's images, unless they were begun with another model or size."""
+def _image_sizes(folder: Path, definition: dict[str, Any]) -> Iterator[int]:
+    """Bytes of the data set's images, unless they were begun with another model or size."""
     stored: dict[str, Any] = {}
     with contextlib.suppress(ValueError):  # a damaged one says nothing
         stored = stored_definition(folder) or {}
     keys = ("model", "height", "width")
     if all(stored.get(key, definition.get(key)) == definition.get(key) for key in keys):
-        yield from folder.glob("*/*.jpg")
+        for path in folder.glob("*/*.jpg"):
+            try:
+                found = path.lstat()
+            except OSError:
+                continue  # another process has just taken it away
+            if stat.S_ISREG(found.st_mode) and found.st_size <= IMAGE_BYTES:
+                yield found.st_size
 
 
 def packed_files(definition: dict[str, Any], workers: int) -> int:

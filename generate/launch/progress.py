@@ -160,7 +160,8 @@ def troubles(answer: Answer) -> list[str]:
     if not answer.document:
         return [f"{answer.why}; the clients wait for it"]
     health = answer.document["weather"]
-    if health["state"] in WELL:
+    stuck = health["state"] == "rebuilding" and health["what_to_do"]
+    if health["state"] in WELL and not stuck:
         return []
     lines = [health["headline"], *(f"  {line}" for line in health["what_to_do"])]
     for backend in (answer.document["llm"] or {}).get("backends", []):

@@ -40,10 +40,13 @@ LATER = {
 }
 
 
-COUNTS = ("height", "width", "num_inference_steps", "batch_size")
 MOST = 100_000  # pixels of a side, steps, images of a batch
+BOUNDS = {
+    **dict.fromkeys(("height", "width", "num_inference_steps", "batch_size"), (1, MOST)),
+    "seed": (-(2**63), 2**64 - 1),  # as torch takes them
+}
 NEEDED: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys((*COUNTS, "seed"), (int,)),
+    **dict.fromkeys(BOUNDS, (int,)),
     "guidance_scale": (int, float, type(None)),
     **dict.fromkeys(("dtype", "model_name", "augmented_prompt"), (str,)),
 }
@@ -95,7 +98,8 @@ def read_record(path: Path) -> dict[str, Any]:
         raise ValueError("its JSON is no object")
     for field, kinds in NEEDED.items():
         value: Any = record.get(field)
-        if type(value) not in kinds or (field in COUNTS and not 0 < value < MOST):
+        low, high = BOUNDS.get(field, (0, 0))
+        if type(value) not in kinds or (field in BOUNDS and not low <= value <= high):
             raise ValueError(f"its {field} is {value!r:.80}")
     for field in LATER.values():
         if not isinstance(record.get(field), str | bool | None):

@@ -213,10 +213,13 @@ def write_server_json(folder: Path, record: dict[str, Any]) -> None:
 
 
 def keep_server_json(folder: Path, record: dict[str, Any]) -> bool:
-    """Write server.json again if it was lost, torn or replaced by an older one; whether it was."""
+    """Write server.json again if it was lost, changed or is an older one; whether it was."""
     try:
         found = read_server_json(folder.parent)
-        same = (found.run_id, found.token) == (record["run_id"], record["token"])
+        names = ["run_id", "token"]
+        if found.epoch == record["epoch"]:  # its own: clients must find it there
+            names += ["url", "pid"]
+        same = all(getattr(found, name) == record[name] for name in names)
         if same and found.epoch >= record["epoch"]:
             return False
     except ServerAway:

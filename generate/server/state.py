@@ -114,7 +114,7 @@ class Server:
     def keep_announcement(self) -> None:
         """Write server.json again if it was lost, torn or replaced by an older one."""
         if identity.keep_server_json(self.folder, self._record()):
-            log.warning("server.json was lost, damaged or an older one: it is written again")
+            log.warning("server.json was lost, changed or an older one: it is written again")
 
     def _record(self) -> dict[str, Any]:
         place = place_of(self.output_root)
@@ -137,9 +137,12 @@ class Server:
             "version": self.version,
         }
 
-    def notice(self) -> str | None:
-        """What the server is busy with beside its clients, for the page."""
-        return self.check.problem() or self.check.progress()
+    def notice(self) -> list[str]:
+        """What the server is busy with beside its clients, and what to do about it."""
+        if problem := self.check.problem():
+            return [problem, "Its prompts wait until that is put right; the others go on."]
+        progress = self.check.progress()
+        return [progress] if progress else []
 
     def stopped(self) -> list[dict[str, Any]]:
         """The runs whose command no worker can do."""

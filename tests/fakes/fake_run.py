@@ -276,7 +276,7 @@ class FakeRun:
         }
 
     def notice(self):
-        return None
+        return []
 
     def stopped(self):
         return []

@@ -188,6 +188,13 @@ def test_a_finished_run_can_be_looked_at_without_a_server(tmp_path):
     assert "2 of 3 prompts done (66.7 %), 4 images" in text and "go on:" in text
     again = definition("storm", 3, 5) | {"num_inference_steps": 1}
     args = argparse.Namespace(use_slurm=False, llm="embedded", num_workers=1)
+    (folder / "000000" / "1_0.jpg").symlink_to("nowhere")
+    with open(folder / "000000" / "1_1.jpg", "wb") as sparse:
+        sparse.truncate(40 << 30)
+    before = plan.estimate(args, again, [{"prompt": "a"}] * 3, tmp_path, Answer(None))[1]
+    assert "measured" in before and "GB an image" not in before
+    (folder / "000000" / "1_0.jpg").unlink()
+    (folder / "000000" / "1_1.jpg").unlink()
     lines = plan.estimate(args, again, [{"prompt": "a"}] * 3, tmp_path, Answer(None))
     assert lines[0] == "estimate   11 images (4 more are there): 3 prompts x 5"
     shown = status(tmp_path, "storm.json")

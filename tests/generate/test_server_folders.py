@@ -14,14 +14,13 @@ from common.untrusted import DEFINITION_BYTES
 from generate.client.job_client import AllDone, Wait
 from generate.dataset.definition import read_definition
 from generate.dataset.layout import captions_path, path_of
+from generate.launch.progress import troubles
+from generate.launch.status import fetch
 from generate.protocol.connection import Refused
 from tests.fakes.running_server import asked, finish, granted, order, until
 
 DAMAGED = [
-    'x: !!timestamp "99"',
-    "",
-    "{",
-    "[1, 2]",
+    *('x: !!timestamp "99"', "", "{", "[1, 2]"),
     "total: many\nimages_per_prompt: 2\n",
     "total: 1000000000000\nimages_per_prompt: 2\n",
     "total: 20\nimages_per_prompt: 2\nmodel: [a, b]\n",
@@ -91,6 +90,8 @@ def test_a_folder_that_cannot_be_read_holds_up_no_other(start, kind, tmp_path):
         block.symlink_to(tmp_path)
     server.start()
     until(lambda: "000001 cannot be compared" in server.log(), "the error", 20)
+    said = until(lambda: troubles(fetch(server.root)), "the terminal's lines", 20)
+    assert "000001 cannot be compared" in said[0] and "wait until that is put right" in said[1]
     assert isinstance(work_and_wait(other), AllDone)
     grant = granted(client)
     assert all(index // 1000 != 1 for index in grant.indices)

@@ -38,7 +38,8 @@ BOUNDS = {
     "size": (0, BLOCK),
     **dict.fromkeys(("utc", "time", "since", "until", "pause"), (-LATEST_S, LATEST_S)),
 }
-OTHER_BOUNDS = {"INTEGER": (-(10**15), 10**15), "REAL": (-1e300, 1e300)}
+# Of 10**9 prompts each may report 10**9 images; a sum of two is still a whole number of SQLite's
+OTHER_BOUNDS = {"INTEGER": (-(4 * 10**18), 4 * 10**18), "REAL": (-1e300, 1e300)}
 # Of many rows: their types say enough. Done bits are numbers, whatever they are.
 NOT_READ = ("answers", "blocks", "held")
 WRONG = (BadField, ValueError, TypeError, KeyError, AttributeError, OverflowError)

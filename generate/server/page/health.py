@@ -42,11 +42,11 @@ def command(output_root: Path, option: str) -> str:
     return f"python generate/image_server.py --output_root {root} {option}"
 
 
-def health(known: Json, document: Json, output_root: Path, notice: str | None) -> Json:
+def health(known: Json, document: Json, output_root: Path, notice: Sequence[str]) -> Json:
     """The "weather" of the status document: the ledger's own verdict first.
 
     known: that verdict, with state, reason, since, probe_in_s and errors as the document has them.
-    notice: what the server is busy with beside its clients.
+    notice: what the server is busy with beside its clients, and what to do about it.
     """
     answer = {**known, "what_to_do": []}
     if known["state"] == "storm":
@@ -62,7 +62,11 @@ def health(known: Json, document: Json, output_root: Path, notice: str | None) -
             "what_to_do": [command(output_root, "--resume")],
         }
     if notice:
-        return answer | {"state": "rebuilding", "headline": notice}
+        return answer | {
+            "state": "rebuilding",
+            "headline": notice[0],
+            "what_to_do": list(notice[1:]),
+        }
     return answer | _by_the_figures(document, output_root)
 
 

@@ -10,7 +10,7 @@ import math
 import shlex
 import statistics
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,8 +61,8 @@ class Run(Protocol):
     def about(self) -> Json:
         """{"url", "hostname", "port", "run_id", "epoch", "pid", "started", "version"}."""
 
-    def notice(self) -> str | None:
-        """What it is busy with beside its clients (a sentence)."""
+    def notice(self) -> list[str]:
+        """What it is busy with beside its clients: a sentence, and what to do about it."""
 
     def stopped(self) -> list[Json]:
         """The runs whose command no worker can do: {"dataset", "error", "host", "worker", …}."""
@@ -86,7 +86,7 @@ class StatusDocument:
     """Makes the document from the ledger's queries."""
 
     def __init__(
-        self, run: Run, history: RunHistory, notice: str | None = None, pages: Pages | None = None
+        self, run: Run, history: RunHistory, notice: Sequence[str] = (), pages: Pages | None = None
     ) -> None:
         """notice: what the server is busy with, asked for before the ledger's lock is taken."""
         self.run = run

@@ -52,7 +52,7 @@ class Watch:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.history = RunHistory(server_folder(run.output_root) / "history.json")
-        self.notice: str | None = None
+        self.notice: list[str] = []
         self.document: Json | None = None
         self.made_at = time.monotonic()
         self.newest: list[Json] = []
