@@ -10,6 +10,7 @@ picture needs nor generation writes: they may say who made the file.
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,9 @@ APPLICATION = range(0xE0, 0xF0)
 SCAN = 0xDA
 ALONE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
 END = 0xD9
+# Markers that may stand before a picture, each with a length: all that decoders take.
+BEFORE = {*range(0xC0, 0xE0), *APPLICATION, COMMENT} - {0xC8, *ALONE, 0xD8, END}
+MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)  # behind a scan's head
 TABLES = {0xC4, 0xCC, 0xDB, 0xDD}  # Huffman, arithmetic, quantization, restart interval
 PICTURE = {*SIZES, *TABLES, SCAN}
 # "Made by a model", for readers who know no comment of ours: IPTC's digital source type.
@@ -42,6 +46,9 @@ ONE_PASS = {0xC0, 0xC1}  # frames that need no more than one scan
 # Real encoders write about 10. A scan of 64 million pixels takes 40 ms though it has 200 bytes, so
 # that 660 kB could take minutes.
 MOST_SCANS = 100
+# Real files have some 300, with each segment of a colour profile and each scan. Pillow reads them
+# in Python, bytes between them one by one: 64 MB of them would take half a minute each time.
+MOST_MARKERS = 4096
 Segment = tuple[int, int, int]  # marker, begin, end
 
 
@@ -61,7 +68,7 @@ class JpegHead(NamedTuple):
 
 
 def read_jpeg(data: bytes) -> JpegHead:
-    """The head of a JPEG. ValueError: none, cut, or too many scans."""
+    """The head of a JPEG. ValueError: none, cut, or too many scans or markers."""
     if data[:2] != b"\xff\xd8":
         raise ValueError("is no JPEG" if data else "is empty")
     digest = xxhash.xxh3_128()
@@ -69,9 +76,7 @@ def read_jpeg(data: bytes) -> JpegHead:
     comments = []
     foreign = []
     frame = b""
-    *before, (last, place, scan_end) = segments = _segments(data) or [(0, 0, 0)]
-    if last != SCAN:
-        raise ValueError("is cut, or no JPEG, before its picture begins")
+    *before, (_, place, scan_end) = segments = _segments(data)
     for marker, begin, end in before:
         if marker in ONE_PASS:
             frame = data[begin + 4 : end]
@@ -97,19 +102,29 @@ def read_jpeg(data: bytes) -> JpegHead:
 
 
 def _segments(data: bytes) -> list[Segment]:
-    """Each segment up to the head of the first scan, or up to where none begins."""
+    """Each segment up to the head of the first scan.
+
+    ValueError: there is no scan, or there are too many markers or fill bytes before it.
+    """
     found: list[Segment] = []
-    marker = 0
     place = 2
-    while marker != SCAN and place + 4 <= len(data) and data[place] == 0xFF:
+    for _ in range(MOST_MARKERS):
+        if place + 4 > len(data) or data[place] != 0xFF:
+            break
         marker = data[place + 1]
         if marker == 0xFF or marker in ALONE:
             place += 1 if marker == 0xFF else 2
             continue
+        if marker not in BEFORE:
+            break
         end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
         found.append((marker, place, end))
+        if marker == SCAN:
+            return found
         place = end
-    return found
+    else:
+        raise ValueError(f"has more than {MOST_MARKERS:,} markers before its picture")
+    raise ValueError("is cut, or no JPEG, before its picture begins")
 
 
 def carried(metadata: Mapping[str, Any]) -> bytes:
@@ -149,19 +164,20 @@ def _behind(data: bytes, place: int) -> list[str]:
         return []  # nearly every file: 12 us; the loop would take 150
     found: list[str] = []
     at = place
-    while (at := data.find(b"\xff", at)) >= 0 and at + 1 < len(data):
+    for _ in range(MOST_MARKERS):
+        match = MARKER.search(data, at)
+        if match is None:
+            return [*found, "no mark of its end"]
+        at = match.start()
         marker = data[at + 1]
         if marker == END:
             rest = len(data) - at - 2
             return [*found, f"{rest:,} bytes behind its end"] if rest else found
-        if marker in (0, 0xFF) or marker in ALONE:
-            at += 1 if marker == 0xFF else 2
-            continue
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if marker not in PICTURE:
             found.append(_name(marker, data[at + 4 : end]))
         at = end
-    return [*found, "no mark of its end"]
+    raise ValueError(f"has more than {MOST_MARKERS:,} markers in its picture")
 
 
 def without_folders(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,8 +222,8 @@ def _refuse_too_few(frame: bytes, left: int) -> None:
         raise ValueError(f"has {left:,} bytes, too few for {width} x {height} pixels")
 
 
-def refuse_many_scans(data: bytes) -> None:
-    """ValueError if a JPEG has so many scans that decoding could take minutes."""
+def refuse_slow(data: bytes) -> None:
+    """ValueError if decoding a JPEG could take minutes: too many scans or markers."""
     _refuse_many(data, _segments(data))
 
 

@@ -41,7 +41,7 @@ PRIVATE = {
     "a comment": (lambda data: with_segment(data, 0xFE, HOME), "a comment of other hands"),
     "a late comment": (lambda data: with_late_segment(data, 0xFE, HOME), "a comment behind its"),
     "a late Exif": (lambda data: with_late_segment(data, 0xE1, b"Exif\0\0"), "APP1 (Exif)"),
-    "of no known use": (lambda data: with_segment(data, 0xF7, HOME), "a segment F7"),
+    "of no known use": (lambda data: with_segment(data, 0xDF, HOME), "a segment DF"),
     "a trailer": (lambda data: data + HOME, "13 bytes behind its end"),
     "no end": (lambda data: data[:-2] + HOME, "no mark of its end"),
 }

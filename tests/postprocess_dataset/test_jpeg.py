@@ -48,6 +48,47 @@ def test_where_one_scan_holds_all_nothing_is_counted():
     read_jpeg(file.getvalue())
 
 
+SLOW = {
+    "fill bytes": b"\xff" * 5_000_000,
+    "markers": b"\xff\xd0" * 5_000_000,
+    "empty segments": b"\xff\xfe\x00\x02" * 2_000_000,
+    "escaped bytes": b"\xff\x00" * 5_000_000,
+    "reserved markers": b"\xff\xf0" * 5_000_000,
+    "junk": b"a" * 5_000_000,
+    "long reserved segments": (b"\xff\xf0\xff\xfe" + 65532 * b"a") * 100,
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_what_pillow_would_read_byte_by_byte_is_refused_before(name, monkeypatch):
+    """Half a second a MB, in each step of a release; where there are few all is as it was."""
+    steps = []
+    read = io.BytesIO.read
+
+    class Counted(io.BytesIO):
+        def read(self, size=-1):
+            steps.append(size)
+            return read(self, size)
+
+    monkeypatch.setattr("common.untrusted.io.BytesIO", Counted)
+    for reads in (open_jpeg, read_jpeg):
+        with pytest.raises(ValueError, match="before its picture"):
+            reads(OURS[:2] + SLOW[name] + OURS[2:])
+    assert not steps
+    few = OURS[:2] + b"\xff" * 100 + OURS[2:]
+    assert read_jpeg(few).comment == METADATA and open_jpeg(few).load()
+
+
+@pytest.mark.parametrize("name", ["fill bytes", "markers", "empty segments", "escaped bytes"])
+def test_what_stands_behind_a_picture_is_not_looked_at_without_end(name):
+    data = OURS[:-2] + SLOW[name] + OURS[-2:]
+    if name == "empty segments":
+        with pytest.raises(ValueError, match="more than 4,096 markers in its picture"):
+            read_jpeg(data)
+    else:
+        assert read_jpeg(data).foreign == ()
+
+
 METADATA = {"prompt_index": 1, "augmented_prompt": "caf\xe9 \u2713", "scores": {"a": 0.5}}
 OURS = encode(Image.new("RGB", (64, 64), "teal"), comment_of(METADATA), 95)
 
