@@ -19,6 +19,16 @@ MOST_REPEATED = 1_000_000  # characters and values that aliases add; people repe
 class LinearLoader(yaml.SafeLoader):
     """Reads in a time that grows with the length of the text alone."""
 
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        """A text. YAMLError: "\\ud800", half a character, which no file can hold."""
+        text = super().construct_scalar(node)
+        if isinstance(text, str) and not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise yaml.YAMLError("it has half a surrogate pair, which is no text") from None
+        return text
+
     def construct_yaml_int(self, node: yaml.ScalarNode) -> Any:
         """A whole number; what has colons is a text, as in YAML 1.2."""
         text = self.construct_scalar(node)

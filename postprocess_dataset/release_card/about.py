@@ -5,10 +5,13 @@ about["title"], about.get("motivation"), about.gaps          # ["funding", …]
 """
 
 import difflib
+import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 from common.command_line import UserError
+from common.console import visible
 from common.files import parse_yaml
 from common.untrusted import read_text
 
@@ -34,6 +37,8 @@ FIELDS = {
 }
 GAPS = tuple(name for name in FIELDS if name not in ("title", "licence", "homepage", "citation"))
 MOST = 20_000  # characters of a field
+JOINED = "\n\t\r\u200c\u200d"  # lines, and what joins letters and emoji
+REPO = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 
 class About(dict[str, Any]):
@@ -73,7 +78,19 @@ def _value(path: str, name: str, value: Any) -> Any:
         authors = [value] if isinstance(value, str) else value
         if not isinstance(authors, list) or not all(isinstance(each, str) for each in authors):
             raise UserError(f"--about {path}: authors is a list of names")
-        return authors
+        return [_shown(path, name, each) for each in authors]
     if not isinstance(value, str | int | float) or len(str(value)) > MOST:
         raise UserError(f"--about {path}: {name} is a text of at most {MOST:,} characters")
-    return str(value).strip()
+    return _shown(path, name, str(value).strip())
+
+
+def _shown(path: str, name: str, text: str) -> str:
+    """The text. UserError: a reader of the card would not see what it holds."""
+    for sign in text:
+        if unicodedata.category(sign) in ("Cc", "Cf") and sign not in JOINED:
+            raise UserError(
+                f"--about {path}: {name} holds {visible(sign)}, which nobody sees; leave it out"
+            )
+    if name == "repo" and not REPO.fullmatch(text):
+        raise UserError(f"--about {path}: repo is ORGANISATION/NAME of the hub")
+    return text

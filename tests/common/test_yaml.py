@@ -45,6 +45,13 @@ def test_a_value_that_holds_itself_is_refused(text: str) -> None:
         parse_yaml(text)
 
 
+@pytest.mark.parametrize("text", ['a: "\\ud800"', '"\\udfff": 1', '- [!!str "x\\ud83d"]'])
+def test_half_a_character_is_no_text(text: str) -> None:
+    """Whoever writes it into a file would fail."""
+    with pytest.raises(ValueError, match="half a surrogate pair"):
+        parse_yaml(text)
+
+
 def test_what_people_write_is_read_as_before() -> None:
     text = "a: &n 12\nb: 1.5\nc: 0x1f\nd: {<<: {e: 1, f: 1}, f: 2}\ng: 2026-11-30\nh: yes\n"
     text += "i: 6:00:00\nj: [*n, *n]"

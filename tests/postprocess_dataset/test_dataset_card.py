@@ -220,6 +220,10 @@ def test_what_is_wrong_is_one_line(release, tmp_path):
         ("title: [", ["cannot be read"]),
         ("title: {a: 1}", ["title is a text"]),
         ("authors: [1]", ["list of names"]),
+        ('repo: "\\ud800"', ["half a surrogate pair"]),
+        ('repo: "x\\e[31m"', ["repo holds \\x1b"]),
+        ('authors: ["\\u202e"]', ["authors holds \\u202e"]),
+        ("repo: a b", ["ORGANISATION/NAME"]),
     ):
         about.write_text(text)
         says([str(about), *words], release, "--about", about)
