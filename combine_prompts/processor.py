@@ -10,10 +10,9 @@ from typing import Any
 from tqdm import tqdm
 
 from combine_prompts.cleaning import Repair, clean_row
-from combine_prompts.prompt_files import name_problems, one_line, write_output
+from combine_prompts.prompt_files import LONGEST, name_problems, one_line, write_output
 from common.command_line import UserError
 
-LONGEST = 20_000  # characters; the longest real prompt has 1,951: a longer one is a broken file
 NAMED = 3  # bad rows of a kind that are named one by one
 
 Read = Callable[[Path], Iterable[tuple[int, Any]]]  # (row number, text as str or bytes, or None)

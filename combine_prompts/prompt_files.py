@@ -23,6 +23,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Windows editors put it in front of a text f
 
 # json.dumps(…, ensure_ascii=False) makes an encoder a call: 5 us an item instead of 3
 to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+LONGEST = 20_000  # characters; the longest real prompt has 1,951: a longer one is a broken file
 LONGEST_LINE = 1 << 20  # bytes of a prompt
 
 
@@ -97,6 +98,8 @@ def why_no_prompt(item: Any) -> str:
     variations = item.get("variations") or []
     if not isinstance(variations, list) or not all(isinstance(each, str) for each in variations):
         return '"variations" that are no list of strings'
+    if any(len(each) > LONGEST for each in (text, *variations)):
+        return f"longer than {LONGEST:,} characters"
     try:
         to_json(item).encode()
     except UnicodeEncodeError:

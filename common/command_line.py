@@ -19,6 +19,7 @@ import difflib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -61,6 +62,8 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     Errors of the system, input nested too deep and too little memory: in words, status 1.
     """
     _open_streams()
+    if not sys.warnoptions:  # a library's warnings speak to programmers, of no file of the user
+        warnings.simplefilter("ignore")
     try:
         status = main() or DONE
     except UserError as error:

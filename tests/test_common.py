@@ -104,6 +104,15 @@ def test_an_unexpected_error_keeps_its_traceback() -> None:
     assert "KeyError" in ended.stderr
 
 
+@pytest.mark.parametrize("asked", [[], ["-W", "default"]])
+def test_a_librarys_warnings_are_shown_to_who_asks_for_them(asked: list[str]) -> None:
+    body = "import warnings; from common.command_line import run_script; "
+    body += "run_script(lambda: warnings.warn('malformed'))"
+    command = [sys.executable, *asked, "-c", body]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert ended.returncode == 0 and ("malformed" in ended.stderr) == bool(asked)
+
+
 def test_a_closed_output_is_one_line() -> None:
     read, write = os.pipe()
     os.close(read)

@@ -1,5 +1,6 @@
 """Scores that need nothing but the pixels: sharpness, and entropy for flat and noisy images."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +33,11 @@ class Sharpness:
     licence = "none needed"
 
     def score(self, images: Sequence[Pixels], texts: Sequence[str]) -> list[float]:
-        return [float(laplacian(luma(image)).var()) for image in images]
+        return [_variance(laplacian(luma(image))) for image in images]
+
+
+def _variance(values: Brightness) -> float:
+    return float(values.var()) if values.size else math.nan  # fewer than 3 x 3 pixels
 
 
 def laplacian(values: Brightness) -> Brightness:

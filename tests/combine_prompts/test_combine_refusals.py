@@ -100,8 +100,23 @@ def test_a_file_of_json_lines(tmp_path):
     assert "l.jsonl: line 4 is not JSON" in ended.stderr
 
 
+LONG = b'["' + b"a fox in the snow " * 2000 + b'"]'
+
+
+def test_an_item_of_many_pages_is_no_prompt(tmp_path):
+    """It is a broken file: some MB of one took minutes and gigabytes."""
+    varied = [{"prompt": "a hare", "variations": ["x" * 20_001]}, "an owl in a barn"]
+    files = {"long.json": LONG, "v.json": varied}
+    ended, combined, _, report = combine(tmp_path, files, status=3)
+    assert [item["prompt"] for item in combined] == ["an owl in a barn"]
+    for name in ("long", "v"):
+        assert f"{name}.json: item 0: not a prompt (longer than 20,000 char" in ended.stderr
+        assert report["sources"][name]["counts"]["not a prompt"] == 1
+
+
 @pytest.mark.parametrize(
-    "content", [b"", b'{"a": 1}', b"[7]", b'["\xff"]', b"[]", b'["  "]', b'["a fox \\ud800"]']
+    "content",
+    [b"", b'{"a": 1}', b"[7]", b'["\xff"]', b"[]", b'["  "]', b'["a fox \\ud800"]', LONG],
 )
 def test_a_broken_validation_set_ends_the_run(tmp_path, content):
     ended, combined, _, _ = combine(

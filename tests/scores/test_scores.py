@@ -22,6 +22,12 @@ def values(words: str, images: list[numpy.ndarray], texts: list[str]) -> list[fl
     return score.score(images, texts)
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_image_of_few_pixels_has_no_sharpness() -> None:
+    [score] = values("sharpness", [numpy.zeros((2, 9, 3), numpy.uint8)], [""])
+    assert math.isnan(score)
+
+
 def test_sharpness_ranks_a_drawing_above_its_blurred_copy(pictures: Pictures) -> None:
     names = ["flat", "blurred", "drawing", "noise"]
     scores = values("sharpness", [pictures[name] for name in names], [""] * 4)
