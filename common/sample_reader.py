@@ -211,10 +211,13 @@ def _tar(path: Path, say: Problem) -> Iterator[Sample]:
 def _of_members(path: Path, key: str, found: dict[str, Member], say: Problem) -> Iterator[Sample]:
     if "jpg" not in found:
         return  # a .prompts, or what others keep in a tar
+    if "json" not in found:
+        say(f"{path}: {key}: there is no {key}.json in it")
+        return
     try:
         metadata = _metadata(found["json"].read(SAMPLE_BYTES))
         text = found["txt"].read(SAMPLE_BYTES).decode("utf-8") if "txt" in found else None
-    except (KeyError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         say(f"{path}: {key}: cannot be read: {error}")
         return
     if metadata is None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from postprocess_dataset import own_files
 from postprocess_dataset.own_files import CARD
 from tests.postprocess_dataset.conftest import called
 from tests.postprocess_dataset.verified import make, refused, release
@@ -58,6 +59,14 @@ def test_a_long_card_is_known_as_ours(root):
     for _ in range(2):
         ended = called("make_dataset_card", [root / "birds", "--about", about])
         assert ended.status == 0, ended.err
+
+
+def test_a_mark_behind_a_zero_byte_is_none(root):
+    """So a sparse file of terabytes is refused at its beginning."""
+    readme = root / "birds/README.md"
+    text = readme.read_bytes()
+    readme.write_bytes(b"\0" * own_files.PIECE + text)
+    refused(called("make_dataset_card", [root / "birds"]), "README.md")
 
 
 def test_a_page_of_another_hand_stays(root):

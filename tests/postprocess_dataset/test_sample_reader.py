@@ -68,6 +68,8 @@ def test_what_cannot_be_read_is_named_and_takes_no_other_with_it(folder, tmp_pat
     tars = data.path.parent / "tars"
     tars.mkdir()
     (tars / "torn.tar").write_bytes(b"no tar at all" * 100)
+    with tarfile.open(tars / "half.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("1_0.jpg"))
     for size in ("99999999999999999999", "-5"):
         with tarfile.open(tars / f"vast{size}.tar", "w", format=tarfile.PAX_FORMAT) as tar:
             for name in ("1_0.jpg", "1_0.json"):
@@ -80,9 +82,11 @@ def test_what_cannot_be_read_is_named_and_takes_no_other_with_it(folder, tmp_pat
     assert sorted({text.split(":")[0].rsplit("/", 1)[1] for text in problems}) == [
         "1_0.json",
         "2_0.json",
+        "half.tar",
         "torn.tar",
         "vast-5.tar",
         "vast99999999999999999999.tar",
     ]
+    assert f"{tars}/half.tar: 1_0: there is no 1_0.json in it" in problems
     with pytest.raises(FileNotFoundError):
         next(iterate(tmp_path / "nowhere"))
