@@ -15,8 +15,6 @@ from typing import Any
 from common.files import read_json
 
 LARGEST = 16 << 20  # bytes; one whose image was tried 1,000 times takes 0.3 MB
-# What open() says of a file of another user, a link to itself, a socket
-NO_FILE = (errno.EACCES, errno.ELOOP, errno.ENXIO)
 
 
 def read_given_up(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -28,7 +26,7 @@ def read_given_up(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         record = read_json(path, LARGEST)
     except OSError as error:
-        if error.errno in NO_FILE or os.path.islink(path):
+        if error.errno == errno.EACCES or os.path.islink(path):
             raise ValueError(f"{path} is damaged: {error.strerror}") from None
         raise
     if not isinstance(record, dict) or not isinstance(record.get("reason"), str):

@@ -63,10 +63,12 @@ def open_untrusted(path: Path, inside: Sequence[str] = (), dir_fd: int | None = 
     try:
         descriptor = os.open(path, FLAGS | os.O_NOFOLLOW, dir_fd=dir_fd)
     except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise Refused("it is a socket", path) from None
         if error.errno != errno.ELOOP:
             raise
         # A link. To open a device can have effects of its own, so we look before.
-        _refuse_special(os.stat(path, dir_fd=dir_fd).st_mode, path)
+        _refuse_special(_mode_of_target(path, dir_fd), path)
         descriptor = os.open(path, FLAGS, dir_fd=dir_fd)
     except ValueError as error:  # a NUL in the name
         raise Refused(str(error), repr(path)) from None
@@ -94,6 +96,15 @@ def _refuse_special(mode: int, path: Path) -> None:
     if not stat.S_ISREG(mode):
         kind = KINDS.get(stat.S_IFMT(mode), "no file")
         raise Refused(f"it is {kind}", path)
+
+
+def _mode_of_target(path: Path, dir_fd: int | None) -> int:
+    try:
+        return os.stat(path, dir_fd=dir_fd).st_mode
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise Refused("it is a link to itself", path) from None
 
 
 def _place_of(descriptor: int) -> str:

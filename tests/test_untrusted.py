@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 
 import pytest
 
@@ -40,6 +41,16 @@ def test_a_link_out_of_the_folder(place, target):
     fd = os.open(place, os.O_RDONLY)
     assert isinstance(read_many(fd, ["link"], 10_000, real_folders([place]))[0], Refused)
     os.close(fd)
+
+
+def test_a_socket_and_a_link_to_itself_are_refused(place, monkeypatch):
+    (place / "loop").symlink_to("loop")
+    monkeypatch.chdir(place)  # a socket's path has 107 bytes at most
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind("socket")
+    for name in ("loop", "socket"):
+        with pytest.raises(Refused, match=name):
+            read_untrusted(place / name, 100)
 
 
 def test_a_path_out_of_the_folder(place):

@@ -25,7 +25,7 @@ from generate.dataset.captions import (
     images_wanted,
     publish_captions,
 )
-from generate.dataset.disk import disk_error
+from generate.dataset.disk import fault
 from generate.dataset.layout import stem
 from generate.dataset.screened import Screened, screened
 from generate.llms.prompter import Prompter, Variations
@@ -211,7 +211,11 @@ class Captioner:
         return True
 
     def _disk_failed(self, index: Index, error: OSError) -> None:
-        self.work.fail(self.work.sample(index, 0), "disk", disk_error(error), at_once=True)
+        reason, text = fault(error)
+        if reason != "disk":
+            # It fails within no time: what others give first tells that it is its own fault.
+            self.work.pause_for_disk()
+        self.work.fail(self.work.sample(index, 0), reason, text, at_once=True)
 
 
 def _in_order(index: Index, new: list[Caption]) -> list[Caption]:

@@ -24,9 +24,10 @@ from generate.client.work import ClientSettings, Index, Work
 from generate.dataset import samples, tries
 from generate.dataset.accept_rule import Rule
 from generate.dataset.collected import remove_collected
-from generate.dataset.disk import disk_error
+from generate.dataset.disk import disk_error, spare
 from generate.dataset.extension import newer_definition
 from generate.dataset.layout import FOLDER, path_of
+from generate.dataset.links import remove
 from generate.dataset.prompts_file import Item
 from generate.dataset.scan import IndexFiles, scan_folder
 from generate.dataset.tries import Tried
@@ -170,19 +171,12 @@ class Feeder:
         dataset_dir = self.settings.dataset_dir
         rule = self._rule
         found: dict[int, IndexFiles] = {}
+        tried: dict[int, dict[int, list[Tried]]] = {}
         try:
             for folder in {number // FOLDER for number in grant.indices}:
                 found |= scan_folder(dataset_dir, folder, set(grant.indices), rule)
-            tried = {
-                number: self._tries(number, grant.lease, files) for number, files in found.items()
-            }
             for number, files in found.items():
-                samples.remove_temporary(dataset_dir, number, grant.lease, files.temporary)
-                if files.collected:
-                    remove_collected(dataset_dir, number)
-                for aug in files.opened:
-                    path_of(dataset_dir, number, aug, ".failed").unlink(missing_ok=True)
-                self._set_aside_damaged(number, files)
+                tried[number] = self._take_over(number, grant.lease, files)
         except OSError as error:
             pause = self.work.pause_for_disk()
             self.job.release(grant.lease, "disk")
@@ -201,6 +195,26 @@ class Feeder:
         for index in indices:
             index.tried = tried.get(index.number, {})
         self.work.add_lease(grant.lease, indices, grant.canary)
+
+    def _take_over(self, number: int, lease: str, files: IndexFiles) -> dict[int, list[Tried]]:
+        """Clear away what earlier holders of a prompt have left; its tries, by augmentation.
+
+        What cannot be removed is named and stays: nothing of it is needed.
+        """
+        dataset_dir = self.settings.dataset_dir
+        tried: dict[int, list[Tried]] = {}
+        with spare():
+            tried = self._tries(number, lease, files)
+        samples.remove_temporary(dataset_dir, number, lease, files.temporary)
+        if files.collected:
+            with spare():
+                remove_collected(dataset_dir, number)
+        for aug in files.opened:
+            with spare():
+                remove(path_of(dataset_dir, number, aug, ".failed"))
+        with spare():
+            self._set_aside_damaged(number, files)
+        return tried
 
     def _set_aside_damaged(self, number: int, files: IndexFiles) -> None:
         """Rename a prompt's damaged .failed, so that a new one finds its name free."""

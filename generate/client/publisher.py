@@ -31,7 +31,7 @@ from generate.client.work import ClientSettings, Index, Sample, Work
 from generate.dataset import samples, tries
 from generate.dataset.captions import missing_of, publish_captions
 from generate.dataset.collected import publish_collected
-from generate.dataset.disk import disk_error
+from generate.dataset.disk import disk_error, fault, spare
 from generate.dataset.layout import FOLDER, folder_name
 from generate.pipelines.image import FLAGGED, Image, problem_with
 from generate.pipelines.text_lengths import unread
@@ -117,7 +117,7 @@ class Publisher:
         try:
             follows = step(*given)
         except OSError as error:
-            self.work.fail(sample, "disk", disk_error(error), at_once=True)
+            self.work.fail(sample, *fault(error), at_once=True)
         except ValueError as error:
             self.work.fail(sample, "prompt", str(error))
         except Exception as error:  # a fault of this program; without this the index never ended
@@ -200,7 +200,7 @@ class Publisher:
     def _unjudged(self, candidate: Candidate, error: Exception | None) -> None:
         """A score of the user's own that fails is no prompt's fault: the client leaves."""
         if isinstance(error, OSError):
-            self.work.fail(candidate.sample, "disk", disk_error(error), at_once=True)
+            self.work.fail(candidate.sample, *fault(error), at_once=True)
         elif error is not None:
             self.work.end(error, "released")
         self._leave()
@@ -256,9 +256,10 @@ class Publisher:
         dataset_dir = self.settings.dataset_dir
         try:
             for index in indices:
-                if index.tried:
-                    tries.forget(dataset_dir, index.number, lease)
-                publish_collected(dataset_dir, index.number, _captions(index), lease)
+                with spare():
+                    if index.tried:
+                        tries.forget(dataset_dir, index.number, lease)
+                    publish_collected(dataset_dir, index.number, _captions(index), lease)
             for folder in {index.number // FOLDER for index in indices}:
                 sync_folder(dataset_dir / folder_name(folder * FOLDER))
         except OSError as error:

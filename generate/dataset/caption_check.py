@@ -20,7 +20,7 @@ from common.packed_folder import read_file
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, Refused, read_untrusted
 from generate.dataset.captions import Caption, Captions, read_generation
 from generate.dataset.layout import captions_path, path_of
-from generate.dataset.links import set_aside
+from generate.dataset.links import remove, set_aside
 from generate.dataset.samples import Metadata, read_comment
 from generate.dataset.scan import IndexFiles
 
@@ -123,7 +123,7 @@ def _metadata_of(
         if metadata := _read_json(path):
             return metadata
         log.warning("%s is not the JSON of a sample; it is made again", path)
-        path.unlink(missing_ok=True)
+        remove(path)
         files.jsons.discard(aug)
     if aug not in files.images:
         return None

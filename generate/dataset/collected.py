@@ -14,7 +14,7 @@ import os
 from common.packed_folder import read_file
 from common.untrusted import SAMPLE_BYTES, Refused, read_untrusted
 from generate.dataset.layout import collected_path, path_of
-from generate.dataset.links import publish, write_temporary
+from generate.dataset.links import publish, remove, write_temporary
 
 COLLECTED_BYTES = 1 << 30  # 200 JSONs of 1.5 kB take 0.3 MB
 FEWEST = 2  # JSONs: a file for one of them would save nothing
@@ -44,7 +44,7 @@ def publish_collected(
 
 def remove_collected(dataset_dir: str | os.PathLike[str], index: int) -> None:
     """To be called before anything of a prompt is touched."""
-    collected_path(dataset_dir, index).unlink(missing_ok=True)
+    remove(collected_path(dataset_dir, index))
 
 
 def _content(dataset_dir: str | os.PathLike[str], index: int, captions: int) -> bytes:

@@ -1,18 +1,25 @@
-"""Disk errors in one line, and a test of what publishing needs from a file system."""
+"""Disk errors in one line, what is none, and a test of what publishing needs from a file system."""
 
 import contextlib
 import errno
+import logging
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from common.command_line import UserError
 from common.files import file_system_of
 
+log = logging.getLogger(__name__)
+
 # Disk errors that may pass: wait, and blame nobody.
 PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT}
 # The folder was deleted, or another node has just made it and NFS caches do not show it yet.
 ABSENT = {errno.ENOENT, errno.ENOTDIR}
+# One name, or the file that has it: a folder, a link to itself, a place where something is mounted
+ONE_FILE = {errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EBUSY}
+FORBIDDEN = {errno.EPERM, errno.EACCES}
 WORDS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
@@ -25,6 +32,38 @@ def disk_error(error: OSError) -> str:
     """What is wrong, and where."""
     what = WORDS.get(error.errno or 0, "the disk failed")
     return f"{what}: {error.filename or 'the output root'} ({error.strerror})"
+
+
+def of_one_file(error: OSError) -> bool:
+    """Whether an error is of one file alone, not of the disk or a folder that others need, too.
+
+    A file of another user, which may not be read or replaced, is one where its folder may be
+    written.
+    """
+    if error.errno in ONE_FILE:
+        return True
+    folder = os.path.dirname(os.fspath(error.filename or ""))
+    return error.errno in FORBIDDEN and os.access(folder, os.W_OK | os.X_OK)
+
+
+def fault(error: OSError) -> tuple[str, str]:
+    """(reason, error) of a failure, for the job server: the disk, or the prompt of that file."""
+    return ("prompt", _in_the_way(error)) if of_one_file(error) else ("disk", disk_error(error))
+
+
+def _in_the_way(error: OSError) -> str:
+    return f"{error.filename} is in the way ({error.strerror}): move it to another folder"
+
+
+@contextlib.contextmanager
+def spare() -> Iterator[None]:
+    """A block whose file only saves work: where another one is in its way, it is left out."""
+    try:
+        yield
+    except OSError as error:
+        if not of_one_file(error):
+            raise
+        log.warning("%s", _in_the_way(error))
 
 
 def probe_folder(dataset_dir: str | os.PathLike[str]) -> None:

@@ -3,14 +3,19 @@
     temporary = write_temporary(final, data, lease)     # fsynced; OSError leaves nothing behind
     publish(temporary, final)                           # False: the name is taken
 
+    remove(final)                                       # a folder there is renamed to NAME.foreign
+
 Nothing is ever overwritten. A killed process leaves at most a temporary file; a paused one that
 wakes up finds the name taken, or its temporary file removed by the next holder of the index.
 """
 
 import contextlib
 import itertools
+import logging
 import os
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 
 def write_temporary(final: Path, data: bytes, lease: str) -> Path:
@@ -20,7 +25,7 @@ def write_temporary(final: Path, data: bytes, lease: str) -> Path:
     """
     temporary = final.with_name(f".{final.name}.{lease}.tmp")
     # A file of this lease is of this process: an earlier try that failed.
-    temporary.unlink(missing_ok=True)
+    remove(temporary)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with os.fdopen(fd, "wb") as file:
@@ -46,6 +51,15 @@ def publish(temporary: Path, final: Path) -> bool:
         published = False
     temporary.unlink(missing_ok=True)
     return published
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there. A folder that others have put in its place is renamed."""
+    try:
+        path.unlink(missing_ok=True)
+    except IsADirectoryError:
+        if aside := set_aside(path, "foreign"):
+            log.warning("%s is now called %s: it is a folder", path, aside.name)
 
 
 def set_aside(path: Path, word: str) -> Path | None:

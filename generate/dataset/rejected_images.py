@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generate.dataset.layout import folder_name, stem
-from generate.dataset.links import publish, write_temporary
+from generate.dataset.links import publish, remove, write_temporary
 from generate.dataset.samples import Metadata, comment_of, with_comment
 
 REJECTED_IMAGES = "rejected_images"
@@ -47,7 +47,7 @@ class RejectedImages:
         names = os.listdir(folder)
         for name in names:
             if name.endswith(".tmp"):  # of a holder that was killed
-                (folder / name).unlink(missing_ok=True)
+                remove(folder / name)
         if sum(bool(NAME.fullmatch(name)) for name in names) >= self.most:
             return
         final = self.path_of(index, metadata["augmentation_idx"], attempt)

@@ -23,8 +23,9 @@ from common.jpeg import XMP, carried, without_folders
 from common.json_text import parse_json
 from common.sample_reader import iterate as iterate
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, Refused, open_jpeg, read_untrusted
+from generate.dataset.disk import spare
 from generate.dataset.layout import JPEG_QUALITY, folder_name, path_of, stem
-from generate.dataset.links import publish, write_temporary
+from generate.dataset.links import publish, remove, write_temporary
 
 Metadata = dict[str, Any]
 COMMENT = b"\xff\xfe"  # the marker in front of a JPEG's comment
@@ -180,7 +181,7 @@ def _agree(image_path: Path, lease: str) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         agrees = False  # no JSON of a sample, or gone
     if not agrees:
-        path.unlink(missing_ok=True)
+        remove(path)
         _publish_json(image_path, metadata, data, {}, lease)
 
 
@@ -221,7 +222,7 @@ def remove_sample(dataset_dir: str | os.PathLike[str], index: int, aug: int) -> 
     JSON first, so that no JSON ever stands without its image.
     """
     for suffix in (".json", ".jpg"):
-        path_of(dataset_dir, index, aug, suffix).unlink(missing_ok=True)
+        remove(path_of(dataset_dir, index, aug, suffix))
 
 
 def remove_temporary(
@@ -234,7 +235,8 @@ def remove_temporary(
     folder = Path(dataset_dir) / folder_name(index)
     stale = [name for name in names if not name.endswith(f".{lease}.tmp")]
     for name in stale:
-        (folder / name).unlink(missing_ok=True)
+        with spare():
+            remove(folder / name)
     return len(stale)
 
 

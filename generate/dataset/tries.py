@@ -23,6 +23,7 @@ from common.given_up import read_given_up
 from common.json_text import parse_json
 from common.untrusted import Refused, read_untrusted
 from generate.dataset.layout import folder_name, path_of
+from generate.dataset.links import remove
 from generate.dataset.samples import give_up
 
 LARGEST = 16 << 20  # bytes of a file: 200 images with 100 tries each take 5 MB
@@ -70,7 +71,7 @@ def take_over(
     if found:
         text = b"".join(_line(aug, tried) for (aug, _), tried in sorted(found.items()))
         path = _path(dataset_dir, index, lease)
-        path.unlink(missing_ok=True)
+        remove(path)
         with open(path, "xb") as file:
             file.write(text)
     tries: dict[int, list[Tried]] = {}
@@ -81,7 +82,7 @@ def take_over(
 
 def forget(dataset_dir: str | os.PathLike[str], index: int, lease: str) -> None:
     """Remove this lease's file of an index that is finished."""
-    _path(dataset_dir, index, lease).unlink(missing_ok=True)
+    remove(_path(dataset_dir, index, lease))
 
 
 def publish_not_accepted(

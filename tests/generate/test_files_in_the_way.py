@@ -1,0 +1,84 @@
+"""Folders, links and files of others under the names of a prompt's files: no failed disk."""
+
+import contextlib
+import errno
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from generate.dataset.disk import fault
+from tests.fakes.running_server import until
+
+
+@contextlib.contextmanager
+def immutable(path):
+    """Not even root may replace it."""
+    path.write_bytes(b"{")
+    made = subprocess.run(["chattr", "+i", str(path)], capture_output=True).returncode == 0
+    try:
+        if not made:
+            pytest.skip("chattr +i needs root and a file system that has it")
+        yield
+    finally:
+        if made:
+            subprocess.run(["chattr", "-i", str(path)], check=True)
+
+
+def test_what_lies_in_the_way_is_set_aside(start_run):
+    run, server = start_run(total=6, images=2)
+    folder = run.data / "000000"
+    for name in ("0.samples", "1_0.json", "2_1.jpg", ".3_0.jpg.9-9.tmp", "4.prompts", "4_1.failed"):
+        (folder / name / "of others").mkdir(parents=True)
+    (folder / "5_0.jpg").symlink_to("5_0.jpg")
+    with socket.socket(socket.AF_UNIX) as there:
+        with contextlib.chdir(folder):  # a socket's path has 107 bytes at most
+            there.bind("5_1.json")
+        assert end_of(run.start(), run, unless="is in the way") == 0, run.log()
+    for name in ("0.samples", "1_0.json", "2_1.jpg", ".3_0.jpg.9-9.tmp"):
+        assert (folder / f"{name}.foreign" / "of others").is_dir(), "nothing in it is lost"
+        shutil.rmtree(folder / f"{name}.foreign")
+    run.check()
+    assert server.dataset("birds")["done"] == 6
+
+
+def end_of(client, run, unless="the disk"):
+    """Its exit status; None if it says `unless` before."""
+    until(lambda: client.poll() is not None or unless in run.log(), run.log)
+    return client.poll()
+
+
+def test_a_file_that_cannot_be_replaced_fails_its_prompt_alone(start_run):
+    run, server = start_run(total=6, images=2, server=["--max_marks", 2])
+    (run.data / "000000").mkdir(parents=True)
+    with immutable(run.data / "000000" / "2_0.json"):
+        assert end_of(run.start(), run) == 3, run.log()
+    counts = server.dataset("birds")
+    assert (counts["done"], counts["set_aside"]) == (5, 1)
+    assert "2_0.json is in the way (Operation not permitted)" in run.log()
+
+
+@pytest.mark.parametrize("name", ["0.samples", ".0_0.jpg.9-9.tmp", ".0.tries.9-9.tmp"])
+def test_a_file_that_counts_for_nothing_fails_nothing(start_run, name):
+    run, server = start_run(total=1, images=4)
+    (run.data / "000000").mkdir(parents=True)
+    with immutable(run.data / "000000" / name):
+        assert end_of(run.start(), run) == 0, run.log()
+    assert server.dataset("birds")["done"] == 1 and len(list(run.data.glob("*/*.jpg"))) == 4
+    assert f"{name} is in the way" in run.log()
+
+
+def test_whose_fault_an_error_is(tmp_path):
+    def reason(number, path):
+        return fault(OSError(number, os.strerror(number), str(path)))[0]
+
+    mine = tmp_path / "0_0.json"
+    for number in (errno.EISDIR, errno.ELOOP, errno.EBUSY, errno.EPERM, errno.EACCES):
+        assert reason(number, mine) == "prompt"
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOENT):
+        assert reason(number, mine) == "disk"
+    assert reason(errno.EACCES, Path("/no such folder/0_0.json")) == "disk"
+    assert fault(OSError(errno.EACCES, "no file is named"))[0] == "disk"
