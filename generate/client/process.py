@@ -15,9 +15,11 @@ from common import slurm
 from common.command_line import DONE, LEFT_OUT, UserError
 from common.console import start_log
 from generate.client.client import Client
+from generate.client.feeder import ASK_AHEAD
 from generate.client.generation import describer, generate_until_done, recipes_of
 from generate.client.job_client import JobClient
 from generate.client.judge import judge_of
+from generate.client.publisher import THREADS
 from generate.client.restart import replace_process, requeue, start_again
 from generate.client.start_up import load_generator
 from generate.client.work import DISK_PAUSE_S, LONGEST_DISK_PAUSE_S, ClientSettings
@@ -41,6 +43,8 @@ log = logging.getLogger(__name__)
 
 SIGNALS = {signal.SIGTERM: "preempted", signal.SIGUSR1: "walltime", signal.SIGINT: "released"}
 LOADING: Json = {"leases": [], "state": "loading", "drawing": [], "images": 0}
+# To the job server; of threads that publish; to LLMs; of libraries and the device.
+OPEN_FILES = 8 + 2 * THREADS + ASK_AHEAD + 64
 LONGEST_ABSENCE_S = 40  # the last pause for a folder that is not there: 75 s in all
 
 

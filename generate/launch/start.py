@@ -14,10 +14,11 @@ from typing import Any
 from common import slurm
 from common.command_line import UserError
 from common.console import start_log
+from common.open_files import need_open_files
 from common.version import version
 from generate.client.generation import quantize_args
 from generate.client.judge import acceptance_of
-from generate.client.process import follow_extension, run_client
+from generate.client.process import OPEN_FILES, follow_extension, run_client
 from generate.client.worker import gpus, is_child
 from generate.dataset import definition as definitions
 from generate.dataset.mapped_prompts import open_prompts, prompts_sha256
@@ -59,6 +60,8 @@ def start(args: Namespace) -> int:
         return array.tail_log(root, name)
     if args.redo:
         return redo.redo(args, dataset_folder(root, name), args.redo)
+    if args.is_slurm_task or not args.use_slurm:
+        need_open_files(OPEN_FILES, OPEN_FILES, "a client")
     items = open_prompts(args.data_path, server_folder(root) / "prompts")
     screen = screen_of(args.data_path)
     definition = define(args, items, root)

@@ -63,7 +63,8 @@ def run(args: argparse.Namespace) -> NoReturn:
 
 
 def serve(settings: ServerSettings) -> NoReturn:
-    """Serve until SIGTERM; the process ends here."""
+    """Serve until SIGTERM; the process ends here. UserError: it cannot start."""
+    wsgi.allow_connections()
     identity.open_folder(settings.output_root)
     start_log("image_server", _log_file(settings.output_root / "image_server.out"))
     try:

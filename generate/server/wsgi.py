@@ -8,7 +8,6 @@ request is closed after some seconds, so that others cannot use them all up.
 """
 
 import logging
-import resource
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -22,24 +21,32 @@ from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 from waitress.utilities import Error
 
+from common.open_files import need_open_files
+
 THREADS = 32  # they wait for the ledger's disk
 CONNECTIONS = 4096  # one for each of 1,000 clients' three threads
+# Ledger, log, folders and the loop, and what each thread reads for an answer.
+OTHER_FILES = 32 + 2 * THREADS
 CONNECTIONS_OF_ONE = 1024  # address; 300 clients on one machine have 900
 SILENT_S = 10  # a connection that has asked nothing is closed after so long
 
 Admits = Callable[[str, str, Mapping[str, str]], str]
 
 
+def allow_connections() -> int:
+    """The limit of open files, raised for all connections. UserError: too few for all threads."""
+    return need_open_files(OTHER_FILES + THREADS, OTHER_FILES + CONNECTIONS, "the job server")
+
+
 def serve(app: Flask, listener: socket.socket, largest_body: int, admits: Admits) -> None:
     """Answer requests until SIGTERM ends the main loop."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    limit = allow_connections()
     # "task queue depth is 1" for each pair of requests that meet
     logging.getLogger("waitress").setLevel(logging.ERROR)
     settings = Adjustments(
         sockets=[listener],
         threads=THREADS,
-        connection_limit=min(CONNECTIONS, most - 100),
+        connection_limit=min(CONNECTIONS, limit - OTHER_FILES),
         asyncore_use_poll=True,
         channel_timeout=120,
         cleanup_interval=SILENT_S // 2,

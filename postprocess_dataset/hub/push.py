@@ -25,8 +25,15 @@ from common.command_line import DONE, UserError
 from common.console import amount, visible
 from common.files import read_json
 from common.hub import limit_hub, not_a_hub
+from common.open_files import need_open_files
 from common.untrusted import real_folders
-from postprocess_dataset.hub.difference import Difference, RemoteFile, commits, difference
+from postprocess_dataset.hub.difference import (
+    MOST_FILES,
+    Difference,
+    RemoteFile,
+    commits,
+    difference,
+)
 from postprocess_dataset.hub.local_file import LocalFile, source
 from postprocess_dataset.manifest import manifest
 from postprocess_dataset.progress import tell
@@ -35,6 +42,7 @@ from postprocess_dataset.release_folder import is_published, work_folder
 DOCUMENT_BYTES = 1 << 26
 MOST_ENTRIES = 1_000_000  # the hub advises 100,000 files at most
 T = TypeVar("T")
+OPEN_FILES = MOST_FILES + 64  # those of a commit; connections
 AGAIN = "what is uploaded stays, the same command goes on from there"
 
 
@@ -55,6 +63,7 @@ def push(settings: PushSettings) -> int:
     if not settings.allow_unverified:
         check_verified(settings.release, root)
         refuse_others(settings.release, files)
+    need_open_files(OPEN_FILES, OPEN_FILES, "push_to_hub.py")
     limit_hub()
     api = HfApi()
     with hub_errors_as_one_line(settings.repo):
