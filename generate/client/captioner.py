@@ -51,12 +51,12 @@ class Captioner:
             return
         dataset_dir = self.settings.dataset_dir
         prompt = index.item["prompt"]
+        wanted = self.settings.images_per_prompt
         try:
-            standing = standing_captions(dataset_dir, index.number, prompt, index.files)
+            standing = standing_captions(dataset_dir, index.number, prompt, index.files, wanted)
         except OSError as error:
             self._disk_failed(index, error)
             return
-        wanted = self.settings.images_per_prompt
         record = standing.record
         whole = record is not None and len(standing.captions) == len(record["texts"])
         if record and whole and images_wanted(record) >= wanted:

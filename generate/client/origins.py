@@ -10,6 +10,7 @@ sources counts for both.
 
 from collections.abc import Container, Mapping, Sequence
 
+from common.console import visible
 from generate.client.captioner import FROM_FILE
 from generate.dataset.captions import Caption, Captions
 from generate.dataset.tries import Tried
@@ -18,6 +19,8 @@ ORIGINAL = "original prompt"
 NO_SOURCE = "no source"
 LONGEST = 100  # characters of a name
 MOST = 20  # sources of one prompt that are counted
+MOST_LLMS = 40  # of one prompt; the captions of further ones are counted as OTHERS
+OTHERS = "others"  # the job server's word, too
 Counts = dict[str, list[int]]
 
 
@@ -27,12 +30,15 @@ def origins_of(
     """For the job server's report; given_up and tried: by augmentation."""
     llms: Counts = {}
     for aug, caption in enumerate(record["texts"]):
-        counts = llms.setdefault(_writer(caption)[:LONGEST], [0, 0, 0])
+        name = visible(_writer(caption))[:LONGEST]
+        if len(llms) >= MOST_LLMS:
+            name = name if name in llms else OTHERS
+        counts = llms.setdefault(name, [0, 0, 0])
         counts[0] += 1
         counts[1] += aug not in given_up
         counts[2] += len(tried.get(aug, ()))
     total = [sum(counts[k] for counts in llms.values()) for k in range(3)]
-    sources = [str(source)[:LONGEST] for source in record["source"][:MOST]] or [NO_SOURCE]
+    sources = [visible(source)[:LONGEST] for source in record["source"][:MOST]] or [NO_SOURCE]
     return {"llm": llms, "source": dict.fromkeys(sources, total)}
 
 

@@ -24,12 +24,12 @@ from common.scores.interface import Values
 from generate.client.candidate import Candidate
 from generate.client.in_order import InOrder
 from generate.client.job_client import JobClient
-from generate.client.origins import origins_of
 from generate.client.rejected import Rejected
+from generate.client.result import captions_of, result_of
 from generate.client.scoring import Scoring, Verdicts
 from generate.client.work import ClientSettings, Index, Sample, Work
 from generate.dataset import samples, tries
-from generate.dataset.captions import missing_of, publish_captions
+from generate.dataset.captions import publish_captions
 from generate.dataset.collected import publish_collected
 from generate.dataset.disk import disk_error, fault, spare
 from generate.dataset.layout import FOLDER, folder_name
@@ -232,7 +232,9 @@ class Publisher:
     def _report_or_forget(self, indices: list[Index], lease: str) -> None:
         try:
             self._report(indices, lease)
-        except (ServerAway, Refused) as error:
+        except Refused as error:
+            self._blame_refused(indices, lease, error)
+        except ServerAway as error:
             # The images are published all the same, and the next holder will find them.
             self.job.stop_waiting()
             for index in indices:
@@ -241,6 +243,21 @@ class Publisher:
         except Exception as error:  # a fault of this program
             self.work.end(error, "released")
             raise
+
+    def _blame_refused(self, indices: list[Index], lease: str, error: Refused) -> None:
+        """Nobody's neighbours are lost with a prompt whose report the server does not take."""
+        if len(indices) > 1:
+            for index in indices:
+                self._report_or_forget([index], lease)
+            return
+        (index,) = indices
+        log.warning("prompt %d: its report is refused: %s", index.number, error)
+        if not index.failures:
+            index.failures[None] = ("prompt", f"its report is refused: {error}")
+            self._report_or_forget(indices, lease)
+        else:
+            self.job.stop_waiting()
+            self.work.forget(index)
 
     def _report(self, indices: list[Index], lease: str) -> None:
         good = [index for index in indices if not index.failures]
@@ -259,7 +276,7 @@ class Publisher:
                 with spare():
                     if index.tried:
                         tries.forget(dataset_dir, index.number, lease)
-                    publish_collected(dataset_dir, index.number, _captions(index), lease)
+                    publish_collected(dataset_dir, index.number, captions_of(index), lease)
             for folder in {index.number // FOLDER for index in indices}:
                 sync_folder(dataset_dir / folder_name(folder * FOLDER))
         except OSError as error:
@@ -279,7 +296,7 @@ class Publisher:
         self._fail_for_disk(indices, lease, UNSEEN)
 
     def _result(self, index: Index) -> dict[str, Any]:
-        return _result(index, judge.report(index.tried) if (judge := self.settings.judge) else {})
+        return result_of(index, judge.report(index.tried) if (judge := self.settings.judge) else {})
 
     def _publish_captions_again(self, indices: list[Index], lease: str) -> None:
         """A .prompts may have been deleted since; what stands is not touched."""
@@ -298,7 +315,8 @@ class Publisher:
         results = []
         for index in indices:
             reason, error = next(iter(index.failures.values()))
-            result = {"index": index.number, "reason": reason, "error": error[:LONGEST_ERROR]}
+            told = error.replace("\0", "\\0")[:LONGEST_ERROR]
+            result = {"index": index.number, "reason": reason, "error": told}
             if index.canary_passed is not None:
                 result["known_good"] = index.canary_passed
             results.append(result)
@@ -329,21 +347,3 @@ class Publisher:
                 )
             except OSError as problem:
                 log.warning("%d_%d.failed was not written: %s", index.number, aug, problem)
-
-
-def _captions(index: Index) -> int:
-    assert index.record is not None, "an index without captions has no image"
-    return len(index.record["texts"])
-
-
-def _result(index: Index, acceptance: dict[str, Any]) -> dict[str, Any]:
-    assert index.record is not None, "an index without captions has no image"
-    given_up = (index.given_up | index.files.failed) - index.files.images
-    return {
-        "index": index.number,
-        "images": _captions(index) - len(given_up),
-        "short": missing_of(index.record),
-        "truncated": index.truncated,
-        "origins": origins_of(index.record, given_up, index.tried),
-        **acceptance,
-    }

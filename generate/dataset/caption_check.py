@@ -1,6 +1,6 @@
 """Compare a prompt's .prompts with its images, and make it again where it is lost or damaged.
 
-    standing = standing_captions(dataset_dir, 12345, "a corgi in a top hat", files)
+    standing = standing_captions(dataset_dir, 12345, "a corgi in a top hat", files, 200)
     standing.record      # a whole .prompts that agrees with the images, or None
     standing.captions    # {augmentation: caption}: of that record, else of the images themselves
 
@@ -39,17 +39,19 @@ class Standing:
 
 
 def standing_captions(
-    dataset_dir: str | os.PathLike[str], index: int, prompt: str, files: IndexFiles
+    dataset_dir: str | os.PathLike[str], index: int, prompt: str, files: IndexFiles, wanted: int
 ) -> Standing:
     """The captions of prompt `index`, whose text is `prompt`, that are in force.
 
+    wanted: how many images of it are asked for; those beyond, and beyond the record, say nothing.
     Only the holder of the index's lease may call this. Files that are renamed are taken out of
     `files`. OSError: the disk.
     """
     record = _own_record(dataset_dir, index, prompt, files) if files.generation else None
     captions: dict[int, Caption] = dict(enumerate(record["texts"])) if record else {}
     contradicted = False
-    for aug in sorted(files.images | files.jsons):
+    most = max(wanted, len(captions))
+    for aug in sorted(aug for aug in files.images | files.jsons if aug < most):
         metadata = _metadata_of(dataset_dir, index, aug, files)
         if metadata is None:
             continue  # broken: whoever holds the lease generates it again
@@ -60,6 +62,7 @@ def standing_captions(
         if aug not in captions or captions[aug]["text"] != text:
             contradicted = contradicted or aug in captions
             model = metadata.get("llm_model_name")
+            model = model if isinstance(model, str) else None
             captions[aug] = {"text": text, "llm_model_name": model, "backend": FROM_IMAGE}
     if record and contradicted:
         for generation in range(1, files.generation + 1):

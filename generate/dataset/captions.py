@@ -19,6 +19,7 @@ from generate.dataset.layout import captions_path
 from generate.dataset.links import publish, write_temporary
 from generate.dataset.samples import ascii_json
 
+MOST_IMAGES = 100_000  # captions of a prompt, as the job server takes them
 CAPTIONS_BYTES = 64 << 20  # of a .prompts file; 200 captions of 500 bytes take 0.1 MB
 
 
@@ -95,19 +96,25 @@ def is_captions(record: object, index: int) -> bool:
         record["prompt_index"] == index
         and isinstance(record.get("original_prompt"), str)
         and isinstance(record.get("source"), list)
+        and all(isinstance(source, str) for source in record["source"])
         and isinstance(texts, list)
+        and len(texts) <= MOST_IMAGES
         and bool(texts or short)  # none at all: the prompt was refused, and that has a reason
         and _are_captions(texts)
-        and (short is None or (isinstance(short, dict) and type(short.get("missing")) is int))
+        and (short is None or _is_missing(short))
     )
+
+
+def _is_missing(short: object) -> bool:
+    missing = short.get("missing") if isinstance(short, dict) else None
+    return type(missing) is int and 0 <= missing <= MOST_IMAGES
 
 
 def _are_captions(texts: list[object]) -> bool:
     for text in texts:  # 200 a prompt, of every prompt at a start without a ledger
         if not isinstance(text, dict) or not isinstance(text.get("text"), str):
             return False
-        writer = text.get("llm_model_name")
-        if writer is not None and not isinstance(writer, str):
+        if not isinstance(text.get("llm_model_name", 0), str | None):
             return False
     return True
 

@@ -14,8 +14,10 @@ from pathlib import Path
 
 JPEG_QUALITY = 95  # of images, unless --jpeg_quality says otherwise; published: 75
 FOLDER = 1000  # prompts a sub-folder: with 200 images a prompt that is 400,000 names
-NAME = re.compile(r"(\d+)(?:_(\d+))?\.(jpg|json|failed|prompts\d*|samples)")
-TEMPORARY = re.compile(r"\.(\d+)[._].*\.tmp")
+NUMBER = "(0|[1-9][0-9]{0,11})"  # as it is written: neither 007 nor Arabic digits
+GENERATION = "(?:[2-9]|[1-9][0-9]{1,2})?"  # each is looked for, up to the newest one
+NAME = re.compile(rf"{NUMBER}(?:_{NUMBER})?\.(jpg|json|failed|prompts{GENERATION}|samples)")
+TEMPORARY = re.compile(rf"\.{NUMBER}[._].*\.tmp", re.DOTALL)
 
 
 def folder_name(index: int) -> str:

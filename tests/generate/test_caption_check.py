@@ -35,7 +35,7 @@ def files_of(folder: Path) -> IndexFiles:
 
 
 def standing(folder: Path) -> Standing:
-    return standing_captions(folder, INDEX, PROMPT, files_of(folder))
+    return standing_captions(folder, INDEX, PROMPT, files_of(folder), 9)
 
 
 def words(found: Standing) -> list[str]:
@@ -49,6 +49,15 @@ def names(folder: Path) -> set[str]:
 def test_a_whole_record_stands(begun):
     before = names(begun)
     assert standing(begun).record == RECORD and names(begun) == before
+
+
+def test_a_sample_beyond_all_that_are_asked_for_says_nothing(begun):
+    """Else its prompt would get all the captions before it."""
+    far = {"prompt_index": INDEX, "augmentation_idx": 10**11, "augmented_prompt": "far away"}
+    path_of(begun, INDEX, 10**11, ".json").write_text(json.dumps(far))
+    assert standing(begun).record == RECORD
+    captions_path(begun, INDEX).unlink()
+    assert words(standing(begun)) == WORDS
 
 
 def test_a_lost_record_is_told_by_the_images(begun):
@@ -122,7 +131,7 @@ def test_an_image_of_another_prompt_is_set_aside(begun, with_json):
         if suffix == ".jpg" or with_json:
             path.write_bytes(path_of(begun, INDEX, 0, suffix).read_bytes())
     files = files_of(begun)
-    found = standing_captions(begun, INDEX, PROMPT, files)
+    found = standing_captions(begun, INDEX, PROMPT, files, 9)
     assert found.record == RECORD and files.images == files.jsons == {0}
     assert "12345_1.jpg.foreign" in names(begun)
     assert ("12345_1.json.foreign" in names(begun)) == with_json
@@ -133,7 +142,7 @@ def test_a_torn_json_is_made_again_from_its_image(begun):
     path = path_of(begun, INDEX, 1, ".json")
     path.write_bytes(path.read_bytes()[:50])
     files = files_of(begun)
-    assert standing_captions(begun, INDEX, PROMPT, files).record == RECORD
+    assert standing_captions(begun, INDEX, PROMPT, files, 9).record == RECORD
     assert files.jsons == {0} and files.images == {0, 1} and not path.exists()
 
 

@@ -37,7 +37,7 @@ def by_names(names, captions):
     """{index: IndexFiles}, each name looked at by itself."""
     found = {}
     for name in names:
-        if sample := re.fullmatch(r"(\d+)_(\d+)\.(jpg|json|failed)", name):
+        if sample := re.fullmatch(r"([1-9]\d*)_(\d+)\.(jpg|json|failed)", name):
             files = found.setdefault(int(sample[1]), IndexFiles())
             kinds = {"jpg": files.images, "json": files.jsons, "failed": files.failed}
             kinds[sample[3]].add(int(sample[2]))

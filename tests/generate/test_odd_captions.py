@@ -1,0 +1,82 @@
+"""What others put in the place of a prompt's captions costs that prompt's captions, not the run."""
+
+import json
+
+import pytest
+
+from generate.client.origins import MOST_LLMS, OTHERS, origins_of
+from generate.client.publisher import Publisher
+from generate.dataset.captions import is_captions
+from generate.protocol.connection import Refused
+from tests.generate.test_client_publisher import Bench, FakeJob
+
+PROMPT = "a painting of bird number {}"
+
+
+def record(index, **changes):
+    text = {"text": PROMPT.format(index), "llm_model_name": None, "backend": None}
+    whole = {"prompt_index": index, "original_prompt": text["text"], "source": ["birds"]}
+    return whole | {"texts": [text], "short": None} | changes
+
+
+def test_odd_captions_hold_up_no_run(start_run):
+    """A late number would be counted up to; a huge or negative count no server takes."""
+    run, _server = start_run(total=6, images=2)
+    folder = run.data / "000000"
+    folder.mkdir(parents=True)
+    (folder / "0.prompts1000000000").touch()
+    (folder / "1.prompts999").touch()
+    for index, missing in ((2, 1_000_000), (3, -5)):
+        short = {"missing": missing, "reason": "x"}
+        (folder / f"{index}.prompts").write_text(json.dumps(record(index, short=short)))
+    text = record(4)["texts"][0] | {"llm_model_name": "\ud800"}
+    (folder / "4.prompts").write_text(
+        json.dumps(record(4, texts=[text, text | {"text": "a bird"}]))
+    )
+    lost = [{"text": PROMPT.format(5)}]  # no llm_model_name
+    (folder / "5.prompts").write_text(json.dumps(record(5, texts=lost * 2)))
+    assert run.start().wait(90) == 0, run.log()
+    run.check()
+    assert "refused" not in run.log()
+
+
+@pytest.mark.parametrize("missing", [-1, 100_001, True, None, "1"])
+def test_a_count_that_no_server_takes_is_no_record(missing):
+    assert not is_captions(record(3, short={"missing": missing, "reason": "x"}), 3)
+    assert is_captions(record(3, short={"missing": 7, "reason": "x"}), 3)
+
+
+def test_captions_of_many_llms_are_counted_together():
+    texts = [{"text": "a bird", "llm_model_name": f"m{n % 60}", "backend": "b"} for n in range(180)]
+    llms = origins_of(record(3, texts=texts), set(), {})["llm"]
+    assert len(llms) == MOST_LLMS + 1 and llms["m0"] == [3, 3, 0]
+    assert llms[OTHERS] == [60, 60, 0]
+
+
+class RefusingJob(FakeJob):
+    """Refuses each call that reports prompt 3 as done."""
+
+    def complete(self, lease, results):
+        if any(result["index"] == 3 for result in results):
+            raise Refused("results[0].images must be a whole number")
+        self.completed.append(results)
+        return {result["index"]: "accepted" for result in results}
+
+    def stop_waiting(self):
+        pass
+
+
+def test_a_report_that_is_refused_costs_its_own_prompt(tmp_path, monkeypatch):
+    bench = Bench(tmp_path, RefusingJob())
+    monkeypatch.setattr("generate.client.publisher.publish_collected", lambda *given: True)
+    indices = []
+    for number in (2, 3, 4):
+        index = bench.index.__class__(**vars(bench.index) | {"number": number, "failures": {}})
+        index.record = record(number)
+        indices.append(index)
+    (tmp_path / "000000").mkdir()
+    bench.work.add_lease("1-1", indices)
+    Publisher._report_or_forget(bench.publisher, indices, "1-1")
+    assert sorted(each["index"] for (each,) in bench.job.completed) == [2, 4]
+    ((failed),) = bench.job.failed
+    assert failed["index"] == 3 and failed["reason"] == "prompt" and "refused" in failed["error"]
