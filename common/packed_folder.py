@@ -29,9 +29,9 @@ from common.untrusted import Refused, open_untrusted, read_untrusted
 
 MARK = "PACKED"
 MARK_BYTES = 64 << 20  # a mark takes 100 to 300 bytes a prompt, and a folder has 1,000
-TAR = re.compile(r"part-\d{5}\.tar")
-INDEX = re.compile(r"0|[1-9]\d{0,11}", re.ASCII)
-FILE = re.compile(r"(\d{1,12})(?:_(\d{1,6}))?\.([0-9A-Za-z.]{1,40})")  # of a prompt: can be packed
+TAR = re.compile(r"part-[0-9]{5}\.tar")
+INDEX = re.compile(r"0|[1-9][0-9]{0,11}")  # a prompt's number, as all names have it
+FILE = re.compile(r"(0|[1-9][0-9]{0,11})(?:_(0|[1-9][0-9]{0,5}))?\.([0-9A-Za-z.]{1,40})")
 COLLECTED = ".samples"  # of a prompt: its JSONs, one a line
 HEADER = 512  # bytes; a tar consists of blocks of so many
 SIZE = re.compile(rb"[0-7]{11}")  # in a header; tar can also write negative ones

@@ -25,9 +25,9 @@ from common.json_text import parse_json
 from common.packed_folder import TAR, Member, PackedFolder, packed, read_file, shortfall
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_untrusted, read_untrusted
 
-STANDARD = re.compile(r"(\d{1,12})_(\d{1,6})")
+STANDARD = re.compile(r"(0|[1-9][0-9]{0,11})_(0|[1-9][0-9]{0,5})")
 CAPTIONS_BYTES = 64 << 20  # of a .prompts
-FOLDER_OF_PROMPTS = re.compile(r"\d{6,}")
+FOLDER_OF_PROMPTS = re.compile(r"[0-9]{6}|[1-9][0-9]{6,}")
 
 log = logging.getLogger(__name__)
 Problem = Callable[[str], None]

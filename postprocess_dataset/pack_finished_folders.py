@@ -16,17 +16,16 @@ if __name__ == "__main__":
 
     sys.excepthook = common.interrupted  # first of all: from here on Ctrl-C is one line
 
-import re
 import time
 from pathlib import Path
 
 from common.command_line import DONE, LEFT_OUT, Options, UserError, run_script
 from common.console import visible
 from common.number_options import YEAR_S, whole
+from common.sample_reader import FOLDER_OF_PROMPTS
 from postprocess_dataset.options import partition
 from postprocess_dataset.packing.pack_folder import Packing
 
-FOLDER = re.compile(r"\d{6,}")
 SHOWN = 20  # reasons; a broken disk has many
 
 
@@ -60,7 +59,7 @@ def main() -> int:
 
 def pack_all(root: Path, number: int, count: int) -> int:
     """Pack what is finished; the number of prompts, or folders, that stay loose for a reason."""
-    folders = sorted(path for path in root.iterdir() if FOLDER.fullmatch(path.name))
+    folders = sorted(path for path in root.iterdir() if FOLDER_OF_PROMPTS.fullmatch(path.name))
     done = prompts = files = 0
     left: list[str] = []
     for folder in folders:

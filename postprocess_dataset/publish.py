@@ -19,7 +19,7 @@ from common.command_line import UserError
 from common.files import NamedFile, named, refuse_special, sync_folder
 
 # what lies at the top of a data set folder, and nowhere else
-SAMPLES = re.compile(r"dataset\.yaml|\d{6}|\d+_\d+\.(?:jpg|json)")
+SAMPLES = re.compile(r"dataset\.yaml|[0-9]{6}|[0-9]+_[0-9]+\.(?:jpg|json)")
 
 
 class Draft:

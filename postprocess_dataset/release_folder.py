@@ -24,7 +24,7 @@ from postprocess_dataset.table import refuse_no_utf8
 
 Names = Mapping[str, re.Pattern[str]]  # of a folder ("": the top); other folders are none of ours
 SCORES = "scores"
-KEPT = re.compile(r"tars\.replaced(-\d+)?")  # by verify_dataset.py --repair
+KEPT = re.compile(r"tars\.replaced(-[0-9]+)?")  # by verify_dataset.py --repair
 FIRST = "public.parquet"  # in the work folder, before anything lies in the release
 MARK = r"[\w-]+\.tar\.(json|facts)"
 PUBLISHED: Names = {
@@ -32,17 +32,17 @@ PUBLISHED: Names = {
         r"(README|ATTRIBUTION)\.md|croissant\.json|pictures\.jpg|report\.html|release\.json"
         r"|(MANIFEST|verification)\.json"
     ),
-    "webdataset": re.compile(r"\w+-\d{6,}\.tar|index\.json"),
-    "data": re.compile(r"\w+-\d{5,}\.parquet"),
-    "metadata": re.compile(r"\w+-\d{5,}\.parquet"),
-    SCORES: re.compile(r"part-\d{5,}-of-\d{5,}\.\d{6,}\.parquet"),
+    "webdataset": re.compile(r"\w+-[0-9]{6,}\.tar|index\.json"),
+    "data": re.compile(r"\w+-[0-9]{5,}\.parquet"),
+    "metadata": re.compile(r"\w+-[0-9]{5,}\.parquet"),
+    SCORES: re.compile(r"part-[0-9]{5,}-of-[0-9]{5,}\.[0-9]{6,}\.parquet"),
 }
 WORK: Names = {
     "": re.compile(r"(table|public)\.parquet\S*|(steps|status|verification|verified)\.json"),
     "tars": re.compile(
         r"output_dataset\w*\.(tar|json)|index\w*\.json|README\.md|(MANIFEST|verification)\.json"
     ),
-    "signed": re.compile(r"\w+-\d{6,}\.tar(\.json)?"),
+    "signed": re.compile(r"\w+-[0-9]{6,}\.tar(\.json)?"),
     "parquet": re.compile(MARK),
     "metadata": re.compile(MARK),
 }

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from common.command_line import UserError
 from postprocess_dataset.table import NotUpdatable
 
-BLOCK = re.compile(r"/\d{6}$")  # a sub-folder of 1,000 prompts
+BLOCK = re.compile(r"/[0-9]{6}$")  # a sub-folder of 1,000 prompts
 
 
 def lies_in(path: str, folder: str) -> bool:

@@ -32,7 +32,7 @@ from postprocess_dataset.publish import Draft
 
 KEY = "__key__"
 FACTS = b"text_to_image_scores"  # what the table says of itself, in each file's footer
-FILE = re.compile(r"part-\d{5,}-of-\d{5,}\.\d{6,}\.parquet")
+FILE = re.compile(r"part-[0-9]{5,}-of-[0-9]{5,}\.[0-9]{6,}\.parquet")
 OTHERS = {
     KEY: pa.string(),
     "image_sha256": pa.string(),

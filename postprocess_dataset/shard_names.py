@@ -6,7 +6,7 @@ braces(["train-000000.tar", "train-000001.tar"])     # "train-{000000..000001}.t
 import re
 from collections.abc import Sequence
 
-NUMBERED = re.compile(r"(.*?)(\d{5,})(\.\w+)")
+NUMBERED = re.compile(r"(.*?)([0-9]{5,})(\.\w+)")
 
 
 def braces(names: Sequence[str]) -> str:

@@ -47,3 +47,8 @@ def header(name: str, size: int) -> bytes:
     member.size = size
     # ustar with a prefix where that holds the name, else an extended header
     return member.tobuf(tarfile.PAX_FORMAT)
+
+
+def file_in_tar(name: str, data: bytes) -> bytes:
+    """A file as it lies in a tar: header, data, zeros up to the next block."""
+    return header(name, len(data)) + data + bytes(padded(len(data)) - len(data))

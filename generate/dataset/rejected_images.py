@@ -16,7 +16,7 @@ from generate.dataset.links import publish, remove, write_temporary
 from generate.dataset.samples import Metadata, comment_of, with_comment
 
 REJECTED_IMAGES = "rejected_images"
-NAME = re.compile(r"\d+_\d+\.try\d+\.jpg")
+NAME = re.compile(r"[0-9]+_[0-9]+\.try[0-9]+\.jpg")
 
 
 @dataclass(frozen=True)

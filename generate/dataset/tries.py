@@ -28,7 +28,7 @@ from generate.dataset.samples import give_up
 
 LARGEST = 16 << 20  # bytes of a file: 200 images with 100 tries each take 5 MB
 NOT_ACCEPTED = "not accepted"  # the reason in a .failed
-NAME = re.compile(r"\.(\d+)\.tries\..*\.tmp")
+NAME = re.compile(r"\.(0|[1-9][0-9]*)\.tries\..*\.tmp")
 
 
 @dataclass(frozen=True)

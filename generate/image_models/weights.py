@@ -21,7 +21,7 @@ BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 LARGEST_HEADER = 100_000_000  # bytes, as the safetensors library has it
 # Of whole files and of shards; with a variant's name between (model.fp16.safetensors) they are
 # copies in another precision, which are not loaded.
-FILES = re.compile(r"(?:model|diffusion_pytorch_model)(?:-\d+-of-(\d+))?\.safetensors")
+FILES = re.compile(r"(?:model|diffusion_pytorch_model)(?:-[0-9]+-of-([0-9]+))?\.safetensors")
 
 
 def stored_gib(

@@ -11,6 +11,7 @@ wins; the file holds the job's number.
 import logging
 import os
 import random
+import re
 import threading
 import time
 from pathlib import Path
@@ -43,7 +44,9 @@ def submit(output_root: str | os.PathLike[str]) -> str | None:
     """
     claims = server_folder(output_root) / "server_jobs"
     claims.mkdir(mode=0o700, exist_ok=True)
-    last = max((int(name) for name in os.listdir(claims) if name.isdigit()), default=0)
+    last = max(
+        (int(name) for name in os.listdir(claims) if re.fullmatch("[0-9]+", name)), default=0
+    )
     if last and _lives(claims / str(last)):
         return None
     try:

@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.sample_reader import FOLDER_OF_PROMPTS
 from generate.server.storage.comparison import Block
 
 
@@ -36,7 +37,8 @@ class GoneFolders:
         changed_ns = folder.stat().st_mtime_ns  # before the names: a later change makes it newer
         if changed_ns == before.changed_ns:
             return []
-        here = frozenset(int(sub) for sub in os.listdir(folder) if sub.isdecimal())
+        names = filter(FOLDER_OF_PROMPTS.fullmatch, os.listdir(folder))
+        here = frozenset(map(int, names))
         left = before.here - here
         self.seen[name] = Seen(changed_ns, here, (before.away | left) - here)
         return [(name, block) for block in sorted(left | before.away & here)]

@@ -7,11 +7,13 @@ read to its first zero byte only, since a sparse file of 1 GB costs nothing on t
 """
 
 import os
+import re
 
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, read_untrusted
 
 LIMITS = {".jpg": IMAGE_BYTES, ".json": SAMPLE_BYTES}
 OTHER_BYTES = 1 << 30  # of .prompts, .samples
+CAPTIONS = re.compile(r"prompts([2-9]|[1-9][0-9]+)?")  # the end of a name
 
 
 def read_loose(folder: str | os.PathLike[str], name: str) -> bytes:
@@ -19,3 +21,9 @@ def read_loose(folder: str | os.PathLike[str], name: str) -> bytes:
     end = os.path.splitext(name)[1]
     limit = LIMITS.get(end, OTHER_BYTES)
     return read_untrusted(os.path.join(folder, name), limit, text=end != ".jpg")
+
+
+def generation_of(name: str) -> int:
+    """2 of "12345.prompts2", 1 of "12345.prompts", 0 of any other file."""
+    match = CAPTIONS.fullmatch(name.partition(".")[2])
+    return int(match[1] or 1) if match else 0

@@ -10,7 +10,6 @@ All of a folder marked COMPLETE is packed. Since 256 folders are open at a time,
 one are packed, too, once all their captions are images and nobody has touched them for a minute.
 """
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -18,7 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import orjson
 
@@ -36,10 +35,11 @@ from common.packed_folder import (
     text_count,
 )
 from common.untrusted import open_untrusted
-from postprocess_dataset.packing.loose_file import OTHER_BYTES, read_loose
+from postprocess_dataset.packing.loose_file import OTHER_BYTES, generation_of, read_loose
 from postprocess_dataset.packing.publish_mark import publish_mark
+from postprocess_dataset.packing.read_back import read_back
 from postprocess_dataset.packing.unnamed_tars import remove_unnamed_tars
-from postprocess_dataset.tar_header import header, padded
+from postprocess_dataset.tar_header import END, file_in_tar
 
 TAR_BYTES = 1 << 30  # a tar ends after so many bytes, and the next one begins
 QUIET_S = 60.0  # a prompt of an open folder is packed if it was not touched for so long
@@ -94,6 +94,7 @@ class Packing:
         self.sound: dict[Path, bool] = {}  # tars that were hashed
         self.tars: list[dict[str, Any]] = []  # new entries of the mark
         self.entries: dict[str, Any] = {}
+        self.names: list[str] = []  # in the new tars
 
     def run(self) -> Packed:
         """OSError: the disk; the loose files are all there then."""
@@ -134,7 +135,7 @@ class Packing:
             "tars": before["tars"] + self.tars,
             "prompts": before["prompts"] | self.entries,
         }
-        publish_mark(self.folder, record)
+        publish_mark(self.folder, record, self.names)
         self.result.prompts = len(self.entries)
         self.result.files = len(self.identities)
         self._remove(list(self.identities), self.identities)
@@ -193,7 +194,7 @@ class Packing:
     def _is_finished(self, prompt: LoosePrompt, mark: PackedFolder | None) -> bool:
         """Whether each caption of its newest .prompts is an image or given up, for some time."""
         before = mark.prompts.get(prompt.index) if mark else None
-        newest = max((_generation(name) for name in prompt.names), default=0)
+        newest = max((generation_of(name) for name in prompt.names), default=0)
         count = before.captions if before else None
         try:
             if newest:
@@ -224,27 +225,30 @@ class Packing:
             with os.fdopen(os.open(temporary, flags, 0o666), "r+b") as file:
                 digest = hashlib.sha256()
                 size = 0
+                files: dict[str, bytes] = {}
                 while waiting is not None and size < self.tar_bytes:
-                    if pieces := self._pieces(waiting, mark):
-                        data = b"".join(pieces)
+                    if contents := self._files(waiting, mark):
+                        data = b"".join(map(file_in_tar, contents.keys(), contents.values()))
+                        files |= {n: hashlib.sha256(d).digest() for n, d in contents.items()}
                         file.write(data)
                         digest.update(data)
                         span = [number, size, len(data)]
                         self.entries[str(waiting.index)] = self._entry(waiting, span, mark)
                         size += len(data)
                     waiting = next(prompts, None)
-                file.write(bytes(1024))
-                digest.update(bytes(1024))
-                _read_back(file, temporary, digest.hexdigest())
+                file.write(bytes(END))
+                digest.update(bytes(END))
+                read_back(file, temporary, digest.hexdigest(), files)
+            self.names += files
             if not size:
                 temporary.unlink()
                 return
             os.rename(temporary, self.folder / name)
             sync_folder(self.folder)
-            self.tars.append({"name": name, "bytes": size + 1024, "sha256": digest.hexdigest()})
+            self.tars.append({"name": name, "bytes": size + END, "sha256": digest.hexdigest()})
 
-    def _pieces(self, prompt: LoosePrompt, mark: PackedFolder | None) -> list[bytes]:
-        """The bytes of a prompt in a tar; none if something is wrong with it, which is named.
+    def _files(self, prompt: LoosePrompt, mark: PackedFolder | None) -> dict[str, bytes]:
+        """The files of a prompt for a tar; none if something is wrong with it, which is named.
 
         A .samples that does not hold the JSONs is removed, not packed: it is made from them.
         """
@@ -256,18 +260,18 @@ class Packing:
                 contents[name] = read_loose(self.folder, name)
             self._check(prompt, contents)
         except FileNotFoundError:
-            return []  # taken away just now
+            return {}  # taken away just now
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             self.result.left.append(f"{self.folder}: prompt {prompt.index} stays loose: {error}")
-            return []
+            return {}
         self.identities |= identities
         before = mark.prompts.get(prompt.index) if mark else None
         images = prompt.images | (before.images if before else set())
-        pieces = []
-        for name, data in contents.items():
-            if not name.endswith(COLLECTED) or _holds(data, contents, len(images)):
-                pieces += [header(name, len(data)), data, bytes(padded(len(data)) - len(data))]
-        return pieces
+        return {
+            name: data
+            for name, data in contents.items()
+            if not name.endswith(COLLECTED) or _holds(data, contents, len(images))
+        }
 
     def _check(self, prompt: LoosePrompt, contents: dict[str, bytes]) -> None:
         """ValueError: an image is not the one of its JSON, or no mark can state the texts."""
@@ -280,7 +284,7 @@ class Packing:
             if wanted and hashlib.sha256(contents[f"{stem}.jpg"]).hexdigest() != wanted:
                 raise ValueError(f"{stem}.jpg is not the image of its JSON (sha256 differs)")
         for name in prompt.names:
-            generation = _generation(name)
+            generation = generation_of(name)
             if generation and generation >= prompt.generation:
                 captions = orjson.loads(contents[name])
                 prompt.generation = text_count(generation)
@@ -321,28 +325,8 @@ class Packing:
             sync_folder(self.folder)
 
 
-def _generation(name: str) -> int:
-    """2 of "12345.prompts2", 1 of "12345.prompts", 0 of any other file."""
-    kind = name.partition(".")[2]
-    number = kind.removeprefix("prompts") or "1"
-    return int(number) if kind.startswith("prompts") and number.isdecimal() else 0
-
-
 def _holds(collected: bytes, contents: dict[str, bytes], images: int) -> bool:
     """Whether a .samples holds these JSONs, and as many as there are images."""
     lines = collected.splitlines(keepends=True)
     jsons = {data for name, data in contents.items() if name.endswith(".json")}
     return len(lines) == images and jsons <= set(lines)
-
-
-def _read_back(file: BinaryIO, path: Path, sha256: str) -> None:
-    """OSError unless the disk gives the bytes back that were written."""
-    file.flush()
-    os.fsync(file.fileno())
-    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # from the disk, not from memory
-    file.seek(0)
-    digest = hashlib.sha256()
-    while data := file.read(1 << 20):
-        digest.update(data)
-    if digest.hexdigest() != sha256:
-        raise OSError(errno.EIO, "what was read back is not what was written", os.fspath(path))

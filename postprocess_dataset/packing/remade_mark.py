@@ -16,6 +16,7 @@ from common.files import keep_damaged
 from common.json_text import parse_json
 from common.packed_folder import FILE, HEADER, MARK, TAR, Member, members, ranges, shortfall
 from common.untrusted import open_untrusted
+from postprocess_dataset.packing.loose_file import generation_of
 from postprocess_dataset.packing.publish_mark import publish_mark
 from postprocess_dataset.tar_header import END, padded
 
@@ -75,14 +76,16 @@ def _add(entries: dict[str, dict[str, Any]], tar: int, files: list[tuple[str, Me
         kind = match[3]
         if match[2] is not None and kind in ("jpg", "json"):
             entry[kind].add(int(match[2]))
-        elif match[2] is None and kind.startswith("prompts"):
-            _add_captions(entry, int(kind[7:] or 1), member)
+        elif match[2] is None and (generation := generation_of(name)):
+            _add_captions(entry, generation, member)
 
 
 def _add_captions(entry: dict[str, Any], generation: int, member: Member) -> None:
     if generation < entry["generation"]:
         return
     record = parse_json(member.read(CAPTIONS_BYTES))
+    if not isinstance(record, dict) or not isinstance(record.get("texts"), list):
+        raise ValueError("a .prompts in it holds no texts")
     try:
         short = shortfall(record.get("short"))
     except ValueError:

@@ -26,7 +26,7 @@ from postprocess_dataset.release_note import Note, read_note
 from postprocess_dataset.report.rows import SIZE, count_sizes, count_values
 from postprocess_dataset.shard_rows import check_kinds
 
-SHARD = re.compile(r"(\w+)-(\d{5,})\.(parquet|tar)")
+SHARD = re.compile(r"(\w+)-([0-9]{5,})\.(parquet|tar)")
 COUNTED = (
     "source",
     "llm_model_name",

@@ -48,7 +48,7 @@ def shards_of(tars: str) -> list[Shard]:
         return [
             Shard(
                 shard["split"] or ONLY_SPLIT,
-                int(re.findall(r"\d+", shard["name"])[-1]),
+                int(re.findall(r"[0-9]+", shard["name"])[-1]),
                 os.path.join(tars, shard["name"]),
                 *counted[shard["name"]],
             )

@@ -22,7 +22,7 @@ from postprocess_dataset.increment import Line
 from postprocess_dataset.progress import Progress, tell
 from postprocess_dataset.publish import Draft
 
-PART = re.compile(r"part-\d{5,}\.parquet")
+PART = re.compile(r"part-[0-9]{5,}\.parquet")
 
 
 def finish(output: str, count: int) -> tuple[int, str]:

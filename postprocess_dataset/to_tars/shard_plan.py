@@ -33,7 +33,7 @@ from postprocess_dataset.tar_header import padded
 from postprocess_dataset.to_tars.row_order import Split
 
 STEM = "output_dataset"
-SHARD_NAME = re.compile(rf"{STEM}(_\w+)?_\d{{6,}}\.tar")
+SHARD_NAME = re.compile(rf"{STEM}(_\w+)?_[0-9]{{6,}}\.tar")
 MARKS = re.compile(rf"index(_\w+)?\.json|{STEM}\w*_stats\.json")
 # What this script writes beside a plan, and replaces. Of others it would be where no plan is.
 REPLACED = re.compile(rf".*\.tar|{MARKS.pattern}")

@@ -19,12 +19,13 @@ from postprocess_dataset.packing.unnamed_tars import first_only_in
 from postprocess_dataset.sample_checks import is_utf8
 
 NAME = re.compile(
-    r"(0|[1-9]\d{0,11})(?:_(0|[1-9]\d{0,5}))?\.(jpg|json|failed|prompts\d{0,3}|samples)"
+    r"(0|[1-9][0-9]{0,11})(?:_(0|[1-9][0-9]{0,5}))?"
+    r"\.(jpg|json|failed|prompts(?:[2-9]|[1-9][0-9]{1,2})?|samples)"
 )
-OURS = re.compile(r"COMPLETE|dataset(\.\d+)?\.yaml|run\.yaml")
+OURS = re.compile(r"COMPLETE|dataset(\.[0-9]+)?\.yaml|run\.yaml")
 # Files that the run itself has renamed, and its temporary files.
 FOREIGN = "no name of a data set"
-ASIDE = re.compile(r"\..*|.*\.(foreign|broken|damaged)(-\d+)?")
+ASIDE = re.compile(r"\..*|.*\.(foreign|broken|damaged)(-[0-9]+)?")
 
 
 @dataclass

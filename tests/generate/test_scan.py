@@ -15,7 +15,16 @@ NAMES = st.sampled_from(
         for index in INDICES
         for rest in ("_0.jpg", "_1.jpg", "_2.jpg", "_0.json", "_1.json", "_2.json", "_1.failed")
     ]
-    + ["3.samples", "COMPLETE", "3_0.png", "03_0.jpg", ".12_1.jpg.2-7.tmp", "x3_0.jpg"]
+    + [
+        "3.samples",
+        "COMPLETE",
+        "3_0.png",
+        "03_0.jpg",
+        "\u0663_0.jpg",
+        "3_01.json",
+        ".12_1.jpg.2-7.tmp",
+        "x3_0.jpg",
+    ]
 )
 CAPTIONS = st.dictionaries(
     st.sampled_from([f"{index}.prompts{n}" for index in INDICES for n in ("", "2")]),
@@ -37,7 +46,7 @@ def by_names(names, captions):
     """{index: IndexFiles}, each name looked at by itself."""
     found = {}
     for name in names:
-        if sample := re.fullmatch(r"([1-9]\d*)_(\d+)\.(jpg|json|failed)", name):
+        if sample := re.fullmatch(r"([1-9][0-9]*)_([0-2])\.(jpg|json|failed)", name):
             files = found.setdefault(int(sample[1]), IndexFiles())
             kinds = {"jpg": files.images, "json": files.jsons, "failed": files.failed}
             kinds[sample[3]].add(int(sample[2]))

@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
+import shutil
 
 import pytest
 
+from postprocess_dataset import tar_header
 from tests.postprocess_dataset.conftest import called, pack, seen
 
 
@@ -83,3 +86,51 @@ def test_the_draft_of_a_tar_is_nobodys_file(data, tmp_path):
     precious.write_text("mine")
     os.link(precious, data.path / "000000/.part-00000.tar.tmp")
     assert pack(data.path).status == 0 and precious.read_text() == "mine"
+
+
+STRANGE = ["\u0663.x", "\u0663_0.failedx", "\u0663_\u0660", "03_0", "3_00", "03.x", "3.promptsold"]
+ANY_DIGITS = re.compile(r"(\d{1,12})(?:_(\d{1,6}))?\.([0-9A-Za-z.]{1,40})")
+
+
+def add_strange(data, name):
+    """A file, or a whole sample, whose name is almost one of prompt 3."""
+    inside = data.path / "000000"
+    for end in () if "." in name else (".jpg", ".json"):
+        shutil.copy(inside / f"3_0{end}", inside / f"{name}{end}")
+    if "." in name:
+        (inside / name).write_text("")
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_strange_name_beside_a_prompt_costs_no_sample(data, name):
+    """Digits of other scripts, and leading zeros: readers would not find them in a tar."""
+    add_strange(data, name)
+    before = seen(data.path)
+    assert pack(data.path).status == 0
+    assert seen(data.path) == before
+    assert not (data.path / "000000/3_0.jpg").exists()
+
+
+@pytest.mark.parametrize("name", ["\u0663.x", "03_0"])
+def test_no_loose_file_goes_that_readers_would_not_find_in_the_tar(data, monkeypatch, name):
+    add_strange(data, name)
+    before = seen(data.path)
+    names = set(os.listdir(data.path / "000000"))
+    monkeypatch.setattr("postprocess_dataset.packing.pack_folder.FILE", ANY_DIGITS)
+    ended = pack(data.path)
+    assert ended.status == 3 and "000000" in ended.err, ended.err
+    assert names <= set(os.listdir(data.path / "000000")) and seen(data.path) == before
+    monkeypatch.undo()
+    assert pack(data.path).status == 0 and seen(data.path) == before
+
+
+def test_a_tar_whose_files_are_not_those_packed_is_not_published(data, monkeypatch):
+    before = seen(data.path)
+    right = tar_header.file_in_tar
+    monkeypatch.setattr(
+        "postprocess_dataset.packing.pack_folder.file_in_tar",
+        lambda name, content: right(name, content[:-1]),
+    )
+    ended = pack(data.path)
+    assert ended.status == 3 and "readers would not find" in ended.err
+    assert not list(data.path.glob("000000/part-*")) and seen(data.path) == before

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from generate.dataset.collected import publish_collected
+from postprocess_dataset.tar_header import file_in_tar
 from tests.postprocess_dataset.conftest import called
 from tests.postprocess_dataset.damage import cut
 from tests.postprocess_dataset.verified import kinds, verify
@@ -41,3 +42,14 @@ def test_repair_makes_a_mark_again_that_does_not_list_an_image(root, collected):
     ended = verify(root, "--repair")
     assert ended.status == 0, ended.out + ended.err
     assert json.loads(mark.read_text()) == before
+
+
+@pytest.mark.parametrize("text", [b"[]", b"{}", b'{"texts":5}', b'"x"', b"null", b"{"])
+def test_captions_of_another_form_in_a_tar_are_damage(root, text):
+    (root / "HPDv2/000000/COMPLETE").write_text("{}")
+    assert called("pack_finished_folders", (root / "HPDv2",)).status == 0
+    tar = root / "HPDv2/000000/part-00000.tar"
+    tar.write_bytes(file_in_tar("1.prompts", text) + tar.read_bytes())
+    cut(root / "HPDv2/000000/PACKED")
+    ended = verify(root, "--repair")
+    assert ended.status == 1 and "part-00000.tar is damaged too" in ended.err
