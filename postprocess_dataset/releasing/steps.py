@@ -10,15 +10,17 @@ card and no manifest are made, unless its kinds are allowed by name.
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from common.command_line import DONE, UserError
+from common.console import visible
 from common.files import read_json, write_whole
 from common.untrusted import read_untrusted
 from postprocess_dataset import table
 from postprocess_dataset.manifest import manifest
+from postprocess_dataset.manifest.manifest import Known
 from postprocess_dataset.manifest.shards import Unreadable
 from postprocess_dataset.options import DataOptions
 from postprocess_dataset.progress import Progress, tell
@@ -235,12 +237,13 @@ def make_manifest(settings: ReleaseSettings, marks: Marks) -> str:
     path = os.path.join(settings.release, manifest.NAME)
     check_release(settings.release)  # what was put there meanwhile is not listed
     state = state_of(settings.release, sorted(settings.allow), without=[manifest.NAME])
-    if not marks.is_done("manifest", f"{state} {manifest_sha256(path)}"):
+    content = manifest_bytes(path)
+    if not marks.is_done("manifest", f"{state} {sha256_of(content)}"):
         progress = Progress("samples in the manifest")
         try:
             shards = shards_of(os.path.join(settings.work, "tars"))
             known = known_shards(settings.work, shards, bool(settings.data.c2pa))
-            manifest.write_manifest(settings.release, progress, settings.allow, known)
+            root = manifest.write_manifest(settings.release, progress, settings.allow, known)
         except Unreadable as error:
             raise UserError(
                 f"{error}; remove it and its done mark in {settings.work}, and run the same "
@@ -248,17 +251,42 @@ def make_manifest(settings: ReleaseSettings, marks: Marks) -> str:
             ) from None
         finally:
             progress.close()
-        marks.done("manifest", f"{state} {manifest_sha256(path)}")
-    root: str = read_json(path, manifest.MANIFEST_BYTES)["root"]
-    return root
+        content = manifest_bytes(path)
+        refuse_changed(path, content, root, known)
+        marks.done("manifest", f"{state} {sha256_of(content)}")
+    found: str = manifest.parse(content, path)["root"]
+    return found
 
 
-def manifest_sha256(path: str) -> str:
-    """Of its bytes, so that a manifest changed by others is made again; "" without one."""
+def manifest_bytes(path: str) -> bytes:
+    """What lies there, so that a manifest changed by others is made again; b"" without one."""
     try:
-        return hashlib.sha256(read_untrusted(path, manifest.MANIFEST_BYTES, text=True)).hexdigest()
+        return read_untrusted(path, manifest.MANIFEST_BYTES, text=True)
     except OSError:
-        return ""
+        return b""
+
+
+def sha256_of(content: bytes) -> str:
+    """In hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def refuse_changed(path: str, content: bytes, root: str, known: Mapping[str, Known]) -> None:
+    """UserError: what was verified, or the manifest just written, has been changed by others."""
+    try:
+        document = manifest.parse(content, path)
+        same = root == manifest.root_of(document["files"], document["allowed"])
+    except ValueError:
+        same = False
+    changed = "" if same else path
+    for file in document["files"] if same else ():
+        before = known.get(file["path"])
+        if before and before.file["sha256"] != file["sha256"]:
+            changed = os.path.join(os.path.dirname(path), file["path"])
+    if changed:
+        raise UserError(
+            f"{visible(changed)} was changed by others meanwhile: run the same command again"
+        )
 
 
 def note_manifest(settings: ReleaseSettings, document: dict[str, Any], root: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from postprocess_dataset.manifest import manifest
 from postprocess_dataset.manifest.manifest import write_manifest
 from postprocess_dataset.release_folder import PUBLISHED, WORK, making, others, work_folder
 from tests.postprocess_dataset.conftest import called
@@ -147,6 +148,51 @@ def test_what_a_manifest_lists_beside_a_release_does_not_go_to_the_hub(root):
     document = json.loads(work.read_text()) | {"root": write_manifest(str(place))}
     work.write_text(json.dumps(document))
     refused(called("push_to_hub", [place, "me/birds"]), "key.pem", "is no file of a release")
+
+
+def nothing(place):
+    pass
+
+
+def another_tar(place):
+    """Whole, with other samples, where the verified one was."""
+    tar = place / "webdataset" / "train-000000.tar"
+    content = tar.read_bytes()
+    tar.unlink()  # that of the work folder stays
+    tar.write_bytes(content + bytes(512))
+
+
+def another_manifest(place):
+    """Of files that nobody verified, and whole in itself."""
+    card = place / "README.md"
+    card.write_text(card.read_text() + "another word")
+    write_manifest(str(place))
+
+
+@pytest.mark.parametrize(
+    "before, after, name",
+    [
+        (another_tar, nothing, "train-000000.tar"),
+        (nothing, another_manifest, "MANIFEST.json"),
+    ],
+)
+def test_what_changes_while_the_manifest_is_written_is_not_ready(
+    root, monkeypatch, before, after, name
+):
+    def meanwhile(folder, *others):
+        before(Path(folder))
+        written = write_manifest(folder, *others)
+        after(Path(folder))
+        return written
+
+    (root / "birds" / "MANIFEST.json").unlink()
+    with monkeypatch.context() as patches:
+        patches.setattr(manifest, "write_manifest", meanwhile)
+        refused(release(root), name, "was changed by others meanwhile")
+    verified = json.loads((root / "birds.work" / "verification.json").read_text())
+    written = json.loads((root / "birds" / "MANIFEST.json").read_text())
+    assert verified.get("root") != written["root"]
+    assert release(root).status == 0
 
 
 def test_what_lies_beside_tars_is_named_and_gets_no_manifest(root):
