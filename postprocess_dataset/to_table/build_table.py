@@ -55,11 +55,15 @@ def make_table(settings: TableSettings) -> int:
     output = settings.output
     table.refuse_no_utf8(output)
     try:
+        if settings.partition and not settings.finish:
+            combine_partitions.forget(output, *settings.partition)
         settings = replace(settings, folders=absolute(settings.folders))
         check_folders(settings.image_dirs)
         os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
         if settings.finish and settings.partition:
-            status, summary = combine_partitions.finish(output, settings.partition[1])
+            status, summary = combine_partitions.finish(
+                output, settings.folders, settings.partition[1]
+            )
         else:
             status, summary = build(settings)
     except OSError as error:  # a full disk, a folder without permission
@@ -108,6 +112,8 @@ def build(settings: TableSettings) -> tuple[int, str]:
     scanned_ns = increment.server_time_ns(settings.folders[0], target)
     scores = known.scores if known else score_columns.names_of(settings.folders)
     note = {"base": base, "relative": settings.relative} | ({"scores": scores} if scores else {})
+    if settings.partition:
+        note["folders"] = sorted(settings.folders)
     with (
         SortedRows(target, note, old, known.rows if known else 0) as rows,
         Draft(f"{output}.rejects.jsonl") as rejects,

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from common.command_line import DONE, LEFT_OUT, UserError
 from common.console import visible
+from common.files import sync_folder
 from common.json_text import parse_json
 from postprocess_dataset import increment, sorted_rows, table
 from postprocess_dataset.increment import Line
@@ -25,16 +26,24 @@ from postprocess_dataset.publish import Draft
 PART = re.compile(r"part-[0-9]{5,}\.parquet")
 
 
-def finish(output: str, count: int) -> tuple[int, str]:
-    """Put `count` partitions together in a directory of part files.
+def finish(output: str, folders: Sequence[str], count: int) -> tuple[int, str]:
+    """Put `count` partitions of `folders` together in a directory of part files.
 
     Returns the exit status and a summary.
     """
     with Draft(f"{output}.finish"):  # its lock alone
-        return _finish(output, count)
+        return _finish(output, folders, count)
 
 
-def _finish(output: str, count: int) -> tuple[int, str]:
+def forget(output: str, number: int, count: int) -> None:
+    """Remove the done mark of a partition that begins: one of an earlier array does not count."""
+    mark = f"{table.partition_path(output, number, count)}.state"
+    if os.path.lexists(mark):
+        os.unlink(mark)
+        sync_folder(os.path.dirname(mark))
+
+
+def _finish(output: str, folders: Sequence[str], count: int) -> tuple[int, str]:
     folder = f"{output}.parts"
     fresh, old, used = (_beside(output, word) for word in ("fresh", "old", "used"))
     for leftover in (fresh, old, used):
@@ -42,7 +51,7 @@ def _finish(output: str, count: int) -> tuple[int, str]:
     if os.path.isdir(output) and not os.path.exists(folder):
         return put_together_before(output)
     paths = [table.partition_path(output, number, count) for number in range(count)]
-    facts = facts_of(output, paths)
+    facts = facts_of(output, folders, paths)
     lines = rejects_of(paths)
     rejected = sum("json" in line for line in lines)
     total = sum(sum(fact["generations"]) for fact in facts)
@@ -83,8 +92,8 @@ def put_together_before(output: str) -> tuple[int, str]:
     return LEFT_OUT if rejected else DONE, summary
 
 
-def facts_of(output: str, paths: Sequence[str]) -> list[dict[str, Any]]:
-    """The facts of the partitions. UserError unless all are there and have the same options."""
+def facts_of(output: str, folders: Sequence[str], paths: Sequence[str]) -> list[dict[str, Any]]:
+    """The facts of the partitions. UserError unless all are there and of these folders."""
     count = len(paths)
     missing = [str(n) for n, path in enumerate(paths) if not os.path.exists(f"{path}.state")]
     if missing:
@@ -98,11 +107,13 @@ def facts_of(output: str, paths: Sequence[str]) -> list[dict[str, Any]]:
         )
     refuse_other_files(output)
     facts = [fact for path in paths if (fact := table.facts(path)) is not None]
-    made = {(fact["base"], fact["relative"], *fact.get("scores", ())) for fact in facts}
-    if len(made) != 1 or len(facts) < count:
+    made = [[fact.get(name) for name in ("base", "relative", "scores")] for fact in facts]
+    alike = all(options == made[0] for options in made)
+    same = all(fact.get("folders") == sorted(folders) for fact in facts)
+    if len(facts) < count or not alike or not same:
         raise UserError(
-            f"{output}: the parts were made of different folders or with different options; "
-            "make them anew"
+            f"{output}: the parts were made of different folders or with different options, or of "
+            "other folders than were given now; make them anew"
         )
     return facts
 
@@ -133,7 +144,7 @@ def rejects_of(paths: Sequence[str]) -> list[Line]:
 def write_rows(paths: Sequence[str], folder: str, total: int, facts: dict[str, Any]) -> None:
     """The rows of all partitions, sorted and numbered, to as many files in `folder`."""
     size = -(-total // len(paths))
-    note = {name: value for name, value in facts.items() if name != "generations"}
+    note = {name: value for name, value in facts.items() if name not in ("generations", "folders")}
     rows = Rows(paths)
     progress = Progress("samples", total)
     for first in range(0, total, size):

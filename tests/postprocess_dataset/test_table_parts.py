@@ -4,8 +4,11 @@ Partitions equal the whole, and a death anywhere costs only saying it again.
 """
 
 import os
+import resource
 import shutil
 from pathlib import Path
+
+import pytest
 
 
 def test_partitions_equal_the_whole(folder, to_parquet, rows_of, tmp_path):
@@ -86,3 +89,42 @@ def test_die_anywhere_while_parts_are_put_together(folder, to_parquet, dying, ro
         if died != -9:
             assert died == 3 and n > 10 and "put together before" in ended.out
             return
+
+
+def test_parts_of_another_data_set_are_not_put_together(folder, to_parquet, rows_of, tmp_path):
+    """Two data sets beside each other: half of the one and half of the other is none."""
+    birds, cats = (folder(name).fill([5, 1005], 2).path for name in ("birds", "cats"))
+    table = tmp_path / "t.parquet"
+    for i in (0, 1):
+        to_parquet(birds, table, "--part", f"{i}/2")
+    ended = to_parquet(cats, table, "--part", "0/2", "--finish")
+    assert ended.status == 1 and "than were given now" in ended.err
+    to_parquet(cats, table, "--part", "0/2")
+    for given in (birds, cats):
+        ended = to_parquet(given, table, "--part", "0/2", "--finish")
+        assert ended.status == 1 and "different folders" in ended.err and not table.exists()
+    to_parquet(cats, table, "--part", "1/2")
+    assert to_parquet(cats, table, "--part", "0/2", "--finish").status == 0
+    assert {row["__key__"].split("/")[0] for row in rows_of(table)} == {"cats"}
+
+
+def small_files():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))
+
+
+@pytest.mark.parametrize("why", ["full", "gone"])
+def test_an_earlier_part_does_not_stand_for_one_that_failed(
+    folder, to_parquet, process, tmp_path, why
+):
+    data, table = folder().fill([5, 1005], 2), tmp_path / "t.parquet"
+    for i in (0, 1):
+        to_parquet(data.path, table, "--part", f"{i}/2")
+    data.fill([7, 1007], 2)
+    if why == "full":
+        part = (data.path, table, "--part", "1/2")
+        assert process("convert_json_to_parquet", *part, preexec_fn=small_files).returncode == 1
+    else:
+        assert to_parquet(tmp_path / "unmounted", table, "--part", "1/2").status == 1
+    to_parquet(data.path, table, "--part", "0/2")
+    ended = to_parquet(data.path, table, "--part", "0/2", "--finish")
+    assert ended.status == 1 and "1 of 2 parts are missing: 1;" in ended.err
