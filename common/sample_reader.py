@@ -19,7 +19,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from common.json_text import parse_json
 from common.packed_folder import TAR, Member, PackedFolder, packed, read_file, shortfall
@@ -27,6 +27,7 @@ from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_untrusted, read_unt
 
 STANDARD = re.compile(r"(0|[1-9][0-9]{0,11})_(0|[1-9][0-9]{0,5})")
 CAPTIONS_BYTES = 64 << 20  # of a .prompts
+HEADER_BYTES = 64 << 10  # of a file in a tar: extended ones have its name, of at most 4,096 bytes
 FOLDER_OF_PROMPTS = re.compile(r"[0-9]{6}|[1-9][0-9]{6,}")
 
 log = logging.getLogger(__name__)
@@ -185,13 +186,37 @@ def _metadata(data: bytes) -> dict[str, Any] | None:
     return record if whole else None
 
 
+class _Headers:
+    """An open tar, of which tarfile reads at most HEADER_BYTES for a member: its headers.
+
+    tarfile takes an extended header, or the map of a sparse file, whole into memory.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.seek = file.seek
+        self.tell = file.tell
+        self.left = HEADER_BYTES
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        """tarfile.ReadError: it is too much, or less than nothing."""
+        self.left -= size
+        if size < 0 or self.left < 0:
+            raise tarfile.ReadError(f"the headers of a file take more than {HEADER_BYTES:,} bytes")
+        return self._file.read(size)
+
+
 def _tar(path: Path, say: Problem) -> Iterator[Sample]:
     """The samples of a WebDataset tar; members of one sample follow each other."""
     key = ""
     found: dict[str, Member] = {}
     try:
-        with os.fdopen(open_untrusted(path), "rb") as file, tarfile.open(fileobj=file) as tar:
+        with os.fdopen(open_untrusted(path), "rb") as file:
+            headers = _Headers(file)
+            tar: Any = tarfile.TarFile(fileobj=headers)  # type: ignore[arg-type]
             for member in tar:
+                headers.left = HEADER_BYTES
+                tar.members = []  # or all headers stay in memory
                 folder, _, name = member.name.rpartition("/")
                 stem, _, suffix = name.partition(".")
                 stem = f"{folder}/{stem}" if folder else stem
@@ -202,8 +227,7 @@ def _tar(path: Path, say: Problem) -> Iterator[Sample]:
                     key = stem
                     found = {}
                 found[suffix] = Member(path, member.offset_data, member.size)
-                tar.members = []  # type: ignore[attr-defined]  # or all headers stay in memory
-    except (OSError, tarfile.TarError, ValueError, OverflowError) as error:  # sizes beyond all
+    except (OSError, tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         say(f"{path}: cannot be read further: {error}")
     yield from _of_members(path, key, found, say)
 

@@ -90,3 +90,27 @@ def test_what_cannot_be_read_is_named_and_takes_no_other_with_it(folder, tmp_pat
     assert f"{tars}/half.tar: 1_0: there is no 1_0.json in it" in problems
     with pytest.raises(FileNotFoundError):
         next(iterate(tmp_path / "nowhere"))
+
+
+def bomb(path, kind):
+    """A tar that begins with headers beyond all bounds; on the disk it takes some kilobytes."""
+    member = tarfile.TarInfo("1_0.jpg")
+    with open(path, "wb") as file:
+        if kind == "chain":
+            member.type = tarfile.XHDTYPE
+            file.write(member.tobuf(tarfile.GNU_FORMAT) * 3_000)
+        else:
+            member.type, member.size = kind.encode(), 300 << 20
+            file.write(member.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(file.tell() + member.size + 1024)
+
+
+@pytest.mark.parametrize("kind", ["x", "g", "X", "L", "K", "chain"])
+def test_a_tar_of_vast_headers_is_not_read_into_memory(folder, to_parquet, to_tars, tmp_path, kind):
+    data, tars = folder().fill([1], 1), tmp_path / "tars"
+    to_parquet(data.path, tmp_path / "t.parquet")
+    to_tars(tmp_path / "t.parquet", tmp_path, tars)
+    bomb(tars / "bomb.tar", kind)
+    problems: list[str] = []
+    assert len(list(iterate(tars, problems.append))) == 1
+    assert len(problems) == 1 and "the headers of a file take more than" in problems[0]
