@@ -17,6 +17,9 @@ from common.command_line import UserError
 NO_ANSWER = "Is this a machine of the cluster, and does sinfo answer?"
 # SLURM's answers to a requeue that will not change: --no-requeue, a job that has ended.
 REFUSED = "disabled|invalid job id|already finished|already complet|permission"
+AWAY = "contact|timed out|transmitted|standby|configuration source"  # slurmctld did not answer
+# A line of queue(); other text on standard output is a site's own, or an error.
+QUEUED = re.compile(r"(\S+) +([0-9]{1,9}) +([A-Z_]+) *")
 REQUEUE_PAUSE_S = 2.0
 LONGEST_REQUEUE_PAUSE_S = (
     10.0  # once slurmctld is back, it ends jobs beyond their limit within 30 s
@@ -104,30 +107,38 @@ def _say(text: str) -> None:
 def queue() -> dict[tuple[str, int], str] | None:
     """The user's jobs in SLURM's queue: {(slurm_job_id, restart): state}, state "RUNNING", …
 
-    None: unknown, squeue failed. An empty dict is an answer. One call of squeue for all jobs. A job
-    that waits after a requeue has the restart count of its next run.
+    None: unknown, squeue failed or says something else. An empty dict is an answer. One call of
+    squeue for all jobs. A job that waits after a requeue has the restart count of its next run.
     """
     done = run("squeue", "--noheader", "--me", "--Format=JobID:32,RestartCnt:12,State:32")
     if done.returncode:
         return None
-    rows = [line.split() for line in done.stdout.splitlines() if line.strip()]
-    return {(job, int(restart)): state for job, restart, state in rows}
+    rows = [QUEUED.fullmatch(line) for line in done.stdout.splitlines() if line.strip()]
+    if not all(rows):
+        return None
+    return {(row[1], int(row[2])): row[3] for row in rows if row}
 
 
 def exclude_node(array_job: str, node: str, exclude: bool = True) -> str:
     """Keep the pending tasks of an own array off a node, or let them use it again.
 
-    Returns "done", "there" (it was so already), or "" (SLURM refused, or no task waits). To keep
-    the user's own --exclude, call exclude=False only for nodes whose answer was "done".
+    Returns "done", "there" (it was so already), "" (SLURM refused, or no task waits), or "away"
+    (it did not answer). To keep the user's own --exclude, call exclude=False only for nodes whose
+    answer was "done".
     """
     shown = run("scontrol", "show", "job", array_job)
+    if shown.returncode and not re.search("invalid job id", shown.stderr, re.I):
+        return "away"
     pending = [record for record in shown.stdout.split("\n\n") if "JobState=PENDING" in record]
     if not pending:
         return ""
     found = re.search(r"ExcNodeList=(\S+)", pending[0])
     nodes: set[str] = set()
     if found and found[1] != "(null)":
-        nodes = set(run("scontrol", "show", "hostnames", found[1]).stdout.split())
+        listed = run("scontrol", "show", "hostnames", found[1])
+        if listed.returncode:  # without them the user's own would be taken off
+            return "away"
+        nodes = set(listed.stdout.split())
     if (node in nodes) == exclude:
         return "there"
     wanted = nodes | {node} if exclude else nodes - {node}
@@ -136,7 +147,9 @@ def exclude_node(array_job: str, node: str, exclude: bool = True) -> str:
     # Status 1 only says that running tasks of the array cannot be changed; each record that was
     # changed has its line "…: No error".
     changed = done.returncode == 0 or "No error" in done.stdout + done.stderr
-    return "done" if changed else ""
+    if changed:
+        return "done"
+    return "away" if re.search(AWAY, done.stderr, re.I) else ""
 
 
 def sbatch(words: Sequence[object], stdin: str | None = None) -> str:
@@ -192,7 +205,7 @@ def partition_limit_s(partition: str) -> int | None:
 def max_array_size() -> int:
     """Tasks that an array may have; SLURM's default of 1001 if it does not answer."""
     shown = run("scontrol", "show", "config").stdout
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", shown, re.M)
+    found = re.search(r"^MaxArraySize\s*=\s*([0-9]{1,9})\b", shown, re.M)
     return max(1, int(found[1])) if found else 1001
 
 
@@ -217,7 +230,8 @@ def seconds(text: str) -> int | None:
 
     None for UNLIMITED, INVALID and the like.
     """
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
+    number = "([0-9]{1,9})"
+    found = re.fullmatch(f"(?:{number}-)?{number}(?::{number})?(?::{number})?", text.strip())
     if not found:
         return None
     days, a, b, c = (int(part) if part else None for part in found.groups())

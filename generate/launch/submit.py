@@ -3,6 +3,7 @@
 python generate/generate_images.py HPDv2.json --num_workers=128 --use_slurm --dry_run
 """
 
+import re
 import shlex
 import sys
 from argparse import Namespace
@@ -136,8 +137,8 @@ def waiting_server(args: Namespace, output_root: Path) -> str | None:
         "--states=PENDING,CONFIGURING,RUNNING",
         "--Format=JobID:32,STDOUT:1024",
     ).stdout
-    for line in filter(str.strip, queued.splitlines()):
-        job, out = line.split(maxsplit=1)
+    # other lines are a site's own, or an error
+    for job, out in re.findall(r"^([0-9]\S*) +(/.*)$", queued, re.M):
         # A job's log says whose server it is. A server that was submitted by hand may have its log
         # elsewhere: without --start_server we wait for it all the same.
         if out.strip() == log or not args.start_server:
@@ -145,7 +146,7 @@ def waiting_server(args: Namespace, output_root: Path) -> str | None:
                 f"the job server was submitted as job {job} and does not answer yet: the array "
                 "waits until it runs"
             )
-            return job
+            return str(job)
     if not args.start_server:
         raise UserError(f"{answer.why}; or add --start_server")
     submitted = server_job.submit(output_root)

@@ -74,8 +74,8 @@ class SlurmWatch:
                 self.there.add(pair)
         for pair in self.added - wanted:
             # refused when nothing waits any more, and then there is nothing to take back
-            slurm.exclude_node(*pair, exclude=False)
-            self._record(self.added - {pair})
+            if slurm.exclude_node(*pair, exclude=False) != "away":
+                self._record(self.added - {pair})
         self.there &= wanted
 
     def _record(self, added: set[Pair]) -> None:

@@ -5,6 +5,7 @@ For what a cluster cannot be brought to do in a test.
 slurm = FakeSlurm(folder)                                # put the folder on PATH
 slurm.set(queue=[["71", 0, "RUNNING"]], arrays={"7": "n[3-4]"})      # array id: its ExcNodeList
 slurm.set(squeue_fails=True)                             # as with slurmctld down
+slurm.set(scontrol_fails="hostnames")                    # the calls with that word do
 slurm.excluded("7"), slurm.calls()
 """
 
@@ -29,7 +30,9 @@ class FakeSlurm:
     def __init__(self, folder):
         self.state = folder / "fake_slurm.json"
         self.log = folder / "fake_slurm.calls"
-        self.state.write_text(json.dumps({"queue": [], "arrays": {}, "squeue_fails": False}))
+        self.state.write_text(
+            json.dumps({"queue": [], "arrays": {}, "squeue_fails": False, "scontrol_fails": None})
+        )
         self.log.touch()
         for name in ("squeue", "scontrol"):
             (folder / name).write_text(
@@ -38,7 +41,7 @@ class FakeSlurm:
             (folder / name).chmod(0o755)
 
     def set(self, **changes):
-        """queue: [[job id, restart count, state], …]; squeue_fails: whether squeue does.
+        """queue: [[job id, restart count, state], …], or text; squeue_fails: whether squeue does.
 
         arrays: {id of an array of which tasks wait: its ExcNodeList}.
         """
@@ -63,11 +66,16 @@ def hostnames(listed):
 def squeue(state, *_):
     if state["squeue_fails"]:
         sys.exit("slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
+    if isinstance(state["queue"], str):
+        print(state["queue"])
+        return
     for job, restart, word in state["queue"]:
         print(f"{job:<32}{restart:<12}{word:<32}")
 
 
 def scontrol(state, verb, *words):
+    if state["scontrol_fails"] in (verb, words[0]):
+        sys.exit("slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
     if words[0] == "hostnames":
         print("\n".join(hostnames(words[1])))
     elif verb == "show":

@@ -6,9 +6,13 @@ stay; a squeue that fails says nothing.
 
 import json
 import os
+from argparse import Namespace
 
 import pytest
 
+from common.command_line import UserError
+from common.slurm import seconds
+from generate.launch.submit import waiting_server
 from generate.server.ledger.shared_ledger import SharedLedger
 from generate.server.slurm_watch import SlurmWatch
 from tests.fakes.fake_slurm import FakeSlurm
@@ -97,6 +101,55 @@ def test_a_damaged_record_of_excluded_nodes(slurm, run, new_watch, tmp_path, dam
     watch.step()
     assert slurm.excluded("7") == "n3,node0" and "scontrol update" in caplog.text
     assert path.with_name("excluded_nodes.json.damaged").read_text() == damage
+
+
+@pytest.mark.parametrize("fails", ["job", "hostnames", "update"])
+def test_a_slurm_that_does_not_answer_loses_no_node(slurm, run, new_watch, fails):
+    """Neither the one that is to come off again, nor those of the user."""
+    slurm.set(arrays={"7": "n3"}, scontrol_fails=fails)
+    run.quarantine()
+    watch = new_watch()
+    watch.step()
+    assert slurm.excluded("7") == "n3"
+    slurm.set(scontrol_fails=None)
+    watch.step()
+    assert slurm.excluded("7") == "n3,node0"
+    run.ledger.blame.release_quarantine("node0")
+    slurm.set(scontrol_fails=fails)
+    for _ in range(3):
+        watch.step()
+    assert slurm.excluded("7") == "n3,node0"
+    slurm.set(scontrol_fails=None)
+    new_watch().step()
+    assert slurm.excluded("7") == "n3"
+
+
+ODD = ["4711", "slurm_load_jobs error: Socket timed out", f"71 {'9' * 5000} RUNNING", "a b\nc"]
+
+
+@pytest.mark.parametrize("said", ODD)
+def test_an_answer_of_another_form_is_none(slurm, run, new_watch, said):
+    """The job was seen and its client is silent: its lease stays."""
+    grant = run.lease(slurm=("71", 0))
+    watch = new_watch()
+    slurm.set(queue=[["71", 0, "RUNNING"]])
+    watch.step()
+    run.now += 60
+    slurm.set(queue=said)
+    for _ in range(3):
+        watch.step()
+    assert run.held_by("a") == {grant.lease: ("d", grant.indices)}
+
+
+@pytest.mark.parametrize("said", ODD)
+def test_a_queue_of_another_form_names_no_server(slurm, tmp_path, said):
+    slurm.set(queue=said)
+    with pytest.raises(UserError, match="or add --start_server"):
+        waiting_server(Namespace(start_server=False), tmp_path)
+
+
+def test_numbers_of_another_form_are_unknown():
+    assert seconds("9" * 5000) is None and seconds("1-0:0:0") == 86400
 
 
 def test_nothing_waits_yet(slurm, run, new_watch):
