@@ -27,7 +27,8 @@ from common.untrusted import DEFINITION_BYTES, Refused, read_untrusted
 
 Definition = dict[str, Any]
 
-NAME = re.compile(r"dataset(?:\.([0-9]+))?\.yaml")
+NAME = re.compile(r"dataset(?:\.([2-9]|[1-9][0-9]{1,8}))?\.yaml")
+GAP = 10  # numbers; one of deleted files is smaller
 # May differ from one request to the next. The prompts' sha256 tells prompts files apart; each JSON
 # has the version of this project that made it, the definition the one that began the data set.
 FREE = {
@@ -127,13 +128,27 @@ def rule_fields(definition: Mapping[str, Any]) -> Definition:
 
 def newest_file(folder: Path) -> tuple[int, Path | None]:
     """(number, path) of the newest definition in a data set folder, or (0, None)."""
+    return max(_files(folder), default=(0, None))
+
+
+def _files(folder: Path) -> list[tuple[int, Path]]:
+    """(number, path) of each definition in a data set folder, the first one first.
+
+    A gap wider than GAP ends them: what has a later number is no definition that was made here.
+    """
     if not folder.is_dir():
-        return 0, None
+        return []
+    names = {
+        int(match[1] or 1): match[0] for match in map(NAME.fullmatch, os.listdir(folder)) if match
+    }
     found: list[tuple[int, Path]] = []
-    for name in os.listdir(folder):
-        if match := NAME.fullmatch(name):
-            found.append((int(match[1] or 1), folder / name))
-    return max(found) if found else (0, None)
+    newest = 0
+    for number in sorted(names):
+        if number > newest + GAP:
+            break
+        newest = number
+        found.append((number, folder / names[number]))
+    return found
 
 
 def stored_definition(folder: Path) -> Definition | None:
@@ -199,11 +214,14 @@ def extended_since(folder: Path, asked: Definition) -> Definition | None:
 
     A request to extend it gets this only if another rule is in force by now.
     """
-    newest, path = newest_file(folder)
-    if asked.get("extend") and path and rule_fields(read_definition(path)) == rule_fields(asked):
+    files = [path for _, path in _files(folder)]
+    if (
+        asked.get("extend")
+        and files
+        and rule_fields(read_definition(files[-1])) == rule_fields(asked)
+    ):
         return None
-    for number in range(1, newest):
-        path = folder / _name(number)
+    for path in files[:-1]:
         with contextlib.suppress(Differs, OSError, ValueError):
             compare(read_definition(path), asked, path.name)
             return stored_definition(folder)
@@ -292,10 +310,9 @@ def change_rule(folder: Path, asked: Definition) -> bool:
 
 def had_rule(folder: Path, asked: Definition) -> bool:
     """Whether the rule of `asked` is or was that of this data set."""
-    newest, _ = newest_file(folder)
-    for number in range(1, newest + 1):
+    for _, path in _files(folder):
         with contextlib.suppress(OSError, ValueError):
-            if rule_fields(read_definition(folder / _name(number))) == rule_fields(asked):
+            if rule_fields(read_definition(path)) == rule_fields(asked):
                 return True
     return False
 

@@ -21,6 +21,7 @@ import tqdm
 from common.files import read_json, write_whole
 from generate.dataset.accept_rule import rule_of
 from generate.dataset.layout import FOLDER
+from generate.dataset.links import remove
 from generate.dataset.scan import IndexFiles, scan_folder
 from generate.server.data_sets import DataSets
 from generate.server.folders import counted, index_done
@@ -159,7 +160,7 @@ class FolderCheck:
         if lost and not folder.is_dir():
             return  # it has left just now: see DataSets.look
         if lost:
-            mark.unlink(missing_ok=True)
+            remove(mark)
         grown = [
             index
             for index in lost

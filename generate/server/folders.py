@@ -15,7 +15,8 @@ from common.packed_folder import exists
 from generate.dataset.accept_rule import Rule, rule_of
 from generate.dataset.captions import images_wanted, read_captions
 from generate.dataset.collected import remove_collected
-from generate.dataset.layout import FOLDER, folder_name, path_of
+from generate.dataset.layout import FOLDER, NAME, folder_name, path_of
+from generate.dataset.links import remove
 from generate.dataset.scan import IndexFiles, scan_folder
 from generate.protocol.output_root import dataset_folder
 from generate.server.ledger.ledger import Ledger
@@ -59,14 +60,14 @@ class Folders:
     def unmark(self, name: str, indices: Iterable[int]) -> None:
         """Remove the COMPLETE marks of these indices' folders, before anything there changes."""
         for block in {index // FOLDER for index in indices}:
-            (self.path(name) / f"{block:06d}" / "COMPLETE").unlink(missing_ok=True)
+            remove(self.path(name) / f"{block:06d}" / "COMPLETE")
 
     def _failed(self, name: str) -> list[dict[str, Any]]:
         return self.ledger.read(lambda ledger: ledger.queries.failed(name, 0, RETRIES_AT_ONCE))
 
     def unmark_all(self, name: str) -> None:
         for mark in self.path(name).glob("*/COMPLETE"):
-            mark.unlink(missing_ok=True)
+            remove(mark)
 
     def retry_failed(self, name: str) -> int:
         """Number of failed prompts that now wait again ("": of all data sets).
@@ -79,16 +80,22 @@ class Folders:
             while rows := self._failed(dataset):
                 indices = [row["index"] for row in rows]
                 self.unmark(dataset, indices)
-                for index in indices:
-                    folder = self.path(dataset) / folder_name(index)
-                    remove_collected(self.path(dataset), index)
-                    for mark in folder.glob(f"{index}_*.failed"):
-                        # a folder of that name counts for nothing; a client renames it
-                        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-                            mark.unlink()
+                self._remove_failed(dataset, set(indices))
                 count += self.ledger.read(Ledger.retry_failed, dataset, indices)
                 self.unmark(dataset, indices)  # a folder check may have ended meanwhile
         return count
+
+    def _remove_failed(self, name: str, indices: set[int]) -> None:
+        """Each sub-folder is listed once: it may have 400,000 names."""
+        for index in indices:
+            remove_collected(self.path(name), index)
+        for folder in {self.path(name) / folder_name(index) for index in indices}:
+            for mark in folder.glob("*.failed"):
+                match = NAME.fullmatch(mark.name)
+                if match and match[2] and int(match[1]) in indices:
+                    # a folder of that name counts for nothing; a client renames it
+                    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                        mark.unlink()
 
 
 def index_done(folder: Path, index: int, images_per_prompt: int, rule: Rule | None = None) -> bool:

@@ -1,0 +1,74 @@
+"""Names that others put into a data set folder: they hold up neither the server nor a client."""
+
+import os
+import shutil
+
+from generate.client.job_client import Grant
+from generate.dataset.definition import (
+    extended_since,
+    had_rule,
+    newest_file,
+    rule_fields,
+    stored_definition,
+)
+from generate.dataset.layout import path_of
+from generate.server.folders import Folders
+from tests.fakes.running_server import definition, finish, until
+from tests.generate.test_server_folders import folder_of, no_trace, work_to_the_end
+
+
+def test_a_definition_of_a_far_number_is_none(tmp_path, monkeypatch):
+    """Each number up to it was looked for, under the lock of all data sets."""
+    from generate.dataset import definition as definitions
+
+    definitions.settle(tmp_path, definition("storm", 4, 2))
+    for number in (10**9, 10**9 - 1, 10**40):
+        shutil.copy(tmp_path / "dataset.yaml", tmp_path / f"dataset.{number}.yaml")
+    assert newest_file(tmp_path) == (1, tmp_path / "dataset.yaml")
+    shutil.copy(tmp_path / "dataset.yaml", tmp_path / "dataset.3.yaml")  # a second one was lost
+    assert newest_file(tmp_path)[0] == 3
+    looked = []
+    real = definitions.read_definition
+    monkeypatch.setattr(
+        definitions, "read_definition", lambda path: looked.append(path) or real(path)
+    )
+    other = stored_definition(tmp_path) | {"accept": "clip > 0.9", "seed": 77}
+    assert extended_since(tmp_path, other | {"model": "another"}) is None
+    assert not had_rule(tmp_path, rule_fields(other)) and len(looked) < 9
+
+
+def test_a_folder_called_complete_is_no_mark(start):
+    """It is renamed; what is lost beside it is generated again."""
+    server = start(ttl_s=3)
+    client = server.client()
+    work_to_the_end(client)
+    mark = folder_of(server) / "000000" / "COMPLETE"
+    until(mark.is_file, "the mark")
+    server.stop()
+    mark.unlink()
+    mark.mkdir()
+    path_of(folder_of(server), 3, 0, ".json").unlink()
+    server.start()
+    client = server.client()
+    grant = until(lambda: isinstance(got := client.get_indices(5), Grant) and got, "work", 30)
+    assert grant.indices == [3]
+    finish(client, grant)
+    assert mark.with_name("COMPLETE.foreign").is_dir()
+    no_trace(server)
+
+
+def test_each_sub_folder_is_listed_once_for_all_failed_prompts(tmp_path, monkeypatch):
+    """A listing of 400,000 names for each of 1,000 prompts would take minutes."""
+    folder = tmp_path / "generated_images" / "storm" / "000000"
+    folder.mkdir(parents=True)
+    for index in range(100):
+        for name in (f"{index}_0.failed", f"{index}_1.failed", f"{index}_1.jpg"):
+            (folder / name).touch()
+    listed = []
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path=".": listed.append(path) or real(path))
+    Folders(tmp_path, None)._remove_failed("storm", set(range(50)))
+    assert len(listed) < 5
+    left = {path.name for path in folder.glob("*.failed")}
+    assert left == {f"{index}_{aug}.failed" for index in range(50, 100) for aug in (0, 1)}
+    assert len(list(folder.glob("*.jpg"))) == 100
