@@ -215,11 +215,8 @@ def extended_since(folder: Path, asked: Definition) -> Definition | None:
     A request to extend it gets this only if another rule is in force by now.
     """
     files = [path for _, path in _files(folder)]
-    if (
-        asked.get("extend")
-        and files
-        and rule_fields(read_definition(files[-1])) == rule_fields(asked)
-    ):
+    wants_more = files and asked.get("extend")
+    if wants_more and rule_fields(read_definition(files[-1])) == rule_fields(asked):
         return None
     for path in files[:-1]:
         with contextlib.suppress(Differs, OSError, ValueError):

@@ -6,6 +6,7 @@ system that hangs delays only reports on its own files, and leases and heartbeat
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from flask import jsonify
@@ -160,6 +161,7 @@ class WorkCalls:
             }
             for item in fields.objects("results", wire.MOST_RESULTS)
         ]
+        once_each(results)
         name = self.ledger.read(lambda ledger: ledger.store.dataset_of(lease))
         exists = self.folders.done(name, [result["index"] for result in results]) if name else {}
         verdicts = self.ledger.commit(
@@ -179,6 +181,7 @@ class WorkCalls:
             }
             for item in fields.objects("results", wire.MOST_RESULTS)
         ]
+        once_each(results)
         return reply(self.ledger.commit(Ledger.fail, client_id, request_id, lease, results))
 
     def release(self, fields: Fields) -> ResponseReturnValue:
@@ -228,6 +231,12 @@ class WorkCalls:
             self.accounts.report(now, client_id, use)
         share: Json = self.accounts.share(now, client_id)
         return share
+
+
+def once_each(results: Sequence[Json]) -> None:
+    """BadField: an index is reported twice in one call, and would be counted twice."""
+    if len({result["index"] for result in results}) < len(results):
+        raise BadField("results names an index more than once")
 
 
 def report(fields: Fields) -> tuple[str, str, str]:

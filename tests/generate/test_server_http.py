@@ -101,6 +101,15 @@ def test_an_output_dir_outside_of_the_root(server, tmp_path):
     (base / "link").unlink()
 
 
+@pytest.mark.parametrize("call", ["complete", "fail"])
+def test_an_index_counts_once_a_call(server, call):
+    """A report of 10,000 times the same index was counted as often."""
+    result = {"index": 3, "images": 1, "rejected": 10**9, "reason": "prompt"}
+    asks = {"client_id": "tester", "request_id": f"r-{call}", "lease": "1-1"}
+    status, answer = server.post(f"/{call}", asks | {"results": [result] * 3})
+    assert status == 400 and "names an index more than once" in answer["error"], answer
+
+
 def test_bodies_too_large_or_not_json(server):
     token = server.json["token"]
     status, _, data = server.raw(
