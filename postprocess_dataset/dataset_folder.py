@@ -19,9 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from common.packed_folder import COLLECTED, packed
+from common.sample_reader import FOLDER_OF_PROMPTS
 from postprocess_dataset.sample_checks import name_fault
 
 BLOCK = 1000  # prompts a sub-folder
+PLAN = "output_dataset_plan"  # a JSON of this name lies beside tars made here
 STEM = r"(?P<prompt>0|[1-9][0-9]{0,11})_(?P<augmentation>0|[1-9][0-9]{0,5})"
 COLLECTED_NAME = re.compile(rf"(0|[1-9][0-9]{{0,11}}){re.escape(COLLECTED)}")
 NAME = rf"^{STEM}\.(?P<kind>jpg|json)$"
@@ -199,7 +201,7 @@ def walk(
                 inside = earlier.inside.get(subdirectory, [])
             else:
                 listing = list_folder(path)
-                if "output_dataset_plan" in listing.other_jsons:
+                if _holds_tars(listing):
                     say(f"{subdirectory}: holds tars made here, no samples; skipped")
                     continue
                 inside = [f"{subdirectory}/{name}" for name in listing.folders]
@@ -212,6 +214,14 @@ def walk(
             else:
                 say(f"{subdirectory}/{link}: {NOT_FOLLOWED}")
         waiting += reversed(inside)
+
+
+def _holds_tars(listing: Listing) -> bool:
+    """Whether it is a folder of tars made here; one with samples, or folders of them, is none."""
+    samples = len(listing.jsons) or len(listing.images) or len(listing.lost)
+    others = listing.other_images & set(listing.other_jsons)
+    folders = any(map(FOLDER_OF_PROMPTS.fullmatch, listing.folders))
+    return PLAN in listing.other_jsons and not (samples or others or folders)
 
 
 def _unchanged(path: str, subdirectory: str, earlier: Seen) -> bool:

@@ -67,6 +67,10 @@ class Chunk:
         """Whether a .samples holds each of them."""
         return sum(whole.rows for whole in self.collected) == len(self.names)
 
+    def part(self, start: int, stop: int) -> "Chunk":
+        """Some of its samples, to be read from their own JSONs."""
+        return Chunk(self.subdirectory, self.names[start:stop], self.has_image[start:stop])
+
 
 class Disagrees(ValueError):
     """A .samples does not agree with the JSONs there, or one of its samples does not pass."""

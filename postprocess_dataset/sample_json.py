@@ -132,7 +132,8 @@ def parse_one(content: Content) -> tuple[dict[str, Any], str | None]:
         extra = orjson.dumps(unknown, option=orjson.OPT_SORT_KEYS).decode() if unknown else None
     except orjson.JSONEncodeError as error:  # 254 levels are written, 1,024 are read
         return {}, f"its unknown keys cannot be kept: {error}"
-    return record | {"extra": extra}, None
+    known = {name: record[name] for name in record.keys() & table.JSON_FIELDS.keys()}
+    return known | {"extra": extra}, None
 
 
 def fault_of(record: Any) -> str | None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self
 import pyarrow as pa
 
 from postprocess_dataset.sample_checks import Checked, Checks, Chunk
-from postprocess_dataset.to_table.sample_files import Reader, read_chunk
+from postprocess_dataset.to_table.sample_files import Read, Reader, read_chunk
 from postprocess_dataset.workers import forked, start
 
 # Samples: 6-10 MB of JSON, about 50 MB at the peak of a worker with the parsed columns.
@@ -36,6 +36,10 @@ class Sent(NamedTuple):
 
     rows: bytes | None
     rejects: list[tuple[str, str]]
+    done: int
+
+
+Begun = tuple[Chunk, Future[Sent] | Future[Read] | Read]
 
 
 class ChunkWorkers:
@@ -52,24 +56,24 @@ class ChunkWorkers:
         self.stack = ExitStack()
         self.pool: Executor | None = None
         self.threads: Executor | None = None
-        self.waiting: deque[tuple[Chunk, Future[Sent] | Future[Checked] | Checked]] = deque()
+        self.waiting: deque[Begun] = deque()
 
     def submit(self, chunk: Chunk) -> None:
         """Begin with a chunk of at most CHUNK samples."""
+        self.waiting.append(self._begin(chunk))
+
+    def _begin(self, chunk: Chunk) -> Begun:
         if self.pool is None and len(chunk.names) <= INLINE:
-            self.waiting.append((chunk, read_chunk(self.reader, self.checks, chunk)))
-            return
+            return chunk, read_chunk(self.reader, self.checks, chunk)
         if self.pool is None and chunk.in_few_files:
             self.threads = self.threads or ThreadPoolExecutor(self.count)
-            found = self.threads.submit(read_chunk, self.reader, self.checks, chunk)
-            self.waiting.append((chunk, found))
-            return
+            return chunk, self.threads.submit(read_chunk, self.reader, self.checks, chunk)
         if self.threads:
             self.threads.shutdown()
             self.threads = None
         if self.pool is None:
             self.pool = self.stack.enter_context(forked(self.count, READERS.append, Reader()))
-        self.waiting.append((chunk, start(self.pool, read_and_send, self.checks, chunk)))
+        return chunk, start(self.pool, read_and_send, self.checks, chunk)
 
     def done(self) -> Iterator[tuple[Chunk, Checked]]:
         """The oldest chunks, until no more are under way than keep the workers busy."""
@@ -84,7 +88,10 @@ class ChunkWorkers:
     def _oldest(self) -> tuple[Chunk, Checked]:
         chunk, found = self.waiting.popleft()
         result = found.result() if isinstance(found, Future) else found
-        return chunk, received(result) if isinstance(result, Sent) else result
+        if result.done < len(chunk.names):  # the rest is next: rows keep their order
+            self.waiting.appendleft(self._begin(chunk.part(result.done, len(chunk.names))))
+        rows = received(result.rows) if isinstance(result, Sent) else result.rows
+        return chunk, (rows, result.rejects)
 
     def __enter__(self) -> Self:
         self.stack.__enter__()
@@ -98,20 +105,20 @@ class ChunkWorkers:
 
 def read_and_send(checks: Checks, chunk: Chunk) -> Sent:
     """In a worker: a chunk's rows and rejects."""
-    rows, rejects = read_chunk(READERS[0], checks, chunk)
+    rows, rejects, done = read_chunk(READERS[0], checks, chunk)
     if rows is None:
-        return Sent(None, rejects)
+        return Sent(None, rejects, done)
     rows = rows.drop_columns(["caption"])  # the same text as augmented_prompt
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema, options=COMPRESSED) as writer:
         writer.write_table(rows)
-    return Sent(sink.getvalue().to_pybytes(), rejects)
+    return Sent(sink.getvalue().to_pybytes(), rejects, done)
 
 
-def received(sent: Sent) -> Checked:
-    """What read_and_send() sent."""
-    content, rejects = sent
+def received(content: bytes | None) -> pa.Table | None:
+    """The rows that read_and_send() sent."""
     if content is None:
-        return None, rejects
+        return None
     rows = pa.ipc.open_stream(content).read_all()
-    return rows.append_column("caption", rows["augmented_prompt"]), rejects
+    place = rows.schema.names.index("__key__") + 1  # as in rows that were read here
+    return rows.add_column(place, "caption", rows["augmented_prompt"])

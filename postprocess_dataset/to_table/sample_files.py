@@ -9,9 +9,12 @@ path), read in chunks and parsed by pyarrow as one text (sample_json.py).
 import os
 import resource
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import pyarrow as pa
 
 from common.packed_folder import PackedFolder, packed
 from common.untrusted import SAMPLE_BYTES, open_folder, read_many
@@ -29,6 +32,35 @@ from postprocess_dataset.to_table.collected import read_collected
 PROBE = 256  # files after which the time of a read is measured
 READERS = 8  # threads for a cold disk, where a file costs 100 us of waiting
 COLD_S = 40e-6  # per file; a warm one takes 4-8 us, and then more threads only cost CPU
+ROOM = 64 << 20  # bytes of JSON in memory: a chunk of ours has 10 MB, one of others 8 GB
+STEP = 32  # files between two looks at the room: at most 32 MiB
+
+
+class Read(NamedTuple):
+    """Checked are the first `done` samples of a chunk; for more there was no room in memory."""
+
+    rows: pa.Table | None
+    rejects: list[tuple[str, str]]
+    done: int
+
+
+class NoRoom(Exception):
+    """The JSONs of a chunk take more than ROOM bytes; `row`: the first that was not read."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(row)
+        self.row = row
+
+
+@dataclass
+class Room:
+    """Bytes that may still be read."""
+
+    left: int = field(default_factory=lambda: ROOM)
+
+    def take(self, contents: Iterable[Content]) -> None:
+        """Subtract those of contents."""
+        self.left -= sum(len(content) for content in contents if isinstance(content, bytes))
 
 
 @dataclass(frozen=True)
@@ -50,36 +82,49 @@ class Reader:
         self.pool = ThreadPoolExecutor(READERS)
 
     def read(self, folder: Folder, names: Sequence[str]) -> list[Content]:
-        """[bytes or OSError] of files by name."""
+        """[bytes or OSError] of files by name; of the first ones when they take too much room."""
+        room = Room()
         probe = names[:PROBE]
         rest = names[PROBE:]
         begun = time.monotonic()
         slept = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
-        done = read_files(folder, probe)
+        done = read_files(folder, probe, room)
         # a busy machine is slow, too, but there nobody waits for a disk
         slept = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - slept
         if time.monotonic() - begun < COLD_S * len(probe) or slept < len(probe) / 2:
-            return done + read_files(folder, rest)
+            return done + read_files(folder, rest, room)
         waiting = [
-            self.pool.submit(read_files, folder, rest[i : i + PROBE])
+            self.pool.submit(read_files, folder, rest[i : i + PROBE], room)
             for i in range(0, len(rest), PROBE)
         ]
-        for future in waiting:
-            done += future.result()
+        for number, future in enumerate(waiting, 1):
+            if len(done) == PROBE * number:  # else files before these are missing
+                done += future.result()
+        wait(waiting)  # the folder is closed next
         return done
 
 
-def read_files(folder: Folder, names: Sequence[str]) -> list[Content]:
-    """[bytes or OSError] of files by name."""
-    return read_many(folder.fd, names, SAMPLE_BYTES, folder.inside)
+def read_files(folder: Folder, names: Sequence[str], room: Room) -> list[Content]:
+    """[bytes or OSError] of files by name, until there is no more room."""
+    done: list[Content] = []
+    for start in range(0, len(names), STEP):
+        if room.left < 0:
+            break
+        some = read_many(folder.fd, names[start : start + STEP], SAMPLE_BYTES, folder.inside)
+        room.take(some)
+        done += some
+    return done
 
 
-def read_chunk(reader: Reader, checks: Checks, chunk: Chunk) -> Checked:
-    """(sorted rows without idx or None, [(name, reason)]) of some samples of one folder."""
-    try:
-        return _read_chunk(reader, checks, chunk)
-    except Disagrees:
-        return _read_chunk(reader, checks, replace(chunk, collected=()))
+def read_chunk(reader: Reader, checks: Checks, chunk: Chunk) -> Read:
+    """Sorted rows without idx or None, and [(name, reason)], of some samples of one folder."""
+    while True:
+        try:
+            return Read(*_read_chunk(reader, checks, chunk), len(chunk.names))
+        except Disagrees:
+            chunk = replace(chunk, collected=())
+        except NoRoom as error:
+            chunk = chunk.part(0, error.row)
 
 
 def _read_chunk(reader: Reader, checks: Checks, chunk: Chunk) -> Checked:
@@ -99,6 +144,8 @@ def _read_chunk(reader: Reader, checks: Checks, chunk: Chunk) -> Checked:
         contents |= _read_packed(chunk.names, missing, mark)
         missing = [row for row in missing if row not in contents]
         loose = reader.read(folder, [f"{chunk.names[row]}.json" for row in missing])
+        if len(loose) < len(missing):
+            raise NoRoom(missing[len(loose)])
         contents |= zip(missing, loose, strict=True)
     except OSError as error:  # the mark is damaged
         return None, [(name, f"cannot be read: {error.strerror}") for name in chunk.names]
@@ -126,13 +173,17 @@ def _fill(
 def _read_packed(
     names: Sequence[str], rows: Sequence[int], mark: PackedFolder | None
 ) -> dict[int, Content]:
-    """{row: bytes or OSError} of those that are packed."""
+    """{row: bytes or OSError} of those that are packed. NoRoom: they are too large."""
     contents: dict[int, Content] = {}
+    room = Room()
     for row in rows if mark else ():
+        if room.left < 0:
+            raise NoRoom(row)
         try:
             member = mark.find(f"{names[row]}.json") if mark else None
             if member:
                 contents[row] = member.read(SAMPLE_BYTES)
+                room.take([contents[row]])
         except OSError as error:
             contents[row] = error
     return contents

@@ -36,9 +36,9 @@ def opened(monkeypatch):
     names = []
     real = sample_files.read_files
 
-    def read(folder, wanted):
+    def read(folder, wanted, room):
         names.extend(wanted)
-        return real(folder, wanted)
+        return real(folder, wanted, room)
 
     monkeypatch.setattr(sample_files, "read_files", read)
     return names

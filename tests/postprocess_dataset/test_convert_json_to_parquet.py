@@ -230,10 +230,10 @@ def test_a_slow_disk_is_read_by_several_threads(folder, to_parquet, rows_of, tmp
     readers = set()
     read = sample_files.read_files
 
-    def noted(folder_fd, names):
+    def noted(folder_fd, names, room):
         readers.add(threading.get_ident())
         time.sleep(0.002)
-        return read(folder_fd, names)
+        return read(folder_fd, names, room)
 
     slept = itertools.count(0, 1000)  # a disk's waits, as the kernel would count them
     monkeypatch.setattr(

@@ -205,3 +205,14 @@ def test_tars_inside_a_dataset_folder(table, to_parquet, to_tars, tmp_path):
         ended.status == 0 and "HPDv2/tars: holds tars made here, no samples; skipped" in ended.err
     )
     assert "36 rows; 0 rejected, 0 images without JSON" in ended.out
+
+
+@pytest.mark.parametrize("place", ["", "000001"])
+def test_a_plan_of_tars_among_samples_hides_none(folder, to_parquet, tmp_path, place):
+    data, path = folder().fill([5, 1005], 2), tmp_path / "t.parquet"
+    assert to_parquet(data.path, path).status == 0
+    (data.path / place / "output_dataset_plan.json").write_text("{}")
+    ended = to_parquet(data.path, path, "--update")
+    assert ended.status == 3 and "deleted" not in ended.out and "1 rejected" in ended.out
+    ended = to_parquet(data.path, path, "--rebuild")
+    assert ended.status == 3 and "4 rows; 1 rejected" in ended.out
