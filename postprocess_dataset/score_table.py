@@ -154,9 +154,24 @@ def facts_of(path: str) -> Facts:
     """What a file says of itself; UserError when it is none of ours."""
     try:
         facts = parse_json((table.footer(path).metadata or {}).get(FACTS, b""))
-        return dict(in_form(facts, FACTS_FORM))
+        facts = dict(in_form(facts, FACTS_FORM))
+        with arrow_errors(path):
+            _refuse_other_columns(pq.read_schema(path), facts)
+        return facts
     except ValueError as error:
         raise UserError(f"{visible(path)} is no file of score_images.py: {error}") from None
+
+
+def _refuse_other_columns(schema: pa.Schema, facts: Facts) -> None:
+    """ValueError: a column that must be there is not, is there twice, or holds no embeddings."""
+    names = schema.names
+    for name in (KEY, "image_sha256", *(["dhash"] if "dhash" in facts["scores"] else [])):
+        if name not in names:
+            raise ValueError(f"it has no column {name}")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"its column {visible(twice[0], 80)} is there twice")
+    if EMBEDDING in names and schema.field(EMBEDDING).type not in (pa.binary(), pa.null()):
+        raise ValueError(f"its column {EMBEDDING} holds no bytes")
 
 
 def publish(rows: Sequence[Mapping[str, Any]], path: str, facts: Facts) -> None:

@@ -15,11 +15,13 @@ from typing import Any
 import numpy
 import pyarrow.parquet as pq
 
+from common.command_line import UserError
 from postprocess_dataset.score_table import EMBEDDING
 
 SAME = 0.95
 MOST = 127
 PAIRS = 4096  # at once: 25 MB of numbers
+LARGEST = 1 << 16  # dimensions: sums of their squares fit into 32 bits
 Array = Any  # numpy array
 
 
@@ -59,6 +61,8 @@ class Embeddings:
             for place, value in zip(mine, values, strict=True):
                 if place < 0 or not value:
                     continue
+                if len(value) > LARGEST:
+                    raise UserError(f"{name}: an embedding in it has more than {LARGEST:,} bytes")
                 if rows is None:
                     rows = numpy.zeros((count, len(value)), numpy.int8)
                 if len(value) == rows.shape[1]:

@@ -20,6 +20,7 @@ import orjson
 from common.json_form import COUNT, in_form
 from common.untrusted import read_untrusted
 from postprocess_dataset import table
+from postprocess_dataset.column_values import in_json
 from postprocess_dataset.publish import Draft, publish_text
 from postprocess_dataset.shard_images import BUFFER, Images
 from postprocess_dataset.shard_rows import KEY, Sample, samples
@@ -111,10 +112,15 @@ def _left_out(row: int, sample: Sample, reason: str) -> dict[str, Any]:
     return {
         "row": row,
         KEY: sample.key,
-        "image_path": sample.image_path,
-        "image_sha256": sample.sha256,
+        "image_path": _text(sample.image_path),
+        "image_sha256": _text(sample.sha256),
         "reason": reason,
     }
+
+
+def _text(value: Any) -> str | None:
+    """A value of a table of any kind, as the stats can hold it."""
+    return value if isinstance(value, str | None) else in_json(value)
 
 
 class TarWriter:

@@ -59,9 +59,10 @@ def _rows(batch: pa.RecordBatch) -> Iterator[tuple[str, bytes | None]]:
 
 
 def _not_finite(batch: pa.RecordBatch, found: Findings) -> None:
+    keys: list[str] = []  # converted once, and only where they are needed
     for name in batch.schema.names:
         if pa.types.is_floating(batch.schema.field(name).type):
             bad = pc.fill_null(pc.invert(pc.is_finite(batch[name])), False)
             for row in pc.indices_nonzero(bad).to_pylist():
-                key = values_of(batch[KEY])[row]
-                found.add("nan_score", f"scores: {key}", f"{name} is no number")
+                keys = keys or values_of(batch[KEY])
+                found.add("nan_score", f"scores: {keys[row]}", f"{name} is no number")

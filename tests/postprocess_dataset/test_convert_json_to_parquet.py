@@ -103,7 +103,7 @@ def test_output_by_position_or_option(folder, to_parquet, tmp_path, given):
         (["{data}", "{data}"], 2, "ending in .parquet"),
         (["t.parquet"], 2, "give DIR"),
         (["{data}/no", "t.parquet"], 1, "not a directory"),
-        (["", "t.parquet"], 1, "'' is not a directory"),
+        (["", "t.parquet"], 2, "it is empty"),
         (["{data}", "{data}", "t.parquet"], 1, "given twice"),
         (["{data}", "{data}/000000", "t.parquet"], 1, "lies in"),
         (["{empty}", "t.parquet"], 1, "no sample"),

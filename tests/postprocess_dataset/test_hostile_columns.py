@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from postprocess_dataset.column_values import values_of
 from tests.postprocess_dataset.conftest import called
 
 
@@ -211,3 +212,77 @@ def test_a_table_of_scores_with_other_columns_is_named(table, tmp_path, kind, na
     ):
         ended = called(script, words)
         assert ends_in_words(script, ended), (script, ended.status, ended.err)
+
+
+def without(name):
+    return lambda rows: rows.drop_columns([name])
+
+
+def twice(name):
+    return lambda rows: rows.append_column(name, rows[name])
+
+
+def embeddings(value):
+    return lambda rows: rows.append_column("embedding", pa.array([value] * len(rows)))
+
+
+FORMS = {
+    "it has no column __key__": without("__key__"),
+    "it has no column image_sha256": without("image_sha256"),
+    "it has no column dhash": without("dhash"),
+    "its column dhash is there twice": twice("dhash"),
+    "its column dhash_distance is there twice": twice("dhash_distance"),
+    "its column embedding is there twice": lambda rows: twice("embedding")(embeddings(b"x")(rows)),
+    "its column embedding holds no bytes": embeddings(5),
+    "its column embedding holds no bytes ": embeddings("abc"),
+    "has more than 65,536 bytes": embeddings(b"x" * 70_000),
+}
+
+
+@pytest.mark.parametrize("says", FORMS)
+def test_a_table_of_scores_of_another_form_is_named(table, tmp_path, says):
+    data, path = table
+    scores = tmp_path / "scores"
+    assert called("score_images", (data.path, scores, "--scores", "dhash")).status == 0
+    (part,) = scores.glob("part-*")
+    rows = pq.read_table(part)
+    pq.write_table(FORMS[says](rows).replace_schema_metadata(rows.schema.metadata), part)
+    ended = called("score_images", (data.path, scores, "--scores", "dhash"))
+    assert ended.status == 1 and says.strip() in ended.err and ended.err.count("\n") == 1
+    words = (data.path, "--parquet_file", path, "--scores", scores, "--report", tmp_path / "v.json")
+    ended = called("verify_dataset", words)
+    assert (says.strip() in ended.out) == ("65,536" not in says), ended.out
+
+
+@pytest.mark.parametrize("kind", ["binary", "times", "decimals", "structs", "lists"])
+def test_what_is_left_out_of_tars_is_told_in_words(table, tmp_path, kind):
+    """A hash that is no text: images are left out with their reason, and the tars are finished."""
+    path = table[1]
+    rows = pq.read_table(path)
+    place = rows.schema.names.index("image_sha256")
+    some = KINDS[kind](3)
+    column = pa.concat_arrays([pa.nulls(len(rows) - 3, some.type), some])
+    pq.write_table(rows.set_column(place, "image_sha256", column), path)
+    words = ("--parquet_file", path, "--base_dir", tmp_path, "--output_dir", tmp_path / "tars")
+    for _ in range(2):
+        ended = called("convert_parquet_to_wds", (*words, "--num_workers", 1))
+        assert ended.status == 3 and "Error" not in ended.err, ended.err
+
+
+def test_keys_are_converted_once_whatever_is_no_number(table, tmp_path, monkeypatch):
+    data, path = table
+    scores = tmp_path / "scores"
+    assert called("score_images", (data.path, scores, "--scores", "dhash,sharpness")).status == 0
+    (part,) = scores.glob("part-*")
+    rows = pq.read_table(part)
+    place = rows.schema.names.index("score_sharpness")
+    nans = pa.array([float("nan")] * len(rows))
+    pq.write_table(rows.set_column(place, rows.schema.field(place), nans), part)
+    asked = []
+    monkeypatch.setattr(
+        "postprocess_dataset.verification.scores.values_of",
+        lambda column: asked.append(1) or values_of(column),
+    )
+    words = (data.path, "--parquet_file", path, "--scores", scores, "--report", tmp_path / "v.json")
+    assert "nan_score" in called("verify_dataset", words).out
+    assert len(asked) == 3
