@@ -279,7 +279,10 @@ def left_out(path: str, status: dict[str, Any] | None) -> list[tuple[str, int]]:
 
 def definition_of(base: str, seen: Seen) -> dict[str, Any]:
     """The newest dataset.yaml of the first sample's data set; {} where there is none."""
-    folder = os.path.join(base, seen.texts()[0][KEY].split("/")[0])
+    name = seen.texts()[0][KEY].split("/")[0]
+    folder = os.path.join(base, name)
+    if name in (".", ".."):
+        return {}
     found: dict[str, Any] = {}
     for number in ("", *(f".{n}" for n in range(2, 100))):
         try:

@@ -46,6 +46,8 @@ def forget(output: str, number: int, count: int) -> None:
 def _finish(output: str, folders: Sequence[str], count: int) -> tuple[int, str]:
     folder = f"{output}.parts"
     fresh, old, used = (_beside(output, word) for word in ("fresh", "old", "used"))
+    if os.path.isdir(old) and not os.path.lexists(output):
+        os.rename(old, output)  # a call before this one was killed between its two renames
     for leftover in (fresh, old, used):
         shutil.rmtree(leftover, ignore_errors=True)
     if os.path.isdir(output) and not os.path.exists(folder):

@@ -91,6 +91,20 @@ def test_die_anywhere_while_parts_are_put_together(folder, to_parquet, dying, ro
             return
 
 
+def test_a_table_comes_back_after_a_kill_between_two_names(folder, to_parquet, rows_of, tmp_path):
+    """Also where the parts of the new one are not whole any more."""
+    data, table = folder().fill([5, 1005], 2), tmp_path / "t.parquet"
+    finish = (data.path, table, "--part", "0/2", "--finish")
+    for i in (0, 1):
+        to_parquet(data.path, table, "--part", f"{i}/2")
+    assert to_parquet(*finish).status == 0
+    to_parquet(data.path, table, "--part", "0/2")
+    table.rename(tmp_path / ".t.parquet.old")
+    ended = to_parquet(*finish)
+    assert ended.status == 1 and "1 of 2 parts are missing" in ended.err
+    assert len(rows_of(table)) == 4
+
+
 def test_parts_of_another_data_set_are_not_put_together(folder, to_parquet, rows_of, tmp_path):
     """Two data sets beside each other: half of the one and half of the other is none."""
     birds, cats = (folder(name).fill([5, 1005], 2).path for name in ("birds", "cats"))
