@@ -132,13 +132,19 @@ def _fetch_rest(url: str, part: Path, name: str) -> bool:
                 raise OSError(f"not the bytes from {have:,} on came, but others")
             resumed = have
             total = int(span[2])
+        if not total and "Transfer-Encoding" not in answer.headers:
+            raise OSError("the server does not say how many bytes it has")
         if total > MOST_BYTES:
             raise OSError(f"it has {total:,} bytes, more than any file of prompts")
         where = f" from byte {resumed:,}" if resumed else ""
         print(f"fetching {url}{where}", file=sys.stderr, flush=True)
         bar = tqdm(total=total, initial=resumed, unit="B", unit_scale=True, desc=name, disable=None)
         with open(part, "ab" if resumed else "wb", opener=open_plain) as file, bar:
+            most = total or MOST_BYTES
             for block in answer.iter_bytes():
+                if file.tell() + len(block) > most:
+                    part.unlink()  # nothing of it is of use
+                    raise OSError(f"it has more than {most:,} bytes")
                 file.write(block)
                 bar.update(len(block))
             file.flush()

@@ -7,17 +7,17 @@ The columns follow from the definitions of the data sets, not from their samples
 table, and the rows that --update adds, have the same ones.
 """
 
-import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import orjson
 import pyarrow as pa
 
+from common.definition_files import definition_files
 from common.files import parse_yaml
 from common.untrusted import DEFINITION_BYTES, read_untrusted
 
-DEFINITION = re.compile(r"dataset(?:\.([0-9]+))?\.yaml")
 SEPARATOR = "; "
 NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")  # of a score
 
@@ -28,12 +28,11 @@ def names_of(folders: Sequence[str]) -> list[str]:
 
 
 def _names(folder: str) -> list[str]:
-    found = [match for name in os.listdir(folder) if (match := DEFINITION.fullmatch(name))]
+    found = definition_files(Path(folder))
     if not found:
         return []
-    newest = max(found, key=lambda match: int(match[1] or 1))[0]
     try:
-        text = read_untrusted(os.path.join(folder, newest), DEFINITION_BYTES)
+        text = read_untrusted(found[-1][1], DEFINITION_BYTES)
         scores = parse_yaml(text)["scores"]
     except (OSError, ValueError, KeyError, TypeError):
         return []  # damaged, or a run without scores: they stay in `extra`

@@ -20,6 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from common.command_line import UserError
+from common.untrusted import open_untrusted
 from postprocess_dataset import table
 from postprocess_dataset.publish import Draft
 
@@ -82,13 +84,17 @@ class RowWriter:
             self._copy_row_groups(old)
 
     def _copy_row_groups(self, old: str) -> None:
-        with open(old, "rb") as file:
-            left = os.path.getsize(old) - table.footer_size(file) - 4
+        with os.fdopen(open_untrusted(old), "rb") as file:
+            before = os.fstat(file.fileno())
+            self.old_footer = pq.read_metadata(f"/proc/self/fd/{file.fileno()}")
+            left = before.st_size - table.footer_size(file) - 4
             file.seek(4)
-            while left:
-                piece = file.read(min(left, 1 << 18))
+            while left > 0 and (piece := file.read(min(left, 1 << 18))):
                 self.sink.write(piece)
                 left -= len(piece)
+            now = os.fstat(file.fileno())
+        if left or (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+            raise UserError(f"{old} was changed while it was read: give the same command again")
 
     def write(self, rows: pa.Table) -> None:
         """Add rows (all columns but idx)."""
@@ -120,14 +126,14 @@ class RowWriter:
         self.writer.close()
         self.sink.close()
         if self.old and follow_old:
-            self._put_footers_together(self.old, note)
+            self._put_footers_together(note)
 
-    def _put_footers_together(self, old: str, note: dict[str, str]) -> None:
+    def _put_footers_together(self, note: dict[str, str]) -> None:
         buffer = io.BytesIO()
         with pq.ParquetWriter(buffer, self.schema) as empty:
             empty.add_key_value_metadata(note)
         merged = pq.read_metadata(buffer)
-        merged.append_row_groups(pq.read_metadata(old))
+        merged.append_row_groups(self.old_footer)
         merged.append_row_groups(pq.read_metadata(self.draft.opened))
         buffer = io.BytesIO()
         merged.write_metadata_file(buffer)

@@ -11,8 +11,6 @@ apart.
 """
 
 import contextlib
-import os
-import re
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -22,13 +20,12 @@ from typing import Any
 
 import yaml
 
+from common.definition_files import definition_files
 from common.files import create_whole, keep_damaged, parse_yaml
 from common.untrusted import DEFINITION_BYTES, Refused, read_untrusted
 
 Definition = dict[str, Any]
 
-NAME = re.compile(r"dataset(?:\.([2-9]|[1-9][0-9]{1,8}))?\.yaml")
-GAP = 10  # numbers; one of deleted files is smaller
 # May differ from one request to the next. The prompts' sha256 tells prompts files apart; each JSON
 # has the version of this project that made it, the definition the one that began the data set.
 FREE = {
@@ -128,27 +125,7 @@ def rule_fields(definition: Mapping[str, Any]) -> Definition:
 
 def newest_file(folder: Path) -> tuple[int, Path | None]:
     """(number, path) of the newest definition in a data set folder, or (0, None)."""
-    return max(_files(folder), default=(0, None))
-
-
-def _files(folder: Path) -> list[tuple[int, Path]]:
-    """(number, path) of each definition in a data set folder, the first one first.
-
-    A gap wider than GAP ends them: what has a later number is no definition that was made here.
-    """
-    if not folder.is_dir():
-        return []
-    names = {
-        int(match[1] or 1): match[0] for match in map(NAME.fullmatch, os.listdir(folder)) if match
-    }
-    found: list[tuple[int, Path]] = []
-    newest = 0
-    for number in sorted(names):
-        if number > newest + GAP:
-            break
-        newest = number
-        found.append((number, folder / names[number]))
-    return found
+    return max(definition_files(folder), default=(0, None))
 
 
 def stored_definition(folder: Path) -> Definition | None:
@@ -214,7 +191,7 @@ def extended_since(folder: Path, asked: Definition) -> Definition | None:
 
     A request to extend it gets this only if another rule is in force by now.
     """
-    files = [path for _, path in _files(folder)]
+    files = [path for _, path in definition_files(folder)]
     wants_more = files and asked.get("extend")
     if wants_more and rule_fields(read_definition(files[-1])) == rule_fields(asked):
         return None
@@ -307,7 +284,7 @@ def change_rule(folder: Path, asked: Definition) -> bool:
 
 def had_rule(folder: Path, asked: Definition) -> bool:
     """Whether the rule of `asked` is or was that of this data set."""
-    for _, path in _files(folder):
+    for _, path in definition_files(folder):
         with contextlib.suppress(OSError, ValueError):
             if rule_fields(read_definition(path)) == rule_fields(asked):
                 return True

@@ -8,9 +8,11 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from common.command_line import UserError
+from common.definition_files import definition_files
 from common.files import parse_yaml
 from common.scores.histogram import Histogram, histogram
 from common.untrusted import DEFINITION_BYTES, read_untrusted
@@ -280,17 +282,14 @@ def left_out(path: str, status: dict[str, Any] | None) -> list[tuple[str, int]]:
 def definition_of(base: str, seen: Seen) -> dict[str, Any]:
     """The newest dataset.yaml of the first sample's data set; {} where there is none."""
     name = seen.texts()[0][KEY].split("/")[0]
-    folder = os.path.join(base, name)
     if name in (".", ".."):
         return {}
-    found: dict[str, Any] = {}
-    for number in ("", *(f".{n}" for n in range(2, 100))):
-        try:
-            text = read_untrusted(os.path.join(folder, f"dataset{number}.yaml"), DEFINITION_BYTES)
-            loaded = parse_yaml(text)
-        except (FileNotFoundError, NotADirectoryError):
-            break
-        except (OSError, ValueError) as error:
-            raise UserError(f"{folder}/dataset{number}.yaml is damaged: {error}") from None
-        found = loaded if isinstance(loaded, dict) else {}
-    return found
+    path = Path(base, name)
+    try:
+        if not (found := definition_files(path)):
+            return {}
+        path = found[-1][1]
+        loaded = parse_yaml(read_untrusted(path, DEFINITION_BYTES))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    return loaded if isinstance(loaded, dict) else {}

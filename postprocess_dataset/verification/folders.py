@@ -10,8 +10,10 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from common.definition_files import definition_files
 from common.files import parse_yaml
 from common.packed_folder import exists
 from common.untrusted import DEFINITION_BYTES, read_text
@@ -150,19 +152,18 @@ class FolderPass:
 
     def _definition(self, folder: str) -> dict[str, Any] | None:
         """The newest dataset.yaml; None of a folder that has none (the published script's)."""
-        newest = None
-        for number in range(1, 1000):
-            name = "dataset.yaml" if number == 1 else f"dataset.{number}.yaml"
-            try:
-                newest = parse_yaml(read_text(f"{folder}/{name}", DEFINITION_BYTES))
-            except FileNotFoundError:
-                break
-            except (OSError, ValueError) as error:
-                self.found.add("torn", f"{folder}/{name}", " ".join(str(error).split())[:200])
-                return {}
-            if not isinstance(newest, dict):
-                self.found.add("torn", f"{folder}/{name}", "holds no fields")
-                return {}
+        path = Path(folder)
+        try:
+            if not (found := definition_files(path)):
+                return None
+            path = found[-1][1]
+            newest = parse_yaml(read_text(str(path), DEFINITION_BYTES))
+        except (OSError, ValueError) as error:
+            self.found.add("torn", str(path), " ".join(str(error).split())[:200])
+            return {}
+        if not isinstance(newest, dict):
+            self.found.add("torn", str(path), "holds no fields")
+            return {}
         return newest
 
 

@@ -7,7 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from postprocess_dataset import score_columns, table
+from postprocess_dataset.report import gather
 from postprocess_dataset.score_table import ScoreTable, publish
+from postprocess_dataset.verification import folders
+from tests.postprocess_dataset.conftest import called
 
 DEFINITION = 'scores: "clip openai/clip; nsfw open_nsfw 864d"\naccept: clip > 0.2\n'
 
@@ -114,3 +117,18 @@ def test_the_newest_definition_counts(tmp_path):
         name = "dataset.yaml" if number == 1 else f"dataset.{number}.yaml"
         (tmp_path / name).write_text(f'scores: "{scores}"\n')
     assert score_columns.names_of([str(tmp_path)]) == ["clip", "nsfw"]
+
+
+def test_of_many_definitions_the_newest_alone_is_parsed(folder, to_parquet, tmp_path, monkeypatch):
+    """64 kB of YAML take seconds, and links to one file cost nothing on the disk."""
+    data, path = folder().fill([1], 2), tmp_path / "t.parquet"
+    for number in range(2, 30):
+        (data.path / f"dataset.{number}.yaml").write_text("name: HPDv2\n")
+    assert to_parquet(data.path, path).status == 0
+    parsed = []
+    for module in (gather, folders):
+        monkeypatch.setattr(module, "parse_yaml", lambda text: parsed.append(1) or {})
+    called("make_report", (path, tmp_path / "r.html"))
+    words = (data.path, "--parquet_file", path, "--report", tmp_path / "v.json")
+    called("verify_dataset", words)
+    assert len(parsed) == 2

@@ -5,11 +5,14 @@ Old rows never move, new ones are appended, a killed run leaves the old table.
 
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from postprocess_dataset import table
 
 
 def test_new_samples_are_appended(folder, to_parquet, rows_of, tmp_path):
@@ -223,3 +226,23 @@ def test_any_history_against_a_model(folder, to_parquet, rows_of, deleted, tmp_p
                 assert sorted(deleted(table)) == sorted(
                     r["__key__"] for r in rows if r["prompt_index"] not in whole
                 )
+
+
+def test_a_table_that_changes_while_it_is_copied_is_named(
+    folder, to_parquet, tmp_path, monkeypatch
+):
+    data, path = folder().fill([1, 2], 2), tmp_path / "t.parquet"
+    assert to_parquet(data.path, path).status == 0
+    data.add(3)
+    size_of = table.footer_size
+
+    def cutting(file):
+        size = size_of(file)
+        if sys._getframe(1).f_code.co_name == "_copy_row_groups":
+            os.truncate(path, 9)
+        return size
+
+    monkeypatch.setattr(table, "footer_size", cutting)
+    ended = to_parquet(data.path, path, "--update")
+    assert ended.status == 1 and "was changed while it was read" in ended.err
+    assert path.stat().st_size == 9
