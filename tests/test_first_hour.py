@@ -1,6 +1,9 @@
 """What a newcomer types, and what it must say: each test is a stumble that somebody met."""
 
+import contextlib
 import json
+import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +19,8 @@ from common.terms import Licences
 from generate.dataset.prompts_file import read_prompts
 from generate.launch import progress, tiny_prompts
 from generate.launch.finished import what_next
-from generate.llms.whole_file import read_part, take_over
+from generate.llms.spend_limit import OwnAccounts
+from generate.llms.whole_file import read_part, take_over, write
 from generate.pipelines.pixels import pixels_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,7 +103,16 @@ PART = '{"index": 0, "texts": ["a cat at sea"], "details": [null], "short": null
 
 @pytest.mark.parametrize(
     "line",
-    ["garbage", "5", "[" * 99_999, '{"index": 7, "texts": []}', '{"index": 1, "texts": [5]}'],
+    [
+        "garbage",
+        "5",
+        "[" * 99_999,
+        '{"index": 7, "texts": []}',
+        '{"index": 1, "texts": [5], "short": null}',
+        '{"index": 1, "texts": ["a", "b"], "short": null}',
+        '{"index": 1, "texts": ["a"], "details": [NaN], "short": null}',
+        '{"index": 1, "texts": ["a"], "details": [null, null], "short": null}',
+    ],
 )
 def test_a_damaged_part_file_is_one_line(tmp_path, line):
     part = tmp_path / "v.json.part"
@@ -110,6 +123,41 @@ def test_a_damaged_part_file_is_one_line(tmp_path, line):
     part.write_text(json.dumps(about) + "\n" + PART + '{"half')
     assert read_part(part, about, 2) == {0: json.loads(PART)}
     assert part.read_text().endswith(PART)
+
+
+def test_a_sparse_part_is_not_read_into_memory(tmp_path):
+    part = tmp_path / "v.json.part"
+    with open(part, "wb") as sparse:
+        sparse.truncate(60 << 30)
+    with pytest.raises(UserError, match="zero bytes in it; move it away"):
+        read_part(part, {"prompts_sha256": "x", "num_variations": 1}, 2)
+
+
+def test_half_a_character_of_an_llm_is_written_as_a_question_mark(tmp_path):
+    done = {0: {"index": 0, "texts": ["a cat \ud83d"], "details": [None], "short": None}}
+    write(tmp_path / "v.json", [{"prompt": "a cat"}], done, {})
+    assert json.loads((tmp_path / "v.json").read_text())[0]["variations"] == ["a cat ?"]
+
+
+@pytest.mark.parametrize("kind", ["text", "pipe", "folder", "link", "other"])
+def test_accounts_that_are_none_are_one_line(tmp_path, kind):
+    """They say what was spent: another file in their place is not written, and not believed."""
+    path = tmp_path / "o.json.accounts"
+    if kind == "text":
+        path.write_text("hello")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        (tmp_path / "victim").touch()
+        path.symlink_to("victim")
+    else:
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute("CREATE VIEW llm_facts AS SELECT 1 AS x")
+    with pytest.raises(UserError, match=r"should say what was spent.*move it away"):
+        OwnAccounts(str(path), {"budget_usd": 1.0, "backends": {}})
+    assert kind != "link" or (tmp_path / "victim").stat().st_size == 0
 
 
 def test_variations_are_not_written_into_a_text_file(tmp_path):

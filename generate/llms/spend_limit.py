@@ -13,6 +13,8 @@ import sqlite3
 import time
 from typing import Any
 
+from common.command_line import UserError
+from common.sqlite_files import refuse_special
 from generate.llms.budget import Accounts
 
 LOG = logging.getLogger(__name__)
@@ -27,18 +29,27 @@ class OwnAccounts:
     """
 
     def __init__(self, path: str, limits: dict[str, Any]) -> None:
-        # Made here, used in the thread of the event loop alone.
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self.accounts = Accounts(
-            connection, client_ttl_s=float("inf"), raised_by="--llm_budget_usd"
-        )
-        for client_id, client in list(self.accounts.clients.items()):
-            if not client.closed:  # it was killed: all of its grant counts as spent
-                self.accounts.forget(time.monotonic(), client_id)
-        self.accounts.register(limits)
-        self.accounts.set_budget(limits["budget_usd"])
+        """UserError: the file is no database of these accounts."""
+        try:
+            self.accounts = self._open(path)
+            for client_id, client in list(self.accounts.clients.items()):
+                if not client.closed:  # it was killed: all of its grant counts as spent
+                    self.accounts.forget(time.monotonic(), client_id)
+            self.accounts.register(limits)
+            self.accounts.set_budget(limits["budget_usd"])
+        except (sqlite3.DatabaseError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(
+                f"{path} should say what was spent, and cannot be used: {error}; move it away"
+            ) from None
         self.client_id = f"{os.getpid()}-{time.time_ns()}"
         self.asked = float("-inf")
+
+    def _open(self, path: str) -> Accounts:
+        if path != ":memory:":
+            refuse_special(path)
+        # Made here, used in the thread of the event loop alone.
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        return Accounts(connection, client_ttl_s=float("inf"), raised_by="--llm_budget_usd")
 
     def share(self, report: dict[str, Any]) -> dict[str, Any] | None:
         """Accounts.share() after that report; None less than 0.2 s after the last one."""

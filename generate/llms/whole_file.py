@@ -26,7 +26,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from common.command_line import LEFT_OUT, UserError
 from common.console import visible
 from common.files import open_plain, write_whole
+from common.json_form import COUNT, has_form
 from common.json_text import parse_json
+from common.untrusted import Refused, read_untrusted
 from generate.dataset.prompts_file import Item, list_sha256, read_prompts
 from generate.llms.commands import log_to_stderr, totals_line
 from generate.llms.failures import NoBackendLeft
@@ -37,6 +39,9 @@ LOG = logging.getLogger(__name__)
 WINDOW = 256
 PROGRESS_EVERY_S = 30.0
 DETAILS = ("llm_model_name", "backend", "attributes")  # of each variation, kept beside it
+NAME = (None, str)
+DETAIL = (None, {"llm_model_name?": NAME, "backend?": NAME, "attributes?": (None, {str: str})})
+PART_BYTES = 1 << 40  # it grows with the list; one that is sparse ends at its first zero byte
 Line = dict[str, Any]  # of OUTPUT.part: {"index", "texts", "details", "short"}
 
 
@@ -193,13 +198,16 @@ def read_part(part: Path, about: dict[str, Any], prompts: int) -> dict[int, Line
 
     Raises UserError for a part of another list or number, or one that is damaged.
     """
-    data = part.read_bytes()
+    try:
+        data = read_untrusted(part, PART_BYTES, text=True)
+    except Refused as error:
+        raise UserError(f"{part} is damaged: {error.strerror}; move it away") from None
     whole = data[: data.rfind(b"\n") + 1]
     lines: list[Any] = []
     for number, line in enumerate(whole.splitlines(), 1):
         try:
             lines.append(parse_json(line))
-            if number > 1 and not is_line(lines[-1], prompts):
+            if number > 1 and not is_line(lines[-1], about["num_variations"], prompts):
                 raise ValueError("no line of this script")
         except ValueError:
             raise UserError(
@@ -216,18 +224,17 @@ def read_part(part: Path, about: dict[str, Any], prompts: int) -> dict[int, Line
     return {line["index"]: line for line in lines[1:]}
 
 
-def is_line(line: Any, prompts: int) -> bool:
+def is_line(line: Any, variations: int, prompts: int) -> bool:
     """Whether it is what Work writes of one of so many prompts."""
-    if not isinstance(line, dict) or type(line.get("index")) is not int:
+    form = {
+        "index": range(prompts),
+        "texts": [str],
+        "details?": [DETAIL],
+        "short": (None, {"reason": str, "missing?": COUNT}),
+    }
+    if not has_form(line, form) or len(line["texts"]) > variations:
         return False
-    texts, short, details = line.get("texts"), line.get("short"), line.get("details", [])
-    return (
-        0 <= line["index"] < prompts
-        and isinstance(texts, list)
-        and all(isinstance(text, str) for text in texts)
-        and isinstance(details, list)
-        and (short is None or (isinstance(short, dict) and isinstance(short.get("reason"), str)))
-    )
+    return "details" not in line or len(line["details"]) == len(line["texts"])
 
 
 def take_over(items: list[Item], output: Path) -> dict[int, list[Any]]:
@@ -254,7 +261,7 @@ def take_over(items: list[Item], output: Path) -> dict[int, list[Any]]:
         if before.get("variations"):
             item["variations"] = before["variations"]
             details[k] = raw.get("variation_details") if isinstance(raw, dict) else None
-    return {k: each for k, each in details.items() if isinstance(each, list)}
+    return {k: each for k, each in details.items() if each and has_form(each, [DETAIL])}
 
 
 def write(
@@ -273,7 +280,9 @@ def write(
         variations = [*before, *done[k]["texts"]]
         augmented.append({**item, "variations": variations, "variation_details": details})
     try:
-        write_whole(output, json.dumps(augmented, ensure_ascii=False, indent=1))
+        # an LLM may give half a surrogate pair, which has no bytes
+        text = json.dumps(augmented, ensure_ascii=False, indent=1).encode("utf-8", "replace")
+        write_whole(output, text)
     except OSError as error:
         raise UserError(
             f"cannot write {output}: {error.strerror}; nothing is lost, call again with room"
