@@ -1,11 +1,12 @@
 """Modules are imported by their full names from the checkout, as the scripts do."""
 
 import ast
-import contextlib
+import gc
 import os
 import shutil
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -27,19 +28,26 @@ settings.load_profile("any machine")
 _parse = ast.parse
 
 
-def parse_again(*args, **kwargs):
-    """ast.parse, again after a SystemError: CPython 3.11 mixes up two that parse at one instant.
+_one_parse = threading.RLock()
 
-    So do tracebacks that a thread logs, and pytest as it shows a failed test, where the error would
-    end the whole run.
+
+def parse_alone(*args, **kwargs):
+    """ast.parse, of one thread at a time: CPython 3.11 mixes up two that parse at one instant.
+
+    A collection of garbage may let another thread run in the middle of one. So do tracebacks that
+    a thread logs, and pytest as it shows a failed test, where the error would end the whole run.
     """
-    for _ in range(20):
-        with contextlib.suppress(SystemError):
+    with _one_parse:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
             return _parse(*args, **kwargs)
-    return _parse(*args, **kwargs)
+        finally:
+            if collects:
+                gc.enable()
 
 
-ast.parse = parse_again
+ast.parse = parse_alone
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
