@@ -171,7 +171,7 @@ def describer(
             "augmented_prompt": sample.text,
             "is_augmented": aug >= images_per_text,
             "model_name": args.model,
-            "llm_model_name": record["texts"][aug]["llm_model_name"],
+            "llm_model_name": record["texts"][aug].get("llm_model_name"),
             "height": recipe.height,
             "width": recipe.width,
             "input_file": definition["prompts_file"],

@@ -44,6 +44,6 @@ def origins_of(
 
 def _writer(caption: Caption) -> str:
     """The LLM that wrote it, the prompts file that gave it, or that it is the prompt itself."""
-    if caption["llm_model_name"]:
-        return caption["llm_model_name"]
+    if name := caption.get("llm_model_name"):
+        return name
     return FROM_FILE if caption.get("backend") == FROM_FILE else ORIGINAL

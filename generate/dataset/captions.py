@@ -27,8 +27,8 @@ class Caption(TypedDict):
     """One text to generate an image of, and the LLM it is from (None: the original prompt)."""
 
     text: str
-    llm_model_name: str | None
-    backend: str | None
+    llm_model_name: NotRequired[str | None]
+    backend: NotRequired[str | None]
     overlap: NotRequired[float]
 
 
@@ -114,7 +114,7 @@ def _are_captions(texts: list[object]) -> bool:
     for text in texts:  # 200 a prompt, of every prompt at a start without a ledger
         if not isinstance(text, dict) or not isinstance(text.get("text"), str):
             return False
-        if not isinstance(text.get("llm_model_name", 0), str | None):
+        if not isinstance(text.get("llm_model_name"), str | None):
             return False
     return True
 

@@ -76,7 +76,7 @@ def test_the_report_is_a_table_and_a_plot(tmp_path):
     assert status == 0 and "all 2 prompts" in out, err
 
     record = {"prompt_index": 0, "original_prompt": "a red fox", "source": [], "short": None}
-    record["texts"] = [{"text": "a red fox", "llm_model_name": None}]
+    record["texts"] = [{"text": "a red fox"}]
     record["texts"] += [{"text": f"a {k} fox", "llm_model_name": "m"} for k in ("blue", "sad")]
     block = tmp_path / "set" / "000000"
     block.mkdir(parents=True)

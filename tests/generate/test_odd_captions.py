@@ -33,8 +33,8 @@ def test_odd_captions_hold_up_no_run(start_run):
     (folder / "4.prompts").write_text(
         json.dumps(record(4, texts=[text, text | {"text": "a bird"}]))
     )
-    lost = [{"text": PROMPT.format(5)}]  # no llm_model_name
-    (folder / "5.prompts").write_text(json.dumps(record(5, texts=lost * 2)))
+    bare = [{"text": PROMPT.format(5)}, {"text": "a bird"}]  # nobody says who wrote them
+    (folder / "5.prompts").write_text(json.dumps(record(5, texts=bare)))
     assert run.start().wait(90) == 0, run.log()
     run.check()
     assert "refused" not in run.log()
