@@ -102,9 +102,11 @@ def _mode_of_target(path: Path, dir_fd: int | None) -> int:
     try:
         return os.stat(path, dir_fd=dir_fd).st_mode
     except OSError as error:
-        if error.errno != errno.ELOOP:
+        # The name is taken: who took it for a missing file would try to make it, for ever.
+        why = {errno.ELOOP: "it is a link to itself", errno.ENOENT: "it is a link to nowhere"}
+        if error.errno not in why:
             raise
-        raise Refused("it is a link to itself", path) from None
+        raise Refused(why[error.errno], path) from None
 
 
 def _place_of(descriptor: int) -> str:

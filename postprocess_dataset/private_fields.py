@@ -16,6 +16,7 @@ WEB = re.compile(r"(?i)\bhttps?://\S+")  # public addresses
 ABSOLUTE = re.compile(
     r"(?<![\w.])/+[\w.~-]|~[\w.-]*/|\$\{?\w+\}?/|\b[A-Za-z]:[\\/]\S|\\\\[\w.-]+\\|\b[a-z][\w+.-]*://"
 )
+BYTES_PATH = re.compile(rb"/[\w.~-]{2,}/")  # in bytes that are no UTF-8, without their zeros
 SHORT = 100  # letters: a cache of longer texts would take memory
 TEXTS = frozenset(("caption", "original_prompt", "augmented_prompt", "negative_prompt"))
 # Names of foreign fields in `extra` that are private.
@@ -28,6 +29,11 @@ PRIVATE_TEXT = re.compile(
     r"(?i)[\w.+-]@\w|(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])|\b(?:hf_|ghp_|sk-)[\w-]{16}"
     r"|\.\.[\\/]|%2f[\w.]"
 )
+
+
+def is_private_name(name: str) -> bool:
+    """Whether a foreign field's name is one of persons, hosts and keys, or tells a path."""
+    return PRIVATE_NAME.search(name) is not None or _is_private(name)
 
 
 def private_fields(record: dict[str, Any]) -> list[str]:
@@ -78,11 +84,7 @@ def without_folders(value: Any) -> Any:
 def without_private(value: Any) -> Any:
     """A foreign value without paths, persons, hosts and keys."""
     if isinstance(value, dict):
-        kept = {
-            name: part
-            for name, part in value.items()
-            if not PRIVATE_NAME.search(name) and not _is_private(name)
-        }
+        kept = {name: part for name, part in value.items() if not is_private_name(name)}
         return {name: without_private(part) for name, part in kept.items() if not _is_private(part)}
     if isinstance(value, list | tuple):  # a pair of an Arrow map is a tuple
         return [without_private(part) for part in value if not _is_private(part)]
@@ -94,8 +96,8 @@ def _is_private(part: Any) -> bool:
     if isinstance(part, bytes):
         try:
             part = part.decode()
-        except UnicodeDecodeError:
-            return False  # no text
+        except UnicodeDecodeError:  # a hash may hold a "/x" by chance, 1 in 100; a "/xy/" hardly
+            return BYTES_PATH.search(part.replace(b"\0", b"")) is not None
     return isinstance(part, str) and (
         tells_path(part) or PRIVATE_TEXT.search(WEB.sub("", part)) is not None
     )

@@ -7,7 +7,9 @@ An extension adds `12345.prompts2`, which begins with the captions that stand: t
 image never changes.
 """
 
+import errno
 import os
+import time
 from typing import Any, NotRequired, TypedDict
 
 import orjson
@@ -77,7 +79,11 @@ def read_generation(
         record = _parsed(read_file(path, CAPTIONS_BYTES))
     except (Refused, ValueError):
         return None
-    return record if is_captions(record, index) else None
+    if not is_captions(record, index):
+        return None
+    found: Captions = record
+    found.setdefault("short", None)
+    return found
 
 
 def _parsed(data: bytes) -> Any:
@@ -145,7 +151,8 @@ def publish_captions(dataset_dir: str | os.PathLike[str], record: Captions, leas
     """
     index = record["prompt_index"]
     captions_path(dataset_dir, index).parent.mkdir(parents=True, exist_ok=True)
-    while True:
+    for pause_s in (0, 1, 2, 4, 8):
+        time.sleep(pause_s)  # a name of another holder that cannot be seen here yet
         stands, generation = _newest(dataset_dir, index)
         if stands and images_wanted(stands) >= images_wanted(record):
             return stands
@@ -153,4 +160,6 @@ def publish_captions(dataset_dir: str | os.PathLike[str], record: Captions, leas
             added = record["texts"][len(stands["texts"]) :]
             record = {**record, "texts": stands["texts"] + added}
         final = captions_path(dataset_dir, index, generation + 1)
-        publish(write_temporary(final, ascii_json(record), lease), final)
+        if publish(write_temporary(final, ascii_json(record), lease), final):
+            return record
+    raise OSError(errno.EEXIST, "its name is taken, and no captions can be read there", final)

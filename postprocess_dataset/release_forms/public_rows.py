@@ -28,7 +28,13 @@ from postprocess_dataset.column_values import (
     values_of,
 )
 from postprocess_dataset.options import shares
-from postprocess_dataset.private_fields import TEXTS, tells_path, without_folders, without_private
+from postprocess_dataset.private_fields import (
+    TEXTS,
+    is_private_name,
+    tells_path,
+    without_folders,
+    without_private,
+)
 from postprocess_dataset.publish import Draft
 from postprocess_dataset.shard_rows import KEY, check_columns, check_kinds
 from postprocess_dataset.sorted_rows import ROW_GROUP
@@ -76,15 +82,26 @@ def public_schema(whole: pa.Schema, keep_private: bool) -> pa.Schema:
     """The columns of the public table. The first are what most readers want."""
     first = ("caption", "original_prompt", KEY)
     names = [*first, *(name for name in whole.names if name not in (*first, SPLIT))]
-    kept = [name for name in names if keep_private or name not in PRIVATE]
+    kept = [name for name in names if keep_private or not (name in PRIVATE or tells_path(name))]
     ours = table.schema()
     fields = [
         ours.field(name)
         if name in ours.names and pa.types.is_null(whole.field(name).type)
-        else pa.field(name, json_type(whole.field(name).type))
+        else pa.field(name, public_type(json_type(whole.field(name).type), keep_private))
         for name in kept
     ]
     return pa.schema([*fields, pa.field(SPLIT, pa.string())])
+
+
+def public_type(kind: pa.DataType, keep_private: bool) -> pa.DataType:
+    """A json_type() without the fields of structs whose names are private."""
+    if keep_private or not pa.types.is_nested(kind):
+        return kind
+    if pa.types.is_list(kind):
+        return pa.list_(public_type(kind.value_type, keep_private))
+    named = [field for field in kind if not is_private_name(field.name)]
+    fields = [pa.field(field.name, public_type(field.type, keep_private)) for field in named]
+    return pa.struct(fields) if fields else pa.string()  # no parquet file has an empty struct
 
 
 def _is_made_of(path: str, made_of: bytes) -> bool:

@@ -34,6 +34,8 @@ def test_what_lies_in_the_way_is_set_aside(start_run):
     for name in ("0.samples", "1_0.json", "2_1.jpg", ".3_0.jpg.9-9.tmp", "4.prompts", "4_1.failed"):
         (folder / name / "of others").mkdir(parents=True)
     (folder / "5_0.jpg").symlink_to("5_0.jpg")
+    for name in ("0.prompts", "1.prompts2", "2_0.jpg", "2_0.json", "3.samples", "3_1.failed"):
+        (folder / name).symlink_to("nowhere")
     with socket.socket(socket.AF_UNIX) as there:
         with contextlib.chdir(folder):  # a socket's path has 107 bytes at most
             there.bind("5_1.json")

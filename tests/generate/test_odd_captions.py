@@ -34,7 +34,9 @@ def test_odd_captions_hold_up_no_run(start_run):
         json.dumps(record(4, texts=[text, text | {"text": "a bird"}]))
     )
     bare = [{"text": PROMPT.format(5)}, {"text": "a bird"}]  # nobody says who wrote them
-    (folder / "5.prompts").write_text(json.dumps(record(5, texts=bare)))
+    unsaid = record(5)
+    del unsaid["short"]
+    (folder / "5.prompts").write_text(json.dumps(unsaid | {"texts": bare}))
     assert run.start().wait(90) == 0, run.log()
     run.check()
     assert "refused" not in run.log()

@@ -135,6 +135,10 @@ NESTED = {
     "structs": ([{"place": "/home/alice/x"}], None),
     "lists": ([["/home/alice/x", "alice@b"]], None),
     "map": ([("/home/alice/x", 1)], pa.map_(pa.string(), pa.int64())),
+    "latin": ("/home/é/alice".encode("latin1"), pa.binary()),
+    "wide": ("/home/alice/x".encode("utf-16"), pa.binary()),
+    "named": ({"/home/alice": 1, "user": 2}, None),
+    "/home/alice/notes": (1, None),
     "coded": (b"/home/alice/x", pa.dictionary(pa.int8(), pa.binary())),
 }
 
@@ -150,7 +154,9 @@ def test_nothing_private_of_nested_columns_is_published(table, tmp_path):
     release = tmp_path / "release"
     forms(tmp_path / "more.parquet", release, "--base_dir", table[0].path.parent)
     together = b"".join(tree(release).values())
-    assert [word for word in (b"alice", b"616c696365") if word in together] == []
+    assert [
+        word for word in (b"alice", b"616c696365", b"61006c0069006300") if word in together
+    ] == []
     row = parquet_rows(release)[0]
     assert row["hash"] == "ff0001" and row["size"] == {"width": 3}
 
