@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from common.command_line import UserError
 from common.files import keep_damaged, refuse_special
+from common.json_text import parse_json
 from common.untrusted import Refused, open_untrusted, read_untrusted
 from postprocess_dataset import dataset_folder, table
 from postprocess_dataset.dataset_folder import Codes
@@ -92,7 +93,7 @@ def _lines(path: str, names: tuple[str, ...]) -> Iterator[Line]:
         while content := file.readline(LINE_BYTES + 1):
             number += 1
             try:
-                line = orjson.loads(content) if len(content) <= LINE_BYTES else None
+                line = _parsed(content) if len(content) <= LINE_BYTES else None
             except ValueError:
                 line = None
             if not isinstance(line, dict) or not _names(line, names):
@@ -100,6 +101,13 @@ def _lines(path: str, names: tuple[str, ...]) -> Iterator[Line]:
                     f"{path}: line {number} is not what was written there; --update the table"
                 )
             yield line
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return parse_json(content)  # a name that is not UTF-8 has half surrogate pairs
 
 
 def _names(line: Line, names: tuple[str, ...]) -> bool:

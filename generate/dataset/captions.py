@@ -19,7 +19,7 @@ from common.packed_folder import read_file
 from common.untrusted import Refused
 from generate.dataset.layout import captions_path
 from generate.dataset.links import publish, write_temporary
-from generate.dataset.samples import ascii_json
+from generate.dataset.samples import MAX_COMMENT, ascii_json
 
 MOST_IMAGES = 100_000  # captions of a prompt, as the job server takes them
 CAPTIONS_BYTES = 64 << 20  # of a .prompts file; 200 captions of 500 bytes take 0.1 MB
@@ -119,6 +119,8 @@ def _is_missing(short: object) -> bool:
 def _are_captions(texts: list[object]) -> bool:
     for text in texts:  # 200 a prompt, of every prompt at a start without a ledger
         if not isinstance(text, dict) or not isinstance(text.get("text"), str):
+            return False
+        if len(text["text"]) > MAX_COMMENT:  # no image could carry it
             return False
         if not isinstance(text.get("llm_model_name"), str | None):
             return False

@@ -25,7 +25,7 @@ class IndexFiles:
     opened: they have a .failed that the present rule would not give; damaged: none that counts.
     """
 
-    captions: int | None = None  # how many its newest .prompts holds; None: none, or a broken one
+    captions: int | None = None  # how many its newest whole .prompts holds; None: there is none
     short: Missing | None = None  # of that .prompts
     generation: int = 0  # of the newest .prompts by name, broken or not; 0: there is none
     images: set[int] = field(default_factory=set)
@@ -58,8 +58,8 @@ def scan_folder(
 
     rule: as of rule_of(), by which a .failed may count no more.
 
-    Reads each loose .prompts file; a broken one counts as no captions. Each .failed without an
-    image is read, too. A missing folder is empty.
+    Reads the newest loose .prompts of each prompt, and where it is broken the one before it. Each
+    .failed without an image is read, too. A missing folder is empty.
     What is packed is taken from the folder's mark, without a look at its tars' contents.
     OSError: it cannot be read, or is a link, through which no step after this one would look.
     """
@@ -168,12 +168,15 @@ def _packed(path: Path, only: Container[int] | None) -> dict[int, IndexFiles]:
 
 
 def _count_captions(dataset_dir: str | os.PathLike[str], index: int, files: IndexFiles) -> None:
-    try:
-        record = read_generation(dataset_dir, index, files.generation)
-    except OSError as error:
-        if error.errno in (errno.EIO, errno.ESTALE):
-            raise
-        return
-    if record:
-        files.captions = len(record["texts"])
-        files.short = record["short"]
+    """Those of the newest .prompts that is a record, as read_captions() takes it."""
+    for generation in range(files.generation, 0, -1):
+        try:
+            record = read_generation(dataset_dir, index, generation)
+        except OSError as error:
+            if error.errno in (errno.EIO, errno.ESTALE):
+                raise
+            continue
+        if record:
+            files.captions = len(record["texts"])
+            files.short = record["short"]
+            return

@@ -25,5 +25,6 @@ def read_loose(folder: str | os.PathLike[str], name: str) -> bytes:
 
 def generation_of(name: str) -> int:
     """2 of "12345.prompts2", 1 of "12345.prompts", 0 of any other file."""
-    match = CAPTIONS.fullmatch(name.partition(".")[2])
+    stem, _, end = name.partition(".")
+    match = CAPTIONS.fullmatch(end) if stem.isdecimal() else None  # no 12345_3.prompts
     return int(match[1] or 1) if match else 0

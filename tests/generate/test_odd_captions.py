@@ -6,7 +6,8 @@ import pytest
 
 from generate.client.origins import MOST_LLMS, OTHERS, origins_of
 from generate.client.publisher import Publisher
-from generate.dataset.captions import is_captions
+from generate.dataset.captions import is_captions, read_captions
+from generate.dataset.scan import scan_folder
 from generate.protocol.connection import Refused
 from tests.generate.test_client_publisher import Bench, FakeJob
 
@@ -42,10 +43,28 @@ def test_odd_captions_hold_up_no_run(start_run):
     assert "refused" not in run.log()
 
 
+def test_a_broken_newer_record_of_a_done_prompt_counts_for_nothing(tmp_path):
+    """Else the prompt is done by the older one, and incomplete by the newer one."""
+    (tmp_path / "000000").mkdir()
+    (tmp_path / "000000" / "3.prompts").write_text(json.dumps(record(3)))
+    for odd in ("", "{}", "[" * 9):
+        (tmp_path / "000000" / "3.prompts2").write_text(odd)
+        files = scan_folder(tmp_path, 0)[3]
+        assert (files.captions, files.short, files.generation) == (1, None, 2)
+        assert read_captions(tmp_path, 3) == record(3)
+
+
 @pytest.mark.parametrize("missing", [-1, 100_001, True, None, "1"])
 def test_a_count_that_no_server_takes_is_no_record(missing):
     assert not is_captions(record(3, short={"missing": missing, "reason": "x"}), 3)
     assert is_captions(record(3, short={"missing": 7, "reason": "x"}), 3)
+
+
+def test_a_text_that_no_image_can_carry_is_no_caption():
+    """A client drew it for minutes, before it was found to be too long."""
+    text = {"text": "ab" * 300_000, "llm_model_name": None, "backend": None}
+    assert not is_captions(record(3, texts=[text]), 3)
+    assert is_captions(record(3, texts=[text | {"text": "ab" * 30_000}]), 3)
 
 
 def test_captions_of_many_llms_are_counted_together():

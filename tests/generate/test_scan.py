@@ -57,8 +57,9 @@ def by_names(names, captions):
     for name, count in captions.items():
         index, generation = name.split(".prompts")
         files = found.setdefault(int(index), IndexFiles())
-        if int(generation or 1) > files.generation:
-            files.generation = int(generation or 1)
+        newer = int(generation or 1) > files.generation
+        files.generation = max(files.generation, int(generation or 1))
+        if count is not None and (newer or files.captions is None):
             files.captions = count
             files.short = {"missing": 2, "reason": "refused"} if count == 0 else None
     return found

@@ -108,6 +108,20 @@ def test_a_folder_that_is_not_utf8(folder, process, to_parquet, rows_of, tmp_pat
     )
 
 
+def test_a_sample_whose_name_is_not_utf8_is_left_out_by_all(folder, process, tmp_path):
+    """The converter's own list of it is read back by the next step."""
+    data, table = folder().fill([1, 2], 1), tmp_path / "t.parquet"
+    for suffix in (b".json", b".jpg"):
+        (data.path / "000000" / os.fsdecode(b"\xff" + suffix)).write_bytes(b"{}")
+    assert process("convert_json_to_parquet", data.path, table).returncode == 3
+    assert process("convert_json_to_parquet", data.path, table, "--update").returncode == 3
+    report = process("make_report", table, tmp_path / "r.html")
+    assert report.returncode == 0, report.stderr
+    scored = process("score_images", data.path, tmp_path / "scores", "--scores", "sharpness")
+    assert scored.returncode == 3 and "name is not UTF-8" in scored.stdout, scored.stderr
+    assert "2 images scored" in scored.stdout + scored.stderr
+
+
 @pytest.mark.parametrize("letter", ["\n", "\x1b", "\u202e", "\x7f"])
 def test_a_folder_whose_name_nobody_sees(folder, rows_of, to_parquet, tmp_path, letter):
     """Its name would stand in keys and in the tars' members."""

@@ -132,6 +132,14 @@ def test_what_is_broken_stays_loose_and_is_named(data):
     assert "7_0.jpg" not in left and len(seen(data.path)) == 6
 
 
+def test_captions_are_told_by_their_whole_name(data):
+    odd = data.path / "000000" / "3_5.prompts"
+    odd.write_text(json.dumps({"texts": [{"text": "x"}] * 1000, "short": None}))
+    os.utime(odd, (1, 1))
+    pack(data.path)
+    assert packed(data.path / "000000").prompts[3].captions == 2
+
+
 def little_memory():
     resource.setrlimit(resource.RLIMIT_DATA, (700 << 20, 700 << 20))
 
