@@ -13,20 +13,19 @@ the rules are. combine.py writes its rules and an index of the validation set (h
 no text) beside the combined file, as combined.screening.npz.
 """
 
-import io
+import errno
 import json
 import re
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 from common import safety
 from common.command_line import UserError
 from common.files import write_whole
+from common.json_form import COUNT, SHA256, in_form
 from common.json_text import parse_json
 from common.language import foreign
 from common.subjects import find_gibberish, find_no_subject
@@ -35,16 +34,6 @@ if TYPE_CHECKING:
     from common.validation_set import Match, ValidationSet
 
 FORMAT = 1
-BROKEN = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    BadZipFile,
-    zlib.error,
-)
 ENDING = ".screening.npz"
 
 MINORS = "sexual content and an age word"
@@ -96,6 +85,19 @@ class Rules:
     hate: str = "drop"
     needs_subject: bool = True  # names, sites and style words alone are no prompt
 
+
+ACTION = re.compile("drop|flag|keep")
+RULES = {
+    "language?": re.compile("en|any"),
+    "min_words?": COUNT,
+    "max_words?": COUNT,
+    "min_chars?": COUNT,
+    "max_chars?": COUNT,
+    "profanity?": ACTION,
+    "sexual?": ACTION,
+    "hate?": ACTION,
+    "needs_subject?": bool,
+}
 
 # A prompts file that combine.py did not write is the user's own: any length, any language.
 RULES_OF_A_RUN = Rules(
@@ -176,42 +178,50 @@ class Screen:
         UserError: the file beside it is broken, or was made with other embeddings.
         """
         path = path_beside(prompts_file)
-        if not path.exists():
-            return cls()
+        try:
+            path.lstat()  # a link to nothing is there: its file was lost
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
+                return cls()
+            raise UserError(f"{path}: {error.strerror}") from None
+        # imported here: a run without such a file does not need numpy
+        from common.screening_file import UNREADABLE
+
         try:
             return cls._read(path)
-        except UserError:
-            raise
-        except BROKEN as error:
+        except (*UNREADABLE, TypeError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            if isinstance(error, FileNotFoundError):
+                why = "it is a link to a file that is not there"
             raise UserError(
-                f"{path}: cannot be read ({type(error).__name__}); write it again with combine.py: "
-                "without it the validation set could leak"
+                f"{path}: cannot be read ({why or type(error).__name__}); write it again with "
+                "combine.py: without it the validation set could leak"
             ) from None
 
     @classmethod
     def _read(cls, path: Path) -> "Screen":
-        # imported here: a run without such a file does not need numpy
-        import numpy as np
-
         from common.embeddings import model_name
+        from common.screening_file import read_arrays
         from common.validation_set import ValidationSet
 
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+        arrays = read_arrays(path)
         about = parse_json(arrays.pop("about").tobytes())
+        in_form(about, {"format": COUNT, "embeddings": str})
         if about["format"] != FORMAT or about["embeddings"] != model_name():
             raise UserError(
                 f"{path}: was made with {about['embeddings']}, here is {model_name()}; "
                 "combine the prompts again"
             )
+        in_form(about, {"rules": RULES, "covers": (re.compile(""), SHA256)})
         validation = ValidationSet(arrays) if arrays else None
         return cls(Rules(**about["rules"]), validation, about["covers"])
 
     def save_beside(self, prompts_file: Path) -> Path:
         """Write the rules and the validation set's index beside a prompts file."""
-        import numpy as np  # see _read
+        import numpy as np  # see beside
 
         from common.embeddings import model_name
+        from common.screening_file import packed
 
         about = {
             "format": FORMAT,
@@ -221,10 +231,8 @@ class Screen:
         }
         arrays = dict(self.validation.arrays) if self.validation else {}
         arrays["about"] = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
-        packed = io.BytesIO()
-        np.savez_compressed(packed, **arrays)
         path = path_beside(prompts_file)
-        write_whole(path, packed.getvalue())
+        write_whole(path, packed(arrays))
         return path
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from common.command_line import UserError
 from common.embeddings import embed
 from common.texts import fold, word_set
 
@@ -41,6 +42,7 @@ SPELLING = 0.75  # of letter triples; with it a meaning of 0.6 is enough: a typo
 MEANING_WHEN_SPELT_ALIKE = 0.6
 TRIPLES = 256  # numbers of a vector of letter triples
 AT_ONCE = 2_000  # texts compared at a time
+MOST_BYTES = 1 << 30  # of an index: 800,000 prompts; with more, one comparison takes 20 GB
 
 STOP_WORDS = word_set(
     """a an the of with and in on at to by is are from it its his her their this that as for there
@@ -87,6 +89,8 @@ class ValidationSet:
             hashes, owners = words.runs(size)
             chosen = words.counts[owners] == size if size in WHOLE else owners >= 0
             arrays |= _table(f"run{size}", hashes[chosen], owners[chosen])
+        if sum(array.nbytes for array in arrays.values()) > MOST_BYTES - (1 << 20):  # and its rules
+            raise UserError(f"the validation set is too large: {len(prompts):,} prompts")
         return cls(arrays)
 
     def find_all(self, texts: Sequence[str]) -> list[Match | None]:
