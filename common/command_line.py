@@ -151,8 +151,8 @@ def _flushed(status: int) -> int:
         if status == DONE and isinstance(error, OSError):
             error.filename = "standard output"
             return _disk_or_pipe(error)
-    if status == DONE and isinstance(sys.stdout, _Closed) and sys.stdout.lost:
-        return _say("standard output is closed, so that what was printed is lost")
+    if isinstance(sys.stdout, _Closed) and sys.stdout.lost:
+        status = max(status, _say("standard output is closed, so that what was printed is lost"))
     return status
 
 

@@ -191,5 +191,8 @@ def public_extra(text: Any) -> str | None:
         extra = orjson.loads(text) if text else None
     except orjson.JSONDecodeError:
         return None  # of a foreign table: it may hold anything
-    kept = without_private(extra) if isinstance(extra, dict) else None
-    return orjson.dumps(kept, option=orjson.OPT_SORT_KEYS).decode() if kept else None
+    try:
+        kept = without_private(extra) if isinstance(extra, dict) else None
+        return orjson.dumps(kept, option=orjson.OPT_SORT_KEYS).decode() if kept else None
+    except (orjson.JSONEncodeError, RecursionError):  # 254 levels are written, 1,024 are read
+        return None

@@ -143,6 +143,24 @@ NESTED = {
 }
 
 
+def test_further_fields_of_many_levels_are_left_out(table, tmp_path):
+    """orjson reads 1,024 levels, and writes 254."""
+    rows = pq.read_table(table[1])
+    deep = [level * '{"a":' + "1" + level * "}" for level in (1, 300, 1000)]
+    extra = pa.array([*deep, *[None] * (len(rows) - len(deep))], pa.string())
+    names = rows.schema.names
+    rows = (
+        rows.set_column(names.index("extra"), "extra", extra)
+        if "extra" in names
+        else (rows.append_column("extra", extra))
+    )
+    pq.write_table(rows, tmp_path / "deep.parquet")
+    release = tmp_path / "release"
+    forms(tmp_path / "deep.parquet", release, "--base_dir", table[0].path.parent)
+    found = [row.get("extra") for row in parquet_rows(release)]
+    assert [extra for extra in found if extra] == ['{"a":1}'] and len(found) == len(rows)
+
+
 def test_nothing_private_of_nested_columns_is_published(table, tmp_path):
     rows = pq.read_table(table[1])
     for name, (value, kind) in NESTED.items():
