@@ -17,8 +17,12 @@ from re import Match
 from common.texts import phrase_set, word_set
 
 # A run of 2-4 single digits is one number: 5 and more are several numbers without a seam ("8 5 0 5
-# 5 mm"), and stay.
-DIGITS = re.compile(r"(?<![^\s'])(?<!(?<![\d.])\d )([(\[\"'$#~]*)(\d(?: \d){1,3})(?!\w| \d(?!\w))")
+# 5 mm"), and stay. Signs may stand before it. Behind a quote it is looked for anew, so only up to
+# the next one.
+DIGITS = re.compile(
+    r"((?<!\S)(?<!(?<![\d.])\d )[(\[\"'$#~]*|(?<=')[(\[\"$#~]*)"
+    r"(\d(?: \d){1,3})(?!\w| \d(?!\w))"
+)
 COUNTING = "0123456789 9876543210"
 # "4 0 k" is one number, "portra 4 0 0 8 k" and "unreal engine 5 8 k" are two: no other thousands of
 # k are spoken of

@@ -1,5 +1,7 @@
 """No text makes cleaning or judging slow: ten times as long costs about ten times as much."""
 
+import string
+
 import pytest
 
 from combine_prompts.chat_debris import repair
@@ -14,11 +16,15 @@ PIECES = """::1
 1  | 1 0 , 0 0 0 | f 1. 4  | 4 k  | " a "  | ' a  | ( (  | ) )  | [--w 512] | BREAK, | Steps: 1,
 negative prompts | {a} | {a | __a | $A | a | ab | a b  | 1a | *a | n.u.d.e.  | @ | 12 years  | under
 \u00e9 | \u0430 | \U0001f468\u200d | \ufe0f | - @b (fast)  | 1 st  | \u2014ar 1:1  | http
-<photo | < photo >  | w 512  | - w 9 | a:2 by  | a:2, | :2 | | |  | \\ | \\' | by a  | by A, | !?"""
+<photo | < photo >  | w 512  | - w 9 | a:2 by  | a:2, | :2 | | |  | \\ | \\' | by a  | by A, | !?
+'" | (' | '( | ['1 | " ' | \u201c | \u2019 | \u201d\u2019"""
 
 
 def pieces():
-    return [each for line in PIECES.splitlines() for each in line.split(" | ") if each]
+    return [
+        *(each for line in PIECES.splitlines() for each in line.split(" | ") if each),
+        *string.punctuation,
+    ]
 
 
 WORKS = {
