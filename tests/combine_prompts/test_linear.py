@@ -6,6 +6,7 @@ import pytest
 
 from combine_prompts.chat_debris import repair
 from combine_prompts.cleaning import clean
+from combine_prompts.spacing import join
 from common.screening import Rules, Screen, find_loop, find_placeholder
 from common.texts import fold
 from tests.growth import MOST, growth
@@ -45,6 +46,13 @@ def test_the_cost_grows_with_the_length(name):
         if ratio > MOST:
             slow[piece] = round(ratio)
     assert not slow
+
+
+def test_a_run_of_signs_behind_a_blank():
+    """A tenth of the length: a quadratic rule would take minutes."""
+    for signs in [*string.punctuation, "''", "('", "'\""]:
+        ratio = growth(join, lambda size, signs=signs: "a " + signs * (size // 10 // len(signs)))
+        assert ratio <= MOST, signs
 
 
 @pytest.mark.parametrize("end", ["x Steps: q", "x negative prompt", ",", "::", ")", "x", ": 1"])
