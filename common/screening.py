@@ -191,8 +191,6 @@ class Screen:
             return cls._read(path)
         except (*UNREADABLE, TypeError) as error:
             why = error.strerror if isinstance(error, OSError) else error
-            if isinstance(error, FileNotFoundError):
-                why = "it is a link to a file that is not there"
             raise UserError(
                 f"{path}: cannot be read ({why or type(error).__name__}); write it again with "
                 "combine.py: without it the validation set could leak"

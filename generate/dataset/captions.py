@@ -154,7 +154,8 @@ def publish_captions(dataset_dir: str | os.PathLike[str], record: Captions, leas
     index = record["prompt_index"]
     captions_path(dataset_dir, index).parent.mkdir(parents=True, exist_ok=True)
     for pause_s in (0, 1, 2, 4, 8):
-        time.sleep(pause_s)  # a name of another holder that cannot be seen here yet
+        if pause_s:
+            time.sleep(pause_s)  # a name of another holder that cannot be seen here yet
         stands, generation = _newest(dataset_dir, index)
         if stands and images_wanted(stands) >= images_wanted(record):
             return stands

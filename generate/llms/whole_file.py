@@ -202,12 +202,13 @@ def read_part(part: Path, about: dict[str, Any], prompts: int) -> dict[int, Line
         data = read_untrusted(part, PART_BYTES, text=True)
     except Refused as error:
         raise UserError(f"{part} is damaged: {error.strerror}; move it away") from None
+    wanted = about["num_variations"]
     whole = data[: data.rfind(b"\n") + 1]
     lines: list[Any] = []
     for number, line in enumerate(whole.splitlines(), 1):
         try:
             lines.append(parse_json(line))
-            if number > 1 and not is_line(lines[-1], about["num_variations"], prompts):
+            if lines[0] == about and number > 1 and not is_line(lines[-1], wanted, prompts):
                 raise ValueError("no line of this script")
         except ValueError:
             raise UserError(

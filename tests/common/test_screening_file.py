@@ -85,7 +85,7 @@ def test_a_file_that_is_none(tmp_path):
     refused(path, "it is a directory")
     path.rmdir()
     path.symlink_to(tmp_path / "moved.npz")
-    refused(path, "a link to a file that is not there")
+    refused(path, "a link to nowhere")
     path.unlink()
     path.symlink_to("/dev/zero")
     refused(path, "it is a device")
