@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from common.console import visible
+from common.json_form import has_form
 from common.json_text import parse_json
 from common.packed_folder import TAR, Member, PackedFolder, packed, read_file, shortfall
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_untrusted, read_untrusted
@@ -123,7 +124,7 @@ def _folder(path: Path, below: str, say: Problem, of_dataset: bool = False) -> I
     except OSError as error:
         say(f"{path}: cannot be read: {error.strerror}")
         return
-    for name in [name for name in names if not name.isascii() and not _is_text(name)]:
+    for name in [name for name in names if not has_form(name, str)]:
         names.remove(name)
         say(f"{path / visible(name)}: left out: its name is not UTF-8; rename it")
     of_dataset = of_dataset or any(map(FOLDER_OF_PROMPTS.fullmatch, names))
@@ -137,14 +138,6 @@ def _folder(path: Path, below: str, say: Problem, of_dataset: bool = False) -> I
                 yield from _tar(inside, say)
         elif inside.is_dir() and not inside.is_symlink():
             yield from _folder(inside, f"{below}{name}/", say, of_dataset)
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _is_part(path: Path, name: str, mark: PackedFolder | None) -> bool:

@@ -17,11 +17,12 @@ import orjson
 from common.json_text import parse_json
 from common.packed_folder import read_file
 from common.untrusted import Refused
+from generate.dataset.definition import MOST
 from generate.dataset.layout import captions_path
 from generate.dataset.links import publish, write_temporary
 from generate.dataset.samples import MAX_COMMENT, ascii_json
 
-MOST_IMAGES = 100_000  # captions of a prompt, as the job server takes them
+MOST_IMAGES = MOST["images_per_prompt"]
 CAPTIONS_BYTES = 64 << 20  # of a .prompts file; 200 captions of 500 bytes take 0.1 MB
 
 

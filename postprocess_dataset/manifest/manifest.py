@@ -19,7 +19,7 @@ from typing import Any
 
 from common.files import write_whole
 from common.jpeg import C2PA, read_jpeg
-from common.json_form import COUNT, SHA256, TIME_NS, in_form
+from common.json_form import COUNT, SHA256, TIME_NS, has_form, in_form
 from common.json_text import parse_json
 from common.untrusted import Refused, open_untrusted, read_untrusted, real_folders
 from postprocess_dataset.manifest.hashed import Hashed
@@ -291,10 +291,10 @@ def parse(content: bytes, place: str) -> dict[str, Any]:
         manifest = parse_json(content, unique=True)
         good = (
             manifest["format"] == FORMAT
-            and all(map(_is_text, [manifest["root"], *manifest["allowed"]]))
+            and has_form([manifest["root"], *manifest["allowed"]], [str])
             and isinstance(manifest["allowed"], list)
             and all(_is_file(file) for file in manifest["files"])
-            and all(_is_text(shard["path"]) for shard in manifest["shards"])
+            and all(has_form(shard["path"], str) for shard in manifest["shards"])
         )
     except (KeyError, TypeError):
         good = False
@@ -306,15 +306,10 @@ def parse(content: bytes, place: str) -> dict[str, Any]:
     return found
 
 
-def _is_text(value: Any) -> bool:
-    """Whether it is a text that has bytes: a lone surrogate has none."""
-    return isinstance(value, str) and value == value.encode("utf-8", "replace").decode()
-
-
 def _is_file(file: File) -> bool:
     path = file["path"]
-    if not _is_text(path):
+    if not has_form(path, str):
         return False
     parts = path.split("/")
     inside = not path.startswith("/") and not {"", ".", ".."} & set(parts) and "\0" not in path
-    return inside and type(file["bytes"]) is int and _is_text(file["sha256"])
+    return inside and type(file["bytes"]) is int and has_form(file["sha256"], str)
