@@ -170,6 +170,34 @@ def test_tail_log_follows_the_newest_logs_of_the_data_sets_arrays(tmp_path, prom
     assert "this is 7_0\n" not in shown and "this is 8_0\n" not in shown
 
 
+def test_tail_log_ends_when_no_task_is_left_that_could_write_a_log(tmp_path, prompts):
+    """The array was cancelled before its first task began: no log will ever come."""
+    root = tmp_path / "out"
+    (root / ".server").mkdir(parents=True)
+    entry = {"dataset": "birds", "array": "7", "tasks": "0-1%1", "server": None, "script": "s"}
+    (root / ".server" / "arrays.jsonl").write_text(json.dumps(entry) + "\n")
+    squeue = tmp_path / "squeue"
+    squeue.write_text(f"#!/bin/sh\ncat {tmp_path}/queue\n")
+    squeue.chmod(0o755)
+    queue = tmp_path / "queue"
+    queue.write_text("7 generate_parallel_birds\n")
+    tail = subprocess.Popen(
+        [sys.executable, CLIENT, prompts, "--output_root", root, "--tail_log"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+    try:
+        assert tail.stdout.readline() == "array 7: no task has started yet\n"
+        queue.write_text("8 generate_parallel_cats\n")
+        _, said = tail.communicate(timeout=60)
+    finally:
+        tail.kill()
+        tail.wait()
+    assert tail.returncode == 1 and "array 7 has left the queue (cancelled?)" in said
+
+
 def most_kb(process):
     """The most memory that a process has had."""
     status = Path(f"/proc/{process}/status").read_text()

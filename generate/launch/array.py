@@ -112,7 +112,10 @@ def cancel(output_root: Path, dataset: str) -> int:
 
 
 def tail_log(output_root: Path, dataset: str) -> int:
-    """Follow the newest logs of the last submission's tasks, or of local runs (`tail -f`)."""
+    """Follow the newest logs of the last submission's tasks, or of local runs (`tail -f`).
+
+    UserError if there are none, and no task is left that could write one.
+    """
     entries = submitted(output_root, dataset)
     if not entries:
         if logs := list(output_root.glob("local_*.out")):
@@ -121,7 +124,17 @@ def tail_log(output_root: Path, dataset: str) -> int:
     # an array that was split has several numbers and one script
     script = entries[-1].get("script")
     arrays = [entry["array"] for entry in entries if entry.get("script") == script]
-    while not (logs := [log for array in arrays for log in output_root.glob(f"{array}_*.out")]):
+
+    def find() -> list[Path]:
+        return [log for array in arrays for log in output_root.glob(f"{array}_*.out")]
+
+    while not (logs := find()):
+        waits = set(arrays).intersection(live(output_root, dataset))
+        if not waits and not find():  # looked again: a task may have begun and ended in between
+            raise UserError(
+                f"array {', '.join(arrays)} has left the queue (cancelled?) and none of its tasks "
+                f"has written a log; `sacct -j {arrays[0]}` says how it ended"
+            )
         print(f"array {', '.join(arrays)}: no task has started yet", flush=True)
         time.sleep(10)
     return _follow(logs)

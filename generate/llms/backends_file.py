@@ -116,7 +116,8 @@ class BackendsFile:
 def default_file() -> Path:
     """generate/llm_backends.yaml where the user made one, else the example beside it."""
     own = CHECKOUT / "generate" / "llm_backends.yaml"
-    return own if own.exists() else own.with_name("llm_backends.example.yaml")
+    # a link that leads nowhere is the user's choice, too: reading it says so
+    return own if os.path.lexists(own) else own.with_name("llm_backends.example.yaml")
 
 
 def _tiers(path: Path) -> list[dict[str, Any]]:

@@ -329,7 +329,7 @@ class Router:
         if backend.disabled_kind:
             LOG.warning("LLMs: %s is disabled for this run: %s", name, backend.disabled_because)
         elif backend.backoffs in (0, 1) or backend.backoffs % 5 == 0:
-            seconds = backend.backoff_until - self.loop.time()
+            seconds = max(0.0, backend.backoff_until - self.loop.time())
             LOG.warning(
                 "LLMs: %s backs off for %.0f s (%s)", name, seconds, backend.backoff_because
             )

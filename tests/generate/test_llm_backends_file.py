@@ -8,6 +8,7 @@ import pytest
 
 from common.command_line import UserError
 from common.files import CHECKOUT
+from generate.llms import backends_file as backends_files
 from generate.llms.backends_file import BackendsFile
 from generate.llms.chat import scrub
 from generate.llms.prompter import Prompter
@@ -111,6 +112,16 @@ def test_hosts_ports_and_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("OLLAMA_HOSTS", "a:1-2 b")
     assert hosts() == ["http://a:1", "http://a:2", "http://b:11434"]
     assert hosts("c", "d:7") == ["http://d:7"] and hosts("c") == ["http://c:11434"]
+
+
+def test_an_own_file_that_leads_nowhere_is_not_passed_over(tmp_path, monkeypatch):
+    """The example's LLMs, some of them paid, are not what the user chose."""
+    monkeypatch.setattr(backends_files, "CHECKOUT", tmp_path)
+    (tmp_path / "generate").mkdir()
+    assert BackendsFile().path.name == "llm_backends.example.yaml"
+    (tmp_path / "generate" / "llm_backends.yaml").symlink_to(tmp_path / "moved.yaml")
+    with pytest.raises(UserError, match=r"llm_backends\.yaml: it is a link to nowhere"):
+        BackendsFile().configs()
 
 
 def test_a_missing_key_is_one_line_and_the_example_is_readable(monkeypatch, caplog):
