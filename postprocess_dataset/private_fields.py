@@ -4,6 +4,7 @@ private_fields({"hostname": "node1", "note": "see /home/x/y", "seed": 7})    # [
 """
 
 import re
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -82,13 +83,23 @@ def without_folders(value: Any) -> Any:
 
 
 def without_private(value: Any) -> Any:
-    """A foreign value without paths, persons, hosts and keys."""
+    """A foreign value without paths, persons, hosts and keys; in a list null stands for them.
+
+    So each part of a list keeps its place: boxes may stand beside labels.
+    """
     if isinstance(value, dict):
-        kept = {name: part for name, part in value.items() if not is_private_name(name)}
-        return {name: without_private(part) for name, part in kept.items() if not _is_private(part)}
-    if isinstance(value, list | tuple):  # a pair of an Arrow map is a tuple
-        return [without_private(part) for part in value if not _is_private(part)]
+        return dict(_public_pairs(value.items()))
+    if isinstance(value, list):
+        if value and isinstance(value[0], tuple):  # the pairs of an Arrow map
+            return [*_public_pairs(value)]
+        return [None if _is_private(part) else without_private(part) for part in value]
     return value
+
+
+def _public_pairs(pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    for name, part in pairs:
+        if not (is_private_name(str(name)) or _is_private(name) or _is_private(part)):
+            yield without_private(name), without_private(part)
 
 
 def _is_private(part: Any) -> bool:

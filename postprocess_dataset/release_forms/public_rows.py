@@ -141,8 +141,7 @@ def _public_column(
         return pa.array([side(text or "", sides) for text in prompts])
     found = batch[field.name]
     if not settings.keep_private and is_deep(found.type):
-        kept = (without_private([value]) for value in values_of(found))
-        return json_values([value[0] if value else None for value in kept], field.type)
+        return json_values(without_private(values_of(found)), field.type)
     column = json_column(found, field.type)
     return column if settings.keep_private else _without_places(field.name, column, base)
 

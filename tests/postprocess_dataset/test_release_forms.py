@@ -77,8 +77,8 @@ def test_both_forms_hold_the_same_rows_in_the_same_order(table, tmp_path, small_
         assert tar.stat().st_size == shard["filesize"] and tar.stat().st_nlink == 2
 
 
-WEB = ["kept", "https://example.org/a/b"]
-FEW = ["1.2.3", "https://x.org/u@1"]
+WEB = [None, "kept", None, "https://example.org/a/b"]
+FEW = [None, None, "1.2.3", "https://x.org/u@1"]
 
 
 def test_nothing_private_is_published(folder, to_parquet, tmp_path):
@@ -135,6 +135,7 @@ NESTED = {
     "structs": ([{"place": "/home/alice/x"}], None),
     "lists": ([["/home/alice/x", "alice@b"]], None),
     "map": ([("/home/alice/x", 1)], pa.map_(pa.string(), pa.int64())),
+    "map of names": ([("user", "alice"), ("n", "1")], pa.map_(pa.string(), pa.string())),
     "latin": ("/home/é/alice".encode("latin1"), pa.binary()),
     "wide": ("/home/alice/x".encode("utf-16"), pa.binary()),
     "named": ({"/home/alice": 1, "user": 2}, None),
@@ -165,7 +166,12 @@ def test_nothing_private_of_nested_columns_is_published(table, tmp_path):
     rows = pq.read_table(table[1])
     for name, (value, kind) in NESTED.items():
         rows = rows.append_column(name, pa.array([value] * len(rows), kind))
-    kept = {"hash": [b"\xff\x00\x01"] * len(rows), "size": [{"width": 3}] * len(rows)}
+    found = {"labels": ["/imagine a cat", "dog"], "boxes": [1, 2]}
+    kept = {
+        "hash": [b"\xff\x00\x01"] * len(rows),
+        "size": [{"width": 3}] * len(rows),
+        "found": [found] * len(rows),
+    }
     for name, values in kept.items():
         rows = rows.append_column(name, pa.array(values))
     pq.write_table(rows, tmp_path / "more.parquet")
@@ -177,6 +183,8 @@ def test_nothing_private_of_nested_columns_is_published(table, tmp_path):
     ] == []
     row = parquet_rows(release)[0]
     assert row["hash"] == "ff0001" and row["size"] == {"width": 3}
+    assert row["found"] == {"labels": [None, "dog"], "boxes": [1, 2]}, "each keeps its place"
+    assert row["map of names"] == '[["n","1"]]'
 
 
 def test_each_row_group_has_its_own_images(table, tmp_path, monkeypatch):
