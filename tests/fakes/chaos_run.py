@@ -325,4 +325,9 @@ def copy_over(source, target):
     """A folder restored from a copy: what lies there now is gone."""
     if os.path.lexists(target):
         shutil.rmtree(target)
-    shutil.copytree(source, target)
+    shutil.copytree(source, target, symlinks=True, ignore=_no_files)
+
+
+def _no_files(folder, names):
+    """Pipes, which shutil cannot copy."""
+    return [name for name in names if Path(folder, name).is_fifo()]

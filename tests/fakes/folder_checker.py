@@ -6,6 +6,7 @@ and for nothing else?
 
 import contextlib
 import hashlib
+import io
 import json
 import re
 
@@ -13,6 +14,17 @@ from PIL import Image
 
 SAMPLE = re.compile(r"(\d+)_(\d+)\.jpg")
 GENERATIONS = ("", *map(str, range(2, 20)))
+
+
+def plain(*paths):
+    """Whether all are files themselves: no links, folders or pipes."""
+    return all(path.is_file() and not path.is_symlink() for path in paths)
+
+
+def read_plain(path):
+    if not plain(path):
+        raise FileNotFoundError(path)
+    return path.read_bytes()
 
 
 class FolderChecker:
@@ -28,7 +40,7 @@ class FolderChecker:
         """{(index, augmentation): path} of all that have image and JSON."""
         found = {}
         for path in self.folder.glob("*/*.jpg"):
-            if (match := SAMPLE.fullmatch(path.name)) and path.with_suffix(".json").exists():
+            if (match := SAMPLE.fullmatch(path.name)) and plain(path, path.with_suffix(".json")):
                 found[int(match[1]), int(match[2])] = path
         return found
 
@@ -38,7 +50,7 @@ class FolderChecker:
         for number in GENERATIONS:
             path = self.folder / f"{index // 1000:06d}" / f"{index}.prompts{number}"
             with contextlib.suppress(OSError, ValueError):
-                value = json.loads(path.read_bytes())
+                value = json.loads(read_plain(path))
                 if isinstance(value, dict) and value.get("prompt_index") == index:
                     record = value
         return record
@@ -58,7 +70,7 @@ class FolderChecker:
         found = set()
         for path in self.folder.glob(f"*/{index}_*.json"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                record = json.loads(path.read_bytes())
+                record = json.loads(read_plain(path))
                 if record["prompt_index"] == index and record["augmented_prompt"]:
                     found.add(record["augmentation_idx"])
         return found
@@ -67,7 +79,7 @@ class FolderChecker:
         found = set()
         for path in self.folder.glob(f"*/{index}_*.jpg"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                with Image.open(path) as image:
+                with Image.open(io.BytesIO(read_plain(path))) as image:
                     record = json.loads(image.info["comment"])
                 if record["prompt_index"] == index and record["augmented_prompt"]:
                     found.add(record["augmentation_idx"])

@@ -17,8 +17,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from generate.dataset.definition import stored_definition
 from tests.fakes.chaos_run import ChaosClient, ChaosRun, copy_over, sha_of
+from tests.fakes.folder_checker import plain
 
 NUMBERS = st.integers(0, 10**6)
+NAMES = [
+    *("{}_{}.jpg", "{}_{}.json", "{}_{}.failed", "{}.samples", "{}.prompts", "{}.prompts2"),
+    *("{}.prompts3", ".{}_{}.jpg.9-9.tmp", ".{}.prompts.9-9.tmp", "COMPLETE"),
+]
+KINDS = ["folder", "pipe", "empty", "link", "link to itself", "link to nowhere"]
 MEMORY = Path("/dev/shm")  # what a crash of the machine does is not asked here
 
 
@@ -109,7 +115,8 @@ class Chaos(RuleBasedStateMachine):
     # ------------------------------------------------ what people do to files
 
     def files(self, *patterns):
-        return sorted(path for pattern in patterns for path in self.run.folder.glob(pattern))
+        found = sorted(path for pattern in patterns for path in self.run.folder.glob(pattern))
+        return [path for path in found if plain(path)]
 
     @rule(number=NUMBERS, pattern=st.sampled_from(["*/*.jpg", "*/*.json", "*/*.prompts*"]))
     def delete_a_file(self, number, pattern):
@@ -128,13 +135,34 @@ class Chaos(RuleBasedStateMachine):
 
     @rule()
     def delete_a_sub_folder(self):
-        for folder in self.files("00*"):
+        for folder in self.run.folder.glob("00*"):
             shutil.rmtree(folder)
 
     @rule(content=st.sampled_from([None, b"", b"total: x", b"[" * 50, b"created: 2026-01-01"]))
     def damage_the_definition(self, content):
         for path in self.files("dataset*.yaml"):
             path.unlink() if content is None else path.write_bytes(content)
+
+    @rule(number=NUMBERS, name=st.sampled_from(NAMES), kind=st.sampled_from(KINDS))
+    def put_something_in_the_way(self, number, name, kind):
+        """Under a name of a prompt's files lies something that is none of them."""
+        folder = self.run.folder / "000000"
+        path = folder / name.format(number % self.run.definition["total"], number // 10 % 5)
+        if not folder.is_dir() or path.is_dir():
+            return
+        if path.suffix in (".jpg", ".json") and os.path.lexists(path):
+            return  # a sample that is done counts by its names, until it is verified
+        path.unlink(missing_ok=True)
+        if kind == "folder":
+            (path / "of others").mkdir(parents=True)
+        elif kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "empty":
+            path.touch()
+        else:
+            (self.home / "of others").write_text("{}")
+            target = {"link to itself": path, "link": self.home / "of others"}
+            path.symlink_to(target.get(kind, "nowhere"))
 
     # ------------------------------------------------ what people do to folders
 
