@@ -18,6 +18,7 @@ from common.untrusted import read_text
 from generate.llms.backend import BackendConfig
 from generate.llms.chat import OPENAI_LIKE
 from generate.llms.embedded import MODEL, EmbeddedLLM
+from generate.protocol.fields import MOST_BACKENDS
 
 KEYS = {
     "openai": "OPENAI_API_KEY",
@@ -71,6 +72,11 @@ class BackendsFile:
                 name += "'"
             names.add(name)
             configs.append(replace(config, name=name))
+        if len(configs) > MOST_BACKENDS:
+            raise UserError(
+                f"{self.path}: {len(configs):,} LLM backends (each host and port is one), at most "
+                f"{MOST_BACKENDS} are taken; name fewer hosts, or fewer ports of each"
+            )
         return configs
 
     def changed_at(self) -> int:

@@ -49,6 +49,9 @@ LIMITS = ("budget_usd", "requests_per_minute", "tokens_per_minute", "until_s")
 MOST_INDICES = 10**9
 MOST_IMAGES = 100_000
 MOST_CHUNK = 100_000
+MOST_BACKENDS = (
+    512  # LLM backends of a client: their totals, of some 40 values each, come in a beat
+)
 MOST_RESULTS = 10_000
 MOST_SHOWN = 80  # characters of a wrong value in a refusal
 Json = dict[str, Any]
@@ -240,7 +243,7 @@ def llm(fields: Fields, name: str) -> Json | None:
 
     They are added up over all clients, so one wrong type would stop the status page.
     """
-    given = fields.tree(name)
+    given = fields.tree(name, 64 * MOST_BACKENDS)
     if given is None:
         return None
     given = {key: value for key, value in given.items() if value is not None}

@@ -12,6 +12,8 @@ from generate.llms import backends_file as backends_files
 from generate.llms.backends_file import BackendsFile
 from generate.llms.chat import scrub
 from generate.llms.prompter import Prompter
+from generate.protocol.fields import MOST_BACKENDS, Fields, llm
+from generate.server.signed_calls import LARGEST_BODY
 from tests.fakes.fake_llm import FakeOllama
 from tests.fakes.prompters import backends_file, prompter_for
 
@@ -112,6 +114,23 @@ def test_hosts_ports_and_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("OLLAMA_HOSTS", "a:1-2 b")
     assert hosts() == ["http://a:1", "http://a:2", "http://b:11434"]
     assert hosts("c", "d:7") == ["http://d:7"] and hosts("c") == ["http://c:11434"]
+
+
+def test_the_server_takes_the_totals_of_as_many_backends_as_a_file_may_have(tmp_path):
+    """Beyond 52 the report was refused: nothing was counted, and no LLM seemed to be healthy."""
+
+    def prompter(hosts):
+        entry = {"provider": "ollama", "model": "m"}
+        return Prompter(BackendsFile(backends_file(tmp_path, [entry]), hosts))
+
+    hosts = f"node1:1-256,node2:1-{MOST_BACKENDS - 256}"
+    many = prompter(hosts)
+    said = {"use": many.use(), "limits": many.limits()}
+    for name in said:
+        assert len(llm(Fields(said), name)["backends"]) == MOST_BACKENDS
+    assert len(json.dumps(said["use"])) < LARGEST_BODY / 2, "and what a host says of its errors"
+    with pytest.raises(UserError, match=f"{MOST_BACKENDS + 1} LLM backends .*name fewer hosts"):
+        prompter(f"{hosts},node3")
 
 
 def test_an_own_file_that_leads_nowhere_is_not_passed_over(tmp_path, monkeypatch):
