@@ -34,7 +34,7 @@ from postprocess_dataset.hub.difference import (
     commits,
     difference,
 )
-from postprocess_dataset.hub.local_file import LocalFile, source
+from postprocess_dataset.hub.local_file import SMALL, LocalFile, source
 from postprocess_dataset.manifest import manifest
 from postprocess_dataset.progress import tell
 from postprocess_dataset.release_folder import is_published, work_folder
@@ -222,7 +222,7 @@ def refuse_missing(repo: str, missing: Sequence[LocalFile]) -> None:
 def commit(
     api: HfApi, settings: PushSettings, files: Sequence[LocalFile], stale: Sequence[str], what: str
 ) -> None:
-    """One commit. UserError: a file is not the one of the manifest."""
+    """One commit. UserError: a file is not the one of the manifest, or too large for this hub."""
     removals = [CommitOperationDelete(path, is_folder=False) for path in stale]
     with ExitStack() as opened:
         additions = [CommitOperationAdd(file.path, source(file, opened)) for file in files]
@@ -230,6 +230,12 @@ def commit(
         for file, addition in zip(files, additions, strict=True):
             if addition.upload_info.sha256.hex() != file.sha256:
                 raise file.another()
+            if file.bytes > SMALL and addition._upload_mode == "regular":
+                # it would be read once more for the commit, and no hub compares what git holds
+                raise UserError(
+                    f"{settings.repo}: the hub wants to keep {file.path} ({amount(file.bytes)}) in "
+                    "git, without its sha256: a release needs a hub that takes large files as LFS"
+                )
         api.create_commit(
             settings.repo, [*additions, *removals], commit_message=what, repo_type="dataset"
         )

@@ -105,6 +105,23 @@ def test_a_large_file_is_opened_once(hub, release, tmp_path, change):
     assert not todo and b"secret" not in hub.objects.values()
 
 
+def test_a_hub_that_keeps_large_files_in_git_gets_none(hub, release, tmp_path):
+    """The client would read them once more after their check."""
+
+    def before(verb, path):
+        if "/commit/" in path:
+            seen.append(path)
+
+    seen = []
+    hub.before = before
+    hub.mode = lambda file: {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+    large = limits(tmp_path, "postprocess_dataset.hub.push", SMALL=1000)
+    assert "in git, without its sha256: a release needs a hub" in push(
+        hub, release, status=1, **large
+    )
+    assert not seen and hub.repos[REPO].commits == []
+
+
 def test_a_manifest_with_the_root_of_another_is_refused(hub, release):
     """Who changes what it lists, and leaves the root that was verified."""
     document = json.loads((release / "MANIFEST.json").read_text())
