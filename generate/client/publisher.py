@@ -223,9 +223,13 @@ class Publisher:
             batch = [ended.get()]
             while not ended.empty() and len(batch) < REPORT_AT_ONCE:
                 batch.append(ended.get())
-            indices = [index for index in batch if index is not None]
-            for lease in dict.fromkeys(index.lease for index in indices):
-                self._report_or_forget([index for index in indices if index.lease == lease], lease)
+            # what failed goes in a call of its own: if it is refused, the others have been counted
+            calls: dict[tuple[str, bool], list[Index]] = {}
+            for index in batch:
+                if index is not None:
+                    calls.setdefault((index.lease, bool(index.failures)), []).append(index)
+            for (lease, _), indices in calls.items():
+                self._report_or_forget(indices, lease)
             if None in batch:
                 return
 
@@ -260,12 +264,9 @@ class Publisher:
             self.work.forget(index)
 
     def _report(self, indices: list[Index], lease: str) -> None:
-        good = [index for index in indices if not index.failures]
-        failed = [index for index in indices if index.failures]
-        if good and lease not in self.job.lost:
-            self._complete(good, lease)
-        if failed and lease not in self.job.lost:
-            self._fail(failed, lease)
+        """Report indices that have all ended well, or have all failed."""
+        if lease not in self.job.lost:
+            (self._fail if indices[0].failures else self._complete)(indices, lease)
         for index in indices:
             self.work.forget(index)
 

@@ -75,13 +75,18 @@ def test_captions_of_many_llms_are_counted_together():
 
 
 class RefusingJob(FakeJob):
-    """Refuses each call that reports prompt 3 as done."""
+    """Refuses each call that reports prompt 3 as done, or prompt 5 as failed."""
 
     def complete(self, lease, results):
         if any(result["index"] == 3 for result in results):
             raise Refused("results[0].images must be a whole number")
         self.completed.append(results)
         return {result["index"]: "accepted" for result in results}
+
+    def fail(self, lease, results):
+        if any(result["index"] == 5 for result in results):
+            raise Refused("results[0].error must be a text")
+        return super().fail(lease, results)
 
     def stop_waiting(self):
         pass
@@ -90,14 +95,17 @@ class RefusingJob(FakeJob):
 def test_a_report_that_is_refused_costs_its_own_prompt(tmp_path, monkeypatch):
     bench = Bench(tmp_path, RefusingJob())
     monkeypatch.setattr("generate.client.publisher.publish_collected", lambda *given: True)
-    indices = []
-    for number in (2, 3, 4):
-        index = bench.index.__class__(**vars(bench.index) | {"number": number, "failures": {}})
-        index.record = record(number)
-        indices.append(index)
     (tmp_path / "000000").mkdir()
-    bench.work.add_lease("1-1", indices)
-    Publisher._report_or_forget(bench.publisher, indices, "1-1")
-    assert sorted(each["index"] for (each,) in bench.job.completed) == [2, 4]
+    for batch in ((2, 3, 4), (6, 5, 7)):
+        for number in batch:
+            index = bench.index.__class__(**vars(bench.index) | {"number": number})
+            index.failures = {0: ("prompt", "no image")} if number == 5 else {}
+            index.record = record(number)
+            bench.work.ended.put(index)
+        bench.work.ended.put(None)
+        Publisher._report_on(bench.publisher)
+    done = [each["index"] for results in bench.job.completed for each in results]
+    assert sorted(done) == [2, 4, 6, 7]
+    assert bench.publisher.completed == 4, "each is counted once"
     ((failed),) = bench.job.failed
     assert failed["index"] == 3 and failed["reason"] == "prompt" and "refused" in failed["error"]
