@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from postprocess_dataset.hub.local_file import SMALL, LocalFile, blob_of
+from postprocess_dataset.release_folder import PUBLISHED
 
-FOLDERS = ("data/", "webdataset/", "metadata/")  # what a release alone writes
+FOLDERS = tuple(f"{folder}/" for folder in PUBLISHED if folder)  # what a release alone writes
 SHARDS = (".parquet", ".tar")
 MOST_FILES = 100  # in a commit
 MOST_BYTES = 20 << 30

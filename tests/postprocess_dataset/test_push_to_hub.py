@@ -61,6 +61,28 @@ def test_what_is_new_goes_with_the_card_last(hub, release):
     ]
 
 
+def test_what_the_release_has_no_longer_goes(hub, release):
+    """Rows of an earlier release would stand beside the new ones, and be read with them."""
+    gone = [
+        "data/train-00007.parquet",
+        "metadata/train-00007.parquet",
+        "scores/part-00000-of-00001.000007.parquet",
+        "webdataset/train-000007.tar",
+    ]
+    for name in gone:
+        write(release, name, b"rows " * 900)
+    write(release, "scores/part-00000-of-00001.000000.parquet", b"scores " * 900)
+    vouch(release)
+    push(hub, release)
+    for name in gone:
+        (release / name).unlink()
+    vouch(release)
+    said = push(hub, release, "--dry_run").splitlines()
+    assert [line for line in said if "remove" in line] == [f"would remove {name}" for name in gone]
+    push(hub, release)
+    assert hub.repos[REPO].files == contents(release)
+
+
 @pytest.mark.parametrize(
     "ignored, missing, messages",
     [
