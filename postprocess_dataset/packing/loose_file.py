@@ -2,8 +2,8 @@
 
     data = read_loose("HPDv2/000012", "12345_3.json")
 
-Others may have put files of any size there: each kind has its limit, and what should be a text is
-read to its first zero byte only, since a sparse file of 1 GB costs nothing on the disk.
+Others may have put files of any size there: each kind has its limit, and our own texts are read to
+their first zero byte only, since a sparse file of 1 GB costs nothing on the disk.
 """
 
 import os
@@ -11,16 +11,18 @@ import re
 
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, read_untrusted
 
-LIMITS = {".jpg": IMAGE_BYTES, ".json": SAMPLE_BYTES}
+LIMITS = {".json": SAMPLE_BYTES}
 OTHER_BYTES = 1 << 30  # of .prompts, .samples
+TEXT = re.compile(r"\.(json|samples|prompts[0-9]*)")  # the end of our own; others may be anything
 CAPTIONS = re.compile(r"prompts([2-9]|[1-9][0-9]+)?")  # the end of a name
 
 
 def read_loose(folder: str | os.PathLike[str], name: str) -> bytes:
     """The bytes of a loose file. OSError as of read_untrusted(): it is too large, or no text."""
     end = os.path.splitext(name)[1]
-    limit = LIMITS.get(end, OTHER_BYTES)
-    return read_untrusted(os.path.join(folder, name), limit, text=end != ".jpg")
+    text = bool(TEXT.fullmatch(end))
+    limit = LIMITS.get(end, OTHER_BYTES if text else IMAGE_BYTES)
+    return read_untrusted(os.path.join(folder, name), limit, text=text)
 
 
 def generation_of(name: str) -> int:

@@ -148,7 +148,11 @@ class Packing:
         member = mark.find(name)
         if member is None:
             return False
-        if member.read(OTHER_BYTES) == read_loose(self.folder, name):
+        try:
+            found = read_loose(self.folder, name)
+        except OSError:  # a late copy that is too large, or no text: it differs
+            found = None
+        if member.read(OTHER_BYTES) == found:
             return True
         return not name.endswith(COLLECTED) and self._is_sound(mark, member.path)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from common.packed_folder import members, numbers, packed, ranges
+from common.packed_folder import members, numbers, packed, ranges, read_file
 from generate.dataset.captions import publish_captions, read_captions
 from generate.dataset.samples import publish_failed
 from generate.dataset.scan import scan_folder
@@ -106,6 +106,32 @@ def test_a_late_copy_does_not_count_and_goes(data):
     assert seen(data.path) == before
     pack(data.path)
     assert not (data.path / "000000/3_1.jpg").exists() and seen(data.path) == before
+
+
+def test_a_file_of_others_is_packed_with_its_prompt(data):
+    """Whatever bytes it has; also one that a killed packer left beside its mark."""
+    inside = data.path / "000000"
+    foreign = {"3_0.npy": bytes(64), "7_1.png": b"\x89PNG\0\0"}
+    for name, content in foreign.items():
+        (inside / name).write_bytes(content)
+    for _ in range(2):
+        ended = pack(data.path)
+        assert (ended.status, ended.err) == (0, "")
+        assert sorted(os.listdir(inside)) == ["COMPLETE", "PACKED", "part-00000.tar"]
+        for name, content in foreign.items():
+            assert read_file(inside / name, 1000) == content
+            (inside / name).write_bytes(content)
+
+
+def test_a_late_copy_that_cannot_be_read_stops_no_folder(data):
+    pack(data.path)
+    (data.path / "000000/3_0.json").write_bytes(bytes(64))
+    with open(data.path / "000000/3_1.jpg", "wb") as file:
+        file.truncate(1 << 30)
+    data.add(7, 2)
+    ended = pack(data.path)
+    assert (ended.status, ended.err) == (0, "") and "1 prompts, 2 files" in ended.out
+    assert not list(data.path.glob("000000/*_*.*"))
 
 
 def test_a_good_copy_beside_a_damaged_tar_stays(data):
