@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from common.command_line import expression
 from common.number_options import LARGEST_SEED, MOST_PARTS, MOST_PROCESSES, whole
 
 MOST_MB = 10**6  # of a shard
+SPLIT = re.compile(r"[^\W\d]\w*")  # part of the names of files, which are told by \w
 
 
 def partition(text: str) -> tuple[int, int]:
@@ -28,7 +30,8 @@ def split(text: str) -> str:
     """The text, when it names a split; see shares()."""
     if not is_split(text):
         raise argparse.ArgumentTypeError(
-            f"{text}: give names and shares that make 1, as in train=0.98,val=0.02"
+            f"{text}: give names of letters, digits and _, at most 100 bytes each, and shares that "
+            "make 1, as in train=0.98,val=0.02"
         )
     return text
 
@@ -46,7 +49,9 @@ def shares(text: str) -> dict[str, float]:
     found: dict[str, float] = {}
     for share in text.split(","):
         name, value = share.split("=")
-        if not name.isidentifier() or name in found or not float(value) > 0:  # nan is not
+        if not SPLIT.fullmatch(name) or len(name.encode()) > 100 or name in found:
+            raise ValueError
+        if not float(value) > 0:  # nan is not
             raise ValueError
         found[name] = float(value)
     if not abs(sum(found.values()) - 1) <= 1e-6:

@@ -46,6 +46,10 @@ def test_foreign_shards_and_other_options_are_refused(
         (["--split", "a=0.5"], "shares that make 1"),
         (["--split", "a=0.5,a=0.5"], "shares"),
         (["--split", "nonsense"], "shares"),
+        (["--split", "हिन्दी=0.9,val=0.1"], "letters, digits"),  # a combining mark: the plan was
+        (["--split", "a·b=1"], "letters, digits"),  # said to be damaged ever after
+        (["--split", "1a=1"], "letters, digits"),
+        (["--split", f"{'é' * 51}=1"], "at most 100 bytes"),
         (["--split", "train=nan"], "shares"),
         (["--split", "train=0.9,val=nan"], "shares"),
         (["--shuffle_seed", "-1"], "--shuffle_seed"),
@@ -65,6 +69,15 @@ def test_usage_is_one_line(to_tars, tmp_path, args, says):
         and ended.err.count("\n") == 1
         and not (tmp_path / "tars").exists()
     )
+
+
+@pytest.mark.parametrize("name", ["école", "训练", "_a1", "a" * 100])
+def test_a_split_of_any_script_is_gone_on_with(table, to_tars, tmp_path, name):
+    """What is taken once is taken again."""
+    data, path = table
+    for written in (2, 0):
+        ended = to_tars(path, data.path, tmp_path / "tars", "--split", f"{name}=0.9,val=0.1")
+        assert ended.status == 0 and f"({written} written now)" in ended.out, ended.err
 
 
 def test_no_table(to_tars, tmp_path):
