@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from common.command_line import DONE
 from common.console import visible
 from generate.launch.status import WORDS, Answer, fetch, incomplete, not_read
 
@@ -23,14 +24,28 @@ BUSY = ("drawing", "idle")
 WELL = ("fair", "finished", "idle", "rebuilding")
 
 
+lost: list[OSError] = []  # of the newest lines, if standard output did not take them
+
+
 def report(text: str) -> None:
-    """Print lines. A full disk under the output costs them, a closed output ends the run."""
+    """Print lines. A closed output ends the run; a full one costs them, see said()."""
+    lines = "\n".join(visible(line, LONGEST) for line in text.split("\n"))
+    lost.clear()
     try:
-        print("\n".join(visible(line, LONGEST) for line in text.split("\n")), flush=True)
+        print(lines, flush=True)
     except BrokenPipeError:
         raise
-    except OSError:
-        pass
+    except OSError as error:
+        lost.append(error)
+        with contextlib.suppress(OSError):
+            print(lines, file=sys.stderr, flush=True)
+
+
+def said(status: int) -> int:
+    """The exit status of what has reported. OSError: all is well, and the newest lines are lost."""
+    if status == DONE and lost:
+        raise lost[0]
+    return status
 
 
 class Progress:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common import slurm
-from common.command_line import UserError
+from common.command_line import DONE, UserError
 from common.console import start_log
 from common.open_files import need_open_files
 from common.version import version
@@ -38,7 +38,7 @@ from generate.launch import (
 )
 from generate.launch.pinned import pinned
 from generate.launch.plan import plan
-from generate.launch.progress import report
+from generate.launch.progress import report, said
 from generate.launch.sizes import check_batch_size, check_items, sizes_of
 from generate.pipelines.pipeline import family_for
 from generate.pipelines.provenance import as_text
@@ -88,11 +88,11 @@ def start(args: Namespace) -> int:
         preflight.check_definition(root, definition)
         for line in plan(args, definition, items, root):
             report(line)
-        return 0
+        return said(DONE)
     if args.is_slurm_task:
         show_notice(args.model)
         return local.run(args, definition, root, [])
-    return local.run(args, definition, root, plan(args, definition, items, root))
+    return said(local.run(args, definition, root, plan(args, definition, items, root)))
 
 
 def define(args: Namespace, items: Sequence[Item], root: Path) -> dict[str, Any]:

@@ -116,6 +116,20 @@ def test_a_closed_output_leaves_nothing_behind(root):
     gone(root)
 
 
+@pytest.mark.parametrize("words", [[], ["--dry_run"]])
+def test_a_full_output_costs_no_image_and_is_said(root, words):
+    """What was printed stands on standard error; so does a run that finds nothing to do."""
+    for _ in range(2):
+        with open("/dev/full", "w") as full:
+            run = start(root, *words, batch_s=0, stdout=full, stderr=subprocess.PIPE)
+        said = run.communicate(timeout=90)[1].splitlines()
+        assert run.returncode == 1, said
+        assert said[-1] == "generate_images: standard output or a file: No space left on device"
+        assert len(said) > 1, said
+    assert images(root) == (0 if words else 40)
+    gone(root)
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
 def test_a_terminal_that_goes_away_leaves_nothing_behind(root, number):
     run = start(root)
