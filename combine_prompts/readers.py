@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from combine_prompts.prompt_files import json_list
-from common.sqlite_files import open_to_read
+from common.sqlite_files import open_to_read, plain_tables
 
 BATCH = 20_000  # rows a batch: of a table of any size only one column of so many is in memory
 LONGEST_LINE = 1 << 30  # a line without its closing quote is named, not refused at 128 kB
@@ -50,10 +50,10 @@ def sac_generations(path: Path) -> Iterator[Row]:
     large, a text of as many "?" comes: the processor then drops it as too long.
     """
     database = open_to_read(path, timeout_s=5)
-    database.text_factory = bytes  # a prompt that is not UTF-8 is one bad row, not the end
     database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
     try:
         _refuse_computed(database)
+        database.text_factory = bytes  # a prompt that is not UTF-8 is one bad row, not the end
         # one prompt at a time, 4 us more each: a value that is too large ends the query it is in
         for row, number in database.execute("SELECT rowid, id FROM generations ORDER BY id"):
             try:
@@ -68,10 +68,8 @@ def sac_generations(path: Path) -> Iterator[Row]:
 
 def _refuse_computed(database: sqlite3.Connection) -> None:
     """sqlite3.DatabaseError if the rows are computed: they could be endless, or of any size."""
-    kinds = database.execute("SELECT type, sql FROM sqlite_master WHERE name = 'generations'")
-    for kind, sql in kinds:
-        if kind != b"table" or (sql or b"").upper().split()[1:2] == [b"VIRTUAL"]:
-            raise sqlite3.DatabaseError("generations is no plain table: its rows are computed")
+    if "generations" not in plain_tables(database):
+        raise sqlite3.DatabaseError("no such table: generations")
     columns = database.execute("SELECT hidden FROM pragma_table_xinfo('generations')")
     if any(hidden for (hidden,) in columns):
         raise sqlite3.DatabaseError("generations has a column that is computed")

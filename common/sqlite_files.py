@@ -2,6 +2,7 @@
 
     database = open_to_read("sac_public_2022_06_29.sqlite")      # sqlite3.DatabaseError: a pipe …
     refuse_special(".server/ledger.sqlite")
+    "generations" in plain_tables(database)                      # sqlite3.DatabaseError: a view …
 
 SQLite also opens what lies beside a file: its journal, its write-ahead log.
 """
@@ -32,3 +33,20 @@ def open_to_read(path: str | os.PathLike[str], timeout_s: float = 0) -> sqlite3.
     real = os.path.realpath(path)  # as SQLite does: it looks beside the file that a link leads to
     refuse_special(real)
     return sqlite3.connect(f"{Path(real).as_uri()}?mode=ro", uri=True, timeout=timeout_s)
+
+
+def plain_tables(database: sqlite3.Connection) -> set[str]:
+    """The names of all tables, in small letters: SQLite takes `Name` for `name`.
+
+    sqlite3.DatabaseError if it holds anything but tables and indices: the rows of a view or of a
+    virtual table are computed, so that they may have no end, or any size.
+    """
+    names = set()
+    for kind, name, statement in database.execute("SELECT type, name, sql FROM sqlite_master"):
+        if kind not in ("table", "index"):
+            raise sqlite3.DatabaseError(f"it holds a {kind}; only tables and indices are read")
+        if kind == "table":
+            if not str(statement).startswith("CREATE TABLE "):  # as SQLite itself writes it
+                raise sqlite3.DatabaseError("it holds a virtual table; only plain ones are read")
+            names.add(name.lower())
+    return names

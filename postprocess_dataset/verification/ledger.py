@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from common.json_form import in_form, number
 from common.json_text import parse_json
-from common.sqlite_files import open_to_read
+from common.sqlite_files import open_to_read, plain_tables
 from postprocess_dataset.dataset_folder import BLOCK
 from postprocess_dataset.manifest.kinds import Findings
 
@@ -57,9 +57,7 @@ class Ledger:
 
     def _check(self) -> None:
         """sqlite3.DatabaseError, ValueError: what is read holds other values, or is computed."""
-        kinds = {kind for (kind,) in self._all("SELECT type FROM sqlite_master")}
-        if foreign := kinds - {"table", "index"}:
-            raise sqlite3.DatabaseError(f"it holds a {min(foreign)}")
+        plain_tables(self.database)
         for table, columns in READ.items():
             fits = " AND ".join(f"typeof({name}) = '{kind}'" for name, kind in columns.items())
             if self._all(f"SELECT 1 FROM {table} WHERE NOT ({fits}) LIMIT 1"):
@@ -79,7 +77,7 @@ class Ledger:
 
     def llm_use(self) -> dict[str, float]:
         """Tokens and USD of all LLM calls of the output root, as its accounts sum them up."""
-        if not self._all("SELECT 1 FROM sqlite_master WHERE name = 'llm_facts'"):
+        if "llm_facts" not in plain_tables(self.database):
             return dict.fromkeys(LLM_SUMS, 0)  # no call was accounted for
         past = self._all("SELECT value FROM llm_facts WHERE name = 'past'")
         texts = [*past, *self._all("SELECT use FROM llm_clients")]

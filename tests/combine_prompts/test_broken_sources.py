@@ -125,14 +125,19 @@ def test_sqlite_row_that_is_not_utf8(tmp_path):
         (
             "CREATE VIEW generations AS WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1"
             " FROM r) SELECT n AS id, 'a fox' AS prompt FROM r",
-            "its rows are computed",
+            "it holds a view",
+        ),
+        (
+            "CREATE VIEW Generations AS WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1"
+            " FROM r) SELECT n AS rowid, n AS id, 'a fox' AS prompt FROM r",
+            "it holds a view",
         ),
         (
             "CREATE TABLE generations (id INTEGER, prompt TEXT GENERATED ALWAYS AS"
             " (printf('%.*c', 900000000, 'x')) VIRTUAL)",
             "a column that is computed",
         ),
-        ("CREATE VIRTUAL TABLE generations USING fts5(id, prompt)", "its rows are computed"),
+        ("CREATE VIRTUAL TABLE Generations USING fts5(id, prompt)", "it holds a virtual table"),
     ],
 )
 def test_rows_that_are_computed(tmp_path, statement, says):
@@ -142,6 +147,16 @@ def test_rows_that_are_computed(tmp_path, statement, says):
     database.execute(statement)
     database.close()
     broken(tmp_path, "sac", path, says)
+
+
+def test_the_case_of_a_tables_name_does_not_count(tmp_path):
+    """As for SQLite."""
+    database = sqlite3.connect(tmp_path / "sac.sqlite")
+    database.execute("CREATE TABLE Generations (id INTEGER PRIMARY KEY, prompt TEXT)")
+    database.execute("INSERT INTO generations VALUES (1, 'a fox')")
+    database.commit()
+    database.close()
+    assert process("sac", tmp_path, tmp_path / "out.json", status=0)[1] == ["a fox"]
 
 
 def test_a_giant_row_costs_itself(tmp_path):

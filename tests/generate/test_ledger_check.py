@@ -41,6 +41,8 @@ EDITS = [
     "UPDATE quarantine SET until = 1e99",
     "UPDATE llm_facts SET value = '['",
     "UPDATE llm_facts SET value = '\"x\"'",
+    "UPDATE llm_facts SET value = '['; ALTER TABLE llm_facts RENAME TO other; "
+    "ALTER TABLE other RENAME TO LLM_FACTS",
     'UPDATE llm_clients SET use = \'{"backends": {"a": {"calls": "x"}}}\'',
     'UPDATE llm_clients SET use = \'{"backends": {"a": {"because": {}}}}\'',
     "UPDATE llm_clients SET granted_usd = 'x'",
@@ -48,6 +50,7 @@ EDITS = [
     "ALTER TABLE given_back DROP COLUMN indices",
     "CREATE TRIGGER t AFTER UPDATE ON server BEGIN SELECT RAISE(ABORT, 'boo'); END",
     "CREATE VIEW v AS SELECT * FROM server",
+    "CREATE VIRTUAL TABLE v USING fts5(x)",
 ]
 
 
@@ -94,7 +97,7 @@ def test_a_value_that_cannot_be_read_makes_the_ledger_torn(tmp_path, written, ed
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(written)
     with sqlite3.connect(path) as connection:
-        connection.execute(edit)
+        connection.executescript(edit)
     connection.close()
     edited = path.read_bytes()
     lost = opened(tmp_path)

@@ -63,7 +63,7 @@ def test_the_ledger_agrees_or_is_named(root):
         ("INSERT INTO trouble VALUES ('HPDv2', 'x', 'set_aside')", "its table trouble"),
         ("DROP TABLE trouble", "no such table"),
         ("CREATE VIEW other AS SELECT 1", "it holds a view"),
-        ("CREATE TABLE llm_facts (name, value)", "no such table"),
+        ("CREATE TABLE LLM_FACTS (name, value)", "no such table"),
         (
             "CREATE TABLE llm_facts (name, value); CREATE TABLE llm_clients (use); "
             """INSERT INTO llm_clients VALUES ('{"backends": {"a": {"usd": 1e999}}}')""",

@@ -13,6 +13,7 @@ import sqlite3
 from typing import Any
 
 from common.json_text import parse_json
+from common.sqlite_files import plain_tables
 from generate.dataset.definition import fault_of
 from generate.protocol import fields as wire
 from generate.protocol.connection import LAST_EPOCH
@@ -47,14 +48,12 @@ WRONG = (BadField, ValueError, TypeError, KeyError, AttributeError, OverflowErro
 
 def check_values(connection: sqlite3.Connection) -> None:
     """sqlite3.DatabaseError: a value is not what the server writes."""
-    kinds = dict(connection.execute("SELECT name, type FROM sqlite_master"))
-    if foreign := set(kinds.values()) - {"table", "index"}:
-        raise sqlite3.DatabaseError(f"it holds a {min(foreign)}")
+    present = plain_tables(connection)
     with contextlib.closing(sqlite3.connect(":memory:")) as declared:
         declared.executescript(SCHEMA)
         own = declared.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         tables = {table: _columns_of(declared, table) for (table,) in own}
-    for table in ACCOUNTS & kinds.keys():
+    for table in ACCOUNTS & present:
         tables[table] = _columns_of(connection, table)
     for table, columns in tables.items():
         _check_types(connection, table, columns)
