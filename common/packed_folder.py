@@ -13,19 +13,21 @@ that was paused for a day, has left it. A loose file that it does not list count
 that no mark names does not count. A tar that is missing or has another size is ignored.
 """
 
+import errno
 import functools
 import logging
 import os
 import re
 import stat
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.json_text import parse_json
-from common.untrusted import Refused, open_untrusted, read_untrusted
+from common.number_ranges import MOST_AUGMENTATIONS, numbers
+from common.packed_tar import HEADER, MOST_TAR, Member, members
+from common.untrusted import Refused, read_untrusted
 
 MARK = "PACKED"
 MARK_BYTES = 64 << 20  # a mark takes 100 to 300 bytes a prompt, and a folder has 1,000
@@ -33,11 +35,7 @@ TAR = re.compile(r"part-[0-9]{5}\.tar")
 INDEX = re.compile(r"0|[1-9][0-9]{0,11}")  # a prompt's number, as all names have it
 FILE = re.compile(r"(0|[1-9][0-9]{0,11})(?:_(0|[1-9][0-9]{0,5}))?\.([0-9A-Za-z.]{1,40})")
 COLLECTED = ".samples"  # of a prompt: its JSONs, one a line
-HEADER = 512  # bytes; a tar consists of blocks of so many
-SIZE = re.compile(rb"[0-7]{11}")  # in a header; tar can also write negative ones
 LEAST_FILE = HEADER  # bytes that a file takes in a tar: an empty one is its header
-MOST_AUGMENTATIONS = 1_000_000  # of a prompt: names have six digits
-MOST_TAR = 1 << 44  # bytes
 MOST_FILES = 1_000_000  # images of a mark's 1,000 prompts: some 100 MB of memory
 FOLDERS_KEPT = 64  # marks in memory: some 0.5 MB each
 LOOK_EVERY_S = 1.0  # at the tars of a folder: a folder may have 200 of them
@@ -49,6 +47,17 @@ PROMPTS_KEPT = 64  # and of so many prompts the places of their files
 DAMAGE = (ValueError, LookupError, TypeError, AttributeError, OverflowError)
 
 log = logging.getLogger(__name__)
+
+
+class DamagedMark(OSError):
+    """Of a folder whose mark cannot be used: no file in it can be said to be there, or broken."""
+
+    def __init__(self, reason: str, mark: str | os.PathLike[str]) -> None:
+        super().__init__(errno.EBADMSG, reason, os.fspath(mark))
+
+    def __str__(self) -> str:
+        """Without "[Errno 74]", as the system has not said so."""
+        return f"{self.filename}: {self.strerror}"
 
 
 class Span(NamedTuple):
@@ -69,30 +78,6 @@ class PackedPrompt:
     captions: int | None  # texts of its newest .prompts; None: it has none
     generation: int  # of that .prompts; 0: there is none
     short: dict[str, Any] | None  # of that .prompts
-
-
-@dataclass(frozen=True)
-class Member:
-    """A file in a tar: its bytes are `size` ones from `offset` on."""
-
-    path: Path
-    offset: int
-    size: int
-
-    def read(self, limit: int) -> bytes:
-        """The bytes. OSError: they cannot be read, are more than `limit`, or the tar is cut."""
-        if self.size > limit:
-            raise Refused(f"a file in it is larger than {limit:,} bytes", self.path)
-        if self.size < 0 or not 0 <= self.offset < MOST_TAR:
-            raise Refused("a file in it lies outside of it", self.path)
-        descriptor = open_untrusted(self.path)
-        try:
-            data = os.pread(descriptor, self.size, self.offset)
-        finally:
-            os.close(descriptor)
-        if len(data) < self.size:
-            raise Refused("it ends within a file", self.path)
-        return data
 
 
 @dataclass(eq=False)
@@ -213,51 +198,10 @@ def shortfall(value: object) -> dict[str, Any] | None:
     return value
 
 
-def numbers(text: str, most: int) -> Iterator[int]:
-    """The numbers of "0-6,8-199". ValueError: they are more than `most`, or no augmentations."""
-    for part in text.split(",") if text else ():
-        first, _, last = part.partition("-")
-        found = range(int(first), int(last or first) + 1)
-        most -= len(found)
-        if most < 0 or not found or found[0] < 0 or found[-1] >= MOST_AUGMENTATIONS:
-            raise ValueError(f"{part!r:.80} are more files than lie there")
-        yield from found
-
-
-def ranges(values: set[int] | frozenset[int]) -> str:
-    """The inverse of numbers(): "0-6,8-199"."""
-    parts: list[list[int]] = []
-    for value in sorted(values):
-        if parts and value == parts[-1][1] + 1:
-            parts[-1][1] = value
-        else:
-            parts.append([value, value])
-    return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in parts)
-
-
-def members(tar: Path, start: int, stop: int) -> Iterator[tuple[str, Member]]:
-    """(name, Member) of the plain files whose headers lie from `start` to `stop`, tar blocks.
-
-    Refused: there is none. As this project packs: short names, no extended headers.
-    """
-    descriptor = open_untrusted(tar)
-    try:
-        while start < stop:
-            head = os.pread(descriptor, HEADER, start)
-            is_file = len(head) == HEADER and head[257:262] == b"ustar" and head[156:157] in b"0\0"
-            if not is_file or not SIZE.fullmatch(head, 124, 135):
-                raise Refused(f"it is damaged: no file begins at byte {start:,}", tar)
-            name = head[:100].rstrip(b"\0").decode("ascii", "replace")
-            size = int(head[124:135], 8)
-            yield name, Member(tar, start + HEADER, size)
-            start += HEADER + -(-size // HEADER) * HEADER
-    finally:
-        os.close(descriptor)
-
-
 def packed(folder: str | os.PathLike[str]) -> PackedFolder | None:
-    """The mark of a sub-folder, or None. Refused (an OSError): it is damaged.
+    """The mark of a sub-folder, or None. DamagedMark: it cannot be used, and tars lie beside it.
 
+    Without a tar nothing has been packed: what is called so is a file or folder of others.
     One look at the disk when nothing has changed; once a second one at each tar.
     """
     path = os.path.join(folder, MARK)
@@ -267,9 +211,9 @@ def packed(folder: str | os.PathLike[str]) -> PackedFolder | None:
         return None
     except ValueError as error:  # a NUL in a path of a foreign table
         raise Refused(str(error), path) from None
-    if not stat.S_ISREG(there.st_mode):
-        raise Refused(f"its mark {MARK} is no regular file", path)
-    found = _load(os.fspath(folder), there.st_ino, there.st_mtime_ns, there.st_size)
+    found = _load(os.fspath(folder), there)
+    if found is None:
+        return None
     now = time.monotonic()
     if now - found.looked_at < LOOK_EVERY_S:
         return found
@@ -278,32 +222,50 @@ def packed(folder: str | os.PathLike[str]) -> PackedFolder | None:
         (tar is not None) != _is_whole(found.path / entry["name"], entry)
         for tar, entry in zip(found.tars, found.record["tars"], strict=True)
     ):
-        _load.cache_clear()  # a tar has gone, or is back
-        return _load(os.fspath(folder), there.st_ino, there.st_mtime_ns, there.st_size)
+        _loaded.cache_clear()  # a tar has gone, or is back
+        return _load(os.fspath(folder), there)
+    return found
+
+
+def _load(folder: str, mark: os.stat_result) -> PackedFolder | None:
+    # the time of its last change of any kind: it may become readable
+    found = _loaded(folder, mark.st_ino, mark.st_ctime_ns, mark.st_size, mark.st_mode)
+    if isinstance(found, str):
+        raise DamagedMark(f"its mark {MARK} {found}", os.path.join(folder, MARK))
     return found
 
 
 @functools.lru_cache(maxsize=FOLDERS_KEPT)
-def _load(folder: str, inode: int, changed: int, size: int) -> PackedFolder:
+def _loaded(
+    folder: str, inode: int, changed: int, size: int, mode: int
+) -> PackedFolder | str | None:
+    """What the mark says, or what is wrong with it; None: it is none."""
     path = Path(folder)
-    mark = path / MARK
     try:
-        record = parse_json(read_untrusted(mark, MARK_BYTES))
-        tars = []
-        if len({entry["name"] for entry in record["tars"]}) < len(record["tars"]):
-            raise ValueError("it names a tar twice")
-        for entry in record["tars"]:
-            if not TAR.fullmatch(entry["name"]):
-                raise ValueError(f"{entry['name']!r:.80} is no name of a tar")
-            tar = path / entry["name"]
-            tars.append(tar if _is_whole(tar, entry) else None)
-            if tars[-1] is None:
-                log.error("%s is missing or cut: what was packed in it does not count", tar)
-        return PackedFolder(path, record, tars)
+        if stat.S_ISREG(mode):
+            return _parsed(path)
+        why = "is no regular file"
+    except (Refused, PermissionError) as error:
+        why = f"cannot be read: {error.strerror}"
     except DAMAGE as error:
         why = f"it has no {error}" if isinstance(error, KeyError) else "a value has another type"
-        why = str(error) if isinstance(error, ValueError) else why
-        raise Refused(f"its mark {MARK} is damaged: {why}", mark) from None
+        why = f"is damaged: {error if isinstance(error, ValueError) else why}"
+    return why if any(map(TAR.fullmatch, os.listdir(path))) else None
+
+
+def _parsed(path: Path) -> PackedFolder:
+    record = parse_json(read_untrusted(path / MARK, MARK_BYTES))
+    tars = []
+    if len({entry["name"] for entry in record["tars"]}) < len(record["tars"]):
+        raise ValueError("it names a tar twice")
+    for entry in record["tars"]:
+        if not TAR.fullmatch(entry["name"]):
+            raise ValueError(f"{entry['name']!r:.80} is no name of a tar")
+        tar = path / entry["name"]
+        tars.append(tar if _is_whole(tar, entry) else None)
+        if tars[-1] is None:
+            log.error("%s is missing or cut: what was packed in it does not count", tar)
+    return PackedFolder(path, record, tars)
 
 
 def _is_whole(tar: Path, entry: dict[str, Any]) -> bool:
@@ -317,7 +279,7 @@ def _is_whole(tar: Path, entry: dict[str, Any]) -> bool:
 def read_file(path: str | os.PathLike[str], limit: int) -> bytes:
     """The bytes of a file of a data set, packed or loose, at most `limit` of them.
 
-    FileNotFoundError: it is neither. OSError as of read_untrusted; Refused: a damaged mark.
+    FileNotFoundError: it is neither. OSError as of read_untrusted and packed().
     """
     member = member_of(path)
     return member.read(limit) if member else read_untrusted(path, limit)

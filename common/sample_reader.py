@@ -24,7 +24,8 @@ from typing import Any, BinaryIO
 from common.console import visible
 from common.json_form import has_form
 from common.json_text import parse_json
-from common.packed_folder import TAR, Member, PackedFolder, packed, read_file, shortfall
+from common.packed_folder import TAR, PackedFolder, packed, read_file, shortfall
+from common.packed_tar import Member
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_untrusted, read_untrusted
 
 STANDARD = re.compile(r"(0|[1-9][0-9]{0,11})_(0|[1-9][0-9]{0,5})")

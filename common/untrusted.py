@@ -34,6 +34,13 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+NOWHERE = {
+    errno.ELOOP: "itself",
+    errno.ENOENT: "nowhere",
+    errno.ENOTDIR: "nowhere: a folder of its path is a file",
+    errno.ENAMETOOLONG: "a name that is too long",
+}
+OF_THE_KERNEL = ("/proc/", "/sys/")  # /proc/self/mem is a regular file, and reading it is EIO
 HEAD = 4096  # bytes
 Path = str | os.PathLike[str]
 
@@ -60,6 +67,7 @@ def open_untrusted(path: Path, inside: Sequence[str] = (), dir_fd: int | None = 
     inside: as of real_folders(); () accepts links to anywhere. The path is looked up again after
     the file is open, so that nobody can swap a link in between.
     """
+    linked = False
     try:
         descriptor = os.open(path, FLAGS | os.O_NOFOLLOW, dir_fd=dir_fd)
     except OSError as error:
@@ -70,10 +78,13 @@ def open_untrusted(path: Path, inside: Sequence[str] = (), dir_fd: int | None = 
         # A link. To open a device can have effects of its own, so we look before.
         _refuse_special(_mode_of_target(path, dir_fd), path)
         descriptor = os.open(path, FLAGS, dir_fd=dir_fd)
+        linked = True
     except ValueError as error:  # a NUL in the name
         raise Refused(str(error), repr(path)) from None
     try:
         _refuse_special(os.fstat(descriptor).st_mode, path)
+        if linked and _place_of(descriptor).startswith(OF_THE_KERNEL):
+            raise Refused("it is a link to what the kernel makes", path)
         if inside and not _place_of(descriptor).startswith(tuple(inside)):
             raise Refused(f"it lies outside of {' and '.join(inside)}", path)
     except OSError:
@@ -103,10 +114,9 @@ def _mode_of_target(path: Path, dir_fd: int | None) -> int:
         return os.stat(path, dir_fd=dir_fd).st_mode
     except OSError as error:
         # The name is taken: who took it for a missing file would try to make it, for ever.
-        why = {errno.ELOOP: "it is a link to itself", errno.ENOENT: "it is a link to nowhere"}
-        if error.errno not in why:
+        if error.errno not in NOWHERE:
             raise
-        raise Refused(why[error.errno], path) from None
+        raise Refused(f"it is a link to {NOWHERE[error.errno]}", path) from None
 
 
 def _place_of(descriptor: int) -> str:

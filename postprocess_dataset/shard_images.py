@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from common.command_line import UserError
-from common.packed_folder import LOOK_EVERY_S, Member, member_of, packed
+from common.packed_folder import LOOK_EVERY_S, member_of, packed
+from common.packed_tar import Member
 from common.untrusted import IMAGE_BYTES, Refused, open_untrusted, real_folders
 from postprocess_dataset.sample_checks import DIFFERS, bytes_fault
 

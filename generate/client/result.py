@@ -19,10 +19,13 @@ def captions_of(index: Index) -> int:
 def result_of(index: Index, acceptance: dict[str, Any]) -> dict[str, Any]:
     """Its entry in the report to the job server; acceptance: as of Judge.report()."""
     assert index.record is not None, "an index without captions has no image"
-    given_up = (index.given_up | index.files.failed) - index.files.images
+    captions = captions_of(index)
+    # a .failed of a run with more captions counts for nothing
+    failed = {aug for aug in index.given_up | index.files.failed if aug < captions}
+    given_up = failed - index.files.images
     return {
         "index": index.number,
-        "images": captions_of(index) - len(given_up),
+        "images": captions - len(given_up),
         "short": missing_of(index.record),
         "truncated": index.truncated,
         "origins": origins_of(index.record, given_up, index.tried),

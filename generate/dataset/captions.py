@@ -18,6 +18,7 @@ from common.json_text import parse_json
 from common.packed_folder import read_file
 from common.untrusted import Refused
 from generate.dataset.definition import MOST
+from generate.dataset.disk import of_one_file
 from generate.dataset.layout import captions_path
 from generate.dataset.links import publish, write_temporary
 from generate.dataset.samples import MAX_COMMENT, ascii_json
@@ -71,14 +72,20 @@ def read_captions(dataset_dir: str | os.PathLike[str], index: int) -> Captions |
 def read_generation(
     dataset_dir: str | os.PathLike[str], index: int, generation: int
 ) -> Captions | None:
-    """The record of one .prompts file; None: torn, empty, of another prompt or of wrong types.
+    """The record of one .prompts file; None: it is none of this prompt, or others may not read it.
 
-    OSError: it cannot be read, or does not exist.
+    FileNotFoundError: there is none. OSError: the disk, or the folder's mark.
     """
     path = captions_path(dataset_dir, index, generation)
     try:
         record = _parsed(read_file(path, CAPTIONS_BYTES))
     except (Refused, ValueError):
+        return None
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if not of_one_file(error):
+            raise
         return None
     if not is_captions(record, index):
         return None

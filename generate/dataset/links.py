@@ -75,10 +75,8 @@ def set_aside(path: Path, word: str) -> Path | None:
             continue
         except FileNotFoundError:
             return None
-        except OSError:
-            if not path.is_dir():
-                raise
-            path.rename(aside)  # a folder takes no second link
+        except OSError:  # a folder takes no second link, a file of another user perhaps none
+            path.rename(aside)
             return aside
         path.unlink(missing_ok=True)
         return aside

@@ -19,6 +19,7 @@ from typing import Any
 
 from common.command_line import UserError
 from common.console import first_line
+from common.untrusted import open_untrusted
 from generate.image_models.hub_file import hub_file
 
 DEFAULT_FILE = "pytorch_lora_weights.safetensors"  # as diffusers' save_lora_weights writes it
@@ -93,7 +94,7 @@ def check(loras: Iterable[Lora]) -> list[Lora]:
 
 def _of_file(lora: Lora, path: Path) -> Lora:
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_untrusted(path), "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()[:SHA256_DIGITS]
     except OSError as error:
         raise UserError(f"--lora: {path}: {error.strerror}; name the file: FOLDER/FILE") from None

@@ -16,11 +16,13 @@ from typing import Any
 from common.command_line import UserError
 from common.files import CHECKOUT
 from common.json_text import parse_json
+from common.untrusted import read_untrusted
 from generate.image_models.hub_file import hub_file
 from generate.image_models.model_family import Family
 from generate.image_models.model_table import FAMILIES, SOURCES
 
 TINY = CHECKOUT / "examples" / "tiny_model"
+CONFIG_BYTES = 1 << 20  # of a model's JSON, some kB
 UNKNOWN = Family("untested", "DiffusionPipeline", "", 1024, 50, 5.0, tested=False)
 
 
@@ -45,7 +47,9 @@ def hub_config(model: str, name: str, revision: str | None = None) -> dict[str, 
 def read_config(path: Path) -> dict[str, Any]:
     """The JSON object of a model's file. UserError: it is none, as a login page, or damaged."""
     try:
-        contents = parse_json(path.read_bytes())
+        contents = parse_json(read_untrusted(path, CONFIG_BYTES))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
     except ValueError:
         contents = None
     if not isinstance(contents, dict) or not isinstance(contents.get("_class_name", ""), str):

@@ -6,12 +6,14 @@ The files of a folder, or of a hub model that was fetched whole. None where they
 """
 
 import math
+import os
 import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from common.json_text import parse_json
+from common.untrusted import open_untrusted, read_text
 from generate.image_models.fetch import is_fetched
 from generate.image_models.model_commit import cached, commit_of
 from generate.image_models.model_recipes import folder_of
@@ -30,7 +32,7 @@ def stored_gib(
     """(all weights, the largest part) as loaded in `dtype`; without: components left out."""
     folder = _folder(model, revision)
     try:
-        index = parse_json((folder / "model_index.json").read_text()) if folder else {}
+        index = parse_json(read_text(folder / "model_index.json")) if folder else {}
         parts = {
             name: _parameters(folder / name)
             for name, what in index.items()
@@ -71,7 +73,7 @@ def _parameters(part: Path) -> int:
 
 
 def _parameters_of_file(path: Path) -> int:
-    with open(path, "rb") as file:
+    with os.fdopen(open_untrusted(path), "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         if not 0 < size <= LARGEST_HEADER:
             raise ValueError(f"{path}: a header of {size} bytes")

@@ -23,6 +23,7 @@ import orjson
 
 from common.files import sync_folder
 from common.given_up import is_given_up
+from common.number_ranges import ranges
 from common.packed_folder import (
     COLLECTED,
     EARLY_FILES,
@@ -30,7 +31,6 @@ from common.packed_folder import (
     MARK,
     PackedFolder,
     packed,
-    ranges,
     shortfall,
     text_count,
 )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from common.packed_folder import members
+from common.packed_tar import members
 from postprocess_dataset.tar_header import END
 
 

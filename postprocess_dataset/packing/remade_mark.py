@@ -14,7 +14,9 @@ from typing import Any
 from common.command_line import UserError
 from common.files import keep_damaged
 from common.json_text import parse_json
-from common.packed_folder import FILE, HEADER, MARK, TAR, Member, members, ranges, shortfall
+from common.number_ranges import ranges
+from common.packed_folder import FILE, MARK, TAR, shortfall
+from common.packed_tar import HEADER, Member, members
 from common.untrusted import open_untrusted
 from postprocess_dataset.packing.loose_file import generation_of
 from postprocess_dataset.packing.publish_mark import publish_mark

@@ -10,7 +10,8 @@ a sample: then nothing of the folder is packed until somebody has decided.
 import os
 from pathlib import Path
 
-from common.packed_folder import COLLECTED, HEADER, MARK, TAR, PackedFolder, members, read_file
+from common.packed_folder import COLLECTED, MARK, TAR, PackedFolder, read_file
+from common.packed_tar import HEADER, members
 from common.untrusted import Refused
 from postprocess_dataset.packing.loose_file import OTHER_BYTES
 from postprocess_dataset.tar_header import END

@@ -82,7 +82,7 @@ def list_names(path: str, subdirectory: str, found: Findings) -> Names:
             if ASIDE.fullmatch(entry.name):
                 continue
             if match and (block is None or int(match[1]) // BLOCK == block):
-                if entry.is_file():
+                if _is_file(entry):
                     _add(names.of(int(match[1])), match[2], match[3])
                 else:
                     found.add("foreign", place, "is no file")
@@ -90,9 +90,9 @@ def list_names(path: str, subdirectory: str, found: Findings) -> Names:
                 found.add("foreign", place, f"belongs to {int(match[1]) // BLOCK:06d}")
             elif entry.is_dir(follow_symlinks=False):
                 names.folders.append(entry.name)
-            elif block is None and entry.name.endswith(".jpg") and entry.is_file():
+            elif block is None and entry.name.endswith(".jpg") and _is_file(entry):
                 other_images.add(entry.name.removesuffix(".jpg"))
-            elif block is None and entry.name.endswith(".json") and entry.is_file():
+            elif block is None and entry.name.endswith(".json") and _is_file(entry):
                 other_jsons.add(entry.name.removesuffix(".json"))
             elif entry.name == "COMPLETE":
                 names.complete = True
@@ -113,10 +113,17 @@ def list_names(path: str, subdirectory: str, found: Findings) -> Names:
         return names
     if mark:
         _add_packed(subdirectory, mark, names, found)
+    elif block is not None and os.path.lexists(os.path.join(path, MARK)):
+        found.add("foreign", f"{subdirectory}/{MARK}", "is no mark: no tar lies beside it")
     named = {entry["name"] for entry in mark.record["tars"]} if mark else set()
     for name in sorted(set(tars) - named):
         _check_unnamed(Path(path) / name, subdirectory, names, found)
     return names
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """A file, or a link to one; a link to itself is none, while entry.is_file() raises OSError."""
+    return entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path)
 
 
 def _block_of(path: str) -> int | None:

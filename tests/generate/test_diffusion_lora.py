@@ -1,6 +1,7 @@
 """--lora: adapters made for tiny pipelines, through the very code."""
 
 import json
+import os
 
 import numpy
 import pytest
@@ -67,12 +68,18 @@ def test_what_can_be_named(adapter, tmp_path):
     assert hub.file == "sdxl_lightning_8step_lora.safetensors" and hub.local is None
     assert lora.parse(hub.text()) == [hub] and lora.parse("a/b")[0].file == lora.DEFAULT_FILE
     (changed,) = lora.parse(f"{adapter}@{'0' * 16}")
+    for name in ("pipe", "device"):
+        (tmp_path / name).mkdir()
+    os.mkfifo(tmp_path / "pipe" / lora.DEFAULT_FILE)
+    (tmp_path / "device" / lora.DEFAULT_FILE).symlink_to("/dev/zero")
     for wrong, says in (
         ("nowhere", "neither a hub id"),
         ("a/b:inf", "no number"),
         ("a/b/c.bin", "safetensors"),
         (str(tmp_path), "name the file"),
         (changed.text(), "has changed"),
+        (f"{tmp_path}/pipe", "it is a named pipe"),
+        (f"{tmp_path}/device", "it is a device"),
     ):
         with pytest.raises(UserError, match=says):
             lora.check(lora.parse(wrong))

@@ -22,9 +22,10 @@ from tests.fakes.folder_checker import plain
 NUMBERS = st.integers(0, 10**6)
 NAMES = [
     *("{}_{}.jpg", "{}_{}.json", "{}_{}.failed", "{}.samples", "{}.prompts", "{}.prompts2"),
-    *("{}.prompts3", ".{}_{}.jpg.9-9.tmp", ".{}.prompts.9-9.tmp", "COMPLETE"),
+    *("{}.prompts3", ".{}_{}.jpg.9-9.tmp", ".{}.prompts.9-9.tmp", "COMPLETE", "PACKED"),
 ]
-KINDS = ["folder", "pipe", "empty", "link", "link to itself", "link to nowhere"]
+LINKS = ["nowhere", "../dataset.yaml/x", "x" * 300, "/proc/self/mem", "/dev/zero", "/etc/passwd"]
+KINDS = ["folder", "pipe", "empty", "link to itself", *LINKS]
 MEMORY = Path("/dev/shm")  # what a crash of the machine does is not asked here
 
 
@@ -160,9 +161,7 @@ class Chaos(RuleBasedStateMachine):
         elif kind == "empty":
             path.touch()
         else:
-            (self.home / "of others").write_text("{}")
-            target = {"link to itself": path, "link": self.home / "of others"}
-            path.symlink_to(target.get(kind, "nowhere"))
+            path.symlink_to(path if kind == "link to itself" else kind)
 
     # ------------------------------------------------ what people do to folders
 

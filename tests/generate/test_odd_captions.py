@@ -1,14 +1,22 @@
 """What others put in the place of a prompt's captions costs that prompt's captions, not the run."""
 
+import errno
 import json
+import os
 
 import pytest
 
 from generate.client.origins import MOST_LLMS, OTHERS, origins_of
 from generate.client.publisher import Publisher
-from generate.dataset.captions import is_captions, read_captions
-from generate.dataset.scan import scan_folder
+from generate.client.result import result_of
+from generate.client.work import Index
+from generate.dataset import captions
+from generate.dataset.captions import is_captions, publish_captions, read_captions
+from generate.dataset.layout import captions_path
+from generate.dataset.links import set_aside
+from generate.dataset.scan import IndexFiles, scan_folder
 from generate.protocol.connection import Refused
+from generate.server.folders import index_done
 from tests.generate.test_client_publisher import Bench, FakeJob
 
 PROMPT = "a painting of bird number {}"
@@ -52,6 +60,46 @@ def test_a_broken_newer_record_of_a_done_prompt_counts_for_nothing(tmp_path):
         files = scan_folder(tmp_path, 0)[3]
         assert (files.captions, files.short, files.generation) == (1, None, 2)
         assert read_captions(tmp_path, 3) == record(3)
+
+
+def test_captions_of_another_user_cost_no_other_prompt(tmp_path, monkeypatch):
+    """The server answered 503 to the reports of all, and compared none of the folder's prompts."""
+    forbidden = []
+
+    def closed(path, limit):
+        if path in forbidden:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return path.read_bytes()
+
+    monkeypatch.setattr(captions, "read_file", closed)
+    first = publish_captions(tmp_path, record(3), "1-1")
+    newer = captions_path(tmp_path, 3, 2)
+    newer.touch()
+    forbidden = [newer]
+    assert read_captions(tmp_path, 3) == first and scan_folder(tmp_path, 0)[3].captions == 1
+    forbidden = [captions_path(tmp_path, 3), newer]
+    assert read_captions(tmp_path, 3) is None and not index_done(tmp_path, 3, 1)
+    monkeypatch.setattr(os, "access", lambda place, mode: False)
+    with pytest.raises(PermissionError):  # nobody may write there: it is the folder's fault
+        read_captions(tmp_path, 3)
+
+
+def test_what_may_have_no_second_link_is_renamed(tmp_path, monkeypatch):
+    """The kernel protects links: a file of another user takes none, but may be renamed."""
+
+    def refuse(source, target):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(source))
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "3.prompts").touch()
+    aside = set_aside(tmp_path / "3.prompts", "broken")
+    assert [path.name for path in tmp_path.iterdir()] == [aside.name] == ["3.prompts.broken"]
+
+
+def test_a_failed_of_more_captions_is_none_of_this_prompt():
+    """Of a run with more images: -1 images were reported, and the report was refused."""
+    index = Index(3, "1-1", {}, IndexFiles(images={0}, failed={0, 5, 6}), 1, record=record(3))
+    assert result_of(index, {})["images"] == 1
 
 
 @pytest.mark.parametrize("missing", [-1, 100_001, True, None, "1"])

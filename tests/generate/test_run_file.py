@@ -12,6 +12,8 @@ import yaml
 
 from common.command_line import UserError
 from generate.dataset.prompts_file import read_prompts
+from generate.image_models.model_recipes import read_config
+from generate.image_models.weights import stored_gib
 from generate.launch import run_file
 from generate.launch.start import define
 from generate.protocol.connection import Refused
@@ -160,6 +162,23 @@ def test_a_model_without_json_is_refused_before_it_is_loaded(tmp_path, contents,
     assert done.returncode == 1 and len(lines) == 1, lines
     assert "model_index.json is no model's JSON" in lines[0]
     assert "diffusers.pipelines" not in done.stderr, "it is refused before anything is loaded"
+
+
+def test_a_models_json_that_is_no_small_file_is_not_read(tmp_path):
+    """A folder of a colleague: a pipe waits for ever, and 20 GB of zeros fill the memory."""
+    config = tmp_path / "config.json"
+    os.truncate(os.open(config, os.O_CREAT | os.O_WRONLY), 20 << 30)
+    with pytest.raises(UserError, match=r"config\.json: it is larger than 1,048,576 bytes"):
+        read_config(config)
+    config.unlink()
+    os.mkfifo(config)
+    with pytest.raises(UserError, match=r"config\.json: it is a named pipe"):
+        read_config(config)
+    (tmp_path / "model_index.json").write_text('{"vae": ["diffusers", "AutoencoderKL"]}')
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text("{}")
+    os.mkfifo(tmp_path / "vae" / "diffusion_pytorch_model.safetensors")
+    assert stored_gib(str(tmp_path), None, "float32") is None
 
 
 def test_a_data_set_without_an_image_may_be_defined_anew(start):

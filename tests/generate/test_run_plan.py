@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -213,6 +214,8 @@ def test_a_server_that_has_just_started_shows_the_newest_images(start, tmp_path)
     for index in range(3):
         finish(client, granted(client, 1))
         path_of(server.root / "generated_images" / "storm", index, 1, ".jpg").write_text("{}")
+    for name in ("loop", "000000/3_0.jpg"):  # of a colleague
+        (server.root / "generated_images" / "storm" / name).symlink_to(Path(name).name)
     server.stop()
     server.start()
     shown = until(lambda: server.status()["newest"], "images of the life before")

@@ -181,6 +181,7 @@ DAMAGE = {
     ),
     "torn definition": ("torn", lambda r: (r / "HPDv2/dataset.yaml").write_text("a: [")),
     "foreign file": ("foreign", lambda r: sample(r, "notes.txt").write_text("x")),
+    "link to itself": ("foreign", lambda r: sample(r, "995_1.failed").symlink_to("995_1.failed")),
     "foreign prompt": ("foreign", lambda r: sample(r, "1999_0.jpg").write_bytes(b"x")),
     "foreign tar": ("foreign", lambda r: (r / "tars/more.tar").write_bytes(b"")),
     "renamed": ("renamed", renamed),

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from common import packed_folder
 from tests.postprocess_dataset.conftest import called
 from tests.postprocess_dataset.test_table_rejects import rejects
 
@@ -22,6 +23,9 @@ MARKS = {
 def test_a_damaged_mark_is_named_not_its_folder(folder, to_parquet, tmp_path, make, says):
     data = folder().fill([1, 1001], 1)
     make(data.path / "000001" / "PACKED")
+    assert to_parquet(data.path, tmp_path / "loose.parquet").status == 0, "nothing was packed"
+    (data.path / "000001" / "part-00000.tar").touch()
+    packed_folder._loaded.cache_clear()  # of one mark it asks once
     ended = to_parquet(data.path, tmp_path / "t.parquet")
     assert ended.status == 3 and says in rejects(tmp_path / "t.parquet")["HPDv2/000001"]
     words = ended.err + json.dumps(rejects(tmp_path / "t.parquet"))

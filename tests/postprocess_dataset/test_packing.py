@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from common.packed_folder import members, numbers, packed, ranges, read_file
+from common.number_ranges import numbers, ranges
+from common.packed_folder import packed, read_file
+from common.packed_tar import members
 from generate.dataset.captions import publish_captions, read_captions
 from generate.dataset.samples import publish_failed
 from generate.dataset.scan import scan_folder

@@ -6,7 +6,7 @@ from itertools import islice
 
 import pytest
 
-from common.packed_folder import members
+from common.packed_tar import members
 from common.untrusted import Refused
 from postprocess_dataset.manifest.shards import Unreadable, tar_members
 

@@ -240,7 +240,7 @@ def test_packed_folders_are_verified_as_loose_ones(root):
     part.write_bytes(content.replace(b'"original_prompt"', b'"original_prompT"', 1))
     assert kinds(verify(root))["wrong_hash"] == 1
     cut(part)
-    packed_folder._load.cache_clear()  # one process looks once a second
+    packed_folder._loaded.cache_clear()  # one process looks once a second
     assert kinds(verify(root)) == {"unreadable_shard": 1}
 
 

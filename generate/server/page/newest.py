@@ -45,11 +45,14 @@ def from_folders(output_root: Path, names: Iterable[str]) -> list[Candidate]:
         with contextlib.suppress(OSError):  # it has left, or is not readable
             entries = itertools.islice(os.scandir(dataset_folder(output_root, name)), MOST_FOLDERS)
             folders = [
-                (entry.stat().st_mtime_ns, entry.path) for entry in entries if entry.is_dir()
+                (entry.stat().st_mtime_ns, entry.path)
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False)
             ]
             for entry in os.scandir(max(folders)[1]) if folders else ():
                 if (match := NAME.fullmatch(entry.name)) and match[3] == "jpg":
-                    found.append((entry.stat().st_mtime_ns, (name, int(match[1]))))
+                    then = entry.stat(follow_symlinks=False).st_mtime_ns
+                    found.append((then, (name, int(match[1]))))
     newest = [candidate for _, candidate in sorted(found, reverse=True)]
     return list(dict.fromkeys(newest))[: 2 * NEWEST]
 
