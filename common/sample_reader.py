@@ -52,9 +52,7 @@ class Sample:
 
     def jpeg(self) -> bytes:
         """The very bytes of the image. OSError: it cannot be read (any more)."""
-        if isinstance(self.place, Member):
-            return self.place.read(IMAGE_BYTES)
-        return read_untrusted(self.place, IMAGE_BYTES)
+        return _read(self.place, IMAGE_BYTES)
 
     @property
     def caption(self) -> str:
@@ -163,11 +161,7 @@ def _samples(
             image = mark.find(f"{stem}.jpg") if mark else None
             its_json = mark.find(f"{stem}.json") if mark else None
             place = image or path / f"{stem}.jpg"
-            data = (
-                its_json.read(SAMPLE_BYTES)
-                if its_json
-                else read_untrusted(path / f"{stem}.json", SAMPLE_BYTES)
-            )
+            data = _read(its_json or path / f"{stem}.json", SAMPLE_BYTES)
         except OSError as error:
             say(f"{path}/{stem}.json: cannot be read: {error.strerror}")
             continue
@@ -176,6 +170,16 @@ def _samples(
             say(f"{path}/{stem}.json: is not the JSON of a sample")
             continue
         yield Sample(f"{below}{stem}", metadata, place)
+
+
+def _read(place: Path | Member, limit: int) -> bytes:
+    """The bytes of a file; of a loose one that was packed since it was listed, those in its tar."""
+    if isinstance(place, Member):
+        return place.read(limit)
+    try:
+        return read_untrusted(place, limit)
+    except FileNotFoundError:
+        return read_file(place, limit)
 
 
 def _order(stem: str) -> tuple[int, int, str]:

@@ -7,6 +7,7 @@ import tarfile
 import pytest
 
 from common.sample_reader import iterate
+from postprocess_dataset.packing.pack_folder import Packing
 
 
 def test_a_data_set_folder_is_read_in_order(folder):
@@ -47,6 +48,23 @@ def test_published_flat_folders_and_tars_are_read(folder, to_parquet, to_tars, t
     assert found[1].caption == "a café, no. 3, take “1”"
     one = tmp_path / "tars/output_dataset_000000.tar"
     assert [sample.key for sample in iterate(one)] == [sample.key for sample in found]
+
+
+def test_a_folder_that_is_packed_meanwhile_loses_no_sample(folder):
+    """Neither those that were given before, nor those that are still to come."""
+    data = folder().fill([2, 10], 3)
+    texts = json.dumps({"texts": [{"text": "a"}], "short": None})
+    for index in (2, 10):
+        (data.path / f"000000/{index}.prompts").write_text(texts)
+    (data.path / "000000/COMPLETE").write_text("{}")
+    images = {path.stem: path.read_bytes() for path in data.path.glob("000000/*.jpg")}
+    problems: list[str] = []
+    samples = iterate(data.path / "000000", problems.append)
+    found = [next(samples)]
+    assert Packing(data.path / "000000").run().files == 14
+    found += samples
+    assert problems == [] and {sample.key: sample.jpeg() for sample in found} == images
+    assert all(sample.texts() == [{"text": "a"}] for sample in found)
 
 
 def test_tars_within_a_data_set_are_no_further_samples(folder, to_parquet, to_tars, tmp_path):
