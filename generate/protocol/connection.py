@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.console import visible
 from common.files import read_json
 from common.json_text import parse_json
 from generate.protocol.output_root import is_copy
@@ -32,6 +33,7 @@ Answer = dict[str, Any]
 CONNECT_S = 10  # for a connection and its proof
 ANSWER_S = 60  # an answer waits for the server's disk, which may be busy
 LARGEST_ANSWER = 4 << 20
+LONGEST_REASON = 300  # characters of a stranger's words in an error
 LAST_EPOCH = 10**11  # a count of starts, or a Unix time in seconds
 
 
@@ -198,9 +200,14 @@ class Connection:
     def _ask(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str]
     ) -> tuple[int, bytes, Mapping[str, str]]:
-        self.line.request(method, path, body, headers)
-        with self.line.getresponse() as response:
-            return response.status, response.read(LARGEST_ANSWER), dict(response.headers.items())
+        try:
+            self.line.request(method, path, body, headers)
+            with self.line.getresponse() as response:
+                data = response.read(LARGEST_ANSWER)
+                return response.status, data, dict(response.headers.items())
+        except http.client.HTTPException as error:  # it quotes a line of the answer, up to 64 kB
+            why = visible(str(error) or type(error).__name__, LONGEST_REASON)
+            raise http.client.HTTPException(why) from None
 
     def close(self) -> None:
         self.line.close()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from generate.launch.status import fetch
 from generate.protocol.connection import Connection, ServerAway, WrongServer
 from generate.server import listen
 from generate.server.wsgi import CONNECTIONS_OF_ONE, SILENT_S
@@ -209,6 +210,22 @@ def test_a_strangers_answer_ends_nobody(start, said):
     lives = heartbeats.is_alive()
     client.stop_heartbeats()
     assert lives and not release.is_alive()
+
+
+@pytest.mark.parametrize("said", [b"A" * 65_000, b"HTTP/1.1 " + b"9" * 65_000])
+def test_a_strangers_words_are_cut(start, said):
+    """A local run prints why the server does not answer: a status line has up to 64 kB."""
+    port = own_port()
+    server = start("--port", port)
+    server.kill()
+
+    def answer(line):
+        line.recv(65536)
+        line.sendall(said + b"\r\n\r\n")
+
+    with stranger_on(port, answer):
+        why = fetch(server.root).why
+    assert "does not answer" in why and said[:100].decode() in why and len(why) < 1000
 
 
 def test_strangers_bodies_are_not_kept(start):
