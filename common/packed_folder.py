@@ -282,14 +282,21 @@ def read_file(path: str | os.PathLike[str], limit: int) -> bytes:
     FileNotFoundError: it is neither. OSError as of read_untrusted and packed().
     """
     member = member_of(path)
-    return member.read(limit) if member else read_untrusted(path, limit)
+    try:
+        return member.read(limit) if member else read_untrusted(path, limit)
+    except FileNotFoundError:
+        member = member_of(path)  # packed since
+        if member is None:
+            raise
+        return member.read(limit)
 
 
 def exists(path: str | os.PathLike[str]) -> bool:
     """Whether a file of a data set is there, packed or loose."""
     folder, name = os.path.split(os.fspath(path))
     found = packed(folder)
-    return bool(found and found.counts(name)) or os.path.exists(path)
+    in_tar = found is not None and found.counts(name)
+    return in_tar or os.path.exists(path) or member_of(path) is not None  # packed since
 
 
 def changed_ns(path: str | os.PathLike[str]) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from common import packed_folder
 from common.number_ranges import numbers, ranges
 from common.packed_folder import packed, read_file
 from common.packed_tar import members
@@ -60,6 +61,33 @@ def test_an_image_that_is_packed_between_two_looks_is_found(data):
     assert not (data.path / "000000/3_1.jpg").exists()
     assert images.read(place, None, bytearray(BUFFER)) == (before, None)
     assert images.size(place) == size == len(before)
+
+
+def test_a_file_that_is_packed_while_it_is_read_is_found(data, monkeypatch):
+    """Its captions would be asked for again."""
+    real = packed_folder.read_untrusted
+
+    def late(path, *rest):
+        if path.name == "3.prompts":
+            pack(data.path)
+        return real(path, *rest)
+
+    monkeypatch.setattr(packed_folder, "read_untrusted", late)
+    assert read_captions(data.path, 3)["texts"][1]["text"] == "t1"
+    assert not (data.path / "000000/3.prompts").exists()
+
+
+def test_a_file_that_is_packed_between_two_looks_exists(data, monkeypatch):
+    real = os.path.exists
+    image = data.path / "000000/3_1.jpg"
+
+    def late(path):
+        if path == image and real(path):
+            pack(data.path)
+        return real(path)
+
+    monkeypatch.setattr(os.path, "exists", late)
+    assert packed_folder.exists(image) and not real(image)
 
 
 def test_an_extension_is_packed_beside_what_was(data):
