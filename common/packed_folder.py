@@ -292,11 +292,16 @@ def read_file(path: str | os.PathLike[str], limit: int) -> bytes:
 
 
 def exists(path: str | os.PathLike[str]) -> bool:
-    """Whether a file of a data set is there, packed or loose."""
+    """Whether a file of a data set is there, packed or loose; a link or a folder is none."""
     folder, name = os.path.split(os.fspath(path))
     found = packed(folder)
     in_tar = found is not None and found.counts(name)
-    return in_tar or os.path.exists(path) or member_of(path) is not None  # packed since
+    return in_tar or is_plain(path) or member_of(path) is not None  # packed since
+
+
+def is_plain(path: str | os.PathLike[str]) -> bool:
+    """Whether a file itself lies there: no link, folder or pipe."""
+    return os.path.isfile(path) and not os.path.islink(path)
 
 
 def changed_ns(path: str | os.PathLike[str]) -> int:

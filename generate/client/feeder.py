@@ -203,6 +203,9 @@ class Feeder:
         """
         dataset_dir = self.settings.dataset_dir
         tried: dict[int, list[Tried]] = {}
+        for name in files.strays:
+            with spare():
+                samples.set_stray_aside(dataset_dir, number, name)
         with spare():
             tried = self._tries(number, lease, files)
         samples.remove_temporary(dataset_dir, number, lease, files.temporary)

@@ -9,9 +9,11 @@ exist. An image left without its JSON is rolled forward by the next holder of th
 Read them all, packed or not: iterate(dataset_dir) of common/sample_reader.py, by this name, too.
 """
 
+import errno
 import hashlib
 import io
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -21,11 +23,14 @@ from typing import Any
 
 from common.jpeg import XMP, carried, without_folders
 from common.json_text import parse_json
+from common.packed_folder import is_plain
 from common.sample_reader import iterate as iterate
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, Refused, open_jpeg, read_untrusted
 from generate.dataset.disk import spare
 from generate.dataset.layout import JPEG_QUALITY, folder_name, path_of, stem
-from generate.dataset.links import publish, remove, write_temporary
+from generate.dataset.links import publish, remove, set_aside, write_temporary
+
+log = logging.getLogger(__name__)
 
 Metadata = dict[str, Any]
 COMMENT = b"\xff\xfe"  # the marker in front of a JPEG's comment
@@ -68,10 +73,11 @@ def publish_sample(
     jpeg = image if isinstance(image, bytes) else encode_alone(image, quality)
     data = with_comment(jpeg, comment)
     mine = publish(write_temporary(final, data, place.lease), final)
-    if not mine and not final.exists():
+    if not mine and not os.path.lexists(final):
         return False  # the temporary file was taken away by the next holder of this index
     if not mine:
-        roll_forward(dataset_dir, index, aug, place.lease)
+        if not roll_forward(dataset_dir, index, aug, place.lease) and not is_plain(final):
+            raise OSError(errno.EBUSY, "it is no file", os.fspath(final))
         return False
     # The metadata of these bytes is known; decoding the image would only find it again.
     if not _publish_json(final, metadata, data, asdict(place), place.lease):
@@ -223,6 +229,13 @@ def remove_sample(dataset_dir: str | os.PathLike[str], index: int, aug: int) -> 
     """
     for suffix in (".json", ".jpg"):
         remove(path_of(dataset_dir, index, aug, suffix))
+
+
+def set_stray_aside(dataset_dir: str | os.PathLike[str], index: int, name: str) -> None:
+    """Rename what lies under the name of a sample's file and is none, so that it is made again."""
+    path = Path(dataset_dir) / folder_name(index) / name
+    if not is_plain(path) and (aside := set_aside(path, "foreign")):
+        log.warning("%s is now called %s: it is no file", path, aside.name)
 
 
 def remove_temporary(

@@ -23,6 +23,7 @@ class IndexFiles:
     """What lies in the folder for one prompt; images, jsons, failed, …: augmentations.
 
     opened: they have a .failed that the present rule would not give; damaged: none that counts.
+    strays: names of an image or JSON under which a link, a folder or a pipe lies.
     """
 
     captions: int | None = None  # how many its newest whole .prompts holds; None: there is none
@@ -33,6 +34,7 @@ class IndexFiles:
     failed: set[int] = field(default_factory=set)
     opened: set[int] = field(default_factory=set)
     damaged: set[int] = field(default_factory=set)
+    strays: list[str] = field(default_factory=list)
     temporary: list[str] = field(default_factory=list)  # names of temporary files
     collected: bool = False  # whether a loose .samples lies there
 
@@ -68,13 +70,18 @@ def scan_folder(
         why = "it is a link, which no table follows; put the folder itself in its place"
         raise NotADirectoryError(errno.ENOTDIR, why, os.fspath(path))
     try:
-        listed = os.listdir(path)
+        names, others = _list(path)
     except FileNotFoundError:
         return {}
     in_tars = _packed(path, only)
     found: dict[int, IndexFiles] = {}
-    names = set(listed)
-    for name in [name for name in listed if ".prompts" in name]:
+    for name in others:
+        match = NAME.fullmatch(name)
+        if match is None or match[3] not in ("jpg", "json"):
+            names.add(name)  # its reader sees what it is
+        elif only is None or int(match[1]) in only:
+            found.setdefault(int(match[1]), IndexFiles()).strays.append(name)
+    for name in [name for name in names if ".prompts" in name]:
         match = NAME.fullmatch(name)
         if match and (only is None or int(match[1]) in only):
             files = found.setdefault(int(match[1]), IndexFiles())
@@ -113,6 +120,16 @@ def scan_folder(
             files.opened = {aug for aug in given_up if not rule.gave_up(dataset_dir, index, aug)}
             files.failed -= files.opened
     return found
+
+
+def _list(path: Path) -> tuple[set[str], list[str]]:
+    """(names of files, names of all else); a quarter more than a list of names takes."""
+    with os.scandir(path) as entries:
+        listed = list(entries)
+    names = {entry.name for entry in listed if entry.is_file(follow_symlinks=False)}
+    if len(names) == len(listed):
+        return names, []
+    return names, [entry.name for entry in listed if entry.name not in names]
 
 
 def _look_into_mark(

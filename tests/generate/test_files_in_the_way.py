@@ -47,6 +47,26 @@ def test_what_lies_in_the_way_is_set_aside(start_run):
     assert server.dataset("birds")["done"] == 6
 
 
+def test_what_took_the_place_of_a_done_image_is_no_image(start_run):
+    """A link and a pipe counted by their names: "all done", and no table had the two samples."""
+    run, server = start_run(total=3, images=2)
+    assert end_of(run.start(), run) == 0, run.log()
+    folder = run.data / "000000"
+    server.stop()
+    for name in ("0_1.jpg", "1_1.json", "2_0.jpg", "2_0.json"):
+        (folder / name).rename(run.root / name)
+    (folder / "0_1.jpg").symlink_to(run.root / "0_1.jpg")
+    os.mkfifo(folder / "1_1.json")
+    (folder / "2_0.jpg").mkdir()
+    (folder / "2_0.json").symlink_to("nowhere")
+    server.start()
+    assert end_of(run.start(), run) == 0, run.log()
+    run.check()
+    assert server.dataset("birds")["done"] == 3
+    kept = ["0_1.jpg", "1_1.json", "2_0.jpg", "2_0.json"]
+    assert sorted(folder.glob("*.foreign")) == [folder / f"{name}.foreign" for name in kept]
+
+
 def end_of(client, run, unless="the disk"):
     """Its exit status; None if it says `unless` before."""
     until(lambda: client.poll() is not None or unless in run.log(), run.log)

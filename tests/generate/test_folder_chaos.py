@@ -151,8 +151,8 @@ class Chaos(RuleBasedStateMachine):
         path = folder / name.format(number % self.run.definition["total"], number // 10 % 5)
         if not folder.is_dir() or path.is_dir():
             return
-        if path.suffix in (".jpg", ".json") and os.path.lexists(path):
-            return  # a sample that is done counts by its names, until it is verified
+        if path.suffix in (".jpg", ".json") and kind == "empty" and os.path.lexists(path):
+            return  # a file counts by its name, until it is verified
         path.unlink(missing_ok=True)
         if kind == "folder":
             (path / "of others").mkdir(parents=True)
