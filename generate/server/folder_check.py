@@ -11,6 +11,7 @@ It is read instead of the folder to rebuild a lost ledger, and only then.
 import contextlib
 import json
 import logging
+import re
 import sys
 import time
 from pathlib import Path
@@ -19,7 +20,9 @@ from typing import Any
 import tqdm
 
 from common.files import read_json, write_whole
+from common.json_form import COUNT, has_form, in_form
 from generate.dataset.accept_rule import rule_of
+from generate.dataset.definition import MOST
 from generate.dataset.layout import FOLDER
 from generate.dataset.links import remove
 from generate.dataset.scan import IndexFiles, scan_folder
@@ -34,6 +37,8 @@ MARK_BYTES = 1 << 20  # of a COMPLETE mark: 1,000 prompts
 LOOK_EVERY_S = 2
 TRY_AGAIN_S = 10  # a block that could not be read
 QUIET_S = 2  # a shorter comparison is not logged
+INDEX = re.compile("[0-9]{1,9}")  # of a prompt
+IMAGES = range(MOST["images_per_prompt"] + 1)
 Figures = tuple[int, int]  # images of an index, images that the LLMs gave no text for
 
 
@@ -213,26 +218,27 @@ def some_of(indices: list[int]) -> str:
 def trusted(mark: Path, indices: range, images: int) -> dict[int, Figures] | None:
     """{index: figures} of a folder marked COMPLETE for this definition; None if it is not.
 
-    The names in the folder are not looked at.
+    The names in the folder are not looked at. What cannot be read, or has another form, is no mark.
     """
     try:
-        record = read_json(mark, MARK_BYTES)
-    except (FileNotFoundError, ValueError):
+        record = in_form(read_json(mark, MARK_BYTES), MARK)
+    except (OSError, ValueError):
         return None
-    if not isinstance(record, dict) or not isinstance(record.get("less"), dict):
+    less = {int(index): (count, short) for index, (count, short) in record["less"].items()}
+    expected = (len(indices), images)
+    if (record["indices"], record["images_per_prompt"]) != expected or less.keys() - set(indices):
         return None
-    if (record.get("indices"), record.get("images_per_prompt")) != (len(indices), images):
-        return None
-    less: dict[int, Figures] = {}
-    for index, figures in record["less"].items():
-        if not index.isdecimal() or not _is_figures(figures):
-            return None
-        less[int(index)] = (figures[0], figures[1])
     return {index: less.get(index, (images, 0)) for index in indices}
 
 
-def _is_figures(value: object) -> bool:
-    return isinstance(value, list) and [type(n) for n in value] == [int, int]
+def _is_less(value: object) -> bool:
+    """Whether it is {"12": [images, images without text]}: short figures of prompts."""
+    if not isinstance(value, dict) or not has_form(value, {str: [IMAGES]}):
+        return False
+    return all(INDEX.fullmatch(index) and len(pair) == 2 for index, pair in value.items())
+
+
+MARK = {"indices": COUNT, "images_per_prompt": COUNT, "less": _is_less}
 
 
 def write_mark(mark: Path, done: dict[int, Figures], images: int) -> None:

@@ -1,7 +1,10 @@
 """Names that others put into a data set folder: they hold up neither the server nor a client."""
 
+import json
 import os
 import shutil
+
+import pytest
 
 from generate.client.job_client import Grant
 from generate.dataset.definition import (
@@ -12,6 +15,7 @@ from generate.dataset.definition import (
     stored_definition,
 )
 from generate.dataset.layout import path_of
+from generate.server.folder_check import trusted
 from generate.server.folders import Folders
 from tests.fakes.running_server import definition, finish, until
 from tests.generate.test_server_folders import folder_of, no_trace, work_to_the_end
@@ -55,6 +59,38 @@ def test_a_folder_called_complete_is_no_mark(start):
     finish(client, grant)
     assert mark.with_name("COMPLETE.foreign").is_dir()
     no_trace(server)
+
+
+@pytest.mark.parametrize(
+    "less",
+    [
+        {"9" * 5000: [1, 0]},  # more digits than int() takes
+        {"7": [1, 0]},  # of another folder
+        {"²": [1, 0]},
+        {"1": [10**30, 0]},
+        {"1": [-1, 0]},
+        {"1": [1, 0, 0]},
+        {"1": [True, 0]},
+        {"1": None},
+        [],
+    ],
+)
+def test_a_mark_of_another_form_is_no_mark(tmp_path, less):
+    mark = tmp_path / "COMPLETE"
+    record = {"indices": 3, "images_per_prompt": 2, "less": {"1": [1, 0]}}
+    mark.write_text(json.dumps(record))
+    assert trusted(mark, range(3), 2) == {0: (2, 0), 1: (1, 0), 2: (2, 0)}
+    mark.write_text(json.dumps(record | {"less": less}))
+    assert trusted(mark, range(3), 2) is None
+
+
+def test_a_mark_that_cannot_be_read_is_no_mark(tmp_path):
+    """Its folder is compared, name by name."""
+    (tmp_path / "file").write_text("{}")
+    (tmp_path / "file").chmod(0)  # root reads it, and it has another form
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("file", "loop", "file/COMPLETE"):
+        assert trusted(tmp_path / name, range(3), 2) is None
 
 
 def test_each_sub_folder_is_listed_once_for_all_failed_prompts(tmp_path, monkeypatch):
