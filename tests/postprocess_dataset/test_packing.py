@@ -78,7 +78,7 @@ def test_a_file_that_is_packed_while_it_is_read_is_found(data, monkeypatch):
 
 
 def test_a_file_that_is_packed_between_two_looks_exists(data, monkeypatch):
-    real = os.path.exists
+    real = packed_folder.is_plain
     image = data.path / "000000/3_1.jpg"
 
     def late(path):
@@ -86,7 +86,7 @@ def test_a_file_that_is_packed_between_two_looks_exists(data, monkeypatch):
             pack(data.path)
         return real(path)
 
-    monkeypatch.setattr(os.path, "exists", late)
+    monkeypatch.setattr(packed_folder, "is_plain", late)
     assert packed_folder.exists(image) and not real(image)
 
 
