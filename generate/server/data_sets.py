@@ -15,6 +15,7 @@ written again from the ledger. A folder is known by the dataset_id in it:
 """
 
 import logging
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ class DataSets:
         self._settling = threading.RLock()
         self._asked: dict[str, tuple[Definition, Stamp]] = {}  # as it was last settled
         self._followed: dict[str, Stamp] = {}  # as the ledger last took it over
+        self._said: dict[str, str] = {}  # why a data set could not be looked at
 
     # ------------------------------------------------ a start
 
@@ -181,9 +183,12 @@ class DataSets:
                     self._follow(name)
                 if name not in gone:
                     self._look_inside(name)
+                self._said.pop(name, None)
             except (ValueError, OSError) as error:
-                log.error("data set %s: %s", name, error)
-                self._followed[name] = self._stamp(name)  # log it once
+                why = getattr(error, "strerror", None) or str(error)
+                if self._said.get(name) != why:
+                    log.error("data set %s: %s; it is tried again", name, error)
+                self._said[name] = why
         for name in sorted(gone - self.detached):
             log.warning(
                 "data set %s: its folder is gone (deleted, renamed or moved); nothing waits for "
@@ -260,17 +265,20 @@ class DataSets:
         return self.ledger.read(lambda ledger: ledger.store.definition(name))
 
     def _stamp(self, name: str) -> Stamp:
-        """Identity of the newest definition's file; costs two looks at the disk."""
+        """Identity of the newest definition's file; costs two looks at the disk.
+
+        None, too, where it cannot be looked at, such as a link to itself: who reads it says why.
+        """
         followed = self._followed.get(name)
         folder = self.folders.path(name)
         path = folder / followed[0] if followed else None
-        if path is None or _next_exists(path):
-            path = newest_file(folder)[1]
-        if path is None:
-            return None
         try:
-            there = path.stat()
-        except FileNotFoundError:
+            if path is None or _next_exists(path):
+                path = newest_file(folder)[1]
+            there = path.stat() if path else None
+        except OSError:
+            return None
+        if path is None or there is None:
             return None
         return path.name, there.st_ino, there.st_mtime_ns, there.st_size
 
@@ -279,4 +287,4 @@ def _next_exists(path: Path) -> bool:
     """Whether there is a definition after this one."""
     words = path.name.split(".")
     number = int(words[1]) if len(words) == 3 else 1
-    return path.with_name(f"dataset.{number + 1}.yaml").exists()
+    return os.path.lexists(path.with_name(f"dataset.{number + 1}.yaml"))
