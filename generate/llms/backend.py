@@ -228,14 +228,15 @@ class Backend:
             if self.bad_answers < BAD_IN_A_ROW:
                 return False
         self.last_failed = True
-        if failure.retry_after_s is not None:
-            self._back_off(now, failure, failure.retry_after_s * (1 + 0.1 * jitter))
-            return True
-        if started < self.backoff_began:
+        # Retry-After makes a backoff longer, never shorter: a host may say 0, or a time in the past
+        seconds = (failure.retry_after_s or 0.0) * (1 + 0.1 * jitter)
+        if started >= self.backoff_began:
+            self.backoffs += 1
+            usual = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(self.backoffs - 1, 20))
+            seconds = max(seconds, usual * (0.5 + jitter))
+        elif not seconds:
             return False  # the call was under way when the backoff began: it tells nothing new
-        self.backoffs += 1
-        seconds = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(self.backoffs - 1, 20))
-        self._back_off(now, failure, seconds * (0.5 + jitter))
+        self._back_off(now, failure, seconds)
         return True
 
     def _back_off(self, now: float, failure: Failure, seconds: float) -> None:

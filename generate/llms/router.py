@@ -10,7 +10,7 @@ taken, gets less.
 
 A failure is classified (failures.py), then acted on:
     refused, timeout, cut, server error, rate limit   backoff of this backend, growing and jittered;
-                                                      Retry-After is honoured
+                                                      a Retry-After makes it longer only
     key, credit, model                                disabled for the run, the remedy is logged
     garbled, unusable                                 asked again elsewhere; three in a row: backoff
     refusal, content filter, copies                   asked again elsewhere; nobody's fault

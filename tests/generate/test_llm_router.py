@@ -112,6 +112,21 @@ def test_retry_after_is_waited_out_not_guessed(loop):
     assert 4000 <= loop.now <= 4310 and backend.usage.failures == {"rate limit": 2}
 
 
+@pytest.mark.parametrize("word", ["0", "-5", "-1e400", "Wed, 21 Oct 2015 07:28:00 GMT", "0.001"])
+def test_a_retry_after_makes_no_backoff_shorter(loop, word):
+    backend, starts = FakeBackend("b", latency=0.0), []
+    backend.mood, backend.retry_after_s = "rate limit", retry_after({"retry-after": word})
+
+    def note(number):
+        starts.append(loop.now)
+        backend.mood = "good" if len(starts) > 9 else backend.mood
+
+    backend.before = note
+    run(loop, [backend], 1)
+    gaps = [b - a for a, b in itertools.pairwise(starts)]
+    assert all(gap >= min(120, 2**k) * 0.5 for k, gap in enumerate(gaps)), gaps
+
+
 def test_bad_answers_are_retried_elsewhere_and_three_in_a_row_back_off(loop):
     bad, good = FakeBackend("bad"), FakeBackend("good")
     bad.mood = "unusable"
