@@ -307,12 +307,15 @@ def is_plain(path: str | os.PathLike[str]) -> bool:
 def changed_ns(path: str | os.PathLike[str]) -> int:
     """When a file of a data set was changed, in ns; packed: when it was packed.
 
-    FileNotFoundError: it is neither.
+    FileNotFoundError: it is neither; a link or a folder is no such file.
     """
     folder, name = os.path.split(os.fspath(path))
     found = packed(folder)
-    there = found is not None and found.counts(name)
-    return os.stat(os.path.join(folder, MARK) if there else path).st_mtime_ns
+    in_tar = found is not None and found.counts(name)
+    there = os.stat(os.path.join(folder, MARK) if in_tar else path, follow_symlinks=False)
+    if not stat.S_ISREG(there.st_mode):
+        raise FileNotFoundError(errno.ENOENT, "no regular file", os.fspath(path))
+    return there.st_mtime_ns
 
 
 def member_of(path: str | os.PathLike[str]) -> Member | None:

@@ -104,13 +104,17 @@ def test_images_only_from_inside_the_data_set(run, llm):
     (run.root / ".server" / "1000_0.json").write_text("{}")
     (run.root / "generated_images" / "linked").symlink_to(folder)
     (folder / "000000" / "8_0.jpg").mkdir()
+    (folder / "000000" / "9_0.jpg").symlink_to("9_0.jpg")
+    (folder / "000000" / "10_0.jpg").symlink_to("a" * 300)
+    (run.root / "rejected_images").symlink_to("a" * 300)
     paths = [
         "/image/page%20test/7_0",
         "/sample/page%20test/7_0",
         "/sample/page%20test/1000_0",
         "/image/linked/1_1",
-        "/image/page%20test/8_0",
+        *(f"/image/page%20test/{n}_0{small}" for n in (8, 9, 10) for small in ("", "?small")),
         "/image/page%20test/99_0",
+        "/rejected/page%20test/1_1/0",
         "/image/page%20test/..%2F..%2F..%2F.server%2Fserver",
         "/image/../../.server/server.json",
         "/image/%2e%2e/1_1",

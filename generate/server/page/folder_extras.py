@@ -141,7 +141,7 @@ def report_of(output_root: Path, name: str) -> Json | None:
 def report_path(output_root: Path, name: str) -> Path | None:
     """The report of a data set, in its folder or beside it; no link, and not too large."""
     folder = dataset_folder(output_root, name)
-    if folder.is_symlink():
+    if os.path.islink(folder):
         return None
     for path in (folder / "report.html", folder.with_name(f"{name}.report.html")):
         identity = _identity(path)

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from common.json_text import parse_json
-from common.packed_folder import changed_ns, exists, read_file
+from common.packed_folder import changed_ns, exists, is_plain, read_file
 from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_jpeg
 from generate.dataset.captions import Captions, read_captions
 from generate.dataset.layout import NAME, path_of, stem
@@ -62,12 +62,12 @@ def _newest_of(output_root: Path, dataset: str, index: int) -> Json | None:
     record = _captions(output_root, dataset, index)
     if record is None:
         return None
-    aug = last_generated(folder, index, len(record["texts"]))
-    if aug is None:
-        return None
     try:
+        aug = last_generated(folder, index, len(record["texts"]))
+        if aug is None:
+            return None
         changed = {k: changed_ns(path_of(folder, index, k, ".jpg")) for k in (aug, 0)}
-    except FileNotFoundError:  # somebody takes images away
+    except OSError:  # somebody takes images away, or they cannot be looked at
         return None
 
     def address(k: int) -> str:
@@ -143,7 +143,7 @@ def rejected_address(output_root: Path, row: Json) -> str | None:
         return None
     dataset, index, aug, attempt = row["dataset"], row["index"], row["aug"], row["try"] - 1
     kept = RejectedImages(dataset_folder(output_root, dataset), 0).path_of(index, aug, attempt)
-    if not kept.is_file():
+    if not is_plain(kept):
         return None
     return f"/rejected/{quote(dataset, safe='')}/{stem(index, aug)}/{attempt}"
 

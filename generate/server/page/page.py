@@ -225,7 +225,7 @@ def _truly_in(folder: Path, path: Path) -> Path:
     """The path without links, or 404: it is no regular file that lies in the folder."""
     real = Path(os.path.realpath(path))
     inside = Path(os.path.realpath(folder)) in real.parents
-    if folder.is_symlink() or not inside or not _is_there(real):
+    if os.path.islink(folder) or not inside or not _is_there(real):
         abort(404)
     return real
 
