@@ -6,6 +6,8 @@ They lie beside the data sets and have no JSON: nothing counts, converts, packs 
 Each carries as its JPEG comment what its JSON would say, its scores, and `accepted: false`.
 """
 
+import contextlib
+import errno
 import os
 import re
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from generate.dataset.samples import Metadata, comment_of, with_comment
 
 REJECTED_IMAGES = "rejected_images"
 NAME = re.compile(r"[0-9]+_[0-9]+\.try[0-9]+\.jpg")
+TEMPORARY = re.compile(rf"\.{NAME.pattern}\..*\.tmp")
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
@@ -41,15 +45,42 @@ class RejectedImages:
         Only the holder of the index's lease may call this, before it notes that the seed was tried:
         if it is killed in between, the seed is generated, and its image kept, again.
         """
-        index = metadata["prompt_index"]
-        folder = self.folder_of(index)
-        folder.mkdir(parents=True, exist_ok=True)
+        final = self.path_of(metadata["prompt_index"], metadata["augmentation_idx"], attempt)
+        try:
+            descriptor = self._open_folder(final.parent)
+            try:
+                self._keep(descriptor, final.name, jpeg, metadata, lease)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            error.filename = os.fspath(final)  # not by its descriptor
+            raise
+
+    def _keep(self, folder: int, final: str, jpeg: bytes, metadata: Metadata, lease: str) -> None:
+        place = Path(f"/proc/self/fd/{folder}")
         names = os.listdir(folder)
-        for name in names:
-            if name.endswith(".tmp"):  # of a holder that was killed
-                remove(folder / name)
+        for name in filter(TEMPORARY.fullmatch, names):  # of a holder that was killed
+            remove(place / name)
         if sum(bool(NAME.fullmatch(name)) for name in names) >= self.most:
             return
-        final = self.path_of(index, metadata["augmentation_idx"], attempt)
         comment = comment_of(metadata | {"accepted": False})
-        publish(write_temporary(final, with_comment(jpeg, comment), lease), final)
+        publish(write_temporary(place / final, with_comment(jpeg, comment), lease), place / final)
+
+    def _open_folder(self, folder: Path) -> int:
+        """Make a prompt's folder, and open it step by step: others may have put links there.
+
+        OSError (EBUSY): a link or a file has its name.
+        """
+        root = self.dataset_dir.parent.parent
+        descriptor = os.open(root, FOLDER)
+        for name in folder.relative_to(root).parts:
+            try:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=descriptor)
+                inner = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
+            except NotADirectoryError:
+                raise OSError(errno.EBUSY, f"{name} is no folder") from None
+            finally:
+                os.close(descriptor)
+            descriptor = inner
+        return descriptor

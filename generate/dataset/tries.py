@@ -22,10 +22,13 @@ from common.files import open_plain
 from common.given_up import read_given_up
 from common.json_text import parse_json
 from common.untrusted import Refused, read_untrusted
+from generate.dataset.captions import MOST_IMAGES
 from generate.dataset.layout import folder_name, path_of
 from generate.dataset.links import remove
 from generate.dataset.samples import give_up
 
+MOST_ATTEMPTS = 1_000_000  # of a caption: its images that are black or the like count, too
+MOST_SEEDS = 1 << 64  # and scores that are whole numbers
 LARGEST = 16 << 20  # bytes of a file: 200 images with 100 tries each take 5 MB
 NOT_ACCEPTED = "not accepted"  # the reason in a .failed
 NAME = re.compile(r"\.(0|[1-9][0-9]*)\.tries\..*\.tmp")
@@ -109,7 +112,10 @@ def not_accepted(dataset_dir: str | os.PathLike[str], index: int, aug: int) -> l
         rejected = [(each["seed"], each["scores"]) for each in record["rejected"]]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    if not all(type(seed) is int and _are_scores(scores) for seed, scores in rejected):
+    if not all(
+        type(seed) is int and 0 <= seed < MOST_SEEDS and _are_scores(scores)
+        for seed, scores in rejected
+    ):
         return None
     return [Tried(number, *each) for number, each in enumerate(rejected)]
 
@@ -149,12 +155,14 @@ def _read(path: Path) -> dict[tuple[int, int], Tried]:
         except (ValueError, TypeError, KeyError):
             continue
         scores = record.get("scores")
-        if all(type(n) is int and n >= 0 for n in (aug, attempt, seed)) and _are_scores(scores):
+        numbers = ((aug, MOST_IMAGES), (attempt, MOST_ATTEMPTS), (seed, MOST_SEEDS))
+        if all(type(n) is int and 0 <= n < most for n, most in numbers) and _are_scores(scores):
             found[aug, attempt] = Tried(attempt, seed, scores)
     return found
 
 
 def _are_scores(scores: Any) -> bool:
     return isinstance(scores, dict) and all(
-        value is None or type(value) in (int, float) for value in scores.values()
+        value is None or type(value) is float or (type(value) is int and abs(value) < MOST_SEEDS)
+        for value in scores.values()
     )

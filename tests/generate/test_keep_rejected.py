@@ -52,6 +52,26 @@ def test_all_that_is_rejected_is_kept_beside_the_data_set(start_run, tmp_path):
     assert alone.status != 0 or "0 " in alone.out, "they have no JSON: no table of them by mistake"
 
 
+def test_what_others_put_in_the_place_of_its_folders_is_left_alone(start_run, tmp_path):
+    """A link led elsewhere, where each *.tmp was removed; a file halted the run as a full disk."""
+    never = ["--scores", LUCK, "--accept", "luck > 1000", "--max_tries", 2, "--keep_rejected", 9]
+    run, _ = start_run(total=3, images=2, options=never)
+    place = run.root / "rejected_images" / "birds" / "000000"
+    place.mkdir(parents=True)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "draft.tmp").touch()
+    (place / "0").symlink_to(tmp_path / "thesis")
+    (place / "1").touch()
+    (place / "2").mkdir()
+    (place / "2" / "notes.tmp").touch()
+    assert run.start().wait(60) == 0, run.log()
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["draft.tmp"]
+    assert (place / "2" / "notes.tmp").exists(), "only its own temporary files go"
+    assert len(list((place / "2").glob("*.jpg"))) == 4
+    said = [line for line in run.log().splitlines() if "rejected images are not kept: " in line]
+    assert len(said) == 2 and any("0 is no folder" in line for line in said), said
+
+
 def test_the_number_bounds_those_of_a_prompt(start_run):
     options = ["--scores", LUCK, "--accept", "luck > 1000", "--max_tries", 3, "--keep_rejected", 4]
     run, _ = start_run(total=3, images=2, options=options)
@@ -73,14 +93,28 @@ def test_clients_killed_at_any_instant_lose_none(start_run):
     assert kept(run).keys() == rejected(check_scores(run))
 
 
-def test_no_seed_is_noted_before_its_image_is_kept(start_run):
+NO_ROOM = """
+import errno, os
+made = os.mkdir
+def mkdir(name, *given, **options):
+    if name == "rejected_images" and os.path.exists({full!r}):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    made(name, *given, **options)
+os.mkdir = mkdir
+"""
+
+
+def test_no_seed_is_noted_before_its_image_is_kept(start_run, tmp_path):
     """A disk that takes no rejected image costs no image, and none of them is passed over."""
-    run, _ = start_run(total=3, images=4, options=KEEP, FAKE_LOG="drawn")
-    folder = run.root / "rejected_images"
-    folder.write_text("in the way")
+    full = tmp_path / "full"
+    full.touch()
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(NO_ROOM.format(full=str(full)))
+    environment = {"FAKE_LOG": "drawn", "PYTHONPATH": str(tmp_path / "site")}
+    run, _ = start_run(total=3, images=4, options=KEEP, **environment)
     client = run.start()
     until(lambda: "everything is released" in run.log(), run.log)
-    folder.unlink()
+    full.unlink()
     assert client.wait(90) == 0, run.log()
     run.check()
     assert kept(run).keys() == rejected(check_scores(run)) != set()
