@@ -24,10 +24,9 @@ from common.json_form import COUNT, has_form, in_form
 from generate.dataset.accept_rule import rule_of
 from generate.dataset.definition import MOST
 from generate.dataset.layout import FOLDER
-from generate.dataset.links import remove
 from generate.dataset.scan import IndexFiles, scan_folder
 from generate.server.data_sets import DataSets
-from generate.server.folders import counted, index_done
+from generate.server.folders import counted, index_done, remove_marks
 from generate.server.ledger.ledger import Ledger
 from generate.server.storage.comparison import Block
 
@@ -165,7 +164,7 @@ class FolderCheck:
         if lost and not folder.is_dir():
             return  # it has left just now: see DataSets.look
         if lost:
-            remove(mark)
+            remove_marks([mark])
         grown = [
             index
             for index in lost
@@ -190,7 +189,7 @@ class FolderCheck:
             if len(self.ledger.read(lambda ledger: ledger.store.done_in(name, block))) < len(
                 indices
             ):
-                mark.unlink(missing_ok=True)  # --retry_failed came between
+                remove_marks([mark])  # --retry_failed came between
 
     def problem(self) -> str | None:
         """A sentence while a folder cannot be read, or None."""

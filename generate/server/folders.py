@@ -5,6 +5,7 @@ folders.done("HPDv2", [3, 4])                  # {3: True, 4: False}
 """
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +23,7 @@ from generate.protocol.output_root import dataset_folder
 from generate.server.ledger.ledger import Ledger
 from generate.server.ledger.shared_ledger import SharedLedger
 
+log = logging.getLogger("image_server")
 SECOND_LOOK_S = 0.3  # a network file system may show new names late
 RETRIES_AT_ONCE = 500  # failed prompts that --retry_failed takes under one lock
 
@@ -59,15 +61,14 @@ class Folders:
 
     def unmark(self, name: str, indices: Iterable[int]) -> None:
         """Remove the COMPLETE marks of these indices' folders, before anything there changes."""
-        for block in {index // FOLDER for index in indices}:
-            remove(self.path(name) / f"{block:06d}" / "COMPLETE")
+        blocks = {index // FOLDER for index in indices}
+        remove_marks(self.path(name) / f"{block:06d}" / "COMPLETE" for block in blocks)
 
     def _failed(self, name: str) -> list[dict[str, Any]]:
         return self.ledger.read(lambda ledger: ledger.queries.failed(name, 0, RETRIES_AT_ONCE))
 
     def unmark_all(self, name: str) -> None:
-        for mark in self.path(name).glob("*/COMPLETE"):
-            remove(mark)
+        remove_marks(self.path(name).glob("*/COMPLETE"))
 
     def retry_failed(self, name: str) -> int:
         """Number of failed prompts that now wait again ("": of all data sets).
@@ -96,6 +97,25 @@ class Folders:
                     # a folder of that name counts for nothing; a client renames it
                     with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                         mark.unlink()
+
+
+def remove_marks(marks: Iterable[Path]) -> None:
+    """Remove COMPLETE marks. One that may not be removed, another user's, is named and stays.
+
+    It is no reason to stop: a mark is believed at a rebuild alone, and never for "all done".
+    """
+    kept = []
+    for mark in marks:
+        try:
+            remove(mark)
+        except PermissionError:
+            kept.append(mark)
+    if kept:
+        log.warning(
+            "%d marks COMPLETE may not be removed (the first: %s): another user's? The run goes on",
+            len(kept),
+            kept[0],
+        )
 
 
 def index_done(folder: Path, index: int, images_per_prompt: int, rule: Rule | None = None) -> bool:

@@ -1,8 +1,10 @@
 """Names that others put into a data set folder: they hold up neither the server nor a client."""
 
+import errno
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -108,3 +110,23 @@ def test_each_sub_folder_is_listed_once_for_all_failed_prompts(tmp_path, monkeyp
     left = {path.name for path in folder.glob("*.failed")}
     assert left == {f"{index}_{aug}.failed" for index in range(50, 100) for aug in (0, 1)}
     assert len(list(folder.glob("*.jpg"))) == 100
+
+
+def test_a_mark_that_may_not_be_removed_stops_nothing(tmp_path, monkeypatch, caplog):
+    """Another user's, in a folder with the sticky bit; the others are removed."""
+    marks = [tmp_path / "generated_images/storm" / f"00000{n}" / "COMPLETE" for n in range(3)]
+    for mark in marks:
+        mark.parent.mkdir(parents=True)
+        mark.touch()
+    real = Path.unlink
+
+    def unlink(path, missing_ok=False):
+        if path == marks[1]:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        real(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    Folders(tmp_path, None).unmark_all("storm")
+    Folders(tmp_path, None).unmark("storm", [1, 2001])
+    assert [mark.exists() for mark in marks] == [False, True, False]
+    assert len(caplog.messages) == 1 and str(marks[1]) in caplog.text
