@@ -15,7 +15,7 @@ from typing import cast
 
 from common.command_line import UserError
 from common.screening import summary
-from generate.client.work import ClientSettings, Index, Work
+from generate.client.work import DISK_PAUSE_S, ClientSettings, Index, Work
 from generate.dataset import samples
 from generate.dataset.caption_check import standing_captions
 from generate.dataset.captions import (
@@ -214,7 +214,7 @@ class Captioner:
         reason, text = fault(error)
         if reason != "disk":
             # It fails within no time: what others give first tells that it is its own fault.
-            self.work.pause_for_disk()
+            self.work.pause(DISK_PAUSE_S)
         self.work.fail(self.work.sample(index, 0), reason, text, at_once=True)
 
 

@@ -3,13 +3,15 @@
 import errno
 import json
 import os
+import time
 
 import pytest
 
+from generate.client.captioner import Captioner
 from generate.client.origins import MOST_LLMS, OTHERS, origins_of
 from generate.client.publisher import Publisher
 from generate.client.result import result_of
-from generate.client.work import Index
+from generate.client.work import DISK_PAUSE_S, ClientSettings, Index
 from generate.dataset import captions
 from generate.dataset.captions import is_captions, publish_captions, read_captions
 from generate.dataset.layout import captions_path
@@ -82,6 +84,18 @@ def test_captions_of_another_user_cost_no_other_prompt(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda place, mode: False)
     with pytest.raises(PermissionError):  # nobody may write there: it is the folder's fault
         read_captions(tmp_path, 3)
+
+
+def test_prompts_whose_files_are_in_the_way_make_no_pause_longer(tmp_path):
+    """Each doubled the pause of a failed disk, so that good prompts waited for minutes."""
+    bench = Bench(tmp_path, FakeJob())
+    settings = ClientSettings(tmp_path, 1, bench.work.recipes)
+    captioner = Captioner(bench.work, None, settings)
+    for number in range(20):
+        index = Index(number, "1-1", {"prompt": "a bird"}, IndexFiles(), 1, record=record(number))
+        captioner._disk_failed(index, OSError(errno.ELOOP, "in the way", str(tmp_path / "x")))
+    assert bench.work.next_lease_at - time.monotonic() <= DISK_PAUSE_S
+    assert bench.work.pause_for_disk() == DISK_PAUSE_S, "no failure of the disk was counted"
 
 
 def test_what_may_have_no_second_link_is_renamed(tmp_path, monkeypatch):
