@@ -36,7 +36,7 @@ def publish_collected(
         with contextlib.suppress(FileNotFoundError, Refused):
             if read_untrusted(final, COLLECTED_BYTES) == content:
                 return True
-        if not final.exists():
+        if not os.path.lexists(final):
             return False  # the temporary file was taken away by the next holder of this index
         remove_collected(dataset_dir, index)
     return False

@@ -152,7 +152,7 @@ def roll_forward(dataset_dir: str | os.PathLike[str], index: int, aug: int, leas
         return False
     if (metadata.get("prompt_index"), metadata.get("augmentation_idx")) != (index, aug):
         return False
-    if not final.with_suffix(".json").exists():
+    if not is_plain(final.with_suffix(".json")):
         _publish_json(final, metadata, data, {}, lease)
     return True
 

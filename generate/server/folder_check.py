@@ -11,6 +11,7 @@ It is read instead of the folder to rebuild a lost ledger, and only then.
 import contextlib
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -183,7 +184,7 @@ class FolderCheck:
             self.ledger.read(lambda ledger: ledger.comparison.folder_checked(name, block, done))
             is None
         )
-        if len(done) == len(indices) and not outdated and not mark.exists():
+        if len(done) == len(indices) and not outdated and not os.path.lexists(mark):
             with contextlib.suppress(OSError):  # no room: the mark only saves time
                 write_mark(mark, done, images)
             if len(self.ledger.read(lambda ledger: ledger.store.done_in(name, block))) < len(

@@ -16,6 +16,7 @@ from common.packed_folder import exists
 from generate.dataset.accept_rule import Rule, rule_of
 from generate.dataset.captions import images_wanted, read_captions
 from generate.dataset.collected import remove_collected
+from generate.dataset.disk import spare
 from generate.dataset.layout import FOLDER, NAME, folder_name, path_of
 from generate.dataset.links import remove
 from generate.dataset.scan import IndexFiles, scan_folder
@@ -89,13 +90,14 @@ class Folders:
     def _remove_failed(self, name: str, indices: set[int]) -> None:
         """Each sub-folder is listed once: it may have 400,000 names."""
         for index in indices:
-            remove_collected(self.path(name), index)
+            with spare():
+                remove_collected(self.path(name), index)
         for folder in {self.path(name) / folder_name(index) for index in indices}:
             for mark in folder.glob("*.failed"):
                 match = NAME.fullmatch(mark.name)
                 if match and match[2] and int(match[1]) in indices:
                     # a folder of that name counts for nothing; a client renames it
-                    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                    with spare(), contextlib.suppress(FileNotFoundError, IsADirectoryError):
                         mark.unlink()
 
 

@@ -112,6 +112,27 @@ def test_each_sub_folder_is_listed_once_for_all_failed_prompts(tmp_path, monkeyp
     assert len(list(folder.glob("*.jpg"))) == 100
 
 
+def test_a_failed_that_may_not_be_removed_keeps_no_other_from_being_retried(
+    tmp_path, monkeypatch, caplog
+):
+    """Another user's, in a folder with the sticky bit."""
+    folder = tmp_path / "generated_images" / "storm" / "000000"
+    folder.mkdir(parents=True)
+    for name in ("1_0.failed", "2_0.failed", "1.samples", "2.samples"):
+        (folder / name).touch()
+    real = Path.unlink
+
+    def unlink(path, missing_ok=False):
+        if path.name[0] == "1":
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        real(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    Folders(tmp_path, None)._remove_failed("storm", {1, 2})
+    assert sorted(path.name for path in folder.iterdir()) == ["1.samples", "1_0.failed"]
+    assert caplog.text.count("is in the way (Operation not permitted)") == 2
+
+
 def test_a_mark_that_may_not_be_removed_stops_nothing(tmp_path, monkeypatch, caplog):
     """Another user's, in a folder with the sticky bit; the others are removed."""
     marks = [tmp_path / "generated_images/storm" / f"00000{n}" / "COMPLETE" for n in range(3)]
