@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from combine_prompts.prompt_files import json_list
-from common.sqlite_files import open_to_read, plain_tables
+from common.sqlite_files import open_to_read, refuse_computed
 
 BATCH = 20_000  # rows a batch: of a table of any size only one column of so many is in memory
 LONGEST_LINE = 1 << 30  # a line without its closing quote is named, not refused at 128 kB
@@ -68,8 +68,7 @@ def sac_generations(path: Path) -> Iterator[Row]:
 
 def _refuse_computed(database: sqlite3.Connection) -> None:
     """sqlite3.DatabaseError if the rows are computed: they could be endless, or of any size."""
-    if "generations" not in plain_tables(database):
-        raise sqlite3.DatabaseError("no such table: generations")
+    refuse_computed(database, "generations")
     columns = database.execute("SELECT hidden FROM pragma_table_xinfo('generations')")
     if any(hidden for (hidden,) in columns):
         raise sqlite3.DatabaseError("generations has a column that is computed")

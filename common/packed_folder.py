@@ -228,29 +228,40 @@ def packed(folder: str | os.PathLike[str]) -> PackedFolder | None:
 
 
 def _load(folder: str, mark: os.stat_result) -> PackedFolder | None:
-    # the time of its last change of any kind: it may become readable
-    found = _loaded(folder, mark.st_ino, mark.st_ctime_ns, mark.st_size, mark.st_mode)
-    if isinstance(found, str):
-        raise DamagedMark(f"its mark {MARK} {found}", os.path.join(folder, MARK))
-    return found
+    if stat.S_ISREG(mark.st_mode):
+        try:
+            # by the time of its last change of any kind: it may have become readable
+            found = _loaded(folder, mark.st_ino, mark.st_ctime_ns, mark.st_size)
+        except PermissionError as error:
+            found = f"cannot be read: {error.strerror}"
+        if isinstance(found, PackedFolder):
+            return found
+    else:
+        found = "is no regular file"
+    if not _has_tars(folder, int(time.monotonic() // LOOK_EVERY_S)):
+        return None
+    raise DamagedMark(f"its mark {MARK} {found}", os.path.join(folder, MARK))
 
 
 @functools.lru_cache(maxsize=FOLDERS_KEPT)
-def _loaded(
-    folder: str, inode: int, changed: int, size: int, mode: int
-) -> PackedFolder | str | None:
-    """What the mark says, or what is wrong with it; None: it is none."""
-    path = Path(folder)
+def _has_tars(folder: str, look: int) -> bool:
+    """look: another one lists the names, perhaps 400,000, again."""
+    return any(map(TAR.fullmatch, os.listdir(folder)))
+
+
+@functools.lru_cache(maxsize=FOLDERS_KEPT)
+def _loaded(folder: str, inode: int, changed: int, size: int) -> PackedFolder | str:
+    """What the mark says, or what is wrong with it."""
     try:
-        if stat.S_ISREG(mode):
-            return _parsed(path)
-        why = "is no regular file"
-    except (Refused, PermissionError) as error:
-        why = f"cannot be read: {error.strerror}"
-    except DAMAGE as error:
-        why = f"it has no {error}" if isinstance(error, KeyError) else "a value has another type"
-        why = f"is damaged: {error if isinstance(error, ValueError) else why}"
-    return why if any(map(TAR.fullmatch, os.listdir(path))) else None
+        return _parsed(Path(folder))
+    except Refused as error:
+        return f"cannot be read: {error.strerror}"
+    except KeyError as error:
+        return f"is damaged: it has no {error}"
+    except ValueError as error:
+        return f"is damaged: {error}"
+    except DAMAGE:
+        return "is damaged: a value has another type"
 
 
 def _parsed(path: Path) -> PackedFolder:
@@ -301,7 +312,10 @@ def exists(path: str | os.PathLike[str]) -> bool:
 
 def is_plain(path: str | os.PathLike[str]) -> bool:
     """Whether a file itself lies there: no link, folder or pipe."""
-    return os.path.isfile(path) and not os.path.islink(path)
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except (OSError, ValueError):  # a NUL in the name
+        return False
 
 
 def changed_ns(path: str | os.PathLike[str]) -> int:

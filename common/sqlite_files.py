@@ -13,6 +13,7 @@ import sqlite3
 import stat
 from pathlib import Path
 
+STORED = "CREATE TABLE "  # as SQLite itself writes it; a virtual table is computed
 BESIDE = ("", "-journal", "-wal", "-shm")
 
 
@@ -35,6 +36,24 @@ def open_to_read(path: str | os.PathLike[str], timeout_s: float = 0) -> sqlite3.
     return sqlite3.connect(f"{Path(real).as_uri()}?mode=ro", uri=True, timeout=timeout_s)
 
 
+def refuse_computed(database: sqlite3.Connection, name: str) -> None:
+    """sqlite3.DatabaseError unless `name` is a table whose rows are stored.
+
+    SQLite takes it for `Name`, too.
+    """
+    found = database.execute(
+        "SELECT type, sql FROM sqlite_master WHERE type IN ('table', 'view') "
+        "AND name = ? COLLATE NOCASE",
+        (name,),
+    ).fetchall()
+    if not found:
+        raise sqlite3.DatabaseError(f"no such table: {name}")
+    if any(kind != "table" or not str(sql).startswith(STORED) for kind, sql in found):
+        raise sqlite3.DatabaseError(
+            f"{name} is a view or a virtual table; only a plain one is read"
+        )
+
+
 def plain_tables(database: sqlite3.Connection) -> set[str]:
     """The names of all tables, in small letters: SQLite takes `Name` for `name`.
 
@@ -46,7 +65,7 @@ def plain_tables(database: sqlite3.Connection) -> set[str]:
         if kind not in ("table", "index"):
             raise sqlite3.DatabaseError(f"it holds a {kind}; only tables and indices are read")
         if kind == "table":
-            if not str(statement).startswith("CREATE TABLE "):  # as SQLite itself writes it
+            if not str(statement).startswith(STORED):
                 raise sqlite3.DatabaseError("it holds a virtual table; only plain ones are read")
             names.add(name.lower())
     return names

@@ -30,8 +30,8 @@ def split(text: str) -> str:
     """The text, when it names a split; see shares()."""
     if not is_split(text):
         raise argparse.ArgumentTypeError(
-            f"{text}: give names of letters, digits and _, at most 100 bytes each, and shares that "
-            "make 1, as in train=0.98,val=0.02"
+            f"{text}: give names of letters, digits and _ (no digit in front), at most 100 bytes "
+            "each, and shares that make 1, as in train=0.98,val=0.02"
         )
     return text
 

@@ -264,9 +264,9 @@ class Publisher:
             self.work.forget(index)
 
     def _report(self, indices: list[Index], lease: str) -> None:
-        """Report indices that have all ended well, or have all failed."""
+        report = self._fail if indices[0].failures else self._complete  # all are alike
         if lease not in self.job.lost:
-            (self._fail if indices[0].failures else self._complete)(indices, lease)
+            report(indices, lease)
         for index in indices:
             self.work.forget(index)
 

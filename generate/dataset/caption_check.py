@@ -83,8 +83,9 @@ def _own_record(
             break
         if pause:
             time.sleep(pause)
+    why = "it is no record of this prompt, or may not be read"
     for generation in bad:
-        _set_captions_aside(dataset_dir, index, generation, "it is no record of this prompt")
+        _set_captions_aside(dataset_dir, index, generation, why)
     return good
 
 

@@ -76,7 +76,10 @@ def set_aside(path: Path, word: str) -> Path | None:
         except FileNotFoundError:
             return None
         except OSError:  # a folder takes no second link, a file of another user perhaps none
-            path.rename(aside)
+            try:
+                path.rename(aside)
+            except FileNotFoundError:
+                return None
             return aside
         path.unlink(missing_ok=True)
         return aside

@@ -53,7 +53,8 @@ class RejectedImages:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            error.filename = os.fspath(final)  # not by its descriptor
+            if error.errno != errno.EBUSY:
+                error.filename = os.fspath(final)  # not by its descriptor
             raise
 
     def _keep(self, folder: int, final: str, jpeg: bytes, metadata: Metadata, lease: str) -> None:
@@ -79,7 +80,7 @@ class RejectedImages:
                     os.mkdir(name, dir_fd=descriptor)
                 inner = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
             except NotADirectoryError:
-                raise OSError(errno.EBUSY, f"{name} is no folder") from None
+                raise OSError(errno.EBUSY, f"{name} is no folder", os.fspath(folder)) from None
             finally:
                 os.close(descriptor)
             descriptor = inner

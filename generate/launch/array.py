@@ -129,7 +129,10 @@ def tail_log(output_root: Path, dataset: str) -> int:
         return [log for array in arrays for log in output_root.glob(f"{array}_*.out")]
 
     while not (logs := find()):
-        waits = set(arrays).intersection(live(output_root, dataset))
+        try:
+            waits = bool(set(arrays).intersection(live(output_root, dataset)))
+        except UserError:  # squeue does not answer, which may pass
+            waits = True
         if not waits and not find():  # looked again: a task may have begun and ended in between
             raise UserError(
                 f"array {', '.join(arrays)} has left the queue (cancelled?) and none of its tasks "

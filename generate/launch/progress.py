@@ -28,7 +28,7 @@ lost: list[OSError] = []  # of the newest lines, if standard output did not take
 
 
 def report(text: str) -> None:
-    """Print lines. A closed output ends the run; a full one costs them, see said()."""
+    """Print lines. A closed output ends the run; a full one costs them, see unless_lost()."""
     lines = "\n".join(visible(line, LONGEST) for line in text.split("\n"))
     lost.clear()
     try:
@@ -41,7 +41,7 @@ def report(text: str) -> None:
             print(lines, file=sys.stderr, flush=True)
 
 
-def said(status: int) -> int:
+def unless_lost(status: int) -> int:
     """The exit status of what has reported. OSError: all is well, and the newest lines are lost."""
     if status == DONE and lost:
         raise lost[0]

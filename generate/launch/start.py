@@ -38,7 +38,7 @@ from generate.launch import (
 )
 from generate.launch.pinned import pinned
 from generate.launch.plan import plan
-from generate.launch.progress import report, said
+from generate.launch.progress import report, unless_lost
 from generate.launch.sizes import check_batch_size, check_items, sizes_of
 from generate.pipelines.pipeline import family_for
 from generate.pipelines.provenance import as_text
@@ -88,11 +88,11 @@ def start(args: Namespace) -> int:
         preflight.check_definition(root, definition)
         for line in plan(args, definition, items, root):
             report(line)
-        return said(DONE)
+        return unless_lost(DONE)
     if args.is_slurm_task:
         show_notice(args.model)
         return local.run(args, definition, root, [])
-    return said(local.run(args, definition, root, plan(args, definition, items, root)))
+    return unless_lost(local.run(args, definition, root, plan(args, definition, items, root)))
 
 
 def define(args: Namespace, items: Sequence[Item], root: Path) -> dict[str, Any]:

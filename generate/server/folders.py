@@ -114,7 +114,8 @@ def remove_marks(marks: Iterable[Path]) -> None:
             kept.append(mark)
     if kept:
         log.warning(
-            "%d marks COMPLETE may not be removed (the first: %s): another user's? The run goes on",
+            "COMPLETE marks may not be removed: %d, the first is %s; remove them as the user that "
+            "they belong to. The run goes on",
             len(kept),
             kept[0],
         )

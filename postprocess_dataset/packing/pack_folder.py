@@ -34,7 +34,7 @@ from common.packed_folder import (
     shortfall,
     text_count,
 )
-from common.untrusted import open_untrusted
+from common.untrusted import Refused, open_untrusted
 from postprocess_dataset.packing.loose_file import OTHER_BYTES, generation_of, read_loose
 from postprocess_dataset.packing.publish_mark import publish_mark
 from postprocess_dataset.packing.read_back import read_back
@@ -110,6 +110,9 @@ class Packing:
 
     def _pack(self) -> None:
         mark = packed(self.folder)
+        if mark is None and os.path.lexists(self.folder / MARK):
+            why = "it is no mark: nothing is packed here until it is moved away"
+            raise Refused(why, self.folder / MARK)
         names = self._loose()
         if mark:  # a packer that was killed after its mark left loose files
             left_behind = {name for name in names if self._is_left_behind(mark, name)}

@@ -72,6 +72,7 @@ def list_names(path: str, subdirectory: str, found: Findings) -> Names:
     other_images = set()
     other_jsons = set()
     tars = []
+    named_so = False  # something is called PACKED
     with os.scandir(path) as entries:
         for entry in entries:
             place = f"{subdirectory}/{entry.name}"
@@ -88,6 +89,8 @@ def list_names(path: str, subdirectory: str, found: Findings) -> Names:
                     found.add("foreign", place, "is no file")
             elif match:
                 found.add("foreign", place, f"belongs to {int(match[1]) // BLOCK:06d}")
+            elif entry.name == MARK and block is not None:
+                named_so = True
             elif entry.is_dir(follow_symlinks=False):
                 names.folders.append(entry.name)
             elif block is None and entry.name.endswith(".jpg") and _is_file(entry):
@@ -98,7 +101,7 @@ def list_names(path: str, subdirectory: str, found: Findings) -> Names:
                 names.complete = True
             elif block is not None and TAR.fullmatch(entry.name):
                 tars.append(entry.name)
-            elif not OURS.fullmatch(entry.name) and not (block is not None and entry.name == MARK):
+            elif not OURS.fullmatch(entry.name):
                 why = "is a link, which is not followed" if entry.is_symlink() else FOREIGN
                 found.add("foreign", place, why)
     names.others = other_jsons & other_images
@@ -113,7 +116,7 @@ def list_names(path: str, subdirectory: str, found: Findings) -> Names:
         return names
     if mark:
         _add_packed(subdirectory, mark, names, found)
-    elif block is not None and os.path.lexists(os.path.join(path, MARK)):
+    elif block is not None and named_so:
         found.add("foreign", f"{subdirectory}/{MARK}", "is no mark: no tar lies beside it")
     named = {entry["name"] for entry in mark.record["tars"]} if mark else set()
     for name in sorted(set(tars) - named):

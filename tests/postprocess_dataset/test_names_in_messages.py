@@ -25,7 +25,7 @@ def test_a_damaged_mark_is_named_not_its_folder(folder, to_parquet, tmp_path, ma
     make(data.path / "000001" / "PACKED")
     assert to_parquet(data.path, tmp_path / "loose.parquet").status == 0, "nothing was packed"
     (data.path / "000001" / "part-00000.tar").touch()
-    packed_folder._loaded.cache_clear()  # of one mark it asks once
+    packed_folder._has_tars.cache_clear()  # it looks once a second
     ended = to_parquet(data.path, tmp_path / "t.parquet")
     assert ended.status == 3 and says in rejects(tmp_path / "t.parquet")["HPDv2/000001"]
     words = ended.err + json.dumps(rejects(tmp_path / "t.parquet"))

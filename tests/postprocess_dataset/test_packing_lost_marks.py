@@ -134,3 +134,20 @@ def test_a_tar_whose_files_are_not_those_packed_is_not_published(data, monkeypat
     ended = pack(data.path)
     assert ended.status == 3 and "readers would not find" in ended.err
     assert not list(data.path.glob("000000/part-*")) and seen(data.path) == before
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_what_others_call_packed_is_left_as_it_is(data, kind):
+    """A tar was written before the mark could not be, so that the folder counted as damaged."""
+    mark = data.path / "000000" / "PACKED"
+    if kind == "file":
+        mark.write_text("x")
+    elif kind == "folder":
+        mark.mkdir()
+    else:
+        mark.symlink_to("nowhere")
+    before = seen(data.path)
+    ended = pack(data.path)
+    assert ended.status != 0 and "PACKED: it is no mark: nothing is packed here" in ended.err
+    assert seen(data.path) == before and not list(mark.parent.glob("*.tar"))
+    assert mark.is_symlink() if kind == "link" else mark.exists()
