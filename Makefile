@@ -1,5 +1,5 @@
 # make demo   the whole flow on embedded models: no GPU, no key, no cluster (below two minutes on 2 cores, after the set-up)
-# make test   every test (about 14 minutes on 2 cores)
+# make test   every test (about 16 minutes on 2 cores)
 # make lint   ruff and mypy; `make test` runs it first
 # make soak   the long tests; make bench: the measurements of docs/benchmarks.md
 # make mutants   each guarantee broken once: its test must fail; make lock: the requirements' hashes anew

@@ -70,7 +70,7 @@ def scan_folder(
         why = "it is a link, which no table follows; put the folder itself in its place"
         raise NotADirectoryError(errno.ENOTDIR, why, os.fspath(path))
     try:
-        names, others = _list(path)
+        listed, others = _list(path)
     except FileNotFoundError:
         return {}
     in_tars = _packed(path, only)
@@ -78,10 +78,11 @@ def scan_folder(
     for name in others:
         match = NAME.fullmatch(name)
         if match is None or match[3] not in ("jpg", "json"):
-            names.add(name)  # its reader sees what it is
+            listed.append(name)  # its reader sees what it is
         elif only is None or int(match[1]) in only:
             found.setdefault(int(match[1]), IndexFiles()).strays.append(name)
-    for name in [name for name in names if ".prompts" in name]:
+    names = set(listed)
+    for name in [name for name in listed if ".prompts" in name]:
         match = NAME.fullmatch(name)
         if match and (only is None or int(match[1]) in only):
             files = found.setdefault(int(match[1]), IndexFiles())
@@ -122,14 +123,14 @@ def scan_folder(
     return found
 
 
-def _list(path: Path) -> tuple[set[str], list[str]]:
-    """(names of files, names of all else); a quarter more than a list of names takes."""
+def _list(path: Path) -> tuple[list[str], list[str]]:
+    """(names of files, names of all else); a third more than a list of names takes."""
+    names: list[str] = []
+    others: list[str] = []
     with os.scandir(path) as entries:
-        listed = list(entries)
-    names = {entry.name for entry in listed if entry.is_file(follow_symlinks=False)}
-    if len(names) == len(listed):
-        return names, []
-    return names, [entry.name for entry in listed if entry.name not in names]
+        for entry in entries:
+            (names if entry.is_file(follow_symlinks=False) else others).append(entry.name)
+    return names, others
 
 
 def _look_into_mark(

@@ -157,13 +157,15 @@ def test_killed_while_it_signs_it_goes_on(run, chain, tmp_path, dying):
     place = tmp_path / "birds"
     options = signed_options(chain)
     words = ("release", run.path, place, "--num_workers", 1, *options)
-    for at in range(60, 0, -1):  # until the tar is there, and not its mark
-        signed = tmp_path / "birds.work" / "signed"
-        shutil.rmtree(signed, ignore_errors=True)  # a try before has signed all
-        if dying(at, *words) == -9 and signed.exists() and not list(signed.glob("*.json")):
-            break
-    else:
-        pytest.fail("it was not killed while it signed")
+    signed = tmp_path / "birds.work" / "signed"
+    early, late = 0, 400  # writes before it signs, and after the first mark of a signed tar
+    while not (signed.exists() and not list(signed.glob("*.json"))):
+        assert late - early > 1, "it was not killed while it signed"
+        at = (early + late) // 2
+        for folder in (place, signed.parent):
+            shutil.rmtree(folder, ignore_errors=True)
+        died = dying(at, *words) == -9
+        early, late = (early, at) if list(signed.glob("*.json")) or not died else (at, late)
     assert release(run, place, *options).status == 0
     for sample in read_shard(str(place / "webdataset" / "train-000000.tar")):
         assert verdict(sample.image, chain / "root.pem")[0] == "Trusted"
