@@ -116,7 +116,7 @@ def list_names(path: str, subdirectory: str, found: Findings) -> Names:
         return names
     if mark:
         _add_packed(subdirectory, mark, names, found)
-    elif block is not None and named_so:
+    elif named_so:
         found.add("foreign", f"{subdirectory}/{MARK}", "is no mark: no tar lies beside it")
     named = {entry["name"] for entry in mark.record["tars"]} if mark else set()
     for name in sorted(set(tars) - named):
