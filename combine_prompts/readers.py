@@ -67,11 +67,17 @@ def sac_generations(path: Path) -> Iterator[Row]:
 
 
 def _refuse_computed(database: sqlite3.Connection) -> None:
-    """sqlite3.DatabaseError if the rows are computed: they could be endless, or of any size."""
+    """sqlite3.DatabaseError if the rows are computed: they could be endless, or of any size.
+
+    Also if a column hides SQLite's own rowid: each row would be looked for among all.
+    """
     refuse_computed(database, "generations")
-    columns = database.execute("SELECT hidden FROM pragma_table_xinfo('generations')")
-    if any(hidden for (hidden,) in columns):
-        raise sqlite3.DatabaseError("generations has a column that is computed")
+    columns = database.execute("SELECT name, hidden FROM pragma_table_xinfo('generations')")
+    for name, hidden in columns.fetchall():
+        if hidden:
+            raise sqlite3.DatabaseError("generations has a column that is computed")
+        if name.lower() == "rowid":
+            raise sqlite3.DatabaseError("generations has a column called rowid; rename it")
 
 
 def gecko_prompts(path: Path, reliable: bool = False, trainable: bool = False) -> Iterator[Row]:

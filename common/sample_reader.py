@@ -26,7 +26,13 @@ from common.json_form import has_form
 from common.json_text import parse_json
 from common.packed_folder import TAR, PackedFolder, packed, read_file, shortfall
 from common.packed_tar import Member
-from common.untrusted import IMAGE_BYTES, SAMPLE_BYTES, open_untrusted, read_untrusted
+from common.untrusted import (
+    IMAGE_BYTES,
+    SAMPLE_BYTES,
+    open_untrusted,
+    read_untrusted,
+    real_folders,
+)
 
 STANDARD = re.compile(r"(0|[1-9][0-9]{0,11})_(0|[1-9][0-9]{0,5})")
 CAPTIONS_BYTES = 64 << 20  # of a .prompts
@@ -173,11 +179,14 @@ def _samples(
 
 
 def _read(place: Path | Member, limit: int) -> bytes:
-    """The bytes of a file; of a loose one that was packed since it was listed, those in its tar."""
+    """The bytes of a file; of a loose one that was packed since it was listed, those in its tar.
+
+    A link to another folder is refused: it may be a colleague's, to a file that is nobody's sample.
+    """
     if isinstance(place, Member):
         return place.read(limit)
     try:
-        return read_untrusted(place, limit)
+        return read_untrusted(place, limit, real_folders([place.parent]))
     except FileNotFoundError:
         return read_file(place, limit)
 

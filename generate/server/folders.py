@@ -65,40 +65,60 @@ class Folders:
         blocks = {index // FOLDER for index in indices}
         remove_marks(self.path(name) / f"{block:06d}" / "COMPLETE" for block in blocks)
 
-    def _failed(self, name: str) -> list[dict[str, Any]]:
-        return self.ledger.read(lambda ledger: ledger.queries.failed(name, 0, RETRIES_AT_ONCE))
+    def _failed(self, name: str, offset: int) -> list[dict[str, Any]]:
+        return self.ledger.read(lambda ledger: ledger.queries.failed(name, offset, RETRIES_AT_ONCE))
 
     def unmark_all(self, name: str) -> None:
         remove_marks(self.path(name).glob("*/COMPLETE"))
 
-    def retry_failed(self, name: str) -> int:
-        """Number of failed prompts that now wait again ("": of all data sets).
+    def retry_failed(self, name: str) -> tuple[int, int]:
+        """How many failed prompts now wait again ("": of all data sets), and how many stay failed.
 
-        Their .failed marks and .samples go first.
+        Their .failed marks and .samples go first. One whose files may not be removed stays: its
+        images would be given up at once.
         """
         names = [name] if name else self.ledger.read(lambda ledger: ledger.store.names())
-        count = 0
+        again = stay = 0
         for dataset in names:
-            while rows := self._failed(dataset):
+            stay_here = 0
+            while rows := self._failed(dataset, stay_here):
                 indices = [row["index"] for row in rows]
                 self.unmark(dataset, indices)
-                self._remove_failed(dataset, set(indices))
-                count += self.ledger.read(Ledger.retry_failed, dataset, indices)
-                self.unmark(dataset, indices)  # a folder check may have ended meanwhile
-        return count
+                kept = self._remove_failed(dataset, set(indices))
+                stay_here += len(kept)
+                free = [index for index in indices if index not in kept]
+                again += self.ledger.read(Ledger.retry_failed, dataset, free)
+                self.unmark(dataset, free)  # a folder check may have ended meanwhile
+            stay += stay_here
+        return again, stay
 
-    def _remove_failed(self, name: str, indices: set[int]) -> None:
-        """Each sub-folder is listed once: it may have 400,000 names."""
+    def _remove_failed(self, name: str, indices: set[int]) -> set[int]:
+        """The indices of which a file may not be removed.
+
+        Each sub-folder is listed once: it may have 400,000 names.
+        """
+        kept = set()
         for index in indices:
+            kept.add(index)
             with spare():
                 remove_collected(self.path(name), index)
+                kept.remove(index)
         for folder in {self.path(name) / folder_name(index) for index in indices}:
             for mark in folder.glob("*.failed"):
                 match = NAME.fullmatch(mark.name)
-                if match and match[2] and int(match[1]) in indices:
-                    # a folder of that name counts for nothing; a client renames it
-                    with spare(), contextlib.suppress(FileNotFoundError, IsADirectoryError):
-                        mark.unlink()
+                if match and match[2] and int(match[1]) in indices and not _removed(mark):
+                    kept.add(int(match[1]))
+        return kept
+
+
+def _removed(mark: Path) -> bool:
+    """Remove a .failed. False: it may not be, and is named in the log."""
+    with spare():
+        # a folder of that name counts for nothing; a client renames it
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            mark.unlink()
+        return True
+    return False
 
 
 def remove_marks(marks: Iterable[Path]) -> None:

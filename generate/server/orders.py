@@ -34,8 +34,11 @@ class Orders:
         if name is not None:
             if name:
                 self._check_known("retry_failed", name)
-            count = self.server.folders.retry_failed(name)
+            count, stay = self.server.folders.retry_failed(name)
             done.append(f"{count:,} failed prompts will be tried again")
+            if stay:
+                why = "files of theirs may not be removed (the server's log names them)"
+                done.append(f"{stay:,} stay failed: {why}")
         host = fields.text("release_quarantine", 255, None)
         if host is not None:
             count = ledger.read(lambda ledger: ledger.blame.release_quarantine(host or None))

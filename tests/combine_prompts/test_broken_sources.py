@@ -141,6 +141,10 @@ def test_sqlite_row_that_is_not_utf8(tmp_path):
             "CREATE VIRTUAL TABLE Generations USING fts5(id, prompt)",
             "generations is a view or a virtual table",
         ),
+        (  # each row would be looked for among all: 40,000 rows took minutes
+            "CREATE TABLE generations (RowID INTEGER, id INTEGER, prompt TEXT)",
+            "a column called rowid",
+        ),
     ],
 )
 def test_rows_that_are_computed(tmp_path, statement, says):

@@ -106,7 +106,7 @@ def test_a_new_lease_and_a_retry_take_it_away_first(tmp_path, monkeypatch):
     assert feeder.work.leased == "1-2"
     holder(tmp_path, "1-3", 1)
     rows = [[{"index": INDEX}], []]
-    monkeypatch.setattr(Folders, "_failed", lambda self, name: rows.pop(0))
+    monkeypatch.setattr(Folders, "_failed", lambda self, name, offset: rows.pop(0))
     monkeypatch.setattr(Folders, "path", lambda self, name: tmp_path)
 
     class Ledger:
@@ -114,7 +114,7 @@ def test_a_new_lease_and_a_retry_take_it_away_first(tmp_path, monkeypatch):
             assert not collected_path(tmp_path, INDEX).exists()
             return 1
 
-    assert Folders(tmp_path, Ledger()).retry_failed("x") == 1
+    assert Folders(tmp_path, Ledger()).retry_failed("x") == (1, 0)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])

@@ -128,7 +128,25 @@ def test_a_failed_that_may_not_be_removed_keeps_no_other_from_being_retried(
         real(path, missing_ok=missing_ok)
 
     monkeypatch.setattr(Path, "unlink", unlink)
-    Folders(tmp_path, None)._remove_failed("storm", {1, 2})
+    failed = {1, 2}
+
+    class Ledger:
+        """Two failed prompts, in pages of one."""
+
+        def retry_failed(self, dataset, indices):
+            failed.difference_update(indices)
+            return len(indices)
+
+        def read(self, function, *args):
+            return function(self, *args)
+
+    def page(self, name, offset):
+        return [{"index": index} for index in sorted(failed)[offset : offset + 1]]
+
+    monkeypatch.setattr(Folders, "_failed", page)
+    monkeypatch.setattr("generate.server.folders.Ledger", Ledger)
+    assert Folders(tmp_path, Ledger()).retry_failed("storm") == (1, 1)
+    assert failed == {1}  # its image would be given up at once
     assert sorted(path.name for path in folder.iterdir()) == ["1.samples", "1_0.failed"]
     assert caplog.text.count("is in the way (Operation not permitted)") == 2
 

@@ -110,6 +110,26 @@ def test_what_cannot_be_read_is_named_and_takes_no_other_with_it(folder, tmp_pat
         next(iterate(tmp_path / "nowhere"))
 
 
+def test_a_link_to_another_folder_is_not_followed(folder, tmp_path):
+    """A colleague's folder would show files of mine, under the names of its samples."""
+    mine = folder("mine").fill([7], 2).path / "000000"
+    data = folder().fill([1, 2], 1)
+    inside = data.path / "000000"
+    for name, target in (("1_0.jpg", "7_0.jpg"), ("2_0.json", "7_1.json")):
+        (inside / name).unlink()
+        (inside / name).symlink_to(mine / target)
+    os.link(inside / "1_0.json", inside / "3_0.json")
+    (inside / "3_0.jpg").symlink_to("4_0.jpg")  # within its own folder it may lead
+    (inside / "4_0.jpg").write_bytes(b"an image")
+    problems: list[str] = []
+    found = {sample.key: sample for sample in iterate(data.path, problems.append)}
+    assert sorted(found) == ["000000/1_0", "000000/3_0"]
+    assert [text for text in problems if "2_0.json" in text and "lies outside" in text] == problems
+    with pytest.raises(OSError, match="lies outside"):
+        found["000000/1_0"].jpeg()
+    assert found["000000/3_0"].jpeg() == b"an image"
+
+
 def bomb(path, kind):
     """A tar that begins with headers beyond all bounds; on the disk it takes some kilobytes."""
     member = tarfile.TarInfo("1_0.jpg")
