@@ -40,6 +40,8 @@ NOWHERE = {
     errno.ENOTDIR: "nowhere: a folder of its path is a file",
     errno.ENAMETOOLONG: "a name that is too long",
 }
+# Of a link that leads to anywhere, all other errors are its own: its disk has not failed.
+OF_A_DISK = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EACCES}
 OF_THE_KERNEL = ("/proc/", "/sys/")  # /proc/self/mem is a regular file, and reading it is EIO
 HEAD = 4096  # bytes
 Path = str | os.PathLike[str]
@@ -83,7 +85,7 @@ def open_untrusted(path: Path, inside: Sequence[str] = (), dir_fd: int | None = 
         raise Refused(str(error), repr(path)) from None
     try:
         _refuse_special(os.fstat(descriptor).st_mode, path)
-        if linked and _place_of(descriptor).startswith(OF_THE_KERNEL):
+        if linked and _is_of_the_kernel(_place_of(descriptor)):
             raise Refused("it is a link to what the kernel makes", path)
         if inside and not _place_of(descriptor).startswith(tuple(inside)):
             raise Refused(f"it lies outside of {' and '.join(inside)}", path)
@@ -109,14 +111,20 @@ def _refuse_special(mode: int, path: Path) -> None:
         raise Refused(f"it is {kind}", path)
 
 
+def _is_of_the_kernel(place: str) -> bool:
+    """The place of a namespace, of /proc/self/ns, is no path: "mnt:[4026531832]"."""
+    return place[:1] != "/" or place.startswith(OF_THE_KERNEL)
+
+
 def _mode_of_target(path: Path, dir_fd: int | None) -> int:
     try:
         return os.stat(path, dir_fd=dir_fd).st_mode
     except OSError as error:
         # The name is taken: who took it for a missing file would try to make it, for ever.
-        if error.errno not in NOWHERE:
+        if error.errno in OF_A_DISK:
             raise
-        raise Refused(f"it is a link to {NOWHERE[error.errno]}", path) from None
+        where = NOWHERE.get(error.errno or 0, f"what cannot be read ({error.strerror})")
+        raise Refused(f"it is a link to {where}", path) from None
 
 
 def _place_of(descriptor: int) -> str:

@@ -48,10 +48,11 @@ def test_a_socket_and_a_link_to_itself_are_refused(place, monkeypatch):
     (place / "through").symlink_to("a/x")  # a is a file
     (place / "long").symlink_to("x" * 300)
     (place / "memory").symlink_to("/proc/self/mem")  # a regular file, and reading it is EIO
+    (place / "namespace").symlink_to("/proc/self/ns/mnt")  # one, too; its place is no path
     monkeypatch.chdir(place)  # a socket's path has 107 bytes at most
     with socket.socket(socket.AF_UNIX) as there:
         there.bind("socket")
-    for name in ("loop", "socket", "through", "long", "memory"):
+    for name in ("loop", "socket", "through", "long", "memory", "namespace"):
         with pytest.raises(Refused, match=name):
             read_untrusted(place / name, 100)
 

@@ -24,7 +24,10 @@ NAMES = [
     *("{}_{}.jpg", "{}_{}.json", "{}_{}.failed", "{}.samples", "{}.prompts", "{}.prompts2"),
     *("{}.prompts3", ".{}_{}.jpg.9-9.tmp", ".{}.prompts.9-9.tmp", "COMPLETE", "PACKED"),
 ]
-LINKS = ["nowhere", "../dataset.yaml/x", "x" * 300, "/proc/self/mem", "/dev/zero", "/etc/passwd"]
+LINKS = [
+    *("nowhere", "../dataset.yaml/x", "x" * 300, "/etc/passwd"),
+    *("/proc/self/mem", "/proc/self/ns/mnt", "/dev/zero"),
+]
 KINDS = ["folder", "pipe", "empty", "link to itself", *LINKS]
 MEMORY = Path("/dev/shm")  # what a crash of the machine does is not asked here
 
