@@ -89,7 +89,11 @@ def _one(shard: Shard, folder: str, signer: Signer) -> None:
 
 def _signed(sample: ShardSample, sign: Sign) -> bytes:
     image = sign(sample.image, f"{os.path.basename(sample.key)}.jpg")
-    if read_jpeg(image).picture != read_jpeg(sample.image).picture:
+    try:
+        same = read_jpeg(image).picture == read_jpeg(sample.image).picture
+    except ValueError as error:
+        raise UserError(f"--c2pa: {sample.key}.jpg cannot be signed: it {error}") from None
+    if not same:
         raise UserError(f"--c2pa: {sample.key} would show another picture when it is signed")
     return image
 

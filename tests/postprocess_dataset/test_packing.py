@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from common import packed_folder
-from common.number_ranges import numbers, ranges
 from common.packed_folder import packed, read_file
 from common.packed_tar import members
 from generate.dataset.captions import publish_captions, read_captions
@@ -339,9 +338,7 @@ def test_what_lay_in_a_lost_tar_is_listed_and_counted(data, tmp_path):
         assert all("missing or cut" in line for line in lines)
 
 
-def test_ranges_and_options(tmp_path):
-    assert ranges({0, 1, 2, 5, 9, 10}) == "0-2,5,9-10" and ranges(set()) == ""
-    assert list(numbers("0-2,5", 4)) == [0, 1, 2, 5] and list(numbers("", 0)) == []
+def test_no_tar_and_options(tmp_path):
     (tmp_path / "x.tar").write_bytes(json.dumps("no tar").encode() * 99)
     with pytest.raises(OSError, match="damaged"):
         list(members(tmp_path / "x.tar", 0, 512))

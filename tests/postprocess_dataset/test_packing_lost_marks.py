@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from common.number_ranges import numbers, ranges
 from postprocess_dataset import tar_header
 from tests.postprocess_dataset.conftest import called, pack, seen
 
@@ -151,3 +152,12 @@ def test_what_others_call_packed_is_left_as_it_is(data, kind):
     assert ended.status != 0 and "PACKED: it is no mark: nothing is packed here" in ended.err
     assert seen(data.path) == before and not list(mark.parent.glob("*.tar"))
     assert mark.is_symlink() if kind == "link" else mark.exists()
+
+
+def test_ranges_are_in_order():
+    """Or a mark of some kilobytes names the same million images a hundred thousand times."""
+    assert ranges({0, 1, 2, 5, 9, 10}) == "0-2,5,9-10" and ranges(set()) == ""
+    assert list(numbers("0-2,5", 4)) == [0, 1, 2, 5] and list(numbers("", 0)) == []
+    for again in ("0-2,0-2", "5,3", "0-3,3"):
+        with pytest.raises(ValueError, match="not in order"):
+            list(numbers(again, 10**12))

@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import io
 import json
+import re
 import shutil
 import sys
 
@@ -190,6 +191,24 @@ def test_what_cannot_sign_is_one_line(run, chain, tmp_path, words, says):
     assert ended.status == 1 and ended.err.count("release: ") == 1, ended.err
     assert says in ended.err.splitlines()[-1] and "Traceback" not in ended.err
     assert not (place / "README.md").exists()
+
+
+def test_an_image_that_cannot_be_signed_is_one_line(run, chain, tmp_path):
+    """A JPEG may have fill bytes before a marker; this one has more than any reader here takes."""
+    image, record = (next(run.path.rglob(f"997_1.{kind}")) for kind in ("jpg", "json"))
+    data = image.read_bytes()
+    filled = data[:2] + b"\xff" * 200_000 + data[2:]
+    image.write_bytes(filled)
+    sums = [hashlib.sha256(content).hexdigest() for content in (data, filled)]
+    record.write_text(record.read_text().replace(*sums))
+    for collected in run.path.rglob("997.samples"):
+        collected.unlink()
+    for allowed in ([], ["--allow", "private_field"]):
+        ended = release(run, tmp_path / "birds", *allowed, *signed_options(chain))
+        assert ended.status == 1 and "Traceback" not in ended.err
+        assert re.search(
+            r"^release: --c2pa: \S*997_1.jpg cannot be signed: it has more", ended.err, re.M
+        )
 
 
 def test_a_third_word_is_no_certificate(run, chain, tmp_path):

@@ -13,7 +13,7 @@ report:
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import quote
 
 from common.json_text import parse_json
+from common.number_ranges import parts
 from common.packed_folder import DAMAGE, MARK, MARK_BYTES
 from common.untrusted import read_untrusted
 from generate.dataset.layout import FOLDER, folder_name
@@ -110,16 +111,9 @@ def _images_of(mark: Path) -> int:
     """How many images a mark lists; 0: it is damaged, which the folder check says."""
     try:
         prompts = parse_json(read_untrusted(mark, MARK_BYTES))["prompts"]
-        return sum(sum(_lengths(entry["images"])) for entry in prompts.values())
+        return sum(len(found) for entry in prompts.values() for found in parts(entry["images"]))
     except (OSError, *DAMAGE):
         return 0
-
-
-def _lengths(ranges: str) -> Iterator[int]:
-    """Of the ranges "0-6,8-199"."""
-    for part in ranges.split(",") if ranges else ():
-        first, _, last = part.partition("-")
-        yield int(last or first) - int(first) + 1
 
 
 def report_of(output_root: Path, name: str) -> Json | None:
