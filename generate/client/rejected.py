@@ -14,7 +14,7 @@ from typing import Any
 from common.scores.interface import Values
 from generate.client.candidate import Candidate
 from generate.client.work import ClientSettings
-from generate.dataset.disk import fault, of_one_file
+from generate.dataset.disk import PASSING
 from generate.dataset.rejected_images import RejectedImages
 from generate.dataset.tries import Tried
 
@@ -35,7 +35,8 @@ class Rejected:
     def keep(self, candidate: Candidate, values: Values) -> None:
         """Before its seed is noted, or a kill in between would lose it. OSError of the disk.
 
-        Where something else has the name of its folder, it is not kept: it is only to look at.
+        Where something else has the name of its folder, or another user owns it, it is not kept: it
+        is only to look at.
         """
         sample, settings = candidate.sample, self.settings
         if settings.judge and settings.judge.keep:
@@ -44,10 +45,15 @@ class Rejected:
             try:
                 kept.keep(candidate.jpeg, metadata, sample.attempt, sample.index.lease)
             except OSError as error:
-                if not of_one_file(error):
+                if error.errno in PASSING:
                     raise
                 if error.strerror not in self.in_the_way:
-                    log.warning("rejected images are not kept: %s", fault(error)[1])
+                    log.warning(
+                        "rejected images are not kept: %s: %s; move it to another folder, or make "
+                        "it yours",
+                        error.filename,
+                        error.strerror,
+                    )
                 self.in_the_way.add(str(error.strerror))
 
     def note(self, index: int, aug: int, tried: Tried) -> None:

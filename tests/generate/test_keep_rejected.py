@@ -1,8 +1,16 @@
 """--keep_rejected: images that are not accepted lie beside the data set, and nothing takes them."""
 
+import contextlib
+import errno
 import random
+from types import SimpleNamespace
+
+import pytest
 
 from common.expression import parse
+from generate.client.rejected import Rejected
+from generate.dataset import disk
+from generate.dataset.rejected_images import RejectedImages
 from generate.dataset.samples import read_comment
 from tests.fakes.running_server import until
 from tests.generate.test_accept import ACCEPT, LUCK, check_scores, killed_after
@@ -70,6 +78,24 @@ def test_what_others_put_in_the_place_of_its_folders_is_left_alone(start_run, tm
     assert len(list((place / "2").glob("*.jpg"))) == 4
     said = [line for line in run.log().splitlines() if "rejected images are not kept: " in line]
     assert len(said) == 2 and any("0 is no folder" in line for line in said), said
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EIO])
+def test_a_folder_of_another_user_is_no_failed_disk(tmp_path, monkeypatch, caplog, code):
+    """A colleague's --keep_rejected makes folders that only he may write."""
+
+    def keep(self, *args):
+        raise OSError(code, "no", "3_0.try0.jpg")
+
+    monkeypatch.setattr(RejectedImages, "keep", keep)
+    judge = SimpleNamespace(keep=2, facts=dict)
+    rejected = Rejected(SimpleNamespace(dataset_dir=tmp_path, judge=judge))
+    sample = SimpleNamespace(attempt=0, index=SimpleNamespace(lease="1-1"))
+    candidate = SimpleNamespace(jpeg=b"", metadata={}, sample=sample)
+    for _ in range(2):
+        with pytest.raises(OSError) if code in disk.PASSING else contextlib.nullcontext():
+            rejected.keep(candidate, {})
+    assert caplog.text.count("3_0.try0.jpg: no;") == (code not in disk.PASSING)
 
 
 def test_the_number_bounds_those_of_a_prompt(start_run):
