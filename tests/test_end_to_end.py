@@ -209,10 +209,9 @@ def test_a_second_run_finds_all_done(tmp_path):
         tmp_path / "shapes.json",
         "--model",
         "tiny",
-        "--llm",
-        "embedded",
+        "--augment_prompts=False",
+        "--images_per_text=2",
         "--num_workers=1",
-        "--expected_samples_per_index=2",
         "--output_root",
         tmp_path / "out",
     ]
