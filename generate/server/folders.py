@@ -93,17 +93,19 @@ class Folders:
         return again, stay
 
     def _remove_failed(self, name: str, indices: set[int]) -> set[int]:
-        """The indices of which a file may not be removed.
+        """The indices of which a file may not be removed, or whose sub-folder is a link.
 
         Each sub-folder is listed once: it may have 400,000 names.
         """
-        kept = set()
-        for index in indices:
+        folders = {index: self.path(name) / folder_name(index) for index in indices}
+        linked = {index for index, folder in folders.items() if folder.is_symlink()}
+        kept = set(linked)
+        for index in indices - linked:
             kept.add(index)
             with spare():
                 remove_collected(self.path(name), index)
                 kept.remove(index)
-        for folder in {self.path(name) / folder_name(index) for index in indices}:
+        for folder in {folders[index] for index in indices - linked}:
             for mark in folder.glob("*.failed"):
                 match = NAME.fullmatch(mark.name)
                 if match and match[2] and int(match[1]) in indices and not _removed(mark):
@@ -125,9 +127,12 @@ def remove_marks(marks: Iterable[Path]) -> None:
     """Remove COMPLETE marks. One that may not be removed, another user's, is named and stays.
 
     It is no reason to stop: a mark is believed at a rebuild alone, and never for "all done".
+    One behind a link is another data set's, and stays as well.
     """
     kept = []
     for mark in marks:
+        if mark.parent.is_symlink():
+            continue
         try:
             remove(mark)
         except PermissionError:

@@ -97,8 +97,13 @@ class Packing:
         self.names: list[str] = []  # in the new tars
 
     def run(self) -> Packed:
-        """OSError: the disk; the loose files are all there then."""
-        handle = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        """OSError: the disk, or a link; the loose files are all there then.
+
+        Through a link the files of another folder would be packed, and removed there.
+        """
+        if self.folder.is_symlink():
+            raise Refused("it is a link to a folder, which is not followed", self.folder)
+        handle = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._pack()

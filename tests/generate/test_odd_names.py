@@ -151,6 +151,22 @@ def test_a_failed_that_may_not_be_removed_keeps_no_other_from_being_retried(
     assert caplog.text.count("is in the way (Operation not permitted)") == 2
 
 
+def test_nothing_is_removed_behind_a_link(tmp_path):
+    """A link in the place of a sub-folder leads to another data set."""
+    other = tmp_path / "other" / "000001"
+    other.mkdir(parents=True)
+    for name in ("1001_0.failed", "1001.samples", "COMPLETE"):
+        (other / name).touch()
+    data = tmp_path / "generated_images" / "storm"
+    data.mkdir(parents=True)
+    (data / "000001").symlink_to(other)
+    folders = Folders(tmp_path, None)
+    assert folders._remove_failed("storm", {1001}) == {1001}
+    folders.unmark_all("storm")
+    folders.unmark("storm", [1001])
+    assert len(list(other.iterdir())) == 3
+
+
 def test_a_mark_that_may_not_be_removed_stops_nothing(tmp_path, monkeypatch, caplog):
     """Another user's, in a folder with the sticky bit; the others are removed."""
     marks = [tmp_path / "generated_images/storm" / f"00000{n}" / "COMPLETE" for n in range(3)]

@@ -154,6 +154,19 @@ def test_what_others_call_packed_is_left_as_it_is(data, kind):
     assert mark.is_symlink() if kind == "link" else mark.exists()
 
 
+def test_a_link_in_the_place_of_a_sub_folder_is_not_followed(data, folder):
+    """The files of another data set were packed, and removed there."""
+    foreign = folder("foreign").fill([3], 2)
+    (foreign.path / "000001").symlink_to(data.path / "000000")
+    before = sorted((data.path / "000000").iterdir())
+    ended = pack(foreign.path)
+    assert ended.status == 3 and "000001: it is a link to a folder" in ended.err
+    assert sorted((data.path / "000000").iterdir()) == before
+    link = data.path.parent / "link"
+    link.symlink_to(data.path)  # the DIR itself may be one
+    assert pack(link).status == 0 and (data.path / "000000/PACKED").exists()
+
+
 def test_ranges_are_in_order():
     """Or a mark of some kilobytes names the same million images a hundred thousand times."""
     assert ranges({0, 1, 2, 5, 9, 10}) == "0-2,5,9-10" and ranges(set()) == ""
