@@ -75,11 +75,8 @@ def read_jpeg(data: bytes) -> JpegHead:
     size = (0, 0)
     comments = []
     foreign = []
-    frame = b""
-    *before, (_, place, scan_end) = segments = _segments(data)
+    *before, (_, place, _) = segments = _segments(data)
     for marker, begin, end in before:
-        if marker in ONE_PASS:
-            frame = data[begin + 4 : end]
         if marker in SIZES:
             size = (
                 int.from_bytes(data[begin + 7 : begin + 9], "big"),
@@ -91,8 +88,7 @@ def read_jpeg(data: bytes) -> JpegHead:
             foreign.append(_name(marker, data[begin + 4 : end]))
         if marker not in APPLICATION and marker != COMMENT:
             digest.update(data[begin:end])
-    _refuse_many(data, segments)
-    _refuse_too_few(frame, len(data) - scan_end)
+    _refuse_slow(data, segments)
     digest.update(memoryview(data)[place:])
     comment = _metadata(comments[-1]) if comments else {}
     if len(comments) > 1 or (comments and not comment):
@@ -223,8 +219,19 @@ def _refuse_too_few(frame: bytes, left: int) -> None:
 
 
 def refuse_slow(data: bytes) -> None:
-    """ValueError if decoding a JPEG could take minutes: too many scans or markers."""
-    _refuse_many(data, _segments(data))
+    """ValueError if decoding a JPEG could take minutes or gigabytes.
+
+    It has too many scans or markers, or states more pixels than its bytes can hold.
+    """
+    _refuse_slow(data, _segments(data))
+
+
+def _refuse_slow(data: bytes, head: Sequence[Segment]) -> None:
+    _refuse_many(data, head)
+    *before, (_, _, scan_end) = head
+    for marker, begin, end in before:
+        if marker in ONE_PASS:
+            _refuse_too_few(data[begin + 4 : end], len(data) - scan_end)
 
 
 def _refuse_many(data: bytes, head: Sequence[Segment]) -> None:

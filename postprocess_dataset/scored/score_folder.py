@@ -32,6 +32,7 @@ from postprocess_dataset.scored import near_images
 from postprocess_dataset.scored.embeddings import packed
 
 BATCH = 32
+MOST_PIXELS = 8192 * 8192  # of one image, and of those that are scored at once: 200 MB
 DECODERS = 2  # threads; Pillow decodes outside of the interpreter's lock
 PUBLISH_EVERY_S = 60
 MOST_ROWS = 20_000  # of a file
@@ -42,11 +43,15 @@ Row = dict[str, Any]
 
 @dataclass
 class Found:
-    """A sample to be scored. pixels None: its JSON holds all scores that are asked for."""
+    """A sample to be scored. pixels None: its JSON holds all scores that are asked for.
+
+    image: before it is decoded.
+    """
 
     sample: Sample
     row: Row
     pixels: Any = None
+    image: Any = None
 
 
 @dataclass
@@ -149,10 +154,10 @@ class FolderScores:
             row = {score_table.KEY: key, "image_sha256": sha256}
             batch.append(Found(sample, row))
             if len(batch) == BATCH:
-                yield self._decoded(batch, pool)
+                yield from self._decoded(batch, pool)
                 batch = []
         if batch:
-            yield self._decoded(batch, pool)
+            yield from self._decoded(batch, pool)
 
     def _key(self, sample: Sample) -> str:
         """Its `__key__` in the table: that in a tar, or its place below the folder's parent."""
@@ -161,11 +166,20 @@ class FolderScores:
         folder, _, stem = f"/{sample.key}".rpartition("/")
         return table.key_of(os.path.basename(os.path.abspath(self.folder)) + folder, stem)
 
-    def _decoded(self, batch: list[Found], pool: ThreadPoolExecutor) -> list[Found]:
-        """Those whose pixels are there, or not needed."""
-        return [found for found in pool.map(self._prepare, batch) if found is not None]
+    def _decoded(self, batch: list[Found], pool: ThreadPoolExecutor) -> Iterator[list[Found]]:
+        """Those whose pixels are there, or not needed; no more than MOST_PIXELS at once."""
+        part: list[Found] = []
+        for found in pool.map(self._open, batch):
+            if found is None:
+                continue
+            if sum(map(_size, [*part, found])) > MOST_PIXELS:
+                yield self._decode_all(part, pool)
+                part = []
+            part.append(found)
+        yield self._decode_all(part, pool)
 
-    def _prepare(self, found: Found) -> Found | None:
+    def _open(self, found: Found) -> Found | None:
+        """Without its pixels: a header of some bytes can state 169 million of them."""
         own = self._own(found.sample)
         if own is not None:
             found.row |= own
@@ -173,12 +187,31 @@ class FolderScores:
             if not self.hashes:
                 return found
         try:
-            image = open_jpeg(found.sample.jpeg())
-            found.pixels = numpy.asarray(image.convert("RGB"))
+            found.image = open_jpeg(found.sample.jpeg())
+            if _size(found) > MOST_PIXELS:
+                raise ValueError(f"it has more than {MOST_PIXELS:,} pixels")
         except Exception as error:  # whatever a damaged image makes Pillow raise
-            self.problems.append(f"{found.sample.key}.jpg: cannot be read: {error}")
+            self._leave_out(found, error)
             return None
         return found
+
+    def _decode_all(self, part: list[Found], pool: ThreadPoolExecutor) -> list[Found]:
+        return [found for found in pool.map(self._decode, part) if found is not None]
+
+    def _decode(self, found: Found) -> Found | None:
+        if found.image is None:
+            return found
+        try:
+            found.pixels = numpy.asarray(found.image.convert("RGB"))
+        except Exception as error:
+            self._leave_out(found, error)
+            return None
+        finally:
+            found.image = None
+        return found
+
+    def _leave_out(self, found: Found, error: Exception) -> None:
+        self.problems.append(f"{found.sample.key}.jpg: cannot be read: {error}")
 
     def _own(self, sample: Sample) -> Row | None:
         """The scores that the sample's JSON holds, if it holds all of these very versions."""
@@ -235,6 +268,11 @@ class FolderScores:
             more = " …" if len(self.problems) > SHOWN else ""
             said += f"; {len(self.problems):,} left out: {'; '.join(self.problems[:SHOWN])}{more}"
         return said
+
+
+def _size(found: Found) -> int:
+    """In pixels, as its header states; 0: they are not needed."""
+    return found.image.width * found.image.height if found.image else 0
 
 
 def prompt_of(key: str) -> str:

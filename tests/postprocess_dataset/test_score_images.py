@@ -5,6 +5,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
+from common.untrusted import open_jpeg
 from postprocess_dataset import sample_json
 from postprocess_dataset.score_table import ScoreTable
 from postprocess_dataset.scored import score_folder
@@ -128,6 +129,29 @@ def test_what_cannot_be_read_is_named(folder, green, tmp_path):
     ended = scored(data.path, tmp_path / "scores", "--scores", green)
     assert ended.status == 3
     assert "3 images scored; 1 left out: 000000/1_1.jpg: cannot be read" in ended.out
+
+
+def test_no_more_pixels_at_once_than_there_is_memory_for(folder, green, tmp_path, monkeypatch):
+    """One picture of 169 million pixels ended the whole scoring, each time again."""
+    data = folder().fill(range(3), 3)
+    with open_jpeg(data.place(0, 0).with_suffix(".jpg").read_bytes()) as image:
+        width, height = image.size
+        image.resize((2 * width, 2 * height)).save(data.place(1, 1).with_suffix(".jpg"), "JPEG")
+    most = 3 * width * height  # three of the others, and less than that one
+    monkeypatch.setattr(score_folder, "MOST_PIXELS", most)
+    at_once = []
+
+    def score(scores, pixels, texts):
+        at_once.append(sum(each.shape[0] * each.shape[1] for each in pixels))
+        return values(scores, pixels, texts)
+
+    values = score_folder.values_of
+    monkeypatch.setattr(score_folder, "values_of", score)
+    ended = scored(data.path, tmp_path / "scores", "--scores", green)
+    assert ended.status == 3
+    says = f"8 images scored; 1 left out: 000000/1_1.jpg: cannot be read: it has more than {most:,}"
+    assert says in ended.out
+    assert max(at_once) == most and sum(at_once) == 8 * width * height
 
 
 def test_where_nothing_can_be_read_nothing_is_compared(folder, tmp_path):
