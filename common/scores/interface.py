@@ -79,7 +79,7 @@ def values_of(
     for score in scores:
         try:
             values = [float(value) for value in score.score(pixels, texts)]
-        except Exception as error:  # whatever a class of the user's own raises
+        except (Exception, SystemExit) as error:  # whatever a class of the user's own raises
             why = f"{type(error).__name__}: {error}"
             raise UserError(f"the score {score.name} failed: {why}") from None
         if len(values) != len(found):
@@ -162,7 +162,7 @@ def _from_file(path: str, class_name: str) -> Score:
     limit_hub()  # it may load a model
     try:
         made: Score = wanted()
-    except Exception as error:  # whatever the user's own file does
+    except (Exception, SystemExit) as error:  # whatever the user's own file does
         why = f"{type(error).__name__}: {error}"
         raise UserError(f"--scores {path}:{class_name} cannot be loaded: {why}") from None
     return made
@@ -183,7 +183,7 @@ def _class_of(path: str, class_name: str) -> Any:
     try:
         spec.loader.exec_module(module)
         own = getattr(module, class_name)
-    except Exception as error:  # whatever the user's own file does
+    except (Exception, SystemExit) as error:  # whatever the user's own file does
         why = f"{type(error).__name__}: {error}"
         raise UserError(f"--scores {path}:{class_name} cannot be loaded: {why}") from None
     missing = [part for part in PARTS if not hasattr(own, part)]

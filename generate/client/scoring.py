@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from common.command_line import UserError
 from common.scores.interface import DHASH, Values
 from generate.client.candidate import Candidate
 from generate.client.in_order import InOrder, Waiting
@@ -87,6 +88,8 @@ class Scoring:
                 values = self.judge.score(pixels, texts)
             except Exception as error:  # a UserError, or a fault of this program: the client ends
                 self.error = error
+            except BaseException as error:  # no Ctrl-C reaches a thread: a class has raised it
+                self.error = UserError(f"a score failed: {type(error).__name__}")
         if self.error is not None:
             for candidate in batch:
                 self.verdicts.unjudged(candidate, self.error)

@@ -84,7 +84,7 @@ class ImageGenerator:
             loaded = self._load()
         except UserError as error:
             raise CannotStart(str(error), fault_of(error)) from None
-        except Exception as error:  # of any library, or of a class of the user's own
+        except (Exception, SystemExit) as error:  # of a library, or of a user's own class
             text = f"cannot load the model {self.settings.model}: {first_line(error)}"
             raise CannotStart(text, fault_of(error)) from None
         self._pipeline = loaded
@@ -183,7 +183,7 @@ class ImageGenerator:
             ]
         except Interrupted:
             raise
-        except Exception as error:  # of any library, or of a class of the user's own
+        except (Exception, SystemExit) as error:  # of a library, or of a user's own class
             fault = fault_of(error)
             words = first_line(error)
         # Outside of the except block the traceback no longer holds the tensors.

@@ -1,9 +1,10 @@
 """Luck, a score for tests: half of the FakePipeline's images have some, depending on their seed.
 
-LUCK_FAILS=1              raises
+LUCK_FAILS=SystemExit     raises this built-in exception
 LUCK_WAITS_FOR=FILE:N     the first call waits until the file has N lines
 """
 
+import builtins
 import os
 import time
 from pathlib import Path
@@ -20,8 +21,8 @@ class Luck:
         self.waited = False
 
     def score(self, images, texts):
-        if os.environ.get("LUCK_FAILS"):
-            raise RuntimeError("out of luck")
+        if kind := os.environ.get("LUCK_FAILS"):
+            raise getattr(builtins, kind)("out of luck")
         if not self.waited and (wanted := os.environ.get("LUCK_WAITS_FOR")):
             self.waited = True
             wait_for(wanted)

@@ -202,11 +202,21 @@ def test_the_device_goes_on_while_images_are_scored(start_run):
     run.check()
 
 
-def test_a_score_that_fails_is_one_line_and_nobodys_fault(start_run):
-    run, server = start_run(total=3, images=2, options=ACCEPT, LUCK_FAILS="1")
+@pytest.mark.parametrize(
+    "kind, says",
+    [
+        ("RuntimeError", "the score luck failed: RuntimeError: out of luck"),
+        ("SystemExit", "the score luck failed: SystemExit: out of luck"),  # a library's sys.exit()
+        ("KeyboardInterrupt", "a score failed: KeyboardInterrupt"),
+        ("GeneratorExit", "a score failed: GeneratorExit"),
+    ],
+)
+def test_a_score_that_fails_is_one_line_and_nobodys_fault(start_run, kind, says):
+    """Without its thread the client waited for ever, and kept its leases."""
+    run, server = start_run(total=3, images=2, options=ACCEPT, LUCK_FAILS=kind)
     assert run.start().wait(60) == 1
     last = run.log().splitlines()[-1]
-    assert "the score luck failed: RuntimeError: out of luck" in last
+    assert says in last
     dataset = server.dataset("birds")
     assert (dataset["waiting"], dataset["set_aside"]) == (3, 0)
     assert not list(run.data.glob("*/*.failed"))

@@ -113,8 +113,9 @@ def test_what_one_node_lacks_stops_nobody(start_run):
     assert bad.wait(60) == 0, "all is done\n" + run.log()
 
 
-def test_what_two_nodes_lack_stops_the_run(start_run):
-    run, _server = start_run(total=4, images=2, FAKE_LOAD_ERROR="ImportError", FAKE_LOADS="loads")
+@pytest.mark.parametrize("kind", ["ImportError", "SystemExit"])  # sys.exit() of a library
+def test_what_two_nodes_lack_stops_the_run(start_run, kind):
+    run, _server = start_run(total=4, images=2, FAKE_LOAD_ERROR=kind, FAKE_LOADS="loads")
     first = run.start(**task("n1"))
     until(lambda: "this worker cannot start" in run.log(), run.log)
     assert run.start(**task("n2", number=2)).wait(60) == 1, run.log()
