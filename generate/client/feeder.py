@@ -24,9 +24,9 @@ from generate.client.work import ClientSettings, Index, Work
 from generate.dataset import samples, tries
 from generate.dataset.accept_rule import Rule
 from generate.dataset.collected import remove_collected
-from generate.dataset.disk import disk_error, spare
+from generate.dataset.disk import refuse_unusable, shared_fault, spare
 from generate.dataset.extension import newer_definition
-from generate.dataset.layout import FOLDER, path_of
+from generate.dataset.layout import FOLDER, folder_name, path_of
 from generate.dataset.links import remove
 from generate.dataset.prompts_file import Item
 from generate.dataset.scan import IndexFiles, scan_folder
@@ -174,17 +174,19 @@ class Feeder:
         tried: dict[int, dict[int, list[Tried]]] = {}
         try:
             for folder in {number // FOLDER for number in grant.indices}:
+                refuse_unusable(dataset_dir / folder_name(folder * FOLDER))
                 found |= scan_folder(dataset_dir, folder, set(grant.indices), rule)
             for number, files in found.items():
                 tried[number] = self._take_over(number, grant.lease, files)
         except OSError as error:
+            reason, why = shared_fault(error)
             pause = self.work.pause_for_disk()
-            self.job.release(grant.lease, "disk")
+            self.job.release(grant.lease, reason)
             log.warning(
                 "lease %s is released, new work in %.0f s at the earliest: %s",
                 grant.lease,
                 pause,
-                disk_error(error),
+                why,
             )
             return
         turn = self.leases_taken

@@ -31,7 +31,7 @@ from generate.client.work import ClientSettings, Index, Sample, Work
 from generate.dataset import samples, tries
 from generate.dataset.captions import publish_captions
 from generate.dataset.collected import publish_collected
-from generate.dataset.disk import disk_error, fault, spare
+from generate.dataset.disk import fault, shared_fault, spare
 from generate.dataset.layout import FOLDER, folder_name
 from generate.pipelines.image import FLAGGED, Image, problem_with
 from generate.pipelines.text_lengths import unread
@@ -281,7 +281,7 @@ class Publisher:
             for folder in {index.number // FOLDER for index in indices}:
                 sync_folder(dataset_dir / folder_name(folder * FOLDER))
         except OSError as error:
-            self._fail_for_disk(indices, lease, disk_error(error))
+            self._fail_together(indices, lease, *shared_fault(error))
             return
         for pause in (*LOOK_AGAIN_S, None):
             verdicts = self.job.complete(lease, [self._result(index) for index in indices])
@@ -294,7 +294,7 @@ class Publisher:
             if pause is not None:
                 self._publish_captions_again(indices, lease)
                 time.sleep(pause)
-        self._fail_for_disk(indices, lease, UNSEEN)
+        self._fail_together(indices, lease, "disk", UNSEEN)
 
     def _result(self, index: Index) -> dict[str, Any]:
         return result_of(index, judge.report(index.tried) if (judge := self.settings.judge) else {})
@@ -306,9 +306,9 @@ class Publisher:
                 with contextlib.suppress(OSError):  # the next look tells
                     publish_captions(self.settings.dataset_dir, index.record, lease)
 
-    def _fail_for_disk(self, indices: list[Index], lease: str, error: str) -> None:
+    def _fail_together(self, indices: list[Index], lease: str, reason: str, error: str) -> None:
         for index in indices:
-            index.failures[0] = ("disk", error)
+            index.failures[0] = (reason, error)
         self._fail(indices, lease)
 
     def _fail(self, indices: list[Index], lease: str) -> None:

@@ -4,12 +4,14 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 from common.command_line import UserError
 from common.files import file_system_of
+from common.packed_folder import DamagedMark
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +22,9 @@ ABSENT = {errno.ENOENT, errno.ENOTDIR}
 # One name, or the file that has it: a folder, a link to itself, a place where something is mounted
 ONE_FILE = {errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EBUSY}
 FORBIDDEN = {errno.EPERM, errno.EACCES}
+IN_ITS_PLACE = FORBIDDEN | {errno.ENOTDIR, errno.EEXIST}  # a file that has the name of a folder
+USABLE = os.R_OK | os.W_OK | os.X_OK
+SUB_FOLDER = re.compile("[0-9]{6,}")
 WORDS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
@@ -47,8 +52,38 @@ def of_one_file(error: OSError) -> bool:
 
 
 def fault(error: OSError) -> tuple[str, str]:
-    """(reason, error) of a failure, for the job server: the disk, or the prompt of that file."""
-    return ("prompt", _in_the_way(error)) if of_one_file(error) else ("disk", disk_error(error))
+    """(reason, error) of a failure, for the job server: the prompt of that file, or as below."""
+    if of_one_file(error) and not _of_one_folder(error):
+        return "prompt", _in_the_way(error)
+    return shared_fault(error)
+
+
+def shared_fault(error: OSError) -> tuple[str, str]:
+    """(reason, error) of a failure that is no single prompt's: a sub-folder's, or the disk's."""
+    if _of_one_folder(error):
+        return "folder", f"{error.filename} cannot be used: {error.strerror}"
+    return "disk", disk_error(error)
+
+
+def _of_one_folder(error: OSError) -> bool:
+    """Whether a sub-folder of 1,000 prompts alone is at fault.
+
+    Its mark is damaged, or a file or another user's folder has its name.
+    """
+    if isinstance(error, DamagedMark):
+        return True
+    path = Path(str(error.filename or ""))
+    folder = path if SUB_FOLDER.fullmatch(path.name) else path.parent
+    named = SUB_FOLDER.fullmatch(folder.name) is not None
+    mine = os.access(folder.parent, USABLE)
+    other = not folder.is_dir() or folder.is_symlink() or not os.access(folder, USABLE)
+    return error.errno in IN_ITS_PLACE and named and mine and other
+
+
+def refuse_unusable(folder: Path) -> None:
+    """PermissionError: another user's sub-folder, before an LLM is paid for what it cannot take."""
+    if folder.exists() and not os.access(folder, USABLE):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(folder))
 
 
 def _in_the_way(error: OSError) -> str:

@@ -31,9 +31,9 @@ STATES = (
     "publishing",
     "releasing",
 )
-RELEASED = ("preempted", "walltime", "released", "disk", "llm", "gpu", "unknown")
+RELEASED = ("preempted", "walltime", "released", "disk", "folder", "llm", "gpu", "unknown")
 CANNOT_START = ("command", "unclear", "memory", "device")
-FAILED = ("gpu", "disk", "llm", "prompt", "image", "unknown")
+FAILED = ("gpu", "disk", "folder", "llm", "prompt", "image", "unknown")
 COUNTED = (
     "reported",
     "usd",

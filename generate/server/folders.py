@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.given_up import is_given_up
-from common.packed_folder import exists
+from common.packed_folder import DamagedMark, exists
 from generate.dataset.accept_rule import Rule, rule_of
 from generate.dataset.captions import images_wanted, read_captions
 from generate.dataset.collected import remove_collected
@@ -43,12 +43,27 @@ class Folders:
         """{index: whether all its files are there}; looked at a second time where not."""
         definition = self._definition(name)
         images, rule = definition["images_per_prompt"], rule_of(definition)
-        there = {index: index_done(self.path(name), index, images, rule) for index in indices}
+        there = {index: self._done(name, index, images, rule) for index in indices}
         missing = [index for index, found in there.items() if not found]
         if missing:
             time.sleep(SECOND_LOOK_S)
-            there |= {index: index_done(self.path(name), index, images, rule) for index in missing}
+            there |= {index: self._done(name, index, images, rule) for index in missing}
         return there
+
+    def _done(self, name: str, index: int, images: int, rule: Rule | None) -> bool:
+        try:
+            return index_done(self.path(name), index, images, rule)
+        except DamagedMark:
+            self.look_again(name, [index])
+            return False
+
+    def look_again(self, name: str, indices: Iterable[int]) -> None:
+        """The sub-folders of these indices cannot be used: they are compared again.
+
+        Until that went well nothing of them is granted; the others go on.
+        """
+        blocks = {(name, index // FOLDER) for index in indices}
+        self.ledger.read(lambda ledger: ledger.comparison.compare_again(blocks))
 
     def _definition(self, name: str) -> dict[str, Any]:
         return self.ledger.read(lambda ledger: ledger.store.definition(name))

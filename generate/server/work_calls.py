@@ -18,6 +18,7 @@ from generate.protocol import fields as wire
 from generate.protocol.fields import BadField, Fields
 from generate.protocol.output_root import can_be_dataset
 from generate.server.ledger import acceptance, origins
+from generate.server.ledger.blame import FOLDER
 from generate.server.ledger.granting import WorkRequest
 from generate.server.ledger.ledger import Ledger
 from generate.server.ledger.live_leases import Heartbeat
@@ -182,12 +183,20 @@ class WorkCalls:
             for item in fields.objects("results", wire.MOST_RESULTS)
         ]
         once_each(results)
+        name = self.ledger.read(lambda ledger: ledger.store.dataset_of(lease))
+        in_broken = [each["index"] for each in results if each["reason"] == FOLDER]
+        if name and in_broken:
+            self.folders.look_again(name, in_broken)
         return reply(self.ledger.commit(Ledger.fail, client_id, request_id, lease, results))
 
     def release(self, fields: Fields) -> ResponseReturnValue:
         """POST /release: the unfinished rest of a lease waits again."""
         client_id, lease, request_id = report(fields)
         reason = fields.one_of("reason", wire.RELEASED, "released")
+        name = self.ledger.read(lambda ledger: ledger.store.dataset_of(lease))
+        if name and reason == FOLDER:
+            held = self.ledger.read(lambda ledger: ledger.store.indices(lease))
+            self.folders.look_again(name, held)
         ours = self.ledger.commit(Ledger.release, client_id, request_id, lease, reason)
         return reply(answers.ReleaseAnswer([] if ours else [lease]))
 

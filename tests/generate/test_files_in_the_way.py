@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from generate.dataset.disk import fault
+from generate.dataset.disk import fault, refuse_unusable
 from tests.fakes.running_server import until
 
 
@@ -104,3 +104,50 @@ def test_whose_fault_an_error_is(tmp_path):
         assert reason(number, mine) == "disk"
     assert reason(errno.EACCES, Path("/no such folder/0_0.json")) == "disk"
     assert fault(OSError(errno.EACCES, "no file is named"))[0] == "disk"
+
+
+@pytest.mark.parametrize("kind", ["mark", "file"])
+def test_a_sub_folder_damaged_while_a_run_draws_costs_its_own_prompts(start_run, kind):
+    """It was taken for a failed disk: all work of the output root stood still."""
+    run, server = start_run(total=1300, images=1, options=["--max_chunk_size", 4])
+    first, second = run.data / "000000", run.data / "000001"
+
+    def drawn(folder):
+        return len(list(folder.glob("*.json")))
+
+    client = run.start()
+    until(lambda: drawn(first) > 9, run.log)
+    if kind == "mark":
+        (first / "part-00000.tar").touch()
+        (first / "PACKED").write_text("x")
+    else:
+        first.rename(run.root / "away")
+        first.touch()
+    until(lambda: "folder 000000 cannot be compared" in server.log(), server.log)
+    before = drawn(second)
+    until(lambda: drawn(second) > before + 20, run.log)
+    assert "the disk failed" not in run.log() and "everything is released" not in run.log()
+    weather = server.status()["weather"]
+    assert weather["state"] != "storm" and "000000 cannot be compared" in str(weather)
+    assert server.dataset("birds")["set_aside"] == 0
+    held_up = drawn(first)
+    if kind == "mark":
+        (first / "PACKED").unlink()
+        (first / "part-00000.tar").unlink()
+    else:
+        first.unlink()
+        (run.root / "away").rename(first)
+    until(lambda: drawn(first) > held_up, server.log)  # it is tried again every ten seconds
+    assert client.poll() is None
+
+
+@pytest.mark.parametrize("mine, reason", [(["birds"], "folder"), ([], "disk")])
+def test_a_folder_of_another_user_is_no_failed_disk(tmp_path, monkeypatch, mine, reason):
+    """Root may write anywhere: what a user may not is said by hand."""
+    path = tmp_path / "birds" / "000012" / "12345.prompts"
+    path.parent.mkdir(parents=True)
+    monkeypatch.setattr("generate.dataset.disk.os.access", lambda path, how: Path(path).name in mine)
+    assert fault(PermissionError(errno.EACCES, "no", str(path)))[0] == reason
+    assert fault(PermissionError(errno.EACCES, "no", str(path.parent)))[0] == reason
+    with pytest.raises(PermissionError, match="000012"):
+        refuse_unusable(path.parent)

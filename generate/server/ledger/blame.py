@@ -24,7 +24,7 @@ from generate.server.storage.store import Store
 # Failures that count against an index if the same worker generated a canary prompt just before;
 # the canary proves nothing about disks and LLMs.
 GENERATING = {"gpu", "prompt", "image", "unknown"}
-DISK = "disk"
+DISK, FOLDER = "disk", "folder"
 MAX_PAUSE_S = 6 * 3600
 ERRORS_KEPT = 5
 ERROR_TEXT = 2000  # characters of an error that are kept
@@ -203,7 +203,7 @@ class Blame:
                 self._set_health(Health(DOUBT, now, failure.reason))
             self._record(now, failure, 1)
             return
-        if health.halted or self.quarantined_until(key) is not None:
+        if failure.reason == FOLDER or health.halted or self.quarantined_until(key) is not None:
             return  # of them it is known whose fault it is
         if failure.reason != DISK:  # a full or broken disk is never a prompt's fault
             self._record(now, failure, None)
