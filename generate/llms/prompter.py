@@ -31,6 +31,7 @@ from generate.llms.router import Router, Unanswered
 from generate.llms.spend_limit import OwnAccounts, SpendLimit
 from generate.llms.usage import Use, added, line
 from generate.llms.variations import VariationFilter
+from generate.protocol.fields import MOST_BACKENDS
 
 LOG = logging.getLogger(__name__)
 # Of a request (instruction, 30 texts not to repeat, prompt): the first guess of what a call costs.
@@ -38,6 +39,8 @@ TYPICAL_BYTES = 6000
 LOOK_EVERY_S = 2.0  # how often a backends file is looked at while everything is disabled
 MAY_RETURN = ("model", "credit")  # can be mended while a run waits: pull the model, top up
 LOG_EVERY_S = 600.0
+EARLIER = "earlier versions of the file"
+TEXTS = 20_000  # characters of all hosts' errors in a heartbeat, of up to six bytes each
 
 
 class BackendSource(Protocol):
@@ -152,12 +155,22 @@ class Prompter:
         }
 
     def use(self) -> dict[str, Any]:
-        """Running totals of money, and under "backends" of each backend, by name."""
+        """Running totals of money, and under "backends" of each backend, by name.
+
+        They fit into a heartbeat: what hosts say of their errors is cut where there are many. Where
+        the file was read again so often that there are too many names, the earlier ones are one.
+        """
         now = time.monotonic()  # the event loop's clock
         backends: dict[str, Use] = {}
+        present = {backend.config.name for backend in self.backends}
+        many = len(present | {backend.config.name for backend in self.replaced}) > MOST_BACKENDS
         for backend in self.replaced + self.backends:
             name = backend.config.name
+            name = EARLIER if many and name not in present else name
             backends[name] = added(backends.get(name), backend.use(now))
+        longest = max(40, TEXTS // max(1, len(backends)))
+        for use in backends.values():
+            use["because"] = use["because"] and use["because"][:longest]
         return {**self.spend_limit.report(self.closed), "backends": backends}
 
     def set_share(self, share: dict[str, Any] | None) -> None:

@@ -146,7 +146,9 @@ def test_a_folder_of_another_user_is_no_failed_disk(tmp_path, monkeypatch, mine,
     """Root may write anywhere: what a user may not is said by hand."""
     path = tmp_path / "birds" / "000012" / "12345.prompts"
     path.parent.mkdir(parents=True)
-    monkeypatch.setattr("generate.dataset.disk.os.access", lambda path, how: Path(path).name in mine)
+    monkeypatch.setattr(
+        "generate.dataset.disk.os.access", lambda path, how: Path(path).name in mine
+    )
     assert fault(PermissionError(errno.EACCES, "no", str(path)))[0] == reason
     assert fault(PermissionError(errno.EACCES, "no", str(path.parent)))[0] == reason
     with pytest.raises(PermissionError, match="000012"):

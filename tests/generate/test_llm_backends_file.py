@@ -128,7 +128,15 @@ def test_the_server_takes_the_totals_of_as_many_backends_as_a_file_may_have(tmp_
     said = {"use": many.use(), "limits": many.limits()}
     for name in said:
         assert len(llm(Fields(said), name)["backends"]) == MOST_BACKENDS
-    assert len(json.dumps(said["use"])) < LARGEST_BODY / 2, "and what a host says of its errors"
+    for backend in many.backends:
+        backend.disable("model", "沒有這個模型" * 50)
+    assert len(json.dumps(many.use())) < LARGEST_BODY / 2, "each heartbeat was refused"
+    assert all("沒有" in use["because"] for use in many.use()["backends"].values())
+    many.replaced = prompter(hosts.replace("node", "earlier")).backends
+    many.replaced[0].usage.calls = many.replaced[1].usage.calls = 2
+    said = {"use": many.use()}  # the file was read again, and names others
+    assert len(llm(Fields(said), "use")["backends"]) == MOST_BACKENDS + 1
+    assert said["use"]["backends"]["earlier versions of the file"]["calls"] == 4
     with pytest.raises(UserError, match=f"{MOST_BACKENDS + 1} LLM backends .*name fewer hosts"):
         prompter(f"{hosts},node3")
 
