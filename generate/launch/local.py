@@ -103,6 +103,12 @@ def _generate(
         return status
     if heard and counts:
         report(interrupted(counts["done"], counts["total"], counts["images"]))
+    if counts and not heard and status in (DONE, LEFT_OUT):
+        report(
+            f"all clients have ended, though {_left(counts):,} prompts are left: something in "
+            f"their processes ended them (a score, a pipeline, a library); their logs are in {root}"
+        )
+        return FAILED
     return 128 + heard[0] if heard else status  # whatever became of its clients
 
 

@@ -26,7 +26,13 @@ from common.command_line import UserError
 from common.files import CHECKOUT, last_line, named, open_log, open_plain
 from common.untrusted import open_untrusted, read_text
 from generate.launch.progress import report
-from generate.protocol.connection import Connection, ServerAway, read_server_json
+from generate.protocol.connection import (
+    Closed,
+    Connection,
+    ServerAway,
+    lives_here,
+    read_server_json,
+)
 from generate.protocol.output_root import make_server_folder
 
 SERVER = CHECKOUT / "generate" / "image_server.py"
@@ -94,8 +100,11 @@ class LocalServer:
             self.pause_s = min(2 * self.pause_s, LONGEST_PAUSE_S)
 
     def _answers(self) -> bool:
+        """Also one that lives on this host and closes new connections, as it has too many."""
         try:
             Connection(self.root).close()
+        except Closed:
+            return lives_here(self.root)
         except ServerAway:
             return False
         return True

@@ -41,6 +41,10 @@ class ServerAway(Exception):
     """No server of this run answered in time; the text says where it was looked for."""
 
 
+class Closed(ServerAway):
+    """What answers there closed the connection: it has too many of this address, or ends."""
+
+
 class WrongServer(ServerAway):
     """What answers at that address is not this run's server, or an older one of it."""
 
@@ -103,6 +107,29 @@ def read_server_json(output_root: str | os.PathLike[str]) -> ServerRecord:
             f"start one here: python generate/image_server.py --output_root {output_root}"
         )
     return ServerRecord(**known)
+
+
+def lives_here(output_root: str | os.PathLike[str]) -> bool:
+    """Whether the process of the last server lives on this host: it holds its epoch's file open.
+
+    False as well for a server of another user, into whose process nobody can look.
+    """
+    try:
+        server = read_server_json(output_root)
+        if server.hostname != socket.gethostname() or type(server.pid) is not int:
+            return False
+        epoch = Path(output_root) / ".server" / "epochs" / str(server.epoch)
+        files = list(Path(f"/proc/{server.pid}/fd").iterdir())
+    except (ServerAway, OSError):
+        return False
+    return any(_is_open_as(file, epoch) for file in files)
+
+
+def _is_open_as(file: Path, path: Path) -> bool:
+    try:
+        return file.samefile(path)
+    except OSError:  # closed meanwhile; no such epoch
+        return False
 
 
 def _plain(value: object) -> bool:
@@ -178,7 +205,8 @@ class Connection:
 
     def _no_answer(self, hostname: str, error: Exception) -> ServerAway:
         why = str(error) or type(error).__name__
-        return ServerAway(f"the job server at {self.url} on {hostname} does not answer: {why}")
+        kind = Closed if isinstance(error, ConnectionResetError | BrokenPipeError) else ServerAway
+        return kind(f"the job server at {self.url} on {hostname} does not answer: {why}")
 
     def post(self, path: str, body: Answer) -> tuple[int, Answer]:
         """(status, answer). OSError, HTTPException, ValueError: the connection is useless now."""
@@ -205,6 +233,8 @@ class Connection:
             with self.line.getresponse() as response:
                 data = response.read(LARGEST_ANSWER)
                 return response.status, data, dict(response.headers.items())
+        except http.client.RemoteDisconnected:
+            raise
         except http.client.HTTPException as error:  # it quotes a line of the answer, up to 64 kB
             why = visible(str(error) or type(error).__name__, LONGEST_REASON)
             raise http.client.HTTPException(why) from None

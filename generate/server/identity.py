@@ -22,7 +22,14 @@ from typing import Any
 
 from common.command_line import UserError
 from common.files import create_whole, is_away, keep_damaged, read_json, sync_folder, write_whole
-from generate.protocol.connection import Connection, CopiedRoot, ServerAway, read_server_json
+from generate.protocol.connection import (
+    Closed,
+    Connection,
+    CopiedRoot,
+    ServerAway,
+    lives_here,
+    read_server_json,
+)
 from generate.protocol.output_root import GENERATED_IMAGES, make_server_folder
 
 OWNER_ONLY = 0o600  # server.json and run.json hold the token
@@ -194,15 +201,20 @@ def superseded(folder: Path, epoch: int) -> bool:
 
 
 def refuse_if_running(output_root: Path) -> None:
-    """UserError naming the server that runs for this output root already, if one does."""
+    """UserError naming the server that runs for this output root already, if one does.
+
+    Also one that lives on this host and closes new connections: somebody holds too many of them.
+    """
     try:
-        there = Connection(output_root)
+        Connection(output_root).close()
+    except Closed:
+        if not lives_here(output_root):
+            return
     except ServerAway:
         return
-    there.close()
     server = read_server_json(output_root)
     raise UserError(
-        f"a server for {output_root} runs already: {there.url} (process {server.pid} on "
+        f"a server for {output_root} runs already: {server.url} (process {server.pid} on "
         f"{server.hostname}); --status shows it, --take_over takes its place"
     )
 

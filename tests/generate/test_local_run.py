@@ -107,6 +107,22 @@ def test_the_run_that_has_started_the_server_may_end_first(root):
     gone(root)
 
 
+def test_a_client_that_ends_too_early_is_no_success(root):
+    """A library that calls exit(0) ended the run with status 0, "0 of 40 prompts done"."""
+    pipeline = root.parent / "leaves.py"
+    pipeline.write_text(
+        "import os\n"
+        "from tests.fakes.fake_pipeline import FakePipeline\n"
+        "class Leaves(FakePipeline):\n"
+        "    def __call__(self, *args, **kwargs):\n"
+        "        os._exit(0)\n"
+    )
+    run = start(root, "--pipeline", f"{pipeline}:Leaves")
+    out, _ = run.communicate(timeout=120)
+    assert run.returncode == 1 and "though 40 prompts are left" in out, out
+    gone(root)
+
+
 def test_a_closed_output_leaves_nothing_behind(root):
     """`generate_images.py … | head -1`: the second line finds nobody who reads it."""
     run = start(root)

@@ -16,9 +16,18 @@ from pathlib import Path
 
 import pytest
 
+from common.command_line import UserError
+from generate.launch.local_server import LocalServer
 from generate.launch.status import fetch
-from generate.protocol.connection import Connection, ServerAway, WrongServer
+from generate.protocol.connection import (
+    Closed,
+    Connection,
+    ServerAway,
+    WrongServer,
+    lives_here,
+)
 from generate.server import listen
+from generate.server.identity import refuse_if_running
 from generate.server.wsgi import CONNECTIONS_OF_ONE, SILENT_S
 from tests.fakes.own_ports import own_port
 from tests.fakes.running_server import RunningServer, granted
@@ -277,6 +286,22 @@ def test_a_crowd_from_one_address_leaves_room_for_others(start):
     assert crowd[0].recv(1) == b"", "a connection that asks nothing is closed"
     for line in crowd:
         line.close()
+
+
+def test_a_server_with_a_crowd_before_it_is_not_dead(start):
+    """Its reset connections were taken for its death: a second one started, and the first ended."""
+    server = start("--host", "127.0.0.1")
+    with contextlib.ExitStack() as crowd:
+        for _ in range(CONNECTIONS_OF_ONE + 1):
+            crowd.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        with pytest.raises(Closed):
+            Connection(server.root)
+        assert LocalServer(server.root)._answers()
+        with pytest.raises(UserError, match="runs already"):
+            refuse_if_running(server.root)
+    server.kill()
+    assert not lives_here(server.root) and not LocalServer(server.root)._answers()
+    refuse_if_running(server.root)
 
 
 def test_a_new_token_ends_what_the_old_one_opened(start):
