@@ -47,7 +47,7 @@ def write_note(release: str, note: Note) -> None:
     """Write it; one that would say nothing goes."""
     path = os.path.join(release, NAME)
     if note:
-        publish_text(path, json.dumps(note, indent=1, ensure_ascii=False) + "\n")
+        publish_text(path, json.dumps(note, indent=1) + "\n")
     elif os.path.lexists(path):
         os.unlink(path)
 

@@ -76,7 +76,7 @@ def make_card(settings: CardSettings) -> None:
     words = words_of(facts, about, rolled)
     folder = settings.release
     publish_text(os.path.join(folder, "ATTRIBUTION.md"), attribution(rolled))
-    document = json.dumps(croissant(facts, words), indent=1, ensure_ascii=False) + "\n"
+    document = json.dumps(croissant(facts, words), indent=1) + "\n"
     publish_text(os.path.join(folder, "croissant.json"), document)
     words["strip"] = draw_strip(facts)
     text = f"---\n{header(facts, words)}---\n\n{body(facts, about, rolled, settings, words)}"

@@ -100,6 +100,7 @@ def test_images_only_from_inside_the_data_set(run, llm):
     secret = run.root / ".server" / "server.json"
     (folder / "000000" / "7_0.jpg").symlink_to(secret)
     (folder / "000000" / "7_0.json").symlink_to(secret)
+    (folder / "000000" / "11_0.json").write_text('{"score": NaN}')  # no JSON for a browser
     (folder / "000001").symlink_to(run.root / ".server")
     (run.root / ".server" / "1000_0.json").write_text("{}")
     (run.root / "generated_images" / "linked").symlink_to(folder)
@@ -110,6 +111,7 @@ def test_images_only_from_inside_the_data_set(run, llm):
     paths = [
         "/image/page%20test/7_0",
         "/sample/page%20test/7_0",
+        "/sample/page%20test/11_0",
         "/sample/page%20test/1000_0",
         "/image/linked/1_1",
         *(f"/image/page%20test/{n}_0{small}" for n in (8, 9, 10) for small in ("", "?small")),

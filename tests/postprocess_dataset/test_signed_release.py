@@ -66,7 +66,7 @@ def chain(tmp_path):
     """root.pem, chain.pem and key.pem of one who may sign."""
     root, own = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     (tmp_path / "root.pem").write_bytes(above := certificate("Root", root, "Root", root, None))
-    own_text = certificate("Publisher", own, "Root", root, SIGNS)
+    own_text = certificate("Publisher\x9b1m", own, "Root", root, SIGNS)
     (tmp_path / "chain.pem").write_bytes(own_text + above)
     (tmp_path / "key.pem").write_bytes(key_text(own))
     ended = certificate("Publisher", own, "Root", root, SIGNS, days=-1)
@@ -122,7 +122,7 @@ def test_every_published_image_is_signed_and_its_hash_is_the_new_one(run, chain,
         assert action["action"] == "c2pa.created"
         assert action["digitalSourceType"].endswith("/trainedAlgorithmicMedia")
         file_name = f"{sample.key.rpartition('/')[2]}.jpg"
-        assert manifest["signature_info"]["common_name"] == "Publisher"
+        assert manifest["signature_info"]["common_name"] == "Publisher\x9b1m"
         assert manifest["title"] == file_name
         signed, plain = open_jpeg(sample.image), open_jpeg(before[file_name])
         assert signed.info["comment"] == plain.info["comment"]
@@ -136,7 +136,9 @@ def test_every_published_image_is_signed_and_its_hash_is_the_new_one(run, chain,
     card = (place / "README.md").read_text()
     assert "signed with Content Credentials (C2PA) by CN=Publisher" in card
     assert "not those of the run" in card
-    note = json.loads((place / "release.json").read_text())["c2pa"]
+    text = (place / "release.json").read_text()
+    assert text.isascii(), "a certificate's name may hold what a terminal obeys"
+    note = json.loads(text)["c2pa"]
     assert note["certificate_sha256"] in card and "PRIVATE" not in card
 
 

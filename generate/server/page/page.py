@@ -176,13 +176,14 @@ def blueprint(run: Run) -> Blueprint:
         path = _inside(run.output_root, dataset, stem, ".json")
         try:
             fields = dict(parse_json(read_file(path, SAMPLE_BYTES)))
+            exact = {
+                name: str(value) if type(value) is int and abs(value) > EXACT else value
+                for name, value in fields.items()
+            }  # a browser would round a seed
+            text = json.dumps(exact, allow_nan=False)
         except (OSError, ValueError, TypeError):
             abort(404, "The sample's JSON is broken.")
-        exact = {
-            name: str(value) if type(value) is int and abs(value) > EXACT else value
-            for name, value in fields.items()
-        }  # a browser would round a seed
-        return Response(json.dumps(exact), mimetype="application/json")
+        return Response(text, mimetype="application/json")
 
     return pages
 
