@@ -201,8 +201,7 @@ def _metadata(data: bytes) -> dict[str, Any] | None:
         record = parse_json(data)
     except ValueError:
         return None
-    whole = isinstance(record, dict) and isinstance(record.get("augmented_prompt"), str)
-    return record if whole else None
+    return record if has_form(record, {"augmented_prompt": str}) else None
 
 
 class _Headers:

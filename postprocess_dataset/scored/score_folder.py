@@ -19,6 +19,7 @@ from typing import Any
 import numpy
 
 from common.command_line import UserError
+from common.json_form import SHA256, has_form, number
 from common.sample_reader import Sample, iterate
 from common.scores import dhash
 from common.scores.interface import load_scores, values_of
@@ -148,6 +149,9 @@ class FolderScores:
             if zlib.crc32(prompt_of(key).encode()) % count != number:
                 continue
             sha256 = sample.metadata.get("image_sha256")
+            if not has_form(sha256, (None, SHA256)):
+                self.problems.append(f"{sample.key}.json: its image_sha256 is {sha256!r:.40}")
+                continue
             if key in self.seen and self.seen[key] == sha256:
                 self.known += 1
                 continue
@@ -224,7 +228,7 @@ class FolderScores:
             value = values.get(score.name)
             if f"{score.name} {score.version}" not in versions:
                 return None
-            if value is not None and type(value) not in (int, float):
+            if value is not None and not number(value):
                 return None
             row[f"score_{score.name}"] = value
         return row

@@ -131,6 +131,32 @@ def test_what_cannot_be_read_is_named(folder, green, tmp_path):
     assert "3 images scored; 1 left out: 000000/1_1.jpg: cannot be read" in ended.out
 
 
+@pytest.mark.parametrize(
+    "field, value, left_out",
+    [
+        ("image_sha256", 5, True),
+        ("image_sha256", "é" * 64, True),
+        ("image_sha256", ["a"], True),
+        ("augmented_prompt", "half of one: \ud800 “1”", True),  # no tokenizer takes it
+        ("scores", {"green": 10**400}, False),
+        ("scores", {"green": True}, False),
+        ("scores", {"green": [1]}, False),
+        ("score_versions", [{}, None], False),
+        ("score_versions", 5, False),
+    ],
+)
+def test_a_hostile_json_costs_its_own_sample(folder, green, tmp_path, field, value, left_out):
+    """One number in the place of a hash ended all with a traceback."""
+    data = folder().fill(range(2), 2)
+    changes = {"score_versions": ["green 1"], "scores": {"green": 0.5}} | {field: value}
+    data.add(1, 1, **changes)
+    ended = scored(data.path, tmp_path / "scores", "--scores", green)
+    assert ended.status == (3 if left_out else 0), ended.out + ended.err
+    assert f"{3 if left_out else 4} images scored" in ended.out
+    assert ("000000/1_1.json" in ended.out) == left_out
+    assert len(values_of(tmp_path / "scores")) == (3 if left_out else 4)
+
+
 def test_no_more_pixels_at_once_than_there_is_memory_for(folder, green, tmp_path, monkeypatch):
     """One picture of 169 million pixels ended the whole scoring, each time again."""
     data = folder().fill(range(3), 3)
