@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
+from common.json_form import number
 from postprocess_dataset import score_fields, table
 
 Content = bytes | OSError  # of a file
@@ -154,7 +155,7 @@ def fault_of(record: Any) -> str | None:
             if not nullable:
                 return f"{name} is {'null' if name in record else 'missing'}"
             continue
-        if kind == "float" and type(value) is int:
+        if kind == "float" and type(value) is int and number(value):
             record[name] = value = float(value)
         if fault := _value_fault(name, kind, value):
             return (

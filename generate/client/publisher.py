@@ -31,7 +31,7 @@ from generate.client.work import ClientSettings, Index, Sample, Work
 from generate.dataset import samples, tries
 from generate.dataset.captions import publish_captions
 from generate.dataset.collected import publish_collected
-from generate.dataset.disk import fault, shared_fault, spare
+from generate.dataset.disk import fault, shared_fault, spare, unseen_fault
 from generate.dataset.layout import FOLDER, folder_name
 from generate.pipelines.image import FLAGGED, Image, problem_with
 from generate.pipelines.text_lengths import unread
@@ -48,10 +48,6 @@ HOPELESS = 500  # images of a client, none of which was accepted: it leaves
 SAFETY_TRIES = 2  # seeds of an image that the model's safety checker blackens
 REPORT_AT_ONCE = 200  # indices in one call
 LONGEST_ERROR = 2000  # characters of an error text that is reported
-UNSEEN = (
-    "the job server does not see files that this client has published: "
-    "were they deleted, or is the output root not the same file system on both nodes?"
-)
 
 Describe = Callable[[Sample, Image], samples.Metadata]
 
@@ -294,7 +290,9 @@ class Publisher:
             if pause is not None:
                 self._publish_captions_again(indices, lease)
                 time.sleep(pause)
-        self._fail_together(indices, lease, "disk", UNSEEN)
+        for index in indices:
+            index.failures[0] = unseen_fault(dataset_dir / folder_name(index.number))
+        self._fail(indices, lease)
 
     def _result(self, index: Index) -> dict[str, Any]:
         return result_of(index, judge.report(index.tried) if (judge := self.settings.judge) else {})

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common.command_line import UserError
 from common.files import file_system_of
-from common.packed_folder import DamagedMark
+from common.packed_folder import DamagedMark, packed
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,10 @@ FORBIDDEN = {errno.EPERM, errno.EACCES}
 IN_ITS_PLACE = FORBIDDEN | {errno.ENOTDIR, errno.EEXIST}  # a file that has the name of a folder
 USABLE = os.R_OK | os.W_OK | os.X_OK
 SUB_FOLDER = re.compile("[0-9]{6,}")
+UNSEEN = (
+    "the job server does not see files that this client has published: "
+    "were they deleted, or is the output root not the same file system on both nodes?"
+)
 WORDS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
@@ -63,6 +67,15 @@ def shared_fault(error: OSError) -> tuple[str, str]:
     if _of_one_folder(error):
         return "folder", f"{error.filename} cannot be used: {error.strerror}"
     return "disk", disk_error(error)
+
+
+def unseen_fault(folder: Path) -> tuple[str, str]:
+    """The same for files of a sub-folder that were published, and that the job server misses."""
+    try:
+        packed(folder)
+    except OSError as error:
+        return shared_fault(error)
+    return "disk", UNSEEN
 
 
 def _of_one_folder(error: OSError) -> bool:

@@ -7,10 +7,10 @@ Each overrides the option of its name. All are part of the list's sha256 and rec
 each image.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict, cast
 
+from common.json_form import number
 from generate.dataset.sizes import size_from, words_of
 
 LARGEST_SEED = 2**62  # room for the augmentation, which is added
@@ -50,7 +50,7 @@ def _whole(low: int, high: int) -> Callable[[Any], int]:
 
 
 def _number(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value) or abs(value) > 1e6:
+    if not number(value) or abs(value) > 1e6:
         raise ValueError("expected a number")
     return float(value)
 

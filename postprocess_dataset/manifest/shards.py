@@ -7,7 +7,6 @@ Unlike a reader for training, nothing is forgiven: a shard that is cut, or holds
 is Unreadable.
 """
 
-import math
 import os
 import tarfile
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from common.json_form import number
 from common.untrusted import IMAGE_BYTES, open_untrusted
 from postprocess_dataset.manifest.hashed import Hashed
 from postprocess_dataset.tar_header import header, padded
@@ -48,11 +48,7 @@ def not_finite(record: dict[str, Any]) -> list[str]:
     scores = dict(stored) if isinstance(stored, dict) else {}
     columns = {name for name in record if name.startswith("score_")} - {"score_versions"}
     scores |= {name: record[name] for name in columns}
-    return [
-        name
-        for name, value in scores.items()
-        if value is not None and (type(value) not in (int, float) or not math.isfinite(value))
-    ]
+    return [name for name, value in scores.items() if value is not None and not number(value)]
 
 
 def read_shard(path: str) -> Iterator[ShardSample]:

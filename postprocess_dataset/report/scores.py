@@ -3,10 +3,10 @@
 Read are columns `score_NAME`, and what the JSON of a sample holds: `scores`, `tries`.
 """
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
+from common.json_form import number
 from common.scores.histogram import Histogram, histogram
 
 PREFIX = "score_"
@@ -20,11 +20,7 @@ def scores_of(row: dict[str, Any]) -> dict[str, float]:
     inside = row.get("scores")
     if isinstance(inside, dict):
         found = {**inside, **found}
-    return {
-        name: float(value)
-        for name, value in found.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    }
+    return {name: float(value) for name, value in found.items() if number(value)}
 
 
 def histograms(rows: Iterable[dict[str, Any]]) -> list[Histogram]:

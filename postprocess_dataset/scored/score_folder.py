@@ -230,7 +230,7 @@ class FolderScores:
                 return None
             if value is not None and not number(value):
                 return None
-            row[f"score_{score.name}"] = value
+            row[f"score_{score.name}"] = None if value is None else float(value)
         return row
 
     def _score(self, batch: list[Found]) -> list[Row]:

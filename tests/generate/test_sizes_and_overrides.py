@@ -68,6 +68,7 @@ def test_an_item_holds_overrides_and_they_are_part_of_the_list():
         ("num_inference_steps", 0),
         ("guidance_scale", "high"),
         ("guidance_scale", 1e9),
+        ("guidance_scale", 10**400),
     ],
 )
 def test_an_override_that_cannot_be_used_is_named(name, value):
