@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from common.console import visible
-from common.json_form import has_form
+from common.json_form import has_form, in_form
 from common.json_text import parse_json
 from common.packed_folder import TAR, PackedFolder, packed, read_file, shortfall
 from common.packed_tar import Member
@@ -36,6 +36,7 @@ from common.untrusted import (
 
 STANDARD = re.compile(r"(0|[1-9][0-9]{0,11})_(0|[1-9][0-9]{0,5})")
 CAPTIONS_BYTES = 64 << 20  # of a .prompts
+PROMPTS = {"texts": [{"text": str}], "original_prompt?": (None, str)}
 HEADER_BYTES = 64 << 10  # of a file in a tar: extended ones have its name, of at most 4,096 bytes
 FOLDER_OF_PROMPTS = re.compile(r"[0-9]{6}|[1-9][0-9]{6,}")
 
@@ -93,15 +94,12 @@ def read_captions(folder: Path, index: int, generation: int = 1) -> dict[str, An
     number = generation if generation > 1 else ""
     data = read_file(folder / f"{index}.prompts{number}", CAPTIONS_BYTES)
     try:
-        record: dict[str, Any] = parse_json(data)
-        whole = record.get("prompt_index", index) == index and all(
-            isinstance(text["text"], str) for text in record["texts"]
-        )
+        record: dict[str, Any] = in_form(parse_json(data), PROMPTS)
         shortfall(record.get("short"))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"is damaged: {type(error).__name__}: {error}") from None
-    if not whole:
-        raise ValueError("is of another prompt, or holds no texts")
+    if record.get("prompt_index", index) != index:
+        raise ValueError("is of another prompt")
     return record
 
 

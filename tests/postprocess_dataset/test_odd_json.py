@@ -5,7 +5,8 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from tests.postprocess_dataset.conftest import called
+from common.sample_reader import iterate
+from tests.postprocess_dataset.conftest import called, captions
 
 ODD = [10**400, 10**20, 1e308, float("nan"), -1, True, "\ud800", "\x1b[31m", [[]], {"a": [1]}, None]
 FURTHER = ["scores", "score_versions", "accept", "tries", "rejected", "lora", "accepted"]
@@ -46,3 +47,22 @@ def test_an_odd_value_costs_its_own_sample(odd, reader, tmp_path):
         found = pq.read_table(tmp_path / READERS[reader].rpartition("/")[2]).to_pylist()
         keys = {row.get("key") or row["__key__"] for row in found}
         assert keys > {f"HPDv2/000000/{n}_{aug}" for n in range(5) for aug in (0, 1)}
+
+
+def test_an_odd_value_in_captions_costs_its_own_prompt(folder, tmp_path):
+    """A list in the place of a prompt ended the verification with a traceback."""
+    data = folder().fill(range(400), 1)
+    plain = captions(0, 1)
+    changes = [{field: value} for field in plain for value in ODD]
+    changes += [{"texts": [plain["texts"][0] | {f: v}]} for f in plain["texts"][0] for v in ODD]
+    changes += [{"short": {"missing": value}} for value in ODD]
+    for index, change in enumerate(changes):
+        record = captions(index, 1) | change
+        (data.path / "000000" / f"{index}.prompts").write_text(json.dumps(record))
+    (data.path / "000000" / "COMPLETE").write_text("{}")
+    for _ in range(2):  # loose, then packed where it may be
+        checked = called("verify_dataset", [data.path, f"--report={tmp_path / 'v.json'}"])
+        assert checked.status == 1 and "NOT GOOD" in checked.out and "Traceback" not in checked.err
+        packed = called("pack_finished_folders", [data.path])
+        assert packed.status in (0, 3) and "Traceback" not in packed.err
+    assert len(list(iterate(data.path))) == 400
