@@ -53,6 +53,8 @@ def judge(asked: Sequence[Asked], screen: Screen, num_workers: int) -> Iterator[
             "nothing was written"
         ) from None
     except BaseException:  # also Ctrl-C: do not wait for the chunks that are left
+        # a second one fell into Python's own locks, and the end was waited for, for ever
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         for process in multiprocessing.active_children():
             process.kill()
         raise

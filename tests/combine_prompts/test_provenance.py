@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from combine_prompts import combination
+from combine_prompts import combination, verdicts
 from combine_prompts.combine import main
 from combine_prompts.verdicts import judge
 from common.screening import Screen
@@ -218,3 +218,27 @@ def test_names_of_sources_are_shown_harmless(tmp_path):
     assert "<script>" not in page.replace("\\<", "") and "[x](" not in page
     assert sum(line.startswith("#") for line in page.splitlines()) == 1 + len(names)
     assert {source for item in kept for source in item["source"]} >= {"\\x1b[31mred"}
+
+
+def test_a_second_ctrl_c_does_not_disturb_the_end(monkeypatch):
+    """It fell into the locks of Python's imports and pools: the end was waited for, for ever."""
+    blocked = []
+
+    class Pool:
+        def __init__(self, *args):
+            pass
+
+        def map(self, *args):
+            raise KeyboardInterrupt
+
+        def shutdown(self, **kwargs):
+            blocked.append(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+    monkeypatch.setattr(verdicts, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(verdicts, "INLINE", 1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(verdicts.judge([("a fox", []), ("a hare", [])], None, 2))
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    assert blocked == [True]

@@ -27,6 +27,7 @@ from generate.server.storage.store import open_store
 from postprocess_dataset.packing.pack_folder import Packing
 from tests.fakes.fake_llm import FakeOllama
 from tests.fakes.fake_run import FakeRun
+from tests.fakes.ledger_run import Run
 from tests.fakes.running_server import until as wait_for
 from tests.fakes.signed_caller import signed
 from tests.generate.test_accept import ACCEPT
@@ -123,6 +124,18 @@ def test_names_are_bounded_and_nothing_is_lost(store):
     assert len(shown) == SHOWN and shown[-1]["name"] == OTHERS
     assert sum(row["images"] for row in shown) == 18 * n
     assert section(queries_of(store), "HPDv2", judged=False)["source"][0]["share"] is None
+
+
+def test_more_images_a_prompt_are_counted_anew(tmp_path):
+    """Each prompt is done again and told as a whole: its first images counted twice."""
+    run = Run(tmp_path, total=4)
+    store = run.ledger.store
+    with store.transaction():
+        tally(store, "d", [{"origins": {("llm", "gemma"): [1, 1, 0]}}])
+    run.define(total=8)
+    assert queries_of(store).origins("d") == [("llm", "gemma", 1, 1, 0)]
+    run.define(total=8, images_per_prompt=2)
+    assert queries_of(store).origins("d") == []
 
 
 def test_a_ledger_of_before_gets_the_table(tmp_path):

@@ -11,7 +11,7 @@ import random
 from typing import Literal
 
 from generate.dataset.definition import RULE
-from generate.server.ledger import acceptance
+from generate.server.ledger import acceptance, origins
 from generate.server.storage.blocks import block_sizes, place_of, spread
 from generate.server.storage.store import Definition, Store
 
@@ -68,6 +68,8 @@ def define(store: Store, definition: Definition, version: int = 1) -> Change:
             known = stored["total"]
             if _has_another_rule(stored, definition):
                 acceptance.begin_anew(store, name)
+            if definition["images_per_prompt"] > stored["images_per_prompt"]:
+                origins.begin_anew(store, name)  # each prompt is done again, and told as a whole
             definition = {**stored, **definition}
         if change == "extended":
             store.run(

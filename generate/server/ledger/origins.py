@@ -66,6 +66,11 @@ def tally(store: Store, dataset: str, results: list[Json]) -> None:
         )
 
 
+def begin_anew(store: Store, dataset: str) -> None:
+    """What was counted of a data set counts no more, in the caller's transaction."""
+    store.run("DELETE FROM origins WHERE dataset = ?", dataset)
+
+
 def section(queries: Queries, name: str, judged: bool) -> Json:
     """{"llm": rows, "source": rows}, those with most images first.
 
