@@ -103,7 +103,8 @@ def _generate(
         return status
     if heard and counts:
         report(interrupted(counts["done"], counts["total"], counts["images"]))
-    if counts and not heard and status in (DONE, LEFT_OUT):
+    may_leave = heard or args.max_leases or args.max_idle
+    if counts and not may_leave and status in (DONE, LEFT_OUT):
         report(
             f"all clients have ended, though {_left(counts):,} prompts are left: something in "
             f"their processes ended them (a score, a pipeline, a library); their logs are in {root}"
