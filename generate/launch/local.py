@@ -103,11 +103,11 @@ def _generate(
         return status
     if heard and counts:
         report(interrupted(counts["done"], counts["total"], counts["images"]))
-    may_leave = heard or args.max_leases or args.max_idle
+    may_leave = heard or args.max_leases or args.max_idle is not None
     if counts and not may_leave and status in (DONE, LEFT_OUT):
         report(
             f"all clients have ended, though {_left(counts):,} prompts are left: something in "
-            f"their processes ended them (a score, a pipeline, a library); their logs are in {root}"
+            f"their processes ended them (a score, a library), or a signal; logs: {root}"
         )
         return FAILED
     return 128 + heard[0] if heard else status  # whatever became of its clients
