@@ -164,6 +164,18 @@ def sources() -> list[Path]:
     return [path for path in paths if path.suffix in kinds and path.is_file()]
 
 
+def test_the_root_holds_no_reports() -> None:
+    """A script that is run in the checkout leaves its report there: no part of the project."""
+    listed = subprocess.run(
+        ["git", "ls-files", ":(glob)*"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode != 0:
+        pytest.skip("no git checkout: nobody knows what belongs to the project")
+    names = listed.stdout.splitlines()
+    assert "README.md" in names
+    assert [name for name in names if name.endswith((".json", ".parquet", ".jpg", ".html"))] == []
+
+
 def test_no_file_is_too_long() -> None:
     lengths = {path: len(path.read_text().splitlines()) for path in sources()}
     assert lengths
