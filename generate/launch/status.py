@@ -17,7 +17,7 @@ from common.console import INDENT, duration, visible
 from generate.dataset.definition import newest_file
 from generate.launch.acceptance import by_origin, line_of
 from generate.launch.finished import lines_of
-from generate.protocol.connection import Connection, ServerAway
+from generate.protocol.connection import Connection, ServerAway, lives_here
 from generate.protocol.output_root import dataset_folder
 
 # what a worker does, for people
@@ -99,6 +99,8 @@ def show(output_root: Path, dataset: str | None = None) -> int:
 
 def with_a_start(why: str, output_root: Path) -> str:
     """Why no server answers, and how to start one: that of a local run has ended with it."""
+    if lives_here(output_root):
+        return f"{why}; its process is alive, busy or stopped: ask again in a minute"
     start = "python generate/image_server.py --output_root"
     return (
         why if start in why else f"{why}; start it first: {start} {shlex.quote(str(output_root))}"

@@ -34,8 +34,7 @@ def admits(server: Server) -> Admits:
         if method != "POST" and not named[SIGNATURE]:
             return ""  # pages; what they show has a look of its own
         try:
-            text = path.encode("latin-1").decode(errors="replace")  # as flask has it
-            server.verifier.look(method, text, named, server_time())
+            server.verifier.look(method, path, named, server_time())
         except Unsigned as error:
             return str(error)
         return ""
@@ -55,8 +54,7 @@ def guard(app: Flask, server: Server) -> None:
             return jsonify(
                 error=f"the body has {size} bytes, at most {LARGEST_BODY} are taken"
             ), 400
-        query = request.query_string.decode("latin-1")
-        path = f"{request.path}?{query}" if query else request.path
+        path = request.environ["REQUEST_URI"]  # as it was sent: "/%62eat" is not "/beat"
         verifier: Verifier = server.verifier
         try:
             headers = {name: request.headers.get(name, "") for name in HEADERS}

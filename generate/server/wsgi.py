@@ -162,5 +162,4 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
         """Why the request is refused before its body is read; "" if it is not."""
         if self.command != "POST" and (self.content_length or self.chunked):
             return f"a {self.command} has no body here"
-        path = f"{self.path}?{self.query}" if self.query else self.path
-        return self.admits(self.command, path, self.headers)
+        return self.admits(self.command, self.request_uri, self.headers)

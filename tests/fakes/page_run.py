@@ -7,7 +7,6 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
-from urllib.parse import unquote
 
 from tests.fakes.fake_run import EVIL
 from tests.fakes.own_ports import own_port
@@ -104,7 +103,7 @@ class PageRun:
 
     def get(self, path, cookie=None):
         known = self.known()
-        headers = {"Cookie": cookie} if cookie else signer(self.root).sign("GET", unquote(path))
+        headers = {"Cookie": cookie} if cookie else signer(self.root).sign("GET", path)
         with urllib.request.urlopen(
             urllib.request.Request(known["url"].rstrip("/") + path, headers=headers), timeout=20
         ) as answer:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from urllib.parse import unquote
 
 from generate.client.job_client import JobClient
 from generate.client.worker import WorkerIdentity
@@ -123,7 +122,7 @@ class RunningServer:
         """(status, headers, body) as it comes; signed if a token is given."""
         if token is None:
             return request(self.root, method, path, body, dict(headers))
-        signs = signer(self.root, token).sign(method, unquote(path), body or b"")
+        signs = signer(self.root, token).sign(method, path, body or b"")
         return request(self.root, method, path, body, dict(headers) | signs)
 
     def post(self, path, body):

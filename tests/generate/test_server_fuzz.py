@@ -4,7 +4,7 @@ import http.client
 import json
 import string
 from random import Random
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -214,7 +214,7 @@ def test_five_thousand_calls_give_no_500_and_no_answer_without_a_signature(serve
     line = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
     for _, (method, path, data, is_signed) in zip(range(5000), calls(random), strict=False):
         path = quote(path, safe="/?=%")
-        headers = signs.sign(method, unquote(path), data) if is_signed else {}
+        headers = signs.sign(method, path, data) if is_signed else {}
         line.request(method, path, data or None, headers)
         answer = line.getresponse()
         said = answer.read()

@@ -18,7 +18,7 @@ import pytest
 
 from common.command_line import UserError
 from generate.launch.local_server import LocalServer
-from generate.launch.status import fetch
+from generate.launch.status import fetch, show
 from generate.protocol.connection import (
     Closed,
     Connection,
@@ -137,6 +137,16 @@ def test_a_call_that_was_overheard_is_not_taken_again(start):
     server.kill()
     server.start()
     assert request(server.root, "POST", "/admin", body, headers)[0] == 401, "another epoch"
+
+
+@pytest.mark.parametrize("written", ["/%62eat", "/beat#x", "http://elsewhere/beat"])
+def test_a_signature_is_for_one_spelling_of_an_address(start, written):
+    server = start()
+    body = b"{}"
+    headers = signer(server.root).sign("POST", "/beat", body)
+    status, _, said = request(server.root, "POST", written, body, headers)
+    assert status == 401 and b"signature is wrong" in said
+    assert request(server.root, "POST", "/beat", body, headers)[0] == 400, "signed, and incomplete"
 
 
 @pytest.mark.parametrize("host", ["::", "0.0.0.0"])
@@ -299,9 +309,13 @@ def test_a_server_with_a_crowd_before_it_is_not_dead(start):
         assert LocalServer(server.root)._answers()
         with pytest.raises(UserError, match="runs already"):
             refuse_if_running(server.root)
+        with pytest.raises(UserError, match="alive, busy or stopped"):
+            show(server.root)
     server.kill()
     assert not lives_here(server.root) and not LocalServer(server.root)._answers()
     refuse_if_running(server.root)
+    with pytest.raises(UserError, match="start it first"):
+        show(server.root)
 
 
 def test_a_new_token_ends_what_the_old_one_opened(start):
