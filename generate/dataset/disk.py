@@ -81,7 +81,7 @@ def unseen_fault(folder: Path) -> tuple[str, str]:
 def _of_one_folder(error: OSError) -> bool:
     """Whether a sub-folder of 1,000 prompts alone is at fault.
 
-    Its mark is damaged, or a file or another user's folder has its name.
+    Its mark is damaged, or a file, a link or another user's folder has its name.
     """
     if isinstance(error, DamagedMark):
         return True
@@ -89,8 +89,10 @@ def _of_one_folder(error: OSError) -> bool:
     folder = path if SUB_FOLDER.fullmatch(path.name) else path.parent
     named = SUB_FOLDER.fullmatch(folder.name) is not None
     mine = os.access(folder.parent, USABLE)
-    other = not folder.is_dir() or folder.is_symlink() or not os.access(folder, USABLE)
-    return error.errno in IN_ITS_PLACE and named and mine and other
+    other = not folder.is_dir() or not os.access(folder, USABLE)
+    # whatever fails behind a link, also one to itself or to nothing: clients make no links
+    at_fault = folder.is_symlink() or (error.errno in IN_ITS_PLACE and other)
+    return named and mine and at_fault
 
 
 def refuse_unusable(folder: Path) -> None:

@@ -13,6 +13,15 @@ import pytest
 from generate.dataset.disk import fault, refuse_unusable
 from tests.fakes.running_server import until
 
+IN_ITS_PLACE = {  # of a sub-folder
+    "file": lambda folder: folder.touch(),
+    "pipe": lambda folder: os.mkfifo(folder),
+    "link to itself": lambda folder: folder.symlink_to(folder.name),
+    "link to nothing": lambda folder: folder.symlink_to("nowhere"),
+    "link to another": lambda folder: folder.symlink_to(f"{int(folder.name) + 1:06d}"),
+    "link to a device": lambda folder: folder.symlink_to("/dev/zero"),
+}
+
 
 @contextlib.contextmanager
 def immutable(path):
@@ -106,7 +115,18 @@ def test_whose_fault_an_error_is(tmp_path):
     assert fault(OSError(errno.EACCES, "no file is named"))[0] == "disk"
 
 
-@pytest.mark.parametrize("kind", ["mark", "file"])
+@pytest.mark.parametrize("kind", IN_ITS_PLACE)
+def test_what_has_the_name_of_a_sub_folder_is_no_prompts_fault(tmp_path, kind):
+    """A link to itself failed its prompts, one by one; one to nothing was a failed disk."""
+    folder = tmp_path / "000000"
+    IN_ITS_PLACE[kind](folder)
+    for use in (Path.read_bytes, Path.touch, Path.stat):
+        with pytest.raises(OSError) as raised:
+            use(folder / "1_0.json")
+        assert fault(raised.value)[0] == "folder", raised.value
+
+
+@pytest.mark.parametrize("kind", ["mark", "file", "link to another"])
 def test_a_sub_folder_damaged_while_a_run_draws_costs_its_own_prompts(start_run, kind):
     """It was taken for a failed disk: all work of the output root stood still."""
     run, server = start_run(total=1300, images=1, options=["--max_chunk_size", 4])
@@ -122,7 +142,7 @@ def test_a_sub_folder_damaged_while_a_run_draws_costs_its_own_prompts(start_run,
         (first / "PACKED").write_text("x")
     else:
         first.rename(run.root / "away")
-        first.touch()
+        IN_ITS_PLACE[kind](first)
     until(lambda: "folder 000000 cannot be compared" in server.log(), server.log)
     before = drawn(second)
     until(lambda: drawn(second) > before + 20, run.log)
