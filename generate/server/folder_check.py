@@ -5,7 +5,7 @@ it says that all is done. Whole ones get a mark:
 
 000012/COMPLETE     {"indices": 1000, "images": 9990, "short": 3, …}
 
-It is read instead of the folder to rebuild a lost ledger, and only then.
+It is read to rebuild a lost ledger, and only then, for figures at once; the folder is listed later.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ class FolderCheck:
         self.folders = data_sets.folders
         self.ledger = data_sets.ledger
         self.rebuilt = rebuilt
-        self.by_mark: set[Block] = set()  # compared by its mark alone: once is enough
+        self.by_mark: set[Block] = set()  # compared by its mark alone
         self.put_off: dict[Block, str] = {}  # could not be read just now -> why
         self.logged: dict[Block, str] = {}  # what was said of those before
         self.looked_at = float("-inf")
@@ -62,14 +62,16 @@ class FolderCheck:
         self.bar: Any = None
 
     def all_done(self) -> bool:
-        """Whether there is a data set, and no index of any waits or is leased.
+        """Whether there is a data set, and no index of any waits or is leased, all compared.
 
         A data set whose folder is not there does not count.
         """
         names = self.ledger.read(lambda ledger: ledger.store.names())
         here = [name for name in names if name not in self.data_sets.detached]
         counts = self.ledger.read(lambda ledger: [ledger.queries.counts(name) for name in here])
-        return bool(names) and not any(count["waiting"] + count["leased"] for count in counts)
+        if not names or any(count["waiting"] + count["leased"] for count in counts):
+            return False
+        return self.ledger.read(lambda ledger: all(map(ledger.comparison.is_complete, here)))
 
     def step(self) -> None:
         """One round: compare all blocks that the ledger asks for."""
@@ -84,6 +86,9 @@ class FolderCheck:
                 self.logged_at = time.monotonic()
                 log.info(text)
             self._look_at_folders()
+        if self.rebuilt and self.by_mark:  # they gave figures at once; now the folders are listed
+            self.rebuilt = False
+            self.ledger.read(lambda ledger: ledger.comparison.compare_again(self.by_mark))
         self.began = None
         self.compared = 0
         if self.bar:
@@ -142,7 +147,7 @@ class FolderCheck:
         # A mark may be older than a change of the folder. So it replaces the listing only in the
         # first comparison of a rebuild, never in the one before "all done" (guarantee 12).
         whole = None
-        if self.rebuilt and (name, block) not in self.by_mark:
+        if self.rebuilt:
             whole = trusted(mark, indices, images)
         if whole:
             self.by_mark.add((name, block))

@@ -248,3 +248,18 @@ def test_a_stranger_cannot_make_the_server_start_anew(start):
     status, _, _ = server.raw("GET", "/healthz?nonce=abc&seen=99&seen_proof=0")
     time.sleep(1.5)
     assert status == 200 and server.json["epoch"] == 1 and server.answers()
+
+
+def test_a_mark_is_believed_until_its_folder_was_listed(start):
+    """Until a client asked, "all is done" was said of prompts whose files had gone."""
+    server = start()
+    work_to_the_end(server.client())
+    folder = server.root / "generated_images" / "storm" / "000000"
+    until((folder / "COMPLETE").exists, "the mark")
+    server.kill()
+    for path in (server.root / ".server").glob("ledger*"):
+        path.unlink()
+    (folder / "2_0.jpg").unlink()
+    server.start()
+    until(lambda: server.dataset() and server.dataset()["done"] == 19, "the folder's listing", 20)
+    assert not (folder / "COMPLETE").exists()
