@@ -86,6 +86,8 @@ def read_generation(
     except OSError as error:
         if not of_one_file(error):
             raise
+        if not os.path.lexists(path):  # a path that is too long: no generation ends the search
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
         return None
     if not is_captions(record, index):
         return None

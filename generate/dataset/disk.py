@@ -49,9 +49,9 @@ def of_one_file(error: OSError) -> bool:
     A file of another user, which may not be read or replaced, is one where its folder may be
     written.
     """
-    if error.errno in ONE_FILE:
-        return True
     folder = os.path.dirname(os.fspath(error.filename or ""))
+    if error.errno in ONE_FILE:
+        return os.path.isdir(folder)  # not where the folder is the link to itself
     return error.errno in FORBIDDEN and os.access(folder, os.W_OK | os.X_OK)
 
 
@@ -73,6 +73,8 @@ def unseen_fault(folder: Path) -> tuple[str, str]:
     """The same for files of a sub-folder that were published, and that the job server misses."""
     try:
         packed(folder)
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(folder))
     except OSError as error:
         return shared_fault(error)
     return "disk", UNSEEN

@@ -8,8 +8,8 @@
 .server/prompts/HPDv2-<16 digits>.arrow     Arrow IPC: one column, the canonical JSON of each item
 .server/prompts/HPDv2-<16 digits>.json      its source and size, and figures of all items
 
-The digits are of the prompts file's path, size and time: another file has another map. A small file
-is read into memory: the list that read_prompts() gives.
+The digits are of the prompts file's path, size and time: another file has another map. What few
+prompts take is held in memory: the list that read_prompts() gives.
 
 Whoever makes a map removes those of earlier states of the same prompts file that no process has
 open: nobody can ask for them again.
@@ -34,13 +34,14 @@ from generate.dataset.prompts_file import (
     canonical,
     find_prompts,
     list_sha256,
-    read_prompts,
     stream_prompts,
 )
 
 log = logging.getLogger(__name__)
 
 SMALL = 8 << 20  # bytes of a prompts file: 60,000 prompts, 25 MB in memory
+MOST_HELD = 4 * SMALL  # characters of all prompts: 8 kB of parquet can be millions of the same one
+ITEM = 200  # of them for what else an item takes
 ROWS = 8192  # items of a batch
 FORMAT = 1  # of the map
 FACTS_BYTES = 64 << 20
@@ -101,8 +102,8 @@ def open_prompts(path: str | os.PathLike[str], folder: Path) -> Sequence[Item]:
     """
     path = find_prompts(path)
     there = path.stat()
-    if there.st_size <= SMALL:
-        return read_prompts(path)
+    if there.st_size <= SMALL and (held := _held(path)):
+        return held
     told = [os.path.realpath(path), there.st_size, there.st_mtime_ns, FORMAT]
     digits = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
     final = folder / f"{path.stem}-{digits}.arrow"
@@ -119,6 +120,18 @@ def open_prompts(path: str | os.PathLike[str], folder: Path) -> Sequence[Item]:
         return MappedPrompts(final, facts)
     except OSError as error:
         raise UserError(f"{final}: the prompts cannot be put there: {error.strerror}") from None
+
+
+def _held(path: Path) -> list[Item] | None:
+    """The items of a file; None: they take more than a small file has."""
+    items = []
+    left = MOST_HELD
+    for item in stream_prompts(path):
+        items.append(item)
+        left -= ITEM + len(item["prompt"]) + sum(map(len, item.get("variations", ())))
+        if left < 0:
+            return None
+    return items
 
 
 def _facts(final: Path) -> dict[str, Any] | None:

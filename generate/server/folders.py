@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from common.given_up import is_given_up
-from common.packed_folder import DamagedMark, exists
+from common.packed_folder import exists
 from generate.dataset.accept_rule import Rule, rule_of
 from generate.dataset.captions import images_wanted, read_captions
 from generate.dataset.collected import remove_collected
-from generate.dataset.disk import spare
+from generate.dataset.disk import shared_fault, spare
 from generate.dataset.layout import FOLDER, NAME, folder_name, path_of
 from generate.dataset.links import remove
 from generate.dataset.scan import IndexFiles, scan_folder
@@ -53,7 +53,9 @@ class Folders:
     def _done(self, name: str, index: int, images: int, rule: Rule | None) -> bool:
         try:
             return index_done(self.path(name), index, images, rule)
-        except DamagedMark:
+        except OSError as error:
+            if shared_fault(error)[0] != "folder":
+                raise
             self.look_again(name, [index])
             return False
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from generate.dataset.disk import fault, refuse_unusable
+from generate.dataset.captions import read_captions
+from generate.dataset.disk import fault, refuse_unusable, unseen_fault
 from tests.fakes.running_server import until
 
 IN_ITS_PLACE = {  # of a sub-folder
@@ -124,6 +125,26 @@ def test_what_has_the_name_of_a_sub_folder_is_no_prompts_fault(tmp_path, kind):
         with pytest.raises(OSError) as raised:
             use(folder / "1_0.json")
         assert fault(raised.value)[0] == "folder", raised.value
+    assert unseen_fault(folder)[0] == "folder"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["itself", "inside", "long"])
+def test_captions_behind_a_link_to_itself_are_not_looked_for_for_ever(tmp_path, name):
+    """Each further .prompts2, .prompts3, … was one that cannot be read, and another was tried."""
+    folder = tmp_path / name
+    if name == "long":  # its sub-folder has 4,095 characters, the file in it has more
+        while len(str(folder)) < 3880:
+            folder /= "a" * 200
+        folder /= "a" * (4087 - len(str(folder)))
+        (folder / "000000").mkdir(parents=True)
+        assert read_captions(folder, 0) is None
+        return
+    link = folder if name == "itself" else folder / "000000"
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(link)
+    with pytest.raises(OSError, match="symbolic links"):
+        read_captions(folder, 0)
 
 
 @pytest.mark.parametrize("kind", ["mark", "file", "link to another"])

@@ -81,6 +81,18 @@ def test_a_map_is_the_list(mapped, tmp_path, name):
     assert list(items_to_check(items)) == [(7, plain[7])]
 
 
+def test_a_small_file_of_many_prompts_is_mapped(tmp_path, monkeypatch):
+    """8 kB of parquet were two million times the same prompt, and 750 MB in memory."""
+    folder = tmp_path / "out/prompts"
+    few = write(tmp_path / "few.parquet", ITEMS[:1000])
+    same = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), ["a red circle"])
+    pq.write_table(pa.table({"prompt": same}), tmp_path / "many.parquet")
+    monkeypatch.setattr(mapped_prompts, "MOST_HELD", 2 << 20)
+    assert open_prompts(few, folder) == read_prompts(few)
+    many = open_prompts(tmp_path / "many.parquet", folder)
+    assert isinstance(many, MappedPrompts) and len(many) == 20_000
+
+
 def test_it_is_made_once_and_anew_for_another_file(mapped, tmp_path, monkeypatch):
     made = []
     real = mapped_prompts.stream_prompts

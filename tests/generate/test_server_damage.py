@@ -263,3 +263,18 @@ def test_a_mark_is_believed_until_its_folder_was_listed(start):
     server.start()
     until(lambda: server.dataset() and server.dataset()["done"] == 19, "the folder's listing", 20)
     assert not (folder / "COMPLETE").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "link to itself"])
+def test_a_sub_folder_that_is_none_ends_no_report(start, kind):
+    """It was a failed disk (503): the client asked again and again, and drew nothing."""
+    server = start()
+    client = server.client()
+    grant = granted(client)
+    folder = server.root / "generated_images" / "storm" / "000000"
+    if kind == "file":
+        folder.touch()
+    else:
+        folder.symlink_to(folder)
+    assert set(finish(client, grant, publish=False).values()) == {"missing"}
+    until(lambda: "folder 000000 cannot be compared" in server.log(), server.log)
