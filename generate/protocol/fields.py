@@ -232,9 +232,14 @@ def output_dir(fields: Fields, output_root: Path) -> str:
     base = output_root / GENERATED_IMAGES
     path = Path(text)
     plain = path.is_absolute() and ".." not in path.parts and can_be_dataset(path.name)
-    linked = plain and (path.is_symlink() or base.is_symlink())
-    if not plain or linked or os.path.realpath(path.parent) != os.path.realpath(base):
+    if not plain or os.path.realpath(path.parent) != os.path.realpath(base):
         raise fields.bad("output_dir", f"a folder directly in {base}", text)
+    for folder in (base, path):
+        if folder.is_symlink():
+            raise BadField(
+                f"output_dir: {folder} is a link, and none is followed there; for another disk "
+                "give --output_root"
+            )
     return path.name
 
 

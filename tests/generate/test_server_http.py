@@ -97,6 +97,7 @@ def test_an_output_dir_outside_of_the_root(server, tmp_path):
         body = asked(server, output_dir=str(wrong), dataset=definition("link", 3000, 2))
         status, answer = server.post("/get_indices", body)
         assert status == 400 and "output_dir" in answer["error"], (wrong, answer)
+        assert ("is a link" in answer["error"]) == (wrong == base / "link")
     assert not list((tmp_path / "elsewhere").iterdir())
     (base / "link").unlink()
 
