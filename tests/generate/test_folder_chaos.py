@@ -45,6 +45,7 @@ class Chaos(RuleBasedStateMachine):
         try:
             if self.away.exists() and not self.run.folder.exists():
                 self.bring_it_back()
+            self.give_the_place_back()
             self.run.finish()
         finally:
             self.run.kill_server()
@@ -140,7 +141,25 @@ class Chaos(RuleBasedStateMachine):
     @rule()
     def delete_a_sub_folder(self):
         for folder in self.run.folder.glob("00*"):
-            shutil.rmtree(folder)
+            if not folder.is_symlink() and folder.is_dir():
+                shutil.rmtree(folder)
+
+    @rule(kind=st.sampled_from(["pipe", "empty", "link to itself", "nowhere", "/dev/zero"]))
+    def take_the_place_of_a_sub_folder_or_give_it_back(self, kind):
+        folder = self.run.folder / "000000"
+        if (self.home / "000000").exists():
+            self.give_the_place_back()
+        elif folder.is_dir():
+            shutil.move(folder, self.home)
+            self.put(folder, kind)
+
+    def give_the_place_back(self):
+        """The sub-folder is back where it was, or lost with its data set."""
+        folder, kept = self.run.folder / "000000", self.home / "000000"
+        if os.path.lexists(folder) and not folder.is_dir():
+            folder.unlink()
+            shutil.move(kept, folder)
+        shutil.rmtree(kept, ignore_errors=True)
 
     @rule(content=st.sampled_from([None, b"", b"total: x", b"[" * 50, b"created: 2026-01-01"]))
     def damage_the_definition(self, content):
@@ -157,6 +176,9 @@ class Chaos(RuleBasedStateMachine):
         if path.suffix in (".jpg", ".json") and kind == "empty" and os.path.lexists(path):
             return  # a file counts by its name, until it is verified
         path.unlink(missing_ok=True)
+        self.put(path, kind)
+
+    def put(self, path, kind):
         if kind == "folder":
             (path / "of others").mkdir(parents=True)
         elif kind == "pipe":
