@@ -186,7 +186,7 @@ class JobClient:
     def release(self, lease: str, reason: str = "released") -> bool:
         """Release what is not complete; False if the lease was not ours any more.
 
-        reason: preempted, walltime, released, disk, llm.
+        reason: preempted, walltime, released, disk, folder, llm.
         """
         body = {"lease": lease, "reason": reason}
         return not ReleaseAnswer.from_json(self._call("/release", body)).stale

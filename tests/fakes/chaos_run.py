@@ -9,6 +9,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import stat
 import threading
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ from generate.client.recipes import Recipes
 from generate.client.work import ClientSettings, Index, Work
 from generate.client.worker import WorkerIdentity
 from generate.dataset.definition import stored_definition
+from generate.dataset.disk import fault
 from generate.dataset.layout import FOLDER, stem
 from generate.dataset.samples import Place, publish_sample, utc_now
 from generate.dataset.scan import IndexFiles, scan_folder
@@ -80,6 +82,18 @@ class ChaosClient:
             self.refusal = str(error)
         except ServerAway:
             pass  # it would try again
+        except OSError as error:
+            self._give_back(error)
+
+    def _give_back(self, error):
+        """As the feeder and the publisher do: a sub-folder's fault, or that of one file."""
+        reason, text = fault(error)
+        assert reason in ("folder", "prompt"), text
+        with contextlib.suppress(ServerAway):
+            self.job.release(self.lease, "folder" if reason == "folder" else "released")
+        for index in self.indices:
+            self.work.forget(index)
+        self.indices = []
 
     def _take(self):
         answer = self.job.get_indices(3)
@@ -87,10 +101,10 @@ class ChaosClient:
             self.over = True
         if not isinstance(answer, Grant):
             return
+        self.lease = answer.lease
         found = {}
         for block in {number // FOLDER for number in answer.indices}:
             found |= scan_folder(self.run.folder, block, only=set(answer.indices))
-        self.lease = answer.lease
         self.indices = [
             Index(n, answer.lease, self.run.item(n), found.get(n, IndexFiles()), 1)
             for n in answer.indices
@@ -330,4 +344,4 @@ def copy_over(source, target):
 
 def _no_files(folder, names):
     """Pipes, which shutil cannot copy."""
-    return [name for name in names if Path(folder, name).is_fifo()]
+    return [name for name in names if stat.S_ISFIFO(os.lstat(Path(folder, name)).st_mode)]
