@@ -141,6 +141,8 @@ def _folder(path: Path, below: str, say: Problem, of_dataset: bool = False) -> I
                 yield from _tar(inside, say)
         elif inside.is_dir() and not inside.is_symlink():
             yield from _folder(inside, f"{below}{name}/", say, of_dataset)
+        elif FOLDER_OF_PROMPTS.fullmatch(name):
+            say(f"{inside}: is no folder, or a link, which is not followed: samples are left out")
 
 
 def _is_part(path: Path, name: str, mark: PackedFolder | None) -> bool:

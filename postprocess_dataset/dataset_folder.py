@@ -29,6 +29,7 @@ COLLECTED_NAME = re.compile(rf"(0|[1-9][0-9]{{0,11}}){re.escape(COLLECTED)}")
 NAME = rf"^{STEM}\.(?P<kind>jpg|json)$"
 CODE = 1 << 20  # prompt_index and augmentation_idx in one integer: 8 bytes a name instead of 70
 NOT_FOLLOWED = "a link to a folder is not followed; give it as a DIR of its own"
+NO_FOLDER = "it is no folder, or a link to none; put its folder back, or move it away"
 # A folder is skipped if its mtime is older than the last scan by this much: NFS may show an mtime
 # so late.
 MARGIN_NS = 60 * 10**9
@@ -45,9 +46,10 @@ class Listing:
     """The names of one directory.
 
     Samples with standard names are sorted codes (prompt_index << 20 | augmentation_idx), others are
-    stems. irregular: stems of images that are links, pipes, …, each to be looked at. collected:
-    prompts that have a .samples. lost: samples packed in a tar that is missing or cut, and not
-    there as loose files.
+    stems. links: to folders. no_folders: other things that are named as a sub-folder of prompts.
+    irregular: stems of images that are links, pipes, …, each to be looked at. collected: prompts
+    that have a .samples. lost: samples packed in a tar that is missing or cut, and not there as
+    loose files.
     """
 
     mtime_ns: int
@@ -57,6 +59,7 @@ class Listing:
     other_images: set[str] = field(default_factory=set)
     folders: list[str] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
+    no_folders: list[str] = field(default_factory=list)
     irregular: set[str] = field(default_factory=set)
     collected: list[int] = field(default_factory=list)
     lost: Codes = field(default_factory=no_codes)
@@ -76,6 +79,8 @@ class Listing:
             self.folders.append(name)
         elif entry.is_symlink() and os.path.isdir(entry.path):  # False for a loop of links
             self.links.append(name)
+        elif FOLDER_OF_PROMPTS.fullmatch(name):
+            self.no_folders.append(name)
 
 
 def list_folder(path: str) -> Listing:
@@ -188,8 +193,8 @@ def walk(
     while waiting:
         subdirectory = waiting.pop()
         name = os.path.basename(subdirectory)
-        if partition and name.isdecimal() and int(name) % partition[1] != partition[0]:
-            continue  # a folder of 1,000 prompts is another partition's, whole
+        if _of_others(name, partition):
+            continue
         path = os.path.join(base, subdirectory)
         inside: list[str] = []
         listing: Listing | OSError | None
@@ -208,12 +213,26 @@ def walk(
         except OSError as error:
             listing = error
         yield subdirectory, listing
-        for link in listing.links if isinstance(listing, Listing) else ():
-            if link.isdecimal():  # as a sub-folder of prompts: its samples are left out
-                yield f"{subdirectory}/{link}", OSError(errno.ELOOP, NOT_FOLLOWED)
-            else:
-                say(f"{subdirectory}/{link}: {NOT_FOLLOWED}")
+        if isinstance(listing, Listing):
+            for name, why in _left_out(listing):
+                if not name.isdecimal():
+                    say(f"{subdirectory}/{name}: {why.strerror}")
+                elif not _of_others(name, partition):  # its samples are left out
+                    yield f"{subdirectory}/{name}", why
         waiting += reversed(inside)
+
+
+def _of_others(name: str, partition: tuple[int, int] | None) -> bool:
+    """Whether a folder of 1,000 prompts is another partition's, whole."""
+    return bool(partition and name.isdecimal() and int(name) % partition[1] != partition[0])
+
+
+def _left_out(listing: Listing) -> Iterator[tuple[str, OSError]]:
+    """What is, or should be, a folder, and is not gone into; and why."""
+    for name in listing.links:
+        yield name, OSError(errno.ELOOP, NOT_FOLLOWED)
+    for name in listing.no_folders:
+        yield name, OSError(errno.ENOTDIR, NO_FOLDER)
 
 
 def _holds_tars(listing: Listing) -> bool:

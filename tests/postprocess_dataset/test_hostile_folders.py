@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from common.sample_reader import iterate
 from tests.postprocess_dataset.conftest import called
 
 
@@ -46,6 +47,34 @@ def test_a_sub_folder_that_is_a_link_is_left_out_and_counted(folder, to_parquet,
     assert "HPDv2/latest: a link to a folder is not followed" in ended.err
     ended = called("verify_dataset", (data.path, "--report", tmp_path / "v.json"))
     assert "HPDv2/000001: is a link, which is not followed" in ended.out
+
+
+@pytest.mark.parametrize("odd", ["file", "pipe", "nowhere", "itself", "device"])
+def test_what_is_named_as_a_sub_folder_and_is_none_is_counted(folder, to_parquet, tmp_path, odd):
+    """As where a link led to a disk that is gone: its samples are not left out in silence."""
+    data = folder().fill([1, 1001], 2)
+    place = data.path / "000001"
+    place.rename(tmp_path / "elsewhere")
+    make = {"file": place.touch, "pipe": lambda: os.mkfifo(place)}
+    targets = {"nowhere": "/nowhere/at/all", "itself": place.name, "device": "/dev/zero"}
+    make.get(odd, lambda: place.symlink_to(targets[odd]))()
+    words = (data.path, tmp_path / "t.parquet")
+    ended = to_parquet(*words)
+    assert ended.status == 3 and "2 rows; 1 rejected" in ended.out, ended.out
+    assert "HPDv2/000001: folder cannot be read: it is no folder, or a link to none" in ended.err
+    old = time.time() - 1000
+    for path in (data.path / "000000", data.path):
+        os.utime(path, (old, old))
+    for _ in range(2):  # the data set's own folder is unchanged at the second one
+        assert to_parquet(*words, "--update").status == 3
+    words = (data.path, tmp_path / "parts.parquet")
+    parts = [to_parquet(*words, "--part", f"{part}/2") for part in range(2)]
+    assert [part.status for part in parts] == [0, 3]
+    ended = to_parquet(*words, "--part", "0/2", "--finish")
+    assert ended.status == 3 and "1 rejected" in ended.out, ended.out
+    problems = []
+    assert len(list(iterate(data.path, problems.append))) == 2
+    assert len(problems) == 1 and "HPDv2/000001: is no folder" in problems[0]
 
 
 def test_a_folder_that_was_closed_since_is_named_by_update(
