@@ -199,8 +199,8 @@ class Connection:
                 return epoch, at
         self.close()
         raise WrongServer(
-            f"what answers at {self.url} is not the job server of {output_root}: "
-            "it was stopped, and another program has its port"
+            f"what answers at {self.url} is not the job server of {output_root}: it was stopped, "
+            "and another program has its port; or its token was changed just now (--rotate_token)"
         )
 
     def _no_answer(self, hostname: str, error: Exception) -> ServerAway:

@@ -1,5 +1,7 @@
 """Orders of the user to a running server: POST /admin, sent by image_server.py."""
 
+import logging
+
 from flask import jsonify
 from flask.typing import ResponseReturnValue
 
@@ -10,6 +12,7 @@ KNOWN = (
     "drain, resume, retry_failed, release_quarantine, forget, llm_budget_usd, llm_spent_usd, "
     "rotate_token"
 )
+log = logging.getLogger("image_server")
 
 
 class Orders:
@@ -55,6 +58,8 @@ class Orders:
             done.append("a new token: clients take it from server.json; links and cookies ended")
         if not done:
             raise BadField(f"no order that is known: {KNOWN}")
+        for sentence in done:
+            log.info("an order was carried out: %s", sentence)
         return jsonify(done=done)
 
     def _check_known(self, order: str, name: str) -> None:

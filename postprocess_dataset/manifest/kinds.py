@@ -5,6 +5,7 @@ found.add("torn", "HPDv2/000012/12345_3.jpg", "ends after 4,096 bytes")
 found.counts["torn"], found.document(), found.lines()
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -84,14 +85,24 @@ KINDS = {
 }
 
 
+def licence_option(name: str) -> str:
+    """The option that states a licence, for a shell: others have chosen the name."""
+    joint = "=" if name.startswith("-") else " "  # else it would be taken for an option
+    return f"--licence{joint}{shlex.quote(f'{name}=LICENCE')}"
+
+
 @dataclass
 class Findings:
-    """How many of each kind, the first of them, and what --repair would mend (repair.py)."""
+    """How many of each kind, the first of them, and what --repair would mend (repair.py).
+
+    names: the first ones without known terms, as --licence takes them.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
     entries: Counter[str] = field(default_factory=Counter)  # of a kind; one may count for many
     mends: set[str] = field(default_factory=set)
+    names: list[str] = field(default_factory=list)
 
     def add(self, kind: str, where: str, why: str = "", count: int = 1, mend: str = "") -> None:
         """One more, or `count` more of the same; mend: what would set it right."""
@@ -110,9 +121,16 @@ class Findings:
         self.counts += other.counts
         self.entries += other.entries
         self.mends |= other.mends
+        self.names += other.names[: EXAMPLES - len(self.names)]
         for kind, examples in other.examples.items():
             shown = self.examples.setdefault(kind, [])
             shown += examples[: EXAMPLES - len(shown)]
+
+    def add_unlicensed(self, what: str, name: str, why: str, count: int) -> None:
+        """`count` samples of a source, an LLM or a model whose terms are not known."""
+        self.add("licence_unknown", what, f"{why}: {licence_option(name)}", count)
+        if len(self.names) < EXAMPLES:
+            self.names.append(name)
 
     def of_group(self, group: str) -> list[str]:
         """The kinds of a group that were found."""
@@ -120,7 +138,7 @@ class Findings:
 
     def document(self, allowed: Collection[str] = ()) -> dict[str, Any]:
         """Each kind that was found, for a machine."""
-        return {
+        found: dict[str, Any] = {
             name: {
                 "count": self.counts[name],
                 "what": kind.what,
@@ -132,6 +150,9 @@ class Findings:
             for name, kind in KINDS.items()
             if self.counts[name]
         }
+        if self.names:
+            found["licence_unknown"]["names"] = self.names
+        return found
 
     def lines(self, allowed: Collection[str] = (), remedy: str = "") -> Iterable[str]:
         """Each kind that was found, for a person: count, first examples, remedy.

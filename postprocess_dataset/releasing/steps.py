@@ -20,6 +20,7 @@ from common.files import read_json, write_whole
 from common.untrusted import read_untrusted
 from postprocess_dataset import table
 from postprocess_dataset.manifest import manifest
+from postprocess_dataset.manifest.kinds import licence_option
 from postprocess_dataset.manifest.manifest import Known
 from postprocess_dataset.manifest.shards import Unreadable
 from postprocess_dataset.options import DataOptions
@@ -197,8 +198,7 @@ def combined(settings: ReleaseSettings) -> bool:
 def what_to_do(document: dict[str, Any]) -> str:
     """What the user can do about the findings, with the licences that only must be stated."""
     found = document["found"]
-    examples = found.get("licence_unknown", {}).get("examples", ())
-    options = [f"--licence {text.partition('--licence ')[2]}" for text in examples]
+    options = [licence_option(name) for name in found.get("licence_unknown", {}).get("names", ())]
     again = "run the same command again"
     if options:
         again += f" with {' '.join(options)} (LICENCE: the one under which it stands)"

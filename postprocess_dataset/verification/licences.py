@@ -3,7 +3,6 @@
 check_licences(seen.licences, Licences.of(["mine=CC0-1.0"]), found)
 """
 
-import shlex
 from pathlib import Path
 
 from common.command_line import UserError
@@ -28,14 +27,12 @@ def check_licences(counted: Counted, licences: Licences, found: Findings) -> Non
             if not licences.allow(names):
                 stated = licences.terms_of(name)["licence"]
                 why = "none stated" if stated.startswith(UNSTATED) else "not known"
-                how = f"{why}: --licence {shlex.quote(f'{name}=LICENCE')}"
-                found.add("licence_unknown", f"source {', '.join(names)}", how, count)
+                found.add_unlicensed(f"source {', '.join(names)}", name, why, count)
             continue
         known = terms_of_llm(name) if kind == "llm" else terms_of_model(name)
         if known is None and name not in licences.stated:
             what = "LLM" if kind == "llm" else "image model"
-            how = f"not known: --licence {shlex.quote(f'{name}=LICENCE')}"
-            found.add("licence_unknown", f"{what} {name}", how, count)
+            found.add_unlicensed(f"{what} {name}", name, "not known", count)
 
 
 def stated_licences(options: list[str], prompts: Path | None) -> Licences:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import shutil
 import sqlite3
 from pathlib import Path
@@ -203,6 +204,17 @@ def test_prompts_of_ones_own_are_released_with_their_licence(tmp_path):
     assert "24 train samples in 1 shard as webdataset and parquet" in ended.out
     assert "MB" not in ended.out and " kB; 0 left out" in ended.out
     assert "not stated: repo, " in ended.out and "--about FILE" in ended.out
+
+
+@pytest.mark.parametrize("name", ["--allow", "a --licence $(touch x); 'b"])
+def test_the_option_that_is_named_can_be_copied_whatever_the_source_is_called(tmp_path, name):
+    """Others have chosen the name: a shell must neither run it nor take it for an option."""
+    run = Own(tmp_path / "my_prompts", input_file=f"{name}.txt")
+    run.fill(PROMPTS, IMAGES).finish(PROMPTS)
+    said = release(run, tmp_path / "out").err.splitlines()[-1]
+    option = said.partition("again with ")[2].partition(" (LICENCE: ")[0]
+    words = shlex.split(option.replace("=LICENCE", "=CC0-1.0"))
+    assert len(words) <= 2 and release(run, tmp_path / "out", *words).status == 0, said
 
 
 def test_the_report_reads_tokens_from_the_runs_ledger(tmp_path):
