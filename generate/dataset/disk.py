@@ -73,7 +73,7 @@ def unseen_fault(folder: Path) -> tuple[str, str]:
     """The same for files of a sub-folder that were published, and that the job server misses."""
     try:
         packed(folder)
-        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        if os.path.islink(folder) or (os.path.exists(folder) and not os.path.isdir(folder)):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(folder))
     except OSError as error:
         return shared_fault(error)
@@ -91,9 +91,10 @@ def _of_one_folder(error: OSError) -> bool:
     folder = path if SUB_FOLDER.fullmatch(path.name) else path.parent
     named = SUB_FOLDER.fullmatch(folder.name) is not None
     mine = os.access(folder.parent, USABLE)
-    other = not folder.is_dir() or not os.access(folder, USABLE)
+    # os.path says no where Path raises: the data set's folder may be closed as well
+    other = not os.path.isdir(folder) or not os.access(folder, USABLE)
     # whatever fails behind a link, also one to itself or to nothing: clients make no links
-    at_fault = folder.is_symlink() or (error.errno in IN_ITS_PLACE and other)
+    at_fault = os.path.islink(folder) or (error.errno in IN_ITS_PLACE and other)
     return named and mine and at_fault
 
 

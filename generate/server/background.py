@@ -50,7 +50,8 @@ def repeat(name: str, step: Callable[[], None], pause_s: float) -> None:
         except Exception as error:  # the next round may do better
             if repr(error) != logged:
                 logged = repr(error)
-                log.exception("%s: will be tried again", name)
+                unknown = not isinstance(error, OSError)  # else a file that others damaged
+                log.error("%s: %s; it is tried again", name, error, exc_info=unknown)
         time.sleep(pause_s)
 
 

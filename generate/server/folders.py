@@ -6,6 +6,7 @@ folders.done("HPDv2", [3, 4])                  # {3: True, 4: False}
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -148,7 +149,7 @@ def remove_marks(marks: Iterable[Path]) -> None:
     """
     kept = []
     for mark in marks:
-        if mark.parent.is_symlink():
+        if os.path.islink(mark.parent):
             continue
         try:
             remove(mark)
