@@ -36,7 +36,6 @@ INTERRUPTED = 130
 OUTPUT_CLOSED = 141  # what a shell shows for SIGPIPE
 
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-
 CLOSE = 0.7  # difflib ratio of a suggestion: `promt` for `prompt` 0.91, `bogus` for `qos` 0.5
 TAB = "_ARGCOMPLETE"  # set by the shell when the Tab key is pressed, see complete()
 
@@ -65,6 +64,7 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     if not sys.warnoptions:  # a library's warnings speak to programmers, of no file of the user
         warnings.simplefilter("ignore")
     try:
+        _refuse_odd_timeouts()
         status = main() or DONE
     except UserError as error:
         status = _say(error)
@@ -83,6 +83,13 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     except OSError as error:
         status = _disk_or_pipe(error)
     sys.exit(_flushed(status))
+
+
+def _refuse_odd_timeouts() -> None:
+    """UserError: as huggingface_hub is loaded, by many modules, it ends with such a setting."""
+    for name in ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"):
+        if not os.environ.get(name, "0").strip().isdecimal():
+            raise UserError(f"{name} in the environment is no whole number of seconds")
 
 
 def _open_streams() -> None:
@@ -322,13 +329,6 @@ def complete(parser: argparse.ArgumentParser) -> None:
     except ModuleNotFoundError:
         parser.exit(FAILED)  # the script must not do its work at a Tab
     argcomplete.autocomplete(parser)
-
-
-def expression(word: str) -> str:
-    """For argparse: an expression that is not empty (as an unset shell variable would be)."""
-    if not word.strip():
-        raise argparse.ArgumentTypeError("it is empty; leave the option out for everything")
-    return word
 
 
 def _underscored(word: str, known: set[str]) -> str:

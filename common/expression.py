@@ -9,6 +9,7 @@ or, not, parentheses. A value that is missing, null or NaN makes a comparison un
 an unknown result is not accepted, and `not` of an unknown stays unknown.
 """
 
+import argparse
 import ast
 import math
 import operator
@@ -47,6 +48,13 @@ class Expression:
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether these values are accepted; an unknown result is not."""
         return _truth(self.tree, values) is True
+
+
+def option(word: str) -> str:
+    """For argparse: an expression that is not empty (as an unset shell variable would be)."""
+    if not word.strip():
+        raise argparse.ArgumentTypeError("it is empty; leave the option out for everything")
+    return word
 
 
 def parse(text: str) -> Expression:

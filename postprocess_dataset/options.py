@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from common.command_line import expression
+from common.expression import option
 from common.number_options import LARGEST_SEED, MOST_PARTS, MOST_PROCESSES, whole
 
 MOST_MB = 10**6  # of a shard
@@ -163,7 +163,7 @@ def add_where_option(group: argparse._ActionsContainer) -> None:
     """--where, over the columns of a table and scores."""
     group.add_argument(
         "--where",
-        type=expression,
+        type=option,
         metavar="EXPRESSION",
         help='only such rows: "score_clip > 0.28 and width >= 512", see docs/score-images.md',
     )

@@ -11,6 +11,7 @@ import pytest
 
 from common.command_line import Options
 from common.version import version
+from tests.fakes.forked_script import forked
 
 ROOT = Path(__file__).resolve().parent.parent
 ENTRY_POINTS = (
@@ -229,3 +230,13 @@ def test_without_argcomplete_a_tab_does_no_work(tmp_path):
         capture_output=True,
     )
     assert ended.returncode == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"])
+@pytest.mark.parametrize("value", ["", "soon", "1\n2"])
+@pytest.mark.parametrize("script", ["generate/generate_images", "postprocess_dataset/push_to_hub"])
+def test_a_setting_that_the_hubs_library_ends_with(script, name, value):
+    """It was a traceback of huggingface_hub, whichever module loaded it."""
+    ended = forked(f"{script}.py", "a", "b/c", environment=os.environ | {name: value})
+    assert ended.returncode == 1 and ended.stderr.count("\n") == 1, ended.stderr
+    assert f"{name} in the environment is no whole number" in ended.stderr

@@ -47,7 +47,7 @@ NONE_IF_ABSENT = ("lora", "sizes", "truncated", "images_per_text")
 MIXED = ("libraries", "model_commit", "scheduler")  # what one may go on with knowingly
 # for one that is damaged, where no ledger knows the data set
 REMEDY = "restore it from a backup, or move the folder away"
-MOST = {"total": 10**9, "images_per_prompt": 100_000}
+MOST = {"total": 10**8, "images_per_prompt": 100_000}
 TEXT = (str, NoneType)
 WHOLE = (int, NoneType)
 TYPES: dict[str, tuple[type, ...]] = {

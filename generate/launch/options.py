@@ -2,7 +2,8 @@
 
 from argparse import _ArgumentGroup
 
-from common.command_line import Options, expression
+from common.command_line import Options
+from common.expression import option
 from common.number_options import MOST_PARTS, MOST_PROCESSES, number, whole
 from generate.protocol.fields import MOST_IMAGES
 
@@ -40,7 +41,7 @@ def add_score_options(parser: Options) -> None:
     )
     scores.add_argument(
         "--accept",
-        type=expression,
+        type=option,
         metavar="EXPRESSION",
         help='images that are accepted: "clip > 0.26 and nsfw < 0.2"; others are drawn again',
     )

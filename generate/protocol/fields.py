@@ -46,7 +46,7 @@ COUNTED = (
     "completion_tokens",
 )
 LIMITS = ("budget_usd", "requests_per_minute", "tokens_per_minute", "until_s")
-MOST_INDICES = 10**9
+MOST_INDICES = 10**8  # a new data set of so many holds the ledger for half a second
 MOST_IMAGES = 100_000
 MOST_CHUNK = 100_000
 MOST_BACKENDS = (

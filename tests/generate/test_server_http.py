@@ -52,7 +52,7 @@ def test_secrets_are_the_owners_alone(server):
         ("chunk_size", [1]),
         ("total_indices", 0),
         ("total_indices", "5"),
-        ("total_indices", 10**12),
+        ("total_indices", 10**8 + 1),
         ("expected_samples_per_index", -1),
         ("expected_samples_per_index", 10**9),
         ("slurm_job_id", {"a": 1}),
@@ -100,6 +100,32 @@ def test_an_output_dir_outside_of_the_root(server, tmp_path):
         assert ("is a link" in answer["error"]) == (wrong == base / "link")
     assert not list((tmp_path / "elsewhere").iterdir())
     (base / "link").unlink()
+
+
+@pytest.mark.parametrize(
+    "worker, log",
+    [
+        ({"log": "client_0.out"}, "client_0.out"),
+        ({"log": "../../../etc/passwd"}, None),
+        ({"log": ".."}, None),
+        ({"array_job": "../../etc/x", "task": 3}, None),
+        ({"array_job": 4242, "task": "/../../passwd"}, None),
+    ],
+)
+def test_a_log_that_a_worker_names_lies_in_the_output_root(start, worker, log):
+    """--status tells the user to read it."""
+    server = start()
+    granted(server.client())  # the data set "storm" is known
+    body = {
+        "client_id": "tester",
+        "dataset": "storm",
+        "worker": {"host": "n", "submission": "s"} | worker,
+    }
+    said = {"kind": "command", "error": "no such model"}
+    assert server.post("/cannot_start", body | said)[0] == 200
+    document = server.status()
+    assert [run["log"] for run in document["stopped"]] == [log]
+    assert "passwd" not in json.dumps(document["weather"])
 
 
 @pytest.mark.parametrize("call", ["complete", "fail"])

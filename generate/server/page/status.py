@@ -257,12 +257,14 @@ def tunnel(about: Json) -> str:
 
 
 def log_of(worker: Json) -> str | None:
-    """Name of a worker's log in the output root: as the client names it, or by its task."""
-    if worker.get("log"):
-        return str(worker["log"])
-    if worker.get("array_job") is None:
+    """Name of a worker's log in the output root: as the client names it, or by its task.
+
+    None where it would lead out of the output root: the user is told to read that file.
+    """
+    if not worker.get("log") and worker.get("array_job") is None:
         return None
-    return f"{worker['array_job']}_{worker.get('task')}.out"
+    name = str(worker.get("log") or f"{worker['array_job']}_{worker.get('task')}.out")
+    return None if "/" in name or name in (".", "..") else name
 
 
 def _mark_slow(workers: list[Json], history: RunHistory) -> None:
