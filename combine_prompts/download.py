@@ -22,7 +22,7 @@ from tqdm import tqdm
 from combine_prompts.processor import Read
 from combine_prompts.prompt_files import one_line
 from common.command_line import UserError
-from common.files import open_plain
+from common.files import open_own
 from common.hub import limit_hub
 from common.web import BadPeer, limited
 
@@ -139,7 +139,7 @@ def _fetch_rest(url: str, part: Path, name: str) -> bool:
         where = f" from byte {resumed:,}" if resumed else ""
         print(f"fetching {url}{where}", file=sys.stderr, flush=True)
         bar = tqdm(total=total, initial=resumed, unit="B", unit_scale=True, desc=name, disable=None)
-        with open(part, "ab" if resumed else "wb", opener=open_plain) as file, bar:
+        with open(part, "ab" if resumed else "wb", opener=open_own) as file, bar:
             most = total or MOST_BYTES
             for block in answer.iter_bytes():
                 if file.tell() + len(block) > most:

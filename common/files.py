@@ -12,6 +12,7 @@ import io
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +23,7 @@ from common.untrusted import Refused, open_untrusted, read_untrusted
 CHECKOUT = Path(__file__).resolve().parent.parent
 LAST_BYTES = 1 << 16  # of a log, in which the last line is looked for
 NOT_PLAIN = "it is a link, a pipe or a device: nothing is written there; move it away"
+NOT_OWN = "it belongs to another user; remove it, or name another folder"
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
@@ -72,6 +74,25 @@ def open_plain(path: str | os.PathLike[str], flags: int) -> int:
         os.close(descriptor)
         raise Refused(NOT_PLAIN, path)
     return descriptor
+
+
+def open_own(path: str | os.PathLike[str], flags: int) -> int:
+    """As open_plain(). Refused as well: a file of another user, who could change it later."""
+    descriptor = open_plain(path, flags)
+    if not is_own(descriptor, path):
+        os.close(descriptor)
+        raise Refused(NOT_OWN, path)
+    return descriptor
+
+
+def is_own(descriptor: int, path: str | os.PathLike[str]) -> bool:
+    """Whether an open file belongs to this user, as one that is made beside it now."""
+    owner = os.fstat(descriptor).st_uid
+    if owner == os.geteuid():
+        return True
+    # a file server may give all files one owner, or root's files another
+    with tempfile.TemporaryFile(dir=os.path.dirname(path) or ".") as probe:
+        return os.fstat(probe.fileno()).st_uid == owner
 
 
 def open_log(path: str | os.PathLike[str]) -> BinaryIO:

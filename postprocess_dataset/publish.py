@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from common.command_line import UserError
-from common.files import NamedFile, named, refuse_special, sync_folder
+from common.files import NOT_OWN, NamedFile, is_own, named, refuse_special, sync_folder
 
 # what lies at the top of a data set folder, and nowhere else
 SAMPLES = re.compile(r"dataset\.yaml|[0-9]{6}|[0-9]+_[0-9]+\.(?:jpg|json)")
@@ -57,6 +57,8 @@ class Draft:
             if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
                 # put there by others, so that another file is written
                 raise UserError(f"{self.temporary} was not made by this script: remove it")
+            if not is_own(descriptor, self.temporary):  # who could change the result later
+                raise UserError(f"{self.temporary}: {NOT_OWN}")
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if os.fstat(descriptor).st_ino == os.stat(self.temporary).st_ino:
                 return descriptor

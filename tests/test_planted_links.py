@@ -1,4 +1,7 @@
-"""A link that others put where this user's processes write leads to no other file."""
+"""What others put where this user's processes write leads to no other file, and is not filled.
+
+Whoever owns a file can change it after it was published.
+"""
 
 import http.server
 import json
@@ -12,9 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from combine_prompts import download
+from common.command_line import UserError
+from common.files import open_own
 from generate.image_models.one_first import one_first
 from postprocess_dataset.publish import Draft
 from postprocess_dataset.sorted_rows import RowWriter
+from tests.fakes.forked_script import forked
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -81,3 +87,44 @@ def test_a_table_that_is_being_written(precious: Path, tmp_path: Path) -> None:
         RowWriter(draft, {"base": "/", "relative": False}).close([])
     assert precious.read_text() == "mine"
     assert pq.read_metadata(tmp_path / "taken").num_rows == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a file of another user")
+def test_a_file_of_another_user_is_not_filled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (".t.parquet.tmp", "part"):
+        (tmp_path / name).write_text("theirs")
+        os.chown(tmp_path / name, 65534, 65534)
+    with pytest.raises(UserError, match=r"\.t\.parquet\.tmp: it belongs to another user"):
+        Draft(tmp_path / "t.parquet")
+    with pytest.raises(OSError, match="it belongs to another user"):
+        open_own(tmp_path / "part", os.O_WRONLY)
+    # one that a killed process of this user has left is taken over, also where its owner is mapped
+    os.chown(tmp_path / ".t.parquet.tmp", 0, 0)
+    for seen_as in (0, 65534):
+        monkeypatch.setattr(os, "geteuid", lambda seen_as=seen_as: seen_as)
+        with Draft(tmp_path / "t.parquet") as draft:
+            assert os.fstat(draft.file.fileno()).st_size == 0
+        (tmp_path / ".t.parquet.tmp").write_text("mine")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a file of another user")
+@pytest.mark.parametrize("opener", ["download", "variations"])
+def test_what_was_begun_by_another_user_is_not_gone_on_with(tmp_path: Path, opener: str) -> None:
+    part = tmp_path / "v.json.part"
+    part.write_text("")
+    os.chown(part, 65534, 65534)
+    if opener == "download":
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeMirror) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            url = f"http://127.0.0.1:{server.server_port}/x"
+            with pytest.raises(OSError, match="belongs to another user"):
+                download._fetch_rest(url, part, "x")
+            server.shutdown()
+    else:
+        (tmp_path / "p.json").write_text(json.dumps(["a cat", "a dog"]))
+        words = (tmp_path / "p.json", "--output", tmp_path / "v.json", "--ollama_hosts=127.0.0.1:1")
+        ended = forked("generate/llm_prompting.py", *words)
+        assert ended.returncode == 1 and "belongs to another user" in ended.stderr, ended.stderr
+    assert part.read_text() == ""

@@ -41,7 +41,8 @@ log = logging.getLogger(__name__)
 
 SMALL = 8 << 20  # bytes of a prompts file: 60,000 prompts, 25 MB in memory
 MOST_HELD = 4 * SMALL  # characters of all prompts: 8 kB of parquet can be millions of the same one
-ITEM = 200  # of them for what else an item takes
+ITEM = 200  # of them for what else an item takes, and TEXT for each text in it
+TEXT = 60
 ROWS = 8192  # items of a batch
 FORMAT = 1  # of the map
 FACTS_BYTES = 64 << 20
@@ -128,10 +129,19 @@ def _held(path: Path) -> list[Item] | None:
     left = MOST_HELD
     for item in stream_prompts(path):
         items.append(item)
-        left -= ITEM + len(item["prompt"]) + sum(map(len, item.get("variations", ())))
+        left -= _size(item)
         if left < 0:
             return None
     return items
+
+
+def _size(item: Item) -> int:
+    """What an item takes in memory: prompt, source, variations, negative prompt, …"""
+    size = ITEM
+    for value in item.values():
+        texts = value if isinstance(value, list) else [value]
+        size += sum(TEXT + len(text) for text in texts if isinstance(text, str))
+    return size
 
 
 def _facts(final: Path) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from common.command_line import LEFT_OUT, UserError
 from common.console import visible
-from common.files import open_plain, write_whole
+from common.files import open_own, write_whole
 from common.json_form import COUNT, has_form
 from common.json_text import parse_json
 from common.untrusted import Refused, read_untrusted
@@ -72,7 +72,7 @@ def whole_file(args: argparse.Namespace) -> int:
     )
     began = time.monotonic()
     try:
-        with open(part, "a", encoding="utf-8", opener=open_plain) as lines, logging_redirect_tqdm():
+        with open(part, "a", encoding="utf-8", opener=open_own) as lines, logging_redirect_tqdm():
             hold(lines)
             done = read_part(part, about, len(items))
             if not os.path.getsize(part):

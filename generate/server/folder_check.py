@@ -52,6 +52,7 @@ class FolderCheck:
         self.ledger = data_sets.ledger
         self.rebuilt = rebuilt
         self.by_mark: set[Block] = set()  # compared by its mark alone
+        self.seen: set[Block] = set()  # compared in any way since the rebuild
         self.put_off: dict[Block, str] = {}  # could not be read just now -> why
         self.logged: dict[Block, str] = {}  # what was said of those before
         self.looked_at = float("-inf")
@@ -86,9 +87,10 @@ class FolderCheck:
                 self.logged_at = time.monotonic()
                 log.info(text)
             self._look_at_folders()
-        if self.rebuilt and self.by_mark:  # they gave figures at once; now the folders are listed
+        if self.rebuilt:  # marks gave figures at once; now their folders are listed
             self.rebuilt = False
             self.ledger.read(lambda ledger: ledger.comparison.compare_again(self.by_mark))
+            self.seen = set()
         self.began = None
         self.compared = 0
         if self.bar:
@@ -144,10 +146,11 @@ class FolderCheck:
         folder = self.folders.path(name)
         indices = range(block * FOLDER, min((block + 1) * FOLDER, definition["total"]))
         mark = folder / f"{block:06d}" / "COMPLETE"
-        # A mark may be older than a change of the folder. So it replaces the listing only in the
-        # first comparison of a rebuild, never in the one before "all done" (guarantee 12).
+        # A mark may be older than a change of the folder. So it replaces the listing only in a
+        # block's first comparison of a rebuild, never in the one before "all done" (guarantee 12).
         whole = None
-        if self.rebuilt:
+        if self.rebuilt and (name, block) not in self.seen:
+            self.seen.add((name, block))
             whole = trusted(mark, indices, images)
         if whole:
             self.by_mark.add((name, block))

@@ -111,22 +111,36 @@ class Folders:
         return again, stay
 
     def _remove_failed(self, name: str, indices: set[int]) -> set[int]:
-        """The indices of which a file may not be removed, or whose sub-folder is a link.
+        """The indices of which a file may not be removed, or whose sub-folder cannot be used."""
+        by_folder: dict[Path, set[int]] = {}
+        for index in indices:
+            by_folder.setdefault(self.path(name) / folder_name(index), set()).add(index)
+        kept: set[int] = set()
+        for folder, those in by_folder.items():
+            try:
+                kept |= set(those) if os.path.islink(folder) else self._clear(name, folder, those)
+            except OSError as error:
+                reason, why = shared_fault(error)
+                if reason != "folder":
+                    raise
+                log.warning("%s", why)
+                kept |= those
+        return kept
 
-        Each sub-folder is listed once: it may have 400,000 names.
-        """
-        folders = {index: self.path(name) / folder_name(index) for index in indices}
-        linked = {index for index, folder in folders.items() if folder.is_symlink()}
-        kept = set(linked)
-        for index in indices - linked:
+    def _clear(self, name: str, folder: Path, indices: set[int]) -> set[int]:
+        """As above, of one sub-folder. It is listed once: it may have 400,000 names."""
+        kept = set()
+        for index in indices:
             kept.add(index)
             with spare():
                 remove_collected(self.path(name), index)
                 kept.remove(index)
-        for folder in {folders[index] for index in indices - linked}:
-            for mark in folder.glob("*.failed"):
-                match = NAME.fullmatch(mark.name)
-                if match and match[2] and int(match[1]) in indices and not _removed(mark):
+        with contextlib.suppress(FileNotFoundError):  # none of it was drawn
+            for file in os.listdir(folder):
+                match = NAME.fullmatch(file)
+                if not match or not match[2] or match[3] != "failed":
+                    continue
+                if int(match[1]) in indices and not _removed(folder / file):
                     kept.add(int(match[1]))
         return kept
 
@@ -155,6 +169,8 @@ def remove_marks(marks: Iterable[Path]) -> None:
             remove(mark)
         except PermissionError:
             kept.append(mark)
+        except NotADirectoryError:  # a file is in the place of the sub-folder
+            continue
     if kept:
         log.warning(
             "COMPLETE marks may not be removed: %d, the first is %s; remove them as the user that "

@@ -95,9 +95,10 @@ def place(source: str, target: str) -> None:
     try:
         os.link(source, draft)
     except OSError:  # another file system, or one without hard links
-        shutil.copy2(source, draft)
-        with open(draft, "rb") as file:
-            os.fsync(file.fileno())
+        with open(source, "rb") as file, open(draft, "xb") as copy:
+            shutil.copyfileobj(file, copy, 1 << 20)
+            os.fsync(copy.fileno())
+        shutil.copystat(source, draft)
     os.rename(draft, target)
     sync_folder(folder)
 

@@ -93,6 +93,24 @@ def test_a_small_file_of_many_prompts_is_mapped(tmp_path, monkeypatch):
     assert isinstance(many, MappedPrompts) and len(many) == 20_000
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"negative_prompt": "n" * 4000},
+        {"source": [f"s{n}" for n in range(80)]},
+        {"variations": ["a"] * 80},
+    ],
+)
+def test_whatever_a_prompt_carries_counts(tmp_path, monkeypatch, more):
+    """75 kB of parquet, the same negative prompt 150,000 times, took 600 MB."""
+    folder = tmp_path / "out/prompts"
+    items = [{"prompt": f"a red circle {n}", "source": ["s"]} | more for n in range(1000)]
+    plain = [{"prompt": item["prompt"], "source": ["s"]} for item in items]
+    monkeypatch.setattr(mapped_prompts, "MOST_HELD", 2 << 20)
+    assert isinstance(open_prompts(write(tmp_path / "p.jsonl", items), folder), MappedPrompts)
+    assert isinstance(open_prompts(write(tmp_path / "q.jsonl", plain), folder), list)
+
+
 def test_it_is_made_once_and_anew_for_another_file(mapped, tmp_path, monkeypatch):
     made = []
     real = mapped_prompts.stream_prompts

@@ -103,10 +103,12 @@ def test_each_sub_folder_is_listed_once_for_all_failed_prompts(tmp_path, monkeyp
         for name in (f"{index}_0.failed", f"{index}_1.failed", f"{index}_1.jpg"):
             (folder / name).touch()
     listed = []
-    real = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path=".": listed.append(path) or real(path))
+    for name in ("scandir", "listdir"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda path, real=real: listed.append(path) or real(path))
     Folders(tmp_path, None)._remove_failed("storm", set(range(50)))
-    assert len(listed) < 5
+    assert len(listed) == 1
+    monkeypatch.undo()
     left = {path.name for path in folder.glob("*.failed")}
     assert left == {f"{index}_{aug}.failed" for index in range(50, 100) for aug in (0, 1)}
     assert len(list(folder.glob("*.jpg"))) == 100
@@ -149,6 +151,25 @@ def test_a_failed_that_may_not_be_removed_keeps_no_other_from_being_retried(
     assert failed == {1}  # its image would be given up at once
     assert sorted(path.name for path in folder.iterdir()) == ["1.samples", "1_0.failed"]
     assert caplog.text.count("is in the way (Operation not permitted)") == 2
+
+
+@pytest.mark.parametrize("odd", ["file", "pipe", "link", "no folder"])
+def test_a_sub_folder_that_is_none_keeps_no_other_from_being_retried(tmp_path, odd, caplog):
+    """The order ended with an error, and the prompts of all other sub-folders stayed failed."""
+    data = tmp_path / "generated_images" / "storm"
+    (data / "000001").mkdir(parents=True)
+    for name in ("1001_0.failed", "1001.samples"):
+        (data / "000001" / name).touch()
+    place = data / "000000"
+    make = {"file": place.touch, "pipe": lambda: os.mkfifo(place), "no folder": lambda: None}
+    make.get(odd, lambda: place.symlink_to(place))()
+    folders = Folders(tmp_path, None)
+    folders.unmark("storm", [5, 1001])
+    assert folders._remove_failed("storm", {5, 1001}) == (set() if odd == "no folder" else {5})
+    assert not list((data / "000001").iterdir())
+    assert (odd in ("file", "pipe")) == (
+        "000000" in caplog.text and "cannot be used" in caplog.text
+    )
 
 
 def test_nothing_is_removed_behind_a_link(tmp_path):

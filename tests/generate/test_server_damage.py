@@ -15,6 +15,7 @@ import pytest
 
 from common.command_line import UserError
 from generate.client.job_client import AllDone, Wait
+from generate.protocol.answers import Grant
 from generate.protocol.connection import Connection, ServerAway
 from generate.server import state
 from generate.server.identity import claim_epoch, known_epoch, open_folder, run_identity
@@ -263,6 +264,23 @@ def test_a_mark_is_believed_until_its_folder_was_listed(start):
     server.start()
     until(lambda: server.dataset() and server.dataset()["done"] == 19, "the folder's listing", 20)
     assert not (folder / "COMPLETE").exists()
+
+
+def test_a_mark_is_believed_once_while_other_folders_are_compared(start):
+    """The listing before "all done" was a second look at the mark, as long as others took."""
+    server = start()
+    work_to_the_end(server.client(name="few"))
+    granted(server.client(total=2_000_000, name="many"))
+    folder = server.root / "generated_images" / "few" / "000000"
+    until((folder / "COMPLETE").exists, "the mark")
+    server.kill()
+    for path in (server.root / ".server").glob("ledger*"):
+        path.unlink()
+    (folder / "2_0.jpg").unlink()
+    server.start()
+    client = server.client(name="few", host="node2")
+    answer = until(lambda: (got := client.get_indices(5)) and not isinstance(got, Wait) and got, "")
+    assert isinstance(answer, Grant) and list(answer.indices) == [2], answer
 
 
 @pytest.mark.parametrize("kind", ["file", "link to itself"])

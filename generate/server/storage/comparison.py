@@ -58,8 +58,8 @@ class FolderComparison:
                 self.compared[dataset][block] = 0
 
     def is_complete(self, dataset: str) -> bool:
-        """Whether all blocks of a data set were compared."""
-        return self.compared[dataset].find(0) < 0
+        """Whether all blocks of a data set were compared; one that was forgotten has none."""
+        return self.compared.get(dataset, b"").find(0) < 0
 
     def is_compared(self, dataset: str, block: int) -> bool:
         return bool(self.compared[dataset][block])
