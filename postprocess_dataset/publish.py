@@ -12,12 +12,16 @@ import io
 import os
 import re
 import stat
+import time
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from common.command_line import UserError
 from common.files import NOT_OWN, NamedFile, is_own, named, refuse_special, sync_folder
+from postprocess_dataset.progress import tell
 
+LOOK_S = 0.05  # between two looks at the lock
+LONG_S = 20.0  # a wait that is told
 # what lies at the top of a data set folder, and nowhere else
 SAMPLES = re.compile(r"dataset\.yaml|[0-9]{6}|[0-9]+_[0-9]+\.(?:jpg|json)")
 
@@ -26,7 +30,8 @@ class Draft:
     """The temporary file of `path`, locked.
 
     A killed writer leaves its temporary file, and the next one takes it over. While a writer lives
-    it holds the lock: with `wait` we wait for it, else UserError.
+    it holds the lock: with `wait` we wait for it, else UserError. Whoever may read the file can
+    hold the lock as well, so a long wait is told.
     """
 
     def __init__(self, path: str | os.PathLike[str], wait: bool = False) -> None:
@@ -34,12 +39,17 @@ class Draft:
         refuse_special(self.path)
         folder, name = os.path.split(self.path)
         self.temporary = os.path.join(folder, f".{name}.tmp")
-        while (descriptor := self._lock(wait)) is None:
+        tell_at = time.monotonic() + LONG_S
+        while (descriptor := self._lock()) is None:
             if not wait:
                 raise UserError(
                     f"{self.path}: another process is writing it at this moment; "
                     "wait for it or end it"
                 )
+            if time.monotonic() > tell_at:
+                tell_at = float("inf")
+                tell(f"waits for another process; if none is at work, remove {self.temporary}")
+            time.sleep(LOOK_S)
         os.truncate(descriptor, 0)
         self.file: BinaryIO = io.BufferedRandom(NamedFile(descriptor, "r+b", self.path), 1 << 20)
 
@@ -48,7 +58,7 @@ class Draft:
         """A path of the open file; under the temporary name others may have put a link since."""
         return f"/proc/self/fd/{self.file.fileno()}"
 
-    def _lock(self, wait: bool) -> int | None:
+    def _lock(self) -> int | None:
         """The locked descriptor; None if another process holds the lock, or has just published."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(self.temporary, flags, 0o666)
@@ -59,7 +69,7 @@ class Draft:
                 raise UserError(f"{self.temporary} was not made by this script: remove it")
             if not is_own(descriptor, self.temporary):  # who could change the result later
                 raise UserError(f"{self.temporary}: {NOT_OWN}")
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(descriptor).st_ino == os.stat(self.temporary).st_ino:
                 return descriptor
         except (BlockingIOError, FileNotFoundError):

@@ -3,12 +3,14 @@
 Whoever owns a file can change it after it was published.
 """
 
+import fcntl
 import http.server
 import json
 import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -18,7 +20,8 @@ from combine_prompts import download
 from common.command_line import UserError
 from common.files import open_own
 from generate.image_models.one_first import one_first
-from postprocess_dataset.publish import Draft
+from postprocess_dataset import publish
+from postprocess_dataset.publish import Draft, publish_text
 from postprocess_dataset.sorted_rows import RowWriter
 from tests.fakes.forked_script import forked
 
@@ -128,3 +131,23 @@ def test_what_was_begun_by_another_user_is_not_gone_on_with(tmp_path: Path, open
         ended = forked("generate/llm_prompting.py", *words)
         assert ended.returncode == 1 and "belongs to another user" in ended.stderr, ended.stderr
     assert part.read_text() == ""
+
+
+def test_a_long_wait_for_a_lock_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever may read a file can lock it, and never let go."""
+    monkeypatch.setattr(publish, "LONG_S", 0.1)
+    draft = tmp_path / ".index.json.tmp"
+    draft.touch()
+    with open(draft) as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        writer = threading.Thread(target=publish_text, args=(str(tmp_path / "index.json"), "{}"))
+        writer.start()
+        said = ""
+        while f"if none is at work, remove {draft}" not in said:
+            time.sleep(0.05)
+            said += capsys.readouterr().out
+        draft.unlink()  # as it says
+        writer.join(30)
+    assert (tmp_path / "index.json").read_text() == "{}"
