@@ -96,8 +96,8 @@ def is_own(descriptor: int, path: str | os.PathLike[str]) -> bool:
 
 
 def open_log(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a log to append to; it is made if it is missing. OSError as of open_plain()."""
-    return open(path, "ab", opener=open_plain)
+    """Open a log to append to; it is made if it is missing. OSError as of open_own()."""
+    return open(path, "ab", opener=open_own)
 
 
 def last_line(path: str | os.PathLike[str], start: int = 0) -> str:

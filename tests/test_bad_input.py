@@ -271,15 +271,22 @@ def test_a_name_that_no_data_set_can_have(tmp_path, name):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe"])
-def test_a_log_that_is_no_file(tmp_path, prompts, kind):
+@pytest.mark.parametrize("kind", ["link", "pipe", *(["theirs"] if os.geteuid() == 0 else [])])
+def test_a_log_that_is_no_file_of_this_user(tmp_path, prompts, kind):
     """A link of somebody's would have the lines added to any file of the user's."""
     root = tmp_path / "out"
     log = root / "image_server.out"
     root.mkdir()
     (tmp_path / "kept").write_text("as it was")
-    log.symlink_to("../kept") if kind == "link" else os.mkfifo(log)
     says = (f"{log}: it is a link, a pipe or a device", "move it away")
+    if kind == "theirs":
+        log.touch()
+        os.chown(log, 65534, 65534)
+        says = (f"{log}: it belongs to another user", "remove it")
+    elif kind == "link":
+        log.symlink_to("../kept")
+    else:
+        os.mkfifo(log)
     fails_with(says, "generate/image_server.py", "--output_root", root, "--port=0")
     words = [prompts, "--model=tiny", "--augment_prompts=False", "--output_root", root]
     fails_with(says, "generate/generate_images.py", *words)
