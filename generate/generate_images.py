@@ -293,7 +293,7 @@ def add_rare_options(parser: Options) -> None:
     )
     rare.add_argument(
         "--max_idle",
-        type=number(0, YEAR_S),
+        type=number(1, YEAR_S),
         metavar="S",
         help="leave after so many seconds without anything to generate (default: wait for ever)",
     )
