@@ -10,6 +10,7 @@ from combine_prompts.prompt_files import one_line, read_items, why_no_prompt
 from combine_prompts.report import Counts
 from common.command_line import UserError
 from common.console import name_of, visible
+from common.files import refuse_special
 from common.texts import fold
 
 Item = dict[str, Any]  # as in the prompts file: "prompt", "source", and whatever else it holds
@@ -28,7 +29,12 @@ def refuse_folder(output: Path) -> None:
 def refuse_overwriting(
     inputs: Sequence[Path], exclude: Sequence[Path], outputs: Sequence[Path]
 ) -> None:
-    """UserError if an output would replace an input, or two inputs have the same name."""
+    """UserError if an output would replace an input, or two inputs have the same name.
+
+    OSError: an output is a link, a device or a pipe, which is not replaced.
+    """
+    for path in outputs:
+        refuse_special(path)
     written = {os.path.realpath(path) for path in outputs}
     for path in [*inputs, *exclude]:
         if os.path.realpath(path) in written:

@@ -24,6 +24,18 @@ def test_output_that_is_an_input(tmp_path):
     assert (tmp_path / "combined.json").read_text() == '["a fox in the snow"]'
 
 
+@pytest.mark.parametrize("name", ["combined.json", "combined.report.json"])
+def test_an_output_that_is_a_link_is_refused_before_anything_is_written(tmp_path, name):
+    (tmp_path / "t.json").write_text('["a fox in the snow"]')
+    (tmp_path / name).symlink_to("elsewhere")
+    ended = forked(
+        "combine_prompts/combine.py", "t.json", "--output", "combined.json", folder=tmp_path
+    )
+    assert ended.returncode == 1 and ended.stderr.count("\n") == 1, ended.stderr
+    assert f"{name}: it is no plain file" in ended.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"t.json", name}
+
+
 @pytest.mark.parametrize(
     "content, says",
     [
