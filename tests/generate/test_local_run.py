@@ -31,7 +31,14 @@ def start(root, *words, name="birds", batch_s=0.3, **kwargs):
     command += ["--resolution=64", "--batch_size=2", "--max_chunk_size=2", "--output_root", root]
     kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} | kwargs
     environment = ENVIRONMENT | {"FAKE_BATCH_S": str(batch_s)}
-    return subprocess.Popen([*map(str, command), *words], env=environment, **kwargs)
+    return subprocess.Popen(
+        [*map(str, command), *words], env=environment, preexec_fn=heed_hangup, **kwargs
+    )
+
+
+def heed_hangup():
+    """Under nohup it is ignored, and that is inherited."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def processes(root):
