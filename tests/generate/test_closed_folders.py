@@ -24,7 +24,7 @@ PLACES = {
 }
 MODES = {"closed": 0o000, "not written": 0o555, "not listed": 0o333}
 # a client stood still for ever, or left; the server's log had a traceback
-SHORT = [("data set", "closed"), ("root", "closed"), ("server", "closed")]
+SHORT = [("data set", "closed"), ("server", "closed")]
 
 
 @contextlib.contextmanager
